@@ -1,0 +1,89 @@
+"""Durable operations on local files: the only place in the package that links, renames, fsyncs and removes.
+
+Having them in one module lets a test stop a process before and after each one. The rules are those of
+every program that survives a power cut: write under a temporary name, fsync, rename, fsync the folder.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import uuid
+from pathlib import Path
+
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK, errno.ENOSYS, errno.EACCES}
+"""What link(2) answers where a file can't be linked (FAT, many FUSE mounts, another device)."""
+
+
+def fsync_file(path: Path) -> None:
+    """Flush a file's content to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_folder(path: Path) -> None:
+    """Flush a folder's entries to the disk; file systems that can't (some FUSE mounts) are left to their own."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EIO, errno.ENOSYS):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and its missing parents, durably."""
+    missing = []
+    while not path.exists():
+        missing.append(path)
+        path = path.parent
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+        fsync_folder(folder.parent)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Rename, replacing ``target`` where it is a file, and flush the folder."""
+    os.replace(source, target)
+    fsync_folder(target.parent)
+
+
+def link(source: Path, target: Path) -> bool:
+    """Give a file a second name; return False where the file system can't. Raises FileExistsError."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno in _NO_LINKS:
+            return False
+        raise
+    return True
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Create or replace a small file, atomically and durably."""
+    temporary = path.with_name(f".tmp-{uuid.uuid4().hex}")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        rename(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a file, a link or a folder with all it holds; an absent one is no error."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

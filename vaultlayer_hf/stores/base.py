@@ -1,0 +1,125 @@
+"""The interface of a store: the few operations on objects that the commit protocol needs.
+
+Contract, the same for every store (``vaultlayer_hf.testing.StoreConformance`` is its test):
+
+- Keys are relative, ``/``-separated, without empty, ``.`` or ``..`` segments.
+- An object is either absent or whole: no reader ever sees a part of a write, also after a power cut.
+- When a write returns, it is durable, and every later read and listing sees it.
+- ``create`` is create-if-absent, in one atomic step, where ``supports_create`` holds; of any number of
+  racing creates of one key exactly one returns, the others raise AlreadyExistsError.
+- A write that raises StoreUnavailableError may or may not have happened. Every other error means that it
+  did not.
+- All methods may be called from several threads.
+- Errors are those of ``vaultlayer_hf.errors``, with operation and key, never with a secret.
+
+Retries, bandwidth caps and injected faults are wrappers around a store, never inside one.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vaultlayer_hf.errors import ObjectNotFoundError, StoreError
+
+Pace = Callable[[int], None]
+"""Called with the number of bytes that are about to be moved, on whichever thread moves them. It may block
+(a bandwidth cap), count (a progress bar), or raise to cancel the transfer."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """What a store knows of an object.
+
+    Attributes:
+        key: relative to the vault.
+        size: bytes.
+        etag: the store's own tag of this content, or None; compare for equality only.
+        modified: last modification in seconds since the epoch, by the store's clock.
+    """
+
+    key: str
+    size: int
+    etag: str | None
+    modified: float
+
+
+class Store(ABC):
+    """A place for objects. See the module's docstring for the contract.
+
+    Attributes:
+        uri: the vault's URI, without secrets, for messages.
+        supports_create: whether ``create`` is atomic here. False means single-writer use only;
+            ``probe_create`` in ``stores.probe`` finds out, names aren't trusted.
+    """
+
+    uri: str
+    supports_create: bool = True
+
+    @abstractmethod
+    def read(self, key: str, *, limit: int) -> bytes:
+        """Return a whole small object.
+
+        Raises ObjectNotFoundError; StoreError where the object is larger than ``limit`` bytes (a hostile or
+        broken vault must not fill the memory).
+        """
+
+    @abstractmethod
+    def read_range(self, key: str, start: int, length: int) -> memoryview:
+        """Return exactly ``length`` bytes from offset ``start``.
+
+        Raises ObjectNotFoundError; StoreError where the object is shorter.
+        """
+
+    @abstractmethod
+    def head(self, key: str) -> ObjectInfo:
+        """Return what is known of an object. Raises ObjectNotFoundError."""
+
+    @abstractmethod
+    def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
+        """Yield every object whose key starts with ``prefix`` and is greater than ``after``, ordered by key.
+
+        ``prefix`` ends with ``/`` or is empty. An absent prefix yields nothing.
+        """
+
+    @abstractmethod
+    def create(self, key: str, data: bytes) -> None:
+        """Create a small object if it is absent, durably. Raises AlreadyExistsError where it isn't."""
+
+    @abstractmethod
+    def write(self, key: str, data: bytes) -> None:
+        """Create or replace a small object, durably."""
+
+    @abstractmethod
+    def upload(self, key: str, source: Path, *, size: int, pace: Pace | None = None) -> ObjectInfo:
+        """Create or replace an object with the first ``size`` bytes of a file, in bounded memory, durably.
+
+        Raises StoreError where the file is shorter than ``size``. An error that ``pace`` raises leaves
+        nothing visible and comes out as it is.
+        """
+
+    @abstractmethod
+    def copy(self, source: str, target: str) -> ObjectInfo:
+        """Copy an object inside the store, durably. Raises ObjectNotFoundError."""
+
+    @abstractmethod
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete objects; an absent one is no error."""
+
+    def exists(self, key: str) -> bool:
+        """Tell whether an object exists."""
+        try:
+            self.head(key)
+        except ObjectNotFoundError:
+            return False
+        return True
+
+
+def check_key(operation: str, key: str) -> str:
+    """Return ``key`` if it is a clean relative key; raise StoreError if it could leave the vault."""
+    parts = key.split("/")
+    if not key or "\\" in key or "\0" in key or any(part in ("", ".", "..") for part in parts):
+        raise StoreError(operation, key, "not a clean relative key")
+    return key
