@@ -1,0 +1,220 @@
+"""Vault addresses: what a user may write for ``resume=``, and the clear error for what can't be meant.
+
+    s3://bucket/prefix      an S3 bucket, or a part of it
+    file:///folder          a folder; %XX is decoded
+    /folder  folder  ~/x    a folder, taken as it is written
+    ADDRESS@500             the checkpoint of step 500 of that vault
+
+A folder that exists under the very name ``run@500`` is that folder; its step 7 is ``run@500@7``.
+Nothing is opened here; the one look at the disk is whether such a folder exists.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import unquote
+
+from vaultlayer_hf.errors import VaultUriError
+
+_KINDS = "use s3://bucket/prefix, file:///folder or a path"
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):(/*)(.*)", re.DOTALL)
+_STEP = re.compile(r"(.*)@([0-9]+)/?", re.DOTALL)
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]*")
+_PATH_STYLE = re.compile(r"s3[.\-][a-z0-9.\-]*amazonaws\.com/([^/]+)/?(.*)")
+_HOST_STYLE = re.compile(r"([a-z0-9.\-]+?)\.s3[.\-][a-z0-9.\-]*amazonaws\.com/?(.*)")
+_KNOWN_ELSEWHERE = {
+    "gs",
+    "gcs",
+    "az",
+    "azure",
+    "abfs",
+    "abfss",
+    "hf",
+    "hdfs",
+    "ftp",
+    "sftp",
+    "dbfs",
+    "memory",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class VaultAddress:
+    """A parsed vault URI.
+
+    Attributes:
+        uri: canonical, without the step and without a trailing slash; parsing it again gives this address
+            without its step.
+        scheme: ``"file"`` or ``"s3"``.
+        bucket: the S3 bucket; ``""`` for a folder.
+        prefix: the S3 key prefix without slashes around it, ``""`` for the whole bucket or a folder.
+        path: the absolute path of a folder; ``""`` for S3.
+        step: the step asked for, or None for the newest checkpoint.
+    """
+
+    uri: str
+    scheme: Literal["file", "s3"]
+    bucket: str
+    prefix: str
+    path: str
+    step: int | None
+
+    def __str__(self) -> str:
+        return self.uri if self.step is None else f"{self.uri}@{self.step}"
+
+
+def parse_vault(text: str | os.PathLike[str]) -> VaultAddress:
+    """Parse what a user wrote for a vault.
+
+    Args:
+        text: a URI or a path, with or without ``@<step>``. An ``os.PathLike`` is a folder as it stands,
+            never a URI and never with a step.
+
+    Raises:
+        VaultUriError: it can't be used; the message names one fix, and never repeats a secret.
+    """
+    if isinstance(text, os.PathLike):
+        return _folder(os.fspath(text), None)
+    if not isinstance(text, str):
+        raise VaultUriError(f"a vault is a string or a path, not {type(text).__name__}; {_KINDS}")
+    text = text.strip()
+    if not text:
+        raise VaultUriError(f"the vault URI is empty; {_KINDS}")
+    if any(ord(character) < 32 or ord(character) == 127 for character in text):
+        raise VaultUriError(f"the vault URI has a line break or control character in it; {_KINDS}")
+    match = _SCHEME.fullmatch(text)
+    if match is None:
+        return _plain(text)
+    scheme, slashes, rest = match.groups()
+    if scheme == "s3" and slashes == "//":
+        return _s3(rest)
+    if scheme == "file" and slashes == "///":
+        return _file(rest)
+    raise _wrong_scheme(text, scheme, slashes, rest)
+
+
+def _s3(rest: str) -> VaultAddress:
+    match = _STEP.fullmatch(rest)
+    step = None
+    if match is not None:
+        rest, step = match.group(1), int(match.group(2))
+    bucket, _, prefix = rest.partition("/")
+    if "@" in bucket or ":" in bucket:
+        raise VaultUriError(
+            "the vault URI carries credentials or a port before the bucket; write s3://bucket/prefix, keep keys"
+            " in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile, and an endpoint in AWS_ENDPOINT_URL"
+        )
+    if "?" in rest or "#" in rest:
+        raise VaultUriError(
+            "a vault URI takes no ?options or #fragment; write s3://bucket/prefix and set region and"
+            " endpoint with AWS_REGION and AWS_ENDPOINT_URL"
+        )
+    if not bucket:
+        fix = (
+            f"; did you mean s3://{prefix.lstrip('/')}?"
+            if prefix.strip("/")
+            else "; write s3://bucket/prefix"
+        )
+        raise VaultUriError(f"the vault URI {_shown('s3://' + rest)} names no bucket{fix}")
+    if not _BUCKET.fullmatch(bucket):
+        raise VaultUriError(f"{bucket!r} is no name of a bucket; write s3://bucket/prefix")
+    prefix = prefix.rstrip("/")
+    if step is not None and _STEP.fullmatch(prefix):
+        raise VaultUriError("the vault URI ends in two steps; write s3://bucket/prefix@step, with one")
+    parts = prefix.split("/") if prefix else []
+    if any(part in ("", ".", "..") for part in parts) or "\\" in prefix:
+        clean = "/".join(
+            [bucket, *(part for part in re.split(r"[/\\]", prefix) if part not in ("", ".", ".."))]
+        )
+        raise VaultUriError(
+            f"the vault URI {_shown('s3://' + rest)} has an empty, '.' or '..' part or a backslash;"
+            f" did you mean s3://{clean}?"
+        )
+    uri = f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
+    return VaultAddress(uri, "s3", bucket, prefix, "", step)
+
+
+def _file(rest: str) -> VaultAddress:
+    match = _STEP.fullmatch(rest)
+    whole = "/" + unquote(rest)
+    if match is None or os.path.isdir(whole):
+        return _folder(whole, None)
+    return _folder("/" + unquote(match.group(1)), int(match.group(2)))
+
+
+def _plain(text: str) -> VaultAddress:
+    typo = re.fullmatch(r"s3(/{2,}|\\+)(.*)", text, re.IGNORECASE | re.DOTALL)
+    if typo is not None:
+        raise VaultUriError(
+            f"{_shown(text)} is no vault URI; did you mean {_meant('s3://' + typo.group(2))}?"
+        )
+    match = _STEP.fullmatch(text)
+    if match is None or os.path.isdir(os.path.expanduser(text)):
+        return _folder(text, None)
+    return _folder(match.group(1), int(match.group(2)))
+
+
+def _folder(text: str, step: int | None) -> VaultAddress:
+    path = os.path.abspath(os.path.expanduser(text))
+    if path.startswith("//"):  # POSIX lets exactly two slashes mean something else; here they don't
+        path = path[1:]
+    if path == "/":
+        raise VaultUriError(
+            "the root of the file system can't be a vault; name a folder, such as /data/my-run"
+        )
+    return VaultAddress("file://" + _quoted(path), "file", "", "", path, step)
+
+
+def _quoted(path: str) -> str:
+    """Escape only what parsing would take for something else, so that messages stay readable."""
+    path = path.replace("%", "%25")
+    match = _STEP.fullmatch(path)
+    return path if match is None else f"{match.group(1)}%40{match.group(2)}"
+
+
+def _wrong_scheme(text: str, scheme: str, slashes: str, rest: str) -> VaultUriError:
+    name, shown = scheme.lower(), _shown(text)
+    if name in ("http", "https"):
+        for pattern in (_HOST_STYLE, _PATH_STYLE):
+            match = pattern.fullmatch(rest)
+            if match is not None and "@" not in rest and "?" not in rest:
+                meant = f"s3://{match.group(1)}/{match.group(2)}".rstrip("/")
+                return VaultUriError(f"{shown} is a web address; did you mean {meant}?")
+        return VaultUriError(
+            "a web address is no vault; write s3://bucket/prefix and name the server in AWS_ENDPOINT_URL"
+        )
+    if name == "arn":
+        meant = rest.rpartition(":")[2]
+        return VaultUriError(f"{shown} is an ARN; did you mean {_meant('s3://' + meant)}?")
+    if name == "file":
+        return VaultUriError(f"{shown} is no vault URI; did you mean {_meant('file:///' + rest)}?")
+    if name in ("s3", "s3a", "s3n") or (
+        name not in _KNOWN_ELSEWHERE and difflib.get_close_matches(name, ["s3"])
+    ):
+        return VaultUriError(f"{shown} is no vault URI; did you mean {_meant('s3://' + rest)}?")
+    if not slashes:
+        return VaultUriError(
+            f"{shown} is no vault URI; {_KINDS} (a folder with a colon in its name: ./{shown})"
+        )
+    return VaultUriError(f"vaults of kind {scheme}:// are not supported; {_KINDS}")
+
+
+def _secretive(text: str) -> bool:
+    """Whether a text may hold a key: user:password@host, ?signature=."""
+    return any(mark in text.partition(":")[2] for mark in "@?:") or "@" in text or "?" in text
+
+
+def _shown(text: str) -> str:
+    """The text for a message; anything that may hold a key is left out."""
+    if _secretive(text):
+        return "what was given (not repeated here: it may hold a key)"
+    return text if len(text) <= 200 else text[:200] + "…"
+
+
+def _meant(uri: str) -> str:
+    """A corrected URI for a message, or the general form where it may hold a key."""
+    return "s3://bucket/prefix" if _secretive(uri) else uri
