@@ -26,7 +26,7 @@ _STEP = re.compile(r"(.*)@([0-9]+)/?", re.DOTALL)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]*")
 _PATH_STYLE = re.compile(r"s3[.\-][a-z0-9.\-]*amazonaws\.com/([^/]+)/?(.*)")
 _HOST_STYLE = re.compile(r"([a-z0-9.\-]+?)\.s3[.\-][a-z0-9.\-]*amazonaws\.com/?(.*)")
-_KNOWN_ELSEWHERE = {
+_ELSEWHERE = {
     "gs",
     "gcs",
     "az",
@@ -105,8 +105,8 @@ def _s3(rest: str) -> VaultAddress:
     bucket, _, prefix = rest.partition("/")
     if "@" in bucket or ":" in bucket:
         raise VaultUriError(
-            "the vault URI carries credentials or a port before the bucket; write s3://bucket/prefix, keep keys"
-            " in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile, and an endpoint in AWS_ENDPOINT_URL"
+            "the vault URI carries credentials or a port before the bucket; write s3://bucket/prefix, with"
+            " keys in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile, a server in AWS_ENDPOINT_URL"
         )
     if "?" in rest or "#" in rest:
         raise VaultUriError(
@@ -188,17 +188,15 @@ def _wrong_scheme(text: str, scheme: str, slashes: str, rest: str) -> VaultUriEr
             "a web address is no vault; write s3://bucket/prefix and name the server in AWS_ENDPOINT_URL"
         )
     if name == "arn":
-        meant = rest.rpartition(":")[2]
-        return VaultUriError(f"{shown} is an ARN; did you mean {_meant('s3://' + meant)}?")
+        meant = _meant("s3://" + rest.rpartition(":")[2])
+        return VaultUriError(f"an ARN is no vault URI; did you mean {meant}?")
     if name == "file":
         return VaultUriError(f"{shown} is no vault URI; did you mean {_meant('file:///' + rest)}?")
-    if name in ("s3", "s3a", "s3n") or (
-        name not in _KNOWN_ELSEWHERE and difflib.get_close_matches(name, ["s3"])
-    ):
+    if name in ("s3", "s3a", "s3n") or (name not in _ELSEWHERE and difflib.get_close_matches(name, ["s3"])):
         return VaultUriError(f"{shown} is no vault URI; did you mean {_meant('s3://' + rest)}?")
     if not slashes:
         return VaultUriError(
-            f"{shown} is no vault URI; {_KINDS} (a folder with a colon in its name: ./{shown})"
+            f"{shown} is no vault URI; {_KINDS} (./ before a folder with a colon in its name)"
         )
     return VaultUriError(f"vaults of kind {scheme}:// are not supported; {_KINDS}")
 
