@@ -1,0 +1,56 @@
+"""The command `vl`: one file a command.
+
+Nothing here imports torch, transformers or a store before a command needs it: `vl --help` and the shell's
+completion must answer at once.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vaultlayer_hf.cli.common import EXIT_CODES
+from vaultlayer_hf.cli.demo import demo
+from vaultlayer_hf.cli.ls import ls
+from vaultlayer_hf.cli.verify import verify
+
+_HELP = """Checkpoints that survive: see and check what a vault holds.
+
+Example: vl ls s3://bucket/my-run
+
+Exit codes: """ + "; ".join(f"{int(code)} {meaning}" for code, meaning in EXIT_CODES.items())
+
+app = typer.Typer(
+    name="vl",
+    help=_HELP,
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(ls)
+app.command()(verify)
+app.command()(demo)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"vl {version('vaultlayer-hf')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run `vl` with the arguments of the process; exits with one of ``common.ExitCode``."""
+    app()

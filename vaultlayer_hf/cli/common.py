@@ -1,0 +1,97 @@
+"""What the commands share: exit codes, errors as one line, options, and how sizes are written."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from typing import Annotated
+
+import typer
+
+from vaultlayer_hf import errors
+
+
+class ExitCode(IntEnum):
+    """How a command ended; scripts may rely on these numbers."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    STORE = 3
+    FENCED = 4
+    BUG = 70
+    INTERRUPTED = 130
+
+
+EXIT_CODES = {
+    ExitCode.OK: "all is well",
+    ExitCode.FAILED: "something is missing, damaged or not as promised",
+    ExitCode.USAGE: "wrong usage, URI, setting or a missing extra",
+    ExitCode.STORE: "the store can't be reached, refuses, or is full",
+    ExitCode.FENCED: "another process has claimed the vault",
+    ExitCode.BUG: "a bug in vl (run again with --debug)",
+    ExitCode.INTERRUPTED: "interrupted",
+}
+"""What each code means, as `vl --help` and the README say it."""
+
+VaultArgument = Annotated[
+    str,
+    typer.Argument(metavar="VAULT", help="The vault: s3://bucket/prefix, file:///folder or a plain path."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def exit_code(error: BaseException) -> ExitCode:
+    """Return the exit code that an error ends a command with."""
+    if isinstance(error, (errors.SettingsError, errors.MissingExtraError)):
+        return ExitCode.USAGE
+    if isinstance(error, (errors.StoreError, errors.VaultUnreachableError)):
+        return ExitCode.STORE
+    if isinstance(error, errors.FencedError):
+        return ExitCode.FENCED
+    if isinstance(error, errors.VaultLayerError):
+        return ExitCode.FAILED
+    if isinstance(error, KeyboardInterrupt):
+        return ExitCode.INTERRUPTED
+    return ExitCode.BUG
+
+
+def fail(code: ExitCode, message: str) -> typer.Exit:
+    """Print one line to stderr and return the exception to raise."""
+    typer.echo(f"vl: {' '.join(message.split())}", err=True)
+    return typer.Exit(int(code))
+
+
+@contextmanager
+def one_line_errors(debug: bool) -> Iterator[None]:
+    """Turn an error of the block into one line on stderr and its exit code; ``debug`` adds the traceback."""
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            traceback.print_exc()
+        code = exit_code(error)
+        if code is ExitCode.BUG:
+            raise fail(code, f"unexpected {type(error).__name__}: {error} (--debug shows where)") from error
+        raise fail(code, str(error) or type(error).__name__) from error
+
+
+def size_text(count: int) -> str:
+    """Return a number of bytes for a person: ``1.5 GiB``."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            break
+        value /= 1024
+    return f"{int(value)} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def on_terminal() -> bool:
+    """Tell whether a person watches stderr: only then are progress bars shown."""
+    return sys.stderr.isatty()

@@ -1,0 +1,106 @@
+"""`vl ls`: the checkpoints of a vault, newest last. Reads only; creates nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from vaultlayer_hf.cli.common import DebugOption, JsonOption, VaultArgument, one_line_errors, size_text
+
+if TYPE_CHECKING:
+    from vaultlayer_hf.vault import Commit, Vault
+
+
+def ls(vault: VaultArgument, as_json: JsonOption = False, debug: DebugOption = False) -> None:
+    """List the checkpoints of a vault: step, when, size, state, token.
+
+    State: "newest" is where the next start resumes; "pinned" is never retired; "abandoned" was left behind
+    when a later attempt resumed from an earlier step.
+
+    Example: vl ls s3://bucket/my-run --json
+    """
+    from vaultlayer_hf import open_vault
+
+    with one_line_errors(debug):
+        opened = open_vault(vault)
+        try:
+            found = describe(opened)
+        finally:
+            opened.close()
+        if as_json:
+            typer.echo(json.dumps(found, indent=2))
+        else:
+            _print(found)
+
+
+def describe(vault: Vault) -> dict[str, Any]:
+    """Return what `vl ls --json` prints: the vault's state, and its live checkpoints in the log's order."""
+    commits = vault.checkpoints()
+    newest = newest_of(commits)
+    state = vault.state
+    return {
+        "vault": vault.uri,
+        "exists": state.number > 0,
+        "token": state.token,
+        "finished": state.finished,
+        "checkpoints": [
+            {
+                "step": commit.step,
+                "time": commit.time,
+                "bytes": commit.bytes,
+                "files": commit.files,
+                "state": state_text(commit, newest),
+                "token": commit.token,
+                "number": commit.number,
+                "folder": commit.folder,
+            }
+            for commit in commits
+        ],
+    }
+
+
+def newest_of(commits: list[Commit]) -> Commit | None:
+    """Return the commit from which the next start resumes: the last that wasn't abandoned."""
+    return next((commit for commit in reversed(commits) if not commit.abandoned), None)
+
+
+def state_text(commit: Commit, newest: Commit | None) -> str:
+    """Return a checkpoint's state in the words of the help."""
+    words = []
+    if newest is not None and commit.number == newest.number:
+        words.append("newest")
+    if commit.pinned:
+        words.append("pinned")
+    if commit.abandoned:
+        words.append("abandoned")
+    return ", ".join(words) or "committed"
+
+
+def _print(found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not found["exists"]:
+        console.print(f"There is no vault at {found['vault']} yet.", soft_wrap=True, markup=False)
+        return
+    if not found["checkpoints"]:
+        console.print(f"The vault {found['vault']} holds no checkpoint.", soft_wrap=True, markup=False)
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for heading, side in (("step", "right"), ("when (UTC)", "left"), ("size", "right"), ("files", "right")):
+        table.add_column(heading, justify=side, no_wrap=True)  # type: ignore[arg-type]
+    table.add_column("state", no_wrap=True)
+    table.add_column("token", justify="right", no_wrap=True)
+    for item in found["checkpoints"]:
+        when = item["time"].replace("T", " ")[:19]
+        size = size_text(item["bytes"])
+        table.add_row(
+            str(item["step"]), when, size, str(item["files"]), item["state"], str(item["token"]),
+            style="bold" if "newest" in item["state"] else None,
+        )  # fmt: skip
+    console.print(table)
+    if found["finished"]:
+        console.print("The run has finished.")

@@ -1,0 +1,105 @@
+"""`vl verify`: read every byte of a vault's checkpoints and compare the digests. Reads only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vaultlayer_hf.cli.common import (
+    DebugOption,
+    ExitCode,
+    JsonOption,
+    VaultArgument,
+    fail,
+    on_terminal,
+    one_line_errors,
+    size_text,
+)
+from vaultlayer_hf.cli.ls import newest_of, state_text
+
+if TYPE_CHECKING:
+    from vaultlayer_hf.vault import Commit, Vault
+
+StepOption = Annotated[
+    int | None, typer.Option("--step", min=0, help="Check only the checkpoint of this step.")
+]
+NewestOption = Annotated[bool, typer.Option("--newest", help="Check only the newest checkpoint.")]
+
+
+def verify(
+    vault: VaultArgument,
+    step: StepOption = None,
+    newest: NewestOption = False,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Check every file of every checkpoint against its digest.
+
+    Exits with 1 when a checkpoint is damaged or there is none to check.
+
+    Example: vl verify s3://bucket/my-run --newest
+    """
+    from vaultlayer_hf import open_vault
+
+    with one_line_errors(debug):
+        opened = open_vault(vault)
+        try:
+            commits = opened.checkpoints()
+            last = newest_of(commits)
+            if step is not None:
+                commits = [commit for commit in commits if commit.step == step]
+            elif newest:
+                commits = [last] if last else []
+            results = [
+                {"step": commit.step, "state": state_text(commit, last), **check(opened, commit)}
+                for commit in commits
+            ]
+        finally:
+            opened.close()
+        ok = bool(results) and all(result["ok"] for result in results)
+        if as_json:
+            typer.echo(json.dumps({"vault": opened.uri, "ok": ok, "checkpoints": results}, indent=2))
+        else:
+            for result in results:
+                _print(result)
+        if not results:
+            which = f"no checkpoint of step {step}" if step is not None else "no checkpoint to check"
+            raise fail(ExitCode.FAILED, f"{opened.uri} holds {which}")
+        if not ok:
+            bad = ", ".join(str(result["step"]) for result in results if not result["ok"])
+            raise fail(ExitCode.FAILED, f"damaged: the checkpoints of step {bad}")
+
+
+def check(vault: Vault, commit: Commit) -> dict[str, Any]:
+    """Return what `vl verify --json` prints of one checkpoint."""
+    with _bar(commit) as progress:
+        report = vault.verify(commit, progress=progress)
+    return {"ok": report.ok, "bytes": report.bytes, "files": commit.files, "problems": list(report.problems)}
+
+
+@contextmanager
+def _bar(commit: Commit) -> Iterator[Callable[[int], None] | None]:
+    """Show a bar of the checkpoint's bytes on a terminal; elsewhere nothing."""
+    if not on_terminal():
+        yield None
+        return
+    from tqdm import tqdm
+
+    # tqdm counts from several threads, which rich's tasks do too, but it leaves no line behind when done.
+    with tqdm(
+        total=commit.bytes, desc=f"step {commit.step}", unit="B", unit_scale=True, unit_divisor=1024, leave=False
+    ) as bar:
+        yield bar.update
+
+
+def _print(result: dict[str, Any]) -> None:
+    what = f"step {result['step']}"
+    if result["ok"]:
+        typer.echo(f"{what}: ok, {result['files']} files, {size_text(result['bytes'])}")
+        return
+    for problem in result["problems"]:
+        typer.echo(f"{what}: DAMAGED, {problem}")
