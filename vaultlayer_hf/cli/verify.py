@@ -91,7 +91,12 @@ def _bar(commit: Commit) -> Iterator[Callable[[int], None] | None]:
 
     # tqdm counts from several threads, which rich's tasks do too, but it leaves no line behind when done.
     with tqdm(
-        total=commit.bytes, desc=f"step {commit.step}", unit="B", unit_scale=True, unit_divisor=1024, leave=False
+        total=commit.bytes,
+        desc=f"step {commit.step}",
+        unit="B",
+        unit_scale=True,
+        unit_divisor=1024,
+        leave=False,
     ) as bar:
         yield bar.update
 
