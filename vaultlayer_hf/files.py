@@ -6,12 +6,14 @@ every program that survives a power cut: write under a temporary name, fsync, re
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import shutil
 import uuid
 from pathlib import Path
 
+_AT_FDCWD, _RENAME_NOREPLACE = -100, 1  # <fcntl.h>, <linux/fs.h>
 _NO_LINKS = {
     errno.EPERM,
     errno.ENOTSUP,
@@ -34,7 +36,7 @@ def fsync_file(path: Path) -> None:
 
 
 def fsync_folder(path: Path) -> None:
-    """Flush a folder's entries to the disk; file systems that can't (some FUSE mounts) are left to their own."""
+    """Flush a folder's entries to the disk; a file system that can't (some FUSE mounts) is left to itself."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -95,3 +97,25 @@ def remove_tree(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file or a link; an absent one is no error."""
+    path.unlink(missing_ok=True)
+
+
+def rename_new(source: Path, target: Path) -> bool:
+    """Rename in one atomic step, only if ``target`` is absent; return False where the system can't.
+
+    Raises FileExistsError. Works on file systems without hard links, such as FAT; many FUSE mounts refuse.
+    """
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    if renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE) != 0:
+        code = ctypes.get_errno()
+        if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM):
+            return False
+        raise OSError(code, os.strerror(code), str(source), None, str(target))
+    fsync_folder(target.parent)
+    return True

@@ -1,0 +1,40 @@
+"""Stores: where a vault's objects lie. ``open_store`` gives the one that an address names."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from vaultlayer_hf.uri import VaultAddress, parse_vault
+
+if TYPE_CHECKING:
+    from vaultlayer_hf.stores.base import Store
+
+__all__ = ["open_store"]
+
+
+def open_store(
+    address: VaultAddress | str | os.PathLike[str], *, upload_concurrency: int = 8, create: bool = True
+) -> Store:
+    """Open the store of a vault; a step in the address is ignored.
+
+    Args:
+        address: a parsed address, or what ``parse_vault`` takes.
+        upload_concurrency: parts of one file that are sent at a time, at most; for object stores.
+        create: make an absent folder. Pass False to read: nothing is written then.
+
+    Raises:
+        VaultUriError: the text is no vault address.
+        ObjectNotFoundError: the folder doesn't exist and ``create`` is False.
+        StoreDeniedError: no credentials, or no permission to make the folder.
+        MissingExtraError: an optional dependency is needed here.
+    """
+    if not isinstance(address, VaultAddress):
+        address = parse_vault(address)
+    if address.scheme == "file":
+        from vaultlayer_hf.stores.folder import FolderStore
+
+        return FolderStore(address.path, uri=address.uri, create=create)
+    from vaultlayer_hf.stores.s3 import open_s3
+
+    return open_s3(address, upload_concurrency=upload_concurrency)

@@ -1,0 +1,61 @@
+"""Fixtures that all tests share: a real S3 server with credentials, and the variables that lead to it."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers import SeaweedServer
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Nothing that a test started may outlive the session (the servers die with this process, too)."""
+    server = getattr(session.config, "_vaultlayer_server", None)
+    if server is not None:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def _s3_server_of_session(request: pytest.FixtureRequest) -> Iterator[SeaweedServer]:
+    server = SeaweedServer()
+    request.config._vaultlayer_server = server  # type: ignore[attr-defined]
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def s3_server(_s3_server_of_session: SeaweedServer) -> SeaweedServer:
+    """A running SeaweedFS with credentials. A test may stop() it; the next one finds it running again."""
+    _s3_server_of_session.start()
+    return _s3_server_of_session
+
+
+@pytest.fixture
+def no_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing of this machine's own AWS configuration is seen."""
+    for name in list(os.environ):
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "absent-aws-config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "absent-aws-credentials"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture
+def s3_env(s3_server: SeaweedServer, no_aws: None, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """AWS_* variables lead to the server, for this process and those it starts; returned too."""
+    variables = s3_server.env()
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return variables
+
+
+@pytest.fixture
+def s3_uri(s3_server: SeaweedServer, s3_env: dict[str, str]) -> str:
+    """A vault URI on the server that nobody has used."""
+    return f"s3://{s3_server.bucket}/test-{uuid.uuid4().hex[:12]}"

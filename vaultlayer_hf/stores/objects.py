@@ -1,0 +1,310 @@
+"""ObjectStore: a vault in an object store, through obstore (a Rust client with bounded memory).
+
+An object store shows an object only when its last part is in, so a write needs no temporary name. A large
+file goes up in parts of equal size, several at a time; one such upload runs at a time in a store, so that
+memory is bounded whatever the caller's threads do, and small objects pass beside it.
+
+S3 allows 10 000 parts of an object and copies no object larger than 5 GiB: parts grow with the file, and
+such a copy is streamed down and up again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import obstore
+
+from vaultlayer_hf.errors import (
+    AlreadyExistsError,
+    ObjectNotFoundError,
+    StoreDeniedError,
+    StoreError,
+    StoreUnavailableError,
+)
+from vaultlayer_hf.stores._object_errors import translate
+from vaultlayer_hf.stores.base import ObjectInfo, Pace, Store, check_key
+
+MIB = 1024 * 1024
+CHUNK = 8 * MIB
+"""Bytes of a part, at least; what is read at a time; what a pace sees per call, at most."""
+
+_MOST_PARTS = 9000  # S3's bound is 10 000
+_IN_FLIGHT = 96 * MIB  # bytes of parts in memory at a time
+_LARGEST_COPY = 5 * 1024 * MIB
+
+_T = TypeVar("_T")
+
+
+class ObjectStore(Store):
+    """A store in a bucket, or below a prefix of one.
+
+    Args:
+        client: any store of obstore.
+        uri: what to call the vault in messages.
+        prefix: what every key starts with in the bucket, without slashes around it.
+        upload_concurrency: parts of one file that are under way at a time, at most.
+    """
+
+    def __init__(self, client: Any, *, uri: str, prefix: str = "", upload_concurrency: int = 8) -> None:
+        if upload_concurrency < 1:
+            raise ValueError("upload_concurrency is at least 1")
+        self.uri = uri
+        self.upload_concurrency = upload_concurrency
+        self.largest_copy = _LARGEST_COPY
+        self._client = client
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._bucket_seen = False
+        self._uploading = threading.Lock()
+
+    def read(self, key: str, *, limit: int) -> bytes:
+        def get() -> bytes:
+            answer = obstore.get(self._client, self._name("read", key))
+            size = answer.meta["size"]
+            if size > limit:
+                raise StoreError("read", key, f"has {size} bytes, more than the {limit} allowed here")
+            return bytes(answer.bytes())
+
+        return self._call("read", key, get)
+
+    def read_range(self, key: str, start: int, length: int) -> memoryview:
+        name = self._name("read_range", key)
+        if length <= 0 or start < 0:
+            size = self.head(key).size
+            if length < 0 or start < 0 or start > size:
+                raise _short(key, start, length, f"it has {size}")
+            return memoryview(b"")
+        try:
+            data = self._call(
+                "read_range", key, lambda: obstore.get_range(self._client, name, start=start, length=length)
+            )
+        except StoreError as error:
+            if type(error) is StoreError:  # 416, or a client that refuses a range behind the end
+                raise _short(key, start, length, error.reason) from None
+            raise
+        if len(data) != length:
+            raise _short(key, start, length, f"{len(data)} came")
+        return memoryview(data)
+
+    def head(self, key: str) -> ObjectInfo:
+        return self._head("head", key)
+
+    def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
+        if prefix:
+            check_key("list", prefix[:-1])
+        offset = self._prefix + _safe_offset(after) if after else None
+
+        def pages() -> list[ObjectInfo]:
+            found = []
+            for page in obstore.list(self._client, self._prefix + prefix, offset=offset, chunk_size=1000):
+                for meta in page:
+                    key = meta["path"][len(self._prefix) :]
+                    if key > after:
+                        found.append(_object_info(key, meta))
+            return found
+
+        # Sorted here: SeaweedFS and folders answer in another order (a/b before a-b).
+        yield from sorted(self._call("list", prefix, pages), key=lambda info: info.key.encode())
+
+    def create(self, key: str, data: bytes) -> None:
+        name = self._name("create", key)
+        self._call("create", key, lambda: obstore.put(self._client, name, data, mode="create"))
+
+    def write(self, key: str, data: bytes) -> None:
+        name = self._name("write", key)
+        self._call("write", key, lambda: obstore.put(self._client, name, data, use_multipart=False))
+
+    def upload(self, key: str, source: Path, *, size: int, pace: Pace | None = None) -> ObjectInfo:
+        self._name("upload", key)
+        try:
+            file = open(source, "rb", buffering=0)  # noqa: SIM115  closed below
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise StoreError("upload", key, f"can't read the local file {source}: {reason}") from error
+        with file:
+
+            def read(length: int) -> bytes:
+                if pace is not None:
+                    pace(length)
+                try:
+                    return file.read(length)
+                except OSError as error:
+                    reason = (error.strerror or str(error)).lower()
+                    raise StoreError(
+                        "upload", key, f"can't read the local file {source}: {reason}"
+                    ) from error
+
+            return self._send("upload", key, _Chunks("upload", key, size, read), pace)
+
+    def copy(self, source: str, target: str) -> ObjectInfo:
+        origin, name = self._name("copy", source), self._name("copy", target)
+        info = self._head("copy", source)
+        if info.size > self.largest_copy:
+            return self._stream_copy(source, target, info.size)
+        self._call("copy", source, lambda: obstore.copy(self._client, origin, name))
+        return self._head("copy", target)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        names = [(key, self._name("delete", key)) for key in keys]
+        if not names:
+            return
+        try:
+            self._call("delete", "", partial(obstore.delete, self._client, [name for _, name in names]))
+        except ObjectNotFoundError:  # some stores say so, and stop there
+            for key, name in names:
+                with contextlib.suppress(ObjectNotFoundError):
+                    self._call("delete", key, partial(obstore.delete, self._client, name))
+
+    def _head(self, operation: str, key: str) -> ObjectInfo:
+        name = self._name(operation, key)
+        try:
+            return _object_info(key, self._call(operation, key, lambda: obstore.head(self._client, name)))
+        except ObjectNotFoundError:
+            self._check_bucket(operation, key)  # the answer to HEAD has no body that tells which is missing
+            raise
+
+    def _send(self, operation: str, key: str, chunks: _Chunks, pace: Pace | None) -> ObjectInfo:
+        """Put what ``chunks`` yields under ``key``, and check that all of it arrived."""
+        name, size = self._name(operation, key), chunks.size
+        try:
+            if size <= CHUNK:
+                data = next(chunks, b"")
+                self._call(operation, key, lambda: obstore.put(self._client, name, data, use_multipart=False))
+            else:
+                part, parallel = part_plan(size, self.upload_concurrency)
+                with self._one_at_a_time(pace):
+                    self._call(
+                        operation,
+                        key,
+                        lambda: obstore.put(
+                            self._client, name, chunks, chunk_size=part, max_concurrency=parallel
+                        ),
+                    )
+        except BaseException:
+            if chunks.error is not None:  # obstore hands it on; other errors may only be what followed
+                raise chunks.error from None
+            raise
+        info = self._head(operation, key)
+        if info.size != size:
+            raise StoreUnavailableError(operation, key, f"{size} bytes were sent, the store has {info.size}")
+        return info
+
+    def _stream_copy(self, source: str, target: str, size: int) -> ObjectInfo:
+        """Copy through this machine, with a few ranges under way ahead of what is being sent."""
+        starts = deque(range(0, size, CHUNK))
+        ahead: deque[Future[memoryview]] = deque()
+        with ThreadPoolExecutor(4, "vaultlayer-copy") as pool:
+
+            def read(_: int) -> memoryview:
+                while starts and len(ahead) < 4:
+                    start = starts.popleft()
+                    ahead.append(pool.submit(self.read_range, source, start, min(CHUNK, size - start)))
+                return ahead.popleft().result()
+
+            return self._send("copy", target, _Chunks("copy", source, size, read), None)
+
+    @contextlib.contextmanager
+    def _one_at_a_time(self, pace: Pace | None) -> Iterator[None]:
+        while not self._uploading.acquire(timeout=0.5):
+            if pace is not None:
+                pace(0)  # lets a waiting upload be cancelled
+        try:
+            yield
+        finally:
+            self._uploading.release()
+
+    def _name(self, operation: str, key: str) -> str:
+        return self._prefix + check_key(operation, key)
+
+    def _call(self, operation: str, key: str, function: Callable[[], _T]) -> _T:
+        try:
+            result = function()
+        except StoreError:
+            raise
+        except (obstore.exceptions.BaseError, OSError, ValueError) as error:
+            # "from None": what obstore says is a dump of the server's answer
+            failure = translate(operation, key, error)
+        else:
+            self._bucket_seen = True
+            return result
+        if isinstance(failure, AlreadyExistsError):
+            self._bucket_seen = True
+        raise failure from None
+
+    def _check_bucket(self, operation: str, key: str) -> None:
+        if self._bucket_seen:
+            return
+        try:
+            self._call(
+                operation, key, lambda: next(iter(obstore.list(self._client, "log", chunk_size=1)), None)
+            )
+        except StoreDeniedError as error:
+            if "bucket" in error.reason:
+                raise
+        except StoreError:
+            pass  # it can't be told; the object's absence stands
+
+
+class _Chunks:
+    """An iterator of the chunks of a source; keeps the error that ended it, to be raised as it was."""
+
+    def __init__(
+        self, operation: str, key: str, size: int, read: Callable[[int], bytes | memoryview]
+    ) -> None:
+        self.size = size
+        self.error: BaseException | None = None
+        self._operation, self._key, self._read = operation, key, read
+        self._left = size
+
+    def __iter__(self) -> _Chunks:
+        return self
+
+    def __next__(self) -> bytes | memoryview:
+        if self._left <= 0:
+            raise StopIteration
+        try:
+            data = self._read(min(CHUNK, self._left))
+            if not data:
+                have = self.size - self._left
+                reason = f"the source has {have} bytes, {self.size} were expected"
+                raise StoreError(self._operation, self._key, reason)
+        except BaseException as error:
+            self.error = error
+            raise
+        self._left -= len(data)
+        return data
+
+
+def part_plan(size: int, concurrency: int) -> tuple[int, int]:
+    """Return bytes per part and parts at a time for a file of ``size`` bytes.
+
+    Parts are multiples of 8 MiB, fewer than 10 000, and together stay below about 100 MB in memory (a file
+    of more than 280 GB needs parts so large that a single one is sent at a time).
+    """
+    part = CHUNK * max(1, -(-size // (_MOST_PARTS * CHUNK)))
+    return part, max(1, min(concurrency, _IN_FLIGHT // part - 2))
+
+
+def _safe_offset(after: str) -> str:
+    """Cut ``after`` where a server that sorts folder by folder would order differently than by bytes.
+
+    Up to the first character below ``/`` both orders agree, so nothing greater than ``after`` is skipped.
+    """
+    for index, character in enumerate(after):
+        if character < "/":
+            return after[:index]
+    return after
+
+
+def _object_info(key: str, meta: Any) -> ObjectInfo:
+    return ObjectInfo(key, meta["size"], meta["e_tag"], meta["last_modified"].timestamp())
+
+
+def _short(key: str, start: int, length: int, reason: str) -> StoreError:
+    return StoreError("read_range", key, f"bytes {start} to {start + length} were asked for, {reason}")
