@@ -1,0 +1,73 @@
+"""What a checkpoint of the Trainer must hold to be resumed as if nothing had happened. Pure.
+
+The Trainer loads a checkpoint without its optimizer, scheduler or RNG state in silence and goes on, on a
+wrong trajectory. So what is missing is found out before, from the names of the files alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+STATE = "trainer_state.json"
+_WEIGHTS = re.compile(
+    r"(.*/)?(model\.safetensors|pytorch_model\.bin|adapter_model\.(safetensors|bin)"
+    r"|(model\.safetensors|pytorch_model\.bin)\.index\.json)|pytorch_model_fsdp.*|global_step\d+/.*|.*\.distcp"
+)
+_OPTIMIZER = re.compile(r"optimizer\.(pt|bin)|optimizer_\d+/.*|global_step\d+/.*")
+_SCHEDULER = re.compile(r"scheduler\.pt|global_step\d+/.*")
+
+
+def missing_files(paths: Collection[str], world_size: int = 1) -> list[str]:
+    """Return what a folder of these files lacks for a faithful resume at ``world_size`` ranks; empty: nothing.
+
+    Each item is for a message: a file's name, with the reason where it is a setting's doing.
+    """
+    missing = []
+    if STATE not in paths:
+        missing.append(STATE)
+    if not any(_WEIGHTS.fullmatch(path) for path in paths):
+        missing.append("the model's weights")
+    if not any(_OPTIMIZER.fullmatch(path) for path in paths):
+        missing.append("optimizer.pt")
+    if not any(_SCHEDULER.fullmatch(path) for path in paths):
+        missing.append("scheduler.pt")
+    states = ["rng_state.pth"] if world_size == 1 else [f"rng_state_{rank}.pth" for rank in range(world_size)]
+    missing += [name for name in states if name not in paths]
+    return missing
+
+
+def missing_shards(folder: Path, paths: Collection[str]) -> list[str]:
+    """Return the weight files that an index in the folder names and that aren't there."""
+    missing = []
+    for path in paths:
+        if path.endswith(".index.json"):
+            shards = set(json.loads((folder / path).read_text()).get("weight_map", {}).values())
+            parent = path.rpartition("/")[0]
+            missing += sorted(shard for shard in shards if f"{parent}/{shard}".lstrip("/") not in paths)
+    return missing
+
+
+def best_step(state: dict[str, object]) -> int | None:
+    """Return the step of the best checkpoint from a trainer state, or None where there is none."""
+    path = state.get("best_model_checkpoint")
+    match = re.search(r"checkpoint-(\d+)/*$", path) if isinstance(path, str) else None
+    return int(match[1]) if match else None
+
+
+def localise(folder: Path, output_dir: Path) -> bytes | None:
+    """Return new content for trainer_state.json in which the best checkpoint lies in ``output_dir``.
+
+    The Trainer writes an absolute path there, which is wrong on another host. None: nothing to change.
+    """
+    state = json.loads((folder / STATE).read_text())
+    step = best_step(state)
+    if step is None:
+        return None
+    path = str(output_dir / f"checkpoint-{step}")
+    if state["best_model_checkpoint"] == path:
+        return None
+    state["best_model_checkpoint"] = path
+    return (json.dumps(state, indent=2, sort_keys=True) + "\n").encode()

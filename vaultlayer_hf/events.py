@@ -1,0 +1,90 @@
+"""Events: everything that happens to a run's checkpoints, said once, in one line, through ``logging``.
+
+Logging works as in transformers: the library's root logger is ``vaultlayer_hf``; where the program has set
+up no logging, the library's own handler writes to stderr at the level of ``VAULTLAYER_VERBOSITY`` (a name
+of the logging module such as ``warning``; default ``info``: a run has few events, and each matters).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+logger = logging.getLogger("vaultlayer_hf")
+_configured = False
+
+
+def _configure() -> None:
+    """Give the library's logger a handler and a level, unless the program has its own."""
+    global _configured
+    if _configured:
+        return
+    _configured = True
+    level = os.environ.get("VAULTLAYER_VERBOSITY", "info").upper()
+    if logger.level == logging.NOTSET:
+        logger.setLevel(getattr(logging, level, logging.INFO))
+    if not logger.handlers and not logging.getLogger().handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("[vaultlayer] %(message)s"))
+        logger.addHandler(handler)
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened.
+
+    Attributes:
+        kind: ``claim``, ``fresh``, ``save``, ``commit``, ``abandon``, ``adopt``, ``restore``, ``walk-back``,
+            ``fenced``, ``trouble``, ``recovered``, ``retire``, ``finish``, ``finished`` or ``notice``.
+        message: one line for a person.
+        fields: the same for a program: step, token, seconds, bytes, reason and the like.
+    """
+
+    kind: str
+    message: str
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+class Events:
+    """Logs each event once and hands it to the listeners. Safe to call from several threads."""
+
+    def __init__(self) -> None:
+        _configure()
+        self._listeners: list[Callable[[Event], None]] = []
+        self._said: set[str] = set()
+        self._lock = threading.Lock()
+
+    def listen(self, listener: Callable[[Event], None]) -> None:
+        """Call ``listener`` with every later event, on the thread on which it happens."""
+        self._listeners.append(listener)
+
+    def info(self, kind: str, message: str, **fields: Any) -> None:
+        """Report something that is as it should be."""
+        self._emit(logging.INFO, kind, message, fields)
+
+    def warn(self, kind: str, message: str, **fields: Any) -> None:
+        """Report something that somebody should know of or act on."""
+        self._emit(logging.WARNING, kind, message, fields)
+
+    def warn_once(self, cause: str, kind: str, message: str, **fields: Any) -> None:
+        """Report as ``warn`` does, once for each ``cause`` until ``forget`` is called."""
+        with self._lock:
+            if cause in self._said:
+                return
+            self._said.add(cause)
+        self.warn(kind, message, **fields)
+
+    def forget(self) -> None:
+        """Let causes that were warned about be warned about again: the trouble is over."""
+        with self._lock:
+            self._said.clear()
+
+    def _emit(self, level: int, kind: str, message: str, fields: dict[str, Any]) -> None:
+        logger.log(level, "%s", message)
+        event = Event(kind, message, fields)
+        for listener in self._listeners:
+            listener(event)

@@ -1,0 +1,39 @@
+"""The identity of a model: names, shapes and dtypes of its parameters, without touching their values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+Parameters = tuple[tuple[str, tuple[int, ...], str], ...]
+
+
+def parameters_of(model: torch.nn.Module) -> Parameters:
+    """Return (name, shape, dtype) of each parameter, ordered by name."""
+    return tuple(
+        sorted(
+            (name, tuple(parameter.shape), str(parameter.dtype).removeprefix("torch."))
+            for name, parameter in model.named_parameters()
+        )
+    )
+
+
+def differences(found: Parameters, expected: Parameters, limit: int = 3) -> str:
+    """Return in words how a checkpoint's parameters differ from a model's; empty where they don't. Pure."""
+    if found == expected:
+        return ""
+    there = {name: (shape, dtype) for name, shape, dtype in found}
+    here = {name: (shape, dtype) for name, shape, dtype in expected}
+    lines = [f"{name} is only in the checkpoint" for name in there if name not in here]
+    lines += [f"{name} is only in the model" for name in here if name not in there]
+    for name in there:
+        if name in here and there[name] != here[name]:
+            lines.append(f"{name} is {_words(*there[name])} in the checkpoint, {_words(*here[name])} in the model")
+    more = f" and {len(lines) - limit} more" if len(lines) > limit else ""
+    return "; ".join(lines[:limit]) + more
+
+
+def _words(shape: tuple[int, ...], dtype: str) -> str:
+    return f"{'x'.join(map(str, shape)) or 'scalar'} {dtype}"

@@ -1,0 +1,121 @@
+"""The options of a run, in one typed object; each is also an environment variable.
+
+A value given in code wins over its ``VAULTLAYER_*`` variable, which wins over the default. The variable's
+name is the field's, in capitals: ``keep_last`` is ``VAULTLAYER_KEEP_LAST``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, TypeVar, cast
+
+from vaultlayer_hf.errors import SettingsError
+
+_T = TypeVar("_T")
+_NONE = ("", "none", "off")
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+
+
+def parse_rate(text: str | float | None) -> float | None:
+    """Return bytes per second from a number or from text such as ``"50MB"``, ``"1.5 GiB/s"``; None is no cap.
+
+    Raises SettingsError.
+    """
+    if text is None or isinstance(text, (int, float)):
+        return None if text is None else float(text)
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?(?:/s)?\s*", text.lower())
+    if match is None:
+        raise SettingsError(f"{text!r} is no bandwidth: give bytes per second, such as '50MB' or '1.5GiB'")
+    return float(match[1]) * _UNITS[match[2] or ""]
+
+
+def _whole(text: str) -> int | None:
+    return None if text.lower() in _NONE else int(text)
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in ("1", "true", "yes", "on", "0", "false", "no", "off"):
+        raise ValueError
+    return text.lower() in ("1", "true", "yes", "on")
+
+
+def _from_environment(name: str, parse: Callable[[str], _T], default: _T) -> Any:
+    """Return a dataclass field whose default is read from its variable when an object is made."""
+    variable = f"VAULTLAYER_{name.upper()}"
+
+    def read() -> _T:
+        text = os.environ.get(variable)
+        if text is None:
+            return default
+        try:
+            return parse(text.strip())
+        except ValueError as error:
+            raise SettingsError(f"{variable}={text!r} can't be used for {name}") from error
+
+    return field(default_factory=read)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Options of a run.
+
+    Attributes:
+        vault: URI of the vault; None means the variable ``VAULTLAYER_VAULT``.
+        on_fenced: when another process has claimed the vault: ``"stop"`` ends train() with FencedError at
+            the next step; ``"continue"`` trains on without a vault.
+        upload_concurrency: parts of a file in flight at once, 1 to 64.
+        bandwidth: cap on uploads in bytes per second, as a number or as text such as ``"50MB"``; None: no cap.
+        keep_last: how many of the newest checkpoints to keep in the vault; None keeps all.
+        keep_every: also keep those whose step is a multiple of this.
+        keep_best: also keep the one that the Trainer names as its best.
+        local_keep_last: the same in ``output_dir``, for committed checkpoints; None leaves rotation to
+            ``save_total_limit``.
+        local_keep_every: also keep those in ``output_dir`` whose step is a multiple of this.
+        flush_timeout: seconds that the end of training waits for uploads that are still under way.
+        resume_timeout: seconds for which an unreachable vault is tried at the start.
+
+    Raises SettingsError where a value can't be used.
+    """
+
+    vault: str | None = _from_environment("vault", str, None)
+    on_fenced: Literal["stop", "continue"] = _from_environment(
+        "on_fenced", lambda text: cast(Literal["stop", "continue"], text), "stop"
+    )
+    upload_concurrency: int = _from_environment("upload_concurrency", int, 8)
+    bandwidth: float | str | None = _from_environment(
+        "bandwidth", lambda text: None if text.lower() in _NONE else parse_rate(text), None
+    )
+    keep_last: int | None = _from_environment("keep_last", _whole, 3)
+    keep_every: int | None = _from_environment("keep_every", _whole, None)
+    keep_best: bool = _from_environment("keep_best", _flag, True)
+    local_keep_last: int | None = _from_environment("local_keep_last", _whole, None)
+    local_keep_every: int | None = _from_environment("local_keep_every", _whole, None)
+    flush_timeout: float = _from_environment("flush_timeout", float, 1800.0)
+    resume_timeout: float = _from_environment("resume_timeout", float, 120.0)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bandwidth", parse_rate(self.bandwidth))
+        if self.on_fenced not in ("stop", "continue"):
+            raise SettingsError(f"on_fenced={self.on_fenced!r}: use 'stop' or 'continue'")
+        if not 1 <= self.upload_concurrency <= 64:
+            raise SettingsError(f"upload_concurrency={self.upload_concurrency}: use 1 to 64")
+        for name in ("bandwidth", "keep_last", "keep_every", "local_keep_last", "local_keep_every"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise SettingsError(f"{name}={value}: use a number above 0, or None")
+        for name in ("flush_timeout", "resume_timeout"):
+            if not getattr(self, name) >= 0:
+                raise SettingsError(f"{name}={getattr(self, name)}: use seconds, 0 or more")
+
+    @property
+    def rate(self) -> float | None:
+        """The bandwidth cap in bytes per second, or None."""
+        return cast("float | None", self.bandwidth)
+
+
+def settings_table() -> list[tuple[str, str]]:
+    """Return (variable, field) for each option, for documentation and its test."""
+    return [(f"VAULTLAYER_{item.name.upper()}", item.name) for item in fields(Settings)]

@@ -1,0 +1,53 @@
+"""Where things lie in a vault.
+
+<vault>/log/00000000000000000001.json      the log: numbered entries, created once, never changed or deleted
+<vault>/hint.json                          the number of a recent entry; may be stale, wrong or missing
+<vault>/data/<token>/<name>/...            a checkpoint folder exactly as the Trainer wrote it
+<vault>/data/<token>/<name>/.vault/...     part-<node>.json and manifest.json of that checkpoint
+<vault>/probe/...                          short-lived objects by which a store's promises are tried
+"""
+
+from __future__ import annotations
+
+import re
+
+LOG = "log/"
+DATA = "data/"
+HINT = "hint.json"
+META = ".vault"
+"""The folder of our own files inside a checkpoint; a checkpoint's own files may not lie there."""
+
+_ENTRY = re.compile(r"log/(\d{20})\.json")
+_FOLDER = re.compile(r"data/(\d+)/([^/]+)")
+
+
+def entry_key(number: int) -> str:
+    """Return the key of log entry ``number``; keys sort as their numbers do."""
+    return f"{LOG}{number:020d}.json"
+
+
+def entry_number(key: str) -> int | None:
+    """Return the number of a log entry's key, or None for any other key."""
+    match = _ENTRY.fullmatch(key)
+    return int(match[1]) if match else None
+
+
+def folder_key(token: int, name: str) -> str:
+    """Return the key prefix (without a final slash) of a checkpoint's folder."""
+    return f"{DATA}{token}/{name}"
+
+
+def split_folder(folder: str) -> tuple[int, str] | None:
+    """Return (token, name) of a checkpoint folder's key prefix, or None where it is none."""
+    match = _FOLDER.fullmatch(folder)
+    return (int(match[1]), match[2]) if match and match[2] not in (".", "..") else None
+
+
+def manifest_key(folder: str) -> str:
+    """Return the key of a checkpoint's manifest."""
+    return f"{folder}/{META}/manifest.json"
+
+
+def part_key(folder: str, node: int) -> str:
+    """Return the key of the list of files that one node has uploaded."""
+    return f"{folder}/{META}/part-{node}.json"

@@ -1,0 +1,163 @@
+"""Manifests: the list of files of a checkpoint with size and digest, and what the run was.
+
+The commit entry vouches for the manifest by its digest, and the manifest for every file. A manifest is
+checked as hostile input: paths can't leave the folder, counts and sizes are bounded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from vaultlayer_hf.digest import digest_bytes, is_digest
+from vaultlayer_hf.errors import CorruptError, ObjectNotFoundError
+from vaultlayer_hf.stores.base import Store
+from vaultlayer_hf.vault.entry import Commit
+from vaultlayer_hf.vault.keys import META, manifest_key
+from vaultlayer_hf.vault.parse import FORMAT_VERSION, Fields, dump, load
+
+MANIFEST_LIMIT = 256 * 2**20
+"""Bytes: the largest manifest that is read."""
+_FILES_LIMIT = 1_000_000
+_SIZE_LIMIT = 2**50
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """One file: its path in the folder (``/``-separated), its size in bytes and the digest of its content."""
+
+    path: str
+    size: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A checkpoint's manifest.
+
+    Attributes:
+        step: global step.
+        token: fencing token of the writer.
+        seq: position among that writer's saves, from 1.
+        files: all files of the folder, ordered by path.
+        world_size: how many ranks the run had.
+        parameters: [name, shape, dtype] of each parameter of the model; empty where it isn't known.
+        best_step: step of the best checkpoint at that time, or None.
+        saved_at: seconds since the epoch by the writer's clock; for people and for file times.
+        versions: versions of the libraries that wrote it.
+    """
+
+    step: int
+    token: int
+    seq: int
+    files: tuple[FileEntry, ...]
+    world_size: int = 1
+    parameters: tuple[tuple[str, tuple[int, ...], str], ...] = ()
+    best_step: int | None = None
+    saved_at: float = 0.0
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        """Size of all files together."""
+        return sum(file.size for file in self.files)
+
+    @property
+    def paths(self) -> set[str]:
+        """Paths of all files."""
+        return {file.path for file in self.files}
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Return the manifest's bytes."""
+    return dump({"format_version": FORMAT_VERSION, **asdict(manifest)})
+
+
+def encode_part(node: int, files: tuple[FileEntry, ...]) -> bytes:
+    """Return the bytes of the list of files that one node has uploaded."""
+    return dump({"format_version": FORMAT_VERSION, "node": node, "files": [asdict(file) for file in files]})
+
+
+def decode_manifest(data: bytes, what: str) -> Manifest:
+    """Parse and check a manifest. Raises CorruptError, FormatVersionError."""
+    fields = load(data, what)
+    files = tuple(_file(Fields(item, what), what) for item in fields.items("files", limit=_FILES_LIMIT))
+    if not files:
+        raise CorruptError(f"{what}: it lists no file")
+    _check_tree([file.path for file in files], what)
+    saved_at = fields.get("saved_at")
+    if not isinstance(saved_at, (int, float)) or not 0 <= saved_at < 2**40:
+        raise CorruptError(f"{what}: field 'saved_at' is no time")
+    return Manifest(
+        step=fields.whole("step"),
+        token=fields.whole("token", low=1),
+        seq=fields.whole("seq", low=1),
+        files=files,
+        world_size=fields.whole("world_size", low=1, high=2**20),
+        parameters=tuple(_parameter(item, what) for item in fields.items("parameters", limit=_FILES_LIMIT)),
+        best_step=fields.optional_whole("best_step"),
+        saved_at=float(saved_at),
+        versions={str(name): str(version) for name, version in fields.mapping("versions").items()},
+    )
+
+
+def read_manifest(store: Store, commit: Commit) -> Manifest:
+    """Return a commit's manifest, checked against the log. Raises CorruptError, StoreError."""
+    key = manifest_key(commit.folder)
+    if commit.manifest_size > MANIFEST_LIMIT:
+        raise CorruptError(f"{key}: {commit.manifest_size} bytes are more than a manifest may have")
+    try:
+        data = store.read(key, limit=MANIFEST_LIMIT)
+    except ObjectNotFoundError as error:
+        raise CorruptError(f"{key}: it is missing") from error
+    if digest_bytes(data) != commit.manifest:
+        raise CorruptError(f"{key}: its digest is not the one that log entry {commit.number} vouches for")
+    manifest = decode_manifest(data, key)
+    if (manifest.token, manifest.seq, manifest.step) != (commit.token, commit.seq, commit.step):
+        raise CorruptError(f"{key}: it belongs to another commit than log entry {commit.number}")
+    return manifest
+
+
+def check_path(path: str, what: str) -> str:
+    """Return ``path`` if a file may have it inside a checkpoint folder. Raises CorruptError."""
+    segments = path.split("/")
+    bad = (
+        not path
+        or len(path) > 1024
+        or "\\" in path
+        or segments[0] == META
+        or any(segment in ("", ".", "..") or len(segment.encode()) > 255 for segment in segments)
+        or any(ord(character) < 32 or ord(character) == 127 for character in path)
+        or (len(segments[0]) == 2 and segments[0][1] == ":")
+    )
+    if bad:
+        raise CorruptError(f"{what}: the path {path[:80]!r} is not allowed inside a checkpoint")
+    return path
+
+
+def _file(fields: Fields, what: str) -> FileEntry:
+    path = check_path(fields.text("path", limit=1024), what)
+    digest = fields.text("digest", limit=128)
+    if not is_digest(digest):
+        raise CorruptError(f"{what}: the digest of {path} is malformed")
+    return FileEntry(path, fields.whole("size", high=_SIZE_LIMIT), digest)
+
+
+def _check_tree(paths: list[str], what: str) -> None:
+    """Refuse duplicates and paths of which one is a folder of another."""
+    seen = set(paths)
+    if len(seen) != len(paths):
+        raise CorruptError(f"{what}: it lists a path twice")
+    for path in paths:
+        parent = path
+        while "/" in parent:
+            parent = parent.rsplit("/", 1)[0]
+            if parent in seen:
+                raise CorruptError(f"{what}: {parent} is both a file and a folder")
+
+
+def _parameter(item: Any, what: str) -> tuple[str, tuple[int, ...], str]:
+    match item:
+        case [str(name), list(shape), str(dtype)] if all(isinstance(size, int) for size in shape):
+            return name, tuple(shape), dtype
+    raise CorruptError(f"{what}: a parameter is not [name, shape, dtype]")

@@ -1,0 +1,85 @@
+"""Checked reading of JSON from a vault: whoever can write to the vault could have written anything."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from vaultlayer_hf.errors import CorruptError, FormatVersionError
+
+FORMAT_VERSION = 1
+"""Of log entries, parts and manifests. A release reads its own and every earlier version."""
+
+
+class Fields:
+    """A JSON object whose fields are taken out with a type and bounds; a misfit raises CorruptError."""
+
+    def __init__(self, value: object, what: str) -> None:
+        if not isinstance(value, dict):
+            raise CorruptError(f"{what}: expected an object, found {type(value).__name__}")
+        self._value: dict[str, Any] = value
+        self._what = what
+
+    def text(self, name: str, *, limit: int = 4096) -> str:
+        """Return a string of at most ``limit`` characters."""
+        value = self._value.get(name)
+        if not isinstance(value, str) or len(value) > limit:
+            raise CorruptError(f"{self._what}: field {name!r} is not a text of at most {limit} characters")
+        return value
+
+    def whole(self, name: str, *, low: int = 0, high: int = 2**62) -> int:
+        """Return a whole number in [low, high]."""
+        value = self._value.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise CorruptError(f"{self._what}: field {name!r} is not a whole number from {low} to {high}")
+        return value
+
+    def optional_whole(self, name: str) -> int | None:
+        """Return a whole number, or None where the field is missing or null."""
+        return None if self._value.get(name) is None else self.whole(name)
+
+    def flag(self, name: str) -> bool:
+        """Return a boolean; a missing one is False."""
+        value = self._value.get(name, False)
+        if not isinstance(value, bool):
+            raise CorruptError(f"{self._what}: field {name!r} is not true or false")
+        return value
+
+    def items(self, name: str, *, limit: int) -> list[Any]:
+        """Return a list of at most ``limit`` items; a missing one is empty."""
+        value = self._value.get(name, [])
+        if not isinstance(value, list) or len(value) > limit:
+            raise CorruptError(f"{self._what}: field {name!r} is not a list of at most {limit} items")
+        return value
+
+    def mapping(self, name: str) -> dict[str, Any]:
+        """Return an object; a missing one is empty."""
+        value = self._value.get(name, {})
+        if not isinstance(value, dict):
+            raise CorruptError(f"{self._what}: field {name!r} is not an object")
+        return value
+
+    def get(self, name: str) -> Any:
+        """Return a field unchecked, or None."""
+        return self._value.get(name)
+
+
+def load(data: bytes, what: str) -> Fields:
+    """Parse an object and check its format version. Raises CorruptError, FormatVersionError."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise CorruptError(f"{what}: not readable as JSON") from error
+    fields = Fields(value, what)
+    version = fields.whole("format_version", low=1)
+    if version > FORMAT_VERSION:
+        raise FormatVersionError(
+            f"{what}: format version {version}, and this release knows up to {FORMAT_VERSION}: "
+            "upgrade vaultlayer-hf to read this vault"
+        )
+    return fields
+
+
+def dump(value: dict[str, Any]) -> bytes:
+    """Return the one way in which an object is written: sorted keys, compact, UTF-8."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
