@@ -29,7 +29,7 @@ _LAZY = {
     "open_vault": "vaultlayer_hf.vault.open",
 }
 
-__all__ = [  # noqa: PLE0604  errors.__all__ holds strings
+__all__ = [
     "Settings",
     "Trainer",
     "Vault",

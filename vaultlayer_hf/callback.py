@@ -30,21 +30,27 @@ class AlreadyFinishedError(Exception):
     """The checkpoint is already where training would end; carries the loaded state out of train()."""
 
 
-class _MetricsCallback(TrainerCallback):  # type: ignore[misc]
+class _MetricsCallback(TrainerCallback):
     """Adds the vault's figures to each log, ahead of the callbacks that report it."""
 
     def __init__(self, owner: VaultLayerCallback) -> None:
         self._owner = owner
 
     def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Any = None,
+        **kwargs: Any,
     ) -> None:
         session = self._owner.session
-        if session is not None and isinstance(logs, dict) and not self._owner._paused:
+        # Only to the log of training steps: the dicts of evaluate() and train() go back to the script as they are.
+        if session is not None and isinstance(logs, dict) and "loss" in logs and not self._owner._paused:
             logs.update(session.metrics())
 
 
-class VaultLayerCallback(TrainerCallback):  # type: ignore[misc]
+class VaultLayerCallback(TrainerCallback):
     """Commits every checkpoint that a Trainer saves to a vault, in the background.
 
         vault = VaultLayerCallback("s3://bucket/my-run")
@@ -78,7 +84,6 @@ class VaultLayerCallback(TrainerCallback):  # type: ignore[misc]
         self._paused = False
         self.stops_when_finished = False
 
-
     def _check_vault(self) -> None:
         if not self._settings.vault:
             raise SettingsError("no vault is named: give its URI, or set VAULTLAYER_VAULT")
@@ -101,7 +106,9 @@ class VaultLayerCallback(TrainerCallback):  # type: ignore[misc]
         self._pulled = True
         self.finished = session.writer.state.finished
         if self.finished is not None and not self.stops_when_finished:
-            session.events.info("finished", f"this run was already done at step {self.finished}", step=self.finished)
+            session.events.info(
+                "finished", f"this run was already done at step {self.finished}", step=self.finished
+            )
         return str(path) if path else None
 
     def close(self) -> None:
@@ -131,7 +138,8 @@ class VaultLayerCallback(TrainerCallback):  # type: ignore[misc]
         self.session.step = state.global_step
         if args.save_only_model:
             self.session.events.warn(
-                "notice", "save_only_model=True: what is saved can't be resumed from, so a restart will refuse it"
+                "notice",
+                "save_only_model=True: what is saved can't be resumed from, so a restart will refuse it",
             )
         if state.global_step >= state.max_steps > 0 and self.stops_when_finished:
             raise AlreadyFinishedError
@@ -147,7 +155,12 @@ class VaultLayerCallback(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         # A stop asked for by an evaluation writes no checkpoint in stock, and its end would be lost.
-        if self.session is not None and not self._paused and control.should_training_stop and args.save_strategy != "no":
+        if (
+            self.session is not None
+            and not self._paused
+            and control.should_training_stop
+            and args.save_strategy != "no"
+        ):
             control.should_save = True
 
     def on_save(
@@ -156,7 +169,7 @@ class VaultLayerCallback(TrainerCallback):  # type: ignore[misc]
         session = self.session
         if session is None or self._paused or not self._counts(state):
             return
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         lacking = self._lacking(folder)
         if lacking and not args.save_only_model:
             session.events.warn(
@@ -236,7 +249,7 @@ class VaultLayerCallback(TrainerCallback):  # type: ignore[misc]
         session = self._open()
         session.events.info(
             "notice",
-            f"train(resume_from_checkpoint={explicit!r}) wins over resume={self._settings.vault!r}: the run starts from "
+            f"train(resume_from_checkpoint={explicit!r}) wins over resume={self._settings.vault!r}: it starts from "
             "there, and what it saves from now on is committed to the vault",
         )
         session.claim(session.last())
@@ -246,7 +259,7 @@ class VaultLayerCallback(TrainerCallback):  # type: ignore[misc]
     def _open(self) -> Session:
         assert self._args is not None
         if self.session is None:
-            self.session = Session(self._settings, Path(self._args.output_dir), events=self._events)
+            self.session = Session(self._settings, Path(str(self._args.output_dir)), events=self._events)
         return self.session
 
     def _start_unpulled(self, state: TrainerState) -> None:

@@ -18,6 +18,15 @@ logger = logging.getLogger("vaultlayer_hf")
 _configured = False
 
 
+def size_text(size: float) -> str:
+    """Return a number of bytes for a person, in powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.2f} TB"
+
+
 def _configure() -> None:
     """Give the library's logger a handler and a level, unless the program has its own."""
     global _configured

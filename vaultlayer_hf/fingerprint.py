@@ -30,7 +30,9 @@ def differences(found: Parameters, expected: Parameters, limit: int = 3) -> str:
     lines += [f"{name} is only in the model" for name in here if name not in there]
     for name in there:
         if name in here and there[name] != here[name]:
-            lines.append(f"{name} is {_words(*there[name])} in the checkpoint, {_words(*here[name])} in the model")
+            lines.append(
+                f"{name} is {_words(*there[name])} in the checkpoint, {_words(*here[name])} in the model"
+            )
     more = f" and {len(lines) - limit} more" if len(lines) > limit else ""
     return "; ".join(lines[:limit]) + more
 

@@ -30,6 +30,7 @@ from vaultlayer_hf.errors import (
     StoreError,
     WrongModelError,
 )
+from vaultlayer_hf.events import size_text
 from vaultlayer_hf.fingerprint import Parameters, differences
 from vaultlayer_hf.session import Session
 from vaultlayer_hf.vault.entry import Commit, Entry, State
@@ -77,7 +78,7 @@ def resume(session: Session, wish: Wish) -> Path | None:
         session.start_uploads(None)
         return None
     try:
-        return _adopt(session, wish, before) or _restore_newest(session, wish, before)
+        return _adopt(session, wish, before) or _restore_newest(session, wish)
     except StoreError as error:
         raise session.unreachable(error) from error
 
@@ -120,7 +121,7 @@ def _check_model(session: Session, wish: Wish, commit: Commit, manifest: Manifes
             )
 
 
-def _restore_newest(session: Session, wish: Wish, before: Entry) -> Path | None:
+def _restore_newest(session: Session, wish: Wish) -> Path | None:
     state = session.writer.state
     candidates = _candidates(session, state)
     reasons = []
@@ -177,8 +178,8 @@ def _bring(session: Session, wish: Wish, commit: Commit, manifest: Manifest) -> 
         )
     session.events.info(
         "restore",
-        f"{commit.name} (log entry {commit.number}) restored and verified: {fetched / 1e6:.1f} MB fetched, "
-        f"{(manifest.bytes - fetched) / 1e6:.1f} MB were here; the run goes on from step {commit.step}",
+        f"{commit.name} (log entry {commit.number}) restored and verified: {size_text(fetched)} fetched, "
+        f"{size_text(manifest.bytes - fetched)} were here; the run goes on from step {commit.step}",
         step=commit.step,
         number=commit.number,
         fetched=fetched,
@@ -197,12 +198,18 @@ def _bring_best(session: Session, wish: Wish, state: State, manifest: Manifest) 
             continue
         try:
             best = read_manifest(session.connect(), commit)
-            with tqdm(total=best.bytes, unit="B", unit_scale=True, desc=f"Restoring the best, {commit.name}") as bar:
+            with tqdm(
+                total=best.bytes, unit="B", unit_scale=True, desc=f"Restoring the best, {commit.name}"
+            ) as bar:
                 restore(session.connect(), commit.folder, best, final, on_bytes=bar.update)
         except CorruptError as error:
-            session.events.warn("walk-back", f"the best checkpoint can't be restored: {error}", reason=str(error))
+            session.events.warn(
+                "walk-back", f"the best checkpoint can't be restored: {error}", reason=str(error)
+            )
             continue
-        session.events.info("restore", f"the best checkpoint, {commit.name}, restored and verified", step=step)
+        session.events.info(
+            "restore", f"the best checkpoint, {commit.name}, restored and verified", step=step
+        )
         return
     session.events.warn(
         "notice",
@@ -237,7 +244,9 @@ def _unfit(wish: Wish, manifest: Manifest) -> str:
     lacking = wish.missing(manifest.paths, wish.world_size)
     if lacking:
         return f"it lacks {', '.join(lacking)}, so a resume would not be the same run"
-    return differences(manifest.parameters, wish.parameters) if manifest.parameters and wish.parameters else ""
+    return (
+        differences(manifest.parameters, wish.parameters) if manifest.parameters and wish.parameters else ""
+    )
 
 
 def _take_over(session: Session, wish: Wish, snapshot: Snapshot, newest: Commit | None) -> Path:

@@ -18,7 +18,13 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from vaultlayer_hf import files
-from vaultlayer_hf.errors import FencedError, SettingsError, StoreError, VaultLayerError, VaultUnreachableError
+from vaultlayer_hf.errors import (
+    FencedError,
+    SettingsError,
+    StoreError,
+    VaultLayerError,
+    VaultUnreachableError,
+)
 from vaultlayer_hf.events import Events
 from vaultlayer_hf.fingerprint import Parameters
 from vaultlayer_hf.settings import Settings
@@ -26,7 +32,7 @@ from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.stores.pace import BandwidthCap
 from vaultlayer_hf.stores.probe import probe_create
-from vaultlayer_hf.stores.retry import RetryingStore
+from vaultlayer_hf.stores.retry import RetryingStore, RetryPolicy
 from vaultlayer_hf.uri import VaultAddress, parse_vault
 from vaultlayer_hf.vault.entry import Commit, Entry
 from vaultlayer_hf.vault.log import Log, Writer
@@ -63,7 +69,12 @@ class Session:
     """
 
     def __init__(
-        self, settings: Settings, output_dir: Path, *, events: Events | None = None, store: Store | None = None
+        self,
+        settings: Settings,
+        output_dir: Path,
+        *,
+        events: Events | None = None,
+        store: Store | None = None,
     ) -> None:
         if not settings.vault:
             raise SettingsError("no vault is named: give its URI, or set VAULTLAYER_VAULT")
@@ -91,7 +102,9 @@ class Session:
             try:
                 if self._bare is None:
                     self._bare = open_store(self.address, upload_concurrency=self.settings.upload_concurrency)
-                self._store = RetryingStore(self._bare, deadline=self.settings.resume_timeout, on_retry=self._say_retry)
+                self._store = RetryingStore(
+                    self._bare, RetryPolicy(deadline=self.settings.resume_timeout), on_retry=self._say_retry
+                )
             except StoreError as error:
                 raise self.unreachable(error) from error
         return self._store
@@ -121,7 +134,9 @@ class Session:
             self._writer, before = Writer.claim(store, self.log(), seen=seen)
         except StoreError as error:
             raise self.unreachable(error) from error
-        self.events.info("claim", f"{store.uri} claimed with token {self._writer.token}", token=self._writer.token)
+        self.events.info(
+            "claim", f"{store.uri} claimed with token {self._writer.token}", token=self._writer.token
+        )
         return before
 
     @property
@@ -155,8 +170,7 @@ class Session:
         def make_store(should_stop: Callable[[], None], on_trouble: Callable[[StoreError], None]) -> Store:
             return RetryingStore(
                 bare,
-                deadline=None,
-                retry_all=True,
+                RetryPolicy(deadline=None, retry_all=True),
                 should_stop=should_stop,
                 on_retry=lambda error, attempt, delay: on_trouble(error),
             )
@@ -266,7 +280,7 @@ class Session:
         if not done:
             self.events.warn(
                 "trouble",
-                f"uploads aren't done after {self.settings.flush_timeout:.0f} s (flush_timeout); {uploader.exposure()}; "
+                f"uploads aren't done after {self.settings.flush_timeout:.0f} s (flush_timeout); {uploader.exposure()} "
                 f"what waits stays in {self.output_dir / LOCAL}, and the next start on this disk goes on from it",
             )
         return done and not self.disabled
@@ -299,7 +313,9 @@ class Session:
 
     def _wait_with_bar(self, uploader: Uploader) -> bool:
         deadline = time.monotonic() + self.settings.flush_timeout
-        bar = tqdm(total=max(1, uploader.remaining), unit="B", unit_scale=True, desc="Committing to the vault")
+        bar = tqdm(
+            total=max(1, uploader.remaining), unit="B", unit_scale=True, desc="Committing to the vault"
+        )
         try:
             while True:
                 left = deadline - time.monotonic()

@@ -10,11 +10,10 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, cast
 
 from vaultlayer_hf.errors import SettingsError
 
-_T = TypeVar("_T")
 _NONE = ("", "none", "off")
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
@@ -42,11 +41,11 @@ def _flag(text: str) -> bool:
     return text.lower() in ("1", "true", "yes", "on")
 
 
-def _from_environment(name: str, parse: Callable[[str], _T], default: _T) -> Any:
+def _from_environment(name: str, parse: Callable[[str], Any], default: Any) -> Any:
     """Return a dataclass field whose default is read from its variable when an object is made."""
     variable = f"VAULTLAYER_{name.upper()}"
 
-    def read() -> _T:
+    def read() -> Any:
         text = os.environ.get(variable)
         if text is None:
             return default

@@ -146,8 +146,7 @@ def _signature(cls: type) -> inspect.Signature:
 
 
 def _rebuild(cls: type) -> Any:
-    made = resumable(cls)
-    return made.__new__(made)
+    return object.__new__(resumable(cls))
 
 
 Trainer = resumable(transformers.Trainer)

@@ -10,7 +10,8 @@ import typer
 from vaultlayer_hf.cli.common import DebugOption, JsonOption, VaultArgument, one_line_errors, size_text
 
 if TYPE_CHECKING:
-    from vaultlayer_hf.vault import Commit, Vault
+    from vaultlayer_hf.vault.entry import Commit
+    from vaultlayer_hf.vault.vault import Vault
 
 
 def ls(vault: VaultArgument, as_json: JsonOption = False, debug: DebugOption = False) -> None:
@@ -42,9 +43,9 @@ def describe(vault: Vault) -> dict[str, Any]:
     state = vault.state
     return {
         "vault": vault.uri,
-        "exists": state.number > 0,
-        "token": state.token,
-        "finished": state.finished,
+        "exists": state is not None,
+        "token": state.token if state else None,
+        "finished": state.finished if state else None,
         "checkpoints": [
             {
                 "step": commit.step,

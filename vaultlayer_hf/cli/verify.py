@@ -22,7 +22,8 @@ from vaultlayer_hf.cli.common import (
 from vaultlayer_hf.cli.ls import newest_of, state_text
 
 if TYPE_CHECKING:
-    from vaultlayer_hf.vault import Commit, Vault
+    from vaultlayer_hf.vault.entry import Commit
+    from vaultlayer_hf.vault.vault import Vault
 
 StepOption = Annotated[
     int | None, typer.Option("--step", min=0, help="Check only the checkpoint of this step.")

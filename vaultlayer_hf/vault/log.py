@@ -85,7 +85,9 @@ class Log:
                 raise
             except (CorruptError, ObjectNotFoundError) as error:
                 self._on_damage(f"{error}; going back to the entry before it")
-        raise CorruptError(f"{self._store.uri}: the newest {_DAMAGED_LIMIT} entries of its log are all damaged")
+        raise CorruptError(
+            f"{self._store.uri}: the newest {_DAMAGED_LIMIT} entries of its log are all damaged"
+        )
 
     def _last_number(self) -> int:
         hint = self._hint()
@@ -129,7 +131,12 @@ class Writer:
 
     @classmethod
     def claim(
-        cls, store: Store, log: Log, detail: dict[str, Any] | None = None, *, seen: tuple[int, Entry | None] | None = None
+        cls,
+        store: Store,
+        log: Log,
+        detail: dict[str, Any] | None = None,
+        *,
+        seen: tuple[int, Entry | None] | None = None,
     ) -> tuple[Writer, Entry | None]:
         """Take the vault: append a claim behind the last entry, however many racing writers there are.
 
@@ -153,7 +160,9 @@ class Writer:
             writer._write_hint(entry.number)
             return writer, before
 
-    def append(self, kind: Kind, change: Callable[[State, int], State], detail: dict[str, Any] | None = None) -> Entry:
+    def append(
+        self, kind: Kind, change: Callable[[State, int], State], detail: dict[str, Any] | None = None
+    ) -> Entry:
         """Append an entry behind the last one and return it.
 
         ``change`` gets the state before the entry and the entry's number, and returns the state after; it

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from vaultlayer_hf.stores import open_store
-from vaultlayer_hf.stores.retry import RetryingStore
+from vaultlayer_hf.stores.retry import RetryingStore, RetryPolicy
 from vaultlayer_hf.uri import parse_vault
 from vaultlayer_hf.vault.vault import Vault
 
@@ -20,4 +20,4 @@ def open_vault(vault: str | os.PathLike[str], *, patience: float = 30.0) -> Vaul
     Raises VaultUriError, MissingExtraError, StoreError, CorruptError.
     """
     store = open_store(parse_vault(vault), create=False)
-    return Vault(RetryingStore(store, deadline=patience))
+    return Vault(RetryingStore(store, RetryPolicy(deadline=patience)))

@@ -82,4 +82,6 @@ def load(data: bytes, what: str) -> Fields:
 
 def dump(value: dict[str, Any]) -> bytes:
     """Return the one way in which an object is written: sorted keys, compact, UTF-8."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()

@@ -71,7 +71,9 @@ def download(
                     if on_bytes is not None:
                         on_bytes(len(data))
                 if digest.text() != entry.digest:
-                    raise CorruptError(f"{folder}/{entry.path}: its content doesn't have the digest in its manifest")
+                    raise CorruptError(
+                        f"{folder}/{entry.path}: its content doesn't have the digest in its manifest"
+                    )
                 os.fsync(file.fileno())
 
 
@@ -211,7 +213,11 @@ def _reuse_local(
     for entry in manifest.files:
         local = final / entry.path
         try:
-            if local.is_symlink() or local.stat().st_size != entry.size or digest_file(local)[0] != entry.digest:
+            if (
+                local.is_symlink()
+                or local.stat().st_size != entry.size
+                or digest_file(local)[0] != entry.digest
+            ):
                 continue
         except OSError:
             continue

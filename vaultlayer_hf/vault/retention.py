@@ -31,7 +31,11 @@ class Decision:
 
 
 def decide(
-    commits: Sequence[Commit], policy: Policy, *, best_step: int | None = None, protected: Collection[int] = ()
+    commits: Sequence[Commit],
+    policy: Policy,
+    *,
+    best_step: int | None = None,
+    protected: Collection[int] = (),
 ) -> list[Decision]:
     """Return a decision for each commit, in the order given (the log's order, oldest first).
 
@@ -42,7 +46,9 @@ def decide(
     line = [commit for commit in commits if not commit.abandoned]
     lately = [*line, *commits] if policy.last is None else [*line[-policy.last :], *commits[-policy.last :]]
     newest = {commit.number for commit in lately}
-    best = [commit.number for commit in line if policy.best and best_step is not None and commit.step == best_step]
+    best = [
+        commit.number for commit in line if policy.best and best_step is not None and commit.step == best_step
+    ]
     decisions = []
     for commit in commits:
         if commit.pinned:

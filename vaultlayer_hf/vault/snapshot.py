@@ -92,7 +92,9 @@ def list_files(folder: Path) -> list[str]:
     for root, folders, names in os.walk(folder):
         for name in folders:
             if os.path.islink(os.path.join(root, name)):
-                raise VaultLayerError(f"{os.path.join(root, name)} is a link to a folder; checkpoints can't hold one")
+                raise VaultLayerError(
+                    f"{os.path.join(root, name)} is a link to a folder; checkpoints can't hold one"
+                )
         for name in names:
             path = os.path.relpath(os.path.join(root, name), folder).replace(os.sep, "/")
             found.append(check_path(path, str(folder)))

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from vaultlayer_hf import files
 from vaultlayer_hf.errors import FencedError, StoreError, VaultLayerError
-from vaultlayer_hf.events import Events
+from vaultlayer_hf.events import Events, size_text
 from vaultlayer_hf.stores.base import Pace, Store
 from vaultlayer_hf.vault.entry import Commit
 from vaultlayer_hf.vault.log import Writer
@@ -88,6 +88,7 @@ class Uploader:
         self._pending: Snapshot | None = None
         self._busy: Snapshot | None = None
         self._stopping = False
+        self._in_trouble = False
         self._cleaned = False
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -150,7 +151,9 @@ class Uploader:
     def exposure_figures(self) -> tuple[float, int]:
         """Return (seconds, steps) since the last commit, or since the start where there is none."""
         figures = self.figures
-        return time.monotonic() - figures.last_commit_time, max(0, self._current_step() - figures.last_commit_step)
+        return time.monotonic() - figures.last_commit_time, max(
+            0, self._current_step() - figures.last_commit_step
+        )
 
     def _run(self) -> None:
         while True:
@@ -161,6 +164,7 @@ class Uploader:
                 snapshot, self._pending = self._pending, None
                 self._busy = snapshot
                 self.moved = 0
+                self._in_trouble = False
             assert snapshot is not None
             try:
                 self._carry(snapshot)
@@ -206,8 +210,8 @@ class Uploader:
         self._events.forget()
         self._events.info(
             "commit",
-            f"{done.name} committed to {self._store.uri}: {done.bytes / 1e6:.1f} MB in {seconds:.1f} s"
-            + (f", {transfer.copied / 1e6:.1f} MB of it copied inside the store" if transfer.copied else ""),
+            f"{done.name} committed to {self._store.uri}: {size_text(done.bytes)} in {seconds:.1f} s"
+            + (f", {size_text(transfer.copied)} of it copied inside the store" if transfer.copied else ""),
             step=done.step,
             number=done.number,
             token=done.token,
@@ -239,7 +243,9 @@ class Uploader:
                 clean_orphans(self._store, self._writer)
             self._after_commit(done)
         except (StoreError, OSError) as error:
-            self._events.warn_once(f"tidy {error}", "trouble", f"old checkpoints can't be deleted now: {error}")
+            self._events.warn_once(
+                f"tidy {error}", "trouble", f"old checkpoints can't be deleted now: {error}"
+            )
 
     def _abandon(self, snapshot: Snapshot, reason: str, *, keep: bool = False) -> None:
         if keep:
@@ -263,14 +269,15 @@ class Uploader:
             pass  # an orphan: a later writer deletes it after the grace
 
     def _give_up(self) -> None:
-        """Called before each retry and while waiting for one."""
+        """Called before each attempt of a store operation and while waiting for one."""
         with self._changed:
             if self._stopping:
                 raise _StoppedError
-            if self._pending is not None:
+            if self._pending is not None and self._in_trouble:
                 raise _SupersededError
 
     def _report_trouble(self, error: StoreError) -> None:
+        self._in_trouble = True
         self._events.warn_once(
             f"{type(error).__name__} {error.reason}",
             "trouble",
@@ -281,6 +288,7 @@ class Uploader:
     def _count(self, count: int) -> None:
         if self._stopping:
             raise _StoppedError
+        self._in_trouble = False
         self.moved += count
 
     def _pace(self, count: int) -> None:
