@@ -81,6 +81,7 @@ class VaultLayerCallback(TrainerCallback):
         self._model: Any = None
         self._parameters: Parameters = ()
         self._pulled = False
+        self._path: str | None = None
         self._paused = False
         self.stops_when_finished = False
 
@@ -101,15 +102,18 @@ class VaultLayerCallback(TrainerCallback):
             raise SettingsError(
                 "pull() needs to know output_dir and the model: make the Trainer with callbacks=[vault] first"
             )
+        if self._pulled:
+            return self._path
         session = self._open()
         path = resume(session, self._wish())
+        self._path = str(path) if path else None
         self._pulled = True
         self.finished = session.writer.state.finished
         if self.finished is not None and not self.stops_when_finished:
             session.events.info(
                 "finished", f"this run was already done at step {self.finished}", step=self.finished
             )
-        return str(path) if path else None
+        return self._path
 
     def close(self) -> None:
         """Wait for uploads under way, as at the end of training, and stop. Safe to call twice."""

@@ -75,12 +75,12 @@ class _ResumableMixin:
             why = "a hyperparameter search" if trial is not None else "a second train() of one Trainer"
             with vault.paused(f"{why} doesn't fit one vault: trained as stock, nothing of it is committed"):
                 return super().train(resume_from_checkpoint, *args, **kwargs)  # type: ignore[misc]
-        self._vaultlayer_trained = True
         try:
             if resume_from_checkpoint is None or resume_from_checkpoint is False:
                 resume_from_checkpoint = vault.pull()
             else:
                 vault.start(resume_from_checkpoint)
+            self._vaultlayer_trained = True
             return super().train(resume_from_checkpoint, *args, **kwargs)  # type: ignore[misc]
         except AlreadyFinishedError:
             return self._vaultlayer_done(vault)

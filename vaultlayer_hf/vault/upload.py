@@ -31,12 +31,14 @@ class Transfer:
         done: paths of files that are in.
         sent: bytes sent.
         copied: bytes that the store copied from the commit before.
+        committing: whether the commit entry may exist: from its first attempt on nobody may delete the folder.
     """
 
     folder: str
     done: set[str] = field(default_factory=set)
     sent: int = 0
     copied: int = 0
+    committing: bool = False
 
 
 def start_transfer(writer: Writer, snapshot: Snapshot, used: set[str]) -> Transfer:
@@ -97,6 +99,7 @@ def commit(
     def change(state: State, number: int) -> State:
         return state.committed(describe(number), resumed_from=resumed_from, best_step=manifest.best_step)
 
+    transfer.committing = True
     entry = writer.append("commit", change, {"step": manifest.step, "folder": transfer.folder})
     return entry.state.commits[-1]
 

@@ -261,7 +261,7 @@ class Uploader:
 
     def _discard(self, transfer: Transfer) -> None:
         """Delete what an abandoned upload left, unless its commit may have landed; best effort."""
-        if transfer.folder in {item.folder for item in self._writer.state.commits}:
+        if transfer.committing:
             return
         try:
             delete_folder(self._store, transfer.folder)
