@@ -70,6 +70,8 @@ def translate(operation: str, key: str, error: Exception) -> StoreError:
         return StoreFullError(operation, key, "the store is full", "free some space, or raise the quota")
     if isinstance(error, exceptions.AlreadyExistsError) and code not in _CONFLICT:
         return AlreadyExistsError(operation, key, "exists already")
+    if number == 501:
+        return StoreError(operation, key, "the server doesn't implement this")
     if number >= 500 or number in _TRANSIENT_STATUS or code in _TRANSIENT_CODES:
         return StoreUnavailableError(operation, key, f"the server answered {status} {code}".rstrip())
     if isinstance(error, FileNotFoundError):

@@ -56,6 +56,7 @@ class ObjectStore(Store):
         if upload_concurrency < 1:
             raise ValueError("upload_concurrency is at least 1")
         self.uri = uri
+        self.supports_create = True
         self.upload_concurrency = upload_concurrency
         self.largest_copy = _LARGEST_COPY
         self._client = client
@@ -98,7 +99,8 @@ class ObjectStore(Store):
     def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
         if prefix:
             check_key("list", prefix[:-1])
-        offset = self._prefix + _safe_offset(after) if after else None
+        start = _safe_offset(after)
+        offset = self._prefix + start if start else None
 
         def pages() -> list[ObjectInfo]:
             found = []
@@ -114,7 +116,12 @@ class ObjectStore(Store):
 
     def create(self, key: str, data: bytes) -> None:
         name = self._name("create", key)
-        self._call("create", key, lambda: obstore.put(self._client, name, data, mode="create"))
+        if self.supports_create:
+            self._call("create", key, lambda: obstore.put(self._client, name, data, mode="create"))
+            return
+        if self.exists(key):  # a look and a write: good enough for the single writer that was announced
+            raise AlreadyExistsError("create", key, "exists already")
+        self.write(key, data)
 
     def write(self, key: str, data: bytes) -> None:
         name = self._name("write", key)
@@ -292,14 +299,23 @@ def part_plan(size: int, concurrency: int) -> tuple[int, int]:
 
 
 def _safe_offset(after: str) -> str:
-    """Cut ``after`` where a server that sorts folder by folder would order differently than by bytes.
+    """Return a place to start a listing from: just before the keys that are greater than ``after``.
 
-    Up to the first character below ``/`` both orders agree, so nothing greater than ``after`` is skipped.
+    SeaweedFS sorts folder by folder (a/b before a-b) and, told to start after ``a``, leaves out ``a/b``. Up
+    to the first character below ``/`` its order is that of the bytes, so the offset is cut there; and it ends
+    just below what remains, so that it names no folder whose objects are wanted.
     """
     for index, character in enumerate(after):
         if character < "/":
-            return after[:index]
-    return after
+            after = after[:index]
+            break
+    after = after.rstrip("/")
+    while after and not after[-1].isascii():
+        after = after[:-1].rstrip("/")
+    if not after:
+        return ""
+    below = chr(ord(after[-1]) - 1)
+    return after[:-1] + ("." if below == "/" else below) + "~"
 
 
 def _object_info(key: str, meta: Any) -> ObjectInfo:

@@ -1,0 +1,29 @@
+"""For people who write a store, or test what is built on one. Needs pytest for the conformance suite.
+
+    from vaultlayer_hf.testing import StoreConformance
+
+    class TestMyStore(StoreConformance):
+        @pytest.fixture
+        def store(self): ...
+
+``FaultStore`` wraps any store, records its operations and makes chosen ones fail.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
+
+if TYPE_CHECKING:
+    from vaultlayer_hf.testing.conformance import StoreConformance
+
+__all__ = ["Fault", "FaultStore", "Operation", "StoreConformance"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "StoreConformance":  # late: it alone needs pytest
+        from vaultlayer_hf.testing.conformance import StoreConformance
+
+        return StoreConformance
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

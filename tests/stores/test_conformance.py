@@ -1,0 +1,80 @@
+"""Every store passes the one suite of the contract, bare and inside its wrappers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from obstore.store import MemoryStore
+
+from vaultlayer_hf.stores import open_store
+from vaultlayer_hf.stores.base import Store
+from vaultlayer_hf.stores.objects import ObjectStore
+from vaultlayer_hf.stores.retry import RetryingStore, RetryPolicy
+from vaultlayer_hf.testing import FaultStore, StoreConformance
+
+
+class TestFolder(StoreConformance):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Store:
+        return open_store(tmp_path / "a vault")
+
+    @pytest.fixture
+    def opener(self, tmp_path: Path) -> Callable[[], Store]:
+        return partial(open_store, tmp_path / "a vault")
+
+
+class TestS3(StoreConformance):
+    rounds = 3  # SeaweedFS lets the losers of a race wait for seconds
+
+    @pytest.fixture
+    def store(self, s3_uri: str) -> Store:
+        return open_store(s3_uri)
+
+    @pytest.fixture
+    def opener(self, s3_uri: str) -> Callable[[], Store]:
+        return partial(open_store, s3_uri)
+
+
+class TestS3OddPrefix(StoreConformance):
+    """A vault whose prefix needs encoding itself, with few parts at a time."""
+
+    rounds = 3  # SeaweedFS lets the losers of a race wait for seconds
+
+    @pytest.fixture
+    def store(self, s3_uri: str) -> Store:
+        return open_store(s3_uri + "/a b/ü+%41", upload_concurrency=2)
+
+    @pytest.fixture
+    def opener(self, s3_uri: str) -> Callable[[], Store]:
+        return partial(open_store, s3_uri + "/a b/ü+%41")
+
+
+class TestMemory(StoreConformance):
+    @pytest.fixture
+    def store(self) -> Store:
+        return ObjectStore(MemoryStore(), uri="memory://", prefix="some/where")
+
+
+class TestRetrying(StoreConformance):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Store:
+        return RetryingStore(open_store(tmp_path / "vault"), RetryPolicy(retry_all=True, deadline=0.0))
+
+    @pytest.fixture
+    def opener(self, tmp_path: Path) -> Callable[[], Store]:
+        return partial(open_store, tmp_path / "vault")
+
+
+class TestFaultless(StoreConformance):
+    rounds = 3  # SeaweedFS lets the losers of a race wait for seconds
+
+    @pytest.fixture
+    def store(self, s3_uri: str) -> Store:
+        return FaultStore(RetryingStore(open_store(s3_uri)))
+
+    @pytest.fixture
+    def opener(self, s3_uri: str) -> Callable[[], Store]:
+        return partial(open_store, s3_uri)
