@@ -1,4 +1,4 @@
-"""Real servers for the tests, started and ended here: SeaweedFS, which speaks S3, with credentials."""
+"""Servers for the tests, started and ended here: SeaweedFS, which speaks S3, with credentials; a null sink."""
 
 from __future__ import annotations
 
@@ -72,11 +72,15 @@ class SeaweedServer:
                 }
             )
         )
+        self._started = False
+        self._process: subprocess.Popen[bytes] | None = None
+        self._choose_ports()
+
+    def _choose_ports(self) -> None:
         names = ("master", "volume", "filer", "s3", "admin")
         ports = free_ports(2 * len(names))
         self._ports = {name: (ports[2 * i], ports[2 * i + 1]) for i, name in enumerate(names)}
         self.endpoint = f"http://127.0.0.1:{self._ports['s3'][0]}"
-        self._process: subprocess.Popen[bytes] | None = None
 
     @staticmethod
     def program() -> str:
@@ -91,6 +95,16 @@ class SeaweedServer:
         """Start the server and wait until it takes and gives back an object."""
         if self._process is not None:
             return
+        for attempt in range(3):
+            try:
+                self._start(timeout)
+                return
+            except RuntimeError:
+                if self._started or attempt == 2:
+                    raise
+                self._choose_ports()  # somebody took one of ours in the meantime
+
+    def _start(self, timeout: float) -> None:
         ports = [
             flag
             for name, (http, grpc) in self._ports.items()
@@ -129,6 +143,7 @@ class SeaweedServer:
         except BaseException:
             self.stop()
             raise
+        self._started = True
 
     def _wait(self, deadline: float) -> None:
         import obstore
@@ -198,6 +213,44 @@ class SeaweedServer:
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": self.reader_access_key if reader else self.access_key,
             "AWS_SECRET_ACCESS_KEY": self.reader_secret_key if reader else self.secret_key,
+            "AWS_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+
+class SinkServer:
+    """The null sink of tests/sink.py in a process of its own. Any key and bucket will do.
+
+    Attributes:
+        endpoint: its URL.
+    """
+
+    def __init__(self) -> None:
+        root = Path(__file__).resolve().parents[1]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.sink"],
+            cwd=root,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=die_with_parent,
+        )
+        assert self._process.stdout is not None
+        self.endpoint = f"http://127.0.0.1:{int(self._process.stdout.readline())}"
+
+    def close(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    def env(self) -> dict[str, str]:
+        """AWS_* variables that lead a client here."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": "SINK",
+            "AWS_SECRET_ACCESS_KEY": "sink-secret",
             "AWS_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
         }

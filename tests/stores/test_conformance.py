@@ -26,6 +26,18 @@ class TestFolder(StoreConformance):
         return partial(open_store, tmp_path / "a vault")
 
 
+class TestFuse(StoreConformance):
+    """A real FUSE mount without hard links and without an exclusive rename."""
+
+    @pytest.fixture
+    def store(self, fuse_folder: Path) -> Store:
+        return open_store(fuse_folder / "vault")
+
+    @pytest.fixture
+    def opener(self, fuse_folder: Path) -> Callable[[], Store]:
+        return partial(open_store, fuse_folder / "vault")
+
+
 class TestS3(StoreConformance):
     rounds = 3  # SeaweedFS lets the losers of a race wait for seconds
 

@@ -149,13 +149,14 @@ class FolderStore(Store):
     def delete(self, keys: Iterable[str]) -> None:
         for key in keys:
             path = self._path("delete", key)
+            self._check_root("delete", key)
             try:
                 if path.is_dir():  # no object: a folder of objects
                     continue
                 files.remove_file(path)
                 self._remove_empty(path.parent)
-            except (FileNotFoundError, NotADirectoryError):
-                self._check_root("delete", key)
+            except NotADirectoryError:  # below an object: absent
+                continue
             except OSError as error:
                 raise self._translated("delete", key, error) from error
 

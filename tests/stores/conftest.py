@@ -1,0 +1,64 @@
+"""File systems of other kinds, mounted for one test; that needs root."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fuse import FuseMount, mount, unmount
+
+MS_RDONLY, MS_REMOUNT, MS_BIND = 1, 32, 4096
+
+
+@pytest.fixture
+def fuse_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a FUSE file system that has neither hard links nor an exclusive rename."""
+    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
+        pytest.skip("mounting a FUSE file system needs root and /dev/fuse")
+    try:
+        mounted = FuseMount(tmp_path / "behind", tmp_path / "mounted")
+    except OSError as error:
+        pytest.skip(str(error))
+    yield tmp_path / "mounted"
+    mounted.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    point = tmp_path / "small"
+    point.mkdir()
+    try:
+        mount("tmpfs", point, "tmpfs", 0, "size=4m")
+    except OSError as error:
+        pytest.skip(f"no tmpfs can be mounted here: {error}")
+    yield point
+    unmount(point)
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Callable[[Path], Path]]:
+    """Shows a folder at another place where nothing can be written, not even by root."""
+    if os.geteuid() != 0:
+        pytest.skip("a read-only mount needs root")
+    points: list[Path] = []
+
+    def make(folder: Path) -> Path:
+        point = tmp_path / f"read-only-{len(points)}"
+        point.mkdir()
+        try:
+            mount(str(folder), point, "none", MS_BIND)
+            points.append(point)
+            mount("none", point, "none", MS_BIND | MS_REMOUNT | MS_RDONLY)
+        except OSError as error:
+            pytest.skip(f"no read-only mount can be made here: {error}")
+        return point
+
+    yield make
+    for point in points:
+        unmount(point)

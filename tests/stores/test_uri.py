@@ -1,0 +1,166 @@
+"""What a user may write for a vault, and what is said when it can't be meant."""
+
+from __future__ import annotations
+
+import os
+import string
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vaultlayer_hf.errors import VaultUriError
+from vaultlayer_hf.uri import parse_vault
+
+
+@pytest.mark.parametrize(
+    ("text", "uri", "bucket", "prefix", "step"),
+    [
+        ("s3://bucket/my-run", "s3://bucket/my-run", "bucket", "my-run", None),
+        ("s3://bucket/a/b/", "s3://bucket/a/b", "bucket", "a/b", None),
+        (" s3://bucket/a\n", "s3://bucket/a", "bucket", "a", None),
+        ("s3://bucket", "s3://bucket", "bucket", "", None),
+        ("s3://bucket/", "s3://bucket", "bucket", "", None),
+        ("s3://bucket@12", "s3://bucket", "bucket", "", 12),
+        ("s3://bucket/run@500", "s3://bucket/run", "bucket", "run", 500),
+        ("s3://bucket/run@0", "s3://bucket/run", "bucket", "run", 0),
+        ("s3://bucket/run@500/", "s3://bucket/run", "bucket", "run", 500),
+        ("s3://bucket/run@v2", "s3://bucket/run@v2", "bucket", "run@v2", None),
+        ("s3://bucket/run@v2@7", "s3://bucket/run@v2", "bucket", "run@v2", 7),
+        ("s3://my.bucket_1/ü %41+x", "s3://my.bucket_1/ü %41+x", "my.bucket_1", "ü %41+x", None),
+    ],
+)
+def test_s3(text: str, uri: str, bucket: str, prefix: str, step: int | None) -> None:
+    """An S3 address is taken literally, without the slash at its end, and a step is split off."""
+    address = parse_vault(text)
+    assert (address.uri, address.scheme, address.path) == (uri, "s3", "")
+    assert (address.bucket, address.prefix, address.step) == (bucket, prefix, step)
+
+
+def test_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths become absolute, ~ is expanded, file:/// is decoded; the canonical URI leads back."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    here = os.getcwd()
+    for text, path, step in [
+        ("/data/run", "/data/run", None),
+        ("/data/run/", "/data/run", None),
+        ("/data//x/../run", "/data/run", None),
+        ("run", f"{here}/run", None),
+        ("./a:b", f"{here}/a:b", None),
+        ("~/run", "/home/me/run", None),
+        ("~/run@7", "/home/me/run", 7),
+        ("run@7", f"{here}/run", 7),
+        ("file:///data/run", "/data/run", None),
+        ("file:///data/a%20b%25c", "/data/a b%c", None),
+        ("file:///data/a b", "/data/a b", None),
+        ("file:///data/run@7", "/data/run", 7),
+        ("/data/100%", "/data/100%", None),
+        ("/data/a%20b", "/data/a%20b", None),
+    ]:
+        address = parse_vault(text)
+        assert (address.scheme, address.path, address.step) == ("file", path, step), text
+        assert parse_vault(address.uri).path == path
+        assert parse_vault(address.uri).step is None
+
+
+def test_a_folder_with_a_step_in_its_name(tmp_path: Path) -> None:
+    """A folder that exists as run@12 is meant as it is; elsewhere the digits are a step, and a Path never has one."""
+    odd = tmp_path / "run@12"
+    assert parse_vault(str(odd)).step == 12
+    assert parse_vault(odd).path == str(odd)
+    odd.mkdir()
+    for text in (str(odd), f"file://{odd}", odd):
+        address = parse_vault(text)
+        assert (address.path, address.step) == (str(odd), None)
+        assert parse_vault(address.uri) == address
+    assert (parse_vault(f"{odd}@7").path, parse_vault(f"{odd}@7").step) == (str(odd), 7)
+    assert parse_vault(str(parse_vault(f"{odd}@7"))).step == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "fix"),
+    [
+        ("s3:/bucket/x", "did you mean s3://bucket/x?"),
+        ("s3//bucket/x", "did you mean s3://bucket/x?"),
+        ("s3:bucket/x", "did you mean s3://bucket/x?"),
+        ("S3://bucket/x", "did you mean s3://bucket/x?"),
+        ("s3a://bucket/x", "did you mean s3://bucket/x?"),
+        ("ss3://bucket/x", "did you mean s3://bucket/x?"),
+        ("s3:///bucket/x", "did you mean s3://bucket/x?"),
+        ("s3://bucket//x", "did you mean s3://bucket/x?"),
+        ("s3://bucket/a/../x", "did you mean s3://bucket/a/x?"),
+        ("s3://bucket/a\\x", "did you mean s3://bucket/a/x?"),
+        ("arn:aws:s3:::bucket/x", "did you mean s3://bucket/x?"),
+        ("https://bucket.s3.eu-west-1.amazonaws.com/x/y", "did you mean s3://bucket/x/y?"),
+        ("https://s3.eu-west-1.amazonaws.com/bucket/x", "did you mean s3://bucket/x?"),
+        ("file:/data/x", "did you mean file:///data/x?"),
+        ("file://data/x", "did you mean file:///data/x?"),
+        ("FILE:///data/x", "did you mean file:///data/x?"),
+        ("s3://", "write s3://bucket/prefix"),
+        ("s3://no bucket/x", "write s3://bucket/prefix"),
+        ("s3://bucket/run@5@7", "write s3://bucket/prefix@step"),
+        ("s3://bucket/x?region=eu", "AWS_REGION"),
+        ("http://server:9000/bucket", "AWS_ENDPOINT_URL"),
+        ("s3://server:9000/bucket", "AWS_ENDPOINT_URL"),
+        ("gs://bucket/x", "use s3://bucket/prefix, file:///folder or a path"),
+        ("hf://me/x", "use s3://bucket/prefix, file:///folder or a path"),
+        ("run:1", "./"),
+        ("", "use s3://bucket/prefix, file:///folder or a path"),
+        ("  ", "use s3://bucket/prefix, file:///folder or a path"),
+        ("s3://bucket/a\nb", "line break"),
+        ("/", "/data/my-run"),
+        ("file:///", "/data/my-run"),
+    ],
+)
+def test_mistakes(text: str, fix: str) -> None:
+    """A typo is refused with one way to write it right."""
+    with pytest.raises(VaultUriError) as caught:
+        parse_vault(text)
+    assert fix in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_fix_can_be_used() -> None:
+    """What a message proposes is itself a vault address."""
+    for text in ("s3:/b/x", "S3://b/x", "s3://b//x", "file:/d/x", "https://b.s3.amazonaws.com/x"):
+        with pytest.raises(VaultUriError) as caught:
+            parse_vault(text)
+        proposed = str(caught.value).rpartition("did you mean ")[2].rstrip("?")
+        assert parse_vault(proposed).uri == proposed
+
+
+@pytest.mark.parametrize(
+    "form", ["s3://{}@bucket/x", "s3:/{}@b/x", "S3://{}@b", "https://{}@b.s3.amazonaws.com/x"]
+)
+def test_no_secret_is_repeated(form: str) -> None:
+    """Keys that somebody wrote into the address don't appear in the message."""
+    with pytest.raises(VaultUriError) as caught:
+        parse_vault(form.format("AKIAKEY:seCret/Key"))
+    assert "AKIAKEY" not in str(caught.value)
+    assert "eCret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [None, True, 3, b"s3://b/x"])
+def test_other_types(value: object) -> None:
+    """What is neither text nor a path is refused by name."""
+    with pytest.raises(VaultUriError, match=type(value).__name__):
+        parse_vault(value)  # type: ignore[arg-type]
+
+
+@given(st.text(alphabet=string.printable + "ü@:/%", max_size=40))
+def test_any_text(text: str) -> None:
+    """Whatever the text, it gives an address that leads back to itself, or VaultUriError, and nothing else."""
+    try:
+        address = parse_vault(text)
+    except VaultUriError:
+        return
+    again = parse_vault(address.uri)
+    assert (again.uri, again.path, again.bucket, again.prefix) == (
+        address.uri,
+        address.path,
+        address.bucket,
+        address.prefix,
+    )
+    assert again.step is None
