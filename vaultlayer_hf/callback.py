@@ -218,8 +218,9 @@ class VaultLayerCallback(TrainerCallback):
         self._model = model
         self._parameters = parameters_of(model) if model is not None else ()
         if handler is not None:
-            # Ahead of the reporters: what is added to a log behind them is reported nowhere.
-            handler.callbacks.insert(0, _MetricsCallback(self))
+            # Ahead of the reporters: what is added to a log behind them is reported nowhere. A new list, because
+            # the handler may be going through the old one right now.
+            handler.callbacks = [_MetricsCallback(self), *handler.callbacks]
 
     @contextmanager
     def paused(self, reason: str) -> Iterator[None]:

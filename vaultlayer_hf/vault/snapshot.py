@@ -1,7 +1,7 @@
 """Snapshots: the local frozen copy of a checkpoint that waits for upload.
 
-<output_dir>/.vaultlayer/<vault_id>/<token>/<seq>-checkpoint-500/files/...   the checkpoint's files
-<output_dir>/.vaultlayer/<vault_id>/<token>/<seq>-checkpoint-500/manifest.json   there once sealed
+<output_dir>/_vaultlayer/<vault_id>/<token>/<seq>-checkpoint-500/files/...   the checkpoint's files
+<output_dir>/_vaultlayer/<vault_id>/<token>/<seq>-checkpoint-500/manifest.json   there once sealed
 
 A snapshot shares the content of the Trainer's files by hard links: 0.1 ms for 2 GB, and the Trainer's own
 rotation can't take the content away. A later write to the same file would show through a link, so:
@@ -30,8 +30,8 @@ from vaultlayer_hf.digest import digest_file
 from vaultlayer_hf.errors import CorruptError, VaultLayerError
 from vaultlayer_hf.vault.manifest import FileEntry, Manifest, check_path, decode_manifest, encode_manifest
 
-LOCAL = ".vaultlayer"
-"""The folder inside ``output_dir`` that holds what is ours."""
+LOCAL = "_vaultlayer"
+"""The folder inside ``output_dir`` that holds what is ours. push_to_hub leaves out what begins with ``_``."""
 COPY_BELOW = 2**20
 """Bytes: smaller files are copied into a snapshot, larger ones linked."""
 _NAME = re.compile(r"(\d+)-(.+)")
