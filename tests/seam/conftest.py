@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,11 +34,8 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
 
 
 @pytest.fixture(autouse=True)
-def _no_vault_variables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _no_vault_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     """No VAULTLAYER_* variable of whoever runs the tests reaches them."""
-    import os
-
     for name in list(os.environ):
         if name.startswith("VAULTLAYER_"):
             monkeypatch.delenv(name)
-    yield
