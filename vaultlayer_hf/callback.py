@@ -15,15 +15,24 @@ from typing import Any, cast
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import CallbackHandler
 
-from vaultlayer_hf.contents import STATE, best_step, localise, missing_files, missing_shards
-from vaultlayer_hf.errors import SettingsError, VaultLayerError
+from vaultlayer_hf.contents import (
+    STATE,
+    best_step,
+    localise,
+    missing_files,
+    missing_shards,
+    refusal,
+    wanted_files,
+)
+from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.events import Events
 from vaultlayer_hf.fingerprint import Parameters, parameters_of
+from vaultlayer_hf.ranks import current_ranks
 from vaultlayer_hf.resume import Wish, resume
-from vaultlayer_hf.session import Save, Session
+from vaultlayer_hf.saving import Save
+from vaultlayer_hf.session import Session
 from vaultlayer_hf.settings import Settings
 from vaultlayer_hf.uri import parse_vault
-from vaultlayer_hf.vault.snapshot import list_files
 
 
 class AlreadyFinishedError(Exception):
@@ -108,7 +117,7 @@ class VaultLayerCallback(TrainerCallback):
         path = resume(session, self._wish())
         self._path = str(path) if path else None
         self._pulled = True
-        self.finished = session.writer.state.finished
+        self.finished = session.state.finished
         if self.finished is not None and not self.stops_when_finished:
             session.events.info(
                 "finished", f"this run was already done at step {self.finished}", step=self.finished
@@ -173,18 +182,23 @@ class VaultLayerCallback(TrainerCallback):
         session = self.session
         if session is None or self._paused or not self._counts(state):
             return
-        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        lacking = self._lacking(folder)
-        if lacking and not args.save_only_model:
-            session.events.warn(
-                "abandon",
-                f"{folder.name} isn't committed, training goes on: it lacks {', '.join(lacking)}",
-                step=state.global_step,
-                reason=f"it lacks {', '.join(lacking)}",
+        world_size = args.world_size
+
+        def missing(folder: Path, paths: set[str]) -> list[str]:
+            if args.save_only_model:
+                return []
+            return missing_files(paths, world_size) + missing_shards(folder, paths)
+
+        session.save(
+            Save(
+                Path(str(args.output_dir)) / f"checkpoint-{state.global_step}",
+                state.global_step,
+                missing,
+                parameters=self._parameters,
+                best_step=best_step({"best_model_checkpoint": state.best_model_checkpoint}),
+                rotates=args.should_save,
             )
-            return
-        best = best_step({"best_model_checkpoint": state.best_model_checkpoint})
-        session.save(Save(folder, state.global_step, 1, self._parameters, best))
+        )
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -205,15 +219,7 @@ class VaultLayerCallback(TrainerCallback):
     # Inside --------------------------------------------------------------------------------------------
 
     def bind(self, args: TrainingArguments, model: Any, handler: CallbackHandler | None) -> None:
-        """Take note of the Trainer's arguments and model, and put the figures into its logs.
-
-        Raises VaultLayerError for a run of several ranks.
-        """
-        if args.world_size > 1:
-            raise VaultLayerError(
-                f"this run has {args.world_size} ranks, and this release commits checkpoints of single-process runs "
-                "only: start it on one rank, or leave out resume="
-            )
+        """Take note of the Trainer's arguments and model, and put the figures into its logs."""
         self._args = args
         self._model = model
         self._parameters = parameters_of(model) if model is not None else ()
@@ -247,7 +253,7 @@ class VaultLayerCallback(TrainerCallback):
             "steps to go on",
             step=state.global_step,
         )
-        return dict(self.session.writer.state.metrics)
+        return dict(self.session.state.metrics)
 
     def start(self, explicit: str | bool) -> None:
         """Claim the vault without resuming from it: the script names its own checkpoint."""
@@ -257,21 +263,25 @@ class VaultLayerCallback(TrainerCallback):
             f"train(resume_from_checkpoint={explicit!r}) wins over resume={self._settings.vault!r}: it starts from "
             "there, and what it saves from now on is committed to the vault",
         )
-        session.claim(session.last())
+        session.enter()
         session.start_uploads(None)
         self._pulled = True
 
     def _open(self) -> Session:
         assert self._args is not None
         if self.session is None:
-            self.session = Session(self._settings, Path(str(self._args.output_dir)), events=self._events)
+            self.session = Session(
+                self._settings,
+                Path(str(self._args.output_dir)),
+                ranks=current_ranks(self._settings.part_timeout),
+                events=self._events,
+            )
         return self.session
 
     def _start_unpulled(self, state: TrainerState) -> None:
         session = self._open()
-        seen = session.last()
-        newest = seen[1].state.newest if seen[1] else None
-        session.claim(seen)
+        before = session.enter().before
+        newest = before.newest if before else None
         session.start_uploads(None)
         self._pulled = True
         if newest is not None:
@@ -290,8 +300,9 @@ class VaultLayerCallback(TrainerCallback):
 
         return Wish(
             parameters=self._parameters,
-            world_size=args.world_size,
             missing=missing_files,
+            wanted=wanted_files,
+            refuse=refusal,
             localise=localised,
             best=args.load_best_model_at_end,
         )
@@ -299,10 +310,3 @@ class VaultLayerCallback(TrainerCallback):
     def _counts(self, state: TrainerState) -> bool:
         """Whether what is saved now belongs to the run: not the step that stock trains beyond a finished one."""
         return not (self.finished is not None and state.max_steps <= self.finished < state.global_step)
-
-    def _lacking(self, folder: Path) -> list[str]:
-        try:
-            paths = set(list_files(folder))
-            return missing_files(paths) + missing_shards(folder, paths)
-        except (OSError, ValueError, VaultLayerError) as error:
-            return [f"what can be read ({error})"]

@@ -17,6 +17,8 @@ _WEIGHTS = re.compile(
     r"|(model\.safetensors|pytorch_model\.bin)\.index\.json)|pytorch_model_fsdp.*|global_step\d+/.*|.*\.distcp"
 )
 _OPTIMIZER = re.compile(r"optimizer\.(pt|bin)|optimizer_\d+/.*|global_step\d+/.*")
+_OF_RANK = re.compile(r"rng_state_(\d+)\.pth$|zero_pp_rank_(\d+)_")
+_ZERO = re.compile(r"zero_pp_rank_\d+_")
 _SCHEDULER = re.compile(r"scheduler\.pt|global_step\d+/.*")
 
 
@@ -37,6 +39,27 @@ def missing_files(paths: Collection[str], world_size: int = 1) -> list[str]:
     states = ["rng_state.pth"] if world_size == 1 else [f"rng_state_{rank}.pth" for rank in range(world_size)]
     missing += [name for name in states if name not in paths]
     return missing
+
+
+def wanted_files(paths: Collection[str], ranks: tuple[int, ...], world_size: int) -> set[str]:
+    """Return the files that these ranks load at an unchanged world size: all but those of other ranks alone."""
+    return {path for path in paths if (rank := _owner(path)) is None or rank in ranks or rank >= world_size}
+
+
+def _owner(path: str) -> int | None:
+    """Return the one rank that loads a file, or None where others may need it."""
+    match = _OF_RANK.search(path)
+    return int(match[1] or match[2]) if match else None
+
+
+def refusal(paths: Collection[str], written: int, now: int) -> str:
+    """Return why a checkpoint of ``written`` ranks can't be resumed on ``now`` ranks; empty where it can."""
+    if written != now and any(_ZERO.search(path) for path in paths):
+        return (
+            f"DeepSpeed ZeRO wrote it on {written} ranks and this run has {now}: start on {written} ranks, or convert "
+            "it with `python -m deepspeed.checkpoint.ds_to_universal` and resume from that folder"
+        )
+    return ""
 
 
 def missing_shards(folder: Path, paths: Collection[str]) -> list[str]:

@@ -14,9 +14,11 @@
     │   ├── VaultUnreachableError the vault can't be read
     │   ├── NoUsableCheckpointError  commits exist, none can be resumed from
     │   ├── NoSuchCheckpointError the step that was asked for isn't in the vault
+    │   ├── WorldSizeError        it can't be resumed on this many ranks
     │   └── WrongModelError       the checkpoint belongs to another model
     ├── CorruptError              bytes in the vault are not what the log vouches for
     │   └── FormatVersionError    written by a newer version: upgrade
+    ├── RanksError                another rank is gone or didn't answer in time
     └── FencedError               a newer writer has claimed the vault: stop
 
 Every message says what was attempted, on what, and what to do. No message carries a secret.
@@ -33,6 +35,7 @@ __all__ = [
     "NoSuchCheckpointError",
     "NoUsableCheckpointError",
     "ObjectNotFoundError",
+    "RanksError",
     "ResumeError",
     "SettingsError",
     "StoreDeniedError",
@@ -42,6 +45,7 @@ __all__ = [
     "VaultLayerError",
     "VaultUnreachableError",
     "VaultUriError",
+    "WorldSizeError",
     "WrongModelError",
 ]
 
@@ -123,6 +127,10 @@ class NoSuchCheckpointError(ResumeError):
     """The vault has no live checkpoint of the step that was asked for."""
 
 
+class WorldSizeError(ResumeError):
+    """The checkpoint was written by another number of ranks, and can't be resumed on this one."""
+
+
 class WrongModelError(ResumeError):
     """The checkpoint's parameters (names, shapes, dtypes) are not those of the model at hand."""
 
@@ -133,6 +141,10 @@ class CorruptError(VaultLayerError):
 
 class FormatVersionError(CorruptError):
     """The object was written in a format version that this release doesn't know."""
+
+
+class RanksError(VaultLayerError):
+    """Another rank of the run is gone, or didn't answer in time."""
 
 
 class FencedError(VaultLayerError):

@@ -63,6 +63,8 @@ class Events:
 
     def __init__(self) -> None:
         _configure()
+        self.rank = 0
+        """Of this process. Ranks other than 0 keep what is in order to the debug level, and sign the rest."""
         self._listeners: list[Callable[[Event], None]] = []
         self._said: set[str] = set()
         self._lock = threading.Lock()
@@ -93,6 +95,9 @@ class Events:
             self._said.clear()
 
     def _emit(self, level: int, kind: str, message: str, fields: dict[str, Any]) -> None:
+        if self.rank:
+            level = logging.DEBUG if level == logging.INFO else level
+            message = f"rank {self.rank}: {message}"
         logger.log(level, "%s", message)
         event = Event(kind, message, fields)
         for listener in self._listeners:

@@ -14,22 +14,19 @@ import pickle
 import time
 import uuid
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 from vaultlayer_hf import files
-from vaultlayer_hf.errors import VaultLayerError
+from vaultlayer_hf.errors import RanksError, VaultLayerError
 
+T = TypeVar("T")
 _GRACE = 10.0
 """Seconds that the others wait longer than rank 0, so that it is rank 0 that decides who is missing."""
 _KEPT_ROUNDS = 8
-
-
-class RanksError(VaultLayerError):
-    """Another rank didn't answer in time, or is gone."""
 
 
 class KeyValueStore(Protocol):
@@ -140,13 +137,18 @@ class Ranks:
         """Return what rank 0 gave; the others' value is ignored. Raises RanksError."""
         return self.gather(value if self.rank == 0 else None, timeout=timeout)[0]
 
-    def raise_together(self, error: Exception | None, *, timeout: float | None = None) -> None:
-        """Raise the first rank's error on all ranks, if any rank has one; the type stays, the rank is named."""
-        for rank, found in enumerate(self.gather(error, timeout=timeout)):
-            if found is not None:
-                if rank == self.rank and error is not None:
-                    raise error
-                raise found
+    def lead(self, function: Callable[[], T], *, timeout: float | None = None) -> T:
+        """Call ``function`` on rank 0 alone and return its result on all; a VaultLayerError is raised on all."""
+        value, failure = None, None
+        if self.rank == 0:
+            try:
+                value = function()
+            except VaultLayerError as error:
+                failure = error
+        value, failure = self.share((value, failure), timeout=timeout)
+        if failure is not None:
+            raise failure
+        return cast(T, value)
 
     def locate(self, folder: Path) -> Place:
         """Find out which ranks see one file system under ``folder``. Raises RanksError, OSError."""

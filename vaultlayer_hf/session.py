@@ -1,67 +1,66 @@
-"""A run's life on a vault: open (claim) -> resume -> save* -> flush -> finish -> close.
+"""A run's life on a vault: enter (claim) -> resume -> save* -> flush -> finish -> close.
 
-The seam (Trainer, callback, later others) drives a session from the training thread. Start-up errors are
-raised, typed; from the first step on nothing is raised but FencedError, and that only where it is asked for.
+The seam (Trainer, callback, later others) drives a session on the training thread of every rank. Start-up
+errors are raised, typed, on all ranks; from the first step on nothing is raised but FencedError, and that only
+where it is asked for. Methods that say *all ranks* must be called by all of them in the same order.
 """
 
 from __future__ import annotations
 
 import atexit
 import importlib.metadata
+import platform
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from vaultlayer_hf import files
-from vaultlayer_hf.errors import (
-    FencedError,
-    SettingsError,
-    StoreError,
-    VaultLayerError,
-    VaultUnreachableError,
-)
+from vaultlayer_hf.access import Access
+from vaultlayer_hf.errors import FencedError, RanksError, StoreError, VaultLayerError
 from vaultlayer_hf.events import Events
-from vaultlayer_hf.fingerprint import Parameters
+from vaultlayer_hf.ranks import Place, Ranks
+from vaultlayer_hf.saving import Listing, Plan, Save, Word, divide, mirror_rotation
 from vaultlayer_hf.settings import Settings
-from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.stores.pace import BandwidthCap
-from vaultlayer_hf.stores.probe import probe_create
 from vaultlayer_hf.stores.retry import RetryingStore, RetryPolicy
-from vaultlayer_hf.uri import VaultAddress, parse_vault
-from vaultlayer_hf.vault.entry import Commit, Entry
-from vaultlayer_hf.vault.log import Log, Writer
+from vaultlayer_hf.vault.entry import Commit, Entry, State
+from vaultlayer_hf.vault.keys import folder_key
+from vaultlayer_hf.vault.log import Writer
 from vaultlayer_hf.vault.manifest import Manifest
 from vaultlayer_hf.vault.retention import Policy
 from vaultlayer_hf.vault.snapshot import LOCAL, Snapshot, local_folder, take
-from vaultlayer_hf.vault.uploader import Uploader, local_tidy
-
-_FRESH_CLAIM = 600.0
-"""Seconds: a log whose last entry is younger may belong to a run that is alive."""
+from vaultlayer_hf.vault.tidy import clear_superseded, tidy_local
+from vaultlayer_hf.vault.upload import folder_name
+from vaultlayer_hf.vault.uploader import Job, Uploader
 
 
 @dataclass(frozen=True)
-class Save:
-    """What the seam tells about a checkpoint folder that has just been written."""
+class Claim:
+    """What all ranks know of the claim.
 
-    folder: Path
-    step: int
-    world_size: int = 1
-    parameters: Parameters = ()
-    best_step: int | None = None
+    Attributes:
+        token: the fencing token.
+        vault_id: which vault this is.
+        before: the state before the claim; None where the vault was empty.
+    """
+
+    token: int
+    vault_id: str
+    before: State | None
 
 
 class Session:
-    """One writer on one vault.
+    """One run on one vault, seen from one rank.
 
     Args:
         settings: options; ``settings.vault`` names the vault.
         output_dir: where checkpoint folders and snapshots lie.
+        ranks: the ranks of the run; a single one if None.
         events: where to tell what happens; made here if None.
         store: the store to use instead of the one that the URI names; for tests and for special stores.
 
@@ -73,99 +72,89 @@ class Session:
         settings: Settings,
         output_dir: Path,
         *,
+        ranks: Ranks | None = None,
         events: Events | None = None,
         store: Store | None = None,
     ) -> None:
-        if not settings.vault:
-            raise SettingsError("no vault is named: give its URI, or set VAULTLAYER_VAULT")
         self.settings = settings
+        self.ranks = ranks or Ranks()
         self.events = events or Events()
-        self.address: VaultAddress = parse_vault(settings.vault)
+        self.events.rank = self.ranks.rank
+        self.access = Access(settings, self.events, store)
+        self.address = self.access.address
         self.output_dir = output_dir.absolute()
-        self._bare = store
-        self._store: Store | None = None
+        self.claim: Claim | None = None
+        self.place: Place | None = None
         self._writer: Writer | None = None
         self._uploader: Uploader | None = None
         self._seq = 0
-        self._policy = Policy(settings.keep_last, settings.keep_every, settings.keep_best)
+        self._used_names: set[str] = set()
         self._lock = threading.Lock()
         self.step = 0
-        self.resumed_from: Commit | None = None
         self.disabled = False
         self.stall_seconds = 0.0
 
     # Start ---------------------------------------------------------------------------------------------
 
-    def connect(self) -> Store:
-        """Return the store with start-up patience. Raises VaultUnreachableError."""
-        if self._store is None:
-            try:
-                if self._bare is None:
-                    self._bare = open_store(self.address, upload_concurrency=self.settings.upload_concurrency)
-                self._store = RetryingStore(
-                    self._bare, RetryPolicy(deadline=self.settings.resume_timeout), on_retry=self._say_retry
-                )
-            except StoreError as error:
-                raise self.unreachable(error) from error
-        return self._store
+    def enter(self, check: Callable[[Entry | None], None] = lambda entry: None) -> Claim:
+        """Claim the vault on rank 0, and let all ranks know. All ranks.
 
-    def log(self) -> Log:
-        """Return the vault's log, as a reader."""
-        return Log(self.connect(), lambda reason: self.events.warn("walk-back", reason, reason=reason))
+        ``check`` sees the newest entry before anything is claimed, and may raise.
+        Raises VaultUnreachableError, CorruptError, RanksError.
+        """
 
-    def last(self) -> tuple[int, Entry | None]:
-        """Return ``Log.last()``. Raises VaultUnreachableError, CorruptError."""
-        try:
-            return self.log().last()
-        except StoreError as error:
-            raise self.unreachable(error) from error
+        def claim() -> Claim:
+            seen = self.access.last()
+            check(seen[1])
+            self._writer, before = self.access.claim(seen)
+            return Claim(self._writer.token, self._writer.state.vault_id, before.state if before else None)
 
-    def claim(self, seen: tuple[int, Entry | None]) -> Entry | None:
-        """Take the vault and return the entry that was newest before. Raises VaultUnreachableError."""
-        store = self.connect()
-        self._warn_of_life(seen[1])
-        try:
-            if not probe_create(store):
-                self.events.warn(
-                    "notice",
-                    f"{store.uri} can't create an object only if it is absent: it is used as a single-writer "
-                    "vault, so make sure that only one process at a time trains on it",
-                )
-            self._writer, before = Writer.claim(store, self.log(), seen=seen)
-        except StoreError as error:
-            raise self.unreachable(error) from error
-        self.events.info(
-            "claim", f"{store.uri} claimed with token {self._writer.token}", token=self._writer.token
-        )
-        return before
+        self.claim = self.ranks.lead(claim)
+        self.place = self.ranks.locate(self.output_dir / LOCAL)
+        return self.claim
 
     @property
-    def writer(self) -> Writer:
-        """The claim. Only after ``claim``."""
-        if self._writer is None:
+    def entered(self) -> Claim:
+        """The claim. Only after ``enter``."""
+        if self.claim is None:
             raise RuntimeError("the vault isn't claimed yet")
-        return self._writer
+        return self.claim
 
     @property
-    def claimed(self) -> bool:
-        """Whether the vault is claimed."""
-        return self._writer is not None
+    def leads(self) -> bool:
+        """Whether this rank looks after the disk of its node."""
+        return self.place is None or self.place.leads
+
+    @property
+    def node(self) -> int:
+        """The number of this rank's node."""
+        return 0 if self.place is None else self.place.node
+
+    @property
+    def state(self) -> State:
+        """The state of the vault as far as this rank knows it."""
+        if self._writer is not None:
+            return self._writer.state
+        claim = self.entered
+        return (claim.before or State(claim.vault_id, claim.token)).claimed(claim.token)
 
     @property
     def snapshots(self) -> Path:
         """The folder of this writer's snapshots."""
-        return local_folder(self.output_dir, self.writer.state.vault_id, self.writer.token)
+        return local_folder(self.output_dir, self.entered.vault_id, self.entered.token)
 
     def next_seq(self) -> int:
-        """Return the number of the next save of this writer, from 1."""
+        """Return the number of the next save of this writer, from 1; the same on all ranks."""
         self._seq += 1
         return self._seq
 
     def start_uploads(self, resumed_from: Commit | None) -> None:
-        """Start the background uploader, behind the commit that this run goes on from."""
-        self.resumed_from = resumed_from
-        bare = self._bare
-        assert bare is not None
+        """Make the background uploader, behind the commit that this run goes on from; on leaders."""
+        if not self.leads:
+            return
+        if self._uploader is not None:
+            self._uploader.stop()
+        bare = self.access.bare
 
         def make_store(should_stop: Callable[[], None], on_trouble: Callable[[StoreError], None]) -> Store:
             return RetryingStore(
@@ -175,63 +164,115 @@ class Session:
                 on_retry=lambda error, attempt, delay: on_trouble(error),
             )
 
+        settings = self.settings
         self._uploader = Uploader(
             make_store,
-            self.writer,
+            self._writer,
             self.events,
-            policy=self._policy,
+            node=self.node,
+            policy=Policy(settings.keep_last, settings.keep_every, settings.keep_best),
             resumed_from=resumed_from,
-            cap=BandwidthCap(self.settings.rate) if self.settings.rate else None,
+            cap=BandwidthCap(settings.rate) if settings.rate else None,
             current_step=lambda: self.step,
             after_commit=self._after_commit,
+            part_timeout=settings.part_timeout,
         )
         atexit.register(self.close)
 
-    def adopt(self, snapshot: Snapshot) -> None:
-        """Queue a snapshot that a dead process left, already handed over to this writer."""
-        assert self._uploader is not None
-        self._uploader.submit(snapshot)
+    def carry(self, snapshot: Snapshot | None, name: str, seq: int, plan: Plan) -> None:
+        """Queue this node's snapshot of a checkpoint that all ranks have agreed on. All ranks."""
+        folder = folder_key(self.entered.token, folder_name(name, seq, self._used_names))
+        if snapshot is None or self._uploader is None:
+            return
+        job = Job(snapshot, folder, plan.owners[self.node], plan.others)
+        if self._writer is not None or job.only:
+            self._uploader.submit(job)
+        else:
+            snapshot.remove()
+
+    def settle_uploads(self) -> None:
+        """Wait until what is queued on any node is carried or given up. All ranks. Raises RanksError."""
+        if self._uploader is not None and not self._uploader.wait(0):
+            self._wait_with_bar(self._uploader)
+        self.ranks.gather(None, timeout=self.settings.flush_timeout + 60)
 
     # Training ------------------------------------------------------------------------------------------
 
     def before_save(self, folder: Path) -> None:
-        """Empty a checkpoint folder that is about to be written again.
+        """Empty a checkpoint folder that is about to be written again. All ranks.
 
         What the Trainer would write in place would show through the links of a snapshot that waits for
         upload; and what a killed save left there would look as if it belonged to the new one.
         """
-        if folder.is_dir():
+        if self.claim is None or self.disabled:
+            return
+        if self.leads and folder.is_dir():
             files.remove_tree(folder)
+        if self.ranks.world_size > 1:
+            try:
+                self.ranks.gather(None, tag=f"clear/{self._seq}")
+            except RanksError as error:
+                self.events.warn("trouble", f"{error}: {folder.name} may be left out")
 
     def save(self, save: Save) -> None:
-        """Snapshot a checkpoint folder and queue it; never raises for the storage's or the disk's sake."""
-        uploader = self._uploader
-        if self.disabled or uploader is None or uploader.fenced is not None:
+        """Snapshot a checkpoint folder and queue it; never raises for the storage's or the disk's sake. All ranks.
+
+        Raises FencedError, on all ranks, where one has learnt that another process took the vault.
+        """
+        if self.claim is None or self.disabled:
             return
         begin = time.perf_counter()
+        seq = self.next_seq()
         try:
-            manifest = Manifest(
-                step=save.step,
-                token=self.writer.token,
-                seq=self.next_seq(),
-                files=(),
-                world_size=save.world_size,
-                parameters=save.parameters,
-                best_step=save.best_step,
-                saved_at=time.time(),
-                versions=versions(),
-            )
-            snapshot = take(save.folder, self.snapshots, manifest.seq, manifest)
-            uploader.submit(snapshot)
-        except (OSError, VaultLayerError) as error:
-            self.events.warn(
-                "abandon",
-                f"{save.folder.name} can't be copied for upload, training goes on: {error}; {uploader.exposure()}",
-                step=save.step,
-                reason=str(error),
-            )
-            return
+            self._save(save, seq)
+        except RanksError as error:
+            self._abandon(save, str(error))
         self.stall_seconds = time.perf_counter() - begin
+
+    def _save(self, save: Save, seq: int) -> None:
+        uploader = self._uploader
+        fenced = str(uploader.fenced) if uploader is not None and uploader.fenced is not None else None
+        trouble = (
+            f"{platform.node()}: {uploader.trouble}" if uploader is not None and uploader.trouble else None
+        )
+        words = self.ranks.gather(
+            Word(fenced, trouble), tag=f"save/{seq}", timeout=self.settings.part_timeout
+        )
+        self._stop_if_fenced(next((word.fenced for word in words if word.fenced), None))
+        if self.disabled:
+            return
+        snapshot, listing = self._freeze(save, seq) if self.leads else (None, Listing())
+        listings = self.ranks.gather(listing, tag=f"listed/{seq}", timeout=self.settings.part_timeout)
+        plan = divide(listings)
+        reason = self._objection(save, plan, listings)
+        if reason is not None:
+            if snapshot is not None:
+                snapshot.remove()
+            self._abandon(save, reason)
+            return
+        if self.ranks.rank == 0:
+            self._report_others(words)
+        if self.leads and not save.rotates:
+            mirror_rotation(self.output_dir, listings[0].folders, save.step)
+        self.carry(snapshot, save.folder.name, seq, plan)
+
+    def _freeze(self, save: Save, seq: int) -> tuple[Snapshot | None, Listing]:
+        """Take the snapshot of this node's folder, and say what it holds."""
+        manifest = Manifest(
+            step=save.step,
+            token=self.entered.token,
+            seq=seq,
+            files=(),
+            world_size=self.ranks.world_size,
+            parameters=save.parameters,
+            best_step=save.best_step,
+            saved_at=time.time(),
+            versions=versions(),
+        )
+        try:
+            snapshot = take(save.folder, self.snapshots, seq, manifest)
+        except (OSError, VaultLayerError) as error:
+            return None, Listing(self.node, error=f"it can't be copied for upload: {error}")
         if not snapshot.linked:
             self.events.warn_once(
                 "links",
@@ -239,15 +280,52 @@ class Session:
                 f"{self.output_dir} lies on a file system without hard links: each save is copied, and training "
                 "waits for the copy; an output_dir on a local disk avoids that",
             )
+        folders = tuple(path.name for path in self.output_dir.glob("checkpoint-*"))
+        return snapshot, Listing(self.node, tuple(sorted(snapshot.stats)), folders=folders)
+
+    def _objection(self, save: Save, plan: Plan, listings: list[Listing]) -> str | None:
+        for rank, listing in enumerate(listings):
+            if listing.error is not None:
+                return f"rank {rank}: {listing.error}" if self.ranks.world_size > 1 else listing.error
+        try:
+            lacking = save.missing(save.folder, set(plan.paths)) if self.ranks.rank == 0 else []
+        except (OSError, ValueError, VaultLayerError) as error:
+            lacking = [f"what can be read ({error})"]
+        if self.ranks.world_size > 1:
+            lacking = self.ranks.share(lacking)
+        return f"it lacks {', '.join(lacking)}" if lacking else None
+
+    def _abandon(self, save: Save, reason: str) -> None:
+        if self.ranks.rank == 0:
+            exposure = f"; {self._uploader.exposure()}" if self._uploader is not None else ""
+            self.events.warn(
+                "abandon",
+                f"{save.folder.name} isn't committed, training goes on: {reason}{exposure}",
+                step=save.step,
+                reason=reason,
+            )
+
+    def _report_others(self, words: list[Word]) -> None:
+        for rank, word in enumerate(words):
+            if rank != 0 and word.trouble is not None:
+                exposure = self._uploader.exposure() if self._uploader is not None else ""
+                self.events.warn("trouble", f"rank {rank} on {word.trouble}; {exposure}", rank=rank)
 
     def check_fence(self) -> None:
-        """Raise FencedError if another process took the vault and the settings say to stop."""
+        """Raise FencedError if another process took the vault and the settings say to stop.
+
+        With several ranks that is agreed at the next save, so that all stop at the same step.
+        """
         uploader = self._uploader
-        if uploader is None or uploader.fenced is None or self.disabled:
+        if self.ranks.world_size == 1 and uploader is not None and uploader.fenced is not None:
+            self._stop_if_fenced(str(uploader.fenced))
+
+    def _stop_if_fenced(self, reason: str | None) -> None:
+        if reason is None or self.disabled:
             return
         self.disabled = True
         if self.settings.on_fenced == "stop":
-            raise FencedError(str(uploader.fenced)) from uploader.fenced
+            raise FencedError(reason)
         self.events.warn("fenced", "training goes on without a vault: on_fenced is 'continue'")
 
     def metrics(self) -> dict[str, float]:
@@ -268,16 +346,21 @@ class Session:
     # End -----------------------------------------------------------------------------------------------
 
     def flush(self) -> bool:
-        """Wait for uploads, with a progress bar and a time-out; return whether all is committed.
+        """Wait for uploads, with a progress bar and a time-out; return whether all is committed. All ranks.
 
         The one place where training waits for storage. Raises FencedError as ``check_fence`` does.
         """
-        uploader = self._uploader
-        if uploader is None or self.disabled:
+        if self.claim is None or self.disabled:
             return False
-        done = uploader.wait(0) or self._wait_with_bar(uploader)
-        self.check_fence()
-        if not done:
+        uploader = self._uploader
+        done = uploader is None or uploader.wait(0) or self._wait_with_bar(uploader)
+        fenced = str(uploader.fenced) if uploader is not None and uploader.fenced is not None else None
+        try:
+            done, fenced = self.ranks.share((done, fenced), timeout=self.settings.flush_timeout + 60)
+        except RanksError as error:
+            self.events.warn("trouble", str(error))
+        self._stop_if_fenced(fenced)
+        if not done and uploader is not None:
             self.events.warn(
                 "trouble",
                 f"uploads aren't done after {self.settings.flush_timeout:.0f} s (flush_timeout); {uploader.exposure()} "
@@ -289,14 +372,11 @@ class Session:
         """Append the entry that says that the run is done at ``step``; storage trouble is only reported."""
         if self.disabled or self._writer is None:
             return
-
         try:
-            self.writer.append("finish", lambda state, _: state.done(step, metrics), {"step": step})
+            self._writer.append("finish", lambda state, _: state.done(step, metrics), {"step": step})
             self.events.info("finish", f"run finished at step {step}", step=step)
         except FencedError as error:
-            assert self._uploader is not None
-            self._uploader.fenced = error
-            self.check_fence()
+            self._stop_if_fenced(str(error))
         except StoreError as error:
             self.events.warn("trouble", f"the end of the run can't be noted in the vault: {error}")
 
@@ -332,49 +412,9 @@ class Session:
     def _after_commit(self, commit: Commit) -> None:
         clear_superseded(self.output_dir, self.snapshots, commit.step)
         settings = self.settings
-        if settings.local_keep_last is None and settings.local_keep_every is None:
-            return
-        policy = Policy(settings.local_keep_last, settings.local_keep_every, settings.keep_best)
-        state = self.writer.state
-        local_tidy(self.output_dir, list(state.commits), policy, state.best_step, {commit.number})
-
-    def unreachable(self, error: StoreError) -> VaultUnreachableError:
-        """Return the error for a vault that can't be used at the start."""
-        return VaultUnreachableError(
-            f"the vault {self.address.uri} can't be used, so it is unknown which checkpoint to go on from, and "
-            f"training doesn't start at step 0 in silence: {error}. Check the address, the network and the "
-            "credentials and start again; to train without a vault, leave out resume="
-        )
-
-    def _say_retry(self, error: StoreError, attempt: int, delay: float) -> None:
-        self.events.warn_once(
-            f"start {error.reason}", "trouble", f"the vault doesn't answer, it is tried again: {error}"
-        )
-
-    def _warn_of_life(self, entry: Entry | None) -> None:
-        if entry is None or entry.kind == "finish":
-            return
-        try:
-            age = (datetime.now(UTC) - datetime.fromisoformat(entry.time)).total_seconds()
-        except ValueError:
-            return
-        if 0 <= age < _FRESH_CLAIM:
-            self.events.warn(
-                "notice",
-                f"the last entry of {self.address.uri} is only {age:.0f} s old: if its writer is still alive, it is "
-                "fenced now and stops; two runs can't share a vault",
-            )
-
-
-def clear_superseded(output_dir: Path, snapshots: Path, step: int) -> None:
-    """Remove what a commit of ``step`` makes pointless: folders that were moved aside, older writers' snapshots."""
-    aside = output_dir / LOCAL / "aside"
-    for path in aside.glob("checkpoint-*"):
-        if int(path.name.removeprefix("checkpoint-")) <= step:
-            files.remove_tree(path)
-    for path in snapshots.parent.iterdir() if snapshots.parent.is_dir() else ():
-        if path.name.isdigit() and int(path.name) < int(snapshots.name):
-            files.remove_tree(path)
+        if settings.local_keep_last is not None or settings.local_keep_every is not None:
+            policy = Policy(settings.local_keep_last, settings.local_keep_every, settings.keep_best)
+            tidy_local(self.output_dir, self.state, policy, {commit.number})
 
 
 def versions() -> dict[str, str]:

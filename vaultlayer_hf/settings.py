@@ -74,6 +74,8 @@ class Settings:
             ``save_total_limit``.
         local_keep_every: also keep those in ``output_dir`` whose step is a multiple of this.
         flush_timeout: seconds that the end of training waits for uploads that are still under way.
+        part_timeout: seconds that the ranks of a run wait for each other at a save; who is later costs that
+            checkpoint, never the run.
         resume_timeout: seconds for which an unreachable vault is tried at the start.
 
     Raises SettingsError where a value can't be used.
@@ -93,6 +95,7 @@ class Settings:
     local_keep_last: int | None = _from_environment("local_keep_last", _whole, None)
     local_keep_every: int | None = _from_environment("local_keep_every", _whole, None)
     flush_timeout: float = _from_environment("flush_timeout", float, 1800.0)
+    part_timeout: float = _from_environment("part_timeout", float, 600.0)
     resume_timeout: float = _from_environment("resume_timeout", float, 120.0)
 
     def __post_init__(self) -> None:
@@ -105,7 +108,7 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise SettingsError(f"{name}={value}: use a number above 0, or None")
-        for name in ("flush_timeout", "resume_timeout"):
+        for name in ("flush_timeout", "part_timeout", "resume_timeout"):
             if not getattr(self, name) >= 0:
                 raise SettingsError(f"{name}={getattr(self, name)}: use seconds, 0 or more")
 

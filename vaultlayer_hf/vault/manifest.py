@@ -78,6 +78,14 @@ def encode_part(node: int, files: tuple[FileEntry, ...]) -> bytes:
     return dump({"format_version": FORMAT_VERSION, "node": node, "files": [asdict(file) for file in files]})
 
 
+def decode_part(data: bytes, node: int, what: str) -> tuple[FileEntry, ...]:
+    """Parse and check a node's list of files. Raises CorruptError, FormatVersionError."""
+    fields = load(data, what)
+    if fields.whole("node") != node:
+        raise CorruptError(f"{what}: it is another node's")
+    return tuple(_file(Fields(item, what), what) for item in fields.items("files", limit=_FILES_LIMIT))
+
+
 def decode_manifest(data: bytes, what: str) -> Manifest:
     """Parse and check a manifest. Raises CorruptError, FormatVersionError."""
     fields = load(data, what)

@@ -10,16 +10,30 @@ commit are trusted, never those of an unfinished upload.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from vaultlayer_hf.digest import digest_bytes
-from vaultlayer_hf.errors import CorruptError, StoreError
+from vaultlayer_hf.errors import CorruptError, ObjectNotFoundError, StoreError, VaultLayerError
 from vaultlayer_hf.stores.base import Pace, Store
 from vaultlayer_hf.vault.entry import Commit, State
-from vaultlayer_hf.vault.keys import folder_key, manifest_key, part_key
+from vaultlayer_hf.vault.keys import manifest_key, part_key
 from vaultlayer_hf.vault.log import Writer, now
-from vaultlayer_hf.vault.manifest import FileEntry, Manifest, encode_manifest, encode_part, read_manifest
+from vaultlayer_hf.vault.manifest import (
+    MANIFEST_LIMIT,
+    FileEntry,
+    Manifest,
+    decode_part,
+    encode_manifest,
+    encode_part,
+    read_manifest,
+)
 from vaultlayer_hf.vault.snapshot import Snapshot, check_unchanged
+
+
+class PartMissingError(VaultLayerError):
+    """A node's files didn't come in time."""
 
 
 @dataclass
@@ -41,26 +55,33 @@ class Transfer:
     committing: bool = False
 
 
-def start_transfer(writer: Writer, snapshot: Snapshot, used: set[str]) -> Transfer:
-    """Choose the folder of a snapshot: its own name, or a numbered one where this writer used that before.
+def folder_name(name: str, seq: int, used: set[str]) -> str:
+    """Choose the folder's name for a save: the checkpoint's own, or a numbered one where that was used before.
 
     An object is written once: a second save of one step never touches what the first has put there.
     """
-    name, count = snapshot.name, 1
-    while name in used:
-        count += 1
-        name = f"{snapshot.name}.{count}"
-    used.add(name)
-    return Transfer(folder_key(writer.token, name))
+    chosen = f"{name}.{seq}" if name in used else name
+    used.add(chosen)
+    return chosen
 
 
 def send(
-    store: Store, snapshot: Snapshot, transfer: Transfer, known: Commit | None, pace: Pace | None
+    store: Store,
+    snapshot: Snapshot,
+    transfer: Transfer,
+    *,
+    known: Commit | None = None,
+    pace: Pace | None = None,
+    only: frozenset[str] | None = None,
 ) -> None:
-    """Bring every file of a snapshot into the store. Raises StoreError, SnapshotChangedError, OSError."""
+    """Bring the files of a snapshot into the store, or those of them that are in ``only``.
+
+    ``known`` is the newest commit, whose files needn't be sent again. Raises StoreError,
+    SnapshotChangedError, OSError.
+    """
     vouched = _vouched(store, known)
     for entry in snapshot.manifest.files:
-        if entry.path in transfer.done:
+        if entry.path in transfer.done or (only is not None and entry.path not in only):
             continue
         key = f"{transfer.folder}/{entry.path}"
         source = vouched.get(entry)
@@ -73,20 +94,59 @@ def send(
         transfer.done.add(entry.path)
 
 
+def write_part(store: Store, snapshot: Snapshot, transfer: Transfer, node: int) -> tuple[FileEntry, ...]:
+    """Say that a node's files are in, and return the list of them. Raises StoreError."""
+    entries = tuple(entry for entry in snapshot.manifest.files if entry.path in transfer.done)
+    store.write(part_key(transfer.folder, node), encode_part(node, entries))
+    return entries
+
+
+def collect_parts(
+    store: Store, folder: str, nodes: Sequence[int], timeout: float, waiting: Callable[[float], None]
+) -> tuple[FileEntry, ...]:
+    """Wait until every node's part is in, and return all their files.
+
+    ``waiting`` is called with the seconds waited so far, and may raise to give up. Raises PartMissingError
+    after ``timeout`` seconds, CorruptError, StoreError.
+    """
+    begin = time.monotonic()
+    found: list[FileEntry] = []
+    for node in nodes:
+        pause = 0.05
+        while True:
+            key = part_key(folder, node)
+            try:
+                found += decode_part(store.read(key, limit=MANIFEST_LIMIT), node, key)
+                break
+            except ObjectNotFoundError:
+                waited = time.monotonic() - begin
+                waiting(waited)
+                if waited > timeout:
+                    raise PartMissingError(
+                        f"node {node} hasn't brought in its part after {waited:.0f} s"
+                    ) from None
+            time.sleep(pause)
+            pause = min(1.0, pause * 1.5)
+    return tuple(found)
+
+
 def commit(
-    store: Store, writer: Writer, snapshot: Snapshot, transfer: Transfer, *, resumed_from: int | None
+    store: Store,
+    writer: Writer,
+    manifest: Manifest,
+    transfer: Transfer,
+    *,
+    resumed_from: int | None,
 ) -> Commit:
     """Make a checkpoint visible whose files are all in the store. Raises FencedError, StoreError."""
-    manifest: Manifest = snapshot.manifest
     data = encode_manifest(manifest)
-    store.write(part_key(transfer.folder, 0), encode_part(0, manifest.files))
     store.write(manifest_key(transfer.folder), data)
 
     def describe(number: int) -> Commit:
         return Commit(
             number=number,
             token=writer.token,
-            seq=snapshot.seq,
+            seq=manifest.seq,
             step=manifest.step,
             folder=transfer.folder,
             time=now(),

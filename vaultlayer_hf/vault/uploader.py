@@ -13,19 +13,22 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
-from vaultlayer_hf import files
 from vaultlayer_hf.errors import FencedError, StoreError, VaultLayerError
 from vaultlayer_hf.events import Events, size_text
 from vaultlayer_hf.stores.base import Pace, Store
 from vaultlayer_hf.vault.entry import Commit
 from vaultlayer_hf.vault.log import Writer
-from vaultlayer_hf.vault.prune import clean_orphans, delete_folder, retire
-from vaultlayer_hf.vault.retention import Policy, decide
+from vaultlayer_hf.vault.manifest import FileEntry
+from vaultlayer_hf.vault.prune import clean_orphans, delete_folder
+from vaultlayer_hf.vault.retention import Policy
 from vaultlayer_hf.vault.snapshot import Snapshot, seal
-from vaultlayer_hf.vault.upload import Transfer, commit, send, start_transfer
+from vaultlayer_hf.vault.tidy import tidy_vault
+from vaultlayer_hf.vault.upload import Transfer, collect_parts, commit, send, write_part
+
+_PATIENCE = 10.0
+"""Seconds after which waiting for another node's part counts as trouble, so that a newer save replaces it."""
 
 
 class _SupersededError(Exception):
@@ -34,6 +37,30 @@ class _SupersededError(Exception):
 
 class _StoppedError(Exception):
     """The uploader was told to stop."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A snapshot and what to do with it.
+
+    Attributes:
+        snapshot: sealed or not.
+        folder: key prefix in the vault, the same on all nodes.
+        only: paths that this node sends; None: all.
+        others: the other nodes whose parts belong to the checkpoint; for the node that commits.
+    """
+
+    snapshot: Snapshot
+    folder: str
+    only: frozenset[str] | None = None
+    others: tuple[int, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the snapshot."""
+        if self.snapshot.stats:
+            return sum(size for size, _ in self.snapshot.stats.values())
+        return self.snapshot.manifest.bytes
 
 
 @dataclass
@@ -53,26 +80,30 @@ class Uploader:
     Args:
         make_store: gives the store to use, from a function that is called before each retry and while
             waiting (it raises to give up) and one that is told of each failed attempt.
-        writer: the claim under which to commit.
+        writer: the claim under which to commit; None on nodes that only bring in their part.
+        node: number of this node.
         events: where to tell what happens.
         policy: retention in the vault.
         resumed_from: the commit that this run went on from, or None.
         cap: bandwidth cap, called with byte counts; or None.
         current_step: tells the step that training is at, for the exposure.
         after_commit: called with each commit on this thread; errors are reported, never raised.
+        part_timeout: seconds to wait for the other nodes' parts.
     """
 
     def __init__(
         self,
         make_store: Callable[[Callable[[], None], Callable[[StoreError], None]], Store],
-        writer: Writer,
+        writer: Writer | None,
         events: Events,
         *,
+        node: int = 0,
         policy: Policy,
         resumed_from: Commit | None,
         cap: Pace | None,
         current_step: Callable[[], int],
         after_commit: Callable[[Commit], None] = lambda commit: None,
+        part_timeout: float = 600.0,
     ) -> None:
         self._store = make_store(self._give_up, self._report_trouble)
         self._writer = writer
@@ -83,35 +114,38 @@ class Uploader:
         self._cap = cap
         self._current_step = current_step
         self._after_commit = after_commit
-        self._used_names: set[str] = set()
+        self._node = node
+        self._part_timeout = part_timeout
         self._stale: list[Snapshot] = []
-        self._pending: Snapshot | None = None
-        self._busy: Snapshot | None = None
+        self._pending: Job | None = None
+        self._busy: Job | None = None
         self._stopping = False
         self._in_trouble = False
         self._cleaned = False
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self.fenced: FencedError | None = None
+        self.trouble: str | None = None
+        """What keeps uploads from succeeding now, or None."""
         self.moved = 0
         """Bytes hashed or sent of the snapshot under way; for a progress bar."""
         self.figures = Figures(last_commit_step=resumed_from.step if resumed_from else 0)
 
-    def submit(self, snapshot: Snapshot) -> None:
+    def submit(self, job: Job) -> None:
         """Queue a snapshot; never blocks and never raises for the store's sake."""
         with self._changed:
-            replaced, self._pending = self._pending, snapshot
+            replaced, self._pending = self._pending, job
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="vaultlayer-upload", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
         if replaced is not None:
-            self._stale.append(replaced)
+            self._stale.append(replaced.snapshot)
             self._events.warn(
                 "abandon",
-                f"{replaced.name} is abandoned: {snapshot.name} is newer and the upload before it isn't done; "
-                f"{self.exposure()}",
-                step=replaced.manifest.step,
+                f"{replaced.snapshot.name} is abandoned: {job.snapshot.name} is newer and the upload before it isn't "
+                f"done; {self.exposure()}",
+                step=replaced.snapshot.manifest.step,
                 reason="superseded",
             )
 
@@ -125,8 +159,8 @@ class Uploader:
     def remaining(self) -> int:
         """Bytes still to be hashed and sent, at most."""
         with self._changed:
-            waiting = [snapshot for snapshot in (self._busy, self._pending) if snapshot is not None]
-        return sum(2 * _size(snapshot) for snapshot in waiting) - self.moved
+            waiting = [job for job in (self._busy, self._pending) if job is not None]
+        return sum(2 * job.size for job in waiting) - self.moved
 
     def wait(self, timeout: float) -> bool:
         """Wait until idle or fenced; return whether that is so within ``timeout`` seconds."""
@@ -161,53 +195,59 @@ class Uploader:
                 self._changed.wait_for(lambda: self._pending is not None or self._stopping)
                 if self._stopping:
                     return
-                snapshot, self._pending = self._pending, None
-                self._busy = snapshot
+                job, self._pending = self._pending, None
+                self._busy = job
                 self.moved = 0
                 self._in_trouble = False
-            assert snapshot is not None
+            assert job is not None
             try:
-                self._carry(snapshot)
+                self._carry(job)
             except _StoppedError:
                 return
             except _SupersededError:
-                self._abandon(snapshot, "the store is in trouble and a newer checkpoint waits", keep=True)
+                self._abandon(
+                    job, f"{self.trouble or 'it takes long'}, and a newer checkpoint waits", keep=True
+                )
             except FencedError as error:
                 self.fenced = error
-                self._events.warn("fenced", f"{error}", token=self._writer.token)
+                self._events.warn("fenced", f"{error}")
                 return
             except (VaultLayerError, OSError) as error:
-                self._abandon(snapshot, str(error))
+                self._abandon(job, str(error))
             except Exception as error:
-                self._abandon(snapshot, f"unexpected {type(error).__name__}: {error}")
+                self._abandon(job, f"unexpected {type(error).__name__}: {error}")
             finally:
                 with self._changed:
                     self._busy = None
                     self._changed.notify_all()
 
-    def _carry(self, snapshot: Snapshot) -> None:
-        snapshot = seal(snapshot, self._count)
+    def _carry(self, job: Job) -> None:
+        snapshot = seal(job.snapshot, self._count)
         while self._stale:
             self._stale.pop().remove()
-        transfer = start_transfer(self._writer, snapshot, self._used_names)
+        transfer = Transfer(job.folder)
         begin = time.monotonic()
         try:
-            send(self._store, snapshot, transfer, self._known, self._pace)
-            origin = self._resumed_from.number if self._resumed_from else None
-            done = commit(self._store, self._writer, snapshot, transfer, resumed_from=origin)
+            send(self._store, snapshot, transfer, known=self._known, pace=self._pace, only=job.only)
+            part = write_part(self._store, snapshot, transfer, self._node)
+            done = self._commit(job, snapshot, transfer, part)
         except (_SupersededError, VaultLayerError, OSError) as error:
-            if not isinstance(error, FencedError):
+            if self._writer is not None and not isinstance(error, FencedError):
                 self._discard(transfer)
             raise
-        seconds = time.monotonic() - begin
-        self._known = done
-        figures = self.figures
-        figures.commits += 1
-        figures.uploaded_bytes += transfer.sent
-        figures.upload_seconds += seconds
-        figures.last_commit_time, figures.last_commit_step = time.monotonic(), done.step
-        snapshot.remove()
+        self.trouble = None
         self._events.forget()
+        seconds = time.monotonic() - begin
+        self.figures.uploaded_bytes += transfer.sent
+        self.figures.upload_seconds += seconds
+        if done is None:
+            self._stale.append(snapshot)  # not committed yet: kept until the next one is sealed
+            self._events.info("part", f"the part of {snapshot.name} is in after {seconds:.1f} s")
+            return
+        self._known = done
+        self.figures.commits += 1
+        self.figures.last_commit_time, self.figures.last_commit_step = time.monotonic(), done.step
+        snapshot.remove()
         self._events.info(
             "commit",
             f"{done.name} committed to {self._store.uri}: {size_text(done.bytes)} in {seconds:.1f} s"
@@ -221,23 +261,38 @@ class Uploader:
         )
         self._tidy(done)
 
+    def _commit(
+        self, job: Job, snapshot: Snapshot, transfer: Transfer, part: tuple[FileEntry, ...]
+    ) -> Commit | None:
+        """Commit, once all parts are in; None on a node that only brings in its part."""
+        if self._writer is None:
+            return None
+        parts = collect_parts(
+            self._store, job.folder, job.others, self._part_timeout, self._waiting_for_parts
+        )
+        files = tuple(sorted((*part, *parts), key=lambda entry: entry.path))
+        origin = self._resumed_from.number if self._resumed_from else None
+        manifest = replace(snapshot.manifest, files=files)
+        return commit(self._store, self._writer, manifest, transfer, resumed_from=origin)
+
+    def _waiting_for_parts(self, seconds: float) -> None:
+        self._in_trouble = seconds > _PATIENCE
+        if self._in_trouble:
+            self.trouble = "another node's part isn't in"
+        self._give_up()
+
     def _tidy(self, done: Commit) -> None:
         """Retention and orphans, after the commit counts; trouble here costs nothing but space."""
+        assert self._writer is not None
         try:
-            state = self._writer.state
             protected = {done.number} | ({self._resumed_from.number} if self._resumed_from else set())
-            decisions = decide(state.commits, self._policy, best_step=state.best_step, protected=protected)
-            drop = [decision for decision in decisions if not decision.keep]
-            if drop or state.retiring:
-                reasons = {decision.commit.number: decision.reason for decision in drop}
-                retire(self._store, self._writer, [decision.commit for decision in drop], reasons)
-                for decision in drop:
-                    self._events.info(
-                        "retire",
-                        f"{decision.commit.name} retired and deleted: {decision.reason}",
-                        step=decision.commit.step,
-                        reason=decision.reason,
-                    )
+            for decision in tidy_vault(self._store, self._writer, self._policy, protected):
+                self._events.info(
+                    "retire",
+                    f"{decision.commit.name} retired and deleted: {decision.reason}",
+                    step=decision.commit.step,
+                    reason=decision.reason,
+                )
             if not self._cleaned:
                 self._cleaned = True
                 clean_orphans(self._store, self._writer)
@@ -247,7 +302,8 @@ class Uploader:
                 f"tidy {error}", "trouble", f"old checkpoints can't be deleted now: {error}"
             )
 
-    def _abandon(self, snapshot: Snapshot, reason: str, *, keep: bool = False) -> None:
+    def _abandon(self, job: Job, reason: str, *, keep: bool = False) -> None:
+        snapshot = job.snapshot
         if keep:
             self._stale.append(snapshot)
         else:
@@ -278,6 +334,7 @@ class Uploader:
 
     def _report_trouble(self, error: StoreError) -> None:
         self._in_trouble = True
+        self.trouble = str(error)
         self._events.warn_once(
             f"{type(error).__name__} {error.reason}",
             "trouble",
@@ -295,22 +352,3 @@ class Uploader:
         self._count(count)
         if self._cap is not None:
             self._cap(count)
-
-
-def _size(snapshot: Snapshot) -> int:
-    if snapshot.stats:
-        return sum(size for size, _ in snapshot.stats.values())
-    return snapshot.manifest.bytes
-
-
-def local_tidy(
-    output_dir: Path, committed: list[Commit], policy: Policy, best_step: int | None, keep: set[int]
-) -> list[str]:
-    """Apply a retention policy to committed checkpoint folders in ``output_dir``; return the names removed."""
-    here = [item for item in committed if (output_dir / item.name).is_dir()]
-    removed = []
-    for decision in decide(here, policy, best_step=best_step, protected=keep):
-        if not decision.keep:
-            files.remove_tree(output_dir / decision.commit.name)
-            removed.append(decision.commit.name)
-    return removed

@@ -1,0 +1,45 @@
+"""What a commit makes superfluous, in the vault and on the local disk. Trouble here costs nothing but space."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vaultlayer_hf import files
+from vaultlayer_hf.stores.base import Store
+from vaultlayer_hf.vault.entry import State
+from vaultlayer_hf.vault.log import Writer
+from vaultlayer_hf.vault.prune import retire
+from vaultlayer_hf.vault.retention import Decision, Policy, decide
+from vaultlayer_hf.vault.snapshot import LOCAL
+
+
+def tidy_vault(store: Store, writer: Writer, policy: Policy, protected: set[int]) -> list[Decision]:
+    """Apply the retention policy to a vault and return what was retired. Raises FencedError, StoreError."""
+    state = writer.state
+    decisions = decide(state.commits, policy, best_step=state.best_step, protected=protected)
+    drop = [decision for decision in decisions if not decision.keep]
+    if drop or state.retiring:
+        reasons = {decision.commit.number: decision.reason for decision in drop}
+        retire(store, writer, [decision.commit for decision in drop], reasons)
+    return drop
+
+
+def tidy_local(output_dir: Path, state: State, policy: Policy, protected: set[int]) -> list[str]:
+    """Apply a retention policy to committed checkpoint folders in ``output_dir``; return the names removed."""
+    here = [item for item in state.commits if (output_dir / item.name).is_dir()]
+    removed = []
+    for decision in decide(here, policy, best_step=state.best_step, protected=protected):
+        if not decision.keep:
+            files.remove_tree(output_dir / decision.commit.name)
+            removed.append(decision.commit.name)
+    return removed
+
+
+def clear_superseded(output_dir: Path, snapshots: Path, step: int) -> None:
+    """Remove what a commit of ``step`` makes pointless: folders that were moved aside, older writers' snapshots."""
+    for path in (output_dir / LOCAL / "aside").glob("checkpoint-*"):
+        if int(path.name.removeprefix("checkpoint-")) <= step:
+            files.remove_tree(path)
+    for path in snapshots.parent.iterdir() if snapshots.parent.is_dir() else ():
+        if path.name.isdigit() and int(path.name) < int(snapshots.name):
+            files.remove_tree(path)
