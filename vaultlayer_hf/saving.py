@@ -10,12 +10,22 @@ A rank that doesn't answer in time costs that checkpoint, never the run. With on
 
 from __future__ import annotations
 
+import importlib.metadata
+import platform
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vaultlayer_hf import files
+from vaultlayer_hf.errors import RanksError, VaultLayerError
 from vaultlayer_hf.fingerprint import Parameters
+from vaultlayer_hf.vault.manifest import Manifest
+from vaultlayer_hf.vault.snapshot import Snapshot, take
+
+if TYPE_CHECKING:
+    from vaultlayer_hf.session import Session
 
 
 @dataclass(frozen=True)
@@ -101,3 +111,107 @@ def mirror_rotation(output_dir: Path, keep: Sequence[str], step: int) -> None:
         number = path.name.removeprefix("checkpoint-")
         if path.is_dir() and number.isdigit() and int(number) < step and path.name not in keep:
             files.remove_tree(path)
+
+
+def save(session: Session, save: Save, seq: int) -> None:
+    """Carry out a save; what goes wrong costs this checkpoint and is reported. Raises FencedError. All ranks."""
+    try:
+        _save(session, save, seq)
+    except RanksError as error:
+        _abandon(session, save, str(error))
+
+
+def _save(session: Session, save: Save, seq: int) -> None:
+    uploader = session.uploader
+    fenced = str(uploader.fenced) if uploader is not None and uploader.fenced is not None else None
+    trouble = f"{platform.node()}: {uploader.trouble}" if uploader is not None and uploader.trouble else None
+    words = session.ranks.gather(
+        Word(fenced, trouble), tag=f"save/{seq}", timeout=session.settings.part_timeout
+    )
+    session.stop_if_fenced(next((word.fenced for word in words if word.fenced), None))
+    if session.disabled:
+        return
+    snapshot, listing = _freeze(session, save, seq) if session.leads else (None, Listing())
+    listings = session.ranks.gather(listing, tag=f"listed/{seq}", timeout=session.settings.part_timeout)
+    plan = divide(listings)
+    reason = _objection(session, save, plan, listings)
+    if reason is not None:
+        if snapshot is not None:
+            snapshot.remove()
+        _abandon(session, save, reason)
+        return
+    if session.ranks.rank == 0:
+        _report_others(session, words)
+    if session.leads and not save.rotates:
+        mirror_rotation(session.output_dir, listings[0].folders, save.step)
+    session.carry(snapshot, save.folder.name, seq, plan)
+
+
+def _freeze(session: Session, save: Save, seq: int) -> tuple[Snapshot | None, Listing]:
+    """Take the snapshot of this node's folder, and say what it holds."""
+    manifest = Manifest(
+        step=save.step,
+        token=session.entered.token,
+        seq=seq,
+        files=(),
+        world_size=session.ranks.world_size,
+        parameters=save.parameters,
+        best_step=save.best_step,
+        saved_at=time.time(),
+        versions=versions(),
+    )
+    try:
+        snapshot = take(save.folder, session.snapshots, seq, manifest)
+    except (OSError, VaultLayerError) as error:
+        return None, Listing(session.node, error=f"it can't be copied for upload: {error}")
+    if not snapshot.linked:
+        session.events.warn_once(
+            "links",
+            "notice",
+            f"{session.output_dir} lies on a file system without hard links: each save is copied, and training "
+            "waits for the copy; an output_dir on a local disk avoids that",
+        )
+    folders = tuple(path.name for path in session.output_dir.glob("checkpoint-*"))
+    return snapshot, Listing(session.node, tuple(sorted(snapshot.stats)), folders=folders)
+
+
+def _objection(session: Session, save: Save, plan: Plan, listings: list[Listing]) -> str | None:
+    for rank, listing in enumerate(listings):
+        if listing.error is not None:
+            return f"rank {rank}: {listing.error}" if session.ranks.world_size > 1 else listing.error
+    try:
+        lacking = save.missing(save.folder, set(plan.paths)) if session.ranks.rank == 0 else []
+    except (OSError, ValueError, VaultLayerError) as error:
+        lacking = [f"what can be read ({error})"]
+    if session.ranks.world_size > 1:
+        lacking = session.ranks.share(lacking)
+    return f"it lacks {', '.join(lacking)}" if lacking else None
+
+
+def _abandon(session: Session, save: Save, reason: str) -> None:
+    if session.ranks.rank == 0:
+        exposure = f"; {session.uploader.exposure()}" if session.uploader is not None else ""
+        session.events.warn(
+            "abandon",
+            f"{save.folder.name} isn't committed, training goes on: {reason}{exposure}",
+            step=save.step,
+            reason=reason,
+        )
+
+
+def _report_others(session: Session, words: list[Word]) -> None:
+    for rank, word in enumerate(words):
+        if rank != 0 and word.trouble is not None:
+            exposure = session.uploader.exposure() if session.uploader is not None else ""
+            session.events.warn("trouble", f"rank {rank} on {word.trouble}; {exposure}", rank=rank)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the libraries that write a checkpoint."""
+    found = {}
+    for name in ("vaultlayer-hf", "torch", "transformers", "accelerate"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    return found

@@ -8,8 +8,6 @@ where it is asked for. Methods that say *all ranks* must be called by all of the
 from __future__ import annotations
 
 import atexit
-import importlib.metadata
-import platform
 import threading
 import time
 from collections.abc import Callable
@@ -18,25 +16,25 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from vaultlayer_hf import files
+from vaultlayer_hf import files, saving
 from vaultlayer_hf.access import Access
-from vaultlayer_hf.errors import FencedError, RanksError, StoreError, VaultLayerError
+from vaultlayer_hf.errors import FencedError, RanksError, StoreError
 from vaultlayer_hf.events import Events
 from vaultlayer_hf.ranks import Place, Ranks
-from vaultlayer_hf.saving import Listing, Plan, Save, Word, divide, mirror_rotation
+from vaultlayer_hf.saving import Plan, Save
 from vaultlayer_hf.settings import Settings
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.stores.pace import BandwidthCap
 from vaultlayer_hf.stores.retry import RetryingStore, RetryPolicy
 from vaultlayer_hf.vault.entry import Commit, Entry, State
+from vaultlayer_hf.vault.job import Job
 from vaultlayer_hf.vault.keys import folder_key
 from vaultlayer_hf.vault.log import Writer
-from vaultlayer_hf.vault.manifest import Manifest
 from vaultlayer_hf.vault.retention import Policy
-from vaultlayer_hf.vault.snapshot import LOCAL, Snapshot, local_folder, take
+from vaultlayer_hf.vault.snapshot import LOCAL, Snapshot, local_folder
 from vaultlayer_hf.vault.tidy import clear_superseded, tidy_local
 from vaultlayer_hf.vault.upload import folder_name
-from vaultlayer_hf.vault.uploader import Job, Uploader
+from vaultlayer_hf.vault.uploader import Uploader
 
 
 @dataclass(frozen=True)
@@ -139,6 +137,11 @@ class Session:
         return (claim.before or State(claim.vault_id, claim.token)).claimed(claim.token)
 
     @property
+    def uploader(self) -> Uploader | None:
+        """The background uploader; None on ranks that lead no node, and before and after training."""
+        return self._uploader
+
+    @property
     def snapshots(self) -> Path:
         """The folder of this writer's snapshots."""
         return local_folder(self.output_dir, self.entered.vault_id, self.entered.token)
@@ -222,94 +225,8 @@ class Session:
         if self.claim is None or self.disabled:
             return
         begin = time.perf_counter()
-        seq = self.next_seq()
-        try:
-            self._save(save, seq)
-        except RanksError as error:
-            self._abandon(save, str(error))
+        saving.save(self, save, self.next_seq())
         self.stall_seconds = time.perf_counter() - begin
-
-    def _save(self, save: Save, seq: int) -> None:
-        uploader = self._uploader
-        fenced = str(uploader.fenced) if uploader is not None and uploader.fenced is not None else None
-        trouble = (
-            f"{platform.node()}: {uploader.trouble}" if uploader is not None and uploader.trouble else None
-        )
-        words = self.ranks.gather(
-            Word(fenced, trouble), tag=f"save/{seq}", timeout=self.settings.part_timeout
-        )
-        self._stop_if_fenced(next((word.fenced for word in words if word.fenced), None))
-        if self.disabled:
-            return
-        snapshot, listing = self._freeze(save, seq) if self.leads else (None, Listing())
-        listings = self.ranks.gather(listing, tag=f"listed/{seq}", timeout=self.settings.part_timeout)
-        plan = divide(listings)
-        reason = self._objection(save, plan, listings)
-        if reason is not None:
-            if snapshot is not None:
-                snapshot.remove()
-            self._abandon(save, reason)
-            return
-        if self.ranks.rank == 0:
-            self._report_others(words)
-        if self.leads and not save.rotates:
-            mirror_rotation(self.output_dir, listings[0].folders, save.step)
-        self.carry(snapshot, save.folder.name, seq, plan)
-
-    def _freeze(self, save: Save, seq: int) -> tuple[Snapshot | None, Listing]:
-        """Take the snapshot of this node's folder, and say what it holds."""
-        manifest = Manifest(
-            step=save.step,
-            token=self.entered.token,
-            seq=seq,
-            files=(),
-            world_size=self.ranks.world_size,
-            parameters=save.parameters,
-            best_step=save.best_step,
-            saved_at=time.time(),
-            versions=versions(),
-        )
-        try:
-            snapshot = take(save.folder, self.snapshots, seq, manifest)
-        except (OSError, VaultLayerError) as error:
-            return None, Listing(self.node, error=f"it can't be copied for upload: {error}")
-        if not snapshot.linked:
-            self.events.warn_once(
-                "links",
-                "notice",
-                f"{self.output_dir} lies on a file system without hard links: each save is copied, and training "
-                "waits for the copy; an output_dir on a local disk avoids that",
-            )
-        folders = tuple(path.name for path in self.output_dir.glob("checkpoint-*"))
-        return snapshot, Listing(self.node, tuple(sorted(snapshot.stats)), folders=folders)
-
-    def _objection(self, save: Save, plan: Plan, listings: list[Listing]) -> str | None:
-        for rank, listing in enumerate(listings):
-            if listing.error is not None:
-                return f"rank {rank}: {listing.error}" if self.ranks.world_size > 1 else listing.error
-        try:
-            lacking = save.missing(save.folder, set(plan.paths)) if self.ranks.rank == 0 else []
-        except (OSError, ValueError, VaultLayerError) as error:
-            lacking = [f"what can be read ({error})"]
-        if self.ranks.world_size > 1:
-            lacking = self.ranks.share(lacking)
-        return f"it lacks {', '.join(lacking)}" if lacking else None
-
-    def _abandon(self, save: Save, reason: str) -> None:
-        if self.ranks.rank == 0:
-            exposure = f"; {self._uploader.exposure()}" if self._uploader is not None else ""
-            self.events.warn(
-                "abandon",
-                f"{save.folder.name} isn't committed, training goes on: {reason}{exposure}",
-                step=save.step,
-                reason=reason,
-            )
-
-    def _report_others(self, words: list[Word]) -> None:
-        for rank, word in enumerate(words):
-            if rank != 0 and word.trouble is not None:
-                exposure = self._uploader.exposure() if self._uploader is not None else ""
-                self.events.warn("trouble", f"rank {rank} on {word.trouble}; {exposure}", rank=rank)
 
     def check_fence(self) -> None:
         """Raise FencedError if another process took the vault and the settings say to stop.
@@ -318,9 +235,10 @@ class Session:
         """
         uploader = self._uploader
         if self.ranks.world_size == 1 and uploader is not None and uploader.fenced is not None:
-            self._stop_if_fenced(str(uploader.fenced))
+            self.stop_if_fenced(str(uploader.fenced))
 
-    def _stop_if_fenced(self, reason: str | None) -> None:
+    def stop_if_fenced(self, reason: str | None) -> None:
+        """Stop as the settings say, where there is a reason. Raises FencedError."""
         if reason is None or self.disabled:
             return
         self.disabled = True
@@ -359,7 +277,7 @@ class Session:
             done, fenced = self.ranks.share((done, fenced), timeout=self.settings.flush_timeout + 60)
         except RanksError as error:
             self.events.warn("trouble", str(error))
-        self._stop_if_fenced(fenced)
+        self.stop_if_fenced(fenced)
         if not done and uploader is not None:
             self.events.warn(
                 "trouble",
@@ -376,7 +294,7 @@ class Session:
             self._writer.append("finish", lambda state, _: state.done(step, metrics), {"step": step})
             self.events.info("finish", f"run finished at step {step}", step=step)
         except FencedError as error:
-            self._stop_if_fenced(str(error))
+            self.stop_if_fenced(str(error))
         except StoreError as error:
             self.events.warn("trouble", f"the end of the run can't be noted in the vault: {error}")
 
@@ -415,14 +333,3 @@ class Session:
         if settings.local_keep_last is not None or settings.local_keep_every is not None:
             policy = Policy(settings.local_keep_last, settings.local_keep_every, settings.keep_best)
             tidy_local(self.output_dir, self.state, policy, {commit.number})
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of the libraries that write a checkpoint."""
-    found = {}
-    for name in ("vaultlayer-hf", "torch", "transformers", "accelerate"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            pass
-    return found

@@ -13,12 +13,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from vaultlayer_hf.errors import FencedError, StoreError, VaultLayerError
 from vaultlayer_hf.events import Events, size_text
 from vaultlayer_hf.stores.base import Pace, Store
 from vaultlayer_hf.vault.entry import Commit
+from vaultlayer_hf.vault.job import Figures, Job
 from vaultlayer_hf.vault.log import Writer
 from vaultlayer_hf.vault.manifest import FileEntry
 from vaultlayer_hf.vault.prune import clean_orphans, delete_folder
@@ -37,41 +38,6 @@ class _SupersededError(Exception):
 
 class _StoppedError(Exception):
     """The uploader was told to stop."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """A snapshot and what to do with it.
-
-    Attributes:
-        snapshot: sealed or not.
-        folder: key prefix in the vault, the same on all nodes.
-        only: paths that this node sends; None: all.
-        others: the other nodes whose parts belong to the checkpoint; for the node that commits.
-    """
-
-    snapshot: Snapshot
-    folder: str
-    only: frozenset[str] | None = None
-    others: tuple[int, ...] = ()
-
-    @property
-    def size(self) -> int:
-        """Bytes of the snapshot."""
-        if self.snapshot.stats:
-            return sum(size for size, _ in self.snapshot.stats.values())
-        return self.snapshot.manifest.bytes
-
-
-@dataclass
-class Figures:
-    """Figures of a run's uploads. Seconds are wall time; bytes count what was sent, not what was copied."""
-
-    commits: int = 0
-    uploaded_bytes: int = 0
-    upload_seconds: float = 0.0
-    last_commit_time: float = field(default_factory=time.monotonic)
-    last_commit_step: int = 0
 
 
 class Uploader:

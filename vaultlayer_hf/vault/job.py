@@ -1,0 +1,43 @@
+"""What the background uploader is given, and what it has done so far."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from vaultlayer_hf.vault.snapshot import Snapshot
+
+
+@dataclass(frozen=True)
+class Job:
+    """A snapshot and what to do with it.
+
+    Attributes:
+        snapshot: sealed or not.
+        folder: key prefix in the vault, the same on all nodes.
+        only: paths that this node sends; None: all.
+        others: the other nodes whose parts belong to the checkpoint; for the node that commits.
+    """
+
+    snapshot: Snapshot
+    folder: str
+    only: frozenset[str] | None = None
+    others: tuple[int, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the snapshot."""
+        if self.snapshot.stats:
+            return sum(size for size, _ in self.snapshot.stats.values())
+        return self.snapshot.manifest.bytes
+
+
+@dataclass
+class Figures:
+    """Figures of a run's uploads. Seconds are wall time; bytes count what was sent, not what was copied."""
+
+    commits: int = 0
+    uploaded_bytes: int = 0
+    upload_seconds: float = 0.0
+    last_commit_time: float = field(default_factory=time.monotonic)
+    last_commit_step: int = 0
