@@ -8,6 +8,8 @@ one is recognised and never half-believed.
 from __future__ import annotations
 
 import json
+import math
+import re
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, cast
 
@@ -21,6 +23,7 @@ KINDS = ("claim", "commit", "retire", "finish")
 ENTRY_LIMIT = 16 * 2**20
 """Bytes: the largest entry that is read."""
 _MANY = 100_000
+_VAULT_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +109,9 @@ class State:
         return replace(self, commits=(*commits, commit), best_step=best_step, finished=None, metrics={})
 
     def done(self, step: int, metrics: dict[str, float]) -> State:
-        """Return the state after the run has ended at ``step`` with these figures."""
-        return replace(self, finished=step, metrics=metrics)
+        """Return the state after the run has ended at ``step`` with these figures; infinite ones are left out."""
+        finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        return replace(self, finished=step, metrics=finite)
 
     def retired(self, numbers: set[int]) -> State:
         """Return the state after checkpoints were taken out of the log's care."""
@@ -154,7 +158,12 @@ def decode_entry(data: bytes, number: int) -> Entry:
     what = f"log entry {number}"
     fields = load(data, what)
     body = json.loads(data)
-    if body.pop("check", None) != digest_bytes(dump(body)):
+    check = body.pop("check", None)
+    try:
+        sound = check == digest_bytes(dump(body))
+    except (ValueError, RecursionError):  # NaN, a lone surrogate: nothing that we ever write
+        sound = False
+    if not sound:
         raise CorruptError(f"{what}: its content doesn't match its own digest")
     kind = fields.text("kind", limit=32)
     if kind not in KINDS or fields.whole("number", low=1) != number:
@@ -166,36 +175,52 @@ def decode_entry(data: bytes, number: int) -> Entry:
         token=fields.whole("token", low=1),
         time=fields.text("time", limit=64),
         detail=fields.mapping("detail"),
-        state=_state(Fields(fields.get("state"), what), what),
+        state=_state(Fields(fields.get("state"), what), number, what),
     )
 
 
-def _state(fields: Fields, what: str) -> State:
+def _state(fields: Fields, number: int, what: str) -> State:
+    vault_id = fields.text("vault_id", limit=64)
+    if _VAULT_ID.fullmatch(vault_id) is None:  # it names a local folder
+        raise CorruptError(f"{what}: the vault's id is malformed")
+    commits = tuple(_commit(Fields(item, what), what) for item in fields.items("commits", limit=_MANY))
+    order = [commit.number for commit in commits]
+    if order != sorted(set(order)) or (order and order[-1] > number):
+        raise CorruptError(f"{what}: its commits are not in the log's order")
     retiring = fields.items("retiring", limit=_MANY)
     if not all(isinstance(folder, str) and split_folder(folder) for folder in retiring):
         raise CorruptError(f"{what}: a retired folder lies outside data/")
     return State(
-        vault_id=fields.text("vault_id", limit=64),
+        vault_id=vault_id,
         token=fields.whole("token", low=1),
-        commits=tuple(_commit(Fields(item, what), what) for item in fields.items("commits", limit=_MANY)),
+        commits=commits,
         retiring=tuple(retiring),
         best_step=fields.optional_whole("best_step"),
         finished=fields.optional_whole("finished"),
-        metrics={
-            str(name): float(value)
-            for name, value in fields.mapping("metrics").items()
-            if isinstance(value, (int, float)) and not isinstance(value, bool)
-        },
+        metrics=_metrics(fields.mapping("metrics"), what),
     )
+
+
+def _metrics(value: dict[str, Any], what: str) -> dict[str, float]:
+    try:
+        return {
+            name: float(number)
+            for name, number in value.items()
+            if isinstance(number, (int, float)) and not isinstance(number, bool)
+        }
+    except OverflowError as error:
+        raise CorruptError(f"{what}: a figure is out of range") from error
 
 
 def _commit(fields: Fields, what: str) -> Commit:
     folder, manifest = fields.text("folder"), fields.text("manifest", limit=128)
-    if split_folder(folder) is None or not is_digest(manifest):
+    token = fields.whole("token", low=1)
+    place = split_folder(folder)
+    if place is None or place[0] != token or not is_digest(manifest):
         raise CorruptError(f"{what}: a checkpoint's folder or manifest digest is malformed")
     return Commit(
         number=fields.whole("number", low=1),
-        token=fields.whole("token", low=1),
+        token=token,
         seq=fields.whole("seq", low=1),
         step=fields.whole("step"),
         folder=folder,

@@ -17,8 +17,8 @@ HINT = "hint.json"
 META = ".vault"
 """The folder of our own files inside a checkpoint; a checkpoint's own files may not lie there."""
 
-_ENTRY = re.compile(r"log/(\d{20})\.json")
-_FOLDER = re.compile(r"data/(\d+)/([^/]+)")
+_ENTRY = re.compile(r"log/([0-9]{20})\.json")
+_FOLDER = re.compile(r"data/([1-9][0-9]{0,18})/([^/\\\x00-\x1f\x7f\ud800-\udfff]{1,255})")
 
 
 def entry_key(number: int) -> str:

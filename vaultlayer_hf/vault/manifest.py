@@ -14,7 +14,7 @@ from vaultlayer_hf.errors import CorruptError, ObjectNotFoundError
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.vault.entry import Commit
 from vaultlayer_hf.vault.keys import META, manifest_key
-from vaultlayer_hf.vault.parse import FORMAT_VERSION, Fields, dump, load
+from vaultlayer_hf.vault.parse import FORMAT_VERSION, Fields, dump, has_bad_character, load
 
 MANIFEST_LIMIT = 256 * 2**20
 """Bytes: the largest manifest that is read."""
@@ -133,9 +133,9 @@ def check_path(path: str, what: str) -> str:
         not path
         or len(path) > 1024
         or "\\" in path
+        or has_bad_character(path)
         or segments[0] == META
         or any(segment in ("", ".", "..") or len(segment.encode()) > 255 for segment in segments)
-        or any(ord(character) < 32 or ord(character) == 127 for character in path)
         or (len(segments[0]) == 2 and segments[0][1] == ":")
     )
     if bad:

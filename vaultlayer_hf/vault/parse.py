@@ -21,9 +21,9 @@ class Fields:
         self._what = what
 
     def text(self, name: str, *, limit: int = 4096) -> str:
-        """Return a string of at most ``limit`` characters."""
+        """Return a string of at most ``limit`` characters, none of which could steer a terminal or break a key."""
         value = self._value.get(name)
-        if not isinstance(value, str) or len(value) > limit:
+        if not isinstance(value, str) or len(value) > limit or has_bad_character(value):
             raise CorruptError(f"{self._what}: field {name!r} is not a text of at most {limit} characters")
         return value
 
@@ -62,6 +62,13 @@ class Fields:
     def get(self, name: str) -> Any:
         """Return a field unchecked, or None."""
         return self._value.get(name)
+
+
+def has_bad_character(text: str) -> bool:
+    """Tell whether a text holds a control character, or a lone surrogate, which no encoding can carry."""
+    return any(
+        character < " " or character == "\x7f" or "\ud800" <= character <= "\udfff" for character in text
+    )
 
 
 def load(data: bytes, what: str) -> Fields:

@@ -1,0 +1,135 @@
+"""What the protocol's tests share: stores, checkpoint folders, and a whole save in one call."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from obstore.store import MemoryStore
+
+from vaultlayer_hf.digest import digest_bytes
+from vaultlayer_hf.stores.base import Store
+from vaultlayer_hf.stores.objects import ObjectStore
+from vaultlayer_hf.vault.entry import Commit, Entry
+from vaultlayer_hf.vault.keys import LOG, entry_key, entry_number
+from vaultlayer_hf.vault.log import Log, Writer
+from vaultlayer_hf.vault.manifest import FileEntry, Manifest
+from vaultlayer_hf.vault.parse import dump
+from vaultlayer_hf.vault.snapshot import Snapshot, seal, take
+from vaultlayer_hf.vault.upload import Transfer, commit, send, start_transfer
+
+
+def memory_store() -> ObjectStore:
+    """Return a new, empty object store in this process's memory, through the client that S3 has, too."""
+    return ObjectStore(MemoryStore(), uri="memory://vault")
+
+
+def write_checkpoint(output_dir: Path, step: int, size: int = 3000) -> Path:
+    """Write a checkpoint folder whose weights are those of ``step`` and whose other files never change."""
+    folder = output_dir / f"checkpoint-{step}"
+    (folder / "sub").mkdir(parents=True)
+    seed = hashlib.sha256(str(step).encode()).digest()
+    (folder / "model.safetensors").write_bytes((seed * (size // 32 + 1))[:size])
+    (folder / "config.json").write_bytes(b'{"model_type": "test"}')
+    (folder / "sub" / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+    return folder
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of each file below a folder, by ``/``-separated path."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def manifest_for(writer: Writer, step: int, seq: int) -> Manifest:
+    """Return a manifest without files, for a snapshot to be taken."""
+    return Manifest(step=step, token=writer.token, seq=seq, files=())
+
+
+def snapshot_of(writer: Writer, source: Path, target: Path, seq: int = 1) -> Snapshot:
+    """Take and seal a snapshot of a checkpoint folder."""
+    step = int(source.name.split("-")[1])
+    return seal(take(source, target, seq, manifest_for(writer, step, seq)))
+
+
+def commit_step(
+    store: Store,
+    writer: Writer,
+    work: Path,
+    step: int,
+    *,
+    seq: int = 1,
+    resumed_from: int | None = None,
+    known: Commit | None = None,
+    used: set[str] | None = None,
+) -> Commit:
+    """Write a checkpoint of ``step`` below ``work``, bring it into the vault and commit it."""
+    source = write_checkpoint(work / f"t{writer.token}-s{seq}", step)
+    snapshot = snapshot_of(writer, source, work / f"snapshots-{writer.token}", seq)
+    transfer = start_transfer(writer, snapshot, set() if used is None else used)
+    send(store, snapshot, transfer, known, None)
+    return commit(store, writer, snapshot, transfer, resumed_from=resumed_from)
+
+
+def claim(store: Store) -> Writer:
+    """Claim a vault."""
+    return Writer.claim(store, Log(store))[0]
+
+
+def numbers(store: Store) -> list[int]:
+    """Return the numbers of all entries of a vault's log."""
+    return [number for item in store.list(LOG) if (number := entry_number(item.key)) is not None]
+
+
+def entries(store: Store) -> list[Entry]:
+    """Return all entries of a vault's log, oldest first."""
+    log = Log(store)
+    return [log.read(number) for number in numbers(store)]
+
+
+def objects(store: Store, prefix: str = "") -> dict[str, bytes]:
+    """Return every object below a prefix with its content."""
+    return {item.key: store.read(item.key, limit=2**26) for item in store.list(prefix)}
+
+
+def flip(store: Store, key: str) -> None:
+    """Flip one bit in the middle of an object."""
+    data = bytearray(store.read(key, limit=2**26))
+    data[len(data) // 2] ^= 1
+    store.write(key, bytes(data))
+
+
+def forge_entry(store: Store, number: int, change: dict[str, Any]) -> None:
+    """Replace fields of an entry, nested as ``{"state": {"token": 9}}``, and give it a digest that fits."""
+    body = json.loads(store.read(entry_key(number), limit=2**26))
+    body.pop("check")
+    _update(body, change)
+    store.write(entry_key(number), sign(body))
+
+
+def sign(body: dict[str, Any]) -> bytes:
+    """Return an entry's bytes with the digest that belongs to them: what a hostile writer would store."""
+    return dump({**body, "check": digest_bytes(dump(body))})
+
+
+def file_entry(path: str = "model.safetensors", content: bytes = b"x") -> FileEntry:
+    """Return the line of a manifest for a file."""
+    return FileEntry(path, len(content), digest_bytes(content))
+
+
+def transfer_of(writer: Writer, snapshot: Snapshot) -> Transfer:
+    """Return a new transfer for a snapshot."""
+    return start_transfer(writer, snapshot, set())
+
+
+def _update(body: dict[str, Any], change: dict[str, Any]) -> None:
+    for name, value in change.items():
+        if isinstance(value, dict) and isinstance(body.get(name), dict):
+            _update(body[name], value)
+        else:
+            body[name] = value
