@@ -13,12 +13,12 @@ from vaultlayer_hf.digest import digest_bytes
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.stores.objects import ObjectStore
 from vaultlayer_hf.vault.entry import Commit, Entry
-from vaultlayer_hf.vault.keys import LOG, entry_key, entry_number
+from vaultlayer_hf.vault.keys import LOG, entry_key, entry_number, folder_key
 from vaultlayer_hf.vault.log import Log, Writer
 from vaultlayer_hf.vault.manifest import FileEntry, Manifest
 from vaultlayer_hf.vault.parse import dump
 from vaultlayer_hf.vault.snapshot import Snapshot, seal, take
-from vaultlayer_hf.vault.upload import Transfer, commit, send, start_transfer
+from vaultlayer_hf.vault.upload import Transfer, commit, folder_name, send, write_part
 
 
 def memory_store() -> ObjectStore:
@@ -71,9 +71,10 @@ def commit_step(
     """Write a checkpoint of ``step`` below ``work``, bring it into the vault and commit it."""
     source = write_checkpoint(work / f"t{writer.token}-s{seq}", step)
     snapshot = snapshot_of(writer, source, work / f"snapshots-{writer.token}", seq)
-    transfer = start_transfer(writer, snapshot, set() if used is None else used)
-    send(store, snapshot, transfer, known, None)
-    return commit(store, writer, snapshot, transfer, resumed_from=resumed_from)
+    transfer = transfer_of(writer, snapshot, used)
+    send(store, snapshot, transfer, known=known)
+    write_part(store, snapshot, transfer, 0)
+    return commit(store, writer, snapshot.manifest, transfer, resumed_from=resumed_from)
 
 
 def claim(store: Store) -> Writer:
@@ -122,9 +123,10 @@ def file_entry(path: str = "model.safetensors", content: bytes = b"x") -> FileEn
     return FileEntry(path, len(content), digest_bytes(content))
 
 
-def transfer_of(writer: Writer, snapshot: Snapshot) -> Transfer:
+def transfer_of(writer: Writer, snapshot: Snapshot, used: set[str] | None = None) -> Transfer:
     """Return a new transfer for a snapshot."""
-    return start_transfer(writer, snapshot, set())
+    name = folder_name(snapshot.name, snapshot.seq, set() if used is None else used)
+    return Transfer(folder_key(writer.token, name))
 
 
 def _update(body: dict[str, Any], change: dict[str, Any]) -> None:

@@ -15,6 +15,10 @@ Invariants, true at every instant, after a power cut too:
 7. Reading needs no write permission.
 8. A store that lacks create-if-absent is used by one writer at a time: ``probe_create`` finds out.
 
+A vault may be deleted by a person while a run is alive, and claimed anew: numbers and tokens then begin again,
+and a zombie's would fit. So every entry names its vault (``vault_id``), and a writer looks whether its own
+last entry is still there before it uploads and before it appends.
+
 Must (data loss otherwise): 1 to 6. Should (repairable): the hint, which only saves listing.
 
 Rejected: a lease with expiry (pauses and clock drift break it); a ``latest`` pointer (at best a hint);
@@ -29,8 +33,9 @@ import platform
 import threading
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn
 
 from vaultlayer_hf._version import __version__
 from vaultlayer_hf.errors import (
@@ -65,7 +70,13 @@ class Log:
 
     def read(self, number: int) -> Entry:
         """Return entry ``number``. Raises ObjectNotFoundError, CorruptError, FormatVersionError, StoreError."""
-        return decode_entry(self._store.read(entry_key(number), limit=ENTRY_LIMIT), number)
+        try:
+            data = self._store.read(entry_key(number), limit=ENTRY_LIMIT)
+        except StoreError as error:
+            if type(error) is StoreError:  # larger than any entry
+                raise CorruptError(f"log entry {number}: {error.reason}") from error
+            raise
+        return decode_entry(data, number)
 
     def last(self) -> tuple[int, Entry | None]:
         """Return the number of the last entry (0: empty vault) and the newest entry that is whole.
@@ -105,7 +116,7 @@ class Log:
         try:
             value = json.loads(self._store.read(HINT, limit=4096))
             number = value["number"]
-        except (StoreError, ValueError, KeyError, TypeError):
+        except (StoreError, ValueError, KeyError, TypeError, RecursionError):
             return 0
         return number if isinstance(number, int) and 0 < number < 10**18 else 0
 
@@ -116,9 +127,8 @@ class Writer:
     Made by ``claim``. After FencedError every further append raises it again.
     """
 
-    def __init__(self, store: Store, log: Log, entry: Entry) -> None:
+    def __init__(self, store: Store, entry: Entry) -> None:
         self._store = store
-        self._log = log
         self._last = entry
         self._lock = threading.Lock()
         self._fenced: str | None = None
@@ -156,38 +166,59 @@ class Writer:
                 if found is None or found.write_id != write_id:
                     number, before = mine, found or before
                     continue
-            writer = cls(store, log, entry)
+            writer = cls(store, entry)
             writer._write_hint(entry.number)
             return writer, before
 
+    def check(self, store: Store | None = None) -> None:
+        """Make sure that the vault is the one that was claimed; worth a look before a long upload.
+
+        Where it was emptied, and nobody has claimed it since, the checkpoints that are gone are forgotten.
+        Raises FencedError where it was deleted and claimed anew; StoreError.
+        """
+        with self._lock:
+            self._find_last(Log(store or self._store))
+
     def append(
-        self, kind: Kind, change: Callable[[State, int], State], detail: dict[str, Any] | None = None
+        self,
+        kind: Kind,
+        change: Callable[[State, int], State],
+        detail: dict[str, Any] | None = None,
+        *,
+        store: Store | None = None,
     ) -> Entry:
         """Append an entry behind the last one and return it.
 
         ``change`` gets the state before the entry and the entry's number, and returns the state after; it
-        may be called again where another writer of retirements was faster.
+        may be called again where an entry of this writer was found in the place.
+        ``store`` is the same vault's, with another patience than the one that was claimed with.
 
         Raises FencedError where a newer claim exists; StoreError where the store is in trouble, the
-        outcome then being unknown until the next call.
+        outcome then being unknown until the next call, and where the vault was emptied meanwhile.
         """
         write_id = uuid.uuid4().hex
+        store = store or self._store
+        log = Log(store)
         with self._lock:
+            if not self._find_last(log):
+                key = entry_key(self._last.number)
+                raise StoreError("append", key, "the vault was emptied meanwhile, and with it what was sent")
             while True:
-                if self._fenced is not None:
-                    raise FencedError(self._fenced)
                 number = self._last.number + 1
                 state = change(self._last.state, number)
                 entry = Entry(number, kind, write_id, self.token, now(), detail or {}, state)
                 try:
-                    self._store.create(entry_key(number), encode_entry(entry))
+                    store.create(entry_key(number), encode_entry(entry))
                 except AlreadyExistsError:
-                    found = _read_whole(self._log, number)
+                    found = _read_whole(log, number)
+                    if found is not None and found.state.vault_id != state.vault_id:
+                        self._find_last(log)  # ours is there: a zombie of a deleted vault left this one
+                        found = None
                     if found is None:
-                        self._last = Entry(number, "retire", "", self.token, "", {}, self._last.state)
+                        self._last = replace(self._last, number=number, write_id="")
                         continue
-                    self._last = found
                     self._check_fence(found)
+                    self._last = found
                     if found.write_id != write_id:
                         continue
                     entry = found
@@ -196,13 +227,33 @@ class Writer:
                     self._write_hint(number)
                 return entry
 
+    def _find_last(self, log: Log) -> bool:
+        """Look for the entry that the next one goes behind; False: the vault was emptied. Raises FencedError."""
+        if self._fenced is not None:
+            raise FencedError(self._fenced)
+        if not self._last.write_id:  # not readable when it was met
+            return True
+        try:
+            found = _read_whole(log, self._last.number)
+            if found is None or found.write_id == self._last.write_id:
+                return True
+        except ObjectNotFoundError:
+            if log.last()[0] == 0:
+                gone = replace(self._last.state, commits=(), retiring=())
+                self._last = replace(self._last, write_id="", state=gone)
+                return False
+        self._fence("this vault was deleted while this process was writing to it, and claimed anew")
+
     def _check_fence(self, entry: Entry) -> None:
         if entry.state.token != self.token:
-            self._fenced = (
-                f"{self._store.uri}: another process claimed this vault (token {entry.state.token}, ours is "
-                f"{self.token}) and continues the run; nothing that this process saves from now on counts"
+            self._fence(
+                f"another process claimed this vault (token {entry.state.token}, ours is {self.token}) and "
+                "continues the run"
             )
-            raise FencedError(self._fenced)
+
+    def _fence(self, reason: str) -> NoReturn:
+        self._fenced = f"{self._store.uri}: {reason}; nothing that this process saves from now on counts"
+        raise FencedError(self._fenced)
 
     def _write_hint(self, number: int) -> None:
         try:

@@ -27,7 +27,7 @@ def retire(store: Store, writer: Writer, commits: Iterable[Commit], reasons: dic
     numbers = {commit.number for commit in commits}
     if numbers:
         detail = {"retired": {str(number): reasons.get(number, "") for number in sorted(numbers)}}
-        writer.append("retire", lambda state, _: state.retired(numbers), detail)
+        writer.append("retire", lambda state, _: state.retired(numbers), detail, store=store)
     delete_retired(store, writer)
 
 
@@ -38,7 +38,8 @@ def delete_retired(store: Store, writer: Writer) -> None:
         return
     for folder in folders:
         delete_folder(store, folder)
-    writer.append("retire", lambda state, _: state.deleted(set(folders)), {"deleted": list(folders)})
+    gone = set(folders)
+    writer.append("retire", lambda state, _: state.deleted(gone), {"deleted": list(folders)}, store=store)
 
 
 def delete_folder(store: Store, folder: str) -> None:

@@ -25,13 +25,18 @@ def tidy_vault(store: Store, writer: Writer, policy: Policy, protected: set[int]
 
 
 def tidy_local(output_dir: Path, state: State, policy: Policy, protected: set[int]) -> list[str]:
-    """Apply a retention policy to committed checkpoint folders in ``output_dir``; return the names removed."""
-    here = [item for item in state.commits if (output_dir / item.name).is_dir()]
+    """Apply a retention policy to committed checkpoint folders in ``output_dir``; return the names removed.
+
+    A folder there is named by its step, and belongs to the newest commit of that step.
+    """
+    newest = {item.step: item for item in state.commits}
+    here = [item for item in state.commits if item is newest[item.step]]
+    here = [item for item in here if (output_dir / f"checkpoint-{item.step}").is_dir()]
     removed = []
     for decision in decide(here, policy, best_step=state.best_step, protected=protected):
         if not decision.keep:
-            files.remove_tree(output_dir / decision.commit.name)
-            removed.append(decision.commit.name)
+            removed.append(f"checkpoint-{decision.commit.step}")
+            files.remove_tree(output_dir / removed[-1])
     return removed
 
 

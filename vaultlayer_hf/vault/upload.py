@@ -160,7 +160,8 @@ def commit(
         return state.committed(describe(number), resumed_from=resumed_from, best_step=manifest.best_step)
 
     transfer.committing = True
-    entry = writer.append("commit", change, {"step": manifest.step, "folder": transfer.folder})
+    detail = {"step": manifest.step, "folder": transfer.folder}
+    entry = writer.append("commit", change, detail, store=store)
     return entry.state.commits[-1]
 
 

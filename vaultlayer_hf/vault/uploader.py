@@ -30,10 +30,12 @@ from vaultlayer_hf.vault.upload import Transfer, collect_parts, commit, send, wr
 
 _PATIENCE = 10.0
 """Seconds after which waiting for another node's part counts as trouble, so that a newer save replaces it."""
+TIDY_PATIENCE = 30.0
+"""Seconds for which a store in trouble is tried while old checkpoints are deleted: that costs only space."""
 
 
 class _SupersededError(Exception):
-    """A newer save waits and this one is in trouble."""
+    """A newer save waits, or the patience of tidying is over, and the store is in trouble."""
 
 
 class _StoppedError(Exception):
@@ -87,6 +89,7 @@ class Uploader:
         self._busy: Job | None = None
         self._stopping = False
         self._in_trouble = False
+        self._tidy_end: float | None = None
         self._cleaned = False
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -194,6 +197,8 @@ class Uploader:
         transfer = Transfer(job.folder)
         begin = time.monotonic()
         try:
+            if self._writer is not None:
+                self._writer.check(self._store)
             send(self._store, snapshot, transfer, known=self._known, pace=self._pace, only=job.only)
             part = write_part(self._store, snapshot, transfer, self._node)
             done = self._commit(job, snapshot, transfer, part)
@@ -251,6 +256,12 @@ class Uploader:
         """Retention and orphans, after the commit counts; trouble here costs nothing but space."""
         assert self._writer is not None
         try:
+            self._after_commit(done)
+        except Exception as error:
+            self._events.warn_once(f"tidy {error}", "trouble", f"{done.name}: local tidying failed: {error}")
+        self._in_trouble = False
+        self._tidy_end = time.monotonic() + TIDY_PATIENCE
+        try:
             protected = {done.number} | ({self._resumed_from.number} if self._resumed_from else set())
             for decision in tidy_vault(self._store, self._writer, self._policy, protected):
                 self._events.info(
@@ -262,11 +273,16 @@ class Uploader:
             if not self._cleaned:
                 self._cleaned = True
                 clean_orphans(self._store, self._writer)
-            self._after_commit(done)
-        except (StoreError, OSError) as error:
+        except _SupersededError:
+            pass  # the trouble was said; the next commit goes on with it
+        except (_StoppedError, FencedError):
+            raise
+        except Exception as error:  # whatever it is, the commit counts
             self._events.warn_once(
                 f"tidy {error}", "trouble", f"old checkpoints can't be deleted now: {error}"
             )
+        finally:
+            self._tidy_end = None
 
     def _abandon(self, job: Job, reason: str, *, keep: bool = False) -> None:
         snapshot = job.snapshot
@@ -295,16 +311,21 @@ class Uploader:
         with self._changed:
             if self._stopping:
                 raise _StoppedError
-            if self._pending is not None and self._in_trouble:
+            late = self._tidy_end is not None and time.monotonic() > self._tidy_end
+            if self._in_trouble and (self._pending is not None or late):
                 raise _SupersededError
 
     def _report_trouble(self, error: StoreError) -> None:
         self._in_trouble = True
-        self.trouble = str(error)
+        if self._tidy_end is None:
+            self.trouble = str(error)
+            what = "the vault can't be written now, training goes on and it is tried again"
+        else:
+            what = "old checkpoints can't be deleted now, it is tried again"
         self._events.warn_once(
             f"{type(error).__name__} {error.reason}",
             "trouble",
-            f"the vault can't be written now, training goes on and it is tried again: {error}; {self.exposure()}",
+            f"{what}: {error}; {self.exposure()}",
             reason=error.reason,
         )
 

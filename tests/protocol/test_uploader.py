@@ -1,0 +1,198 @@
+"""The uploader and the session around it: patience, what is abandoned, what is kept on the disk."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.protocol.tools import memory_store, write_checkpoint
+from vaultlayer_hf.errors import StoreDeniedError, StoreError, StoreUnavailableError
+from vaultlayer_hf.events import Event
+from vaultlayer_hf.saving import Save
+from vaultlayer_hf.session import Session
+from vaultlayer_hf.settings import Settings
+from vaultlayer_hf.stores.base import Store
+from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
+from vaultlayer_hf.vault import uploader as uploader_module
+from vaultlayer_hf.vault.entry import Commit, State
+from vaultlayer_hf.vault.log import Log
+from vaultlayer_hf.vault.retention import Policy
+from vaultlayer_hf.vault.tidy import tidy_local
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    logger = logging.getLogger("vaultlayer_hf")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    yield
+    logger.setLevel(before)
+
+
+@pytest.fixture
+def sessions() -> Iterator[list[Session]]:
+    """Sessions to close at the end of the test."""
+    opened: list[Session] = []
+    yield opened
+    for session in opened:
+        session.close()
+
+
+@pytest.fixture
+def start(tmp_path: Path, sessions: list[Session]) -> Callable[..., Session]:
+    """Return a function that claims a store and starts uploading to it; no patience at the start."""
+
+    def begin(store: Store, **options: object) -> Session:
+        chosen = Settings(vault=str(tmp_path / "unused"), resume_timeout=0, flush_timeout=0, **options)  # type: ignore[arg-type]
+        session = Session(chosen, tmp_path / "out", store=store)
+        session.told = []  # type: ignore[attr-defined]
+        session.events.listen(session.told.append)  # type: ignore[attr-defined]
+        session.enter()
+        session.start_uploads(None)
+        sessions.append(session)
+        return session
+
+    return begin
+
+
+def save(session: Session, step: int, size: int = 3000) -> None:
+    """Write a checkpoint and hand it to the session."""
+    session.save(Save(write_checkpoint(session.output_dir, step, size), step, lambda folder, paths: []))
+
+
+def wait(session: Session, seconds: float = 30) -> None:
+    """Wait until all uploads are done."""
+    assert session._uploader is not None
+    assert session._uploader.wait(seconds)
+
+
+def told(session: Session, kind: str) -> list[Event]:
+    """Return the events of one kind so far."""
+    return [event for event in session.told if event.kind == kind]  # type: ignore[attr-defined]
+
+
+def live_steps(store: Store) -> list[int]:
+    """Return the steps of the live checkpoints."""
+    last = Log(store).last()[1]
+    return [commit.step for commit in last.state.commits] if last else []
+
+
+def failing(name: str, prefix: str, errors: list[StoreError | None]) -> Callable[[Operation], Fault | None]:
+    """Return a plan by which operations of that name and key fail with these errors, one after the other."""
+
+    def plan(operation: Operation) -> Fault | None:
+        if operation.name == name and operation.key.startswith(prefix) and errors:
+            error = errors.pop(0)
+            return Fault.refused(error) if error else None
+        return None
+
+    return plan
+
+
+def test_the_commit_itself_waits_for_a_store_in_trouble(start: Callable[..., Session]) -> None:
+    """A store that goes away or refuses just when the entry is created costs time, never the checkpoint."""
+    store = FaultStore(memory_store())
+    session = start(store)
+    denied = StoreDeniedError("create", "", "the credentials have expired")
+    store.plan = failing("create", "log/", [denied, denied])
+    save(session, 100)
+    wait(session)
+    assert live_steps(store) == [100]
+    assert told(session, "abandon") == []
+
+
+def test_a_retirement_waits_for_a_store_in_trouble(start: Callable[..., Session]) -> None:
+    """A store that refuses for a moment while old checkpoints are retired is tried again."""
+    store = FaultStore(memory_store())
+    session = start(store, keep_last=1)
+    save(session, 100)
+    wait(session)
+    denied = StoreDeniedError("create", "", "the credentials have expired")
+    store.plan = failing("create", "log/", [None, denied])
+    save(session, 200)
+    wait(session)
+    assert live_steps(store) == [200]
+    assert list(store.list("data/1/checkpoint-100/")) == []
+
+
+def test_a_store_that_never_deletes_costs_space_and_nothing_else(
+    start: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Credentials that may not delete keep no commit and no end of training waiting for ever."""
+    monkeypatch.setattr(uploader_module, "TIDY_PATIENCE", 0.2)
+    inner = memory_store()
+    denied = Fault.refused(StoreDeniedError("delete", "", "no permission"))
+    store = FaultStore(inner, lambda operation: denied if operation.name == "delete" else None)
+    session = start(store, keep_last=1)
+    for step in (100, 200, 300):
+        save(session, step)
+        wait(session)
+    assert live_steps(store) == [300]
+    assert told(session, "abandon") == []
+    assert [event for event in told(session, "trouble") if "delete" in event.message]
+    last = Log(store).last()[1]
+    assert last is not None
+    assert last.state.retiring == ("data/1/checkpoint-100", "data/1/checkpoint-200")
+
+
+def test_a_save_during_the_tidying_of_a_store_in_trouble_abandons_nothing(
+    start: Callable[..., Session],
+) -> None:
+    """A checkpoint that is committed is never called abandoned because old ones can't be deleted."""
+    inner = memory_store()
+    store = FaultStore(inner)
+    session = start(store, keep_last=1)
+    save(session, 100)
+    wait(session)
+    down = StoreUnavailableError("delete", "", "down")
+
+    def plan(operation: Operation) -> Fault | None:
+        if operation.name == "delete" and len(live_steps(inner)) == 1:
+            save(session, 300)  # arrives while 100 is being deleted, after 200 was committed
+            store.plan = {}
+            return Fault.refused(down)
+        return None
+
+    store.plan = plan
+    save(session, 200)
+    wait(session)
+    assert told(session, "abandon") == []
+    assert [event.fields["step"] for event in told(session, "commit")] == [100, 200, 300]
+    assert live_steps(store) == [300]
+
+
+def commit_of(number: int, step: int, token: int, *, abandoned: bool = False) -> Commit:
+    """Return a commit as the log would list it."""
+    folder = f"data/{token}/checkpoint-{step}"
+    return Commit(number, token, 1, step, folder, "", 1, 1, "blake3:" + "0" * 64, 1, abandoned=abandoned)
+
+
+def state_of(*commits: Commit) -> State:
+    """Return a state that holds these commits."""
+    return State("v", 9, commits)
+
+
+def test_a_local_folder_belongs_to_the_newest_commit_of_its_step(tmp_path: Path) -> None:
+    """An abandoned commit of a step never takes away the local folder of the newer commit of that step."""
+    for step in (100, 200):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    commits = [
+        commit_of(2, 100, 1),
+        commit_of(3, 200, 1, abandoned=True),
+        commit_of(5, 200, 4),
+    ]
+    assert tidy_local(tmp_path, state_of(*commits), Policy(last=1, best=False), {5}) == ["checkpoint-100"]
+    assert (tmp_path / "checkpoint-200").is_dir()
+
+
+def test_a_hostile_name_never_removes_another_folder(tmp_path: Path) -> None:
+    """What is removed from output_dir is a checkpoint folder, whatever a commit calls itself."""
+    for name in ("runs", "checkpoint-100", "checkpoint-200"):
+        (tmp_path / name).mkdir()
+    hostile = Commit(2, 1, 1, 100, "data/1/runs", "", 1, 1, "blake3:" + "0" * 64, 1)
+    removed = tidy_local(tmp_path, state_of(hostile, commit_of(3, 200, 1)), Policy(last=1), set())
+    assert removed == ["checkpoint-100"]
+    assert (tmp_path / "runs").is_dir()
