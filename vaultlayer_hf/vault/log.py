@@ -35,7 +35,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, NoReturn
+from typing import Any
 
 from vaultlayer_hf._version import __version__
 from vaultlayer_hf.errors import (
@@ -242,18 +242,18 @@ class Writer:
                 gone = replace(self._last.state, commits=(), retiring=())
                 self._last = replace(self._last, write_id="", state=gone)
                 return False
-        self._fence("this vault was deleted while this process was writing to it, and claimed anew")
+        raise self._fence("this vault was deleted while this process was writing to it, and claimed anew")
 
     def _check_fence(self, entry: Entry) -> None:
         if entry.state.token != self.token:
-            self._fence(
+            raise self._fence(
                 f"another process claimed this vault (token {entry.state.token}, ours is {self.token}) and "
                 "continues the run"
             )
 
-    def _fence(self, reason: str) -> NoReturn:
+    def _fence(self, reason: str) -> FencedError:
         self._fenced = f"{self._store.uri}: {reason}; nothing that this process saves from now on counts"
-        raise FencedError(self._fenced)
+        return FencedError(self._fenced)
 
     def _write_hint(self, number: int) -> None:
         try:
