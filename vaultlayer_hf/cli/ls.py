@@ -25,11 +25,10 @@ def ls(vault: VaultArgument, as_json: JsonOption = False, debug: DebugOption = F
     from vaultlayer_hf import open_vault
 
     with one_line_errors(debug):
-        opened = open_vault(vault)
-        try:
+        with open_vault(vault) as opened:
             found = describe(opened)
-        finally:
-            opened.close()
+        for damage in found["damage"]:
+            typer.echo(f"vl: {damage}", err=True)
         if as_json:
             typer.echo(json.dumps(found, indent=2))
         else:
@@ -39,13 +38,14 @@ def ls(vault: VaultArgument, as_json: JsonOption = False, debug: DebugOption = F
 def describe(vault: Vault) -> dict[str, Any]:
     """Return what `vl ls --json` prints: the vault's state, and its live checkpoints in the log's order."""
     commits = vault.checkpoints()
-    newest = newest_of(commits)
     state = vault.state
+    newest = state.newest if state else None
     return {
         "vault": vault.uri,
         "exists": state is not None,
         "token": state.token if state else None,
         "finished": state.finished if state else None,
+        "damage": list(vault.damage),
         "checkpoints": [
             {
                 "step": commit.step,
@@ -60,11 +60,6 @@ def describe(vault: Vault) -> dict[str, Any]:
             for commit in commits
         ],
     }
-
-
-def newest_of(commits: list[Commit]) -> Commit | None:
-    """Return the commit from which the next start resumes: the last that wasn't abandoned."""
-    return next((commit for commit in reversed(commits) if not commit.abandoned), None)
 
 
 def state_text(commit: Commit, newest: Commit | None) -> str:
@@ -103,5 +98,5 @@ def _print(found: dict[str, Any]) -> None:
             style="bold" if "newest" in item["state"] else None,
         )  # fmt: skip
     console.print(table)
-    if found["finished"]:
-        console.print("The run has finished.")
+    if found["finished"] is not None:
+        console.print(f"The run has finished, at step {found['finished']}.")

@@ -19,7 +19,7 @@ from vaultlayer_hf.cli.common import (
     one_line_errors,
     size_text,
 )
-from vaultlayer_hf.cli.ls import newest_of, state_text
+from vaultlayer_hf.cli.ls import state_text
 
 if TYPE_CHECKING:
     from vaultlayer_hf.vault.entry import Commit
@@ -47,10 +47,9 @@ def verify(
     from vaultlayer_hf import open_vault
 
     with one_line_errors(debug):
-        opened = open_vault(vault)
-        try:
+        with open_vault(vault) as opened:
             commits = opened.checkpoints()
-            last = newest_of(commits)
+            last = opened.state.newest if opened.state else None
             if step is not None:
                 commits = [commit for commit in commits if commit.step == step]
             elif newest:
@@ -59,8 +58,6 @@ def verify(
                 {"step": commit.step, "state": state_text(commit, last), **check(opened, commit)}
                 for commit in commits
             ]
-        finally:
-            opened.close()
         ok = bool(results) and all(result["ok"] for result in results)
         if as_json:
             typer.echo(json.dumps({"vault": opened.uri, "ok": ok, "checkpoints": results}, indent=2))
