@@ -46,7 +46,7 @@ class Bytes(Dataset[dict[str, torch.Tensor]]):
 
 
 def standard_library(limit: int = CORPUS) -> bytes:
-    """Return the sources of Python's standard library, in the order of their names, cut at ``limit`` bytes."""
+    """Return the sources of Python's standard library, ordered by name, cut at ``limit`` bytes."""
     text = bytearray()
     for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
         text += path.read_bytes()

@@ -1,0 +1,77 @@
+"""A real vault, written by a real training run, for the commands to look at."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+TRAIN = """
+import sys, torch
+torch.set_num_threads(1)
+from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments, set_seed
+from vaultlayer_hf import Trainer
+set_seed(0)
+config = LlamaConfig(
+    vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+)
+rows = [{"input_ids": row, "labels": row} for row in torch.randint(0, 64, (64, 16))]
+args = TrainingArguments(
+    sys.argv[1], max_steps=6, save_steps=2, per_device_train_batch_size=4, use_cpu=True, report_to=[],
+    disable_tqdm=True,
+)
+Trainer(model=LlamaForCausalLM(config), args=args, train_dataset=rows, resume=sys.argv[2]).train()
+"""
+
+
+@dataclass
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self):
+        """What it printed, parsed."""
+        return json.loads(self.out)
+
+
+def vl(*arguments: str, cwd: Path | None = None, **environment: str) -> Done:
+    """Run `vl` as a process of its own, as a person would."""
+    done = subprocess.run(
+        [sys.executable, "-m", "vaultlayer_hf.cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "COLUMNS": "120", **environment},
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Path:
+    """A folder vault of a finished run with checkpoints at steps 2, 4 and 6. Not to be changed."""
+    folder = tmp_path_factory.mktemp("trained")
+    subprocess.run(
+        [sys.executable, "-c", TRAIN, str(folder / "output"), str(folder / "vault")],
+        check=True,
+        timeout=200,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    return folder / "vault"
+
+
+@pytest.fixture
+def vault(trained, tmp_path) -> Path:
+    """A copy of that vault, to damage."""
+    shutil.copytree(trained, tmp_path / "vault")
+    return tmp_path / "vault"

@@ -1,0 +1,135 @@
+"""`vl ls` and `vl verify` on real vaults."""
+
+from __future__ import annotations
+
+import socket
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from .conftest import vl
+
+
+def checkpoint(vault: Path, step: int) -> Path:
+    """The folder of a checkpoint in a folder vault."""
+    return next(vault.glob(f"data/*/checkpoint-{step}"))
+
+
+def test_ls_lists_what_was_committed(trained) -> None:
+    """Each committed checkpoint is a row with its step, size and state, and the newest is named."""
+    done = vl("ls", str(trained))
+    assert done.code == 0, done.err
+    rows = [line.split() for line in done.out.splitlines() if line.strip()]
+    assert rows[0][0] == "step"
+    assert [row[0] for row in rows[1:4]] == ["2", "4", "6"]
+    assert "newest" in rows[3]
+    assert "newest" not in rows[2]
+    assert "finished" in done.out
+
+
+def test_ls_json_is_one_object_for_programs(trained) -> None:
+    """`--json` gives the same as data: sizes as the files have them, times that parse, folders that exist."""
+    found = vl("ls", str(trained), "--json").json()
+    assert found["exists"] is True
+    assert found["finished"] == 6
+    assert [item["step"] for item in found["checkpoints"]] == [2, 4, 6]
+    for item in found["checkpoints"]:
+        folder = trained / item["folder"]
+        files = [path for path in folder.rglob("*") if path.is_file() and ".vault" not in path.parts]
+        assert item["files"] == len(files)
+        assert item["bytes"] == sum(path.stat().st_size for path in files)
+        assert datetime.fromisoformat(item["time"]).utcoffset() is not None
+        assert item["token"] == found["token"]
+
+
+def test_ls_of_nothing_says_so_and_creates_nothing(tmp_path) -> None:
+    """Reading a vault that doesn't exist is no error, is said, and leaves no folder behind."""
+    done = vl("ls", str(tmp_path / "none"))
+    assert (done.code, "no vault" in done.out) == (0, True)
+    assert vl("ls", str(tmp_path / "none"), "--json").json()["exists"] is False
+    assert not (tmp_path / "none").exists()
+
+
+def test_ls_of_a_vault_without_checkpoints_says_so(tmp_path) -> None:
+    """A vault that was claimed and holds no commit yet is told apart from no vault at all."""
+    from vaultlayer_hf.events import Events
+    from vaultlayer_hf.stores import open_store
+    from vaultlayer_hf.vault.log import claim
+
+    claim(open_store(str(tmp_path / "vault")), Events())
+    done = vl("ls", str(tmp_path / "vault"))
+    assert (done.code, "holds no checkpoint" in done.out) == (0, True)
+
+
+def test_verify_passes_a_whole_vault(trained) -> None:
+    """A vault that nobody has touched verifies, checkpoint by checkpoint."""
+    done = vl("verify", str(trained))
+    assert done.code == 0, done.err
+    assert [line.split(":")[0] for line in done.out.splitlines()] == ["step 2", "step 4", "step 6"]
+    assert all(": ok," in line for line in done.out.splitlines())
+
+
+@pytest.mark.parametrize("damage", ["bit", "truncated", "deleted"])
+def test_verify_finds_damage_and_names_the_file(vault, damage) -> None:
+    """One flipped bit, a truncated or a missing file: exit 1, the file's name, and the others still pass."""
+    path = checkpoint(vault, 4) / "optimizer.pt"
+    data = bytearray(path.read_bytes())
+    if damage == "deleted":
+        path.unlink()
+    else:
+        data[len(data) // 2] ^= 1
+        path.chmod(0o644)
+        path.write_bytes(data if damage == "bit" else data[:-1])
+    done = vl("verify", str(vault))
+    assert done.code == 1
+    assert "optimizer.pt" in next(line for line in done.out.splitlines() if line.startswith("step 4"))
+    assert done.out.count(": ok,") == 2
+    assert done.err.strip().count("\n") == 0
+    as_json = vl("verify", str(vault), "--json")
+    assert as_json.code == 1
+    assert [item["ok"] for item in as_json.json()["checkpoints"]] == [True, False, True]
+
+
+def test_verify_can_look_at_one_checkpoint(vault) -> None:
+    """`--newest` and `--step` read only that checkpoint, so damage elsewhere doesn't fail them."""
+    (checkpoint(vault, 4) / "optimizer.pt").unlink()
+    assert vl("verify", str(vault), "--newest").code == 0
+    assert vl("verify", str(vault), "--step", "2").out.startswith("step 2: ok")
+    assert vl("verify", str(vault), "--step", "4").code == 1
+    missing = vl("verify", str(vault), "--step", "5")
+    assert (missing.code, "no checkpoint of step 5" in missing.err) == (1, True)
+
+
+def test_verify_of_nothing_fails(tmp_path) -> None:
+    """There being nothing to resume from is no success for a script that asks."""
+    done = vl("verify", str(tmp_path / "none"))
+    assert (done.code, done.out) == (1, "")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("command", ["ls", "verify"])
+def test_a_bad_uri_is_a_usage_error_in_one_line(command) -> None:
+    """A URI that names no store exits with 2, one line on stderr, no traceback; --debug adds it."""
+    done = vl(command, "ftp://somewhere/run")
+    assert (done.code, done.out) == (2, "")
+    assert len(done.err.strip().splitlines()) == 1
+    assert "ftp" in done.err
+    assert "Traceback" in vl(command, "ftp://somewhere/run", "--debug").err
+
+
+def test_an_unreachable_store_has_its_own_exit_code() -> None:
+    """A store that nobody answers for exits with 3 in one line, and repeats no credential."""
+    with socket.socket() as held:  # bound and not listening: connections are refused
+        held.bind(("127.0.0.1", 0))
+        done = vl(
+            "ls",
+            "s3://bucket/run",
+            AWS_ENDPOINT_URL=f"http://127.0.0.1:{held.getsockname()[1]}",
+            AWS_ACCESS_KEY_ID="key-that-stays-secret",
+            AWS_SECRET_ACCESS_KEY="secret-that-stays-secret",
+            AWS_REGION="us-east-1",
+        )
+    assert (done.code, done.out) == (3, ""), done.err
+    assert len(done.err.strip().splitlines()) == 1
+    assert "stays-secret" not in done.err
