@@ -23,7 +23,7 @@ config = LlamaConfig(
 )
 rows = [{"input_ids": row, "labels": row} for row in torch.randint(0, 64, (64, 16))]
 args = TrainingArguments(
-    sys.argv[1], max_steps=6, save_steps=2, per_device_train_batch_size=4, use_cpu=True, report_to=[],
+    sys.argv[1], max_steps=60, save_steps=20, per_device_train_batch_size=4, use_cpu=True, report_to=[],
     disable_tqdm=True,
 )
 Trainer(model=LlamaForCausalLM(config), args=args, train_dataset=rows, resume=sys.argv[2]).train()
@@ -59,7 +59,7 @@ def vl(*arguments: str, cwd: Path | None = None, **environment: str) -> Done:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory) -> Path:
-    """A folder vault of a finished run with checkpoints at steps 2, 4 and 6. Not to be changed."""
+    """A folder vault of a finished run with checkpoints at steps 20, 40 and 60. Not to be changed."""
     folder = tmp_path_factory.mktemp("trained")
     subprocess.run(
         [sys.executable, "-c", TRAIN, str(folder / "output"), str(folder / "vault")],

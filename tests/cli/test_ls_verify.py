@@ -22,7 +22,7 @@ def test_ls_lists_what_was_committed(trained) -> None:
     assert done.code == 0, done.err
     rows = [line.split() for line in done.out.splitlines() if line.strip()]
     assert rows[0][0] == "step"
-    assert [row[0] for row in rows[1:4]] == ["2", "4", "6"]
+    assert [row[0] for row in rows[1:4]] == ["20", "40", "60"]
     assert "newest" in rows[3]
     assert "newest" not in rows[2]
     assert "finished" in done.out
@@ -32,8 +32,8 @@ def test_ls_json_is_one_object_for_programs(trained) -> None:
     """`--json` gives the same as data: sizes as the files have them, times that parse, folders that exist."""
     found = vl("ls", str(trained), "--json").json()
     assert found["exists"] is True
-    assert found["finished"] == 6
-    assert [item["step"] for item in found["checkpoints"]] == [2, 4, 6]
+    assert found["finished"] == 60
+    assert [item["step"] for item in found["checkpoints"]] == [20, 40, 60]
     for item in found["checkpoints"]:
         folder = trained / item["folder"]
         files = [path for path in folder.rglob("*") if path.is_file() and ".vault" not in path.parts]
@@ -66,14 +66,14 @@ def test_verify_passes_a_whole_vault(trained) -> None:
     """A vault that nobody has touched verifies, checkpoint by checkpoint."""
     done = vl("verify", str(trained))
     assert done.code == 0, done.err
-    assert [line.split(":")[0] for line in done.out.splitlines()] == ["step 2", "step 4", "step 6"]
+    assert [line.split(":")[0] for line in done.out.splitlines()] == ["step 20", "step 40", "step 60"]
     assert all(": ok," in line for line in done.out.splitlines())
 
 
 @pytest.mark.parametrize("damage", ["bit", "truncated", "deleted"])
 def test_verify_finds_damage_and_names_the_file(vault, damage) -> None:
     """One flipped bit, a truncated or a missing file: exit 1, the file's name, and the others still pass."""
-    path = checkpoint(vault, 4) / "optimizer.pt"
+    path = checkpoint(vault, 40) / "optimizer.pt"
     data = bytearray(path.read_bytes())
     if damage == "deleted":
         path.unlink()
@@ -83,7 +83,7 @@ def test_verify_finds_damage_and_names_the_file(vault, damage) -> None:
         path.write_bytes(data if damage == "bit" else data[:-1])
     done = vl("verify", str(vault))
     assert done.code == 1
-    assert "optimizer.pt" in next(line for line in done.out.splitlines() if line.startswith("step 4"))
+    assert "optimizer.pt" in next(line for line in done.out.splitlines() if line.startswith("step 40"))
     assert done.out.count(": ok,") == 2
     assert done.err.strip().count("\n") == 0
     as_json = vl("verify", str(vault), "--json")
@@ -93,12 +93,12 @@ def test_verify_finds_damage_and_names_the_file(vault, damage) -> None:
 
 def test_verify_can_look_at_one_checkpoint(vault) -> None:
     """`--newest` and `--step` read only that checkpoint, so damage elsewhere doesn't fail them."""
-    (checkpoint(vault, 4) / "optimizer.pt").unlink()
+    (checkpoint(vault, 40) / "optimizer.pt").unlink()
     assert vl("verify", str(vault), "--newest").code == 0
-    assert vl("verify", str(vault), "--step", "2").out.startswith("step 2: ok")
-    assert vl("verify", str(vault), "--step", "4").code == 1
-    missing = vl("verify", str(vault), "--step", "5")
-    assert (missing.code, "no checkpoint of step 5" in missing.err) == (1, True)
+    assert vl("verify", str(vault), "--step", "20").out.startswith("step 20: ok")
+    assert vl("verify", str(vault), "--step", "40").code == 1
+    missing = vl("verify", str(vault), "--step", "50")
+    assert (missing.code, "no checkpoint of step 50" in missing.err) == (1, True)
 
 
 def test_verify_of_nothing_fails(tmp_path) -> None:
