@@ -23,11 +23,13 @@ PUBLIC = [
     "StoreFullError",
     "StoreUnavailableError",
     "Trainer",
+    "Vault",
     "VaultLayerCallback",
     "VaultLayerError",
     "VaultUnreachableError",
     "VaultUriError",
     "WrongModelError",
+    "__version__",
     "open_vault",
     "resumable",
 ]

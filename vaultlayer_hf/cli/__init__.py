@@ -36,9 +36,9 @@ app.command()(demo)
 
 def _version(asked: bool) -> None:
     if asked:
-        from importlib.metadata import version
+        from vaultlayer_hf import __version__
 
-        typer.echo(f"vl {version('vaultlayer-hf')}")
+        typer.echo(f"vl {__version__}")
         raise typer.Exit
 
 

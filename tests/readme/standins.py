@@ -1,0 +1,62 @@
+"""Small stand-ins for what the README's examples take from the reader: model, args, ds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+STEPS = 4
+
+
+def plain(folder: Path) -> dict[str, Any]:
+    """Return model, args and ds for a Trainer: a tiny Llama, 4 steps, a save every 2."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments, set_seed
+
+    set_seed(0)
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+    )
+    rows = torch.randint(0, 64, (32, 8))
+    return {
+        "model": LlamaForCausalLM(config),
+        "args": TrainingArguments(str(folder / "output"), **_options()),
+        "ds": [{"input_ids": row, "labels": row} for row in rows],
+    }
+
+
+def sft(folder: Path) -> dict[str, Any]:
+    """Return model, args and ds for TRL's SFTTrainer, which wants text and a tokenizer beside the model."""
+    from datasets import Dataset
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
+    from trl import SFTConfig
+
+    alphabet = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "</s>"]
+    tokenizer = Tokenizer(models.BPE({letter: number for number, letter in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    home = str(folder / "model")
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", pad_token="</s>").save_pretrained(home)
+    set_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(alphabet), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+    )
+    LlamaForCausalLM(config).save_pretrained(home)
+    return {
+        "model": LlamaForCausalLM.from_pretrained(home),
+        "args": SFTConfig(str(folder / "output"), bf16=False, gradient_checkpointing=False, **_options()),
+        "ds": Dataset.from_dict({"text": [f"{number} and {number} is {2 * number}" for number in range(32)]}),
+    }
+
+
+def _options() -> dict[str, Any]:
+    return {
+        "max_steps": STEPS,
+        "save_steps": 2,
+        "logging_steps": 1,
+        "per_device_train_batch_size": 4,
+        "use_cpu": True,
+        "report_to": [],
+        "disable_tqdm": True,
+    }

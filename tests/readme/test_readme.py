@@ -1,0 +1,186 @@
+"""The README is true: each of its blocks is run, each of its tables compared with the code."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+from tests.readme import standins
+from tests.readme.blocks import README, Block, blocks, install_commands
+
+ROOT = README.parent
+TEXT = README.read_text()
+
+
+def by_line(block: Block) -> str:
+    """A test's name: the line of the README."""
+    return f"line-{block.line}"
+
+
+def table_after(heading: str) -> list[list[str]]:
+    """Return the rows, without the header, of the first table behind a line that starts so."""
+    lines = TEXT[TEXT.index(heading) :].splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("|---"))
+    rows = []
+    for line in lines[start + 1 :]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return rows
+
+
+def test_every_block_is_of_a_kind_that_is_run() -> None:
+    """No block of the README escapes: shell, Python and console are run below, others aren't there."""
+    kinds = {block.language for block in blocks()}
+    assert kinds == {"sh", "python", "console"}
+    others = [block for block in blocks("sh") if block.text.strip() not in install_commands()]
+    assert len(others) == 1, "a shell block that no test runs"
+
+
+@pytest.mark.filterwarnings("ignore")  # of the libraries; what the examples do is looked at below
+@pytest.mark.parametrize("block", blocks("python"), ids=by_line)
+def test_python_example_trains_and_commits(block, s3_server, s3_env, tmp_path, monkeypatch) -> None:
+    """The example, word for word but for the bucket, trains to its last step, and its vault holds that step."""
+    import torch
+
+    from vaultlayer_hf import open_vault
+
+    if "trl" in block.text:
+        pytest.importorskip("trl", reason="needs trl, which wants a newer transformers: pip install trl")
+    torch.set_num_threads(1)
+    monkeypatch.chdir(tmp_path)
+    bucket = f"s3://{s3_server.bucket}/readme-{uuid.uuid4().hex[:8]}"
+    code = block.text.replace("s3://bucket", bucket)
+    vault = re.search(r'"(s3://[^"]+)"', code)[1]
+    make = standins.sft if "trl" in block.text else standins.plain
+    for _ in ("fresh", "again"):
+        namespace = make(tmp_path)
+        exec(compile(code, f"README.md:{block.line}", "exec"), namespace)
+        with open_vault(vault) as opened:
+            assert [commit.step for commit in opened.checkpoints()][-1] == standins.STEPS
+            assert opened.state.finished == standins.STEPS
+            tokens = {commit.token for commit in opened.checkpoints()}
+        shutil.rmtree(tmp_path / "output")
+    assert len(tokens) == 1, "the finished run was left as it was when the script was started again"
+
+
+def test_shell_example_reaches_the_server(s3_server, no_aws, tmp_path) -> None:
+    """The lines for a server of one's own lead `vl ls` to it, with nothing else set."""
+    block = next(block for block in blocks("sh") if "AWS_ENDPOINT_URL" in block.text)
+    code = (
+        block.text.replace("http://127.0.0.1:8333", s3_server.endpoint)
+        .replace("my-key", s3_server.access_key)
+        .replace("my-secret", s3_server.secret_key)
+        .replace("s3://bucket", f"s3://{s3_server.bucket}")
+    )
+    done = subprocess.run(["bash", "-euc", code], capture_output=True, text=True, timeout=60, env=shell(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "no vault" in done.stdout
+
+
+@pytest.mark.parametrize("block", blocks("console"), ids=by_line)
+def test_console_example_prints_what_it_shows(block, trained, tmp_path) -> None:
+    """The output that the README shows is what the command prints, but for times and sizes."""
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "llama").symlink_to(trained)
+    command, _, shown = block.text.partition("\n")
+    assert command.startswith("$ vl ")
+    done = subprocess.run(
+        ["bash", "-euc", command[2:]],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=shell(tmp_path),
+    )
+    assert done.returncode == 0, done.stderr
+    assert same_for_all(done.stdout) == same_for_all(shown)
+
+
+def shell(folder: Path) -> dict[str, str]:
+    """Return an environment in which `vl` is on PATH, whether or not the package is installed."""
+    script = folder / "bin" / "vl"
+    script.parent.mkdir(exist_ok=True)
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m vaultlayer_hf.cli "$@"\n')
+    script.chmod(0o755)
+    path = f"{script.parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+
+
+def same_for_all(text: str) -> str:
+    """Take out what differs from run to run: times and sizes, and the spaces that they need."""
+    text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME", text)
+    text = re.sub(r"\d+(\.\d)? [KMG]i?B", "SIZE", text)
+    return "\n".join(re.sub(r" +", " ", line).strip() for line in text.strip().splitlines())
+
+
+def test_settings_table_is_complete_and_right(monkeypatch) -> None:
+    """Each option is in the table with its variable and the default that the code has."""
+    from vaultlayer_hf import Settings
+    from vaultlayer_hf.settings import settings_table
+
+    for name in list(os.environ):
+        if name.startswith("VAULTLAYER_"):
+            monkeypatch.delenv(name)
+    rows = {row[0].strip("`"): row[1].strip("`") for row in table_after("### Settings")}
+    defaults = Settings()
+    expected = {}
+    for variable, field in settings_table():
+        value = getattr(defaults, field)
+        expected[variable] = "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    expected["VAULTLAYER_KEEP_BEST"] = expected["VAULTLAYER_KEEP_BEST"].lower()
+    assert rows == expected
+
+
+def test_exit_codes_are_those_of_the_code() -> None:
+    """The table of exit codes is what `vl` ends with."""
+    from vaultlayer_hf.cli.common import EXIT_CODES
+
+    rows = {int(row[0]): row[1] for row in table_after("| exit code |")}
+    assert rows == {int(code): meaning for code, meaning in EXIT_CODES.items()}
+
+
+def test_ci_runs_the_second_command() -> None:
+    """CI takes its test command from the README, so the two can't part."""
+    assert len(install_commands()) == 2
+    pattern = re.search(r"grep -m1 '(\^[^']+)' README.md", (ROOT / ".ci" / "run").read_text())[1]
+    assert re.findall(pattern + r".*", TEXT, re.MULTILINE) == [install_commands()[1]]
+
+
+def test_links_lead_somewhere() -> None:
+    """Each relative link of the README names a file that is there."""
+    for target in re.findall(r"\]\(([^)]+)\)", TEXT):
+        assert (ROOT / target).exists(), target
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_first_command_works_from_nothing(tmp_path) -> None:
+    """The first command, word for word, on a copy of the sources and with a Python that has nothing else."""
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    for name in tracked.decode().split("\0")[:-1]:
+        if (ROOT / name).is_file():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, tmp_path / name)
+    kept = {"PATH", "HOME", "LANG", "TMPDIR"}
+    environment = {
+        name: value for name, value in os.environ.items() if name in kept or name.startswith(("PIP_", "SSL_"))
+    }
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", install_commands()[0]],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=850,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "bit-identical" in done.stdout
+    assert (tmp_path / ".venv" / "bin" / "vl").exists()
