@@ -80,7 +80,9 @@ def test_shell_example_reaches_the_server(s3_server, no_aws, tmp_path) -> None:
         .replace("my-secret", s3_server.secret_key)
         .replace("s3://bucket", f"s3://{s3_server.bucket}")
     )
-    done = subprocess.run(["bash", "-euc", code], capture_output=True, text=True, timeout=60, env=shell(tmp_path))
+    done = subprocess.run(
+        ["bash", "-euc", code], capture_output=True, text=True, timeout=60, env=shell(tmp_path)
+    )
     assert done.returncode == 0, done.stderr
     assert "no vault" in done.stdout
 
@@ -134,7 +136,9 @@ def test_settings_table_is_complete_and_right(monkeypatch) -> None:
     expected = {}
     for variable, field in settings_table():
         value = getattr(defaults, field)
-        expected[variable] = "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+        expected[variable] = (
+            "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+        )
     expected["VAULTLAYER_KEEP_BEST"] = expected["VAULTLAYER_KEEP_BEST"].lower()
     assert rows == expected
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -32,8 +34,7 @@ class Run:
     Attributes:
         name: for the table.
         start: the step it started behind; 0 is fresh; None until it has.
-        step: the last logged step.
-        loss: the last logged loss.
+        step: the last step that was trained.
         losses: (step, loss) of the whole history; empty unless it ended by itself.
         returncode: as in subprocess; -9 is SIGKILL.
         weights: SHA-256 of the final ``model.safetensors``; empty unless it ended by itself.
@@ -43,11 +44,15 @@ class Run:
     name: str
     start: int | None = None
     step: int = 0
-    loss: float | None = None
     losses: list[tuple[int, float]] = field(default_factory=list)
     returncode: int | None = None
     weights: str = ""
     events: list[str] = field(default_factory=list)
+
+    @property
+    def loss(self) -> float:
+        """The last logged loss; NaN where there is none."""
+        return self.losses[-1][1] if self.losses else math.nan
 
     @property
     def killed(self) -> bool:
@@ -71,8 +76,8 @@ def train(
 ) -> Run:
     """Run a training command to its end, or until ``kill_when`` says so, and return what came of it.
 
-    ``kill_when`` is asked every 10 ms; the process is then killed by SIGKILL. ``on_step`` gets the logged
-    step as it passes. Raises TrainingFailedError, with the end of its log.
+    ``kill_when`` is asked every 10 ms; the process is then killed by SIGKILL. ``on_step`` gets the step as
+    it passes. Raises TrainingFailedError, with the end of its log.
     """
     run = Run(name)
     with open(log, "wb") as errors:
@@ -100,7 +105,7 @@ def train(
             reader.join(timeout=10)
     on_step(run.step)
     text = log.read_text(errors="replace")
-    run.events = [line.removeprefix("[vaultlayer] ") for line in text.splitlines() if "[vaultlayer]" in line]
+    run.events = re.findall(r"\[vaultlayer\] (.+)", text)  # progress bars may stand before it on its line
     if run.returncode == 0:
         run.weights = hashlib.sha256((output / "final" / "model.safetensors").read_bytes()).hexdigest()
     elif not run.killed:
@@ -127,7 +132,7 @@ def _read(process: subprocess.Popen[bytes], run: Run) -> None:
         if "start" in said:
             run.start = said["start"]
         if "step" in said:
-            run.step, run.loss = said["step"], said["loss"]
+            run.step = said["step"]
         if "end" in said:
             run.step = said["end"]
             run.losses = [(step, loss) for step, loss in said["losses"]]

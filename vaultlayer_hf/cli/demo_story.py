@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
@@ -15,6 +16,7 @@ from rich.table import Table
 from vaultlayer_hf import open_vault
 from vaultlayer_hf.cli.demo_run import Run, train, training_command
 from vaultlayer_hf.stores import open_store
+from vaultlayer_hf.uri import parse_vault
 
 STEPS = 120
 SAVE_STEPS = 20
@@ -34,6 +36,7 @@ class Story:
     def __init__(self, folder: Path, vault: str) -> None:
         self._folder = folder
         self._vault = vault
+        self._uri = parse_vault(vault).uri
         self._output = folder / "output"
         self._console = Console(highlight=False)
         self._runs: list[Run] = []
@@ -43,9 +46,11 @@ class Story:
 
     def reference(self) -> None:
         """Act 1: nothing happens."""
+        self._console.print("A small Llama learns the sources of Python's standard library, byte by byte.")
+        self._console.print(f"VAULT is {self._uri}", soft_wrap=True)
         self._head("1. A run that nothing disturbs, by the stock Trainer: the reference")
         output = self._folder / "reference"
-        run = self._train("undisturbed", training_command(output, None), output)
+        run = self._train("reference", training_command(output, None), output)
         self._say(f"{run.step} steps, final loss {run.loss:.4f}")
 
     def killed_in_a_save(self) -> None:
@@ -56,16 +61,16 @@ class Story:
             self._committed = [commit.step for commit in vault.checkpoints()]
         if run.killed:
             self._say(
-                f"killed behind step {run.step}, while checkpoint-{self._torn} was being uploaded; "
-                f"committed: {', '.join(map(str, self._committed)) or 'none'}"
+                f"killed at step {run.step}, while checkpoint-{self._torn} was being uploaded; "
+                f"committed by then: {', '.join(map(str, self._committed)) or 'none'}"
             )
 
     def started_again(self) -> None:
         """Act 3: the same command, on a machine that has nothing."""
         self._head("3. output_dir is emptied, and the same command is started again")
         shutil.rmtree(self._output)
-        run = self._train("started again", self._command(), self._output)
-        self._say(f"resumed behind step {run.start}; {run.step} steps, final loss {run.loss:.4f}")
+        run = self._train("resumed", self._command(), self._output)
+        self._say(f"resumed from step {run.start}; {run.step} steps, final loss {run.loss:.4f}")
 
     def verdict(self) -> bool:
         """Print the table and each promise; return whether all were kept."""
@@ -93,7 +98,7 @@ class Story:
         return training_command(self._output, self._vault)
 
     def _train(self, name: str, command: list[str], output: Path, *, kill: bool = False) -> Run:
-        log = self._folder / f"{len(self._runs) + 1}-{name.replace(' ', '-')}.log"
+        log = self._folder / f"{len(self._runs) + 1}-{name}.log"
         with self._bar() as bar:
             task = bar.add_task("", total=STEPS)
             run = train(
@@ -107,7 +112,8 @@ class Story:
             )
         self._runs.append(run)
         for event in run.events:
-            self._console.print(f"     [dim]{event}[/]", soft_wrap=True)
+            text = event.replace(self._uri, "VAULT")
+            self._console.print(f"     {text}", style="dim", markup=False, soft_wrap=True)
         return run
 
     def _in_a_save(self) -> bool:
@@ -126,21 +132,18 @@ class Story:
         return bool(committed) and self._torn not in committed
 
     def _table(self) -> Table:
-        table = Table(title="What was promised, and what came of it", title_justify="left")
-        for heading, side in (("run", "left"), ("steps", "right"), ("killed at", "right")):
-            table.add_column(heading, justify=side)  # type: ignore[arg-type]
-        table.add_column("resumed from", justify="right")
-        table.add_column("final loss", justify="right")
-        table.add_column("sha256 of the weights")
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        for heading in ("run", "steps", "killed at", "resumed from", "final loss", "sha256 of weights"):
+            table.add_column(heading, justify="left" if heading == "run" else "right", no_wrap=True)
         for run in self._runs:
             ended = run.returncode == 0
             table.add_row(
                 run.name,
                 f"{(run.start or 0) + 1}..{run.step}",
-                f"step {run.step}" if run.killed else "",
-                f"step {run.start}" if run.start else "",
-                f"{run.loss:.6f}" if ended and run.loss is not None else "",
-                f"{run.weights[:24]}…" if ended else "",
+                f"{run.step}" if run.killed else "",
+                f"{run.start}" if run.start else "",
+                f"{run.loss:.6f}" if ended else "",
+                f"{run.weights[:16]}…" if ended else "",
             )
         return table
 

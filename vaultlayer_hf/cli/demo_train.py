@@ -3,8 +3,8 @@
 A small Llama, from a config, learns the sources of Python's own standard library byte by byte, so nothing
 is downloaded. `vl demo` starts it as a process of its own and kills it.
 
-It prints one JSON object a line on stdout: ``{"start": step}``, then ``{"step": n, "loss": x}`` at each
-logged step, then ``{"end": step, "losses": [[step, loss], ...]}``, the history from the first step on.
+It prints one JSON object a line on stdout: ``{"start": step}``, then ``{"step": n}`` at each step, then
+``{"end": step, "losses": [[step, loss], ...]}``, the history from the first step on.
 """
 
 from __future__ import annotations
@@ -59,13 +59,12 @@ def standard_library(limit: int = CORPUS) -> bytes:
     return bytes(text[:limit])
 
 
-class _Report(TrainerCallback):  # type: ignore[misc]
+class _Report(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         print(json.dumps({"start": state.global_step}), flush=True)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if logs and "loss" in logs:
-            print(json.dumps({"step": state.global_step, "loss": logs["loss"]}), flush=True)
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        print(json.dumps({"step": state.global_step}), flush=True)
 
 
 def main() -> None:
