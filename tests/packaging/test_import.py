@@ -77,7 +77,7 @@ def test_reading_a_vault_needs_no_torch(tmp_path) -> None:
     """Listing a vault from Python loads neither torch nor transformers: a small machine can do it."""
     code = (
         "import sys, json, vaultlayer_hf; "
-        f"print(len(vaultlayer_hf.open_vault({str(tmp_path / 'none')!r}).checkpoints()), "
+        f"print(len(vaultlayer_hf.open_vault({str(tmp_path)!r}).checkpoints()), "
         "'torch' in sys.modules, 'transformers' in sys.modules)"
     )
     assert run_python(code).split() == ["0", "False", "False"]

@@ -7,11 +7,17 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vaultlayer_hf import errors
+
+if TYPE_CHECKING:
+    from vaultlayer_hf.vault.vault import Vault
+
+PATIENCE = 10.0
+"""Seconds for which a store that doesn't answer is tried again: a person waits."""
 
 
 class ExitCode(IntEnum):
@@ -80,6 +86,27 @@ def one_line_errors(debug: bool) -> Iterator[None]:
         if code is ExitCode.BUG:
             raise fail(code, f"unexpected {type(error).__name__}: {error} (--debug shows where)") from error
         raise fail(code, str(error) or type(error).__name__) from error
+
+
+def open_if_there(uri: str) -> Vault | None:
+    """Open a vault for reading; None where there is nothing, whatever kind of store it is.
+
+    Raises VaultUriError, MissingExtraError, StoreError, CorruptError.
+    """
+    from vaultlayer_hf import open_vault
+
+    try:
+        vault = open_vault(uri, patience=PATIENCE)
+    except errors.ObjectNotFoundError:
+        return None  # a folder that doesn't exist; a bucket has no folders, so there it is an empty log
+    return vault if vault.state is not None else None
+
+
+def full_uri(uri: str) -> str:
+    """Return a vault's URI in its canonical form, for messages."""
+    from vaultlayer_hf.uri import parse_vault
+
+    return parse_vault(uri).uri
 
 
 def size_text(count: int) -> str:

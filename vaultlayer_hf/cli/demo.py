@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from vaultlayer_hf.cli.common import DebugOption, ExitCode, fail, one_line_errors
+from vaultlayer_hf.cli.common import DebugOption, ExitCode, fail, full_uri, one_line_errors, open_if_there
 
 VaultOption = Annotated[
     str | None,
@@ -37,14 +37,10 @@ def demo(vault: VaultOption = None, keep: KeepOption = False, debug: DebugOption
     Example: vl demo --vault s3://bucket/demo
     """
     with one_line_errors(debug):
-        from vaultlayer_hf import open_vault
-
-        if vault is not None:
-            with open_vault(vault) as opened:
-                if opened.state is not None:
-                    raise fail(
-                        ExitCode.USAGE, f"{opened.uri} holds a run already: the demo needs an empty vault"
-                    )
+        if vault is not None and open_if_there(vault) is not None:
+            raise fail(
+                ExitCode.USAGE, f"{full_uri(vault)} holds a run already: the demo needs an empty vault"
+            )
         folder = Path(tempfile.mkdtemp(prefix="vl-demo-"))
         try:
             kept = _tell(folder, vault)

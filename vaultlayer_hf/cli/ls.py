@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from vaultlayer_hf.cli.common import DebugOption, JsonOption, VaultArgument, one_line_errors, size_text
+from vaultlayer_hf.cli.common import (
+    DebugOption,
+    JsonOption,
+    VaultArgument,
+    full_uri,
+    one_line_errors,
+    open_if_there,
+    size_text,
+)
 
 if TYPE_CHECKING:
     from vaultlayer_hf.vault.entry import Commit
@@ -22,11 +30,11 @@ def ls(vault: VaultArgument, as_json: JsonOption = False, debug: DebugOption = F
 
     Example: vl ls s3://bucket/my-run --json
     """
-    from vaultlayer_hf import open_vault
-
     with one_line_errors(debug):
-        with open_vault(vault) as opened:
-            found = describe(opened)
+        opened = open_if_there(vault)
+        found = describe(full_uri(vault), opened)
+        if opened is not None:
+            opened.close()
         for damage in found["damage"]:
             typer.echo(f"vl: {damage}", err=True)
         if as_json:
@@ -35,17 +43,17 @@ def ls(vault: VaultArgument, as_json: JsonOption = False, debug: DebugOption = F
             _print(found)
 
 
-def describe(vault: Vault) -> dict[str, Any]:
+def describe(uri: str, vault: Vault | None) -> dict[str, Any]:
     """Return what `vl ls --json` prints: the vault's state, and its live checkpoints in the log's order."""
-    commits = vault.checkpoints()
-    state = vault.state
+    commits = vault.checkpoints() if vault else []
+    state = vault.state if vault else None
     newest = state.newest if state else None
     return {
-        "vault": vault.uri,
+        "vault": uri,
         "exists": state is not None,
         "token": state.token if state else None,
         "finished": state.finished if state else None,
-        "damage": list(vault.damage),
+        "damage": list(vault.damage) if vault else [],
         "checkpoints": [
             {
                 "step": commit.step,

@@ -15,8 +15,10 @@ from vaultlayer_hf.cli.common import (
     JsonOption,
     VaultArgument,
     fail,
+    full_uri,
     on_terminal,
     one_line_errors,
+    open_if_there,
     size_text,
 )
 from vaultlayer_hf.cli.ls import state_text
@@ -44,32 +46,35 @@ def verify(
 
     Example: vl verify s3://bucket/my-run --newest
     """
-    from vaultlayer_hf import open_vault
-
     with one_line_errors(debug):
-        with open_vault(vault) as opened:
-            commits = opened.checkpoints()
-            last = opened.state.newest if opened.state else None
-            if step is not None:
-                commits = [commit for commit in commits if commit.step == step]
-            elif newest:
-                commits = [last] if last else []
-            results = [
-                {"step": commit.step, "state": state_text(commit, last), **check(opened, commit)}
-                for commit in commits
-            ]
+        uri, opened = full_uri(vault), open_if_there(vault)
+        results = _check_all(opened, step, newest) if opened else []
         ok = bool(results) and all(result["ok"] for result in results)
         if as_json:
-            typer.echo(json.dumps({"vault": opened.uri, "ok": ok, "checkpoints": results}, indent=2))
+            typer.echo(json.dumps({"vault": uri, "ok": ok, "checkpoints": results}, indent=2))
         else:
             for result in results:
                 _print(result)
         if not results:
             which = f"no checkpoint of step {step}" if step is not None else "no checkpoint to check"
-            raise fail(ExitCode.FAILED, f"{opened.uri} holds {which}")
+            raise fail(ExitCode.FAILED, f"{uri} holds {which}")
         if not ok:
             bad = ", ".join(str(result["step"]) for result in results if not result["ok"])
             raise fail(ExitCode.FAILED, f"damaged: the checkpoints of step {bad}")
+
+
+def _check_all(vault: Vault, step: int | None, newest: bool) -> list[dict[str, Any]]:
+    commits = vault.checkpoints()
+    last = vault.state.newest if vault.state else None
+    if step is not None:
+        commits = [commit for commit in commits if commit.step == step]
+    elif newest:
+        commits = [last] if last else []
+    with vault:
+        return [
+            {"step": commit.step, "state": state_text(commit, last), **check(vault, commit)}
+            for commit in commits
+        ]
 
 
 def check(vault: Vault, commit: Commit) -> dict[str, Any]:
