@@ -13,10 +13,20 @@ from pathlib import Path
 import pytest
 
 TRAIN = """
-import sys, torch
+import sys, time, torch
 torch.set_num_threads(1)
-from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments, set_seed
-from vaultlayer_hf import Trainer
+from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, TrainingArguments, set_seed
+from vaultlayer_hf import Trainer, open_vault
+
+class Patient(TrainerCallback):
+    # A save that finds the one before it still under way replaces it: so that none is, wait for each commit.
+    def on_step_begin(self, args, state, control, **kwargs):
+        while state.global_step and state.global_step % 20 == 0:
+            with open_vault(sys.argv[2]) as vault:
+                if state.global_step in [commit.step for commit in vault.checkpoints()]:
+                    break
+            time.sleep(0.01)
+
 set_seed(0)
 config = LlamaConfig(
     vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
@@ -26,7 +36,9 @@ args = TrainingArguments(
     sys.argv[1], max_steps=60, save_steps=20, per_device_train_batch_size=4, use_cpu=True, report_to=[],
     disable_tqdm=True,
 )
-Trainer(model=LlamaForCausalLM(config), args=args, train_dataset=rows, resume=sys.argv[2]).train()
+Trainer(
+    model=LlamaForCausalLM(config), args=args, train_dataset=rows, callbacks=[Patient()], resume=sys.argv[2]
+).train()
 """
 
 
