@@ -169,14 +169,18 @@ def find_sealed(folder: Path) -> list[Snapshot]:
             manifest = decode_manifest((path / _MANIFEST).read_bytes(), str(path / _MANIFEST))
         except (CorruptError, OSError):
             continue
-        if manifest.seq == int(match[1]):
+        if (manifest.seq, str(manifest.token)) == (int(match[1]), folder.name):
             found.append(Snapshot(path, manifest.seq, match[2], manifest, linked=True, stats={}))
     return sorted(found, key=lambda snapshot: snapshot.seq, reverse=True)
 
 
 def verify(snapshot: Snapshot) -> Snapshot:
     """Return the snapshot with fresh file times if every digest holds. Raises CorruptError, OSError."""
-    if set(list_files(snapshot.files)) != snapshot.manifest.paths:
+    try:
+        paths = set(list_files(snapshot.files))
+    except VaultLayerError as error:
+        raise CorruptError(f"{snapshot.path}: {error}") from error
+    if paths != snapshot.manifest.paths:
         raise CorruptError(f"{snapshot.path}: its files are not those of its manifest")
     stats = {}
     for entry in snapshot.manifest.files:
@@ -191,7 +195,7 @@ def verify(snapshot: Snapshot) -> Snapshot:
 def move(snapshot: Snapshot, target: Path, seq: int, token: int) -> Snapshot:
     """Hand a sealed snapshot over to a new writer: its manifest first, then its folder.
 
-    A stop in between leaves a manifest whose seq isn't its folder's: passed over by ``find_sealed``.
+    A stop in between leaves a manifest whose token isn't its folder's: passed over by ``find_sealed``.
     """
     manifest = replace(snapshot.manifest, token=token, seq=seq)
     files.make_folder(target)
