@@ -83,6 +83,8 @@ def translate(operation: str, key: str, error: Exception) -> StoreError:
         return StoreDeniedError(operation, key, f"access denied {code}".rstrip(), _CHECK_PERMISSIONS)
     if "redirect" in text.lower():
         return StoreDeniedError(operation, key, "the bucket is in another region", _CHECK_REGION)
+    if "Invalid range" in text:  # the memory store's 416
+        return StoreError(operation, key, "the object ends before")
     if number:
         return StoreError(operation, key, f"the server answered {status} {code}".rstrip())
     if isinstance(error, ValueError | exceptions.NotSupportedError | exceptions.InvalidPathError):

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from vaultlayer_hf.digest import digest_bytes, is_digest
-from vaultlayer_hf.errors import CorruptError, ObjectNotFoundError
+from vaultlayer_hf.errors import CorruptError, ObjectNotFoundError, StoreError
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.vault.entry import Commit
 from vaultlayer_hf.vault.keys import META, manifest_key
@@ -115,9 +115,13 @@ def read_manifest(store: Store, commit: Commit) -> Manifest:
     if commit.manifest_size > MANIFEST_LIMIT:
         raise CorruptError(f"{key}: {commit.manifest_size} bytes are more than a manifest may have")
     try:
-        data = store.read(key, limit=MANIFEST_LIMIT)
+        data = store.read(key, limit=commit.manifest_size)
     except ObjectNotFoundError as error:
         raise CorruptError(f"{key}: it is missing") from error
+    except StoreError as error:
+        if type(error) is not StoreError:
+            raise
+        raise CorruptError(f"{key}: {error.reason}") from error  # larger than the log says
     if digest_bytes(data) != commit.manifest:
         raise CorruptError(f"{key}: its digest is not the one that log entry {commit.number} vouches for")
     manifest = decode_manifest(data, key)

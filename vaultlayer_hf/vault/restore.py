@@ -144,7 +144,12 @@ def place(staging: Path, final: Path) -> None:
     old = staging.with_name(f"old-{uuid.uuid4().hex}")
     if os.path.lexists(final):
         files.rename(final, old)
-    files.rename(staging, final)
+    try:
+        files.rename(staging, final)
+    except BaseException:
+        if os.path.lexists(old):
+            files.rename(old, final)
+        raise
     files.remove_tree(old)
 
 
@@ -175,7 +180,7 @@ def _fetcher(
         except ObjectNotFoundError as error:
             raise CorruptError(f"{key}: it is missing") from error
         except StoreError as error:
-            if error.transient:
+            if type(error) is not StoreError:  # out of reach or denied: says nothing of the checkpoint
                 raise
             raise CorruptError(f"{key}: it can't be read whole: {error.reason}") from error
 
@@ -207,24 +212,31 @@ def _write_all(descriptor: int, data: memoryview) -> None:
 def _reuse_local(
     manifest: Manifest, final: Path, staging: Path, on_bytes: Callable[[int], None] | None
 ) -> set[str]:
-    """Give ``staging`` the local files that have the right digests; return their paths."""
+    """Give ``staging`` the local files that have the right digests; return their paths.
+
+    A file is taken first and digested after: what is believed is what will be in place. One that is reached
+    through a link belongs to somebody else and isn't shared.
+    """
     files.make_folder(staging)
+    home = os.path.join(os.path.realpath(final.parent), final.name)
     reused = set()
     for entry in manifest.files:
-        local = final / entry.path
+        local, target = final / entry.path, staging / entry.path
         try:
             if (
-                local.is_symlink()
+                os.path.realpath(local) != os.path.join(home, entry.path)
                 or local.stat().st_size != entry.size
-                or digest_file(local)[0] != entry.digest
             ):
                 continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not files.link(local, target):
+                shutil.copyfile(local, target)
+            if digest_file(target) != (entry.digest, entry.size):
+                target.unlink()
+                continue
         except OSError:
+            target.unlink(missing_ok=True)
             continue
-        target = staging / entry.path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if not files.link(local, target):
-            shutil.copyfile(local, target)
         reused.add(entry.path)
         if on_bytes is not None:
             on_bytes(entry.size)
