@@ -25,17 +25,22 @@ from vaultlayer_hf.vault.snapshot import LOCAL, Snapshot, find_sealed, local_fol
 
 Missing = Callable[[set[str], int], list[str]]
 Localise = Callable[[Path, Path], dict[str, bytes]]
+Differs = Callable[[Manifest], str]
 
 
-def adopt(session: Session, before: State, missing: Missing, localise: Localise) -> Manifest | None:
+def adopt(
+    session: Session, before: State, missing: Missing, localise: Localise, differs: Differs
+) -> Manifest | None:
     """Adopt the newest snapshot that counts. All ranks.
 
+    ``differs`` says how the model that has written a snapshot differs from this run's; empty where it doesn't.
     Returns its manifest where this run goes on from it right away: it is at ``output_dir/checkpoint-<step>`` then,
     and its upload is queued. None where there is none, or where it has just been committed and is to be restored
     like any other. Raises RanksError, OSError.
     """
     newest = before.newest
-    floor = newest.seq if newest is not None and newest.token == before.token else 0
+    last = newest if newest is not None and newest.token == before.token else None  # the dead writer's own
+    floor = last.seq if last else 0
     found: dict[int, Snapshot] = {}
     if session.leads:
         folder = local_folder(session.output_dir, before.vault_id, before.token)
@@ -58,14 +63,19 @@ def adopt(session: Session, before: State, missing: Missing, localise: Localise)
             reason = (
                 f"{manifest.world_size} ranks have written it, and this run has {session.ranks.world_size}"
             )
+        if reason is None and (words := differs(manifest)):
+            reason = f"it belongs to another model: {words}"
         if reason is not None:
             session.events.warn(
                 "walk-back", f"the local snapshot {seq} isn't adopted: {reason}", reason=reason
             )
             continue
         mine = session.next_seq()
+        # Not simply the newest commit: that may be the one that the dead writer found corrupted and went around.
+        origin = last or before.origin(manifest.resumed_from)
         if snapshot is not None:
-            snapshot = move(snapshot, session.snapshots, mine, session.entered.token)
+            number = origin.number if origin else None
+            snapshot = move(snapshot, session.snapshots, mine, session.entered.token, number)
         if len(heads) == 1 and snapshot is not None:
             _put_in_place(session, snapshot, localise)
         session.events.info(
@@ -74,7 +84,7 @@ def adopt(session: Session, before: State, missing: Missing, localise: Localise)
             f"than the newest commit: adopted, the run goes on from step {manifest.step}",
             step=manifest.step,
         )
-        session.start_uploads(newest)
+        session.start_uploads(origin)
         session.carry(snapshot, f"checkpoint-{manifest.step}", mine, plan)
         if len(heads) == 1:
             session.ranks.share(None)  # nobody loads before the folder is in place

@@ -84,9 +84,15 @@ def resume(session: Session, wish: Wish) -> Path | None:
             warn_of_unknown(session.output_dir, session.events)
         session.start_uploads(None)
         return None
-    adopted = (
-        adopt(session, claim.before, wish.missing, wish.localise) if session.address.step is None else None
-    )
+    adopted = None
+    if session.address.step is None:
+        adopted = adopt(
+            session,
+            claim.before,
+            wish.missing,
+            wish.localise,
+            lambda manifest: _other_model(wish, manifest),
+        )
     if adopted is None:
         return _restore_newest(session, wish)
     _bring_best(session, wish, claim.before, adopted)
@@ -123,16 +129,21 @@ def _check_first_candidate(session: Session, wish: Wish, entry: Entry | None) ->
 
 def _check_fit(session: Session, wish: Wish, commit: Commit, manifest: Manifest) -> None:
     """Raise WrongModelError or WorldSizeError where the checkpoint can't be this run's."""
-    if manifest.parameters and wish.parameters:
-        words = differences(manifest.parameters, wish.parameters)
-        if words:
-            raise WrongModelError(
-                f"{commit.name} in {session.address.uri} belongs to another model: {words}. Give each run a vault "
-                "of its own, or build the model that this vault was written with"
-            )
+    words = _other_model(wish, manifest)
+    if words:
+        raise WrongModelError(
+            f"{commit.name} in {session.address.uri} belongs to another model: {words}. Give each run a vault "
+            "of its own, or build the model that this vault was written with"
+        )
     refusal = wish.refuse(manifest.paths, manifest.world_size, session.ranks.world_size)
     if refusal:
         raise WorldSizeError(f"{commit.name} in {session.address.uri}: {refusal}")
+
+
+def _other_model(wish: Wish, manifest: Manifest) -> str:
+    """Return how the checkpoint's model differs from the one at hand; empty where it doesn't, or isn't known."""
+    known = manifest.parameters and wish.parameters
+    return differences(manifest.parameters, wish.parameters) if known else ""
 
 
 def _unfit(wish: Wish, manifest: Manifest) -> str:

@@ -157,6 +157,7 @@ def _freeze(session: Session, save: Save, seq: int) -> tuple[Snapshot | None, Li
         world_size=session.ranks.world_size,
         parameters=save.parameters,
         best_step=save.best_step,
+        resumed_from=session.resumed_from,
         saved_at=time.time(),
         versions=versions(),
     )

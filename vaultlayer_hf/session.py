@@ -89,6 +89,7 @@ class Session:
         self._used_names: set[str] = set()
         self._lock = threading.Lock()
         self.step = 0
+        self.resumed_from: int | None = None
         self.disabled = False
         self.stall_seconds = 0.0
 
@@ -153,6 +154,7 @@ class Session:
 
     def start_uploads(self, resumed_from: Commit | None) -> None:
         """Make the background uploader, behind the commit that this run goes on from; on leaders."""
+        self.resumed_from = resumed_from.number if resumed_from else None
         if not self.leads:
             return
         if self._uploader is not None:

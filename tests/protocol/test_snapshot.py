@@ -207,10 +207,11 @@ def test_a_snapshot_is_handed_over(source: Path, target: Path, tmp_path: Path) -
     """A moved snapshot belongs to the new writer, whole, and is gone from the old one."""
     snapshot = verify(find_sealed_one(source, target))
     other = local_folder(tmp_path / "out", "v1", 9)
-    moved = move(snapshot, other, 1, 9)
+    moved = move(snapshot, other, 1, 9, 4)
     assert find_sealed(target) == []
     found = find_sealed(other)
     assert [(item.seq, item.manifest.token, item.manifest.step) for item in found] == [(1, 9, 500)]
+    assert found[0].manifest.resumed_from == 4
     assert verify(found[0]).manifest.files == snapshot.manifest.files
     check_unchanged(moved, "model.safetensors")
 
@@ -231,7 +232,7 @@ def test_a_hand_over_that_was_cut_short_is_passed_over(
         files, "rename", lambda old, new: stop(old, new) if old == snapshot.path else real(old, new)
     )
     with pytest.raises(KeyboardInterrupt):
-        move(snapshot, other, 1, 9)
+        move(snapshot, other, 1, 9, 4)
     assert find_sealed(other) == []
     assert find_sealed(target) == []
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.protocol.tools import memory_store, write_checkpoint
+from tests.protocol.tools import Run, memory_store
 from vaultlayer_hf.errors import StoreDeniedError, StoreError, StoreUnavailableError
-from vaultlayer_hf.events import Event
-from vaultlayer_hf.saving import Save
-from vaultlayer_hf.session import Session
-from vaultlayer_hf.settings import Settings
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
 from vaultlayer_hf.vault import uploader as uploader_module
@@ -33,45 +30,19 @@ def _quiet() -> Iterator[None]:
 
 
 @pytest.fixture
-def sessions() -> Iterator[list[Session]]:
-    """Sessions to close at the end of the test."""
-    opened: list[Session] = []
-    yield opened
-    for session in opened:
-        session.close()
+def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
+    """Return a function that claims a store and starts uploading to it."""
+    opened: list[Run] = []
 
+    def begin(store: Store, **options: Any) -> Run:
+        run = Run(store, tmp_path / "out", **options)
+        opened.append(run)
+        run.resume()
+        return run
 
-@pytest.fixture
-def start(tmp_path: Path, sessions: list[Session]) -> Callable[..., Session]:
-    """Return a function that claims a store and starts uploading to it; no patience at the start."""
-
-    def begin(store: Store, **options: object) -> Session:
-        chosen = Settings(vault=str(tmp_path / "unused"), resume_timeout=0, flush_timeout=0, **options)  # type: ignore[arg-type]
-        session = Session(chosen, tmp_path / "out", store=store)
-        session.told = []  # type: ignore[attr-defined]
-        session.events.listen(session.told.append)  # type: ignore[attr-defined]
-        session.enter()
-        session.start_uploads(None)
-        sessions.append(session)
-        return session
-
-    return begin
-
-
-def save(session: Session, step: int, size: int = 3000) -> None:
-    """Write a checkpoint and hand it to the session."""
-    session.save(Save(write_checkpoint(session.output_dir, step, size), step, lambda folder, paths: []))
-
-
-def wait(session: Session, seconds: float = 30) -> None:
-    """Wait until all uploads are done."""
-    assert session._uploader is not None
-    assert session._uploader.wait(seconds)
-
-
-def told(session: Session, kind: str) -> list[Event]:
-    """Return the events of one kind so far."""
-    return [event for event in session.told if event.kind == kind]  # type: ignore[attr-defined]
+    yield begin
+    for run in opened:
+        run.close()
 
 
 def live_steps(store: Store) -> list[int]:
@@ -92,75 +63,75 @@ def failing(name: str, prefix: str, errors: list[StoreError | None]) -> Callable
     return plan
 
 
-def test_the_commit_itself_waits_for_a_store_in_trouble(start: Callable[..., Session]) -> None:
+def test_the_commit_itself_waits_for_a_store_in_trouble(start: Callable[..., Run]) -> None:
     """A store that goes away or refuses just when the entry is created costs time, never the checkpoint."""
     store = FaultStore(memory_store())
-    session = start(store)
+    run = start(store)
     denied = StoreDeniedError("create", "", "the credentials have expired")
     store.plan = failing("create", "log/", [denied, denied])
-    save(session, 100)
-    wait(session)
+    run.save(100)
+    run.wait()
     assert live_steps(store) == [100]
-    assert told(session, "abandon") == []
+    assert run.events("abandon") == []
 
 
-def test_a_retirement_waits_for_a_store_in_trouble(start: Callable[..., Session]) -> None:
+def test_a_retirement_waits_for_a_store_in_trouble(start: Callable[..., Run]) -> None:
     """A store that refuses for a moment while old checkpoints are retired is tried again."""
     store = FaultStore(memory_store())
-    session = start(store, keep_last=1)
-    save(session, 100)
-    wait(session)
+    run = start(store, keep_last=1)
+    run.save(100)
+    run.wait()
     denied = StoreDeniedError("create", "", "the credentials have expired")
     store.plan = failing("create", "log/", [None, denied])
-    save(session, 200)
-    wait(session)
+    run.save(200)
+    run.wait()
     assert live_steps(store) == [200]
     assert list(store.list("data/1/checkpoint-100/")) == []
 
 
 def test_a_store_that_never_deletes_costs_space_and_nothing_else(
-    start: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Credentials that may not delete keep no commit and no end of training waiting for ever."""
     monkeypatch.setattr(uploader_module, "TIDY_PATIENCE", 0.2)
     inner = memory_store()
     denied = Fault.refused(StoreDeniedError("delete", "", "no permission"))
     store = FaultStore(inner, lambda operation: denied if operation.name == "delete" else None)
-    session = start(store, keep_last=1)
+    run = start(store, keep_last=1)
     for step in (100, 200, 300):
-        save(session, step)
-        wait(session)
+        run.save(step)
+        run.wait()
     assert live_steps(store) == [300]
-    assert told(session, "abandon") == []
-    assert [event for event in told(session, "trouble") if "delete" in event.message]
+    assert run.events("abandon") == []
+    assert [event for event in run.events("trouble") if "delete" in event.message]
     last = Log(store).last()[1]
     assert last is not None
     assert last.state.retiring == ("data/1/checkpoint-100", "data/1/checkpoint-200")
 
 
 def test_a_save_during_the_tidying_of_a_store_in_trouble_abandons_nothing(
-    start: Callable[..., Session],
+    start: Callable[..., Run],
 ) -> None:
     """A checkpoint that is committed is never called abandoned because old ones can't be deleted."""
     inner = memory_store()
     store = FaultStore(inner)
-    session = start(store, keep_last=1)
-    save(session, 100)
-    wait(session)
+    run = start(store, keep_last=1)
+    run.save(100)
+    run.wait()
     down = StoreUnavailableError("delete", "", "down")
 
     def plan(operation: Operation) -> Fault | None:
         if operation.name == "delete" and len(live_steps(inner)) == 1:
-            save(session, 300)  # arrives while 100 is being deleted, after 200 was committed
+            run.save(300)  # arrives while 100 is being deleted, after 200 was committed
             store.plan = {}
             return Fault.refused(down)
         return None
 
     store.plan = plan
-    save(session, 200)
-    wait(session)
-    assert told(session, "abandon") == []
-    assert [event.fields["step"] for event in told(session, "commit")] == [100, 200, 300]
+    run.save(200)
+    run.wait()
+    assert run.events("abandon") == []
+    assert [event.fields["step"] for event in run.events("commit")] == [100, 200, 300]
     assert live_steps(store) == [300]
 
 

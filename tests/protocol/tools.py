@@ -10,6 +10,12 @@ from typing import Any
 from obstore.store import MemoryStore
 
 from vaultlayer_hf.digest import digest_bytes
+from vaultlayer_hf.events import Event
+from vaultlayer_hf.fingerprint import Parameters
+from vaultlayer_hf.resume import Wish, resume
+from vaultlayer_hf.saving import Save
+from vaultlayer_hf.session import Session
+from vaultlayer_hf.settings import Settings
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.stores.objects import ObjectStore
 from vaultlayer_hf.vault.entry import Commit, Entry
@@ -127,6 +133,48 @@ def transfer_of(writer: Writer, snapshot: Snapshot, used: set[str] | None = None
     """Return a new transfer for a snapshot."""
     name = folder_name(snapshot.name, snapshot.seq, set() if used is None else used)
     return Transfer(folder_key(writer.token, name))
+
+
+class Run:
+    """A session without patience at the start or at the end, and the events that it told."""
+
+    def __init__(self, store: Store, output_dir: Path, **options: Any) -> None:
+        uri = options.pop("uri", "/nonexistent/vault")
+        settings = Settings(vault=uri, resume_timeout=0, flush_timeout=0, upload_concurrency=1, **options)
+        self.told: list[Event] = []
+        self.session = Session(settings, output_dir, store=store)
+        self.session.events.listen(self.told.append)
+
+    def resume(self, parameters: Parameters = ()) -> Path | None:
+        """Claim and bring what to go on from, as the Trainer's seam does."""
+        wish = Wish(
+            parameters=parameters,
+            missing=lambda paths, world_size: [],
+            wanted=lambda paths, ranks, world_size: paths,
+            refuse=lambda paths, before, now: "",
+            localise=lambda folder, output_dir: {},
+        )
+        return resume(self.session, wish)
+
+    def save(self, step: int, *, size: int = 3000, parameters: Parameters = ()) -> None:
+        """Write a checkpoint as the Trainer does, and hand it over."""
+        folder = self.session.output_dir / f"checkpoint-{step}"
+        self.session.before_save(folder)
+        write_checkpoint(self.session.output_dir, step, size)
+        self.session.save(Save(folder, step, lambda folder, paths: [], parameters))
+
+    def wait(self, seconds: float = 30) -> None:
+        """Wait until all uploads are done."""
+        assert self.session.uploader is not None
+        assert self.session.uploader.wait(seconds)
+
+    def events(self, kind: str) -> list[Event]:
+        """Return the events of one kind so far."""
+        return [event for event in self.told if event.kind == kind]
+
+    def close(self) -> None:
+        """Give up at once what is under way, as a process does that is killed."""
+        self.session.close()
 
 
 def _update(body: dict[str, Any], change: dict[str, Any]) -> None:

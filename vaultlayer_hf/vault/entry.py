@@ -86,6 +86,10 @@ class State:
     finished: int | None = None
     metrics: dict[str, float] = field(default_factory=dict)
 
+    def origin(self, number: int | None) -> Commit | None:
+        """The live commit that a run went on from whose origin was entry ``number``, or what is left before it."""
+        return next((commit for commit in reversed(self.commits) if commit.number <= (number or 0)), None)
+
     @property
     def newest(self) -> Commit | None:
         """The checkpoint to resume from, if its content verifies."""
@@ -99,13 +103,17 @@ class State:
         """Return the state after a commit.
 
         ``resumed_from`` is the number of the commit this run went on from: live commits after it that
-        are another writer's are off the run's way from now on. None: the run began at step 0.
+        are another writer's are off the run's way from now on, and it is on it, whatever it was before.
+        None: the run began at step 0.
         """
         origin = resumed_from or 0
-        commits = tuple(
-            replace(old, abandoned=True) if old.number > origin and old.token != commit.token else old
-            for old in self.commits
-        )
+
+        def off_the_way(old: Commit) -> bool:
+            if old.number == origin:
+                return False
+            return old.abandoned or (old.number > origin and old.token != commit.token)
+
+        commits = tuple(replace(old, abandoned=off_the_way(old)) for old in self.commits)
         return replace(self, commits=(*commits, commit), best_step=best_step, finished=None, metrics={})
 
     def done(self, step: int, metrics: dict[str, float]) -> State:

@@ -43,6 +43,7 @@ class Manifest:
         world_size: how many ranks the run had.
         parameters: [name, shape, dtype] of each parameter of the model; empty where it isn't known.
         best_step: step of the best checkpoint at that time, or None.
+        resumed_from: number of the log entry of the commit that the run went on from; None: from step 0.
         saved_at: seconds since the epoch by the writer's clock; for people and for file times.
         versions: versions of the libraries that wrote it.
     """
@@ -54,6 +55,7 @@ class Manifest:
     world_size: int = 1
     parameters: tuple[tuple[str, tuple[int, ...], str], ...] = ()
     best_step: int | None = None
+    resumed_from: int | None = None
     saved_at: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -104,6 +106,7 @@ def decode_manifest(data: bytes, what: str) -> Manifest:
         world_size=fields.whole("world_size", low=1, high=2**20),
         parameters=tuple(_parameter(item, what) for item in fields.items("parameters", limit=_FILES_LIMIT)),
         best_step=fields.optional_whole("best_step"),
+        resumed_from=fields.optional_whole("resumed_from"),
         saved_at=float(saved_at),
         versions={str(name): str(version) for name, version in fields.mapping("versions").items()},
     )

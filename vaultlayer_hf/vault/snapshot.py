@@ -192,12 +192,14 @@ def verify(snapshot: Snapshot) -> Snapshot:
     return replace(snapshot, stats=stats)
 
 
-def move(snapshot: Snapshot, target: Path, seq: int, token: int) -> Snapshot:
+def move(snapshot: Snapshot, target: Path, seq: int, token: int, resumed_from: int | None) -> Snapshot:
     """Hand a sealed snapshot over to a new writer: its manifest first, then its folder.
+
+    ``resumed_from`` is the number of the commit that the new writer's run goes on from.
 
     A stop in between leaves a manifest whose token isn't its folder's: passed over by ``find_sealed``.
     """
-    manifest = replace(snapshot.manifest, token=token, seq=seq)
+    manifest = replace(snapshot.manifest, token=token, seq=seq, resumed_from=resumed_from)
     files.make_folder(target)
     files.write_file(snapshot.path / _MANIFEST, encode_manifest(manifest))
     path = target / f"{seq}-{snapshot.name}"
