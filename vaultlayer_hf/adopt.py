@@ -15,7 +15,7 @@ from pathlib import Path
 
 from vaultlayer_hf import files
 from vaultlayer_hf.errors import CorruptError
-from vaultlayer_hf.leftovers import settle
+from vaultlayer_hf.local import settle
 from vaultlayer_hf.saving import Listing, divide
 from vaultlayer_hf.session import Session
 from vaultlayer_hf.vault.entry import State

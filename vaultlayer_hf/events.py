@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,17 +28,27 @@ def size_text(size: float) -> str:
     return f"{size:.2f} TB"
 
 
+class _OwnHandler(logging.StreamHandler[Any]):
+    """Writes to what is stderr at that time, and only while the program has set up no logging of its own."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if logging.getLogger().handlers:
+            return  # the record goes there too
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def _configure() -> None:
     """Give the library's logger a handler and a level, unless the program has its own."""
     global _configured
     if _configured:
         return
     _configured = True
-    level = os.environ.get("VAULTLAYER_VERBOSITY", "info").upper()
+    level = logging.getLevelName(os.environ.get("VAULTLAYER_VERBOSITY", "info").upper())
     if logger.level == logging.NOTSET:
-        logger.setLevel(getattr(logging, level, logging.INFO))
-    if not logger.handlers and not logging.getLogger().handlers:
-        handler = logging.StreamHandler()
+        logger.setLevel(level if isinstance(level, int) else logging.INFO)
+    if not logger.handlers:
+        handler = _OwnHandler()
         handler.setFormatter(logging.Formatter("[vaultlayer] %(message)s"))
         logger.addHandler(handler)
 
@@ -82,17 +93,19 @@ class Events:
         self._emit(logging.WARNING, kind, message, fields)
 
     def warn_once(self, cause: str, kind: str, message: str, **fields: Any) -> None:
-        """Report as ``warn`` does, once for each ``cause`` until ``forget`` is called."""
+        """Report as ``warn`` does, once for each ``cause`` until it is forgotten."""
         with self._lock:
             if cause in self._said:
                 return
             self._said.add(cause)
         self.warn(kind, message, **fields)
 
-    def forget(self) -> None:
-        """Let causes that were warned about be warned about again: the trouble is over."""
+    def forget(self, topic: str) -> bool:
+        """Let causes that begin with ``topic`` be warned about again: it is over. Return whether there were any."""
         with self._lock:
-            self._said.clear()
+            over = {cause for cause in self._said if cause.startswith(topic)}
+            self._said -= over
+        return bool(over)
 
     def _emit(self, level: int, kind: str, message: str, fields: dict[str, Any]) -> None:
         if self.rank:
@@ -101,4 +114,7 @@ class Events:
         logger.log(level, "%s", message)
         event = Event(kind, message, fields)
         for listener in self._listeners:
-            listener(event)
+            try:
+                listener(event)
+            except Exception:  # whoever listens, an upload or a training goes on
+                logger.exception("a listener to events failed")

@@ -20,8 +20,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from vaultlayer_hf import files
 from vaultlayer_hf.adopt import adopt
 from vaultlayer_hf.errors import (
@@ -36,7 +34,8 @@ from vaultlayer_hf.errors import (
 )
 from vaultlayer_hf.events import size_text
 from vaultlayer_hf.fingerprint import Parameters, differences
-from vaultlayer_hf.leftovers import clear_half_done, settle, warn_of_unknown
+from vaultlayer_hf.local import clear_half_done, settle, warn_of_unknown
+from vaultlayer_hf.progress import bytes_bar
 from vaultlayer_hf.session import Session
 from vaultlayer_hf.vault.entry import Commit, Entry, State
 from vaultlayer_hf.vault.manifest import Manifest, read_manifest
@@ -238,7 +237,7 @@ def _bring(session: Session, wish: Wish, commit: Commit, manifest: Manifest, pur
         for name, data in wish.localise(staging, session.output_dir).items():
             files.write_file(staging / name, data)
 
-    with tqdm(total=manifest.bytes, unit="B", unit_scale=True, desc=f"Restoring {commit.name}") as bar:
+    with bytes_bar(manifest.bytes, f"Restoring {commit.name}", shown=session.progress) as bar:
         fetched = restore(
             session.access.store,
             commit.folder,

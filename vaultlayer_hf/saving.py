@@ -10,7 +10,6 @@ A rank that doesn't answer in time costs that checkpoint, never the run. With on
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vaultlayer_hf import files
-from vaultlayer_hf.errors import RanksError, VaultLayerError
+from vaultlayer_hf._version import versions
+from vaultlayer_hf.errors import FencedError, RanksError, VaultLayerError
 from vaultlayer_hf.fingerprint import Parameters
 from vaultlayer_hf.vault.manifest import Manifest
 from vaultlayer_hf.vault.snapshot import Snapshot, take
@@ -117,8 +117,12 @@ def save(session: Session, save: Save, seq: int) -> None:
     """Carry out a save; what goes wrong costs this checkpoint and is reported. Raises FencedError. All ranks."""
     try:
         _save(session, save, seq)
+    except FencedError:
+        raise
     except RanksError as error:
         _abandon(session, save, str(error))
+    except Exception as error:  # no mistake of ours may end a training
+        _abandon(session, save, f"unexpected {type(error).__name__}: {error}")
 
 
 def _save(session: Session, save: Save, seq: int) -> None:
@@ -145,6 +149,7 @@ def _save(session: Session, save: Save, seq: int) -> None:
     if session.leads and not save.rotates:
         mirror_rotation(session.output_dir, listings[0].folders, save.step)
     session.carry(snapshot, save.folder.name, seq, plan)
+    session.apply_local_retention()
 
 
 def _freeze(session: Session, save: Save, seq: int) -> tuple[Snapshot | None, Listing]:
@@ -205,14 +210,3 @@ def _report_others(session: Session, words: list[Word]) -> None:
         if rank != 0 and word.trouble is not None:
             exposure = session.uploader.exposure() if session.uploader is not None else ""
             session.events.warn("trouble", f"rank {rank} on {word.trouble}; {exposure}", rank=rank)
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of the libraries that write a checkpoint."""
-    found = {}
-    for name in ("vaultlayer-hf", "torch", "transformers", "accelerate"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            pass
-    return found

@@ -11,15 +11,14 @@ import atexit
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-from tqdm.auto import tqdm
 
 from vaultlayer_hf import files, saving
 from vaultlayer_hf.access import Access
 from vaultlayer_hf.errors import FencedError, RanksError, StoreError
 from vaultlayer_hf.events import Events
+from vaultlayer_hf.progress import wait_for_uploads
 from vaultlayer_hf.ranks import Place, Ranks
 from vaultlayer_hf.saving import Plan, Save
 from vaultlayer_hf.settings import Settings
@@ -61,6 +60,8 @@ class Session:
         ranks: the ranks of the run; a single one if None.
         events: where to tell what happens; made here if None.
         store: the store to use instead of the one that the URI names; for tests and for special stores.
+        needs_best: the end of training loads the best checkpoint, so it is kept whatever ``keep_best`` says.
+        progress: show progress bars.
 
     Raises SettingsError (VaultUriError) for a vault that can't be meant, MissingExtraError.
     """
@@ -73,6 +74,8 @@ class Session:
         ranks: Ranks | None = None,
         events: Events | None = None,
         store: Store | None = None,
+        needs_best: bool = False,
+        progress: bool = True,
     ) -> None:
         self.settings = settings
         self.ranks = ranks or Ranks()
@@ -81,6 +84,9 @@ class Session:
         self.access = Access(settings, self.events, store)
         self.address = self.access.address
         self.output_dir = output_dir.absolute()
+        self.progress = progress
+        self._keep_best = settings.keep_best or needs_best
+        self._commits: dict[int, Commit] = {}
         self.claim: Claim | None = None
         self.place: Place | None = None
         self._writer: Writer | None = None
@@ -110,6 +116,8 @@ class Session:
 
         self.claim = self.ranks.lead(claim)
         self.place = self.ranks.locate(self.output_dir / LOCAL)
+        before = self.claim.before
+        self._commits = {commit.number: commit for commit in before.commits} if before else {}
         return self.claim
 
     @property
@@ -175,7 +183,7 @@ class Session:
             self._writer,
             self.events,
             node=self.node,
-            policy=Policy(settings.keep_last, settings.keep_every, settings.keep_best),
+            policy=Policy(settings.keep_last, settings.keep_every, self._keep_best),
             resumed_from=resumed_from,
             cap=BandwidthCap(settings.rate) if settings.rate else None,
             current_step=lambda: self.step,
@@ -197,8 +205,8 @@ class Session:
 
     def settle_uploads(self) -> None:
         """Wait until what is queued on any node is carried or given up. All ranks. Raises RanksError."""
-        if self._uploader is not None and not self._uploader.wait(0):
-            self._wait_with_bar(self._uploader)
+        if self._uploader is not None:
+            self._wait(self._uploader)
         self.ranks.gather(None, timeout=self.settings.flush_timeout + 60)
 
     # Training ------------------------------------------------------------------------------------------
@@ -273,13 +281,14 @@ class Session:
         if self.claim is None or self.disabled:
             return False
         uploader = self._uploader
-        done = uploader is None or uploader.wait(0) or self._wait_with_bar(uploader)
+        done = uploader is None or self._wait(uploader)
         fenced = str(uploader.fenced) if uploader is not None and uploader.fenced is not None else None
         try:
             done, fenced = self.ranks.share((done, fenced), timeout=self.settings.flush_timeout + 60)
         except RanksError as error:
             self.events.warn("trouble", str(error))
         self.stop_if_fenced(fenced)
+        self.apply_local_retention()
         if not done and uploader is not None:
             self.events.warn(
                 "trouble",
@@ -307,31 +316,27 @@ class Session:
         atexit.unregister(self.close)
         if uploader is None:
             return
-        if uploader.fenced is None and not uploader.wait(0):
-            self._wait_with_bar(uploader)
+        self._wait(uploader)
         uploader.stop()
 
-    def _wait_with_bar(self, uploader: Uploader) -> bool:
-        deadline = time.monotonic() + self.settings.flush_timeout
-        bar = tqdm(
-            total=max(1, uploader.remaining), unit="B", unit_scale=True, desc="Committing to the vault"
-        )
-        try:
-            while True:
-                left = deadline - time.monotonic()
-                if uploader.wait(min(0.2, max(0.0, left))):
-                    bar.update(bar.total - bar.n)
-                    return True
-                bar.n = max(bar.n, min(bar.total, bar.total - uploader.remaining))
-                bar.refresh()
-                if left <= 0:
-                    return False
-        finally:
-            bar.close()
+    def _wait(self, uploader: Uploader) -> bool:
+        return wait_for_uploads(uploader, self.settings.flush_timeout, shown=self.progress)
 
     def _after_commit(self, commit: Commit) -> None:
+        self._commits[commit.number] = commit
         clear_superseded(self.output_dir, self.snapshots, commit.step)
+
+    def apply_local_retention(self) -> None:
+        """Keep as many committed folders in ``output_dir`` as the settings say; on the training thread only."""
         settings = self.settings
-        if settings.local_keep_last is not None or settings.local_keep_every is not None:
-            policy = Policy(settings.local_keep_last, settings.local_keep_every, settings.keep_best)
-            tidy_local(self.output_dir, self.state, policy, {commit.number})
+        if self._writer is None or (settings.local_keep_last is None and settings.local_keep_every is None):
+            return
+        # With those that the vault has retired: their folders may still be here.
+        known = tuple(commit for _, commit in sorted(self._commits.items()))
+        policy = Policy(settings.local_keep_last, settings.local_keep_every, self._keep_best)
+        try:
+            tidy_local(self.output_dir, replace(self.state, commits=known), policy, set())
+        except OSError as error:
+            self.events.warn_once(
+                "local", "trouble", f"old checkpoints can't be taken out of {self.output_dir}: {error}"
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 
 from vaultlayer_hf import files
@@ -27,7 +28,9 @@ def tidy_vault(store: Store, writer: Writer, policy: Policy, protected: set[int]
 def tidy_local(output_dir: Path, state: State, policy: Policy, protected: set[int]) -> list[str]:
     """Apply a retention policy to committed checkpoint folders in ``output_dir``; return the names removed.
 
-    A folder there is named by its step, and belongs to the newest commit of that step.
+    A folder there is named by its step, and belongs to the newest commit of that step. It goes by one rename,
+    and ``clear_superseded`` deletes it: where the Trainer looks through its folders meanwhile, it must not
+    meet half a one. Raises OSError.
     """
     newest = {item.step: item for item in state.commits}
     here = [item for item in state.commits if item is newest[item.step]]
@@ -36,15 +39,21 @@ def tidy_local(output_dir: Path, state: State, policy: Policy, protected: set[in
     for decision in decide(here, policy, best_step=state.best_step, protected=protected):
         if not decision.keep:
             removed.append(f"checkpoint-{decision.commit.step}")
-            files.remove_tree(output_dir / removed[-1])
+            files.make_folder(output_dir / LOCAL)
+            files.rename(output_dir / removed[-1], output_dir / LOCAL / f"old-{uuid.uuid4().hex}")
     return removed
 
 
 def clear_superseded(output_dir: Path, snapshots: Path, step: int) -> None:
-    """Remove what a commit of ``step`` makes pointless: folders that were moved aside, older writers' snapshots."""
+    """Remove what a commit of ``step`` makes pointless: folders put aside, older writers' snapshots, and trash.
+
+    ``snapshots`` is the folder of the snapshots of the writer that has committed.
+    """
     for path in (output_dir / LOCAL / "aside").glob("checkpoint-*"):
         if int(path.name.removeprefix("checkpoint-")) <= step:
             files.remove_tree(path)
     for path in snapshots.parent.iterdir() if snapshots.parent.is_dir() else ():
         if path.name.isdigit() and int(path.name) < int(snapshots.name):
             files.remove_tree(path)
+    for path in (output_dir / LOCAL).glob("old-*"):
+        files.remove_tree(path)

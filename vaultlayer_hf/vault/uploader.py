@@ -207,7 +207,8 @@ class Uploader:
                 self._discard(transfer)
             raise
         self.trouble = None
-        self._events.forget()
+        if self._events.forget("upload "):
+            self._events.info("recovered", "the vault can be written again")
         seconds = time.monotonic() - begin
         self.figures.uploaded_bytes += transfer.sent
         self.figures.upload_seconds += seconds
@@ -258,7 +259,8 @@ class Uploader:
         try:
             self._after_commit(done)
         except Exception as error:
-            self._events.warn_once(f"tidy {error}", "trouble", f"{done.name}: local tidying failed: {error}")
+            what = f"what {done.name} makes superfluous on this disk can't be removed: {error}"
+            self._events.warn_once(f"local {type(error).__name__}", "trouble", what)
         self._in_trouble = False
         self._tidy_end = time.monotonic() + TIDY_PATIENCE
         try:
@@ -273,13 +275,17 @@ class Uploader:
             if not self._cleaned:
                 self._cleaned = True
                 clean_orphans(self._store, self._writer)
+            self._events.forget("tidy ")
         except _SupersededError:
             pass  # the trouble was said; the next commit goes on with it
         except (_StoppedError, FencedError):
             raise
         except Exception as error:  # whatever it is, the commit counts
+            cause = error.reason if isinstance(error, StoreError) else error
             self._events.warn_once(
-                f"tidy {error}", "trouble", f"old checkpoints can't be deleted now: {error}"
+                f"tidy {type(error).__name__} {cause}",
+                "trouble",
+                f"old checkpoints can't be deleted now, it is tried again after the next commit: {error}",
             )
         finally:
             self._tidy_end = None
@@ -319,11 +325,11 @@ class Uploader:
         self._in_trouble = True
         if self._tidy_end is None:
             self.trouble = str(error)
-            what = "the vault can't be written now, training goes on and it is tried again"
+            topic, what = "upload", "the vault can't be written now, training goes on and it is tried again"
         else:
-            what = "old checkpoints can't be deleted now, it is tried again"
+            topic, what = "tidy", "old checkpoints can't be deleted now, it is tried again"
         self._events.warn_once(
-            f"{type(error).__name__} {error.reason}",
+            f"{topic} {type(error).__name__} {error.reason}",
             "trouble",
             f"{what}: {error}; {self.exposure()}",
             reason=error.reason,

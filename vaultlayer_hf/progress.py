@@ -1,0 +1,31 @@
+"""Progress bars on the console: bytes of a restore, bytes of the final flush."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from vaultlayer_hf.vault.uploader import Uploader
+
+
+def bytes_bar(total: int, what: str, *, shown: bool = True) -> Any:
+    """Return a tqdm bar that counts bytes; a context manager."""
+    return tqdm(total=total, unit="B", unit_scale=True, desc=what, disable=not shown)
+
+
+def wait_for_uploads(uploader: Uploader, timeout: float, *, shown: bool = True) -> bool:
+    """Wait until nothing is queued or under way, for ``timeout`` seconds at most; return whether that is so."""
+    if uploader.wait(0):
+        return True
+    deadline = time.monotonic() + timeout
+    with bytes_bar(max(1, uploader.remaining), "Committing to the vault", shown=shown) as bar:
+        while True:
+            left = deadline - time.monotonic()
+            if uploader.wait(min(0.2, max(0.0, left))):
+                bar.update(bar.total - bar.n)
+                return True
+            bar.update(max(0, min(bar.total, bar.total - uploader.remaining) - bar.n))
+            if left <= 0:
+                return False
