@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.forks import ForkServer
 from tests.servers import SeaweedServer
 
 
@@ -59,3 +60,10 @@ def s3_env(s3_server: SeaweedServer, no_aws: None, monkeypatch: pytest.MonkeyPat
 def s3_uri(s3_server: SeaweedServer, s3_env: dict[str, str]) -> str:
     """A vault URI on the server that nobody has used."""
     return f"s3://{s3_server.bucket}/test-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[ForkServer]:
+    """A process that has imported everything once and forks a run in tens of milliseconds."""
+    with ForkServer() as server:
+        yield server

@@ -74,7 +74,7 @@ class Snapshot:
 
     def remove(self) -> None:
         """Remove it from the disk; the seal goes first, so a half-removed one is never adopted."""
-        (self.path / _MANIFEST).unlink(missing_ok=True)
+        files.remove_file(self.path / _MANIFEST)
         files.remove_tree(self.path)
 
 

@@ -1,0 +1,284 @@
+"""The kill campaign: a run is killed at a point, started again, and must end as if nothing had happened.
+
+What the next start has to go on from is worked out here, from the log and the disk that the kill left, by
+code of its own: the newest commit in the log, or a sealed snapshot of the newest claim that is newer.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.campaign.points import STEPS
+from tests.forks import ForkServer, Outcome
+from vaultlayer_hf import ObjectNotFoundError, open_vault
+from vaultlayer_hf.stores import open_store
+from vaultlayer_hf.vault.keys import LOG, entry_number
+from vaultlayer_hf.vault.snapshot import LOCAL
+
+PROGRAM = "tests.campaign.program:train"
+
+
+@dataclass(frozen=True)
+class Point:
+    """A numbered operation of a run, what it is, and its sides: one that fails is never left as done."""
+
+    number: int
+    label: str
+    sides: tuple[str, ...] = ("before", "after")
+
+    @property
+    def phase(self) -> str:
+        """``start``, ``train``, ``save N`` or ``finish``."""
+        return self.label.partition(":")[0]
+
+
+@dataclass(frozen=True)
+class Try:
+    """Where to kill: a point, a side of it, how, and whether the disk is lost too."""
+
+    point: Point
+    side: str
+    act: str = "die"
+    empty_disk: bool = False
+
+    def __str__(self) -> str:
+        how = " once overtaken" if self.act == "overtaken" else ""
+        return f"{self.side} {self.point.number} ({self.point.label}){how}" + (
+            ", disk emptied" if self.empty_disk else ""
+        )
+
+
+@dataclass(frozen=True)
+class Place:
+    """One vault and one disk."""
+
+    vault: str
+    folder: Path
+
+    @property
+    def output(self) -> Path:
+        """The run's output_dir."""
+        return self.folder / "output"
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the next start goes on from: its first step, and the event that says how."""
+
+    step: int
+    event: str
+
+
+@dataclass
+class Campaign:
+    """Runs the program on vaults of one kind.
+
+    Attributes:
+        forks: starts the runs.
+        scratch: folder for everything.
+        new_vault: gives the URI of a vault that nobody has used, for a folder of its own.
+        env: variables for the runs, such as credentials.
+        failures: what went wrong, one text each.
+        tried: how many kills there were.
+    """
+
+    forks: ForkServer
+    scratch: Path
+    new_vault: Callable[[Path], str]
+    env: dict[str, str] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    tried: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _reference: str | None = None
+
+    def place(self, name: str = "") -> Place:
+        """Return a new vault and a new disk."""
+        folder = self.scratch / (name or uuid.uuid4().hex)
+        folder.mkdir(parents=True)
+        return Place(self.new_vault(folder), folder)
+
+    def run(self, place: Place, name: str, **arguments: Any) -> tuple[Outcome, list[dict[str, Any]]]:
+        """Run the program at a place and return how it ended and its journal."""
+        journal = place.folder / f"{name}.journal"
+        request = {
+            "vault": place.vault,
+            "output": str(place.output),
+            "journal": str(journal),
+            "result": str(place.folder / f"{name}.result"),
+            **arguments,
+        }
+        outcome = self.forks.run(PROGRAM, request, place.folder / name, env=self.env)
+        return outcome, read_journal(journal)
+
+    @property
+    def reference(self) -> str:
+        """The result of an uninterrupted stock run: what every run has to end with."""
+        with self._lock:
+            if self._reference is None:
+                place = self.place("reference")
+                outcome, _ = self.run(place, "stock", vault=None)
+                assert outcome.code == 0, outcome.errors
+                self._reference = (place.folder / "stock.result").read_text()
+        return self._reference
+
+    def record(self, place: Place | None = None) -> list[Point]:
+        """Run to the end, undisturbed, at a new place or an old one; return its points."""
+        place = place or self.place()
+        outcome, journal = self.run(place, "recording")
+        assert outcome.code == 0, outcome.errors
+        assert (place.folder / "recording.result").read_text() == self.reference
+        self.drop(place)
+        sides: dict[int, list[str]] = {}
+        for line in journal:
+            if "of" in line:
+                sides.setdefault(line["of"], []).append(line["side"])
+        return [
+            Point(number := line["point"], line["label"], ("before", *sides.get(number, ())))
+            for line in journal
+            if "point" in line
+        ]
+
+    def kill(self, place: Place, attempt: Try, name: str = "first") -> None:
+        """Run until the kill, and check that it happened just there, and that what it was told is in the log."""
+        outcome, journal = self.run(
+            place,
+            name,
+            kill=attempt.point.number,
+            side=attempt.side,
+            label=attempt.point.label,
+            act=attempt.act,
+        )
+        reached = [line for line in journal if "reached" in line]
+        how = f"it wasn't killed there: exit {outcome.code}, {journal[-1:]}\n{outcome.errors}"
+        assert outcome.code == -9, how
+        assert reached, how
+        landed = {line["landed"] for line in journal if "landed" in line}
+        there = entries(place.vault)
+        assert landed <= there, f"entries {sorted(landed - there)} were acknowledged, and aren't in the log"
+
+    def finish(self, place: Place, expected: Expected, name: str = "last") -> None:
+        """Start again, to the end; check where it went on, what it ended with, and what it left."""
+        outcome, journal = self.run(place, name)
+        assert outcome.code == 0, outcome.errors
+        starts = [line["start"] for line in journal if "start" in line]
+        assert starts == [expected.step], f"it started at {starts}, {expected} was due\n{outcome.errors}"
+        events = [line["event"] for line in journal if "event" in line]
+        assert expected.event in events, f"{expected} isn't among the events {events}"
+        assert "walk-back" not in events, outcome.errors
+        result = (place.folder / f"{name}.result").read_text()
+        assert result == self.reference, (
+            f"the end differs from an uninterrupted run's\n{result}\n{self.reference}"
+        )
+        with open_vault(place.vault) as vault:
+            newest = vault.state.newest if vault.state else None
+            assert newest is not None
+            assert newest.step == STEPS
+            for commit in vault.checkpoints():
+                report = vault.verify(commit)
+                assert report.ok, report.problems
+        left = leftovers(place.output)
+        assert not left, f"left on the disk: {left}"
+
+    def attempt(self, attempt: Try, start: Place | None = None) -> None:
+        """One kill (at a copy of ``start``, if given) and the next start; note a failure."""
+        with self._lock:
+            self.tried += 1
+        place = self.place()
+        try:
+            if start is not None:
+                copy_place(start, place)
+            self.kill(place, attempt)
+            if attempt.empty_disk:
+                shutil.rmtree(place.output, ignore_errors=True)
+            self.finish(place, expected(place))
+        except AssertionError as error:
+            with self._lock:
+                self.failures.append(f"{attempt} in {place.folder}: {error}")
+        else:
+            self.drop(place)
+
+    def attempt_all(
+        self, attempts: Sequence[Try], start: Place | None = None, *, jobs: int = 2, tell: Any = None
+    ) -> None:
+        """Carry out attempts, ``jobs`` at a time; ``tell`` is called with the number done."""
+        with ThreadPoolExecutor(jobs) as pool:
+            for done, _ in enumerate(pool.map(lambda each: self.attempt(each, start), attempts), 1):
+                if tell is not None:
+                    tell(done)
+
+    def drop(self, place: Place) -> None:
+        """Delete a place."""
+        if "://" in place.vault:
+            store = open_store(place.vault)
+            store.delete([item.key for item in store.list("")])
+        shutil.rmtree(place.folder)
+
+
+def tries(points: Iterable[Point], *, act: str = "die", empty_disk: bool = False) -> list[Try]:
+    """Return the attempts on each side of each point."""
+    return [Try(point, side, act, empty_disk) for point in points for side in point.sides]
+
+
+def read_journal(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a journal; a kill never leaves half a line."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def entries(vault: str) -> set[int]:
+    """Return the numbers of the entries in a vault's log."""
+    try:
+        store = open_store(vault, create=False)
+    except ObjectNotFoundError:
+        return set()
+    return {number for item in store.list(LOG) if (number := entry_number(item.key)) is not None}
+
+
+def expected(place: Place) -> Expected:
+    """Work out what the next start at a place has to go on from."""
+    try:
+        state = open_vault(place.vault).state
+    except ObjectNotFoundError:
+        state = None
+    if state is None:
+        return Expected(0, "fresh")
+    live = [commit for commit in state.commits if not commit.abandoned]
+    newest = live[-1] if live else None
+    best = newest.seq if newest is not None and newest.token == state.token else 0
+    sealed = None
+    folder = place.output / LOCAL / state.vault_id / str(state.token)
+    for path in folder.glob("*/manifest.json"):
+        manifest = json.loads(path.read_text())
+        named = re.match(r"\d+", path.parent.name)
+        if named and int(named[0]) == manifest["seq"] > best:
+            best, sealed = manifest["seq"], manifest["step"]
+    if sealed is not None:
+        return Expected(sealed, "adopt")
+    return Expected(newest.step, "restore") if newest else Expected(0, "fresh")
+
+
+def leftovers(output: Path) -> list[str]:
+    """Return what lies in ``output_dir`` after a run's end and is of no use any more."""
+    ours = output / LOCAL
+    found = [str(path.relative_to(output)) for path in ours.rglob("*") if not path.is_dir()]
+    return sorted(found)
+
+
+def copy_place(source: Place, target: Place) -> None:
+    """Copy a vault and a disk."""
+    if source.output.exists():
+        shutil.copytree(source.output, target.output, copy_function=shutil.copy2)
+    if "://" not in source.vault:
+        shutil.copytree(source.vault, target.vault)
+        return
+    origin, goal = open_store(source.vault), open_store(target.vault)
+    for item in origin.list(""):
+        goal.write(item.key, origin.read(item.key, limit=2**30))

@@ -1,0 +1,112 @@
+"""Vaults for tests, written by a real Session: small folders that are laid out as the Trainer's are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vaultlayer_hf import Settings
+from vaultlayer_hf.contents import STATE, localise, missing_files, refusal, wanted_files
+from vaultlayer_hf.events import Event, Events
+from vaultlayer_hf.fingerprint import Parameters
+from vaultlayer_hf.resume import Wish, resume
+from vaultlayer_hf.saving import Save
+from vaultlayer_hf.session import Session
+from vaultlayer_hf.stores.base import Store
+
+PARAMETERS: Parameters = (("first.weight", (4, 4), "float32"),)
+FILES = (
+    "model.safetensors",
+    "optimizer.pt",
+    "rng_state.pth",
+    "scheduler.pt",
+    STATE,
+    "training_args.bin",
+    "tokenizer/vocab.bin",
+)
+"""Every file of a checkpoint; the last lies in a folder, and it and training_args.bin are the same each time."""
+
+
+def write_checkpoint(output: Path, step: int) -> Path:
+    """Write ``checkpoint-<step>``; its content follows from the step."""
+    folder = output / f"checkpoint-{step}"
+    for name in FILES:
+        same = name in ("training_args.bin", "tokenizer/vocab.bin")
+        data = random.Random(f"{name} {0 if same else step}").randbytes(3000)
+        if name == STATE:
+            data = json.dumps({"global_step": step, "best_model_checkpoint": None}).encode()
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Return every file of a folder by its path."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@dataclass
+class Heard:
+    """Events that happened."""
+
+    events: list[Event] = field(default_factory=list)
+
+    def reasons(self, kind: str) -> str:
+        """Return the messages of one kind, a line each."""
+        return "\n".join(event.message for event in self.events if event.kind == kind)
+
+
+def a_session(
+    vault: str, output: Path, *, store: Store | None = None, **settings: object
+) -> tuple[Session, Heard]:
+    """Return a session and what it tells."""
+    events, heard = Events(), Heard()
+    events.listen(heard.events.append)
+    options = {"resume_timeout": 5.0, "flush_timeout": 20.0, **settings}
+    return Session(Settings(vault=vault, **options), output, events=events, store=store), heard  # type: ignore[arg-type]
+
+
+def wish(parameters: Parameters = PARAMETERS) -> Wish:
+    """Return what the Trainer's seam asks for."""
+
+    def localised(folder: Path, output: Path) -> dict[str, bytes]:
+        data = localise(folder, output)
+        return {STATE: data} if data else {}
+
+    return Wish(parameters, missing_files, wanted_files, refusal, localised)
+
+
+def train(vault: str, output: Path, *steps: int, **settings: object) -> Heard:
+    """Resume, save at each step, each committed before the next, and end without a finish."""
+    session, heard = a_session(vault, output, **settings)
+    resume(session, wish())
+    for step in steps:
+        session.save(Save(write_checkpoint(output, step), step, lambda *_: [], PARAMETERS))
+        assert session.flush(), heard.events
+    session.close()
+    return heard
+
+
+def start(vault: str, output: Path, **settings: object) -> tuple[Path | None, Heard]:
+    """Resume and stop again; return where it went on, and what was told."""
+    session, heard = a_session(vault, output, **settings)
+    try:
+        return resume(session, wish()), heard
+    finally:
+        session.close()
+
+
+def tree(folder: Path, *, without: tuple[Path, ...] = ()) -> dict[str, str]:
+    """Return a digest of every file, link and folder below ``folder``, but for what lies in ``without``."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if any(path == skipped or skipped in path.parents for skipped in without):
+            continue
+        if path.is_symlink():
+            found[str(path)] = f"link {path.readlink()}"
+        else:
+            found[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
+    return found
