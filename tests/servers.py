@@ -1,8 +1,9 @@
-"""Servers for the tests, started and ended here: SeaweedFS, which speaks S3, with credentials; a null sink."""
+"""Servers for the tests, started and ended here: SeaweedFS (S3 with credentials), and one with canned answers."""
 
 from __future__ import annotations
 
 import ctypes
+import http.server
 import json
 import os
 import shutil
@@ -11,10 +12,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
+
+Answer = Callable[[str, str, dict[str, str], bytes], tuple[int, dict[str, str], bytes]]
 
 
 def free_ports(count: int) -> list[int]:
@@ -42,6 +47,7 @@ class SeaweedServer:
         access_key, secret_key: of an administrator.
         reader_access_key, reader_secret_key: of a user who may read and list only.
         bucket: exists.
+        filer: URL of the file server behind it, which shows what the S3 gateway hides.
     """
 
     access_key, secret_key = "VAULTTESTADMIN", "admin-secret-of-the-tests"
@@ -81,6 +87,7 @@ class SeaweedServer:
         ports = free_ports(2 * len(names))
         self._ports = {name: (ports[2 * i], ports[2 * i + 1]) for i, name in enumerate(names)}
         self.endpoint = f"http://127.0.0.1:{self._ports['s3'][0]}"
+        self.filer = f"http://127.0.0.1:{self._ports['filer'][0]}"
 
     @staticmethod
     def program() -> str:
@@ -128,6 +135,8 @@ class SeaweedServer:
             "-admin.ui=false",
             *ports,
         ]
+        # The kernel counts the thread that started it as the parent, so a passing thread mustn't.
+        in_main = threading.current_thread() is threading.main_thread()
         with open(self.folder / "log", "ab") as log:
             self._process = subprocess.Popen(
                 command,
@@ -136,7 +145,7 @@ class SeaweedServer:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C in pytest must not reach it before its fixture ends it
-                preexec_fn=die_with_parent,
+                preexec_fn=die_with_parent if in_main else None,
             )
         try:
             self._wait(time.monotonic() + timeout)
@@ -218,39 +227,50 @@ class SeaweedServer:
         }
 
 
-class SinkServer:
-    """The null sink of tests/sink.py in a process of its own. Any key and bucket will do.
+class CannedServer:
+    """An HTTP server in a thread that answers as a function says, and remembers what it was asked.
+
+    Args:
+        answer: gets method, path with query, headers and body; returns status, headers and body.
 
     Attributes:
         endpoint: its URL.
+        requests: method and path of each request so far.
     """
 
-    def __init__(self) -> None:
-        root = Path(__file__).resolve().parents[1]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.sink"],
-            cwd=root,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            text=True,
-            preexec_fn=die_with_parent,
-        )
-        assert self._process.stdout is not None
-        self.endpoint = f"http://127.0.0.1:{int(self._process.stdout.readline())}"
+    def __init__(self, answer: Answer) -> None:
+        requests: list[tuple[str, str]] = []
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_one_request(self) -> None:
+                self.raw_requestline = self.rfile.readline(65537)
+                if not self.raw_requestline:
+                    self.close_connection = True
+                elif self.parse_request():
+                    body = self.rfile.read(int(self.headers.get("content-length", 0)))
+                    requests.append((self.command, self.path))
+                    status, headers, reply = answer(self.command, self.path, dict(self.headers), body)
+                    self.send_response(status)
+                    for name, value in {"Content-Length": str(len(reply)), **headers}.items():
+                        self.send_header(name, value)
+                    self.end_headers()
+                    if self.command != "HEAD":
+                        self.wfile.write(reply)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.requests = requests
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
         """End it."""
-        self._process.kill()
-        self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-
-    def env(self) -> dict[str, str]:
-        """AWS_* variables that lead a client here."""
-        return {
-            "AWS_ENDPOINT_URL": self.endpoint,
-            "AWS_ACCESS_KEY_ID": "SINK",
-            "AWS_SECRET_ACCESS_KEY": "sink-secret",
-            "AWS_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

@@ -12,10 +12,14 @@ import contextlib
 import re
 import socket
 import socketserver
+import subprocess
 import sys
 import threading
 import urllib.parse
 import uuid
+from pathlib import Path
+
+from tests.servers import die_with_parent
 
 _BUFFER = 1024 * 1024
 _ZEROS = memoryview(bytes(_BUFFER))
@@ -198,6 +202,44 @@ class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     allow_reuse_address = True
     request_queue_size = 128
+
+
+class SinkServer:
+    """The null sink in a process of its own. Any key and bucket will do.
+
+    Attributes:
+        endpoint: its URL.
+    """
+
+    def __init__(self) -> None:
+        root = Path(__file__).resolve().parents[1]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.sink"],
+            cwd=root,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=die_with_parent,
+        )
+        assert self._process.stdout is not None
+        self.endpoint = f"http://127.0.0.1:{int(self._process.stdout.readline())}"
+
+    def close(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    def env(self) -> dict[str, str]:
+        """AWS_* variables that lead a client here."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": "SINK",
+            "AWS_SECRET_ACCESS_KEY": "sink-secret",
+            "AWS_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
 
 
 def main() -> None:

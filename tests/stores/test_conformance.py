@@ -81,12 +81,10 @@ class TestRetrying(StoreConformance):
 
 
 class TestFaultless(StoreConformance):
-    rounds = 3  # SeaweedFS lets the losers of a race wait for seconds
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Store:
+        return FaultStore(RetryingStore(open_store(tmp_path / "vault")))
 
     @pytest.fixture
-    def store(self, s3_uri: str) -> Store:
-        return FaultStore(RetryingStore(open_store(s3_uri)))
-
-    @pytest.fixture
-    def opener(self, s3_uri: str) -> Callable[[], Store]:
-        return partial(open_store, s3_uri)
+    def opener(self, tmp_path: Path) -> Callable[[], Store]:
+        return partial(open_store, tmp_path / "vault")

@@ -32,6 +32,9 @@ _RENEW = "the temporary credentials have expired: renew them (aws sso login, or 
 _CHECK_CLOCK = "the clock of this machine is wrong: set it"
 _CHECK_TLS = "name the authority of the server's certificate in AWS_CA_BUNDLE"
 
+NO_STORE = "something answers, and not as an object store does"
+CHECK_ENDPOINT = "check AWS_ENDPOINT_URL and the proxy; a network's login page looks like this"
+
 _DENIED = {  # what the server's code means: a reason, and what to do
     "NoSuchBucket": ("the bucket doesn't exist", _CHECK_BUCKET),
     "InvalidBucketName": ("the bucket can't exist under this name", _CHECK_BUCKET),
@@ -97,6 +100,8 @@ def _no_answer(operation: str, key: str, text: str) -> StoreError:
     low = text.lower()
     if "/latest/api/token" in low or "/latest/meta-data/" in low:  # the last place to ask for credentials
         return StoreDeniedError(operation, key, "no credentials were found", CHECK_KEYS)
+    if "invalid list response" in low or "extract metadata" in low:
+        return StoreUnavailableError(operation, key, NO_STORE, CHECK_ENDPOINT)
     if "certificate" in low:
         return StoreDeniedError(
             operation, key, f"{server} shows a certificate that isn't trusted", _CHECK_TLS

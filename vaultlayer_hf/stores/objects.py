@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,16 +29,11 @@ from vaultlayer_hf.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from vaultlayer_hf.stores._object_errors import translate
+from vaultlayer_hf.stores._object_errors import CHECK_ENDPOINT, NO_STORE, translate
+from vaultlayer_hf.stores._parts import CHUNK, Chunks, part_plan, safe_offset
 from vaultlayer_hf.stores.base import ObjectInfo, Pace, Store, check_key
 
-MIB = 1024 * 1024
-CHUNK = 8 * MIB
-"""Bytes of a part, at least; what is read at a time; what a pace sees per call, at most."""
-
-_MOST_PARTS = 9000  # S3's bound is 10 000
-_IN_FLIGHT = 96 * MIB  # bytes of parts in memory at a time
-_LARGEST_COPY = 5 * 1024 * MIB
+_LARGEST_COPY = 5 * 1024**3  # bytes that S3 copies in one request
 
 _T = TypeVar("_T")
 
@@ -47,12 +43,15 @@ class ObjectStore(Store):
 
     Args:
         client: any store of obstore.
+        quick: the same store with short time-outs, for requests that move little; ``client`` by default.
         uri: what to call the vault in messages.
         prefix: what every key starts with in the bucket, without slashes around it.
         upload_concurrency: parts of one file that are under way at a time, at most.
     """
 
-    def __init__(self, client: Any, *, uri: str, prefix: str = "", upload_concurrency: int = 8) -> None:
+    def __init__(
+        self, client: Any, *, uri: str, prefix: str = "", upload_concurrency: int = 8, quick: Any = None
+    ) -> None:
         if upload_concurrency < 1:
             raise ValueError("upload_concurrency is at least 1")
         self.uri = uri
@@ -60,14 +59,15 @@ class ObjectStore(Store):
         self.upload_concurrency = upload_concurrency
         self.largest_copy = _LARGEST_COPY
         self._client = client
+        self._quick = client if quick is None else quick
         self._prefix = f"{prefix}/" if prefix else ""
-        self._bucket_seen = False
+        self._bucket_seen = self._honest = False
         self._uploading = threading.Lock()
 
     def read(self, key: str, *, limit: int) -> bytes:
         def get() -> bytes:
-            answer = obstore.get(self._client, self._name("read", key))
-            size = answer.meta["size"]
+            answer = obstore.get(self._quick, self._name("read", key))
+            size = _object_info("read", key, answer.meta).size
             if size > limit:
                 raise StoreError("read", key, f"has {size} bytes, more than the {limit} allowed here")
             return bytes(answer.bytes())
@@ -99,25 +99,28 @@ class ObjectStore(Store):
     def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
         if prefix:
             check_key("list", prefix[:-1])
-        start = _safe_offset(after)
+        start = safe_offset(after)
         offset = self._prefix + start if start else None
 
         def pages() -> list[ObjectInfo]:
             found = []
-            for page in obstore.list(self._client, self._prefix + prefix, offset=offset, chunk_size=1000):
+            for page in obstore.list(self._quick, self._prefix + prefix, offset=offset, chunk_size=1000):
                 for meta in page:
                     key = meta["path"][len(self._prefix) :]
                     if key > after:
-                        found.append(_object_info(key, meta))
+                        found.append(_object_info("list", key, meta))
             return found
 
         # Sorted here: SeaweedFS and folders answer in another order (a/b before a-b).
-        yield from sorted(self._call("list", prefix, pages), key=lambda info: info.key.encode())
+        found = sorted(self._call("list", prefix, pages), key=lambda info: info.key.encode())
+        if not found:
+            self._check_emptiness(prefix)
+        yield from found
 
     def create(self, key: str, data: bytes) -> None:
         name = self._name("create", key)
         if self.supports_create:
-            self._call("create", key, lambda: obstore.put(self._client, name, data, mode="create"))
+            self._call("create", key, lambda: obstore.put(self._quick, name, data, mode="create"))
             return
         if self.exists(key):  # a look and a write: good enough for the single writer that was announced
             raise AlreadyExistsError("create", key, "exists already")
@@ -125,7 +128,7 @@ class ObjectStore(Store):
 
     def write(self, key: str, data: bytes) -> None:
         name = self._name("write", key)
-        self._call("write", key, lambda: obstore.put(self._client, name, data, use_multipart=False))
+        self._call("write", key, lambda: obstore.put(self._quick, name, data, use_multipart=False))
 
     def upload(self, key: str, source: Path, *, size: int, pace: Pace | None = None) -> ObjectInfo:
         self._name("upload", key)
@@ -147,7 +150,7 @@ class ObjectStore(Store):
                         "upload", key, f"can't read the local file {source}: {reason}"
                     ) from error
 
-            return self._send("upload", key, _Chunks("upload", key, size, read), pace)
+            return self._send("upload", key, Chunks("upload", key, size, read), pace)
 
     def copy(self, source: str, target: str) -> ObjectInfo:
         origin, name = self._name("copy", source), self._name("copy", target)
@@ -162,26 +165,27 @@ class ObjectStore(Store):
         if not names:
             return
         try:
-            self._call("delete", "", partial(obstore.delete, self._client, [name for _, name in names]))
+            self._call("delete", "", partial(obstore.delete, self._quick, [name for _, name in names]))
         except ObjectNotFoundError:  # some stores say so, and stop there
             for key, name in names:
                 with contextlib.suppress(ObjectNotFoundError):
-                    self._call("delete", key, partial(obstore.delete, self._client, name))
+                    self._call("delete", key, partial(obstore.delete, self._quick, name))
 
     def _head(self, operation: str, key: str) -> ObjectInfo:
         name = self._name(operation, key)
         try:
-            return _object_info(key, self._call(operation, key, lambda: obstore.head(self._client, name)))
+            meta = self._call(operation, key, lambda: obstore.head(self._quick, name))
+            return _object_info(operation, key, meta)
         except ObjectNotFoundError:
             self._check_bucket(operation, key)  # the answer to HEAD has no body that tells which is missing
             raise
 
-    def _send(self, operation: str, key: str, chunks: _Chunks, pace: Pace | None) -> ObjectInfo:
+    def _send(self, operation: str, key: str, chunks: Chunks, pace: Pace | None) -> ObjectInfo:
         """Put what ``chunks`` yields under ``key``, and check that all of it arrived."""
         name, size = self._name(operation, key), chunks.size
         try:
             if size <= CHUNK:
-                data = next(chunks, b"")
+                data = b"".join(chunks)
                 self._call(operation, key, lambda: obstore.put(self._client, name, data, use_multipart=False))
             else:
                 part, parallel = part_plan(size, self.upload_concurrency)
@@ -214,7 +218,7 @@ class ObjectStore(Store):
                     ahead.append(pool.submit(self.read_range, source, start, min(CHUNK, size - start)))
                 return ahead.popleft().result()
 
-            return self._send("copy", target, _Chunks("copy", source, size, read), None)
+            return self._send("copy", target, Chunks("copy", source, size, read), None)
 
     @contextlib.contextmanager
     def _one_at_a_time(self, pace: Pace | None) -> Iterator[None]:
@@ -249,7 +253,7 @@ class ObjectStore(Store):
             return
         try:
             self._call(
-                operation, key, lambda: next(iter(obstore.list(self._client, "log", chunk_size=1)), None)
+                operation, key, lambda: next(iter(obstore.list(self._quick, "log", chunk_size=1)), None)
             )
         except StoreDeniedError as error:
             if "bucket" in error.reason:
@@ -257,69 +261,26 @@ class ObjectStore(Store):
         except StoreError:
             pass  # it can't be told; the object's absence stands
 
+    def _check_emptiness(self, prefix: str) -> None:
+        """Ask once for an object that can't exist: a login page or a proxy answers that with success, too.
 
-class _Chunks:
-    """An iterator of the chunks of a source; keeps the error that ended it, to be raised as it was."""
-
-    def __init__(
-        self, operation: str, key: str, size: int, read: Callable[[int], bytes | memoryview]
-    ) -> None:
-        self.size = size
-        self.error: BaseException | None = None
-        self._operation, self._key, self._read = operation, key, read
-        self._left = size
-
-    def __iter__(self) -> _Chunks:
-        return self
-
-    def __next__(self) -> bytes | memoryview:
-        if self._left <= 0:
-            raise StopIteration
+        Its pages parse as empty listings, and an empty vault means a fresh start.
+        """
+        if self._honest:
+            return
         try:
-            data = self._read(min(CHUNK, self._left))
-            if not data:
-                have = self.size - self._left
-                reason = f"the source has {have} bytes, {self.size} were expected"
-                raise StoreError(self._operation, self._key, reason)
-        except BaseException as error:
-            self.error = error
-            raise
-        self._left -= len(data)
-        return data
+            self._call("list", prefix, lambda: obstore.head(self._quick, f"{self._prefix}{uuid.uuid4().hex}"))
+        except (ObjectNotFoundError, StoreDeniedError):
+            self._honest = True
+            return
+        raise StoreUnavailableError("list", prefix, NO_STORE, CHECK_ENDPOINT)
 
 
-def part_plan(size: int, concurrency: int) -> tuple[int, int]:
-    """Return bytes per part and parts at a time for a file of ``size`` bytes.
-
-    Parts are multiples of 8 MiB, fewer than 10 000, and together stay below about 100 MB in memory (a file
-    of more than 280 GB needs parts so large that a single one is sent at a time).
-    """
-    part = CHUNK * max(1, -(-size // (_MOST_PARTS * CHUNK)))
-    return part, max(1, min(concurrency, _IN_FLIGHT // part - 2))
-
-
-def _safe_offset(after: str) -> str:
-    """Return a place to start a listing from: just before the keys that are greater than ``after``.
-
-    SeaweedFS sorts folder by folder (a/b before a-b) and, told to start after ``a``, leaves out ``a/b``. Up
-    to the first character below ``/`` its order is that of the bytes, so the offset is cut there; and it ends
-    just below what remains, so that it names no folder whose objects are wanted.
-    """
-    for index, character in enumerate(after):
-        if character < "/":
-            after = after[:index]
-            break
-    after = after.rstrip("/")
-    while after and not after[-1].isascii():
-        after = after[:-1].rstrip("/")
-    if not after:
-        return ""
-    below = chr(ord(after[-1]) - 1)
-    return after[:-1] + ("." if below == "/" else below) + "~"
-
-
-def _object_info(key: str, meta: Any) -> ObjectInfo:
-    return ObjectInfo(key, meta["size"], meta["e_tag"], meta["last_modified"].timestamp())
+def _object_info(operation: str, key: str, meta: Any) -> ObjectInfo:
+    modified = meta["last_modified"].timestamp()
+    if meta["e_tag"] is None and not modified:
+        raise StoreUnavailableError(operation, key, NO_STORE, CHECK_ENDPOINT)
+    return ObjectInfo(key, meta["size"], meta["e_tag"], modified)
 
 
 def _short(key: str, start: int, length: int, reason: str) -> StoreError:

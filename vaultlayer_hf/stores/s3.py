@@ -24,6 +24,9 @@ from vaultlayer_hf.stores._object_errors import CHECK_KEYS
 from vaultlayer_hf.stores.objects import ObjectStore
 from vaultlayer_hf.uri import VaultAddress
 
+CONNECT_TIMEOUT = timedelta(seconds=10)
+QUICK_TIMEOUT = timedelta(seconds=60)  # of a request that moves little
+TRANSFER_TIMEOUT = timedelta(seconds=300)  # of one part or range; 8 MiB at 28 kB/s
 _REREAD = 60.0  # seconds after which credentials are looked up again, so that a corrected file is noticed
 
 
@@ -75,26 +78,34 @@ def open_s3(address: VaultAddress, *, upload_concurrency: int = 8) -> ObjectStor
     metadata = os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT")
     if metadata and access.credentials is None:
         config["metadata_endpoint"] = metadata.rstrip("/")
-    client: dict[str, Any] = {
-        "connect_timeout": timedelta(seconds=10),
-        "timeout": timedelta(seconds=300),  # of one request: a part of 8 MiB over a slow line
+    options: dict[str, Any] = {
+        "connect_timeout": CONNECT_TIMEOUT,
         "allow_http": bool(endpoint and endpoint.startswith("http://"))
         or bool(metadata and metadata.startswith("http://")),
     }
     if access.ca_bundle:
         try:
-            client["root_certificate"] = Path(access.ca_bundle).expanduser().read_bytes()
+            options["root_certificate"] = Path(access.ca_bundle).expanduser().read_bytes()
         except OSError as error:
             raise SettingsError(f"AWS_CA_BUNDLE: can't read {access.ca_bundle}: {error.strerror}") from None
-    store = make(
-        address.bucket,
-        config=config,
-        client_options=client,
-        # Few: patience is the business of RetryingStore, which can be stopped and reports.
-        retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=60)},
-        credential_provider=access.credentials,
+    clients = [
+        make(
+            address.bucket,
+            config=config,
+            client_options=options | {"timeout": timeout},
+            # Few: patience is the business of RetryingStore, which can be stopped and reports.
+            retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=30)},
+            credential_provider=access.credentials,
+        )
+        for timeout in (TRANSFER_TIMEOUT, QUICK_TIMEOUT)
+    ]
+    return ObjectStore(
+        clients[0],
+        quick=clients[1],
+        uri=address.uri,
+        prefix=address.prefix,
+        upload_concurrency=upload_concurrency,
     )
-    return ObjectStore(store, uri=address.uri, prefix=address.prefix, upload_concurrency=upload_concurrency)
 
 
 def find_access() -> S3Access:

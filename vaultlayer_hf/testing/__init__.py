@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
@@ -23,6 +24,11 @@ __all__ = ["Fault", "FaultStore", "Operation", "StoreConformance"]
 
 def __getattr__(name: str) -> Any:
     if name == "StoreConformance":  # late: it alone needs pytest
+        import pytest
+
+        for module in ("conformance", "_reading", "_writing"):
+            if f"{__name__}.{module}" not in sys.modules:
+                pytest.register_assert_rewrite(f"{__name__}.{module}")  # so that a failure shows the values
         from vaultlayer_hf.testing.conformance import StoreConformance
 
         return StoreConformance

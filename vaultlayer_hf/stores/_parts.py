@@ -1,0 +1,74 @@
+"""Helpers of ObjectStore: how a file is cut into parts, and where a listing has to start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vaultlayer_hf.errors import StoreError
+
+MIB = 1024 * 1024
+CHUNK = 8 * MIB
+"""Bytes of a part, at least; what is read at a time; what a pace sees per call, at most."""
+
+_MOST_PARTS = 9000  # S3's bound is 10 000
+_IN_FLIGHT = 96 * MIB  # bytes of parts in memory at a time
+
+
+class Chunks:
+    """An iterator of the chunks of a source; keeps the error that ended it, to be raised as it was."""
+
+    def __init__(
+        self, operation: str, key: str, size: int, read: Callable[[int], bytes | memoryview]
+    ) -> None:
+        self.size = size
+        self.error: BaseException | None = None
+        self._operation, self._key, self._read = operation, key, read
+        self._left = size
+
+    def __iter__(self) -> Chunks:
+        return self
+
+    def __next__(self) -> bytes | memoryview:
+        if self._left <= 0:
+            raise StopIteration
+        try:
+            data = self._read(min(CHUNK, self._left))
+            if not data:
+                have = self.size - self._left
+                reason = f"the source has {have} bytes, {self.size} were expected"
+                raise StoreError(self._operation, self._key, reason)
+        except BaseException as error:
+            self.error = error
+            raise
+        self._left -= len(data)
+        return data
+
+
+def part_plan(size: int, concurrency: int) -> tuple[int, int]:
+    """Return bytes per part and parts at a time for a file of ``size`` bytes.
+
+    Parts are multiples of 8 MiB, fewer than 10 000, and together stay below about 100 MB in memory (a file
+    of more than 280 GB needs parts so large that a single one is sent at a time).
+    """
+    part = CHUNK * max(1, -(-size // (_MOST_PARTS * CHUNK)))
+    return part, max(1, min(concurrency, _IN_FLIGHT // part - 2))
+
+
+def safe_offset(after: str) -> str:
+    """Return a place to start a listing from: just before the keys that are greater than ``after``.
+
+    SeaweedFS sorts folder by folder (a/b before a-b) and, told to start after ``a``, leaves out ``a/b``. Up
+    to the first character below ``/`` its order is that of the bytes, so the offset is cut there; and it ends
+    just below what remains, so that it names no folder whose objects are wanted.
+    """
+    for index, character in enumerate(after):
+        if character < "/":
+            after = after[:index]
+            break
+    after = after.rstrip("/")
+    while after and not after[-1].isascii():
+        after = after[:-1].rstrip("/")
+    if not after:
+        return ""
+    below = chr(ord(after[-1]) - 1)
+    return after[:-1] + ("." if below == "/" else below) + "~"
