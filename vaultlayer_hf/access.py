@@ -102,7 +102,7 @@ class Access:
             return
         try:
             age = (datetime.now(UTC) - datetime.fromisoformat(entry.time)).total_seconds()
-        except ValueError:
+        except (ValueError, TypeError, OverflowError):  # TypeError: a time without a zone
             return
         if 0 <= age < _FRESH_CLAIM:
             self._events.warn(

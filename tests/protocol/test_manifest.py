@@ -11,9 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.protocol.tools import claim, commit_step, file_entry, flip, memory_store, sign
-from vaultlayer_hf.errors import CorruptError, FormatVersionError
-from vaultlayer_hf.vault.entry import Commit, Entry, State, decode_entry, encode_entry
+from tests.protocol.tools import (
+    Run,
+    claim,
+    commit_step,
+    file_entry,
+    flip,
+    forge_entry,
+    memory_store,
+    sign,
+)
+from vaultlayer_hf.errors import CorruptError, FormatVersionError, VaultLayerError
+from vaultlayer_hf.vault.entry import ENTRY_LIMIT, Commit, Entry, State, decode_entry, encode_entry
 from vaultlayer_hf.vault.keys import manifest_key
 from vaultlayer_hf.vault.manifest import (
     Manifest,
@@ -417,3 +426,23 @@ def test_a_manifest_too_large_is_never_read(tmp_path: Any) -> None:
     first = commit_step(store, writer, tmp_path, 100)
     with pytest.raises(CorruptError, match="more than"):
         read_manifest(store, replace(first, manifest_size=2**40))
+
+
+def test_an_entry_that_could_not_be_read_again_is_never_written() -> None:
+    """More live checkpoints than an entry can hold end in an error that says what to do, not in a dead log."""
+    commit = ENTRY.state.commits[0]
+    many = tuple(replace(commit, number=number) for number in range(1, ENTRY_LIMIT // 200))
+    with pytest.raises(VaultLayerError, match="keep_last"):
+        encode_entry(replace(ENTRY, number=10**6, state=replace(ENTRY.state, commits=many)))
+
+
+@pytest.mark.parametrize("time", ["", "yesterday", "2026-01-01T00:00:00", "9999-12-31T23:59:59-23:59"])
+def test_a_time_that_cannot_be_read_decides_nothing(tmp_path: Any, time: str) -> None:
+    """The time in an entry is for people: a wrong one, or one without a zone, hinders no start."""
+    store = memory_store()
+    writer = claim(store)
+    commit_step(store, writer, tmp_path, 100)
+    forge_entry(store, 2, {"time": time})
+    run = Run(store, tmp_path / "out")
+    assert run.resume() is not None
+    run.close()

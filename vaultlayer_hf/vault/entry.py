@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, cast
 
 from vaultlayer_hf.digest import digest_bytes, is_digest
-from vaultlayer_hf.errors import CorruptError
+from vaultlayer_hf.errors import CorruptError, VaultLayerError
 from vaultlayer_hf.vault.keys import split_folder
 from vaultlayer_hf.vault.parse import FORMAT_VERSION, Fields, dump, load
 
@@ -156,9 +156,15 @@ class Entry:
 
 
 def encode_entry(entry: Entry) -> bytes:
-    """Return the entry's bytes, its own digest included."""
+    """Return the entry's bytes, its own digest included. Raises VaultLayerError where they are too many."""
     body = {"format_version": FORMAT_VERSION, **asdict(entry)}
-    return dump({**body, "check": digest_bytes(dump(body))})
+    data = dump({**body, "check": digest_bytes(dump(body))})
+    if len(data) > ENTRY_LIMIT:  # it could never be read again
+        raise VaultLayerError(
+            f"log entry {entry.number} would have {len(data)} bytes for {len(entry.state.commits)} live checkpoints, "
+            f"and {ENTRY_LIMIT} are allowed: keep fewer (keep_last)"
+        )
+    return data
 
 
 def decode_entry(data: bytes, number: int) -> Entry:

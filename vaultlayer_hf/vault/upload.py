@@ -24,6 +24,7 @@ from vaultlayer_hf.vault.manifest import (
     MANIFEST_LIMIT,
     FileEntry,
     Manifest,
+    decode_manifest,
     decode_part,
     encode_manifest,
     encode_part,
@@ -138,8 +139,12 @@ def commit(
     *,
     resumed_from: int | None,
 ) -> Commit:
-    """Make a checkpoint visible whose files are all in the store. Raises FencedError, StoreError."""
+    """Make a checkpoint visible whose files are all in the store.
+
+    Raises FencedError, StoreError, CorruptError where the nodes' parts don't make one checkpoint.
+    """
     data = encode_manifest(manifest)
+    decode_manifest(data, manifest_key(transfer.folder))  # never commit what couldn't be resumed from
     store.write(manifest_key(transfer.folder), data)
 
     def describe(number: int) -> Commit:
