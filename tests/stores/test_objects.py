@@ -141,6 +141,48 @@ def test_an_upload_that_arrived_short(tmp_path: Path) -> None:
         store.upload("x", local, size=3 * CHUNK)
 
 
+FORK = """
+import os, signal
+from vaultlayer_hf.errors import StoreError
+from vaultlayer_hf.stores import open_store
+
+def child(use):
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    signal.alarm(30)
+    try:
+        use()
+    except StoreError as error:
+        os._exit(3 if "forked process" in str(error) else 4)
+    os._exit(0)
+
+store = open_store("s3://bucket/run")
+assert child(lambda: store.write("x", b"x")) == 0       # nobody has used it yet
+store.write("x", b"x")
+assert child(lambda: store.write("x", b"x")) == 3
+assert child(lambda: open_store("s3://bucket/other").write("x", b"x")) == 3
+assert child(lambda: None) == 0                         # as the workers of a data loader
+store.write("y", b"y")
+assert store.head("y").size == 1
+print("the parent is well")
+"""
+
+
+def test_forked_processes(no_aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forked child of a process that has used an object store is refused at once, and its parent works on."""
+    sink = SinkServer()
+    try:
+        for name, value in sink.env().items():
+            monkeypatch.setenv(name, value)
+        ended = subprocess.run(
+            [sys.executable, "-c", FORK], cwd=ROOT, capture_output=True, text=True, timeout=120
+        )
+    finally:
+        sink.close()
+    assert ended.stdout == "the parent is well\n", ended.stderr
+
+
 MEMORY = """
 import resource, sys, time
 from concurrent.futures import ThreadPoolExecutor

@@ -6,11 +6,15 @@ memory is bounded whatever the caller's threads do, and small objects pass besid
 
 S3 allows 10 000 parts of an object and copies no object larger than 5 GiB: parts grow with the file, and
 such a copy is streamed down and up again.
+
+The client's threads don't survive os.fork(), and what it has open is shared with the child: a child that used
+it would hang, and could crash its parent. So it is refused there, whichever store the child opens.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import uuid
 from collections import deque
@@ -234,6 +238,7 @@ class ObjectStore(Store):
         return self._prefix + check_key(operation, key)
 
     def _call(self, operation: str, key: str, function: Callable[[], _T]) -> _T:
+        _same_process(operation, key)
         try:
             result = function()
         except StoreError:
@@ -274,6 +279,18 @@ class ObjectStore(Store):
             self._honest = True
             return
         raise StoreUnavailableError("list", prefix, NO_STORE, CHECK_ENDPOINT)
+
+
+_user = 0  # the process that has started the client's threads; a forked child inherits the number
+
+
+def _same_process(operation: str, key: str) -> None:
+    global _user
+    me = os.getpid()
+    _user = _user or me
+    if _user != me:
+        hint = "start processes that need it with the spawn method"
+        raise StoreError(operation, key, "an object store can't be used in a forked process", hint)
 
 
 def _object_info(operation: str, key: str, meta: Any) -> ObjectInfo:
