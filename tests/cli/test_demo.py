@@ -6,6 +6,8 @@ import re
 
 import pytest
 
+from tests.readme.blocks import demo_lines, without_numbers
+
 from .conftest import vl
 
 
@@ -25,12 +27,17 @@ def told(out: str) -> None:
 
 
 def test_demo_on_a_folder(tmp_path) -> None:
-    """Killed in the middle of a save and resumed, the demo's run ends bit-identical, and nothing is left."""
+    """Killed in the middle of a save and resumed, the demo's run ends bit-identical, as the README shows it."""
     done = vl("demo", TMPDIR=str(tmp_path))
     assert done.code == 0, done.out + done.err
     told(done.out)
     assert not list(tmp_path.glob("vl-demo-*"))
     assert done.err == ""
+    lines = iter(without_numbers(done.out))
+    for line in demo_lines():
+        assert line == "..." or line in lines, (
+            f"the README shows what isn't told, or not in this order: {line}"
+        )
 
 
 def test_demo_needs_an_empty_vault(trained) -> None:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import pty
 import socket
+import struct
+import subprocess
+import sys
+import termios
 from datetime import datetime
 from pathlib import Path
 
@@ -133,3 +140,23 @@ def test_an_unreachable_store_has_its_own_exit_code() -> None:
     assert (done.code, done.out) == (3, ""), done.err
     assert len(done.err.strip().splitlines()) == 1
     assert "stays-secret" not in done.err
+
+
+def test_verify_shows_a_bar_on_a_terminal_only(trained) -> None:
+    """A person sees how far it is, and the bar is gone when it is done; a pipe gets plain lines."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    command = [sys.executable, "-m", "vaultlayer_hf.cli", "verify", str(trained), "--newest"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=theirs, stdin=subprocess.DEVNULL
+    ) as process:
+        out = process.stdout.read().decode()
+    os.close(theirs)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert process.returncode == 0
+    assert "step 60:" in shown
+    assert "%" in shown
+    assert shown.rsplit("\r", 1)[1].strip() == "", "the bar was left on the screen"
+    assert out.startswith("step 60: ok")
+    assert vl("verify", str(trained)).err == ""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 README = Path(__file__).parents[2] / "README.md"
+DEMO = "$ vl demo\n"
+"""How the block with the demo's story starts; tests/cli/test_demo.py runs it."""
 
 
 @dataclass(frozen=True)
@@ -31,3 +33,18 @@ def blocks(language: str | None = None) -> list[Block]:
 def install_commands() -> list[str]:
     """Return the commands that make an environment and install into it."""
     return [block.text.strip() for block in blocks("sh") if "pip install" in block.text]
+
+
+def demo_lines() -> list[str]:
+    """Return the demo's story as the README shows it, without numbers; ``...`` is what it leaves out."""
+    block = next(block for block in blocks("console") if block.text.startswith(DEMO))
+    return without_numbers(block.text.removeprefix(DEMO))
+
+
+def without_numbers(text: str) -> list[str]:
+    """Return the lines that say something, without what differs from run to run."""
+    text = re.sub(r"file:///\S+", "URI", text)
+    text = re.sub(r"[0-9a-f]{14}…", "HASH", text)
+    text = re.sub(r"\d[\d.]*(, \d+)*", "N", text)
+    text = re.sub(r"─+", "─", re.sub(r" +", " ", text))
+    return [line.strip() for line in text.splitlines() if line.strip()]

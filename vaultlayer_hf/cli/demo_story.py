@@ -133,7 +133,7 @@ class Story:
 
     def _table(self) -> Table:
         table = Table(box=SIMPLE_HEAD, pad_edge=False)
-        for heading in ("run", "steps", "killed at", "resumed from", "final loss", "sha256 of weights"):
+        for heading in ("run", "steps", "killed at", "resumed from", "final loss", "weights, sha256"):
             table.add_column(heading, justify="left" if heading == "run" else "right", no_wrap=True)
         for run in self._runs:
             ended = run.returncode == 0
@@ -143,7 +143,7 @@ class Story:
                 f"{run.step}" if run.killed else "",
                 f"{run.start}" if run.start else "",
                 f"{run.loss:.6f}" if ended else "",
-                f"{run.weights[:16]}…" if ended else "",
+                f"{run.weights[:14]}…" if ended else "",
             )
         return table
 
