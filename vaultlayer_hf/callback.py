@@ -10,53 +10,33 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import CallbackHandler
 
-from vaultlayer_hf.contents import (
-    STATE,
-    best_step,
-    localise,
-    missing_files,
-    missing_shards,
-    refusal,
-    wanted_files,
-)
-from vaultlayer_hf.errors import SettingsError
+from vaultlayer_hf.ending import Past, asked_steps, is_over
+from vaultlayer_hf.errors import FencedError, SettingsError
 from vaultlayer_hf.events import Events
 from vaultlayer_hf.fingerprint import Parameters, parameters_of
 from vaultlayer_hf.ranks import current_ranks
-from vaultlayer_hf.resume import Wish, resume
-from vaultlayer_hf.saving import Save
+from vaultlayer_hf.reporting import FiguresCallback
+from vaultlayer_hf.resume import resume
 from vaultlayer_hf.session import Session
 from vaultlayer_hf.settings import Settings
+from vaultlayer_hf.trainer_terms import (
+    end_figures,
+    has_ended,
+    save_of,
+    save_the_end,
+    warn_of_arguments,
+    wish_of,
+)
 from vaultlayer_hf.uri import parse_vault
 
 
 class AlreadyFinishedError(Exception):
-    """The checkpoint is already where training would end; carries the loaded state out of train()."""
-
-
-class _MetricsCallback(TrainerCallback):
-    """Adds the vault's figures to each log, ahead of the callbacks that report it."""
-
-    def __init__(self, owner: VaultLayerCallback) -> None:
-        self._owner = owner
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        session = self._owner.session
-        # Only to the log of training steps: the dicts of evaluate() and train() go back to the script as they are.
-        if session is not None and isinstance(logs, dict) and "loss" in logs and not self._owner._paused:
-            logs.update(session.metrics())
+    """The run is over already; carries the loaded state out of train()."""
 
 
 class VaultLayerCallback(TrainerCallback):
@@ -66,11 +46,14 @@ class VaultLayerCallback(TrainerCallback):
         trainer = Trainer(..., callbacks=[vault])
         trainer.train(resume_from_checkpoint=vault.pull())
 
+    From a checkpoint of a run that is over, stock transformers trains one more step. It isn't committed; a
+    script that wants none of it asks ``if vault.finished is None`` before train().
+
     Args:
         vault: URI of the vault, or Settings that name it; None means ``VAULTLAYER_VAULT``.
 
     Attributes:
-        finished: after ``pull()``: the step at which the run was already done, or None.
+        finished: after ``pull()``: the step at which the run was over, or None where there is something to train.
 
     Raises SettingsError, and VaultUriError for a URI that can't be meant.
     """
@@ -78,50 +61,62 @@ class VaultLayerCallback(TrainerCallback):
     def __init__(self, vault: str | os.PathLike[str] | Settings | None = None) -> None:
         if isinstance(vault, Settings):
             self._settings = vault
-        elif vault is None:
-            self._settings = Settings()
         else:
-            self._settings = Settings(vault=os.fspath(vault))
-        self._events = Events()
-        self.session: Session | None = None
-        self.finished: int | None = None
-        self._check_vault()
-        self._args: TrainingArguments | None = None
-        self._model: Any = None
-        self._parameters: Parameters = ()
-        self._pulled = False
-        self._path: str | None = None
-        self._paused = False
-        self.stops_when_finished = False
-
-    def _check_vault(self) -> None:
+            self._settings = Settings(vault=os.fspath(vault) if vault is not None else None)
         if not self._settings.vault:
             raise SettingsError("no vault is named: give its URI, or set VAULTLAYER_VAULT")
         parse_vault(self._settings.vault)
+        self._args: TrainingArguments | None = None
+        self._model: Any = None
+        self._handler: CallbackHandler | None = None
+        self.stops_when_finished = False
+        self._reset()
+
+    def _reset(self) -> None:
+        """Be as before the first pull()."""
+        self._events = Events()
+        self.session: Session | None = None
+        self.finished: int | None = None
+        self._parameters: Parameters = ()
+        self._path: str | None = None
+        self._past: Past | None = None
+        self._pulled = False  # the vault is claimed, and what to go on from is known
+        self._suspended: str | None = None  # why trainings are kept away from the vault now
+        self._active = False  # between the begin and the end of the training that is committed
+        self._ended = False  # it came to its end
+        self._over = False  # it was over before it began: what stock trains beyond that isn't committed
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy, such as hyperparameter searches make of a Trainer, must not write under this one's claim.
+        kept = ("_settings", "_args", "_model", "_handler", "stops_when_finished")
+        return {name: self.__dict__[name] for name in kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._reset()
 
     # What a script calls -------------------------------------------------------------------------------
 
     def pull(self) -> str | None:
         """Claim the vault and bring the checkpoint to resume from; return its local path, None if there is none.
 
-        Call it once the Trainer exists, right before train(). Raises what ``resume`` raises; SettingsError
-        where no Trainer has been made with this callback.
+        Call it once the Trainer exists, right before train(). A second call returns the same, unless a training
+        was begun and broke off in between: then it goes on from what is newest now. Raises what ``resume``
+        raises; SettingsError where no Trainer has been made with this callback; FencedError where another
+        process has taken the vault from this one.
         """
         if self._args is None:
             raise SettingsError(
                 "pull() needs to know output_dir and the model: make the Trainer with callbacks=[vault] first"
             )
-        if self._pulled:
+        if self._pulled and not self._active:
             return self._path
         session = self._open()
-        path = resume(session, self._wish())
+        path = resume(session, wish_of(self._args, self._parameters))
         self._path = str(path) if path else None
         self._pulled = True
-        self.finished = session.state.finished
-        if self.finished is not None and not self.stops_when_finished:
-            session.events.info(
-                "finished", f"this run was already done at step {self.finished}", step=self.finished
-            )
+        if path is not None:
+            self._look_back(self._args, session, path)
         return self._path
 
     def close(self) -> None:
@@ -134,126 +129,131 @@ class VaultLayerCallback(TrainerCallback):
     def on_init_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        # A callback isn't given the handler that calls it, and the handler is where the figures get into the log.
-        handler = sys._getframe(1).f_locals.get("self")
-        self.bind(args, kwargs.get("model"), handler if isinstance(handler, CallbackHandler) else None)
+        self.bind(args, kwargs.get("model"), _calling_handler())
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self._paused:
+        reason = self._why_not(state)
+        if reason is not None:
+            self._events.warn_once(reason, "notice", reason)
             return
         if self._args is None:
-            self.bind(args, kwargs.get("model"), None)
+            self.bind(args, kwargs.get("model"), _calling_handler())
         if not self._pulled:
             self._start_unpulled(state)
-        assert self.session is not None
-        self.session.step = state.global_step
-        if args.save_only_model:
-            self.session.events.warn(
-                "notice",
-                "save_only_model=True: what is saved can't be resumed from, so a restart will refuse it",
-            )
-        if state.global_step >= state.max_steps > 0 and self.stops_when_finished:
+        session = self.session
+        assert session is not None
+        session.step = state.global_step
+        self._active = True
+        warn_of_arguments(session.events, args)
+        past = self._past or Past(state.global_step, state.max_steps)
+        self._over = is_over(past, state.max_steps, loads_best=bool(args.load_best_model_at_end))
+        if self._over and self.stops_when_finished:
             raise AlreadyFinishedError
+        if self._over:
+            session.events.warn(
+                "finished",
+                f"this run is already over, at step {past.finished or past.step}: stock transformers trains one more "
+                "step, which isn't committed; ask `if vault.finished is None` before train(), or for more steps",
+                step=past.step,
+            )
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self.session is not None and not self._paused:
+        if self.session is not None and self._active:
             self.session.step = state.global_step
             self.session.check_fence()
+            save_the_end(args, control)
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        # A stop asked for by an evaluation writes no checkpoint in stock, and its end would be lost.
-        if (
-            self.session is not None
-            and not self._paused
-            and control.should_training_stop
-            and args.save_strategy != "no"
-        ):
-            control.should_save = True
+        if self._active:
+            save_the_end(args, control)
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         session = self.session
-        if session is None or self._paused or not self._counts(state):
+        if session is None or not self._active or self._over:
             return
-        world_size = args.world_size
-
-        def missing(folder: Path, paths: set[str]) -> list[str]:
-            if args.save_only_model:
-                return []
-            return missing_files(paths, world_size) + missing_shards(folder, paths)
-
-        session.save(
-            Save(
-                Path(str(args.output_dir)) / f"checkpoint-{state.global_step}",
-                state.global_step,
-                missing,
-                parameters=self._parameters,
-                best_step=best_step({"best_model_checkpoint": state.best_model_checkpoint}),
-                rotates=args.should_save,
-            )
-        )
+        session.save(save_of(args, state, self._parameters))
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         session = self.session
-        if session is None or self._paused:
+        if session is None or not self._active:
             return
-        if session.flush() and self._counts(state):
-            numbers = {
-                name: value
-                for name, value in (state.log_history[-1] if state.log_history else {}).items()
-                if isinstance(value, (int, float)) and value == value
-            }
-            session.finish(state.global_step, numbers)
+        self._active, self._ended = False, True
+        flushed = session.flush()
+        if flushed and self._over:
+            _note_end_again(session)
+        elif flushed and has_ended(state, self._handler):
+            session.finish(state.global_step, end_figures(state))
+        elif state.global_step < state.max_steps:
+            session.events.info(
+                "stopped",
+                f"training stopped at step {state.global_step} of {state.max_steps}, the next start goes on from there",
+                step=state.global_step,
+            )
         session.close()
-        self._paused = True
 
     # Inside --------------------------------------------------------------------------------------------
 
     def bind(self, args: TrainingArguments, model: Any, handler: CallbackHandler | None) -> None:
-        """Take note of the Trainer's arguments and model, and put the figures into its logs."""
+        """Take note of the Trainer's arguments and model, and put the figures into its logs.
+
+        Raises SettingsError where the Trainer has a second callback of this kind.
+        """
         self._args = args
         self._model = model
-        self._parameters = parameters_of(model) if model is not None else ()
-        if handler is not None:
-            # Ahead of the reporters: what is added to a log behind them is reported nowhere. A new list, because
-            # the handler may be going through the old one right now.
-            handler.callbacks = [_MetricsCallback(self), *handler.callbacks]
+        self._handler = handler
+        if handler is None:
+            return
+        if any(isinstance(other, VaultLayerCallback) and other is not self for other in handler.callbacks):
+            raise SettingsError(
+                "a Trainer has one vault: give it resume= or one VaultLayerCallback, not both"
+            )
+        # Ahead of the reporters: what is added to a log behind them is reported nowhere. A new list, because
+        # the handler may be going through the old one right now.
+        handler.callbacks = [FiguresCallback(self._figures), *handler.callbacks]
+
+    def attach(self, model: Any) -> None:
+        """Take note of the model that is about to be trained: it may be another than at the Trainer's start."""
+        self._model = model
 
     @contextmanager
-    def paused(self, reason: str) -> Iterator[None]:
-        """Keep a training away from the vault, and say why, once."""
-        self._events.warn_once(reason, "notice", reason)
-        before, self._paused = self._paused, True
+    def suspended(self, what: str) -> Iterator[None]:
+        """Keep a training away from the vault; ``what`` it is, is said once."""
+        before, self._suspended = self._suspended, what
         try:
             yield
         finally:
-            self._paused = before
+            self._suspended = before
 
     def before_save(self, folder: Path) -> None:
         """Make way for a checkpoint folder that is about to be written."""
-        if self.session is not None and not self._paused:
+        if self.session is not None and self._active:
             self.session.before_save(folder)
 
     def say_finished(self, state: TrainerState) -> dict[str, float]:
-        """Say that the run was done already, and return the metrics that it ended with."""
-        assert self.session is not None
-        self._paused = True
-        self.session.events.info(
+        """Say that the run was over already, and return the metrics that it ended with."""
+        session = self.session
+        assert session is not None
+        self._active, self._ended = False, True
+        session.events.info(
             "finished",
-            f"this run is already at step {state.global_step} of {state.max_steps}: no step is trained; ask for more "
-            "steps to go on",
+            f"this run is already over, at step {state.global_step} of {state.max_steps}: no step is trained; ask for "
+            "more steps to go on",
             step=state.global_step,
         )
-        return dict(self.session.state.metrics)
+        metrics = dict(session.state.metrics)
+        if session.flush():
+            _note_end_again(session)
+        return metrics
 
     def start(self, explicit: str | bool) -> None:
         """Claim the vault without resuming from it: the script names its own checkpoint."""
@@ -265,18 +265,51 @@ class VaultLayerCallback(TrainerCallback):
         )
         session.enter()
         session.start_uploads(None)
-        self._pulled = True
+        self._pulled, self._past = True, None
 
     def _open(self) -> Session:
-        assert self._args is not None
+        """Return a session to claim the vault with; one whose training broke off is left first."""
+        args = self._args
+        assert args is not None
+        if self._active and self.session is not None:
+            self.session.close()
+            if self.session.disabled:
+                raise FencedError(
+                    f"{self.session.address.uri}: another process took this vault from this Trainer"
+                )
+            self.session, self._past, self.finished, self._active = None, None, None, False
+        if self._handler is not None:
+            # Last, to see what other callbacks do to a checkpoint, and whether they stop the training.
+            self._handler.callbacks = [one for one in self._handler.callbacks if one is not self] + [self]
+        self._parameters = parameters_of(self._model) if self._model is not None else ()
         if self.session is None:
             self.session = Session(
                 self._settings,
-                Path(str(self._args.output_dir)),
+                Path(str(args.output_dir)),
                 ranks=current_ranks(self._settings.part_timeout),
                 events=self._events,
+                needs_best=bool(args.load_best_model_at_end),
+                progress=not args.disable_tqdm,
             )
         return self.session
+
+    def _look_back(self, args: TrainingArguments, session: Session, path: Path) -> None:
+        try:
+            self._past = past = Past.read(path, session.state.finished)
+        except (OSError, ValueError, KeyError, TypeError):
+            return  # the Trainer will say what is wrong with it
+        asked = asked_steps(past, args.max_steps, args.num_train_epochs)
+        if is_over(past, asked, loads_best=bool(args.load_best_model_at_end)):
+            self.finished = past.finished or past.step
+
+    def _why_not(self, state: TrainerState) -> str | None:
+        """Return why the training that begins is kept away from the vault; None where it isn't."""
+        what = self._suspended
+        if what is None and state.is_hyper_param_search:
+            what = "a hyperparameter search"
+        elif what is None and self._ended:
+            what = "a second train() of one Trainer"
+        return what and f"{what} doesn't fit one vault: trained as stock, nothing of it is committed"
 
     def _start_unpulled(self, state: TrainerState) -> None:
         session = self._open()
@@ -291,22 +324,18 @@ class VaultLayerCallback(TrainerCallback):
                 "it: call trainer.train(resume_from_checkpoint=vault.pull()) to go on from it",
             )
 
-    def _wish(self) -> Wish:
-        args = cast(Any, self._args)
+    def _figures(self) -> dict[str, float]:
+        return self.session.metrics() if self.session is not None and self._active else {}
 
-        def localised(folder: Path, output_dir: Path) -> dict[str, bytes]:
-            data = localise(folder, output_dir)
-            return {STATE: data} if data else {}
 
-        return Wish(
-            parameters=self._parameters,
-            missing=missing_files,
-            wanted=wanted_files,
-            refuse=refusal,
-            localise=localised,
-            best=args.load_best_model_at_end,
-        )
+def _note_end_again(session: Session) -> None:
+    """Leave the log of a run that was over with an end as its last word, not with our claim."""
+    state = session.state
+    if state.newest is not None:
+        session.finish(state.finished or state.newest.step, dict(state.metrics))
 
-    def _counts(self, state: TrainerState) -> bool:
-        """Whether what is saved now belongs to the run: not the step that stock trains beyond a finished one."""
-        return not (self.finished is not None and state.max_steps <= self.finished < state.global_step)
+
+def _calling_handler() -> CallbackHandler | None:
+    """Return the handler that has just called a callback: callbacks aren't told of it."""
+    handler = sys._getframe(2).f_locals.get("self")
+    return handler if isinstance(handler, CallbackHandler) else None

@@ -7,6 +7,7 @@ wrong trajectory. So what is missing is found out before, from the names of the 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -80,16 +81,18 @@ def best_step(state: dict[str, object]) -> int | None:
     return int(match[1]) if match else None
 
 
-def localise(folder: Path, output_dir: Path) -> bytes | None:
+def localise(folder: Path, output_dir: str) -> bytes | None:
     """Return new content for trainer_state.json in which the best checkpoint lies in ``output_dir``.
 
-    The Trainer writes an absolute path there, which is wrong on another host. None: nothing to change.
+    The Trainer notes a path there that is wrong on another host, and compares it, as text, with those of the
+    folders that it may rotate away: so ``output_dir`` is to be as its arguments have it, relative where it is
+    relative. None: nothing to change.
     """
     state = json.loads((folder / STATE).read_text())
     step = best_step(state)
     if step is None:
         return None
-    path = str(output_dir / f"checkpoint-{step}")
+    path = os.path.join(output_dir, f"checkpoint-{step}")
     if state["best_model_checkpoint"] == path:
         return None
     state["best_model_checkpoint"] = path

@@ -18,6 +18,7 @@ from vaultlayer_hf import files, saving
 from vaultlayer_hf.access import Access
 from vaultlayer_hf.errors import FencedError, RanksError, StoreError
 from vaultlayer_hf.events import Events
+from vaultlayer_hf.local import checkpoints
 from vaultlayer_hf.progress import wait_for_uploads
 from vaultlayer_hf.ranks import Place, Ranks
 from vaultlayer_hf.saving import Plan, Save
@@ -87,6 +88,8 @@ class Session:
         self.progress = progress
         self._keep_best = settings.keep_best or needs_best
         self._commits: dict[int, Commit] = {}
+        self._standing: set[str] = set()
+        """Names of checkpoint folders that were there at the start, or that this run has saved."""
         self.claim: Claim | None = None
         self.place: Place | None = None
         self._writer: Writer | None = None
@@ -165,6 +168,7 @@ class Session:
         self.resumed_from = resumed_from.number if resumed_from else None
         if not self.leads:
             return
+        self._standing = {path.name for path in checkpoints(self.output_dir).values()}
         if self._uploader is not None:
             self._uploader.stop()
         bare = self.access.bare
@@ -212,15 +216,17 @@ class Session:
     # Training ------------------------------------------------------------------------------------------
 
     def before_save(self, folder: Path) -> None:
-        """Empty a checkpoint folder that is about to be written again. All ranks.
+        """Remove a checkpoint folder that is about to be written again. All ranks.
 
         What the Trainer would write in place would show through the links of a snapshot that waits for
-        upload; and what a killed save left there would look as if it belonged to the new one.
+        upload; and what a killed save left there would look as if it belonged to the new one. A folder that
+        is new to this run stays: a subclass of the Trainer has begun to write this very checkpoint.
         """
         if self.claim is None or self.disabled:
             return
-        if self.leads and folder.is_dir():
+        if self.leads and folder.name in self._standing:
             files.remove_tree(folder)
+            self._standing.discard(folder.name)
         if self.ranks.world_size > 1:
             try:
                 self.ranks.gather(None, tag=f"clear/{self._seq}")
@@ -235,6 +241,7 @@ class Session:
         if self.claim is None or self.disabled:
             return
         begin = time.perf_counter()
+        self._standing.add(save.folder.name)
         saving.save(self, save, self.next_seq())
         self.stall_seconds = time.perf_counter() - begin
 

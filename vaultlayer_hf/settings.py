@@ -6,6 +6,7 @@ name is the field's, in capitals: ``keep_last`` is ``VAULTLAYER_KEEP_LAST``.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any, Literal, cast
 
 from vaultlayer_hf.errors import SettingsError
 
-_NONE = ("", "none", "off")
+_NONE = ("none", "off")
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
 
@@ -23,16 +24,12 @@ def parse_rate(text: str | float | None) -> float | None:
 
     Raises SettingsError.
     """
-    if text is None or isinstance(text, (int, float)):
+    if text is None or (isinstance(text, (int, float)) and not isinstance(text, bool)):
         return None if text is None else float(text)
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?(?:/s)?\s*", text.lower())
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?(?:/s)?\s*", str(text).lower())
     if match is None:
         raise SettingsError(f"{text!r} is no bandwidth: give bytes per second, such as '50MB' or '1.5GiB'")
     return float(match[1]) * _UNITS[match[2] or ""]
-
-
-def _whole(text: str) -> int | None:
-    return None if text.lower() in _NONE else int(text)
 
 
 def _flag(text: str) -> bool:
@@ -41,16 +38,20 @@ def _flag(text: str) -> bool:
     return text.lower() in ("1", "true", "yes", "on")
 
 
+def _or_none(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    return lambda text: None if text.lower() in _NONE else parse(text)
+
+
 def _from_environment(name: str, parse: Callable[[str], Any], default: Any) -> Any:
     """Return a dataclass field whose default is read from its variable when an object is made."""
     variable = f"VAULTLAYER_{name.upper()}"
 
     def read() -> Any:
-        text = os.environ.get(variable)
-        if text is None:
+        text = os.environ.get(variable, "").strip()
+        if not text:
             return default
         try:
-            return parse(text.strip())
+            return parse(text)
         except ValueError as error:
             raise SettingsError(f"{variable}={text!r} can't be used for {name}") from error
 
@@ -60,6 +61,8 @@ def _from_environment(name: str, parse: Callable[[str], Any], default: Any) -> A
 @dataclass(frozen=True)
 class Settings:
     """Options of a run.
+
+    A variable that is set to nothing counts as not set; ``none`` means None.
 
     Attributes:
         vault: URI of the vault; None means the variable ``VAULTLAYER_VAULT``.
@@ -86,36 +89,45 @@ class Settings:
         "on_fenced", lambda text: cast(Literal["stop", "continue"], text), "stop"
     )
     upload_concurrency: int = _from_environment("upload_concurrency", int, 8)
-    bandwidth: float | str | None = _from_environment(
-        "bandwidth", lambda text: None if text.lower() in _NONE else parse_rate(text), None
-    )
-    keep_last: int | None = _from_environment("keep_last", _whole, 3)
-    keep_every: int | None = _from_environment("keep_every", _whole, None)
+    bandwidth: float | str | None = _from_environment("bandwidth", _or_none(parse_rate), None)
+    keep_last: int | None = _from_environment("keep_last", _or_none(int), 3)
+    keep_every: int | None = _from_environment("keep_every", _or_none(int), None)
     keep_best: bool = _from_environment("keep_best", _flag, True)
-    local_keep_last: int | None = _from_environment("local_keep_last", _whole, None)
-    local_keep_every: int | None = _from_environment("local_keep_every", _whole, None)
+    local_keep_last: int | None = _from_environment("local_keep_last", _or_none(int), None)
+    local_keep_every: int | None = _from_environment("local_keep_every", _or_none(int), None)
     flush_timeout: float = _from_environment("flush_timeout", float, 1800.0)
     part_timeout: float = _from_environment("part_timeout", float, 600.0)
     resume_timeout: float = _from_environment("resume_timeout", float, 120.0)
 
     def __post_init__(self) -> None:
+        if self.vault is None:  # written out, None still means the variable
+            object.__setattr__(self, "vault", os.environ.get("VAULTLAYER_VAULT", "").strip() or None)
+        elif isinstance(self.vault, os.PathLike):
+            object.__setattr__(self, "vault", os.fspath(self.vault))
         object.__setattr__(self, "bandwidth", parse_rate(self.bandwidth))
         if self.on_fenced not in ("stop", "continue"):
             raise SettingsError(f"on_fenced={self.on_fenced!r}: use 'stop' or 'continue'")
-        if not 1 <= self.upload_concurrency <= 64:
-            raise SettingsError(f"upload_concurrency={self.upload_concurrency}: use 1 to 64")
-        for name in ("bandwidth", "keep_last", "keep_every", "local_keep_last", "local_keep_every"):
+        if not _is_number(self.upload_concurrency, whole=True) or not 1 <= self.upload_concurrency <= 64:
+            raise SettingsError(f"upload_concurrency={self.upload_concurrency!r}: use 1 to 64")
+        for name in ("keep_last", "keep_every", "local_keep_last", "local_keep_every", "bandwidth"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise SettingsError(f"{name}={value}: use a number above 0, or None")
+            if value is not None and not (_is_number(value, whole=name != "bandwidth") and value > 0):
+                raise SettingsError(f"{name}={value!r}: use a number above 0, or None")
         for name in ("flush_timeout", "part_timeout", "resume_timeout"):
-            if not getattr(self, name) >= 0:
-                raise SettingsError(f"{name}={getattr(self, name)}: use seconds, 0 or more")
+            value = getattr(self, name)
+            if not _is_number(value) or not value >= 0:
+                raise SettingsError(f"{name}={value!r}: use seconds, 0 or more")
 
     @property
     def rate(self) -> float | None:
         """The bandwidth cap in bytes per second, or None."""
         return cast("float | None", self.bandwidth)
+
+
+def _is_number(value: object, *, whole: bool = False) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+        return False
+    return math.isfinite(value)
 
 
 def settings_table() -> list[tuple[str, str]]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,13 +41,20 @@ def settings_for(resume: Resume) -> Settings | None:
     if resume is None or resume is False:
         return None
     if isinstance(resume, Settings):
-        return resume
-    if resume is True:
+        settings = resume
+    elif resume is True:
         settings = Settings()
-        if not settings.vault:
-            raise SettingsError("resume=True means the vault that VAULTLAYER_VAULT names, and that isn't set")
-        return settings
-    return Settings(vault=os.fspath(resume))
+    elif isinstance(resume, (str, os.PathLike)):
+        settings = Settings(vault=os.fspath(resume) or None)
+    else:
+        raise SettingsError(
+            f"resume={resume!r} can't be used: give a vault's URI, True, Settings, None or False"
+        )
+    if not settings.vault:
+        raise SettingsError(
+            f"resume={resume!r} means the vault that VAULTLAYER_VAULT names, and that isn't set"
+        )
+    return settings
 
 
 class _ResumableMixin:
@@ -55,7 +64,14 @@ class _ResumableMixin:
     _vaultlayer_trained = False
 
     def __init__(self, *args: Any, resume: Resume = None, **kwargs: Any) -> None:
+        if "_vaultlayer" in self.__dict__:
+            # super(MyTrainer, self) in a decorated MyTrainer finds this class again, and would so for ever.
+            raise TypeError(
+                f"{type(self).__qualname__} is decorated with @resumable: in its methods write super() without "
+                "arguments, or decorate where it is used: resumable(MyTrainer)(…)"
+            )
         settings = settings_for(resume)
+        self._vaultlayer = None
         vault = VaultLayerCallback(settings) if settings is not None else None
         super().__init__(*args, **kwargs)
         trainer: Any = self
@@ -65,24 +81,33 @@ class _ResumableMixin:
             trainer.add_callback(vault)
             self._vaultlayer = vault
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+    def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train, from the newest complete checkpoint of the vault where there is one; else as transformers does."""
+        train: Callable[..., Any] = super().train  # type: ignore[misc]
         vault = self._vaultlayer
         if vault is None:
-            return super().train(resume_from_checkpoint, *args, **kwargs)  # type: ignore[misc]
-        trial = kwargs.get("trial", args[0] if args else None)
-        if trial is not None or self._vaultlayer_trained:
-            why = "a hyperparameter search" if trial is not None else "a second train() of one Trainer"
-            with vault.paused(f"{why} doesn't fit one vault: trained as stock, nothing of it is committed"):
-                return super().train(resume_from_checkpoint, *args, **kwargs)  # type: ignore[misc]
+            return train(*args, **kwargs)
+        call = _Call(train, args, kwargs)
+        if call.get("trial", 1) is not None:
+            with vault.suspended("a hyperparameter search"):
+                return call.do()
+        if self._vaultlayer_trained:
+            with vault.suspended("a second train() of one Trainer"):
+                return call.do()
+        explicit = call.get("resume_from_checkpoint", 0)
+        vault.attach(self.model)  # type: ignore[attr-defined]
         try:
-            if resume_from_checkpoint is None or resume_from_checkpoint is False:
-                resume_from_checkpoint = vault.pull()
+            if explicit is None or explicit is False:
+                path = vault.pull()
+                if path is not None:
+                    call.set("resume_from_checkpoint", 0, path)
             else:
-                vault.start(resume_from_checkpoint)
+                vault.start(explicit)
+            output = call.do()
             self._vaultlayer_trained = True
-            return super().train(resume_from_checkpoint, *args, **kwargs)  # type: ignore[misc]
+            return output
         except AlreadyFinishedError:
+            self._vaultlayer_trained = True
             return self._vaultlayer_done(vault)
         finally:
             vault.close()
@@ -95,21 +120,60 @@ class _ResumableMixin:
         return super()._save_checkpoint(model, trial, *args, **kwargs)  # type: ignore[misc]
 
     def _vaultlayer_done(self, vault: VaultLayerCallback) -> TrainOutput:
-        """End a train() whose checkpoint is already where training would end: stock would train one more step."""
+        """End a train() that has nothing left to train: stock would train one more step."""
         trainer: Any = self
         trainer.is_in_train = False
         metrics = vault.say_finished(trainer.state)
         if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None:
             trainer._load_best_model()
         trainer.control = trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
-        return TrainOutput(trainer.state.global_step, metrics.get("train_loss", 0.0), metrics)
+        return TrainOutput(trainer.state.global_step, metrics.get("train_loss", float("nan")), metrics)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        # The class is made at run time, so it is found again through the one that it was made from.
-        origin = next((cls for cls in type(self).__mro__ if "_vaultlayer_origin" in cls.__dict__), None)
-        if type(self) is not origin or origin is None:
+        # A class that is made at run time may not be found by its name: then through the one it was made from.
+        cls = type(self)
+        if "_vaultlayer_origin" not in cls.__dict__ or _named(cls) is cls:
             return super().__reduce_ex__(protocol)
-        return _rebuild, (origin.__dict__["_vaultlayer_origin"],), self.__dict__
+        return _rebuild, (cls.__dict__["_vaultlayer_origin"],), self.__dict__
+
+
+class _Call:
+    """A call of a Trainer's train(), whatever signature a subclass has given it.
+
+    Arguments hidden behind ``*args`` are taken to stand where transformers has them.
+    """
+
+    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._function, self._args, self._kwargs = function, list(args), dict(kwargs)
+        self._parameters = inspect.signature(function).parameters
+
+    def _place(self, name: str, usual: int) -> int | None:
+        """Return the position at which an argument was given; None where it wasn't given by position."""
+        parameter = self._parameters.get(name)
+        if parameter is not None:
+            usual = list(self._parameters).index(name)
+            if parameter.kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD:
+                return None
+        elif not any(one.kind is inspect.Parameter.VAR_POSITIONAL for one in self._parameters.values()):
+            return None
+        return usual if usual < len(self._args) else None
+
+    def get(self, name: str, usual: int) -> Any:
+        """Return an argument, None where it wasn't given; ``usual`` is its position in transformers."""
+        place = self._place(name, usual)
+        return self._kwargs.get(name) if place is None else self._args[place]
+
+    def set(self, name: str, usual: int, value: Any) -> None:
+        """Give an argument another value."""
+        place = self._place(name, usual)
+        if place is None:
+            self._kwargs[name] = value
+        else:
+            self._args[place] = value
+
+    def do(self) -> Any:
+        """Make the call."""
+        return self._function(*self._args, **self._kwargs)
 
 
 @functools.cache
@@ -129,20 +193,36 @@ def resumable(cls: type[_T]) -> type[_T]:
         "__doc__": inspect.cleandoc(cls.__doc__ or "") + _DOC,
         "__module__": cls.__module__,
         "__qualname__": cls.__qualname__,
-        "__signature__": _signature(cls),
+        "__init__": _like(cls.__init__, _ResumableMixin.__init__, resume=True),
+        "train": _like(cls.train, _ResumableMixin.train),
         "_vaultlayer_origin": cls,
     }
     return type(cls.__name__, (_ResumableMixin, cls), namespace)
 
 
-def _signature(cls: type) -> inspect.Signature:
-    """Return the signature of a Trainer class with ``resume`` as one more keyword."""
-    signature = inspect.signature(cls)
-    extra = inspect.Parameter("resume", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Resume)
-    parameters = list(signature.parameters.values())
-    behind = 1 if parameters and parameters[-1].kind is inspect.Parameter.VAR_KEYWORD else 0
-    parameters.insert(len(parameters) - behind, extra)
-    return signature.replace(parameters=parameters)
+def _like(original: Any, method: Callable[..., Any], *, resume: bool = False) -> Callable[..., Any]:
+    """Return a method that looks like ``original`` to help() and inspect, with ``resume`` where asked."""
+
+    @functools.wraps(original)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return method(self, *args, **kwargs)
+
+    if resume:
+        signature = inspect.signature(original)
+        extra = inspect.Parameter("resume", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Resume)
+        parameters = list(signature.parameters.values())
+        behind = 1 if parameters and parameters[-1].kind is inspect.Parameter.VAR_KEYWORD else 0
+        parameters.insert(len(parameters) - behind, extra)
+        call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return call
+
+
+def _named(cls: type) -> Any:
+    """Return what stands in a class's module under its name, as pickle looks for it."""
+    found: Any = sys.modules.get(cls.__module__)
+    for name in cls.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found
 
 
 def _rebuild(cls: type) -> Any:
@@ -151,3 +231,4 @@ def _rebuild(cls: type) -> Any:
 
 Trainer = resumable(transformers.Trainer)
 """transformers.Trainer with one more argument, ``resume=``."""
+Trainer.__module__ = __name__  # where pickle and help() find it

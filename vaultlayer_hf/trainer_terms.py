@@ -1,0 +1,103 @@
+"""The Trainer's terms in those of a session: its arguments as a wish, its state as a save."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from transformers import EarlyStoppingCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import CallbackHandler
+
+from vaultlayer_hf.contents import (
+    STATE,
+    best_step,
+    localise,
+    missing_files,
+    missing_shards,
+    refusal,
+    wanted_files,
+)
+from vaultlayer_hf.events import Events
+from vaultlayer_hf.fingerprint import Parameters
+from vaultlayer_hf.resume import Wish
+from vaultlayer_hf.saving import Save
+
+
+def wish_of(args: TrainingArguments, parameters: Parameters) -> Wish:
+    """Return what a Trainer with these arguments and this model wants of a checkpoint."""
+    output_dir = str(args.output_dir)
+
+    def localised(folder: Path, _: Path) -> dict[str, bytes]:
+        data = localise(folder, output_dir)
+        return {STATE: data} if data else {}
+
+    return Wish(
+        parameters=parameters,
+        missing=missing_files,
+        wanted=wanted_files,
+        refuse=refusal,
+        localise=localised,
+        best=cast(Any, args).load_best_model_at_end,
+    )
+
+
+def save_of(args: TrainingArguments, state: TrainerState, parameters: Parameters) -> Save:
+    """Return what there is to say about the checkpoint that a Trainer has just saved."""
+    world_size = args.world_size
+
+    def missing(folder: Path, paths: set[str]) -> list[str]:
+        if args.save_only_model:
+            return []
+        return missing_files(paths, world_size) + missing_shards(folder, paths)
+
+    return Save(
+        Path(str(args.output_dir)) / f"checkpoint-{state.global_step}",
+        state.global_step,
+        missing,
+        parameters=parameters,
+        best_step=best_step({"best_model_checkpoint": state.best_model_checkpoint}),
+        rotates=args.should_save,
+    )
+
+
+def save_the_end(args: TrainingArguments, control: TrainerControl) -> None:
+    """Have the Trainer save where it is told to stop: stock doesn't, and the end of the run would be lost.
+
+    With ``save_strategy="epoch"`` stock does; with ``"best"`` no other checkpoints are wanted.
+    """
+    if control.should_training_stop and args.save_strategy == "steps":
+        control.should_save = True
+
+
+def end_figures(state: TrainerState) -> dict[str, float]:
+    """Return the figures that a training ended with: those of its last log."""
+    last = state.log_history[-1] if state.log_history else {}
+    return {name: value for name, value in last.items() if isinstance(value, (int, float)) and name != "step"}
+
+
+def has_ended(state: TrainerState, handler: CallbackHandler | None) -> bool:
+    """Return whether a training is at its end: all steps, or stopped early by its metric.
+
+    Any other stop, such as by a callback that watches the clock, is one to go on from.
+    """
+    if state.global_step >= state.max_steps:
+        return True
+    return any(
+        isinstance(callback, EarlyStoppingCallback)
+        and callback.early_stopping_patience_counter >= callback.early_stopping_patience
+        for callback in (handler.callbacks if handler is not None else ())
+    )
+
+
+def warn_of_arguments(events: Events, args: TrainingArguments) -> None:
+    """Say which of a Trainer's arguments take away what a vault is for."""
+    if args.save_strategy == "no":
+        events.warn(
+            "notice",
+            "save_strategy='no': the Trainer saves nothing, so nothing is committed and nothing can be resumed",
+        )
+    elif args.save_only_model:
+        events.warn(
+            "notice",
+            "save_only_model=True: what is saved can't be resumed from, so a restart will refuse it",
+        )
