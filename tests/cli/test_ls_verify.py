@@ -50,6 +50,18 @@ def test_ls_json_is_one_object_for_programs(trained) -> None:
         assert item["token"] == found["token"]
 
 
+def test_ls_of_a_damaged_log_says_so_and_shows_what_is_whole(vault) -> None:
+    """A damaged last entry is said on stderr, and the state before it is listed."""
+    last = max((vault / "log").glob("*.json"))
+    last.chmod(0o644)
+    last.write_bytes(last.read_bytes()[:-20])
+    done = vl("ls", str(vault))
+    assert done.code == 0
+    assert last.stem.lstrip("0") in done.err
+    assert "newest" in done.out
+    assert "finished" not in done.out
+
+
 def test_ls_of_nothing_says_so_and_creates_nothing(tmp_path) -> None:
     """Reading a vault that doesn't exist is no error, is said, and leaves no folder behind."""
     done = vl("ls", str(tmp_path / "none"))

@@ -40,12 +40,13 @@ def test_every_block_is_of_a_kind_that_is_run() -> None:
     """No block of the README escapes: shell, Python and console are run below, others aren't there."""
     kinds = {block.language for block in blocks()}
     assert kinds == {"sh", "python", "console"}
+    assert all((".train(" in block.text) != ("open_vault" in block.text) for block in blocks("python"))
     others = [block for block in blocks("sh") if block.text.strip() not in install_commands()]
     assert len(others) == 1, "a shell block that no test runs"
 
 
 @pytest.mark.filterwarnings("ignore")  # of the libraries; what the examples do is looked at below
-@pytest.mark.parametrize("block", blocks("python"), ids=by_line)
+@pytest.mark.parametrize("block", [item for item in blocks("python") if ".train(" in item.text], ids=by_line)
 def test_python_example_trains_and_commits(block, s3_server, s3_env, tmp_path, monkeypatch) -> None:
     """The example, word for word but for the bucket, trains to its last step, and its vault holds that step."""
     import torch
@@ -69,6 +70,20 @@ def test_python_example_trains_and_commits(block, s3_server, s3_env, tmp_path, m
             tokens = {commit.token for commit in opened.checkpoints()}
         shutil.rmtree(tmp_path / "output")
     assert len(tokens) == 1, "the finished run was left as it was when the script was started again"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_python_example_reads_a_vault(s3_server, s3_env, tmp_path, monkeypatch, capsys) -> None:
+    """The example that reads prints, and finds whole, each checkpoint that the first example's run committed."""
+    first, reads = blocks("python")[0], next(item for item in blocks("python") if "open_vault" in item.text)
+    monkeypatch.chdir(tmp_path)
+    bucket = f"s3://{s3_server.bucket}/readme-{uuid.uuid4().hex[:8]}"
+    exec(compile(first.text.replace("s3://bucket", bucket), "first", "exec"), standins.plain(tmp_path))
+    capsys.readouterr()
+    exec(compile(reads.text.replace("s3://bucket", bucket), "reads", "exec"), {})
+    printed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert printed[-1][0] == str(standins.STEPS)
+    assert all(row[-1] == "True" for row in printed)
 
 
 def test_shell_example_reaches_the_server(s3_server, no_aws, tmp_path) -> None:
