@@ -38,6 +38,7 @@ from vaultlayer_hf.local import clear_half_done, settle, warn_of_unknown
 from vaultlayer_hf.progress import bytes_bar
 from vaultlayer_hf.session import Session
 from vaultlayer_hf.vault.entry import Commit, Entry, State
+from vaultlayer_hf.vault.keys import DATA
 from vaultlayer_hf.vault.manifest import Manifest, read_manifest
 from vaultlayer_hf.vault.restore import restore
 
@@ -74,7 +75,7 @@ def resume(session: Session, wish: Wish) -> Path | None:
     Raises, on all ranks alike, VaultUnreachableError, WrongModelError, WorldSizeError, NoSuchCheckpointError,
     NoUsableCheckpointError, CorruptError (the whole log), ResumeError (no space on a disk), RanksError.
     """
-    claim = session.enter(lambda entry: _check_first_candidate(session, wish, entry))
+    claim = session.enter(lambda number, entry: _check_first_candidate(session, wish, number, entry))
     if session.leads:
         clear_half_done(session.output_dir)
     if claim.before is None:
@@ -112,9 +113,10 @@ def _candidates(session: Session, state: State) -> list[Commit]:
     return found
 
 
-def _check_first_candidate(session: Session, wish: Wish, entry: Entry | None) -> None:
+def _check_first_candidate(session: Session, wish: Wish, number: int, entry: Entry | None) -> None:
     candidates = _candidates(session, entry.state) if entry is not None else []
     if not candidates:
+        _check_no_damage(session, number, entry)
         return
     try:
         _check_fit(session, wish, candidates[0], read_manifest(session.access.store, candidates[0]))
@@ -124,6 +126,25 @@ def _check_first_candidate(session: Session, wish: Wish, entry: Entry | None) ->
         pass  # said, with its reason, when it is this commit's turn
     except StoreError as error:
         raise session.access.unreachable(error) from error
+
+
+def _check_no_damage(session: Session, number: int, entry: Entry | None) -> None:
+    """Raise NoUsableCheckpointError where a log that shows no checkpoint has lost what could have shown one."""
+    try:
+        headless = entry is None and any(True for _ in session.access.store.list(DATA))
+    except StoreError as error:
+        raise session.access.unreachable(error) from error
+    if headless:
+        lost = f"its log is gone, and checkpoints lie under {DATA}"
+    elif entry is not None and entry.number != number:
+        lost = f"its log is damaged behind entry {entry.number}, and shows no checkpoint up to there"
+    else:
+        return
+    raise NoUsableCheckpointError(
+        f"{session.address.uri}: {lost}, so nothing was loaded, and training doesn't start at step 0 in silence. A "
+        f"checkpoint folder there can be copied out and named in train(resume_from_checkpoint=…); to start over, "
+        "name an empty vault"
+    )
 
 
 def _check_fit(session: Session, wish: Wish, commit: Commit, manifest: Manifest) -> None:

@@ -104,16 +104,16 @@ class Session:
 
     # Start ---------------------------------------------------------------------------------------------
 
-    def enter(self, check: Callable[[Entry | None], None] = lambda entry: None) -> Claim:
+    def enter(self, check: Callable[[int, Entry | None], None] = lambda number, entry: None) -> Claim:
         """Claim the vault on rank 0, and let all ranks know. All ranks.
 
-        ``check`` sees the newest entry before anything is claimed, and may raise.
+        ``check`` sees the last number of the log and its newest whole entry before anything is claimed, and may raise.
         Raises VaultUnreachableError, CorruptError, RanksError.
         """
 
         def claim() -> Claim:
             seen = self.access.last()
-            check(seen[1])
+            check(*seen)
             self._writer, before = self.access.claim(seen)
             return Claim(self._writer.token, self._writer.state.vault_id, before.state if before else None)
 

@@ -84,7 +84,7 @@ def train(vault: str, output: Path, *steps: int, **settings: object) -> Heard:
     session, heard = a_session(vault, output, **settings)
     resume(session, wish())
     for step in steps:
-        session.save(Save(write_checkpoint(output, step), step, lambda *_: [], PARAMETERS))
+        session.save(Save(write_checkpoint(output, step), step, lambda *_: [], parameters=PARAMETERS))
         assert session.flush(), heard.events
     session.close()
     return heard
