@@ -252,7 +252,7 @@ def _bring_everywhere(
 
 def _bring(session: Session, wish: Wish, commit: Commit, manifest: Manifest, purpose: str) -> None:
     """Restore what this node's ranks load of a commit."""
-    manifest = _share_of_node(session, wish, manifest)
+    whole, manifest = manifest, _share_of_node(session, wish, manifest)
 
     def finish(staging: Path) -> None:
         for name, data in wish.localise(staging, session.output_dir).items():
@@ -268,6 +268,8 @@ def _bring(session: Session, wish: Wish, commit: Commit, manifest: Manifest, pur
             on_bytes=bar.update,
             finish=finish,
         )
+    if fetched == whole.bytes:
+        session.read_back.add(commit.number)
     session.events.info(
         "restore",
         f"{commit.name} (log entry {commit.number}) restored and verified: {size_text(fetched)} fetched, "

@@ -99,6 +99,8 @@ class Session:
         self._lock = threading.Lock()
         self.step = 0
         self.resumed_from: int | None = None
+        self.read_back: set[int] = set()
+        """Numbers of commits of which this process has read every file from the vault, and found it whole."""
         self.disabled = False
         self.stall_seconds = 0.0
 
@@ -189,6 +191,7 @@ class Session:
             node=self.node,
             policy=Policy(settings.keep_last, settings.keep_every, self._keep_best),
             resumed_from=resumed_from,
+            known=resumed_from if resumed_from and resumed_from.number in self.read_back else None,
             cap=BandwidthCap(settings.rate) if settings.rate else None,
             current_step=lambda: self.step,
             after_commit=self._after_commit,

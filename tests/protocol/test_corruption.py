@@ -105,6 +105,15 @@ def test_a_damaged_file(vault: Path, output: Path, name: str, how: str) -> None:
     assert_older_is_used(str(vault), output, f"{NEWEST}/{name}")
 
 
+def test_a_file_with_more_behind_it(vault: Path) -> None:
+    """A file that has grown would be no copy of the checkpoint for who takes the folder out: verification says so."""
+    damage(open_store(str(vault)), f"{NEWEST}/model.safetensors", lambda data: data + b"more")
+    with open_vault(str(vault)) as opened:
+        report = opened.verify(opened.checkpoints()[-1])
+    assert not report.ok
+    assert "3004 bytes" in report.problems[0]
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [
@@ -328,7 +337,7 @@ def test_a_hostile_number(vault: Path, output: Path) -> None:
 
 @pytest.mark.parametrize("name", ["model.safetensors", MANIFEST, ""])
 def test_a_link_out_of_the_vault(vault: Path, output: Path, name: str, tmp_path: Path) -> None:
-    """A link that leads out of the vault isn't followed, even to the right bytes: the start says so and loads nothing."""
+    """A link that leads out of the vault isn't followed, even to the right bytes: the start says so, loads nothing."""
     outside = tmp_path / "outside"
     place = vault / NEWEST / name if name else vault / NEWEST
     shutil.move(place, outside)

@@ -86,8 +86,12 @@ def check(
     on_bytes: Callable[[int], None] | None = None,
 ) -> list[str]:
     """Stream files of a checkpoint past their digests, keeping nothing; return what is wrong. Raises StoreError."""
+    sizes = _sizes(store, folder)
     problems = []
     for entry in entries:
+        if problem := _wrong_size(sizes, folder, entry):
+            problems.append(problem)
+            continue
         digest = Digest()
         try:
             with _fetcher(store, folder, concurrency) as fetch:
@@ -124,7 +128,7 @@ def restore(
     try:
         reused = _reuse_local(manifest, final, staging, on_bytes)
         wanted = [entry for entry in manifest.files if entry.path not in reused]
-        _check_space(staging, sum(entry.size for entry in wanted), folder)
+        _check_space(store, staging, wanted, folder)
         download(store, folder, wanted, staging, concurrency=concurrency, on_bytes=on_bytes)
         if finish is not None:
             finish(staging)
@@ -243,9 +247,30 @@ def _reuse_local(
     return reused
 
 
-def _check_space(folder: Path, needed: int, name: str) -> None:
-    free = shutil.disk_usage(folder).free
+def _sizes(store: Store, folder: str) -> dict[str, int]:
+    """Return the size of each object below a checkpoint's folder."""
+    return {item.key: item.size for item in store.list(f"{folder}/")}
+
+
+def _wrong_size(sizes: dict[str, int], folder: str, entry: FileEntry) -> str:
+    """Return in words how a file's size isn't that of its manifest; empty where it is."""
+    key = f"{folder}/{entry.path}"
+    if key not in sizes:
+        return f"{key}: it is missing"
+    return (
+        ""
+        if sizes[key] == entry.size
+        else f"{key}: it has {sizes[key]} bytes, its manifest says {entry.size}"
+    )
+
+
+def _check_space(store: Store, folder: Path, wanted: list[FileEntry], name: str) -> None:
+    needed, free = sum(entry.size for entry in wanted), shutil.disk_usage(folder).free
     if needed > free:
+        sizes = _sizes(store, name)  # what isn't there needs no space
+        for entry in wanted:
+            if problem := _wrong_size(sizes, name, entry):
+                raise CorruptError(problem)
         raise ResumeError(
             f"{name} needs {needed / 1e9:.2f} GB and {folder.parent} has {free / 1e9:.2f} GB free: "
             "free some space or choose another output_dir"

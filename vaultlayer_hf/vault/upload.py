@@ -5,7 +5,8 @@ the entry exists nothing of it is visible; a stop at any point before leaves an 
 
 A file that the newest commit already vouches for, with the same path, size and digest, isn't sent again:
 the store copies it, so that each folder stays whole and nothing needs reference counts. Only objects of a
-commit are trusted, never those of an unfinished upload.
+commit are trusted, never those of an unfinished upload, and only of a commit that this process has made or
+read back whole: what went bad in the vault meanwhile would be copied from checkpoint to checkpoint.
 """
 
 from __future__ import annotations

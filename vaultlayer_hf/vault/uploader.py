@@ -53,6 +53,7 @@ class Uploader:
         events: where to tell what happens.
         policy: retention in the vault.
         resumed_from: the commit that this run went on from, or None.
+        known: that commit where all of its files were read from the vault just now: what is the same needn't be sent.
         cap: bandwidth cap, called with byte counts; or None.
         current_step: tells the step that training is at, for the exposure.
         after_commit: called with each commit on this thread; errors are reported, never raised.
@@ -68,6 +69,7 @@ class Uploader:
         node: int = 0,
         policy: Policy,
         resumed_from: Commit | None,
+        known: Commit | None = None,
         cap: Pace | None,
         current_step: Callable[[], int],
         after_commit: Callable[[Commit], None] = lambda commit: None,
@@ -78,7 +80,7 @@ class Uploader:
         self._events = events
         self._policy = policy
         self._resumed_from = resumed_from
-        self._known = resumed_from
+        self._known = known
         self._cap = cap
         self._current_step = current_step
         self._after_commit = after_commit
