@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.campaign.points import STEPS
-from tests.forks import ForkServer, Outcome
+from tests.forks import ForkServer, Outcome, Run
 from vaultlayer_hf import ObjectNotFoundError, open_vault
 from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.vault.keys import LOG, entry_number
@@ -108,16 +108,19 @@ class Campaign:
 
     def run(self, place: Place, name: str, **arguments: Any) -> tuple[Outcome, list[dict[str, Any]]]:
         """Run the program at a place and return how it ended and its journal."""
-        journal = place.folder / f"{name}.journal"
+        outcome = self.begin(place, name, **arguments).wait()
+        return outcome, read_journal(place.folder / f"{name}.journal")
+
+    def begin(self, place: Place, name: str, **arguments: Any) -> Run:
+        """Start the program at a place."""
         request = {
             "vault": place.vault,
             "output": str(place.output),
-            "journal": str(journal),
+            "journal": str(place.folder / f"{name}.journal"),
             "result": str(place.folder / f"{name}.result"),
             **arguments,
         }
-        outcome = self.forks.run(PROGRAM, request, place.folder / name, env=self.env)
-        return outcome, read_journal(journal)
+        return self.forks.start(PROGRAM, request, place.folder / name, env=self.env)
 
     @property
     def reference(self) -> str:

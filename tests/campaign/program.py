@@ -55,8 +55,9 @@ class Tiny(torch.nn.Module):
 class _Script(TrainerCallback):
     """Notes what happens; waits for each upload before the next step, so that the points have an order."""
 
-    def __init__(self, points: Points) -> None:
+    def __init__(self, points: Points, pause_at: int | None) -> None:
         self.points = points
+        self.pause_at = pause_at
         self.trainer: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -69,6 +70,8 @@ class _Script(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.points.note(step=state.global_step)
+        if state.global_step == self.pause_at:
+            stop()
         if state.global_step % SAVE_STEPS == 0:
             self.points.phase = f"save {state.global_step}"
 
@@ -94,12 +97,13 @@ def train(
     side: str = "before",
     label: str | None = None,
     act: str = "die",
+    pause_at: int | None = None,
     settings: dict[str, Any] | None = None,
 ) -> None:
     """Train for ``steps`` steps on a vault (None: stock) and leave digests of the end in ``result``.
 
     ``kill``, ``side``, ``label``: where to act, see Points. ``act``: ``die``, ``stop``, or ``overtaken``: wait
-    on the upload thread until training has queued its next checkpoint, then die.
+    on the upload thread until training has queued its next checkpoint, then die. ``pause_at``: stop after that step.
     """
     torch.set_num_threads(1)
     points = Points(Path(journal), kill, side, label)
@@ -107,7 +111,7 @@ def train(
     points.note(pid=os.getpid())
     points.install(Path(output))
     set_seed(3)
-    script = _Script(points)
+    script = _Script(points, pause_at)
     options = {"keep_last": 1, "upload_concurrency": 1, "resume_timeout": 20.0, "flush_timeout": 60.0}
     trainer = Trainer(
         model=Tiny(),

@@ -184,7 +184,8 @@ class Uploader:
                 self._events.warn("fenced", f"{error}")
                 return
             except (VaultLayerError, OSError) as error:
-                self._abandon(job, str(error))
+                # What can't be sent may still be whole on the disk: the next start can go on from it.
+                self._abandon(job, str(error), keep=isinstance(error, StoreError))
             except Exception as error:
                 self._abandon(job, f"unexpected {type(error).__name__}: {error}")
             finally:
