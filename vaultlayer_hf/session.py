@@ -102,6 +102,7 @@ class Session:
         self.read_back: set[int] = set()
         """Numbers of commits of which this process has read every file from the vault, and found it whole."""
         self.disabled = False
+        self._flush_failed = False
         self.stall_seconds = 0.0
 
     # Start ---------------------------------------------------------------------------------------------
@@ -244,6 +245,7 @@ class Session:
         if self.claim is None or self.disabled:
             return
         begin = time.perf_counter()
+        self._flush_failed = False
         self._standing.add(save.folder.name)
         saving.save(self, save, self.next_seq())
         self.stall_seconds = time.perf_counter() - begin
@@ -299,6 +301,7 @@ class Session:
             self.events.warn("trouble", str(error))
         self.stop_if_fenced(fenced)
         self.apply_local_retention()
+        self._flush_failed = not done
         if not done and uploader is not None:
             self.events.warn(
                 "trouble",
@@ -320,13 +323,14 @@ class Session:
             self.events.warn("trouble", f"the end of the run can't be noted in the vault: {error}")
 
     def close(self) -> None:
-        """Wait for what is under way as ``flush`` does, then stop; safe to call twice."""
+        """Wait for what is under way, unless ``flush`` just did so in vain, then stop; safe to call twice."""
         with self._lock:
             uploader, self._uploader = self._uploader, None
         atexit.unregister(self.close)
         if uploader is None:
             return
-        self._wait(uploader)
+        if not self._flush_failed:
+            self._wait(uploader)
         uploader.stop()
 
     def _wait(self, uploader: Uploader) -> bool:

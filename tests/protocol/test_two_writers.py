@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -251,6 +252,29 @@ def test_an_upload_that_a_store_refuses_for_good_can_still_be_adopted(tmp_path: 
     assert path == output / "checkpoint-100"
     assert "adopted" in again.reasons("adopt")
     assert content(path) == content(write_checkpoint(tmp_path / "expected", 100))
+
+
+def test_the_end_waits_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """flush_timeout bounds the whole end of a training: what it has waited for in vain isn't waited for again."""
+    vault, output, let_go = str(tmp_path / "vault"), tmp_path / "output", threading.Event()
+
+    def plan(operation: Operation) -> Fault | None:
+        return Fault.held(let_go) if operation.name == "upload" else None
+
+    session, heard = a_session(vault, output, store=FaultStore(open_store(vault), plan), flush_timeout=0.2)
+    waits = []
+    plain = session._wait
+    monkeypatch.setattr(session, "_wait", lambda uploader: waits.append(uploader) or plain(uploader))
+    resume(session, wish())
+    session.save(Save(write_checkpoint(output, 100), 100, lambda *_: [], parameters=PARAMETERS))
+    assert not session.flush()
+    threading.Timer(0.1, let_go.set).start()
+    session.close()
+    assert len(waits) == 1
+    assert "the next start on this disk goes on from it" in heard.reasons("trouble")
+    path, again = start(vault, output)
+    assert path == output / "checkpoint-100"
+    assert again.reasons("adopt")
 
 
 def test_a_zombie_of_many_turns(tmp_path: Path) -> None:
