@@ -115,7 +115,8 @@ class Run:
 class ForkServer:
     """Starts the server, and ends it with all its runs at the end of the ``with`` block. Usable from threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, *preload: str) -> None:
+        """``preload``: modules to import ahead of the first fork, on top of ``PRELOAD``."""
         self._folder = tempfile.mkdtemp(prefix="vl-forks-")
         self._address = f"{self._folder}/socket"
         root = Path(__file__).resolve().parent.parent
@@ -129,7 +130,7 @@ class ForkServer:
         }
         with open(f"{self._folder}/log", "wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.forks", self._address],
+                [sys.executable, "-m", "tests.forks", self._address, *preload],
                 cwd=root,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -200,8 +201,8 @@ class ForkServer:
                 time.sleep(0.05)
 
 
-def _serve(address: str) -> None:
-    for name in PRELOAD:
+def _serve(address: str, *preload: str) -> None:
+    for name in (*PRELOAD, *preload):
         importlib.import_module(name)
     import torch
 
@@ -297,4 +298,4 @@ def _child(request: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1])
+    _serve(*sys.argv[1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -15,8 +16,13 @@ def bytes_bar(total: int, what: str, *, shown: bool = True) -> Any:
     return tqdm(total=total, unit="B", unit_scale=True, desc=what, disable=not shown)
 
 
-def wait_for_uploads(uploader: Uploader, timeout: float, *, shown: bool = True) -> bool:
-    """Wait until nothing is queued or under way, for ``timeout`` seconds at most; return whether that is so."""
+def wait_for_uploads(
+    uploader: Uploader, timeout: float, *, shown: bool = True, for_others: float = math.inf
+) -> bool:
+    """Wait until nothing is queued or under way, for ``timeout`` seconds at most; return whether that is so.
+
+    ``for_others``: seconds to wait at most where nothing but parts of other nodes is missing.
+    """
     if uploader.wait(0):
         return True
     deadline = time.monotonic() + timeout
@@ -27,5 +33,6 @@ def wait_for_uploads(uploader: Uploader, timeout: float, *, shown: bool = True) 
                 bar.update(bar.total - bar.n)
                 return True
             bar.update(max(0, min(bar.total, bar.total - uploader.remaining) - bar.n))
-            if left <= 0:
+            since = uploader.waiting_since
+            if left <= 0 or (since is not None and time.monotonic() - since > for_others):
                 return False

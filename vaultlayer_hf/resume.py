@@ -27,6 +27,7 @@ from vaultlayer_hf.errors import (
     FormatVersionError,
     NoSuchCheckpointError,
     NoUsableCheckpointError,
+    ResumeError,
     StoreError,
     VaultLayerError,
     WorldSizeError,
@@ -177,14 +178,14 @@ def _restore_newest(session: Session, wish: Wish) -> Path | None:
     candidates = _candidates(session, state)
     reasons = []
     for commit in candidates:
-        manifest, reason = session.ranks.lead(lambda commit=commit: _look(session, wish, commit))  # type: ignore[misc]
+        manifest, reason = _lead_look(session, wish, commit)
         if manifest is not None:
             reason = _bring_everywhere(
                 session, wish, commit, manifest, f"the run goes on from step {commit.step}"
             )
         if manifest is None or reason is not None:
             reasons.append(str(reason))
-            session.events.warn(
+            session.tell(
                 "walk-back",
                 f"{commit.name} (log entry {commit.number}) can't be resumed from, the one before is tried: {reason}",
                 step=commit.step,
@@ -194,8 +195,7 @@ def _restore_newest(session: Session, wish: Wish) -> Path | None:
             continue
         session.start_uploads(commit)
         _bring_best(session, wish, state, manifest)
-        if session.leads:
-            settle(session.output_dir, manifest.step)
+        _settle(session, manifest.step)
         _say_world_size(session, manifest)
         return session.output_dir / f"checkpoint-{manifest.step}"
     if candidates:
@@ -206,9 +206,19 @@ def _restore_newest(session: Session, wish: Wish) -> Path | None:
         )
     session.events.info("fresh", f"{session.address.uri} holds no checkpoint yet: the run starts fresh")
     session.start_uploads(None)
-    if session.leads:
-        settle(session.output_dir, 0)
+    _settle(session, 0)
     return None
+
+
+def _settle(session: Session, step: int) -> None:
+    session.ranks.everywhere(lambda: settle(session.output_dir, step) if session.leads else None)
+
+
+def _lead_look(session: Session, wish: Wish, commit: Commit) -> tuple[Manifest | None, str | None]:
+    """Look at a commit on rank 0, for all."""
+    return session.ranks.lead(
+        lambda: _look(session, wish, commit), within=2 * session.settings.resume_timeout
+    )
 
 
 def _look(session: Session, wish: Wish, commit: Commit) -> tuple[Manifest | None, str | None]:
@@ -235,11 +245,12 @@ def _bring_everywhere(
         try:
             _bring(session, wish, commit, manifest, purpose)
         except StoreError as error:
-            failure = session.access.unreachable(error)
+            failure = session.ranks.named(session.access.unreachable(error))
         except VaultLayerError as error:
-            failure = error
+            failure = session.ranks.named(error)
         except OSError as error:
-            failure = VaultLayerError(f"{commit.name} can't be restored to {session.output_dir}: {error}")
+            what = f"{commit.name} can't be restored to {session.output_dir}: {error}"
+            failure = session.ranks.named(ResumeError(what))
     else:
         session.events.info("waiting", f"waiting for {commit.name} to be restored on this node")
     bound = session.settings.resume_timeout + session.settings.part_timeout + manifest.bytes / _SLOWEST
@@ -295,13 +306,13 @@ def _bring_best(session: Session, wish: Wish, state: State, manifest: Manifest) 
     for commit in reversed(state.commits):
         if commit.step != step or commit.abandoned:
             continue
-        best, reason = session.ranks.lead(lambda commit=commit: _look(session, wish, commit))  # type: ignore[misc]
+        best, reason = _lead_look(session, wish, commit)
         if best is not None:
             reason = _bring_everywhere(session, wish, commit, best, "the best so far")
         if reason is None:
             return
-        session.events.warn("walk-back", f"the best checkpoint can't be restored: {reason}", reason=reason)
-    session.events.warn(
+        session.tell("walk-back", f"the best checkpoint can't be restored: {reason}", reason=reason)
+    session.tell(
         "notice",
         f"the best checkpoint so far (step {step}) isn't in the vault: load_best_model_at_end can only choose among "
         "later ones",
@@ -310,7 +321,7 @@ def _bring_best(session: Session, wish: Wish, state: State, manifest: Manifest) 
 
 def _say_world_size(session: Session, manifest: Manifest) -> None:
     if manifest.world_size != session.ranks.world_size:
-        session.events.warn(
+        session.tell(
             "notice",
             f"the checkpoint was written by {manifest.world_size} ranks and {session.ranks.world_size} go on from it: "
             "which rank sees which sample and the ranks' random states aren't those of an unbroken run any more",

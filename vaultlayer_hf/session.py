@@ -8,9 +8,10 @@ where it is asked for. Methods that say *all ranks* must be called by all of the
 from __future__ import annotations
 
 import atexit
+import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from vaultlayer_hf.events import Events
 from vaultlayer_hf.local import checkpoints
 from vaultlayer_hf.progress import wait_for_uploads
 from vaultlayer_hf.ranks import Place, Ranks
-from vaultlayer_hf.saving import Plan, Save
+from vaultlayer_hf.saving import News, Plan, Save, Word
 from vaultlayer_hf.settings import Settings
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.stores.pace import BandwidthCap
@@ -35,6 +36,9 @@ from vaultlayer_hf.vault.snapshot import LOCAL, Snapshot, local_folder
 from vaultlayer_hf.vault.tidy import clear_superseded, tidy_local
 from vaultlayer_hf.vault.upload import folder_name
 from vaultlayer_hf.vault.uploader import Uploader
+
+_FAREWELL = 15.0
+"""Seconds that the end of a failed training waits for parts of other nodes."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,7 @@ class Session:
         """Numbers of commits of which this process has read every file from the vault, and found it whole."""
         self.disabled = False
         self._flush_failed = False
+        self._best_step: int | None = None
         self.stall_seconds = 0.0
 
     # Start ---------------------------------------------------------------------------------------------
@@ -120,7 +125,7 @@ class Session:
             self._writer, before = self.access.claim(seen)
             return Claim(self._writer.token, self._writer.state.vault_id, before.state if before else None)
 
-        self.claim = self.ranks.lead(claim)
+        self.claim = self.ranks.lead(claim, within=3 * self.settings.resume_timeout)
         self.place = self.ranks.locate(self.output_dir / LOCAL)
         before = self.claim.before
         self._commits = {commit.number: commit for commit in before.commits} if before else {}
@@ -166,9 +171,23 @@ class Session:
         self._seq += 1
         return self._seq
 
+    @property
+    def coming_seq(self) -> int:
+        """What ``next_seq`` will return."""
+        return self._seq + 1
+
+    def tell(self, kind: str, message: str, **fields: object) -> None:
+        """Warn of something that all ranks have learnt alike: on rank 0, for all."""
+        if self.ranks.rank == 0:
+            self.events.warn(kind, message, **fields)
+
     def start_uploads(self, resumed_from: Commit | None) -> None:
-        """Make the background uploader, behind the commit that this run goes on from; on leaders."""
+        """Make the background uploader, behind the commit that this run goes on from; on leaders. All ranks.
+
+        Raises, on all ranks, VaultUnreachableError, MissingExtraError.
+        """
         self.resumed_from = resumed_from.number if resumed_from else None
+        self.ranks.everywhere(lambda: self.access.bare if self.leads else None)
         if not self.leads:
             return
         self._standing = {path.name for path in checkpoints(self.output_dir).values()}
@@ -200,12 +219,16 @@ class Session:
         )
         atexit.register(self.close)
 
-    def carry(self, snapshot: Snapshot | None, name: str, seq: int, plan: Plan) -> None:
+    def name_folder(self, name: str, seq: int) -> str:
+        """Choose the name of a checkpoint's folder in the vault. On rank 0."""
+        return folder_name(name, seq, self._used_names)
+
+    def carry(self, snapshot: Snapshot | None, plan: Plan) -> None:
         """Queue this node's snapshot of a checkpoint that all ranks have agreed on. All ranks."""
-        folder = folder_key(self.entered.token, folder_name(name, seq, self._used_names))
+        folder = folder_key(self.entered.token, plan.folder)
         if snapshot is None or self._uploader is None:
             return
-        job = Job(snapshot, folder, plan.owners[self.node], plan.others)
+        job = Job(snapshot, folder, plan.share_of(self.node, snapshot.stats), plan.others)
         if self._writer is not None or job.only:
             self._uploader.submit(job)
         else:
@@ -251,13 +274,15 @@ class Session:
         self.stall_seconds = time.perf_counter() - begin
 
     def check_fence(self) -> None:
-        """Raise FencedError if another process took the vault and the settings say to stop.
+        """Raise FencedError if another process took the vault and the settings say to stop. After each step.
 
-        With several ranks that is agreed at the next save, so that all stop at the same step.
+        With several ranks all raise it at the end of the same step, a few steps later.
         """
+        if self.claim is None or self.disabled:
+            return
         uploader = self._uploader
-        if self.ranks.world_size == 1 and uploader is not None and uploader.fenced is not None:
-            self.stop_if_fenced(str(uploader.fenced))
+        fenced = str(uploader.fenced) if uploader is not None and uploader.fenced is not None else None
+        self.stop_if_fenced(self.ranks.soon(self.step, fenced))
 
     def stop_if_fenced(self, reason: str | None) -> None:
         """Stop as the settings say, where there is a reason. Raises FencedError."""
@@ -294,12 +319,21 @@ class Session:
             return False
         uploader = self._uploader
         done = uploader is None or self._wait(uploader)
-        fenced = str(uploader.fenced) if uploader is not None and uploader.fenced is not None else None
+
+        def sum_up(said: list[tuple[Word, bool]]) -> tuple[News, bool]:
+            return saving.news_from(self, [word for word, _ in said]), said[0][1]
+
         try:
-            done, fenced = self.ranks.share((done, fenced), timeout=self.settings.flush_timeout + 60)
+            news, done = self.ranks.decide(
+                (saving.word_of(self), done), sum_up, timeout=self.settings.flush_timeout + 60
+            )
         except RanksError as error:
             self.events.warn("trouble", str(error))
-        self.stop_if_fenced(fenced)
+        else:
+            saving.hear(self, news)
+            if uploader is not None:
+                uploader.take_news()
+            self.stop_if_fenced(news.fenced)
         self.apply_local_retention()
         self._flush_failed = not done
         if not done and uploader is not None:
@@ -323,18 +357,32 @@ class Session:
             self.events.warn("trouble", f"the end of the run can't be noted in the vault: {error}")
 
     def close(self) -> None:
-        """Wait for what is under way, unless ``flush`` just did so in vain, then stop; safe to call twice."""
+        """Wait for what is under way, unless ``flush`` just did so in vain, then stop; safe to call twice.
+
+        Not for long for other nodes: where training failed, theirs may be gone, and the launcher waits for us.
+        """
         with self._lock:
             uploader, self._uploader = self._uploader, None
         atexit.unregister(self.close)
         if uploader is None:
             return
         if not self._flush_failed:
-            self._wait(uploader)
+            self._wait(uploader, _FAREWELL)
         uploader.stop()
 
-    def _wait(self, uploader: Uploader) -> bool:
-        return wait_for_uploads(uploader, self.settings.flush_timeout, shown=self.progress)
+    def _wait(self, uploader: Uploader, for_others: float = math.inf) -> bool:
+        timeout = self.settings.flush_timeout
+        return wait_for_uploads(uploader, timeout, shown=self.progress, for_others=for_others)
+
+    def newest_commits(self, count: int) -> tuple[Commit, ...]:
+        """Return the newest commits that this rank knows of, oldest first."""
+        known = list(self._commits.values())  # one step: the upload thread may add to it meanwhile
+        return tuple(sorted(known, key=lambda commit: commit.number)[-count:])
+
+    def learn(self, commits: Sequence[Commit], best_step: int | None) -> None:
+        """Take note of commits that rank 0 has made."""
+        self._commits |= {commit.number: commit for commit in commits}
+        self._best_step = best_step
 
     def _after_commit(self, commit: Commit) -> None:
         self._commits[commit.number] = commit
@@ -343,13 +391,15 @@ class Session:
     def apply_local_retention(self) -> None:
         """Keep as many committed folders in ``output_dir`` as the settings say; on the training thread only."""
         settings = self.settings
-        if self._writer is None or (settings.local_keep_last is None and settings.local_keep_every is None):
+        if not self.leads or (settings.local_keep_last is None and settings.local_keep_every is None):
             return
         # With those that the vault has retired: their folders may still be here.
         known = tuple(commit for _, commit in sorted(self._commits.items()))
         policy = Policy(settings.local_keep_last, settings.local_keep_every, self._keep_best)
         try:
-            tidy_local(self.output_dir, replace(self.state, commits=known), policy, set())
+            best = self.state.best_step if self._writer is not None else self._best_step
+            state = replace(self.state, commits=known, best_step=best)
+            tidy_local(self.output_dir, state, policy, set())
         except OSError as error:
             self.events.warn_once(
                 "local", "trouble", f"old checkpoints can't be taken out of {self.output_dir}: {error}"

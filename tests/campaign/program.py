@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,7 @@ def _note_event(points: Points, event: Event) -> None:
 def _overtaken(trainer: Any) -> None:
     """On the upload thread: wait until the next checkpoint is queued behind this one, then die."""
     uploader = trainer._vaultlayer.session.uploader
-    with uploader._changed:
-        uploader._changed.wait_for(lambda: uploader._pending is not None, 20)
+    deadline = time.monotonic() + 20
+    while len(uploader.carried) < 2 and time.monotonic() < deadline:
+        time.sleep(0.002)
     die()

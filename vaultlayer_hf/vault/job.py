@@ -25,6 +25,11 @@ class Job:
     others: tuple[int, ...] = ()
 
     @property
+    def seq(self) -> int:
+        """Position among the saves of this writer."""
+        return self.snapshot.seq
+
+    @property
     def size(self) -> int:
         """Bytes of the snapshot."""
         if self.snapshot.stats:

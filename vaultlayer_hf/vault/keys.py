@@ -3,7 +3,7 @@
 <vault>/log/00000000000000000001.json      the log: numbered entries, created once, never changed or deleted
 <vault>/hint.json                          the number of a recent entry; may be stale, wrong or missing
 <vault>/data/<token>/<name>/...            a checkpoint folder exactly as the Trainer wrote it
-<vault>/data/<token>/<name>/.vault/...     part-<node>.json and manifest.json of that checkpoint
+<vault>/data/<token>/<name>/.vault/...     part-<node>.json, refused-<node>.json and manifest.json of it
 <vault>/probe/...                          short-lived objects by which a store's promises are tried
 """
 
@@ -51,3 +51,8 @@ def manifest_key(folder: str) -> str:
 def part_key(folder: str, node: int) -> str:
     """Return the key of the list of files that one node has uploaded."""
     return f"{folder}/{META}/part-{node}.json"
+
+
+def refused_key(folder: str, node: int) -> str:
+    """Return the key by which a node says that it has given a checkpoint up."""
+    return f"{folder}/{META}/refused-{node}.json"

@@ -11,31 +11,23 @@ read back whole: what went bad in the vault meanwhile would be copied from check
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from vaultlayer_hf.digest import digest_bytes
-from vaultlayer_hf.errors import CorruptError, ObjectNotFoundError, StoreError, VaultLayerError
+from vaultlayer_hf.errors import CorruptError, StoreError
 from vaultlayer_hf.stores.base import Pace, Store
 from vaultlayer_hf.vault.entry import Commit, State
 from vaultlayer_hf.vault.keys import manifest_key, part_key
 from vaultlayer_hf.vault.log import Writer, now
 from vaultlayer_hf.vault.manifest import (
-    MANIFEST_LIMIT,
     FileEntry,
     Manifest,
     decode_manifest,
-    decode_part,
     encode_manifest,
     encode_part,
     read_manifest,
 )
 from vaultlayer_hf.vault.snapshot import Snapshot, check_unchanged
-
-
-class PartMissingError(VaultLayerError):
-    """A node's files didn't come in time."""
 
 
 @dataclass
@@ -101,35 +93,6 @@ def write_part(store: Store, snapshot: Snapshot, transfer: Transfer, node: int) 
     entries = tuple(entry for entry in snapshot.manifest.files if entry.path in transfer.done)
     store.write(part_key(transfer.folder, node), encode_part(node, entries))
     return entries
-
-
-def collect_parts(
-    store: Store, folder: str, nodes: Sequence[int], timeout: float, waiting: Callable[[float], None]
-) -> tuple[FileEntry, ...]:
-    """Wait until every node's part is in, and return all their files.
-
-    ``waiting`` is called with the seconds waited so far, and may raise to give up. Raises PartMissingError
-    after ``timeout`` seconds, CorruptError, StoreError.
-    """
-    begin = time.monotonic()
-    found: list[FileEntry] = []
-    for node in nodes:
-        pause = 0.05
-        while True:
-            key = part_key(folder, node)
-            try:
-                found += decode_part(store.read(key, limit=MANIFEST_LIMIT), node, key)
-                break
-            except ObjectNotFoundError:
-                waited = time.monotonic() - begin
-                waiting(waited)
-                if waited > timeout:
-                    raise PartMissingError(
-                        f"node {node} hasn't brought in its part after {waited:.0f} s"
-                    ) from None
-            time.sleep(pause)
-            pause = min(1.0, pause * 1.5)
-    return tuple(found)
 
 
 def commit(

@@ -5,6 +5,10 @@ is abandoned. Trouble of the store is retried for ever, until a newer save makes
 pointless. An older sealed snapshot is kept on the disk until a newer one is sealed, so that at every moment
 after the first seal there is something to adopt.
 
+With several nodes the one that commits sets the pace: at each save the others are told which checkpoints it
+still wants (``follow``). They drop all others, and none that it waits for, so that a slow node costs checkpoints
+in between and never all of them. A node that gives one up itself says so in the store.
+
 Nothing here raises into training. What happened is told through events; ``fenced`` is looked at by the seam.
 """
 
@@ -12,7 +16,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from vaultlayer_hf.errors import FencedError, StoreError, VaultLayerError
@@ -22,20 +26,20 @@ from vaultlayer_hf.vault.entry import Commit
 from vaultlayer_hf.vault.job import Figures, Job
 from vaultlayer_hf.vault.log import Writer
 from vaultlayer_hf.vault.manifest import FileEntry
+from vaultlayer_hf.vault.parts import PartMissingError, collect_parts, refuse_part
 from vaultlayer_hf.vault.prune import clean_orphans, delete_folder
+from vaultlayer_hf.vault.queue import UploadQueue
 from vaultlayer_hf.vault.retention import Policy
 from vaultlayer_hf.vault.snapshot import Snapshot, seal
 from vaultlayer_hf.vault.tidy import tidy_vault
-from vaultlayer_hf.vault.upload import Transfer, collect_parts, commit, send, write_part
+from vaultlayer_hf.vault.upload import Transfer, commit, send, write_part
 
-_PATIENCE = 10.0
-"""Seconds after which waiting for another node's part counts as trouble, so that a newer save replaces it."""
 TIDY_PATIENCE = 30.0
 """Seconds for which a store in trouble is tried while old checkpoints are deleted: that costs only space."""
 
 
 class _SupersededError(Exception):
-    """A newer save waits, or the patience of tidying is over, and the store is in trouble."""
+    """Nobody wants it any more; or a newer save waits, or tidying has lasted long, and the store is in trouble."""
 
 
 class _StoppedError(Exception):
@@ -87,64 +91,83 @@ class Uploader:
         self._node = node
         self._part_timeout = part_timeout
         self._stale: list[Snapshot] = []
-        self._pending: Job | None = None
-        self._busy: Job | None = None
-        self._stopping = False
+        self._refused: list[tuple[str, str]] = []
+        self._queue = UploadQueue()
+        self._others: Mapping[int, str] = {}
+        self._news: tuple[Commit, ...] = ()
         self._in_trouble = False
         self._tidy_end: float | None = None
         self._cleaned = False
-        self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self.fenced: FencedError | None = None
         self.trouble: str | None = None
         """What keeps uploads from succeeding now, or None."""
+        self.waiting_since: float | None = None
+        """Since when (of time.monotonic) only parts of other nodes are missing, or None."""
         self.moved = 0
         """Bytes hashed or sent of the snapshot under way; for a progress bar."""
         self.figures = Figures(last_commit_step=resumed_from.step if resumed_from else 0)
 
     def submit(self, job: Job) -> None:
-        """Queue a snapshot; never blocks and never raises for the store's sake."""
-        with self._changed:
-            replaced, self._pending = self._pending, job
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="vaultlayer-upload", daemon=True)
-                self._thread.start()
-            self._changed.notify_all()
-        if replaced is not None:
-            self._stale.append(replaced.snapshot)
+        """Queue a snapshot; never blocks and never raises for the store's sake. On one thread only."""
+        replaced = self._queue.put(job)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="vaultlayer-upload", daemon=True)
+            self._thread.start()
+        for other in replaced:
+            self._stale.append(other.snapshot)
             self._events.warn(
                 "abandon",
-                f"{replaced.snapshot.name} is abandoned: {job.snapshot.name} is newer and the upload before it isn't "
+                f"{other.snapshot.name} is abandoned: {job.snapshot.name} is newer and the upload before it isn't "
                 f"done; {self.exposure()}",
-                step=replaced.snapshot.manifest.step,
+                step=other.snapshot.manifest.step,
                 reason="superseded",
             )
+
+    def follow(self, wanted: Collection[int], commits: Sequence[Commit]) -> None:
+        """Learn from the node that commits which saves it still wants, and what it has committed.
+
+        For the other nodes. ``wanted`` are positions among the saves of this writer.
+        """
+        self._queue.want(wanted)
+        self._news = tuple(commits)
+
+    def take_news(self) -> None:
+        """Clear away what the commits that were told of make superfluous; for the other nodes."""
+        news, self._news = self._news, ()
+        for done in news:
+            for snapshot in list(self._stale):
+                if (snapshot.manifest.token, snapshot.seq) <= (done.token, done.seq):
+                    snapshot.remove()
+                    self._stale = [other for other in self._stale if other is not snapshot]
+            self._clear_after(done)
+
+    def hear(self, others: Mapping[int, str]) -> None:
+        """Learn which other nodes are in trouble, and why; for the node that commits."""
+        self._others = others
+
+    @property
+    def carried(self) -> tuple[int, ...]:
+        """Positions of the saves that are under way or queued, oldest first."""
+        return tuple(job.seq for job in self._queue.jobs)
 
     @property
     def idle(self) -> bool:
         """Whether nothing is queued or under way."""
-        with self._changed:
-            return self._pending is None and self._busy is None
+        return not self._queue.jobs
 
     @property
     def remaining(self) -> int:
         """Bytes still to be hashed and sent, at most."""
-        with self._changed:
-            waiting = [job for job in (self._busy, self._pending) if job is not None]
-        return sum(2 * job.size for job in waiting) - self.moved
+        return sum(2 * job.size for job in self._queue.jobs) - self.moved
 
     def wait(self, timeout: float) -> bool:
         """Wait until idle or fenced; return whether that is so within ``timeout`` seconds."""
-        with self._changed:
-            return self._changed.wait_for(
-                lambda: self.fenced is not None or (self._pending is None and self._busy is None), timeout
-            )
+        return self._queue.wait(timeout, lambda: self.fenced is not None)
 
     def stop(self) -> None:
         """Give up what is under way, soon; snapshots stay on the disk."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify_all()
+        self._queue.stop()
         if self._thread is not None:
             self._thread.join(timeout=10)
 
@@ -161,45 +184,38 @@ class Uploader:
         )
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._pending is not None or self._stopping)
-                if self._stopping:
-                    return
-                job, self._pending = self._pending, None
-                self._busy = job
-                self.moved = 0
-                self._in_trouble = False
-            assert job is not None
+        while (job := self._queue.take()) is not None:
+            self.moved, self._in_trouble = 0, False
             try:
                 self._carry(job)
             except _StoppedError:
                 return
             except _SupersededError:
-                self._abandon(
-                    job, f"{self.trouble or 'it takes long'}, and a newer checkpoint waits", keep=True
-                )
+                self._abandon(job, self._why_superseded(), keep=True)
             except FencedError as error:
                 self.fenced = error
                 self._events.warn("fenced", f"{error}")
                 return
+            except PartMissingError as error:
+                self._abandon(job, str(error), keep=True)
             except (VaultLayerError, OSError) as error:
                 # What can't be sent may still be whole on the disk: the next start can go on from it.
                 self._abandon(job, str(error), keep=isinstance(error, StoreError))
             except Exception as error:
                 self._abandon(job, f"unexpected {type(error).__name__}: {error}")
             finally:
-                with self._changed:
-                    self._busy = None
-                    self._changed.notify_all()
+                self.waiting_since = None
+                self._queue.finish()
 
     def _carry(self, job: Job) -> None:
+        self.take_news()
         snapshot = seal(job.snapshot, self._count)
         while self._stale:
             self._stale.pop().remove()
         transfer = Transfer(job.folder)
         begin = time.monotonic()
         try:
+            self._refuse()
             if self._writer is not None:
                 self._writer.check(self._store)
             send(self._store, snapshot, transfer, known=self._known, pace=self._pace, only=job.only)
@@ -250,20 +266,30 @@ class Uploader:
         manifest = replace(snapshot.manifest, files=files)
         return commit(self._store, self._writer, manifest, transfer, resumed_from=origin)
 
-    def _waiting_for_parts(self, seconds: float) -> None:
-        self._in_trouble = seconds > _PATIENCE
-        if self._in_trouble:
-            self.trouble = "another node's part isn't in"
+    def _waiting_for_parts(self, missing: Collection[int], seconds: float) -> None:
+        self.waiting_since = self.waiting_since or time.monotonic()
+        known = {node: self._others[node] for node in missing if node in self._others}
+        self._in_trouble = bool(known)
+        for node, trouble in known.items():
+            self.trouble = f"the part of node {node} isn't in: {trouble}"
         self._give_up()
+
+    def _why_superseded(self) -> str:
+        if self.trouble is not None:
+            return f"{self.trouble}, and a newer checkpoint waits"
+        return "the node that commits has given it up"
+
+    def _refuse(self) -> None:
+        """Tell the node that commits what this one has given up, so that it doesn't wait. Raises StoreError."""
+        while self._refused:
+            folder, reason = self._refused[0]
+            refuse_part(self._store, folder, self._node, reason)
+            self._refused.pop(0)
 
     def _tidy(self, done: Commit) -> None:
         """Retention and orphans, after the commit counts; trouble here costs nothing but space."""
         assert self._writer is not None
-        try:
-            self._after_commit(done)
-        except Exception as error:
-            what = f"what {done.name} makes superfluous on this disk can't be removed: {error}"
-            self._events.warn_once(f"local {type(error).__name__}", "trouble", what)
+        self._clear_after(done)
         self._in_trouble = False
         self._tidy_end = time.monotonic() + TIDY_PATIENCE
         try:
@@ -293,6 +319,13 @@ class Uploader:
         finally:
             self._tidy_end = None
 
+    def _clear_after(self, done: Commit) -> None:
+        try:
+            self._after_commit(done)
+        except Exception as error:
+            what = f"what {done.name} makes superfluous on this disk can't be removed: {error}"
+            self._events.warn_once(f"local {type(error).__name__}", "trouble", what)
+
     def _abandon(self, job: Job, reason: str, *, keep: bool = False) -> None:
         snapshot = job.snapshot
         if keep:
@@ -305,6 +338,12 @@ class Uploader:
             step=snapshot.manifest.step,
             reason=reason,
         )
+        if self._writer is None:
+            self._refused.append((job.folder, reason))
+            try:
+                self._refuse()
+            except Exception:
+                pass  # tried again ahead of the next upload
 
     def _discard(self, transfer: Transfer) -> None:
         """Delete what an abandoned upload left, unless its commit may have landed; best effort."""
@@ -317,12 +356,11 @@ class Uploader:
 
     def _give_up(self) -> None:
         """Called before each attempt of a store operation and while waiting for one."""
-        with self._changed:
-            if self._stopping:
-                raise _StoppedError
-            late = self._tidy_end is not None and time.monotonic() > self._tidy_end
-            if self._in_trouble and (self._pending is not None or late):
-                raise _SupersededError
+        if self._queue.stopping:
+            raise _StoppedError
+        late = self._tidy_end is not None and time.monotonic() > self._tidy_end
+        if self._queue.unwanted or (self._in_trouble and (self._queue.newer_waits or late)):
+            raise _SupersededError
 
     def _report_trouble(self, error: StoreError) -> None:
         self._in_trouble = True
@@ -339,9 +377,8 @@ class Uploader:
         )
 
     def _count(self, count: int) -> None:
-        if self._stopping:
-            raise _StoppedError
         self._in_trouble = False
+        self._give_up()
         self.moved += count
 
     def _pace(self, count: int) -> None:

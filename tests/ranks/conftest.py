@@ -1,0 +1,52 @@
+"""What the tests of many ranks share: the fork server, and the uninterrupted stock runs to compare with."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.forks import ForkServer
+from tests.ranks.launch import Group, Ranks
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[ForkServer]:
+    """A fork server that has imported the program; its runs die with it."""
+    with ForkServer("tests.ranks.program") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def reference(forks: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Group]:
+    """The uninterrupted run of the stock Trainer for a kind of training and a number of ranks; made once."""
+    made: dict[tuple[str, int], Group] = {}
+
+    def find(kind: str, world: int) -> Group:
+        if (kind, world) not in made:
+            folder: Path = tmp_path_factory.mktemp(f"reference-{kind}-{world}")
+            group = Ranks(forks, folder, [folder / "output"] * world, kind=kind).start()
+            group.succeed()
+            made[kind, world] = group
+        return made[kind, world]
+
+    return find
+
+
+@pytest.fixture
+def chance() -> random.Random:
+    """Random numbers from a seed that is printed; ``VAULTLAYER_TEST_SEED`` repeats a run."""
+    seed = int(os.environ.get("VAULTLAYER_TEST_SEED") or random.SystemRandom().randrange(2**32))
+    print(f"VAULTLAYER_TEST_SEED={seed}")
+    return random.Random(seed)
+
+
+@pytest.fixture(autouse=True)
+def _no_vault_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No VAULTLAYER_* variable of whoever runs the tests reaches them."""
+    for name in list(os.environ):
+        if name.startswith("VAULTLAYER_") and name != "VAULTLAYER_TEST_SEED":
+            monkeypatch.delenv(name)

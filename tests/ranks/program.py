@@ -1,0 +1,279 @@
+"""One rank of a training: an ordinary Trainer script on a tiny Llama, started with RANK and its kin in the environment.
+
+Dropout, shuffling, accumulation and a decaying learning rate make every kind of lost state show in the weights.
+Each rank writes a journal (one JSON object a line, which survives a SIGKILL): the step at which it started, the
+ids of the samples of every forward pass, and the events of the vault. At the end it leaves a digest of the
+weights and of the optimizer's state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed.checkpoint.state_dict
+import torch.distributed.fsdp
+import transformers
+from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, TrainingArguments
+
+from vaultlayer_hf import Settings
+from vaultlayer_hf.trainer import Trainer
+
+STEPS, EVERY, VOCAB = 10, 2, 64
+WRAPPERS = {
+    "ddp": "DistributedDataParallel",
+    "fsdp-full": "FSDPNoting",
+    "fsdp-sharded": "FSDPNoting",
+    "zero2": "DeepSpeedEngine",
+    "zero3": "DeepSpeedEngine",
+}
+"""The class of the wrapped model for each kind of training here; asserted in every run."""
+
+
+class Journal:
+    """Appends lines to a file, each in one write."""
+
+    def __init__(self, path: str) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+
+    def note(self, **fields: Any) -> None:
+        os.write(self._file, json.dumps(fields).encode() + b"\n")
+
+
+class Tokens(torch.utils.data.Dataset):  # type: ignore[type-arg]
+    """40 rows of 8 fixed random tokens, each with its number."""
+
+    def __init__(self) -> None:
+        self.rows = torch.randint(0, VOCAB, (40, 8), generator=torch.Generator().manual_seed(7))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {"input_ids": self.rows[index], "labels": self.rows[index], "ids": torch.tensor(index)}
+
+
+class Noting(LlamaForCausalLM):
+    """A Llama that notes which samples it is trained on."""
+
+    noted: Any = None
+
+    def forward(self, *args: Any, ids: Any = None, **kwargs: Any) -> Any:
+        if self.training and ids is not None and self.noted is not None:
+            self.noted(ids.tolist())
+        return super().forward(*args, **kwargs)
+
+
+def model(hidden: int = 16) -> Noting:
+    """About 7 thousand parameters."""
+    torch.manual_seed(0)
+    return Noting(
+        LlamaConfig(
+            vocab_size=VOCAB,
+            hidden_size=hidden,
+            intermediate_size=2 * hidden,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            max_position_embeddings=16,
+            attention_dropout=0.2,
+            tie_word_embeddings=False,
+        )
+    )
+
+
+class Script(TrainerCallback):
+    """Notes the start, and carries out what the spec asks for: ``at`` = {event: {step: [action, ...]}}.
+
+    An action is ``kill`` (SIGKILL of this rank), ``stop`` (SIGSTOP), ``sleep <s>``, ``touch <path>`` or
+    ``await <path>``.
+    """
+
+    def __init__(self, journal: Journal, at: dict[str, dict[str, list[str]]]) -> None:
+        self.journal, self.at = journal, at
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.journal.note(start=state.global_step)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.act("begin", state)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.journal.note(step=state.global_step)
+        self.act("end", state)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.act("saved", state)
+
+    def act(self, event: str, state: Any) -> None:
+        for action in self.at.get(event, {}).get(str(state.global_step), ()):
+            self.journal.note(action=action, event=event, step=state.global_step)
+            act(action)
+
+
+def act(action: str) -> None:
+    """Carry out one action of a spec."""
+    name, _, value = action.partition(" ")
+    if name == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif name == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    elif name == "sleep":
+        time.sleep(float(value))
+    elif name == "touch":
+        Path(value).touch()
+    elif name == "await":
+        while not Path(value).exists():
+            time.sleep(0.01)
+    else:
+        raise ValueError(action)
+
+
+def arguments(kind: str, output: str, **more: Any) -> TrainingArguments:
+    """Arguments of the common schedule, for this kind of training."""
+    common: dict[str, Any] = {
+        "output_dir": output,
+        "use_cpu": True,
+        "max_steps": STEPS,
+        "save_steps": EVERY,
+        "logging_steps": 1,
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "learning_rate": 1e-2,
+        "lr_scheduler_type": "cosine",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "seed": 3,
+        "dataloader_pin_memory": False,
+        "remove_unused_columns": False,
+    }
+    if kind.startswith("zero"):
+        common["deepspeed"] = _deepspeed(int(kind[4]))
+    else:
+        common["ddp_backend"] = "gloo"
+    if kind.startswith("fsdp"):
+        full = kind == "fsdp-full"
+        common["fsdp"] = "full_shard auto_wrap"
+        common["fsdp_config"] = {
+            "version": 2,
+            "transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"],
+            "state_dict_type": "FULL_STATE_DICT" if full else "SHARDED_STATE_DICT",
+        }
+    made = TrainingArguments(**{**common, **more})
+    if kind.startswith("fsdp"):
+        # On CPU accelerate takes FSDP's plugin only where it believes in several accelerators, else it is
+        # plain DDP, in silence.
+        from accelerate import PartialState
+        from accelerate.utils import DistributedType
+
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+    return made
+
+
+def _deepspeed(stage: int) -> dict[str, Any]:
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else it compiles for minutes
+    return {
+        "zero_optimization": {"stage": stage},
+        "zero_force_ds_cpu_optimizer": False,
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+    }
+
+
+def train(
+    output: str,
+    journal: str,
+    *,
+    kind: str = "ddp",
+    vault: str | None = None,
+    result: str | None = None,
+    resume_from: str | None = None,
+    settings: dict[str, Any] | None = None,
+    at: dict[str, dict[str, list[str]]] | None = None,
+    slow_rng: float = 0.0,
+    **more: Any,
+) -> None:
+    """Train this rank on a vault, or as the stock Trainer does where ``vault`` is None.
+
+    ``slow_rng``: seconds that this rank waits before it writes its RNG state: other ranks' on_save fires before.
+    ``more`` goes to TrainingArguments.
+    """
+    torch.set_num_threads(1)
+    notes = Journal(journal)
+    notes.note(pid=os.getpid())
+    args = arguments(kind, output, **more)
+    net = model()
+    cls: Any = Trainer if vault else transformers.Trainer
+    given = {"resume": Settings(vault=vault, **(settings or {}))} if vault else {}
+    trainer = cls(model=net, args=args, train_dataset=Tokens(), callbacks=[Script(notes, at or {})], **given)
+    net.noted = lambda ids: notes.note(at=trainer.state.global_step, ids=ids)
+    if vault:
+        trainer._vaultlayer._events.listen(
+            lambda event: notes.note(
+                event=event.kind, message=event.message, about=event.fields.get("step"), time=time.time()
+            )
+        )
+    if slow_rng:
+        _delay(trainer, "_save_rng_state", slow_rng)
+    trainer.train(resume_from_checkpoint=resume_from) if resume_from else trainer.train()
+    wrapped = type(trainer.model_wrapped).__name__
+    assert wrapped == WRAPPERS[kind], f"the model is wrapped as {wrapped}"
+    assert torch.distributed.get_backend() == "gloo"
+    notes.note(ended=trainer.state.global_step)
+    if result:
+        end = {"step": trainer.state.global_step, "wrapped": wrapped, "tensors": digests(trainer, kind)}
+        Path(f"{result}.new").write_text(json.dumps(end))
+        os.rename(f"{result}.new", result)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def _delay(trainer: Any, name: str, seconds: float) -> None:
+    plain = getattr(trainer, name)
+
+    def late(*args: Any, **kwargs: Any) -> Any:
+        time.sleep(seconds)
+        return plain(*args, **kwargs)
+
+    setattr(trainer, name, late)
+
+
+def digests(trainer: Any, kind: str) -> dict[str, str]:
+    """Return a digest of each tensor that this rank ends with: its share of the weights and the optimizer."""
+    if kind.startswith("zero"):
+        engine = trainer.model_wrapped
+        tensors = {f"fp32 {i}": part for i, part in enumerate(_zero_parts(engine.optimizer))}
+        states = engine.optimizer.optimizer.state_dict()["state"]
+    else:
+        tensors = {name: _local(value) for name, value in trainer.model_wrapped.state_dict().items()}
+        states = trainer.optimizer.state_dict()["state"]
+    for number, state in states.items():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"optimizer {number} {name}"] = _local(value)
+    return {name: _digest(value) for name, value in tensors.items()}
+
+
+def _zero_parts(optimizer: Any) -> list[torch.Tensor]:
+    if hasattr(optimizer, "single_partition_of_fp32_groups"):
+        return list(optimizer.single_partition_of_fp32_groups)
+    return list(optimizer.fp32_partitioned_groups_flat)
+
+
+def _local(value: Any) -> torch.Tensor:
+    found: torch.Tensor = value.to_local() if hasattr(value, "to_local") else value
+    return found
+
+
+def _digest(value: torch.Tensor) -> str:
+    data = value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+    return hashlib.sha256(f"{value.dtype}{tuple(value.shape)}".encode() + data).hexdigest()

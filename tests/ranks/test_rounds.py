@@ -1,0 +1,146 @@
+"""The words between ranks: over a real TCP store, each rank a thread with a connection of its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from torch.distributed import TCPStore
+
+from vaultlayer_hf.errors import RanksError, ResumeError, WrongModelError
+from vaultlayer_hf.ranks import Ranks
+
+
+@contextmanager
+def ranks_of(world: int, timeout: float = 5.0, name: str = "0") -> Iterator[list[Ranks]]:
+    """Ranks that talk through a TCP store on a random port."""
+    server = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    clients = [
+        TCPStore("127.0.0.1", server.port, is_master=False, timeout=timedelta(seconds=20))
+        for _ in range(world)
+    ]
+    yield [Ranks(rank, world, clients[rank], timeout, name) for rank in range(world)]
+
+
+def on_all(ranks: list[Ranks], function: Callable[[Ranks], Any]) -> list[Any]:
+    """Call a function for each rank at once; return what each returned or raised."""
+
+    def call(one: Ranks) -> Any:
+        try:
+            return function(one)
+        except Exception as error:
+            return error
+
+    with ThreadPoolExecutor(len(ranks)) as pool:
+        return list(pool.map(call, ranks))
+
+
+def test_rank_0_decides_for_all() -> None:
+    """All ranks get what rank 0 makes of everybody's words."""
+    with ranks_of(4) as ranks:
+        assert on_all(ranks, lambda one: one.decide(one.rank * 10, sum)) == [60] * 4
+        assert on_all(ranks, lambda one: one.share(one.rank + 5)) == [5] * 4
+
+
+def test_an_error_of_rank_0_is_raised_on_all() -> None:
+    """What rank 0 raises is the same typed error everywhere; a mistake that isn't ours is told in words."""
+
+    def wrong() -> None:
+        raise WrongModelError("another model")
+
+    def broken() -> None:
+        raise KeyError("x")
+
+    with ranks_of(3) as ranks:
+        found = on_all(ranks, lambda one: one.lead(wrong))
+        assert [(type(error), str(error)) for error in found] == [(WrongModelError, "another model")] * 3
+        found = on_all(ranks, lambda one: one.lead(broken))
+        assert [type(error) for error in found] == [KeyError, RanksError, RanksError]
+
+
+def test_an_error_of_any_rank_is_raised_on_all() -> None:
+    """A full disk under rank 2 is the same ResumeError on all ranks, and names that rank."""
+
+    def write(one: Ranks) -> None:
+        if one.rank == 2:
+            raise OSError(28, "No space left on device")
+
+    with ranks_of(3) as ranks:
+        found = on_all(ranks, lambda one: one.everywhere(lambda: write(one)))
+        assert {type(error) for error in found} == {ResumeError}
+        assert len({str(error) for error in found}) == 1
+        assert str(found[0]).startswith("rank 2 on ")
+        assert "No space left" in str(found[0])
+
+
+def test_a_rank_that_stays_away_is_named_on_all() -> None:
+    """Without a word from rank 1 the others get RanksError with its number, within the bound."""
+    with ranks_of(3, timeout=0.5) as ranks:
+        begin = time.monotonic()
+        found = on_all([ranks[0], ranks[2]], lambda one: one.gather(None))
+        assert time.monotonic() - begin < 5
+        assert [str(error) for error in found] == ["no word from rank 1 within 0 s"] * 2
+
+
+def test_a_late_rank_is_back_at_the_next_round() -> None:
+    """A rank that comes late learns that it was left out, and the next round with a tag is whole again."""
+    with ranks_of(2, timeout=0.3) as ranks:
+        assert isinstance(on_all(ranks[:1], lambda one: one.gather(1, tag="save/1"))[0], RanksError)
+        assert isinstance(on_all(ranks[1:], lambda one: one.gather(1, tag="save/1"))[0], RanksError)
+        assert on_all(ranks, lambda one: one.gather(one.rank, tag="save/2")) == [[0, 1]] * 2
+
+
+def test_a_second_conversation_hears_nothing_of_the_first() -> None:
+    """Two trainers in one process group: the words of the first aren't taken for those of the second."""
+    server = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    stores = [TCPStore("127.0.0.1", server.port, is_master=False) for _ in range(2)]
+    for name in ("0", "1"):
+        ranks = [Ranks(rank, 2, stores[rank], 5.0, name) for rank in range(2)]
+        word = [f"{name}{rank}" for rank in range(2)]
+        assert on_all(ranks, lambda one, word=word: one.gather(word[one.rank], tag="save/1")) == [word] * 2  # type: ignore[misc]
+
+
+def test_what_one_rank_wants_happens_at_the_same_step_on_all() -> None:
+    """Whichever rank asks first, all get its word at the end of one and the same step, however they are scheduled."""
+    world, steps = 3, 40
+    with ranks_of(world) as ranks:
+        step_done = [threading.Barrier(world) for _ in range(steps)]  # the gradients: nobody is a step ahead
+
+        def train(one: Ranks) -> tuple[int, str] | None:
+            for step in range(steps):
+                step_done[step].wait(20)
+                time.sleep(0.002 * ((one.rank * 7 + step) % 3))
+                word = one.soon(step, f"rank {one.rank} is fenced" if step >= 10 - one.rank else None)
+                if word is not None:
+                    return step, word
+            return None
+
+        # Ranks that have stopped leave the barrier, so the others would break if they went on alone.
+        found = on_all(ranks, train)
+        assert found == [(10, "rank 2 is fenced")] * world
+
+
+def test_nodes_are_found_by_what_they_see(tmp_path: Path) -> None:
+    """Ranks 0 and 2 share one folder, 1 and 3 another: two nodes, led by 0 and 1; no probe is left."""
+    with ranks_of(4) as ranks:
+        places = on_all(ranks, lambda one: one.locate(tmp_path / str(one.rank % 2)))
+    assert [place.nodes for place in places] == [((0, 2), (1, 3))] * 4
+    assert [place.leads for place in places] == [True, True, False, False]
+    assert [place.node for place in places] == [0, 1, 0, 1]
+    assert not list(tmp_path.glob("*/probe-*"))
+
+
+def test_a_disk_that_cant_be_written_is_said_on_all(tmp_path: Path) -> None:
+    """A node whose output_dir can't be made stops the start on all ranks at once, with the rank and the reason."""
+    (tmp_path / "file").touch()
+    with ranks_of(2) as ranks:
+        folders = [tmp_path / "good", tmp_path / "file" / "below"]
+        found = on_all(ranks, lambda one: one.locate(folders[one.rank]))
+    assert [type(error) for error in found] == [ResumeError] * 2
+    assert str(found[0]).startswith("rank 1 on ")
