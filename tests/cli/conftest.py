@@ -61,7 +61,7 @@ def vl(*arguments: str, cwd: Path | None = None, **environment: str) -> Done:
         [sys.executable, "-m", "vaultlayer_hf.cli", *arguments],
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=280,
         cwd=cwd,
         stdin=subprocess.DEVNULL,
         env={**os.environ, "COLUMNS": "120", **environment},

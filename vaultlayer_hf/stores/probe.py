@@ -27,7 +27,8 @@ def probe_create(store: Store) -> bool:
     promised = store.supports_create
     try:
         try:
-            with contextlib.suppress(AlreadyExistsError):  # a new name: the answer to an attempt before was lost
+            # A new name: if it exists already, the answer to an attempt before was lost.
+            with contextlib.suppress(AlreadyExistsError):
                 store.create(key, first)
         except StoreError as error:
             if type(error) is not StoreError:  # denied, full, out of reach: says nothing of create
