@@ -167,6 +167,8 @@ class Campaign:
         landed = {line["landed"] for line in journal if "landed" in line}
         there = entries(place.vault)
         assert landed <= there, f"entries {sorted(landed - there)} were acknowledged, and aren't in the log"
+        if there:
+            assert_whole(place.vault)
 
     def finish(self, place: Place, expected: Expected, name: str = "last") -> None:
         """Start again, to the end; check where it went on, what it ended with, and what it left."""
@@ -185,9 +187,7 @@ class Campaign:
             newest = vault.state.newest if vault.state else None
             assert newest is not None
             assert newest.step == STEPS
-            for commit in vault.checkpoints():
-                report = vault.verify(commit)
-                assert report.ok, report.problems
+        assert_whole(place.vault)
         left = leftovers(place.output)
         assert not left, f"left on the disk: {left}"
 
@@ -243,6 +243,14 @@ def entries(vault: str) -> set[int]:
     except ObjectNotFoundError:
         return set()
     return {number for item in store.list(LOG) if (number := entry_number(item.key)) is not None}
+
+
+def assert_whole(vault: str) -> None:
+    """Check that every live checkpoint of a vault is whole: at every instant, a deletion under way or not."""
+    with open_vault(vault) as opened:
+        for commit in opened.checkpoints():
+            report = opened.verify(commit)
+            assert report.ok, f"a live checkpoint isn't whole: {report.problems}"
 
 
 def expected(place: Place) -> Expected:
