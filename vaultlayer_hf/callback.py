@@ -263,8 +263,8 @@ class VaultLayerCallback(TrainerCallback):
             f"train(resume_from_checkpoint={explicit!r}) wins over resume={self._settings.vault!r}: it starts from "
             "there, and what it saves from now on is committed to the vault",
         )
-        session.enter()
-        session.start_uploads(None)
+        before = session.enter().before
+        session.start_uploads(None, passed_over=before.newest if before else None)
         self._pulled, self._past = True, None
 
     def _open(self) -> Session:
@@ -315,13 +315,14 @@ class VaultLayerCallback(TrainerCallback):
         session = self._open()
         before = session.enter().before
         newest = before.newest if before else None
-        session.start_uploads(None)
+        session.start_uploads(None, passed_over=newest)
         self._pulled = True
         if newest is not None:
             session.events.warn(
                 "notice",
                 f"{session.address.uri} holds {newest.name}, and this run starts at step {state.global_step} without "
-                "it: call trainer.train(resume_from_checkpoint=vault.pull()) to go on from it",
+                "it: call trainer.train(resume_from_checkpoint=vault.pull()) to go on from it. It is kept, and "
+                f"{session.address.uri}@{newest.step} leads to it",
             )
 
     def _figures(self) -> dict[str, float]:

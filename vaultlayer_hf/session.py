@@ -90,6 +90,7 @@ class Session:
         self.address = self.access.address
         self.output_dir = output_dir.absolute()
         self.progress = progress
+        self._needs_best = needs_best
         self._keep_best = settings.keep_best or needs_best
         self._commits: dict[int, Commit] = {}
         self._standing: set[str] = set()
@@ -181,9 +182,10 @@ class Session:
         if self.ranks.rank == 0:
             self.events.warn(kind, message, **fields)
 
-    def start_uploads(self, resumed_from: Commit | None) -> None:
+    def start_uploads(self, resumed_from: Commit | None, *, passed_over: Commit | None = None) -> None:
         """Make the background uploader, behind the commit that this run goes on from; on leaders. All ranks.
 
+        ``passed_over`` is the newest commit of a vault that this run doesn't go on from: it is never retired.
         Raises, on all ranks, VaultUnreachableError, MissingExtraError.
         """
         self.resumed_from = resumed_from.number if resumed_from else None
@@ -216,6 +218,8 @@ class Session:
             current_step=lambda: self.step,
             after_commit=self._after_commit,
             part_timeout=settings.part_timeout,
+            keeps_best=self._needs_best,
+            protected={passed_over.number} if passed_over is not None else (),
         )
         atexit.register(self.close)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import transformers
 
+from tests.forks import ForkServer
 from tests.seam.kit import STEPS, trainer, weights
 
 
@@ -31,6 +33,13 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     output = stock.train()
     assert output.global_step == STEPS
     return Reference(folder, weights(stock.model), stock.state.log_history, output.metrics)
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[ForkServer]:
+    """Starts real processes in tens of milliseconds."""
+    with ForkServer() as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)

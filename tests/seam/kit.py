@@ -1,15 +1,15 @@
 """A training that takes a second: a tiny Llama from a config, fixed random tokens, dropout so that RNG matters.
 
 All trainings here have the same schedule (``STEPS`` steps, a save every ``EVERY``), so one uninterrupted run
-is the yardstick for all of them. Real processes come from a fork server that has imported everything.
+is the yardstick for all of them.
 """
 
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,16 +120,28 @@ class FailAt(TrainerCallback):
 
 
 class KillAt(TrainerCallback):
-    """Sends SIGKILL to this process at the end of a step, once the vault holds ``commits`` more checkpoints."""
+    """Sends SIGKILL to this process at the end of a step, once ``vault`` holds a commit of step ``committed``."""
 
-    def __init__(self, step: int, vault: str = "", commits: int = 0) -> None:
-        self.step, self.vault, self.commits = step, vault, commits
+    def __init__(self, step: int, vault: str = "", committed: int = 0) -> None:
+        self.step, self.vault, self.committed = step, vault, committed
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == self.step:
-            if self.vault:
-                wait_for(lambda: len(state_of(self.vault).commits) >= self.commits)
+            if self.committed:
+                wait_for(lambda: self.committed in steps_of(self.vault))
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Patient(TrainerCallback):
+    """Trains no further before the last save is committed, so that no save is superseded on a slow machine."""
+
+    def __init__(self, vault: str | Path) -> None:
+        self.vault = vault
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        step = state.global_step
+        if step and (Path(args.output_dir) / f"checkpoint-{step}").is_dir():
+            wait_for(lambda: step in steps_of(self.vault))
 
 
 class Do(TrainerCallback):
@@ -165,8 +177,7 @@ class Recorder:
 def state_of(vault: str | Path) -> State:
     """The state of a vault's log."""
     entry = Log(open_store(parse_vault(str(vault)))).last()[1]
-    assert entry is not None
-    return entry.state
+    return entry.state if entry is not None else State("none", 0)
 
 
 def steps_of(vault: str | Path) -> list[int]:
@@ -176,30 +187,10 @@ def steps_of(vault: str | Path) -> list[int]:
 
 def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     """Poll until a condition holds; fails the test where it never does."""
-    import time
-
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it never happened"
         time.sleep(0.01)
-
-
-_fork = multiprocessing.get_context("forkserver")
-_fork.set_forkserver_preload(["tests.seam.kit"])
-
-
-def in_process(target: Callable[..., Any], *args: Any, env: dict[str, str] | None = None) -> int:
-    """Run ``target(*args)`` in a process of its own and return its exit code: -9 where SIGKILL ended it."""
-    process = _fork.Process(target=_entry, args=(target, args, env or {}))
-    process.start()
-    process.join(120)
-    assert process.exitcode is not None, "the process hangs"
-    return process.exitcode
-
-
-def _entry(target: Callable[..., Any], args: tuple[Any, ...], env: dict[str, str]) -> None:
-    os.environ.update(env)
-    target(*args)
 
 
 def is_new() -> bool:

@@ -1,6 +1,8 @@
 """The queue between training and the upload thread: what is under way, what waits, and what nobody wants any more.
 
-It holds one waiting save: the newest wins. On a node that doesn't commit it also holds those that the node
+It holds one waiting save: the newest wins. Where the end of training loads the best checkpoint, a save that the
+newest one names as the best so far isn't given up for it: it goes first, so the log's order stays that of the
+saves. On a node that doesn't commit it also holds those that the node
 which commits still wants, so that the two never wait for each other's leavings.
 """
 
@@ -13,9 +15,14 @@ from vaultlayer_hf.vault.job import Job
 
 
 class UploadQueue:
-    """Jobs for one thread. Every method may be called from any thread."""
+    """Jobs for one thread. Every method may be called from any thread.
 
-    def __init__(self) -> None:
+    Args:
+        keeps_best: whether the best save is kept beside the newest.
+    """
+
+    def __init__(self, keeps_best: bool = False) -> None:
+        self._keeps_best = keeps_best
         self._changed = threading.Condition()
         self._waiting: list[Job] = []
         self._busy: Job | None = None
@@ -25,8 +32,10 @@ class UploadQueue:
     def put(self, job: Job) -> list[Job]:
         """Add the newest save and return those that it replaces."""
         with self._changed:
-            replaced = [waiting for waiting in self._waiting if waiting.seq not in self._wanted]
-            self._waiting = [waiting for waiting in self._waiting if waiting.seq in self._wanted] + [job]
+            best = [waiting for waiting in self._waiting if self._is_best(waiting, job)][-1:]
+            kept = [waiting for waiting in self._waiting if waiting.seq in self._wanted or waiting in best]
+            replaced = [waiting for waiting in self._waiting if waiting not in kept]
+            self._waiting = [*kept, job]
             self._changed.notify_all()
         return replaced
 
@@ -63,8 +72,17 @@ class UploadQueue:
 
     @property
     def newer_waits(self) -> bool:
-        """Whether a save waits behind the one under way."""
-        return bool(self._waiting)
+        """Whether a save waits behind the one under way, for which that one may be given up."""
+        with self._changed:
+            if not self._waiting:
+                return False
+            return self._busy is None or not self._is_best(self._busy, self._waiting[-1])
+
+    @property
+    def waiting(self) -> tuple[Job, ...]:
+        """What waits, oldest first."""
+        with self._changed:
+            return tuple(self._waiting)
 
     @property
     def unwanted(self) -> bool:
@@ -83,3 +101,7 @@ class UploadQueue:
         """Wait until nothing is under way or waits, or ``enough()`` at a change; return whether that is so."""
         with self._changed:
             return self._changed.wait_for(lambda: enough() or not self.jobs, timeout)
+
+    def _is_best(self, job: Job, newest: Job) -> bool:
+        step, manifest = job.snapshot.manifest.step, newest.snapshot.manifest
+        return self._keeps_best and step == manifest.best_step and step != manifest.step

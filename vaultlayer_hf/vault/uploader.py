@@ -1,9 +1,9 @@
 """The background uploader: one thread that seals, sends and commits snapshots while training goes on.
 
-A save that arrives while another is under way waits in a queue of one: the newest wins, the one it replaces
-is abandoned. Trouble of the store is retried for ever, until a newer save makes the one in trouble
-pointless. An older sealed snapshot is kept on the disk until a newer one is sealed, so that at every moment
-after the first seal there is something to adopt.
+A save that arrives while another is under way waits, and a newer one replaces it: see queue.py. Trouble of the
+store is retried for ever, until a newer save makes the one in trouble pointless. An older sealed snapshot is
+kept on the disk until a newer one is sealed, so that at every moment after the first seal there is something to
+adopt.
 
 With several nodes the one that commits sets the pace: at each save the others are told which checkpoints it
 still wants (``follow``). They drop all others, and none that it waits for, so that a slow node costs checkpoints
@@ -26,16 +26,18 @@ from vaultlayer_hf.vault.entry import Commit
 from vaultlayer_hf.vault.job import Figures, Job
 from vaultlayer_hf.vault.log import Writer
 from vaultlayer_hf.vault.manifest import FileEntry
-from vaultlayer_hf.vault.parts import PartMissingError, collect_parts, refuse_part
+from vaultlayer_hf.vault.parts import collect_parts, refuse_part
 from vaultlayer_hf.vault.prune import clean_orphans, delete_folder
 from vaultlayer_hf.vault.queue import UploadQueue
 from vaultlayer_hf.vault.retention import Policy
-from vaultlayer_hf.vault.snapshot import Snapshot, seal
+from vaultlayer_hf.vault.snapshot import Snapshot, SnapshotChangedError, seal
 from vaultlayer_hf.vault.tidy import tidy_vault
 from vaultlayer_hf.vault.upload import Transfer, commit, send, write_part
 
 TIDY_PATIENCE = 30.0
 """Seconds for which a store in trouble is tried while old checkpoints are deleted: that costs only space."""
+_LAST_SEAL = 60.0
+"""Seconds that an end of the process waits for the last snapshot to be sealed."""
 
 
 class _SupersededError(Exception):
@@ -62,6 +64,8 @@ class Uploader:
         current_step: tells the step that training is at, for the exposure.
         after_commit: called with each commit on this thread; errors are reported, never raised.
         part_timeout: seconds to wait for the other nodes' parts.
+        keeps_best: the best checkpoint is needed at the end: it isn't given up for a newer one.
+        protected: numbers of commits that are never retired.
     """
 
     def __init__(
@@ -78,6 +82,8 @@ class Uploader:
         current_step: Callable[[], int],
         after_commit: Callable[[Commit], None] = lambda commit: None,
         part_timeout: float = 600.0,
+        keeps_best: bool = False,
+        protected: Collection[int] = (),
     ) -> None:
         self._store = make_store(self._give_up, self._report_trouble)
         self._writer = writer
@@ -92,7 +98,9 @@ class Uploader:
         self._part_timeout = part_timeout
         self._stale: list[Snapshot] = []
         self._refused: list[tuple[str, str]] = []
-        self._queue = UploadQueue()
+        self._queue = UploadQueue(keeps_best)
+        self._protected = set(protected) | ({resumed_from.number} if resumed_from else set())
+        self._sealing = False
         self._others: Mapping[int, str] = {}
         self._news: tuple[Commit, ...] = ()
         self._in_trouble = False
@@ -166,15 +174,18 @@ class Uploader:
         return self._queue.wait(timeout, lambda: self.fenced is not None)
 
     def stop(self) -> None:
-        """Give up what is under way, soon; snapshots stay on the disk."""
+        """Give up what is under way, soon; snapshots stay on the disk, sealed, for the next start to adopt."""
         self._queue.stop()
         if self._thread is not None:
             self._thread.join(timeout=10)
+            if self._sealing:
+                self._thread.join(timeout=_LAST_SEAL)
 
     def exposure(self) -> str:
         """Return in words what would be lost now: time and steps since the last commit."""
         seconds, steps = self.exposure_figures()
-        return f"exposure: {seconds:.0f} s and {steps} steps since the last commit"
+        since = "the last commit" if self.figures.commits else "the start, with no commit yet"
+        return f"exposure: {seconds:.0f} s and {steps} steps since {since}"
 
     def exposure_figures(self) -> tuple[float, int]:
         """Return (seconds, steps) since the last commit, or since the start where there is none."""
@@ -189,27 +200,39 @@ class Uploader:
             try:
                 self._carry(job)
             except _StoppedError:
-                return
+                break
             except _SupersededError:
-                self._abandon(job, self._why_superseded(), keep=True)
+                self._abandon(job, self._why_superseded())
             except FencedError as error:
                 self.fenced = error
                 self._events.warn("fenced", f"{error}")
                 return
-            except PartMissingError as error:
-                self._abandon(job, str(error), keep=True)
-            except (VaultLayerError, OSError) as error:
+            except (SnapshotChangedError, OSError) as error:
+                self._abandon(job, str(error), keep=False)
+            except VaultLayerError as error:
                 # What can't be sent may still be whole on the disk: the next start can go on from it.
-                self._abandon(job, str(error), keep=isinstance(error, StoreError))
+                self._abandon(job, str(error))
             except Exception as error:
                 self._abandon(job, f"unexpected {type(error).__name__}: {error}")
             finally:
                 self.waiting_since = None
                 self._queue.finish()
+        for job in self._queue.waiting:  # stopped: what wasn't sent can be adopted
+            try:
+                self._seal(job)
+            except Exception as error:
+                self._abandon(job, str(error), keep=False)
+
+    def _seal(self, job: Job) -> Snapshot:
+        self._sealing = True
+        try:
+            return seal(job.snapshot, self._moved)
+        finally:
+            self._sealing = False
 
     def _carry(self, job: Job) -> None:
         self.take_news()
-        snapshot = seal(job.snapshot, self._count)
+        snapshot = self._seal(job)
         while self._stale:
             self._stale.pop().remove()
         transfer = Transfer(job.folder)
@@ -293,7 +316,7 @@ class Uploader:
         self._in_trouble = False
         self._tidy_end = time.monotonic() + TIDY_PATIENCE
         try:
-            protected = {done.number} | ({self._resumed_from.number} if self._resumed_from else set())
+            protected = {done.number} | self._protected
             for decision in tidy_vault(self._store, self._writer, self._policy, protected):
                 self._events.info(
                     "retire",
@@ -326,7 +349,8 @@ class Uploader:
             what = f"what {done.name} makes superfluous on this disk can't be removed: {error}"
             self._events.warn_once(f"local {type(error).__name__}", "trouble", what)
 
-    def _abandon(self, job: Job, reason: str, *, keep: bool = False) -> None:
+    def _abandon(self, job: Job, reason: str, *, keep: bool = True) -> None:
+        """Give a checkpoint up; its snapshot stays until a newer one is sealed, where it may be worth adopting."""
         snapshot = job.snapshot
         if keep:
             self._stale.append(snapshot)
@@ -376,12 +400,12 @@ class Uploader:
             reason=error.reason,
         )
 
-    def _count(self, count: int) -> None:
-        self._in_trouble = False
-        self._give_up()
+    def _moved(self, count: int) -> None:
         self.moved += count
 
     def _pace(self, count: int) -> None:
-        self._count(count)
+        self._in_trouble = False
+        self._give_up()
+        self._moved(count)
         if self._cap is not None:
             self._cap(count)
