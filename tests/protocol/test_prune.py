@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
 from tests.protocol.tools import (
+    ClockStore,
     claim,
     commit_step,
     content_of,
@@ -40,30 +41,6 @@ DAY = 86400.0
 
 class Died(BaseException):
     """What a process that is killed raises here: nothing catches it."""
-
-
-class ClockStore(FaultStore):
-    """A store with a clock of its own: what is written through it was modified at ``time``."""
-
-    def __init__(self, inner: Store, time: float = 1e9) -> None:
-        super().__init__(inner)
-        self.time = time
-        self._modified: dict[str, float] = {}
-
-    def _begin(self, name: str, key: str) -> tuple[Operation, Fault]:
-        if name in ("create", "write", "upload", "copy"):
-            self._modified[key] = self.time
-        return super()._begin(name, key)
-
-    def head(self, key: str) -> ObjectInfo:
-        return self._dated(super().head(key))
-
-    def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
-        for info in super().list(prefix, after=after):
-            yield self._dated(info)
-
-    def _dated(self, info: ObjectInfo) -> ObjectInfo:
-        return ObjectInfo(info.key, info.size, info.etag, self._modified[info.key])
 
 
 def three_commits(store: Store, work: Path) -> tuple[Writer, list[Commit]]:

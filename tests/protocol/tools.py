@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from vaultlayer_hf.resume import Wish, resume
 from vaultlayer_hf.saving import Save
 from vaultlayer_hf.session import Session
 from vaultlayer_hf.settings import Settings
-from vaultlayer_hf.stores.base import Store
+from vaultlayer_hf.stores.base import ObjectInfo, Store
 from vaultlayer_hf.stores.objects import ObjectStore
+from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
 from vaultlayer_hf.vault.entry import Commit, Entry
 from vaultlayer_hf.vault.keys import LOG, entry_key, entry_number, folder_key
 from vaultlayer_hf.vault.log import Log, Writer
@@ -133,6 +135,30 @@ def transfer_of(writer: Writer, snapshot: Snapshot, used: set[str] | None = None
     """Return a new transfer for a snapshot."""
     name = folder_name(snapshot.name, snapshot.seq, set() if used is None else used)
     return Transfer(folder_key(writer.token, name))
+
+
+class ClockStore(FaultStore):
+    """A store with a clock of its own: what is written through it was modified at ``time``."""
+
+    def __init__(self, inner: Store, time: float = 1e9) -> None:
+        super().__init__(inner)
+        self.time = time
+        self._modified: dict[str, float] = {}
+
+    def _begin(self, name: str, key: str) -> tuple[Operation, Fault]:
+        if name in ("create", "write", "upload", "copy"):
+            self._modified[key] = self.time
+        return super()._begin(name, key)
+
+    def head(self, key: str) -> ObjectInfo:
+        return self._dated(super().head(key))
+
+    def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
+        for info in super().list(prefix, after=after):
+            yield self._dated(info)
+
+    def _dated(self, info: ObjectInfo) -> ObjectInfo:
+        return ObjectInfo(info.key, info.size, info.etag, self._modified[info.key])
 
 
 class Run:
