@@ -1,0 +1,80 @@
+"""The one command: ``python -m tests.benchmarks [--quick] [--only a,b,c,d] [--rounds N] [--write]``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from tests.benchmarks import imports, speed, stall, table, transfer
+from tests.benchmarks.measure import Row
+
+
+def main() -> int:
+    """Run the parts that are asked for and show the table; 0 also where a goal is missed, see --strict."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks", description="What vaultlayer_hf costs."
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="small sizes, one round: shows that it works, no more"
+    )
+    parser.add_argument(
+        "--only", default="a,b,c,d", help="parts: a transfers, b stall, c training speed, d import"
+    )
+    parser.add_argument("--rounds", type=int, help="rounds of each part (default 5; with --quick 1)")
+    parser.add_argument("--clients", default="", help="only these clients of part a, separated by commas")
+    parser.add_argument("--server", choices=("null sink", "SeaweedFS"), help="only this server of part a")
+    parser.add_argument(
+        "--folder", help="where to work: needs 25 GB, on a local disk (default: the temporary folder)"
+    )
+    parser.add_argument("--write", action="store_true", help="put the table into tests/benchmarks/README.md")
+    parser.add_argument("--json", help="also write the rows to this file")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 where a goal is missed")
+    options = parser.parse_args()
+    parts = options.only.split(",")
+    quick = options.quick
+    rounds = options.rounds or (1 if quick else 5)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers and gigabytes are cleaned up then too
+    work = Path(tempfile.mkdtemp(prefix="vaultlayer-bench-", dir=options.folder))
+    rows: list[Row] = []
+    try:
+        if "a" in parts:
+            clients = set(filter(None, options.clients.split(",")))
+            where = {options.server} if options.server else None
+            rows += transfer.measure(work / "a", 60 if quick else 2000, rounds, say, clients, where)
+            shutil.rmtree(work / "a")
+        if "b" in parts:
+            sizes = (10, 3, 1, 1.0) if quick else (100, 6, rounds, 6.0)
+            rows += stall.measure(work / "b", *sizes, say)
+        if "c" in parts:
+            sizes_c = (30, 1, 1.0) if quick else (1000, rounds, 6.0)
+            rows += speed.measure(work / "c", *sizes_c, say)
+        if "d" in parts:
+            rows += imports.measure(rounds if quick else max(rounds, 7), say)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    table.show(rows)
+    command = "python -m tests.benchmarks " + " ".join(a for a in sys.argv[1:] if a != "--write")
+    if options.json:
+        Path(options.json).write_text(json.dumps([asdict(row) for row in rows], indent=1))
+    if options.write:
+        table.write(table.markdown(rows, command.strip()))
+    return 1 if options.strict and any(row.met is False for row in rows) else 0
+
+
+def say(text: str) -> None:
+    """Tell how far it is, on stderr: the table alone goes to stdout."""
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    # the servers' environment is what counts, not a user's own S3
+    for name in [name for name in os.environ if name.startswith(("AWS_", "VAULTLAYER_"))]:
+        del os.environ[name]
+    raise SystemExit(main())

@@ -1,0 +1,89 @@
+"""The package as a client of the benchmark: what a save and a resume do with a folder, without a Trainer.
+
+Through the session that the Trainer drives: claim, snapshot, seal (digests), upload, manifest, commit; and on the
+way back discovery, manifest, ranged reads, digests, flush, rename.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.servers import BUCKET
+
+WAY = "thread"
+"""How the package uploads, as part c calls it."""
+
+
+class Carrier:
+    """A claimed vault that takes one checkpoint folder again and again."""
+
+    def __init__(self, vault: str, folder: Path) -> None:
+        from vaultlayer_hf.session import Session
+        from vaultlayer_hf.settings import Settings
+
+        self.folder = folder
+        # one writer after the other in the same output_dir would adopt: each gets its own, on the same disk
+        self.output = Path(tempfile.mkdtemp(prefix="output-", dir=folder.parent))
+        self.session: Any = Session(Settings(vault=vault, keep_last=1, flush_timeout=600), self.output)
+        self.session.claim(self.session.last())
+        self.session.start_uploads(None)
+
+    def carry(self) -> None:
+        """Save the folder and wait until it is committed. Raises RuntimeError where it isn't."""
+        from vaultlayer_hf.session import Save
+
+        if self.session.metrics()["vault/commits"]:
+            self._change()
+        before = self.session.metrics()["vault/commits"]
+        self.session.save(Save(self.folder, 500))
+        if not self.session.flush() or self.session.metrics()["vault/commits"] != before + 1:
+            raise RuntimeError("the checkpoint wasn't committed")
+
+    def _change(self) -> None:
+        """Make every large file another one: an unchanged file would be copied inside the store, not sent."""
+        for path in self.folder.iterdir():
+            if path.stat().st_size > 2**20:
+                with open(path, "r+b") as file:
+                    file.seek(2**16)
+                    file.write(os.urandom(8))
+
+    def close(self) -> None:
+        """End the uploader and remove its folder."""
+        self.session.close()
+        shutil.rmtree(self.output, ignore_errors=True)
+
+
+def upload(prefix: str, folder: Path) -> None:
+    carrier = Carrier(f"s3://{BUCKET}/{prefix}", folder)
+    try:
+        carrier.carry()
+    finally:
+        carrier.close()
+
+
+def download(prefix: str, folder: Path) -> None:
+    """Restore the newest checkpoint; its files end up in ``folder`` itself."""
+    from vaultlayer_hf.resume import Wish, resume
+    from vaultlayer_hf.session import Session
+    from vaultlayer_hf.settings import Settings
+
+    wish = Wish(parameters=(), world_size=1, missing=lambda paths, size: [], localise=lambda old, new: {})
+    session = Session(Settings(vault=f"s3://{BUCKET}/{prefix}"), folder)
+    try:
+        path = resume(session, wish)
+    finally:
+        session.close()
+    if path is None:
+        raise RuntimeError("the vault was empty")
+    for name in os.listdir(path):  # the benchmark compares files; renames cost microseconds
+        os.rename(path / name, folder / name)
+
+
+def forget(vault: str) -> None:
+    """Remove a folder vault; what lies in a server goes with the server."""
+    if not vault.startswith("s3://"):
+        shutil.rmtree(vault, ignore_errors=True)

