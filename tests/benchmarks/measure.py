@@ -113,7 +113,8 @@ def child(
     guard = threading.Timer(timeout, process.kill)
     guard.start()
     try:
-        assert process.stdin and process.stdout
+        assert process.stdin
+        assert process.stdout
         if process.stdout.readline().strip() != "ready":
             raise RuntimeError(f"{module} {' '.join(arguments)} did not start")
         sampler = MemorySampler(process.pid)

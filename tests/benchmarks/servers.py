@@ -93,23 +93,23 @@ def seaweedfs(folder: Path) -> Iterator[str]:
         "actions": ["Admin", "Read", "Write", "List", "Tagging"],
     }
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
-    names = (
-        "s3.port",
-        "master.port",
-        "filer.port",
-        "volume.port",
-        "admin.port",
-        "metricsPort",
-        "s3.port.iceberg",
-    )
+    names = ("s3", "master", "filer", "volume", "admin", "metrics", "iceberg")
     ports = dict(zip(names, free_ports(len(names)), strict=True))
-    command = [
-        weed, f"-logdir={folder}", "mini", f"-dir={folder / 'data'}", "-ip=127.0.0.1", f"-bucket={BUCKET}", "-webdav=false",
-        "-admin.ui=false", f"-s3.config={folder / 's3.json'}", *(f"-{name}={port}" for name, port in ports.items()),
-    ]  # fmt: skip
+    options = {
+        "dir": folder / "data",
+        "ip": "127.0.0.1",
+        "bucket": BUCKET,
+        "webdav": "false",
+        "admin.ui": "false",
+        "s3.config": folder / "s3.json",
+        **{f"{name}.port": ports[name] for name in names[:-2]},
+        "metricsPort": ports["metrics"],
+        "s3.port.iceberg": ports["iceberg"],
+    }
+    command = [weed, f"-logdir={folder}", "mini", *(f"-{name}={value}" for name, value in options.items())]
     (folder / "data").mkdir()
     try:
-        with running(command, f"http://127.0.0.1:{ports['s3.port']}", folder / "log") as endpoint:
+        with running(command, f"http://127.0.0.1:{ports['s3']}", folder / "log") as endpoint:
             time.sleep(2)  # S3 answers before the first volume is assigned
             yield endpoint
     finally:

@@ -75,7 +75,9 @@ class Load:
         self.thread.start()
 
     def _ask(self) -> None:
-        assert self.process and self.process.stdin and self.process.stdout
+        assert self.process
+        assert self.process.stdin
+        assert self.process.stdout
         self.process.stdin.write("carry\n")
         self.process.stdin.flush()
         if not self.process.stdout.readline():

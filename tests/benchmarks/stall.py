@@ -123,7 +123,7 @@ def measure(
         added = statistics.median(beside[name]) - statistics.median(beside[base])
         worst = max(beside[name]) - statistics.median(beside[base])
         step = statistics.median(plain[name]) - statistics.median(plain[base])
-        text = f"adds {added * 1e3:.1f} ms (worst of {len(beside[name])}: {worst * 1e3:.1f}), {step * 1e3:.1f} to others"
+        text = f"adds {added * 1e3:.1f} ms, at worst {worst * 1e3:.1f}; {step * 1e3:.1f} to a step without a save"
         rows.append(
             Row(
                 "b",

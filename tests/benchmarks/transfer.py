@@ -86,9 +86,7 @@ def measure(
             continue
         seconds: dict[tuple[str, str], list[float]] = {}
         growth: dict[tuple[str, str], list[float]] = {}
-        for number in range(
-            -1 if server == "null sink" else 0, rounds
-        ):  # the first one only warms the caches
+        for number in range(-1, rounds):  # the first one only warms the caches
             turn = number % len(clients)
             with start(work / f"{server.replace(' ', '-')}{number}") as endpoint:
                 for client in clients[turn:] + clients[:turn]:
