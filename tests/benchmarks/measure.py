@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
@@ -115,15 +115,15 @@ def child(
     try:
         assert process.stdin
         assert process.stdout
-        if process.stdout.readline().strip() != "ready":
+        if _line(process.stdout, "ready") is None:
             raise RuntimeError(f"{module} {' '.join(arguments)} did not start")
         sampler = MemorySampler(process.pid)
         process.stdin.write("go\n")
         process.stdin.flush()
-        result = process.stdout.readline()
+        result = _line(process.stdout, "result ")
         growth = sampler.stop()
         process.stdin.close()
-        if process.wait() != 0 or not result:
+        if process.wait() != 0 or result is None:
             raise RuntimeError(f"{module} {' '.join(arguments)} ended with {process.returncode}")
         return {**json.loads(result), "growth": growth}
     finally:
@@ -133,12 +133,20 @@ def child(
             process.wait()
 
 
+def _line(output: IO[str], start: str) -> str | None:
+    """Return what follows ``start`` on the next line that begins so; None at the end. Libraries print too."""
+    for line in output:
+        if line.startswith(start):
+            return line.removeprefix(start)
+    return None
+
+
 def ready() -> None:
     """Called by a child: tell the parent that everything is imported, and wait for its word."""
-    print("ready", flush=True)
+    print("\nready", flush=True)
     sys.stdin.readline()
 
 
 def done(**result: object) -> None:
     """Called by a child: hand the result to the parent."""
-    print(json.dumps(result), flush=True)
+    print(f"\nresult {json.dumps(result)}", flush=True)

@@ -95,10 +95,9 @@ def measure(
                         if direction == "down":
                             folder.mkdir()
                         os.sync()  # what the one before left in the page cache is not this one's to write
-                        result = child(
-                            "move", client.name, direction, f"run/{''.join(filter(str.isalnum, client.name))}",
-                            str(folder), extra=environment(endpoint),
-                        )  # fmt: skip
+                        prefix = "".join(filter(str.isalnum, client.name))
+                        arguments = (client.name, direction, f"run/{prefix}", str(folder))
+                        result = child("move", *arguments, extra=environment(endpoint))
                         rate = size / result["seconds"] / 1e6
                         say(f"{server} round {number} {client.name} {direction}: {rate:.0f} MB/s")
                         if direction == "down":
