@@ -29,17 +29,17 @@ class Carrier:
         # one writer after the other in the same output_dir would adopt: each gets its own, on the same disk
         self.output = Path(tempfile.mkdtemp(prefix="output-", dir=folder.parent))
         self.session: Any = Session(Settings(vault=vault, keep_last=1, flush_timeout=600), self.output)
-        self.session.claim(self.session.last())
+        self.session.enter()
         self.session.start_uploads(None)
 
     def carry(self) -> None:
         """Save the folder and wait until it is committed. Raises RuntimeError where it isn't."""
-        from vaultlayer_hf.session import Save
+        from vaultlayer_hf.saving import Save
 
         if self.session.metrics()["vault/commits"]:
             self._change()
         before = self.session.metrics()["vault/commits"]
-        self.session.save(Save(self.folder, 500))
+        self.session.save(Save(self.folder, 500, lambda folder, paths: []))
         if not self.session.flush() or self.session.metrics()["vault/commits"] != before + 1:
             raise RuntimeError("the checkpoint wasn't committed")
 
@@ -71,7 +71,13 @@ def download(prefix: str, folder: Path) -> None:
     from vaultlayer_hf.session import Session
     from vaultlayer_hf.settings import Settings
 
-    wish = Wish(parameters=(), world_size=1, missing=lambda paths, size: [], localise=lambda old, new: {})
+    wish = Wish(  # a folder of any files: what a Trainer would ask of them isn't the benchmark's business
+        parameters=(),
+        missing=lambda paths, size: [],
+        wanted=lambda paths, sizes, size: paths,
+        refuse=lambda paths, before, now: "",
+        localise=lambda old, new: {},
+    )
     session = Session(Settings(vault=f"s3://{BUCKET}/{prefix}"), folder)
     try:
         path = resume(session, wish)
