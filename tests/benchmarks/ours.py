@@ -28,7 +28,7 @@ class Carrier:
         self.folder = folder
         # one writer after the other in the same output_dir would adopt: each gets its own, on the same disk
         self.output = Path(tempfile.mkdtemp(prefix="output-", dir=folder.parent))
-        self.session: Any = Session(Settings(vault=vault, keep_last=1, flush_timeout=600), self.output)
+        self.session: Any = Session(Settings(vault=vault, keep_last=1, flush_timeout=600), self.output, progress=False)
         self.session.enter()
         self.session.start_uploads(None)
 
@@ -78,7 +78,7 @@ def download(prefix: str, folder: Path) -> None:
         refuse=lambda paths, before, now: "",
         localise=lambda old, new: {},
     )
-    session = Session(Settings(vault=f"s3://{BUCKET}/{prefix}"), folder)
+    session = Session(Settings(vault=f"s3://{BUCKET}/{prefix}"), folder, progress=False)
     try:
         path = resume(session, wish)
     finally:
