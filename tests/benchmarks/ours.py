@@ -28,7 +28,9 @@ class Carrier:
         self.folder = folder
         # one writer after the other in the same output_dir would adopt: each gets its own, on the same disk
         self.output = Path(tempfile.mkdtemp(prefix="output-", dir=folder.parent))
-        self.session: Any = Session(Settings(vault=vault, keep_last=1, flush_timeout=600), self.output, progress=False)
+        self.session: Any = Session(
+            Settings(vault=vault, keep_last=1, flush_timeout=600), self.output, progress=False
+        )
         self.session.enter()
         self.session.start_uploads(None)
 

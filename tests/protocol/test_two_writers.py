@@ -217,7 +217,11 @@ def test_a_commit_that_is_denied_for_a_while(tmp_path: Path) -> None:
     attempts = []
 
     def plan(operation: Operation) -> Fault | None:
-        if operation.name == "create" and operation.key.startswith("log/") and operation.key.endswith("2.json"):
+        if (
+            operation.name == "create"
+            and operation.key.startswith("log/")
+            and operation.key.endswith("2.json")
+        ):
             attempts.append(operation)
             if len(attempts) < 4:
                 return Fault.refused(StoreDeniedError("create", operation.key, "expired"))

@@ -27,14 +27,8 @@ def probe_create(store: Store) -> bool:
     promised = store.supports_create
     try:
         try:
-<<<<<<< HEAD
             # A new name: if it exists already, the answer to an attempt before was lost.
             with contextlib.suppress(AlreadyExistsError):
-=======
-            with contextlib.suppress(
-                AlreadyExistsError
-            ):  # a new name: the answer to an attempt before was lost
->>>>>>> 4f6eb99 (A test's fault hits the log's entry only, not a probe whose random name ends alike)
                 store.create(key, first)
         except StoreError as error:
             if type(error) is not StoreError:  # denied, full, out of reach: says nothing of create
