@@ -5,6 +5,8 @@ size is remembered; smaller ones (log entries, manifests) are kept, conditional 
 Downloads: a discarded object is served with sendfile(2) from the file of the seed folder whose relative path
 ends its key, so that a client which verifies digests finds the right bytes.
 
+(``tests.sink`` is a smaller one that gives zeros back, which no digest would pass.)
+
 What a client reaches against it is therefore the client's own speed, on one machine with the sink's small
 share: nothing is authenticated, stored or flushed. Run as ``python -m tests.benchmarks.sink PORT SEED``.
 """
