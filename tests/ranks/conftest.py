@@ -50,3 +50,17 @@ def _no_vault_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("VAULTLAYER_") and name != "VAULTLAYER_TEST_SEED":
             monkeypatch.delenv(name)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out whole runs of several ranks where stock transformers can't resume one on CPUs."""
+    import transformers
+
+    if int(transformers.__version__.split(".")[0]) >= 5:
+        return
+    reason = (
+        "stock transformers 4 can't load an optimizer on several CPU ranks: it maps it to a device cpu:<rank>"
+    )
+    for item in items:
+        if "tests/ranks/test_kills" in item.nodeid:
+            item.add_marker(pytest.mark.skip(reason=reason))
