@@ -14,10 +14,15 @@ def parameters_of(model: torch.nn.Module) -> Parameters:
     """Return (name, shape, dtype) of each parameter, ordered by name."""
     return tuple(
         sorted(
-            (name, tuple(parameter.shape), str(parameter.dtype).removeprefix("torch."))
+            (name, _shape(parameter), str(parameter.dtype).removeprefix("torch."))
             for name, parameter in model.named_parameters()
         )
     )
+
+
+def _shape(parameter: torch.nn.Parameter) -> tuple[int, ...]:
+    """Return the whole parameter's shape: ZeRO-3 leaves an empty tensor on each rank, and notes the shape."""
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
 
 def differences(found: Parameters, expected: Parameters, limit: int = 3) -> str:

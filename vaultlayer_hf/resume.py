@@ -43,8 +43,28 @@ from vaultlayer_hf.vault.keys import DATA
 from vaultlayer_hf.vault.manifest import Manifest, read_manifest
 from vaultlayer_hf.vault.restore import restore
 
+_CONVERSION = 1200.0
+"""Seconds that a conversion may take on top of a restore."""
 _SLOWEST = 2e6
 """Bytes per second: a node that restores more slowly than this counts as gone."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What makes a checkpoint of another number of ranks loadable.
+
+    Attributes:
+        of_folder: changes the folder on each node before it appears; raises WorldSizeError where it can't.
+        on_ranks: called on every rank once the checkpoint is chosen.
+    """
+
+    of_folder: Callable[[Path], None]
+    on_ranks: Callable[[], None]
+
+
+def no_conversion(paths: set[str], written: int, now: int) -> Conversion | None:
+    """Nothing has to be converted."""
+    return None
 
 
 @dataclass(frozen=True)
@@ -60,6 +80,8 @@ class Wish:
         localise: given a folder and ``output_dir``, returns new content for files that name paths of the
             old host, by file name.
         best: whether the best checkpoint must be on the disk too.
+        convert: returns how a checkpoint with these files, written at the first world size, is converted for the
+            second; None where it needn't be.
     """
 
     parameters: Parameters
@@ -68,6 +90,7 @@ class Wish:
     refuse: Callable[[set[str], int, int], str]
     localise: Callable[[Path, Path], dict[str, bytes]]
     best: bool = False
+    convert: Callable[[set[str], int, int], Conversion | None] = no_conversion
 
 
 def resume(session: Session, wish: Wish) -> Path | None:
@@ -196,6 +219,9 @@ def _restore_newest(session: Session, wish: Wish) -> Path | None:
         session.start_uploads(commit)
         _bring_best(session, wish, state, manifest)
         _settle(session, manifest.step)
+        conversion = _conversion(session, wish, manifest)
+        if conversion is not None:
+            conversion.on_ranks()
         _say_world_size(session, manifest)
         return session.output_dir / f"checkpoint-{manifest.step}"
     if candidates:
@@ -253,7 +279,8 @@ def _bring_everywhere(
             failure = session.ranks.named(ResumeError(what))
     else:
         session.events.info("waiting", f"waiting for {commit.name} to be restored on this node")
-    bound = session.settings.resume_timeout + session.settings.part_timeout + manifest.bytes / _SLOWEST
+    slow = _CONVERSION if _conversion(session, wish, manifest) is not None else 0.0
+    bound = slow + session.settings.resume_timeout + session.settings.part_timeout + manifest.bytes / _SLOWEST
     failures = [found for found in session.ranks.gather(failure, timeout=bound) if found is not None]
     for found in failures:
         if not isinstance(found, CorruptError):
@@ -265,7 +292,11 @@ def _bring(session: Session, wish: Wish, commit: Commit, manifest: Manifest, pur
     """Restore what this node's ranks load of a commit."""
     whole, manifest = manifest, _share_of_node(session, wish, manifest)
 
+    conversion = _conversion(session, wish, whole)
+
     def finish(staging: Path) -> None:
+        if conversion is not None:
+            conversion.of_folder(staging)
         for name, data in wish.localise(staging, session.output_dir).items():
             files.write_file(staging / name, data)
 
@@ -289,6 +320,10 @@ def _bring(session: Session, wish: Wish, commit: Commit, manifest: Manifest, pur
         number=commit.number,
         fetched=fetched,
     )
+
+
+def _conversion(session: Session, wish: Wish, manifest: Manifest) -> Conversion | None:
+    return wish.convert(manifest.paths, manifest.world_size, session.ranks.world_size)
 
 
 def _share_of_node(session: Session, wish: Wish, manifest: Manifest) -> Manifest:
@@ -323,6 +358,6 @@ def _say_world_size(session: Session, manifest: Manifest) -> None:
     if manifest.world_size != session.ranks.world_size:
         session.tell(
             "notice",
-            f"the checkpoint was written by {manifest.world_size} ranks and {session.ranks.world_size} go on from it: "
-            "which rank sees which sample and the ranks' random states aren't those of an unbroken run any more",
+            f"the checkpoint was written by {manifest.world_size} rank(s), and {session.ranks.world_size} go on from "
+            "it: which rank sees which sample and the ranks' random states aren't those of an unbroken run any more",
         )

@@ -8,9 +8,11 @@ from typing import Any, cast
 from transformers import EarlyStoppingCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import CallbackHandler
 
+from vaultlayer_hf import zero
 from vaultlayer_hf.contents import (
     STATE,
     best_step,
+    is_zero,
     localise,
     missing_files,
     missing_shards,
@@ -19,7 +21,7 @@ from vaultlayer_hf.contents import (
 )
 from vaultlayer_hf.events import Events
 from vaultlayer_hf.fingerprint import Parameters
-from vaultlayer_hf.resume import Wish
+from vaultlayer_hf.resume import Conversion, Wish
 from vaultlayer_hf.saving import Save
 
 
@@ -27,15 +29,39 @@ def wish_of(args: TrainingArguments, parameters: Parameters) -> Wish:
     """Return what a Trainer with these arguments and this model wants of a checkpoint."""
     output_dir = str(args.output_dir)
 
+    zero_config = zero.configuration(args)
+
+    def missing(paths: set[str], world_size: int) -> list[str]:
+        found = missing_files(paths, world_size)
+        if zero_config is None and is_zero(paths):
+            found.append("an optimizer state that a run without DeepSpeed can load")
+        if zero_config is not None and not any(path.startswith("global_step") for path in paths):
+            found.append("the state of DeepSpeed, which this run uses")
+        return found
+
+    def refuse(paths: set[str], written: int, now: int) -> str:
+        converts = zero_config is not None and is_zero(paths) and zero.can_convert()
+        return "" if converts else refusal(paths, written, now)
+
+    def convert(paths: set[str], written: int, now: int) -> Conversion | None:
+        if zero_config is None or not is_zero(paths):
+            return None
+        if written == now and not zero.loads_universal(zero_config):
+            return None
+        return Conversion(
+            lambda folder: zero.convert(folder, paths), lambda: zero.ask_for_universal(zero_config)
+        )
+
     def localised(folder: Path, _: Path) -> dict[str, bytes]:
         data = localise(folder, output_dir)
         return {STATE: data} if data else {}
 
     return Wish(
         parameters=parameters,
-        missing=missing_files,
+        missing=missing,
         wanted=wanted_files,
-        refuse=refusal,
+        refuse=refuse,
+        convert=convert,
         localise=localised,
         best=cast(Any, args).load_best_model_at_end,
     )

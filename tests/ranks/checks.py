@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+from tests.forks import ForkServer
 from tests.ranks.launch import Group, Ranks, random_kill, samples
 from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.uri import parse_vault
@@ -77,3 +79,45 @@ def kill_and_resume(
     lost = resumed_from_newest(ranks.attempts)
     assert live(ranks.spec["vault"])[-1].step == reference.results()[0]["step"]
     return lost
+
+
+def change_world_size(
+    forks: ForkServer,
+    folder: Path,
+    kind: str,
+    written: int,
+    now: int,
+    convert: Callable[[Path], object] | None = None,
+) -> Group:
+    """Train at one number of ranks, go on at another, and compare with what stock makes of the same checkpoint.
+
+    ``convert`` does by hand what stock needs to load it. Returns the group that went on.
+    """
+    vault = folder / "vault"
+    before = Ranks(forks, folder / "before", [folder / "output"] * written, kind=kind, vault=str(vault))
+    group = before.start(max_steps=8, per_rank={0: {"at": {"end": {"7": [f"await {folder}/never"]}}}})
+    group.await_note(0, event="commit", about=6)
+    group.kill_all()
+    group.wait()
+    shutil.rmtree(folder / "output")
+    commit = live(vault)[-1]
+    assert commit.step == 6
+    copy = folder / "stock" / "checkpoint-6"
+    shutil.copytree(vault / commit.folder, copy, ignore=shutil.ignore_patterns(".vault"))
+    if convert is not None:
+        convert(copy)
+    stock = Ranks(forks, folder / "stock-run", [folder / "stock"] * now, kind=kind, resume_from=str(copy))
+    theirs = stock.start(max_steps=8, **({"universal": True} if convert is not None else {}))
+    theirs.succeed()
+    after = Ranks(forks, folder / "after", [folder / "output"] * now, kind=kind, vault=str(vault))
+    ours = after.start(max_steps=8)
+    ours.succeed()
+    assert [ours.started(rank) for rank in range(now)] == [6] * now
+    assert ours.losses() == theirs.losses()
+    assert set(ours.losses()) == {7, 8}
+    assert abs(ours.losses()[7] - group.losses()[6]) < 0.5, "the loss doesn't go on where it was"
+    assert [one["tensors"] for one in ours.results()] == [one["tensors"] for one in theirs.results()]
+    said = [text for text in ours.events(0, "notice") if f"written by {written} rank" in text]
+    assert len(said) == 1
+    assert "random states" in said[0]
+    return ours

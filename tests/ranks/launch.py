@@ -37,17 +37,20 @@ class Group:
         folder: gets each rank's journal, result, stdout and stderr.
         runs: by rank.
         nodes: the ranks that one agent looks after, node by node.
+        output: output_dir of rank 0.
     """
 
     folder: Path
     runs: list[Run]
     nodes: list[list[int]]
+    output: Path
     outcomes: dict[int, Outcome] = field(default_factory=dict)
 
-    def wait(self, timeout: float = 120.0) -> list[int]:
+    def wait(self, timeout: float = 120.0, *, agents: bool = True) -> list[int]:
         """Wait until all ranks have ended and return their exit codes; a hang fails the test.
 
-        As torchrun's agents do it: where a rank fails, the others of its node are ended, SIGTERM first.
+        As torchrun's agents do it: where a rank fails, the others of its node are ended, SIGTERM first; without
+        ``agents`` each ends by itself.
         """
         deadline = time.monotonic() + timeout
         ending: dict[int, float] = {}
@@ -56,7 +59,7 @@ class Group:
                 for rank in ranks:
                     if rank not in self.outcomes and not _alive(self.runs[rank].pid):
                         self.outcomes[rank] = self.runs[rank].wait(10)
-                failed = any(self.outcomes[rank].code for rank in ranks if rank in self.outcomes)
+                failed = agents and any(self.outcomes[rank].code for rank in ranks if rank in self.outcomes)
                 left = [rank for rank in ranks if rank not in self.outcomes]
                 if failed and left and node not in ending:
                     ending[node] = time.monotonic() + GRACE
@@ -120,6 +123,10 @@ class Group:
         """What each rank ended with."""
         return [json.loads((self.folder / f"result-{rank}").read_text()) for rank in range(len(self.runs))]
 
+    def losses(self) -> dict[int, float]:
+        """The loss of each step that this attempt trained."""
+        return {note["of"]: note["loss"] for note in self.notes(0) if "loss" in note}
+
     def await_note(self, rank: int = 0, timeout: float = 60.0, **fields: Any) -> None:
         """Wait until a rank has noted these fields."""
         deadline = time.monotonic() + timeout
@@ -182,7 +189,7 @@ class Ranks:
             [rank for rank in range(world) if self.outputs[rank] == output]
             for output in dict.fromkeys(self.outputs)
         ]
-        group = Group(folder, runs, nodes)
+        group = Group(folder, runs, nodes, self.outputs[0])
         self.attempts.append(group)
         return group
 

@@ -108,6 +108,10 @@ class Script(TrainerCallback):
         self.journal.note(step=state.global_step)
         self.act("end", state)
 
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if "loss" in (logs or {}):
+            self.journal.note(loss=logs["loss"], of=state.global_step)
+
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.act("saved", state)
 
@@ -135,7 +139,7 @@ def act(action: str) -> None:
         raise ValueError(action)
 
 
-def arguments(kind: str, output: str, **more: Any) -> TrainingArguments:
+def arguments(kind: str, output: str, universal: bool = False, **more: Any) -> TrainingArguments:
     """Arguments of the common schedule, for this kind of training."""
     common: dict[str, Any] = {
         "output_dir": output,
@@ -154,14 +158,14 @@ def arguments(kind: str, output: str, **more: Any) -> TrainingArguments:
         "remove_unused_columns": False,
     }
     if kind.startswith("zero"):
-        common["deepspeed"] = _deepspeed(int(kind[4]))
+        common["deepspeed"] = _deepspeed(int(kind[4]), universal)
     else:
         common["ddp_backend"] = "gloo"
     if kind.startswith("fsdp"):
         full = kind == "fsdp-full"
         common["fsdp"] = "full_shard auto_wrap"
         common["fsdp_config"] = {
-            "version": 2,
+            **({"version": 1, "sync_module_states": False} if kind == "fsdp1" else {"version": 2}),
             "transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"],
             "state_dict_type": "FULL_STATE_DICT" if full else "SHARDED_STATE_DICT",
         }
@@ -176,11 +180,12 @@ def arguments(kind: str, output: str, **more: Any) -> TrainingArguments:
     return made
 
 
-def _deepspeed(stage: int) -> dict[str, Any]:
+def _deepspeed(stage: int, universal: bool) -> dict[str, Any]:
     import deepspeed
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else it compiles for minutes
     return {
+        **({"checkpoint": {"load_universal": True}} if universal else {}),
         "zero_optimization": {"stage": stage},
         "zero_force_ds_cpu_optimizer": False,
         "train_micro_batch_size_per_gpu": "auto",
@@ -252,7 +257,7 @@ def digests(trainer: Any, kind: str) -> dict[str, str]:
     if kind.startswith("zero"):
         engine = trainer.model_wrapped
         tensors = {f"fp32 {i}": part for i, part in enumerate(_zero_parts(engine.optimizer))}
-        states = engine.optimizer.optimizer.state_dict()["state"]
+        states = dict(enumerate(engine.optimizer.optimizer.state.values()))
     else:
         tensors = {name: _local(value) for name, value in trainer.model_wrapped.state_dict().items()}
         states = trainer.optimizer.state_dict()["state"]
@@ -277,3 +282,36 @@ def _local(value: Any) -> torch.Tensor:
 def _digest(value: torch.Tensor) -> str:
     data = value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
     return hashlib.sha256(f"{value.dtype}{tuple(value.shape)}".encode() + data).hexdigest()
+
+
+def save_as_fsdp1(folder: str, journal: str) -> None:
+    """Write on each rank, with torch's own code, the files that accelerate's FSDP 1 writes, in all its forms.
+
+    Names as in accelerate.utils.fsdp_utils: ``sharded`` through torch.distributed.checkpoint, ``local`` and
+    ``no-dcp`` by a file of each rank. FSDP 1 itself doesn't run on a CPU.
+    """
+    import torch.distributed as dist
+    from torch.distributed import checkpoint
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    values = {"weight": distribute_tensor(torch.arange(32.0).reshape(8, 4), mesh, [Shard(0)])}
+    for name in ("pytorch_model_fsdp_0", "optimizer_0"):
+        checkpoint.save(values, storage_writer=checkpoint.FileSystemWriter(f"{folder}/sharded/{name}"))
+    rank = dist.get_rank()
+    for form, names in (
+        ("local", ("pytorch_model_fsdp", "optimizer_0")),
+        ("no-dcp", ("pytorch_model_fsdp_0", "optimizer_0")),
+    ):
+        Path(folder, form).mkdir(parents=True, exist_ok=True)
+        for name in names:
+            torch.save(values["weight"].to_local(), f"{folder}/{form}/{name}_rank{rank}.bin")
+    for form in ("sharded", "local", "no-dcp"):
+        torch.save({}, f"{folder}/{form}/rng_state_{rank}.pth")
+        if rank == 0:
+            torch.save({}, f"{folder}/{form}/scheduler.pt")
+            Path(folder, form, "trainer_state.json").write_text("{}")
+    dist.destroy_process_group()
