@@ -168,7 +168,7 @@ class Run:
         uri = options.pop("uri", "/nonexistent/vault")
         settings = Settings(vault=uri, resume_timeout=0, flush_timeout=0, upload_concurrency=1, **options)
         self.told: list[Event] = []
-        self.session = Session(settings, output_dir, store=store)
+        self.session = Session(settings, output_dir, store=store, progress=False)
         self.session.events.listen(self.told.append)
 
     def resume(self, parameters: Parameters = ()) -> Path | None:

@@ -95,18 +95,22 @@ class VaultModel:
         return saved
 
     def retire(self, token: int, numbers: Collection[int], *, origin: int | None = None) -> None:
-        """Append the retirement of these checkpoints. Raises ForbiddenError."""
+        """Append the retirement of these checkpoints. Raises ForbiddenError.
+
+        Those that are retired already stay so: a writer that lost the answer says it twice.
+        """
         self._check_holder(token, "retire")
-        for number in sorted(numbers):
+        anew = sorted(set(numbers) - self.retired)
+        for number in anew:
             saved = self.live.get(number)
             if saved is None:
-                raise ForbiddenError(f"{number} isn't live")
+                raise ForbiddenError(f"{number} was never committed")
             if saved == self.newest:
                 raise ForbiddenError(f"{number} is the newest")
             if saved.pinned or number == origin:
                 raise ForbiddenError(f"{number} is in use")
         self.last += 1
-        for number in sorted(numbers):
+        for number in anew:
             self.condemned.append(self.live.pop(number).folder)
             self.retired.add(number)
 
