@@ -60,9 +60,11 @@ PICKS = st.sampled_from([0, 0, 0, 0, 1, 2])  # 0: the youngest, which isn't fenc
 class VaultMachine(RuleBasedStateMachine):
     """See the module's docstring. Few rules with many variants: all of them stay in play in every sequence."""
 
+    folder = False
+
     def __init__(self) -> None:
         super().__init__()
-        self.world = World()
+        self.world = World(folder=self.folder)
         self._undo = pytest.MonkeyPatch()
         self._undo.setattr(snapshot_module, "COPY_BELOW", 64)  # the weights, of 100 bytes, are linked
         self._undo.setattr(threading, "excepthook", self._thread_failed)
@@ -344,6 +346,12 @@ class VaultMachine(RuleBasedStateMachine):
         self._end_of_step(process)
 
 
+class FolderMachine(VaultMachine):
+    """The same with the vault in a folder."""
+
+    folder = True
+
+
 COMMON: dict[str, Any] = {
     "deadline": None,
     "database": None,
@@ -352,23 +360,29 @@ COMMON: dict[str, Any] = {
 }
 
 
-def test_the_protocol_against_its_model() -> None:
+@pytest.mark.parametrize(("machine", "examples"), [(VaultMachine, 150), (FolderMachine, 40)])
+def test_the_protocol_against_its_model(machine: type[VaultMachine], examples: int) -> None:
     """Whatever the order of saves, crashes, claims, late requests and prunes, the vault is what the model says."""
     run_state_machine_as_test(
-        VaultMachine,
+        machine,
         settings=settings(
-            max_examples=200, stateful_step_count=30, derandomize=True, phases=(Phase.generate,), **COMMON
+            max_examples=examples,
+            stateful_step_count=30,
+            derandomize=True,
+            phases=(Phase.generate,),
+            **COMMON,
         ),
     )
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_protocol_against_its_model_at_length() -> None:
+@pytest.mark.parametrize(("machine", "examples"), [(VaultMachine, 1500), (FolderMachine, 300)])
+def test_the_protocol_against_its_model_at_length(machine: type[VaultMachine], examples: int) -> None:
     """The same with many more and longer sequences, new ones in each run."""
     run_state_machine_as_test(
-        VaultMachine,
+        machine,
         settings=settings(
-            max_examples=1500, stateful_step_count=50, phases=(Phase.generate, Phase.shrink), **COMMON
+            max_examples=examples, stateful_step_count=50, phases=(Phase.generate, Phase.shrink), **COMMON
         ),
     )

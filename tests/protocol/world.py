@@ -15,7 +15,8 @@ from pathlib import Path
 
 from tests.protocol.processes import Died, Process
 from tests.protocol.tools import ClockStore, content_of, memory_store, objects
-from vaultlayer_hf.errors import NoUsableCheckpointError
+from vaultlayer_hf.errors import NoSuchCheckpointError, NoUsableCheckpointError
+from vaultlayer_hf.stores.folder import FolderStore
 from vaultlayer_hf.testing.model import Saved, VaultModel
 from vaultlayer_hf.vault.entry import Commit, Entry, decode_entry
 from vaultlayer_hf.vault.keys import LOG, entry_key
@@ -27,10 +28,10 @@ from vaultlayer_hf.vault.snapshot import LOCAL, Snapshot
 class World:
     """What there is, and what is known of it from outside."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, folder: bool = False) -> None:
         shared = "/dev/shm"  # fsync costs nothing there
         self.root = Path(tempfile.mkdtemp(dir=shared if Path(shared).is_dir() else None))
-        self.clock = ClockStore(memory_store())
+        self.clock = ClockStore(FolderStore(self.root / "vault") if folder else memory_store())
         self.vault = self.clock.inner
         self.model = VaultModel()
         self.alive: list[Process] = []
@@ -209,7 +210,10 @@ class World:
     def check_start(self, process: Process, path: Path | None, failure: Exception | None) -> str:
         """Compare what a start went on from with what it must have been, as of its claim; return it in a word."""
         if process.snapshot is None and process.restored is None and process.before is not None:
-            assert isinstance(failure, NoUsableCheckpointError), failure
+            gone = process.asked is not None and isinstance(
+                failure, NoSuchCheckpointError
+            )  # since it was asked for
+            assert gone or isinstance(failure, NoUsableCheckpointError), failure
             return "none is usable"
         assert failure is None, failure
         assert process.run.session.resumed_from == process.origin

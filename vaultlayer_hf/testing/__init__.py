@@ -6,7 +6,8 @@
         @pytest.fixture
         def store(self): ...
 
-``FaultStore`` wraps any store, records its operations and makes chosen ones fail.
+``FaultStore`` wraps any store, records its operations and makes chosen ones fail. ``VaultModel`` says what a vault
+must be after any sequence of log entries.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
+from vaultlayer_hf.testing.model import ForbiddenError, VaultModel
 
 if TYPE_CHECKING:
     from vaultlayer_hf.testing.conformance import StoreConformance
 
-__all__ = ["Fault", "FaultStore", "Operation", "StoreConformance"]
+__all__ = ["Fault", "FaultStore", "ForbiddenError", "Operation", "StoreConformance", "VaultModel"]
 
 
 def __getattr__(name: str) -> Any:
