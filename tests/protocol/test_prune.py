@@ -12,6 +12,7 @@ from tests.protocol.tools import (
     claim,
     commit_step,
     content_of,
+    forge_entry,
     memory_store,
     objects,
     snapshot_of,
@@ -189,6 +190,15 @@ def test_only_a_checkpoint_folder_can_be_deleted(folder: str) -> None:
     with pytest.raises(ValueError, match="no checkpoint folder"):
         delete_folder(store, folder)
     assert set(objects(store)) == {"data/1/a/b", "log/x"}
+
+
+def test_a_live_checkpoint_is_never_deleted_whatever_the_log_says(tmp_path: Path) -> None:
+    """A log that condemns the folder of a live commit, by mistake or malice, costs that checkpoint nothing."""
+    store = memory_store()
+    _, commits = three_commits(store, tmp_path)
+    forge_entry(store, 4, {"state": {"retiring": [commits[2].folder]}})
+    delete_retired(store, claim(store))
+    assert live(store) == [10, 100, 1000]
 
 
 @pytest.mark.parametrize(("read", "outcome"), [(1, "error"), (2, "error"), (3, "error"), (4, "whole")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from vaultlayer_hf.vault.entry import Commit, State
 from vaultlayer_hf.vault.log import Log
 from vaultlayer_hf.vault.retention import Policy
 from vaultlayer_hf.vault.tidy import tidy_local
+from vaultlayer_hf.vault.vault import Vault
 
 
 @pytest.fixture(autouse=True)
@@ -167,3 +169,37 @@ def test_a_hostile_name_never_removes_another_folder(tmp_path: Path) -> None:
     removed = tidy_local(tmp_path, state_of(hostile, commit_of(3, 200, 1)), Policy(last=1), set())
     assert removed == ["checkpoint-100"]
     assert (tmp_path / "runs").is_dir()
+
+
+def test_a_commit_that_landed_unseen_keeps_its_files(start: Callable[..., Run]) -> None:
+    """A checkpoint that is given up while its commit's answer is lost stays whole: it may be committed, and is."""
+    inner = memory_store()
+    store = FaultStore(inner)
+    run = start(store)
+
+    def lost_for_good(operation: Operation) -> Fault | None:
+        if operation.name == "create":
+            store.plan = lambda operation: Fault.refused()  # out of reach from here on
+            return Fault.lost_answer()
+        return None
+
+    store.plan = lost_for_good
+    run.save(100)
+    assert wait_until(lambda: live_steps(inner) == [100])
+    run.save(200)
+    assert wait_until(lambda: run.events("abandon") != [])
+    store.plan = {}
+    run.wait()
+    assert live_steps(inner) == [100, 200]
+    with Vault(inner) as vault:
+        assert [vault.verify(item).problems for item in vault.checkpoints()] == [[], []]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> bool:
+    """Wait until a condition holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True

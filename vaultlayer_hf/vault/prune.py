@@ -36,8 +36,10 @@ def delete_retired(store: Store, writer: Writer) -> None:
     folders = writer.state.retiring
     if not folders:
         return
+    live = {commit.folder for commit in writer.state.commits}
     for folder in folders:
-        delete_folder(store, folder)
+        if folder not in live:  # no log of ours says so; one that does isn't believed
+            delete_folder(store, folder)
     gone = set(folders)
     writer.append("retire", lambda state, _: state.deleted(gone), {"deleted": list(folders)}, store=store)
 
