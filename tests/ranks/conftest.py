@@ -59,8 +59,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if int(transformers.__version__.split(".")[0]) >= 5:
         return
     reason = (
-        "stock transformers 4 can't load an optimizer on several CPU ranks: it maps it to a device cpu:<rank>"
+        "the oldest versions can't: transformers 4 maps an optimizer to a device cpu:<rank> that torch doesn't know, "
+        "and its FSDP finds no device on a CPU"
     )
     for item in items:
-        if "tests/ranks/test_kills" in item.nodeid:
+        if any(
+            f"tests/ranks/{name}" in item.nodeid
+            for name in ("test_kills", "test_world_size", "test_layouts.py::test_layout[fsdp")
+        ):
             item.add_marker(pytest.mark.skip(reason=reason))
