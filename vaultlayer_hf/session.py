@@ -33,7 +33,7 @@ from vaultlayer_hf.vault.keys import folder_key
 from vaultlayer_hf.vault.log import Writer
 from vaultlayer_hf.vault.retention import Policy
 from vaultlayer_hf.vault.snapshot import LOCAL, Snapshot, local_folder
-from vaultlayer_hf.vault.tidy import clear_superseded, tidy_local
+from vaultlayer_hf.vault.tidy import clear_superseded, clear_trash, tidy_local
 from vaultlayer_hf.vault.upload import folder_name
 from vaultlayer_hf.vault.uploader import Uploader
 
@@ -339,6 +339,8 @@ class Session:
                 uploader.take_news()
             self.stop_if_fenced(news.fenced)
         self.apply_local_retention()
+        if self.leads:
+            clear_trash(self.output_dir)
         self._flush_failed = not done
         if not done and uploader is not None:
             self.events.warn(

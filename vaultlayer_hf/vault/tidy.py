@@ -55,5 +55,10 @@ def clear_superseded(output_dir: Path, snapshots: Path, step: int) -> None:
     for path in snapshots.parent.iterdir() if snapshots.parent.is_dir() else ():
         if path.name.isdigit() and int(path.name) < int(snapshots.name):
             files.remove_tree(path)
+    clear_trash(output_dir)
+
+
+def clear_trash(output_dir: Path) -> None:
+    """Delete the folders that ``tidy_local`` and restores have taken out."""
     for path in (output_dir / LOCAL).glob("old-*"):
         files.remove_tree(path)
