@@ -44,7 +44,8 @@ def forks() -> Iterator[ForkServer]:
 
 @pytest.fixture(autouse=True)
 def _no_vault_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No VAULTLAYER_* variable of whoever runs the tests reaches them."""
+    """No VAULTLAYER_* variable of whoever runs the tests reaches them; no flush outlasts a test's patience."""
     for name in list(os.environ):
         if name.startswith("VAULTLAYER_"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("VAULTLAYER_FLUSH_TIMEOUT", "45")

@@ -10,7 +10,18 @@ from typing import Any
 
 import pytest
 
-from tests.seam.kit import Boom, FailAt, Patient, Recorder, Tokens, big_model, state_of, steps_of, trainer, weights
+from tests.seam.kit import (
+    Boom,
+    FailAt,
+    Patient,
+    Recorder,
+    Tokens,
+    big_model,
+    state_of,
+    steps_of,
+    trainer,
+    weights,
+)
 from vaultlayer_hf import Settings
 from vaultlayer_hf.local import checkpoints, settle
 from vaultlayer_hf.stores import open_store

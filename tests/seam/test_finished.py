@@ -33,13 +33,18 @@ def vault(finished: Path, tmp_path: Path) -> Path:
 def test_trains_no_further_step(vault: Path, tmp_path: Path, reference: Reference) -> None:
     """A finished run is restored, trains no step, commits nothing, says so, and returns what it ended with."""
     steps: list[int] = []
-    again = trainer(tmp_path / "out", resume=vault, callbacks=[Do(on_step_end=lambda s: steps.append(s.global_step))])
+    again = trainer(
+        tmp_path / "out", resume=vault, callbacks=[Do(on_step_end=lambda s: steps.append(s.global_step))]
+    )
     record = Recorder(again)
     before = state_of(vault)
     output = again.train()
     assert steps == []
     assert weights(again.model) == reference.weights
-    assert [(event.kind, event.fields.get("step")) for event in record.events][-2:] == [("finished", 8), ("finish", 8)]
+    assert [(event.kind, event.fields.get("step")) for event in record.events][-2:] == [
+        ("finished", 8),
+        ("finish", 8),
+    ]
     assert state_of(vault).commits == before.commits
     assert isinstance(output, transformers.trainer_utils.TrainOutput)
     assert output.global_step == STEPS
@@ -51,7 +56,9 @@ def test_trains_no_further_step(vault: Path, tmp_path: Path, reference: Referenc
     assert again.evaluate(Tokens(2))["eval_loss"] > 0  # and it can be used like any trained one
 
 
-@pytest.mark.parametrize(("more", "end"), [({"max_steps": 10}, 10), ({"max_steps": -1, "num_train_epochs": 2}, 10)])
+@pytest.mark.parametrize(
+    ("more", "end"), [({"max_steps": 10}, 10), ({"max_steps": -1, "num_train_epochs": 2}, 10)]
+)
 def test_goes_on_with_more_asked_for(more: dict[str, Any], end: int, vault: Path, tmp_path: Path) -> None:
     """More steps or more epochs make a finished run go on from where it ended, and end there."""
     again = trainer(tmp_path / "out", resume=vault, **more)

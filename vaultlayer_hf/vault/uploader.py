@@ -195,29 +195,43 @@ class Uploader:
         )
 
     def _run(self) -> None:
-        while (job := self._queue.take()) is not None:
-            self.moved, self._in_trouble = 0, False
+        going = True
+        while going and (job := self._queue.take()) is not None:
             try:
-                self._carry(job)
-            except _StoppedError:
-                break
-            except _SupersededError:
-                self._abandon(job, self._why_superseded())
-            except FencedError as error:
-                self.fenced = error
-                self._events.warn("fenced", f"{error}")
-                return
-            except (SnapshotChangedError, OSError) as error:
-                self._abandon(job, str(error), keep=False)
-            except VaultLayerError as error:
-                # What can't be sent may still be whole on the disk: the next start can go on from it.
-                self._abandon(job, str(error))
-            except Exception as error:
-                self._abandon(job, f"unexpected {type(error).__name__}: {error}")
+                going = self._attempt(job)
+            except Exception as error:  # whatever it is, the next save is to be carried
+                self._events.warn("trouble", f"unexpected {type(error).__name__} in the uploader: {error}")
             finally:
                 self.waiting_since = None
                 self._queue.finish()
-        for job in self._queue.waiting:  # stopped: what wasn't sent can be adopted
+        if self.fenced is None:
+            self._seal_what_waits()
+
+    def _attempt(self, job: Job) -> bool:
+        """Carry a save or abandon it; return whether the next one is to be carried."""
+        self.moved, self._in_trouble = 0, False
+        try:
+            self._carry(job)
+        except _StoppedError:
+            return False
+        except _SupersededError:
+            self._abandon(job, self._why_superseded())
+        except FencedError as error:
+            self.fenced = error
+            self._events.warn("fenced", f"{error}")
+            return False
+        except (SnapshotChangedError, OSError) as error:
+            self._abandon(job, str(error), keep=False)
+        except VaultLayerError as error:
+            # What can't be sent may still be whole on the disk: the next start can go on from it.
+            self._abandon(job, str(error))
+        except Exception as error:
+            self._abandon(job, f"unexpected {type(error).__name__}: {error}")
+        return True
+
+    def _seal_what_waits(self) -> None:
+        """Stopped: make what wasn't sent adoptable."""
+        for job in self._queue.waiting:
             try:
                 self._seal(job)
             except Exception as error:
@@ -355,7 +369,10 @@ class Uploader:
         if keep:
             self._stale.append(snapshot)
         else:
-            snapshot.remove()
+            try:
+                snapshot.remove()
+            except OSError as error:
+                reason = f"{reason}; and its snapshot can't be removed: {error}"
         self._events.warn(
             "abandon",
             f"{snapshot.name} is abandoned, training goes on: {reason}; {self.exposure()}",
