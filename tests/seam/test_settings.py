@@ -1,0 +1,142 @@
+"""Settings: defaults, variables, what wins, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vaultlayer_hf import Settings, SettingsError
+from vaultlayer_hf.settings import parse_rate, settings_table
+
+VARIABLES: dict[str, tuple[str, Any]] = {
+    "vault": ("s3://bucket/run", "s3://bucket/run"),
+    "on_fenced": ("continue", "continue"),
+    "upload_concurrency": ("3", 3),
+    "bandwidth": ("1.5MB", 1.5e6),
+    "keep_last": ("7", 7),
+    "keep_every": ("100", 100),
+    "keep_best": ("no", False),
+    "local_keep_last": ("2", 2),
+    "local_keep_every": ("50", 50),
+    "flush_timeout": ("12.5", 12.5),
+    "part_timeout": ("30", 30.0),
+    "resume_timeout": ("0", 0.0),
+}
+
+
+@pytest.fixture(autouse=True)
+def _none_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, _ in settings_table():
+        monkeypatch.delenv(variable, raising=False)
+
+
+def test_every_option_has_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each field is read from VAULTLAYER_<FIELD>; a field without a row here fails."""
+    assert {field.name for field in dataclasses.fields(Settings)} == set(VARIABLES)
+    plain = Settings()
+    for variable, name in settings_table():
+        text, value = VARIABLES[name]
+        assert variable == f"VAULTLAYER_{name.upper()}"
+        monkeypatch.setenv(variable, f" {text} ")
+        assert getattr(Settings(), name) == value
+        assert getattr(plain, name) != value
+        monkeypatch.delenv(variable)
+
+
+def test_what_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Code wins over the variable, also by writing out the default; the variable wins over the default."""
+    monkeypatch.setenv("VAULTLAYER_KEEP_LAST", "7")
+    monkeypatch.setenv("VAULTLAYER_VAULT", "/from/variable")
+    assert Settings().keep_last == 7
+    assert Settings(keep_last=3).keep_last == 3
+    assert Settings(keep_last=None).keep_last is None
+    assert Settings(vault="/from/code").vault == "/from/code"
+    assert Settings(vault=None).vault == "/from/variable"
+
+
+@pytest.mark.parametrize(("text", "value"), [("none", None), ("OFF", None), ("", 3), ("  ", 3)])
+def test_none_and_nothing(text: str, value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``none`` switches an option off, and a variable that is set to nothing counts as not set."""
+    monkeypatch.setenv("VAULTLAYER_KEEP_LAST", text)
+    assert Settings().keep_last == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("on_fenced", "stopp"),
+        ("upload_concurrency", "0"),
+        ("upload_concurrency", "65"),
+        ("upload_concurrency", "many"),
+        ("bandwidth", "fast"),
+        ("bandwidth", "-3"),
+        ("bandwidth", "0"),
+        ("keep_last", "0"),
+        ("keep_last", "2.5"),
+        ("keep_every", "-1"),
+        ("keep_best", "maybe"),
+        ("local_keep_last", "x"),
+        ("local_keep_every", "0"),
+        ("flush_timeout", "-1"),
+        ("flush_timeout", "nan"),
+        ("part_timeout", "inf"),
+        ("resume_timeout", "soon"),
+    ],
+)
+def test_bad_variables(name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that can't be used is an error that names it and its value; never the default in silence."""
+    monkeypatch.setenv(f"VAULTLAYER_{name.upper()}", text)
+    with pytest.raises(SettingsError, match=f"(?i){name}|bandwidth") as caught:
+        Settings()
+    assert text.lstrip("-").split(".")[0] in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"keep_last": "3"},
+        {"keep_last": True},
+        {"keep_last": 2.0},
+        {"upload_concurrency": None},
+        {"flush_timeout": "10"},
+        {"bandwidth": True},
+        {"bandwidth": float("inf")},
+        {"on_fenced": "Stop"},
+    ],
+)
+def test_bad_values_in_code(given: dict[str, Any]) -> None:
+    """A value of the wrong type in code is a SettingsError that names the option."""
+    with pytest.raises(SettingsError, match=f"{next(iter(given))}|bandwidth"):
+        Settings(**given)
+
+
+def test_paths(tmp_path: Path) -> None:
+    """A vault may be given as a path object."""
+    assert Settings(vault=tmp_path).vault == str(tmp_path)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        (None, None),
+        (5, 5.0),
+        ("5", 5.0),
+        ("50MB", 50e6),
+        ("50 mb/s", 50e6),
+        ("1.5GiB/s", 1.5 * 2**30),
+        ("2k", 2e3),
+        ("2KiB", 2048.0),
+    ],
+)
+def test_rates(text: Any, rate: float | None) -> None:
+    """Bandwidths are numbers or text with the usual units; k, M, G count in thousands, Ki, Mi, Gi in 1024s."""
+    assert parse_rate(text) == rate
+
+
+def test_settings_do_not_change() -> None:
+    """Settings are frozen: what a run has begun with is what it goes on with."""
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().keep_last = 1  # type: ignore[misc]
