@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import transformers
-from transformers.trainer_utils import HPSearchBackend
 
 from tests.seam.conftest import Reference
 from tests.seam.kit import (
@@ -54,31 +52,11 @@ def test_second_train(alone: bool, tmp_path: Path) -> None:
     assert said(record, "a second train()") == 1
 
 
-def search(run: Any) -> None:
-    """Two trials: by optuna where it is installed, else as its backend calls the Trainer."""
-    try:
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-    except ImportError:
-        run.hp_search_backend = HPSearchBackend.OPTUNA
-        run.hp_space = lambda trial: {"learning_rate": trial.rate}
-        run.hp_name = None
-        for number, rate in enumerate((1e-3, 1e-2)):
-            run.train(resume_from_checkpoint=None, trial=SimpleNamespace(number=number, rate=rate))
-        return
-    run.hyperparameter_search(
-        hp_space=lambda trial: {"learning_rate": trial.suggest_float("learning_rate", 1e-3, 1e-2)},
-        compute_objective=lambda metrics: metrics["eval_loss"],
-        n_trials=2,
-        backend="optuna",
-        direction="minimize",
-    )
-
-
 @pytest.mark.parametrize("alone", [False, True])
 def test_hyperparameter_search(alone: bool, tmp_path: Path) -> None:
     """A hyperparameter search runs as stock, its vault stays unclaimed, and that is said once."""
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     vault = tmp_path / "vault"
     callback = VaultLayerCallback(vault)
     more: dict[str, Any] = {
@@ -92,7 +70,13 @@ def test_hyperparameter_search(alone: bool, tmp_path: Path) -> None:
         else trainer(tmp_path / "out", resume=vault, **more)
     )
     record = Recorder(callback if alone else run)
-    search(run)
+    run.hyperparameter_search(
+        hp_space=lambda trial: {"learning_rate": trial.suggest_float("learning_rate", 1e-3, 1e-2)},
+        compute_objective=lambda metrics: metrics["eval_loss"],
+        n_trials=2,
+        backend="optuna",
+        direction="minimize",
+    )
     assert not (vault / "log").exists()
     assert said(record, "a hyperparameter search") == 1
     assert list((tmp_path / "out").glob("run-*/checkpoint-2"))  # saved as stock saves them

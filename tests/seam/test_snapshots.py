@@ -98,8 +98,8 @@ def test_rewritten_in_place(moment: str, tmp_path: Path) -> None:
             with open(path, "r+b") as file:
                 file.seek(1000)
                 file.write(b"\0" * 1000)
-        if state.global_step == 6:
             gate.opened.set()
+            wait_for(lambda: bool(record.of("abandon")))
 
     run = trainer(out, model=big_model(), resume=vault, callbacks=[Do(on_step_end=rewrite)])
     record = Recorder(run)
