@@ -182,7 +182,8 @@ class Ranks:
         if self._store is None:
             return function()
         result, failure = _outcome(function, [], 0.0) if self.rank == 0 else (None, None)
-        told = self.share((result, _portable(failure)), timeout=self.timeout + within)
+        patience = self.timeout + (within if self.rank != 0 else 0.0)
+        told = self.share((result, _portable(failure)), timeout=patience)
         if self.rank != 0:
             result, failure = told
         if failure is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.forks import ForkServer
-from tests.ranks.launch import Group, Ranks
+from tests.ranks.launch import Group, Ranks, end_all
 
 
 @pytest.fixture(scope="session")
@@ -68,3 +68,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             for name in ("test_kills", "test_world_size", "test_layouts.py::test_layout[fsdp")
         ):
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_running() -> Iterator[None]:
+    """No rank outlives its test."""
+    yield
+    end_all()

@@ -27,6 +27,7 @@ GRACE = 5.0
 
 PATIENCE = {"part_timeout": 5.0, "resume_timeout": 10.0, "flush_timeout": 30.0}
 """Settings of all trainings here: nobody should wait ten minutes for a rank that was killed."""
+_started: list[Group] = []
 
 
 @dataclass
@@ -101,7 +102,7 @@ class Group:
     def errors(self) -> str:
         """What the ranks wrote to stderr."""
         return "\n".join(
-            f"--- rank {rank}\n{(run.folder / 'stderr').read_text(errors='replace')[-3000:]}"
+            f"--- rank {rank}\n{(run.folder / 'stderr').read_text(errors='replace')[-1500:]}"
             for rank, run in enumerate(self.runs)
         )
 
@@ -144,7 +145,7 @@ class Ranks:
         folder: scratch of this training; each attempt gets a folder in it.
         outputs: output_dir of each rank.
         spec: arguments of ``program.train``.
-        env: more variables, by rank.
+        env: more variables, by rank; those of ``None`` go to all.
     """
 
     def __init__(
@@ -153,7 +154,7 @@ class Ranks:
         folder: Path,
         outputs: list[Path],
         *,
-        env: dict[int, dict[str, str]] | None = None,
+        env: dict[int | None, dict[str, str]] | None = None,
         per_rank: dict[int, dict[str, Any]] | None = None,
         **spec: Any,
     ) -> None:
@@ -179,6 +180,7 @@ class Ranks:
                 "LOCAL_WORLD_SIZE": str(len(local)),
                 "MASTER_ADDR": "127.0.0.1",
                 "MASTER_PORT": str(port),
+                **self.env.get(None, {}),
                 **self.env.get(rank, {}),
             }
             mine["output"], mine["journal"] = str(output), str(folder / f"journal-{rank}")
@@ -191,7 +193,17 @@ class Ranks:
         ]
         group = Group(folder, runs, nodes, self.outputs[0])
         self.attempts.append(group)
+        _started.append(group)
         return group
+
+
+def end_all() -> None:
+    """End whatever a failed test has left running."""
+    while _started:
+        group = _started.pop()
+        if len(group.outcomes) < len(group.runs):
+            group.kill_all()
+            group.wait()
 
 
 def samples(attempts: list[Group], rank: int) -> dict[int, list[list[int]]]:
@@ -230,5 +242,5 @@ def random_kill(group: Group, chance: random.Random, longest: float) -> str:
 def _alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -205,11 +206,14 @@ def train(
     settings: dict[str, Any] | None = None,
     at: dict[str, dict[str, list[str]]] | None = None,
     slow_rng: float = 0.0,
+    before: list[str] | None = None,
+    file_limit: int | None = None,
     **more: Any,
 ) -> None:
     """Train this rank on a vault, or as the stock Trainer does where ``vault`` is None.
 
     ``slow_rng``: seconds that this rank waits before it writes its RNG state: other ranks' on_save fires before.
+    ``before``: actions ahead of train(). ``file_limit``: bytes that a file may have, as where the disk is full.
     ``more`` goes to TrainingArguments.
     """
     torch.set_num_threads(1)
@@ -229,6 +233,10 @@ def train(
         )
     if slow_rng:
         _delay(trainer, "_save_rng_state", slow_rng)
+    for action in before or ():
+        act(action)
+    if file_limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
     trainer.train(resume_from_checkpoint=resume_from) if resume_from else trainer.train()
     wrapped = type(trainer.model_wrapped).__name__
     assert wrapped == WRAPPERS[kind], f"the model is wrapped as {wrapped}"

@@ -252,10 +252,10 @@ class Uploader:
         transfer = Transfer(job.folder)
         begin = time.monotonic()
         try:
-            self._refuse()
             if self._writer is not None:
                 self._writer.check(self._store)
             send(self._store, snapshot, transfer, known=self._known, pace=self._pace, only=job.only)
+            self._refuse()
             part = write_part(self._store, snapshot, transfer, self._node)
             done = self._commit(job, snapshot, transfer, part)
         except (_SupersededError, VaultLayerError, OSError) as error:
