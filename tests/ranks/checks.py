@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.forks import ForkServer
-from tests.ranks.launch import Group, Ranks, random_kill, samples
+from tests.ranks.launch import Attempt, Group, Ranks, random_kill, samples
 from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.uri import parse_vault
 from vaultlayer_hf.vault.entry import Commit
 from vaultlayer_hf.vault.vault import Vault
 
 
-def same_run(reference: Group, attempts: list[Group]) -> None:
+def same_run(reference: Attempt, attempts: Sequence[Attempt]) -> None:
     """The last attempt ended as the reference did, and every rank saw the same samples at every step."""
     expected, found = reference.results(), attempts[-1].results()
     for rank, (wanted, ours) in enumerate(zip(expected, found, strict=True)):
@@ -25,7 +25,7 @@ def same_run(reference: Group, attempts: list[Group]) -> None:
         assert samples(attempts, rank) == samples([reference], rank), f"rank {rank} saw other samples"
 
 
-def resumed_from_newest(attempts: list[Group]) -> list[int]:
+def resumed_from_newest(attempts: Sequence[Attempt]) -> list[int]:
     """Each attempt started, on all ranks alike, at least at the newest commit that was acknowledged before.
 
     Returns the steps that each kill has cost: what had been trained and was trained again.
@@ -33,7 +33,7 @@ def resumed_from_newest(attempts: list[Group]) -> list[int]:
     acknowledged, reached = 0, 0
     lost = []
     for group in attempts:
-        starts = {group.started(rank) for rank in range(len(group.runs))} - {None}
+        starts = {group.started(rank) for rank in range(group.world)} - {None}
         assert len(starts) <= 1, f"the ranks started at different steps: {starts}"
         for start in starts:
             assert start is not None

@@ -15,7 +15,6 @@ import random
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,22 +29,73 @@ PATIENCE = {"part_timeout": 5.0, "resume_timeout": 10.0, "flush_timeout": 30.0}
 _started: list[Group] = []
 
 
-@dataclass
-class Group:
-    """One attempt: all its ranks.
+class Attempt:
+    """What the ranks of one attempt have left: journals and results in ``folder``.
 
     Attributes:
-        folder: gets each rank's journal, result, stdout and stderr.
+        folder: gets each rank's journal and result.
+        world: how many ranks there are.
+    """
+
+    def __init__(self, folder: Path, world: int) -> None:
+        self.folder, self.world = folder, world
+
+    def notes(self, rank: int) -> list[dict[str, Any]]:
+        """A rank's journal so far."""
+        path = self.folder / f"journal-{rank}"
+        lines = path.read_bytes().splitlines() if path.exists() else []
+        return [json.loads(line) for line in lines]
+
+    def events(self, rank: int, kind: str) -> list[str]:
+        """Messages of a kind of event of the vault on one rank."""
+        return [note["message"] for note in self.notes(rank) if note.get("event") == kind]
+
+    def started(self, rank: int = 0) -> int | None:
+        """The step at which a rank started to train; None where it didn't get there."""
+        return next((note["start"] for note in self.notes(rank) if "start" in note), None)
+
+    def results(self) -> list[dict[str, Any]]:
+        """What each rank ended with."""
+        return [json.loads((self.folder / f"result-{rank}").read_text()) for rank in range(self.world)]
+
+    def losses(self) -> dict[int, float]:
+        """The loss of each step that this attempt trained."""
+        return {note["of"]: note["loss"] for note in self.notes(0) if "loss" in note}
+
+    def errors(self) -> str:
+        """What the ranks wrote to stderr."""
+        raise NotImplementedError
+
+    def runs_still(self, rank: int) -> bool:
+        """Whether a rank hasn't ended."""
+        raise NotImplementedError
+
+    def await_note(self, rank: int = 0, timeout: float = 60.0, **fields: Any) -> None:
+        """Wait until a rank has noted these fields."""
+        deadline = time.monotonic() + timeout
+        while not any(fields.items() <= note.items() for note in self.notes(rank)):
+            assert time.monotonic() < deadline, f"rank {rank} never noted {fields}:\n{self.errors()}"
+            assert self.runs_still(rank), f"rank {rank} ended before {fields}:\n{self.errors()}"
+            time.sleep(0.01)
+
+
+class Group(Attempt):
+    """An attempt on the fork server: all its ranks.
+
+    Attributes:
         runs: by rank.
         nodes: the ranks that one agent looks after, node by node.
         output: output_dir of rank 0.
     """
 
-    folder: Path
-    runs: list[Run]
-    nodes: list[list[int]]
-    output: Path
-    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    def __init__(self, folder: Path, runs: list[Run], nodes: list[list[int]], output: Path) -> None:
+        super().__init__(folder, len(runs))
+        self.runs, self.nodes, self.output = runs, nodes, output
+        self.outcomes: dict[int, Outcome] = {}
+
+    def runs_still(self, rank: int) -> bool:
+        """Whether a rank hasn't ended."""
+        return _alive(self.runs[rank].pid)
 
     def wait(self, timeout: float = 120.0, *, agents: bool = True) -> list[int]:
         """Wait until all ranks have ended and return their exit codes; a hang fails the test.
@@ -105,36 +155,6 @@ class Group:
             f"--- rank {rank}\n{(run.folder / 'stderr').read_text(errors='replace')[-1500:]}"
             for rank, run in enumerate(self.runs)
         )
-
-    def notes(self, rank: int) -> list[dict[str, Any]]:
-        """A rank's journal so far."""
-        path = self.folder / f"journal-{rank}"
-        lines = path.read_bytes().splitlines() if path.exists() else []
-        return [json.loads(line) for line in lines]
-
-    def events(self, rank: int, kind: str) -> list[str]:
-        """Messages of a kind of event of the vault on one rank."""
-        return [note["message"] for note in self.notes(rank) if note.get("event") == kind]
-
-    def started(self, rank: int = 0) -> int | None:
-        """The step at which a rank started to train; None where it didn't get there."""
-        return next((note["start"] for note in self.notes(rank) if "start" in note), None)
-
-    def results(self) -> list[dict[str, Any]]:
-        """What each rank ended with."""
-        return [json.loads((self.folder / f"result-{rank}").read_text()) for rank in range(len(self.runs))]
-
-    def losses(self) -> dict[int, float]:
-        """The loss of each step that this attempt trained."""
-        return {note["of"]: note["loss"] for note in self.notes(0) if "loss" in note}
-
-    def await_note(self, rank: int = 0, timeout: float = 60.0, **fields: Any) -> None:
-        """Wait until a rank has noted these fields."""
-        deadline = time.monotonic() + timeout
-        while not any(fields.items() <= note.items() for note in self.notes(rank)):
-            assert time.monotonic() < deadline, f"rank {rank} never noted {fields}:\n{self.errors()}"
-            assert _alive(self.runs[rank].pid), f"rank {rank} ended before {fields}:\n{self.errors()}"
-            time.sleep(0.01)
 
 
 class Ranks:
@@ -206,7 +226,7 @@ def end_all() -> None:
             group.wait()
 
 
-def samples(attempts: list[Group], rank: int) -> dict[int, list[list[int]]]:
+def samples(attempts: Sequence[Attempt], rank: int) -> dict[int, list[list[int]]]:
     """The ids of the samples that a rank trained on, by step; steps that were trained again must be the same.
 
     What a killed attempt noted of a step that it didn't end counts as far as it goes.
@@ -235,6 +255,9 @@ def random_kill(group: Group, chance: random.Random, longest: float) -> str:
         group.kill_all()
     else:
         group.kill(rank)
+        if not any("joined" in note for note in group.notes(rank)):
+            # The others wait for it in torch's own rendezvous, for minutes: a scheduler would end them.
+            group.kill_all()
     group.wait()
     return f"{'all' if rank is None else f'rank {rank}'} after {after:.3f} s"
 

@@ -25,7 +25,7 @@ DOUBLE = {
 def check_layout(group: Group, kind: str) -> None:
     """Whole, nothing is missed; without any one file that a resume needs, that is said."""
     folder = group.output / "checkpoint-10"
-    world = len(group.runs)
+    world = group.world
     paths = set(list_files(folder))
     assert missing_files(paths, world) == []
     assert missing_shards(folder, paths) == []

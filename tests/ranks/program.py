@@ -13,6 +13,7 @@ import json
 import os
 import resource
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -96,8 +97,8 @@ class Script(TrainerCallback):
     ``await <path>``.
     """
 
-    def __init__(self, journal: Journal, at: dict[str, dict[str, list[str]]]) -> None:
-        self.journal, self.at = journal, at
+    def __init__(self, journal: Journal, at: dict[str, dict[str, list[str]]], pace: float) -> None:
+        self.journal, self.at, self.pace = journal, at, pace
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.journal.note(start=state.global_step)
@@ -107,6 +108,7 @@ class Script(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.journal.note(step=state.global_step)
+        time.sleep(self.pace)
         self.act("end", state)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
@@ -208,22 +210,26 @@ def train(
     slow_rng: float = 0.0,
     before: list[str] | None = None,
     file_limit: int | None = None,
+    pace: float = 0.0,
     **more: Any,
 ) -> None:
     """Train this rank on a vault, or as the stock Trainer does where ``vault`` is None.
 
     ``slow_rng``: seconds that this rank waits before it writes its RNG state: other ranks' on_save fires before.
     ``before``: actions ahead of train(). ``file_limit``: bytes that a file may have, as where the disk is full.
-    ``more`` goes to TrainingArguments.
+    ``pace``: seconds that a step takes at least. ``more`` goes to TrainingArguments.
     """
     torch.set_num_threads(1)
     notes = Journal(journal)
     notes.note(pid=os.getpid())
     args = arguments(kind, output, **more)
+    notes.note(joined=True)
     net = model()
     cls: Any = Trainer if vault else transformers.Trainer
     given = {"resume": Settings(vault=vault, **(settings or {}))} if vault else {}
-    trainer = cls(model=net, args=args, train_dataset=Tokens(), callbacks=[Script(notes, at or {})], **given)
+    trainer = cls(
+        model=net, args=args, train_dataset=Tokens(), callbacks=[Script(notes, at or {}, pace)], **given
+    )
     net.noted = lambda ids: notes.note(at=trainer.state.global_step, ids=ids)
     if vault:
         trainer._vaultlayer._events.listen(
@@ -323,3 +329,19 @@ def save_as_fsdp1(folder: str, journal: str) -> None:
             torch.save({}, f"{folder}/{form}/scheduler.pt")
             Path(folder, form, "trainer_state.json").write_text("{}")
     dist.destroy_process_group()
+
+
+def main() -> None:
+    """Be the rank that a launcher has started: ``python -m tests.ranks.program SPEC.json``.
+
+    The file holds ``folder``, ``outputs`` (by rank), ``spec`` and ``per_rank``.
+    """
+    given = json.loads(Path(sys.argv[1]).read_text())
+    rank = int(os.environ["RANK"])
+    spec = {**given["spec"], **given.get("per_rank", {}).get(str(rank), {})}
+    folder = given["folder"]
+    train(given["outputs"][rank], f"{folder}/journal-{rank}", result=f"{folder}/result-{rank}", **spec)
+
+
+if __name__ == "__main__":
+    main()
