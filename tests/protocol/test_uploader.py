@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.protocol.tools import Run, memory_store
-from vaultlayer_hf.errors import StoreDeniedError, StoreError, StoreUnavailableError
+from vaultlayer_hf.errors import ObjectNotFoundError, StoreDeniedError, StoreError, StoreUnavailableError
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
 from vaultlayer_hf.vault import uploader as uploader_module
@@ -171,24 +171,34 @@ def test_a_hostile_name_never_removes_another_folder(tmp_path: Path) -> None:
     assert (tmp_path / "runs").is_dir()
 
 
-def test_a_commit_that_landed_unseen_keeps_its_files(start: Callable[..., Run]) -> None:
+@pytest.mark.parametrize("given_up", ["for a newer save", "for an error"])
+def test_a_commit_that_landed_unseen_keeps_its_files(start: Callable[..., Run], given_up: str) -> None:
     """A checkpoint that is given up while its commit's answer is lost stays whole: it may be committed, and is."""
     inner = memory_store()
     store = FaultStore(inner)
     run = start(store)
+    down = (
+        Fault.refused()
+        if given_up == "for a newer save"
+        else Fault.refused(ObjectNotFoundError("read", "", ""))
+    )
 
     def lost_for_good(operation: Operation) -> Fault | None:
         if operation.name == "create":
-            store.plan = lambda operation: Fault.refused()  # out of reach from here on
+            # The log can't be read from here on; files could still be deleted.
+            store.plan = lambda operation: down if operation.key.startswith("log/") else None
             return Fault.lost_answer()
         return None
 
     store.plan = lost_for_good
     run.save(100)
     assert wait_until(lambda: live_steps(inner) == [100])
-    run.save(200)
+    if given_up == "for a newer save":
+        run.save(200)
     assert wait_until(lambda: run.events("abandon") != [])
     store.plan = {}
+    if given_up == "for an error":
+        run.save(200)
     run.wait()
     assert live_steps(inner) == [100, 200]
     with Vault(inner) as vault:
