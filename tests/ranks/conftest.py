@@ -52,6 +52,16 @@ def _no_vault_variables(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
+WHOLE_RUNS = (
+    "test_kills",
+    "test_world_size",
+    "test_nodes",
+    "test_trouble",
+    "test_launchers",
+    "test_layouts.py::test_layout[fsdp",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave out whole runs of several ranks where stock transformers can't resume one on CPUs."""
     import transformers
@@ -63,10 +73,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         "and its FSDP finds no device on a CPU"
     )
     for item in items:
-        if any(
-            f"tests/ranks/{name}" in item.nodeid
-            for name in ("test_kills", "test_world_size", "test_layouts.py::test_layout[fsdp")
-        ):
+        if any(f"tests/ranks/{name}" in item.nodeid for name in WHOLE_RUNS):
             item.add_marker(pytest.mark.skip(reason=reason))
 
 
