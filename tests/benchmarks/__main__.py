@@ -1,4 +1,4 @@
-"""The one command: ``python -m tests.benchmarks [--quick] [--only a,b,c,d] [--rounds N] [--write]``."""
+"""The one command: ``python -m tests.benchmarks [--quick] [--only a,b,c,d,e] [--rounds N] [--write]``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.benchmarks import imports, speed, stall, table, transfer
+from tests.benchmarks import growth, imports, speed, stall, table, transfer
 from tests.benchmarks.measure import Row
 
 
@@ -25,7 +25,9 @@ def main() -> int:
         "--quick", action="store_true", help="small sizes, one round: shows that it works, no more"
     )
     parser.add_argument(
-        "--only", default="a,b,c,d", help="parts: a transfers, b stall, c training speed, d import"
+        "--only",
+        default="a,b,c,d,e",
+        help="parts: a transfers, b stall, c training speed, d import, e growth",
     )
     parser.add_argument("--rounds", type=int, help="rounds of each part (default 5; with --quick 1)")
     parser.add_argument("--clients", default="", help="only these clients of part a, separated by commas")
@@ -57,6 +59,8 @@ def main() -> int:
             rows += speed.measure(work / "c", *sizes_c, say)
         if "d" in parts:
             rows += imports.measure(rounds if quick else max(rounds, 7), say)
+        if "e" in parts:
+            rows += growth.measure(work / "e", rounds, quick, say)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     table.show(rows)
