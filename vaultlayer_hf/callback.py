@@ -19,7 +19,6 @@ from vaultlayer_hf.ending import Past, asked_steps, is_over
 from vaultlayer_hf.errors import FencedError, SettingsError
 from vaultlayer_hf.events import Events
 from vaultlayer_hf.fingerprint import Parameters, parameters_of
-from vaultlayer_hf.ranks import current_ranks
 from vaultlayer_hf.reporting import FiguresCallback
 from vaultlayer_hf.resume import resume
 from vaultlayer_hf.session import Session
@@ -27,6 +26,7 @@ from vaultlayer_hf.settings import Settings
 from vaultlayer_hf.trainer_terms import (
     end_figures,
     has_ended,
+    ranks_of,
     save_of,
     save_the_end,
     warn_of_arguments,
@@ -286,7 +286,7 @@ class VaultLayerCallback(TrainerCallback):
             self.session = Session(
                 self._settings,
                 Path(str(args.output_dir)),
-                ranks=current_ranks(self._settings.part_timeout),
+                ranks=ranks_of(args, self._settings.part_timeout),
                 events=self._events,
                 needs_best=bool(args.load_best_model_at_end),
                 progress=not args.disable_tqdm,

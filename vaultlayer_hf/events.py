@@ -92,6 +92,10 @@ class Events:
         """Report something that somebody should know of or act on."""
         self._emit(logging.WARNING, kind, message, fields)
 
+    def sign_of_life(self, message: str) -> None:
+        """Log that something is waited for, on whichever rank."""
+        logger.info("%s", f"rank {self.rank}: {message}" if self.rank else message)
+
     def warn_once(self, cause: str, kind: str, message: str, **fields: Any) -> None:
         """Report as ``warn`` does, once for each ``cause`` until it is forgotten."""
         with self._lock:

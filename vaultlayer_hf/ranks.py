@@ -4,9 +4,6 @@ Words go through the store that the process group was set up with (keys and valu
 through collectives: a collective of gloo waits for ever for a rank that is gone, and one of NCCL can't be
 called beside another. A single process has nobody to talk to, and the same calls return at once.
 
-Ranks that see one file system form a *node* here, whatever machines they run on: found out by a probe file at
-the start, not configured. The lowest rank of a node is its leader; rank 0 is the leader of node 0.
-
 A round: each rank leaves its word at rank 0, rank 0 decides, all read what it decided. So all agree on who was
 missing, too: a rank that came late reads that it was left out, and is back at the next round with a tag.
 """
@@ -14,28 +11,25 @@ missing, too: a rank that came late reads that it was left out, and is back at t
 from __future__ import annotations
 
 import itertools
+import os
 import pickle
 import platform
 import time
-import uuid
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
-from vaultlayer_hf import files
-from vaultlayer_hf.errors import RanksError, ResumeError, StoreError, VaultLayerError
+from vaultlayer_hf.errors import RanksError, ResumeError, SettingsError, StoreError, VaultLayerError
 
 T = TypeVar("T")
 _GRACE = 10.0
 """Seconds that the others wait longer than rank 0, so that it is rank 0 that decides who is missing."""
+_TICK = 30.0
+"""Seconds between two signs of life of a rank that waits."""
 _KEPT_ROUNDS = 8
 _SEEN_WITHIN = 2
 """Steps after which every rank has seen what one has asked for: none can end a step that another hasn't begun."""
-_LOOKS = 5
-"""How often a node is looked for: a network file system may show a new file late."""
 _made = itertools.count()
 
 
@@ -49,31 +43,6 @@ class KeyValueStore(Protocol):
     def compare_set(self, key: str, expected: str, desired: str) -> bytes: ...
     def wait(self, keys: list[str], timeout: timedelta) -> None: ...
     def delete_key(self, key: str) -> bool: ...
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a rank is among the others.
-
-    Attributes:
-        rank: of this process, from 0.
-        world_size: how many ranks there are.
-        nodes: the ranks that see one file system, group by group, ordered by their lowest rank.
-    """
-
-    rank: int
-    world_size: int
-    nodes: tuple[tuple[int, ...], ...]
-
-    @property
-    def node(self) -> int:
-        """The number of this rank's node."""
-        return next(number for number, ranks in enumerate(self.nodes) if self.rank in ranks)
-
-    @property
-    def leads(self) -> bool:
-        """Whether this rank is the leader of its node."""
-        return self.nodes[self.node][0] == self.rank
 
 
 class Ranks:
@@ -113,10 +82,12 @@ class Ranks:
         *,
         tag: str | None = None,
         timeout: float | None = None,
+        on_wait: Callable[[], None] | None = None,
     ) -> T:
         """Give the values of all ranks, by rank, to ``function`` on rank 0, and return its result on all.
 
         ``tag`` names the round where ranks may have lost count. ``timeout``: seconds to wait for a rank.
+        ``on_wait`` is called every half a minute of waiting.
         Raises RanksError, on all ranks that take part, naming those that are missing; on all ranks whatever
         VaultLayerError ``function`` raises.
         """
@@ -128,10 +99,10 @@ class Ranks:
         try:
             if self.rank != 0:
                 self._store.set(f"{prefix}{self.rank}", pickle.dumps(value))
-                self._store.wait([f"{prefix}all"], timedelta(seconds=bound + _GRACE))
+                _wait(self._store, [f"{prefix}all"], bound + _GRACE, on_wait)
                 result, failure = pickle.loads(self._store.get(f"{prefix}all"))
             else:
-                found, missing = self._collect(self._store, prefix, value, bound)
+                found, missing = self._collect(self._store, prefix, value, bound, on_wait)
                 result, failure = _outcome(lambda: function(found), missing, bound)
                 self._publish(self._store, f"{prefix}all", (result, _portable(failure)))
         except (RuntimeError, OSError) as error:
@@ -143,15 +114,20 @@ class Ranks:
         return cast(T, result)
 
     def _collect(
-        self, store: KeyValueStore, prefix: str, value: Any, bound: float
+        self,
+        store: KeyValueStore,
+        prefix: str,
+        value: Any,
+        bound: float,
+        on_wait: Callable[[], None] | None,
     ) -> tuple[list[Any], list[int]]:
         """Wait for the words of the others; return the words by rank, and the ranks that are missing."""
         keys = [f"{prefix}{rank}" for rank in range(1, self.world_size)]
         missing: list[int] = []
         try:
-            store.wait(keys, timedelta(seconds=max(0.001, bound)))
+            _wait(store, keys, bound, on_wait)
         except RuntimeError as error:
-            if "imed out" not in str(error) and "imeout" not in str(error):
+            if not _is_timeout(error):
                 raise
             missing = [rank for rank, key in enumerate(keys, 1) if not store.check([key])]
             keys = [key for rank, key in enumerate(keys, 1) if rank not in missing]
@@ -166,9 +142,34 @@ class Ranks:
         if len(self._published) > _KEPT_ROUNDS:  # read by everybody who still takes part
             store.delete_key(self._published.popleft())
 
-    def gather(self, value: Any, *, tag: str | None = None, timeout: float | None = None) -> list[Any]:
-        """Return what each rank gave, by rank. Raises RanksError as ``decide`` does."""
-        return self.decide(value, lambda found: found, tag=tag, timeout=timeout)
+    def gather(
+        self,
+        value: Any,
+        *,
+        tag: str | None = None,
+        timeout: float | None = None,
+        on_wait: Callable[[], None] | None = None,
+    ) -> list[Any]:
+        """Return what each rank gave, by rank; everything else as ``decide``."""
+        return self.decide(value, lambda found: found, tag=tag, timeout=timeout, on_wait=on_wait)
+
+    def note(self, topic: str, words: str) -> None:
+        """Leave words for others to look at meanwhile; best effort. On any thread."""
+        if self._store is not None:
+            try:
+                self._store.set(f"{self._prefix}note/{topic}", words.encode())
+            except (RuntimeError, OSError):
+                pass
+
+    def look(self, topic: str) -> str:
+        """Return the words that a rank has left last; empty where there are none."""
+        key = f"{self._prefix}note/{topic}"
+        try:
+            return (
+                self._store.get(key).decode() if self._store is not None and self._store.check([key]) else ""
+            )
+        except (RuntimeError, OSError):
+            return ""
 
     def share(self, value: Any, *, timeout: float | None = None) -> Any:
         """Return what rank 0 gave; the others' value is ignored. Raises RanksError."""
@@ -235,37 +236,23 @@ class Ranks:
         self._asked += 1
         return agreed
 
-    def locate(self, folder: Path) -> Place:
-        """Find out which ranks see one file system under ``folder``. Raises RanksError, ResumeError (a bad disk)."""
-        if self._store is None:
-            return Place(0, 1, ((0,),))
-        probe = folder / f"probe-{self.share(uuid.uuid4().hex)}"
-
-        def leave() -> None:
-            files.make_folder(probe)
-            (probe / str(self.rank)).touch()
-
-        self.everywhere(leave)
-        try:
-            for look in range(_LOOKS):
-                time.sleep(look * 0.2)
-                seen = tuple(sorted(int(path.name) for path in probe.iterdir()))
-                nodes = _partition(self.gather(seen))
-                if nodes is not None:
-                    return Place(self.rank, self.world_size, nodes)
-            raise RanksError(f"the ranks don't agree on who shares the file system of {folder}")
-        finally:
-            files.remove_tree(probe)
-
 
 def current_ranks(timeout: float = 600.0) -> Ranks:
     """Return the ranks of the process group that is set up, or a single rank where there is none.
 
-    All ranks must call it, equally often.
+    All ranks must call it, equally often. Raises SettingsError where a launcher has started several processes
+    that aren't connected.
     """
     import torch.distributed as dist
 
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if not (dist.is_available() and dist.is_initialized()):
+        if int(os.environ.get("WORLD_SIZE") or 1) > 1 and "RANK" in os.environ:
+            raise SettingsError(
+                f"a launcher has started {os.environ['WORLD_SIZE']} processes, and no process group connects them: "
+                "each would train alone, all on one vault. Set up torch.distributed first"
+            )
+        return Ranks()
+    if dist.get_world_size() == 1:
         return Ranks()
     store: Any = dist.distributed_c10d._get_default_store()
     return Ranks(dist.get_rank(), dist.get_world_size(), store, timeout, name=str(next(_made)))
@@ -290,12 +277,22 @@ def _portable(error: Exception | None) -> Exception | None:
     return RanksError(f"rank 0 failed: {type(error).__name__}: {_first_line(error)}")
 
 
-def _partition(seen: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...] | None:
-    """Return the nodes from what each rank saw, by rank; None where they contradict each other. Pure."""
-    nodes = tuple(sorted(set(seen)))
-    if sorted(rank for node in nodes for rank in node) != list(range(len(seen))):
-        return None
-    return nodes if all(rank in group for rank, group in enumerate(seen)) else None
+def _wait(store: KeyValueStore, keys: list[str], bound: float, on_wait: Callable[[], None] | None) -> None:
+    """Wait for keys, with signs of life."""
+    deadline = time.monotonic() + bound
+    while on_wait is not None and deadline - time.monotonic() > _TICK:
+        try:
+            store.wait(keys, timedelta(seconds=_TICK))
+            return
+        except RuntimeError as error:
+            if not _is_timeout(error):
+                raise
+        on_wait()
+    store.wait(keys, timedelta(seconds=max(0.001, deadline - time.monotonic())))
+
+
+def _is_timeout(error: RuntimeError) -> bool:
+    return "imed out" in str(error) or "imeout" in str(error)
 
 
 def _first_line(error: BaseException) -> str:

@@ -16,81 +16,26 @@ Each node fetches once what its ranks load, whichever node wrote it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vaultlayer_hf import files
 from vaultlayer_hf.adopt import adopt
+from vaultlayer_hf.bring import bring_everywhere, conversion_for
 from vaultlayer_hf.errors import (
     CorruptError,
     FormatVersionError,
     NoSuchCheckpointError,
     NoUsableCheckpointError,
-    ResumeError,
     StoreError,
-    VaultLayerError,
     WorldSizeError,
     WrongModelError,
 )
-from vaultlayer_hf.events import size_text
-from vaultlayer_hf.fingerprint import Parameters, differences
+from vaultlayer_hf.fingerprint import differences
 from vaultlayer_hf.local import clear_half_done, settle, warn_of_unknown
-from vaultlayer_hf.progress import bytes_bar
 from vaultlayer_hf.session import Session
 from vaultlayer_hf.vault.entry import Commit, Entry, State
 from vaultlayer_hf.vault.keys import DATA
 from vaultlayer_hf.vault.manifest import Manifest, read_manifest
-from vaultlayer_hf.vault.restore import restore
-
-_CONVERSION = 1200.0
-"""Seconds that a conversion may take on top of a restore."""
-_SLOWEST = 2e6
-"""Bytes per second: a node that restores more slowly than this counts as gone."""
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """What makes a checkpoint of another number of ranks loadable.
-
-    Attributes:
-        of_folder: changes the folder on each node before it appears; raises WorldSizeError where it can't.
-        on_ranks: called on every rank once the checkpoint is chosen.
-    """
-
-    of_folder: Callable[[Path], None]
-    on_ranks: Callable[[], None]
-
-
-def no_conversion(paths: set[str], written: int, now: int) -> Conversion | None:
-    """Nothing has to be converted."""
-    return None
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What the seam wants of a checkpoint.
-
-    Attributes:
-        parameters: of the model at hand; empty where it isn't known.
-        missing: returns what a checkpoint with these files lacks that was written at this world size.
-        wanted: returns those of these paths that these ranks load, at the world size it was written with.
-        refuse: returns why a checkpoint with these files, written at the first world size, can't be resumed at
-            the second; empty where it can.
-        localise: given a folder and ``output_dir``, returns new content for files that name paths of the
-            old host, by file name.
-        best: whether the best checkpoint must be on the disk too.
-        convert: returns how a checkpoint with these files, written at the first world size, is converted for the
-            second; None where it needn't be.
-    """
-
-    parameters: Parameters
-    missing: Callable[[set[str], int], list[str]]
-    wanted: Callable[[set[str], tuple[int, ...], int], set[str]]
-    refuse: Callable[[set[str], int, int], str]
-    localise: Callable[[Path, Path], dict[str, bytes]]
-    best: bool = False
-    convert: Callable[[set[str], int, int], Conversion | None] = no_conversion
+from vaultlayer_hf.wish import Wish
 
 
 def resume(session: Session, wish: Wish) -> Path | None:
@@ -203,7 +148,7 @@ def _restore_newest(session: Session, wish: Wish) -> Path | None:
     for commit in candidates:
         manifest, reason = _lead_look(session, wish, commit)
         if manifest is not None:
-            reason = _bring_everywhere(
+            reason = bring_everywhere(
                 session, wish, commit, manifest, f"the run goes on from step {commit.step}"
             )
         if manifest is None or reason is not None:
@@ -219,7 +164,7 @@ def _restore_newest(session: Session, wish: Wish) -> Path | None:
         session.start_uploads(commit)
         _bring_best(session, wish, state, manifest)
         _settle(session, manifest.step)
-        conversion = _conversion(session, wish, manifest)
+        conversion = conversion_for(session, wish, manifest)
         if conversion is not None:
             conversion.on_ranks()
         _say_world_size(session, manifest)
@@ -262,77 +207,6 @@ def _look(session: Session, wish: Wish, commit: Commit) -> tuple[Manifest | None
     return (None, f"{commit.name}: {unfit}") if unfit else (manifest, None)
 
 
-def _bring_everywhere(
-    session: Session, wish: Wish, commit: Commit, manifest: Manifest, purpose: str
-) -> str | None:
-    """Restore a commit on every node; return why the commit itself is bad, raise any other error on all ranks."""
-    failure: VaultLayerError | None = None
-    if session.leads:
-        try:
-            _bring(session, wish, commit, manifest, purpose)
-        except StoreError as error:
-            failure = session.ranks.named(session.access.unreachable(error))
-        except VaultLayerError as error:
-            failure = session.ranks.named(error)
-        except OSError as error:
-            what = f"{commit.name} can't be restored to {session.output_dir}: {error}"
-            failure = session.ranks.named(ResumeError(what))
-    else:
-        session.events.info("waiting", f"waiting for {commit.name} to be restored on this node")
-    slow = _CONVERSION if _conversion(session, wish, manifest) is not None else 0.0
-    bound = slow + session.settings.resume_timeout + session.settings.part_timeout + manifest.bytes / _SLOWEST
-    failures = [found for found in session.ranks.gather(failure, timeout=bound) if found is not None]
-    for found in failures:
-        if not isinstance(found, CorruptError):
-            raise found
-    return str(failures[0]) if failures else None
-
-
-def _bring(session: Session, wish: Wish, commit: Commit, manifest: Manifest, purpose: str) -> None:
-    """Restore what this node's ranks load of a commit."""
-    whole, manifest = manifest, _share_of_node(session, wish, manifest)
-
-    conversion = _conversion(session, wish, whole)
-
-    def finish(staging: Path) -> None:
-        if conversion is not None:
-            conversion.of_folder(staging)
-        for name, data in wish.localise(staging, session.output_dir).items():
-            files.write_file(staging / name, data)
-
-    with bytes_bar(manifest.bytes, f"Restoring {commit.name}", shown=session.progress) as bar:
-        fetched = restore(
-            session.access.store,
-            commit.folder,
-            manifest,
-            session.output_dir / f"checkpoint-{manifest.step}",
-            concurrency=session.settings.upload_concurrency,
-            on_bytes=bar.update,
-            finish=finish,
-        )
-    if fetched == whole.bytes:
-        session.read_back.add(commit.number)
-    session.events.info(
-        "restore",
-        f"{commit.name} (log entry {commit.number}) restored and verified: {size_text(fetched)} fetched, "
-        f"{size_text(manifest.bytes - fetched)} were here; {purpose}",
-        step=commit.step,
-        number=commit.number,
-        fetched=fetched,
-    )
-
-
-def _conversion(session: Session, wish: Wish, manifest: Manifest) -> Conversion | None:
-    return wish.convert(manifest.paths, manifest.world_size, session.ranks.world_size)
-
-
-def _share_of_node(session: Session, wish: Wish, manifest: Manifest) -> Manifest:
-    if session.place is None or manifest.world_size != session.ranks.world_size:
-        return manifest
-    wanted = wish.wanted(manifest.paths, session.place.nodes[session.node], manifest.world_size)
-    return replace(manifest, files=tuple(entry for entry in manifest.files if entry.path in wanted))
-
-
 def _bring_best(session: Session, wish: Wish, state: State, manifest: Manifest) -> None:
     """Bring the best checkpoint too, where the end of training will load it."""
     step = manifest.best_step
@@ -343,7 +217,7 @@ def _bring_best(session: Session, wish: Wish, state: State, manifest: Manifest) 
             continue
         best, reason = _lead_look(session, wish, commit)
         if best is not None:
-            reason = _bring_everywhere(session, wish, commit, best, "the best so far")
+            reason = bring_everywhere(session, wish, commit, best, "the best so far")
         if reason is None:
             return
         session.tell("walk-back", f"the best checkpoint can't be restored: {reason}", reason=reason)

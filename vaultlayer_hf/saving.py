@@ -275,7 +275,8 @@ def _freeze(session: Session, save: Save, seq: int) -> tuple[Snapshot | None, Li
     try:
         snapshot = take(save.folder, session.snapshots, seq, manifest)
     except (OSError, VaultLayerError) as error:
-        return None, Listing(session.node, error=f"it can't be copied for upload: {error}")
+        where = f"on {platform.node()}, " if session.ranks.world_size > 1 else ""
+        return None, Listing(session.node, error=f"{where}it can't be copied for upload: {error}")
     if not snapshot.linked:
         session.events.warn_once(
             "links",

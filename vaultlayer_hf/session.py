@@ -20,8 +20,9 @@ from vaultlayer_hf.access import Access
 from vaultlayer_hf.errors import FencedError, RanksError, StoreError
 from vaultlayer_hf.events import Events
 from vaultlayer_hf.local import checkpoints
+from vaultlayer_hf.place import Place, locate
 from vaultlayer_hf.progress import wait_for_uploads
-from vaultlayer_hf.ranks import Place, Ranks
+from vaultlayer_hf.ranks import Ranks
 from vaultlayer_hf.saving import News, Plan, Save, Word
 from vaultlayer_hf.settings import Settings
 from vaultlayer_hf.stores.base import Store
@@ -127,7 +128,7 @@ class Session:
             return Claim(self._writer.token, self._writer.state.vault_id, before.state if before else None)
 
         self.claim = self.ranks.lead(claim, within=3 * self.settings.resume_timeout)
-        self.place = self.ranks.locate(self.output_dir / LOCAL)
+        self.place = locate(self.ranks, self.output_dir / LOCAL)
         before = self.claim.before
         self._commits = {commit.number: commit for commit in before.commits} if before else {}
         return self.claim

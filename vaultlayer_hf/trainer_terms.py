@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from transformers import EarlyStoppingCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import CallbackHandler
+from transformers.training_args import ParallelMode
 
 from vaultlayer_hf import zero
 from vaultlayer_hf.contents import (
@@ -19,10 +20,12 @@ from vaultlayer_hf.contents import (
     refusal,
     wanted_files,
 )
+from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.events import Events
 from vaultlayer_hf.fingerprint import Parameters
-from vaultlayer_hf.resume import Conversion, Wish
+from vaultlayer_hf.ranks import Ranks, current_ranks
 from vaultlayer_hf.saving import Save
+from vaultlayer_hf.wish import Conversion, Wish
 
 
 def wish_of(args: TrainingArguments, parameters: Parameters) -> Wish:
@@ -65,6 +68,17 @@ def wish_of(args: TrainingArguments, parameters: Parameters) -> Wish:
         localise=localised,
         best=cast(Any, args).load_best_model_at_end,
     )
+
+
+def ranks_of(args: TrainingArguments, timeout: float) -> Ranks:
+    """Return the ranks that train together. Raises SettingsError where stock would have each train alone."""
+    ranks = current_ranks(timeout)
+    if ranks.world_size > 1 and args.parallel_mode == ParallelMode.NOT_PARALLEL:
+        raise SettingsError(
+            f"there are {ranks.world_size} ranks, and the Trainer doesn't train them together: each would go its own "
+            "way, all on one vault. On CPU set use_cpu=True in TrainingArguments"
+        )
+    return ranks
 
 
 def save_of(args: TrainingArguments, state: TrainerState, parameters: Parameters) -> Save:

@@ -13,7 +13,7 @@ from obstore.store import MemoryStore
 from vaultlayer_hf.digest import digest_bytes
 from vaultlayer_hf.events import Event
 from vaultlayer_hf.fingerprint import Parameters
-from vaultlayer_hf.resume import Wish, resume
+from vaultlayer_hf.resume import resume
 from vaultlayer_hf.saving import Save
 from vaultlayer_hf.session import Session
 from vaultlayer_hf.settings import Settings
@@ -27,6 +27,7 @@ from vaultlayer_hf.vault.manifest import FileEntry, Manifest
 from vaultlayer_hf.vault.parse import dump
 from vaultlayer_hf.vault.snapshot import Snapshot, seal, take
 from vaultlayer_hf.vault.upload import Transfer, commit, folder_name, send, write_part
+from vaultlayer_hf.wish import Wish
 
 
 def memory_store() -> ObjectStore:

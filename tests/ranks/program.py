@@ -162,6 +162,8 @@ def arguments(kind: str, output: str, universal: bool = False, **more: Any) -> T
     }
     if kind.startswith("zero"):
         common["deepspeed"] = _deepspeed(int(kind[4]), universal)
+    elif kind == "alone":  # what a user forgets under torchrun on a CPU
+        common["use_cpu"] = False
     else:
         common["ddp_backend"] = "gloo"
     if kind.startswith("fsdp"):

@@ -11,10 +11,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from torch.distributed import TCPStore
 
-from vaultlayer_hf.errors import RanksError, ResumeError, WrongModelError
-from vaultlayer_hf.ranks import Ranks
+from vaultlayer_hf.errors import RanksError, ResumeError, SettingsError, WrongModelError
+from vaultlayer_hf.place import locate
+from vaultlayer_hf.ranks import Ranks, current_ranks
 
 
 @contextmanager
@@ -88,6 +90,22 @@ def test_a_rank_that_stays_away_is_named_on_all() -> None:
         assert [str(error) for error in found] == ["no word from rank 1 within 0 s"] * 2
 
 
+def test_who_waits_long_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signs of life while another rank is busy, with how far it is; the round itself is none the worse."""
+    monkeypatch.setattr("vaultlayer_hf.ranks._TICK", 0.1)
+    seen: list[str] = []
+
+    def take_part(one: Ranks) -> list[int]:
+        if one.rank == 1:
+            one.note("restore/1", "3 MB of 9 MB")
+            time.sleep(0.5)
+        return one.gather(one.rank, on_wait=lambda: seen.append(f"{one.rank} {one.look('restore/1')}"))
+
+    with ranks_of(3) as ranks:
+        assert on_all(ranks, take_part) == [[0, 1, 2]] * 3
+    assert {"0 3 MB of 9 MB", "2 3 MB of 9 MB"} <= set(seen)
+
+
 def test_a_late_rank_is_back_at_the_next_round() -> None:
     """A rank that comes late learns that it was left out, and the next round with a tag is whole again."""
     with ranks_of(2, timeout=0.3) as ranks:
@@ -129,7 +147,7 @@ def test_what_one_rank_wants_happens_at_the_same_step_on_all() -> None:
 def test_nodes_are_found_by_what_they_see(tmp_path: Path) -> None:
     """Ranks 0 and 2 share one folder, 1 and 3 another: two nodes, led by 0 and 1; no probe is left."""
     with ranks_of(4) as ranks:
-        places = on_all(ranks, lambda one: one.locate(tmp_path / str(one.rank % 2)))
+        places = on_all(ranks, lambda one: locate(one, tmp_path / str(one.rank % 2)))
     assert [place.nodes for place in places] == [((0, 2), (1, 3))] * 4
     assert [place.leads for place in places] == [True, True, False, False]
     assert [place.node for place in places] == [0, 1, 0, 1]
@@ -141,6 +159,16 @@ def test_a_disk_that_cant_be_written_is_said_on_all(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with ranks_of(2) as ranks:
         folders = [tmp_path / "good", tmp_path / "file" / "below"]
-        found = on_all(ranks, lambda one: one.locate(folders[one.rank]))
+        found = on_all(ranks, lambda one: locate(one, folders[one.rank]))
     assert [type(error) for error in found] == [ResumeError] * 2
     assert str(found[0]).startswith("rank 1 on ")
+
+
+def test_processes_that_nothing_connects_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Started by torchrun and not yet a process group: an error now, not two runs that fence each other."""
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SettingsError, match="2 processes"):
+        current_ranks()
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert current_ranks().world_size == 1

@@ -176,6 +176,45 @@ def test_a_stopped_rank_costs_that_checkpoint(
     same_run(reference("ddp", 2), ranks.attempts)
 
 
+def test_a_snapshot_that_one_node_cant_take(
+    forks: ForkServer, tmp_path: Path, reference: Callable[[str, int], Group]
+) -> None:
+    """A node that can't freeze its folder costs that checkpoint, named with rank and host; the next one commits."""
+    go, on = tmp_path / "go", tmp_path / "on"
+    ranks = two_nodes(
+        forks,
+        tmp_path,
+        vault=str(tmp_path / "vault"),
+        at={"end": {"3": [f"await {go}"], "5": [f"await {on}"]}},
+    )
+    group = ranks.start()
+    group.await_note(0, event="commit", about=2)
+    folder = next((tmp_path / "node-1").glob("_vaultlayer/*/*"))
+    shutil.rmtree(folder)
+    folder.touch()
+    go.touch()
+    group.await_note(0, event="abandon", about=4)
+    folder.unlink()
+    on.touch()
+    group.succeed()
+    assert f"rank 1: on {platform.node()}, it can't be copied for upload" in group.events(0, "abandon")[0]
+    steps = [commit.step for commit in live(tmp_path / "vault")]
+    assert 4 not in steps
+    assert steps[-1] == 10
+    same_run(reference("ddp", 2), ranks.attempts)
+
+
+def test_ranks_that_would_train_alone_are_refused(forks: ForkServer, tmp_path: Path) -> None:
+    """Under torchrun on CPU without use_cpu=True each rank would train alone on one vault: said, before training."""
+    group = Ranks(
+        forks, tmp_path, [tmp_path / "output"] * 2, vault=str(tmp_path / "vault"), kind="alone"
+    ).start()
+    assert group.wait(agents=False) == [1, 1]
+    for run in group.runs:
+        assert "SettingsError: there are 2 ranks" in (run.folder / "stderr").read_text()
+    assert not (tmp_path / "vault").exists()
+
+
 def test_a_rank_that_dies_in_the_start_is_named(forks: ForkServer, tmp_path: Path) -> None:
     """The others end with RanksError within the bound, not in a hang."""
     ranks = two_nodes(
