@@ -69,9 +69,10 @@ def upload(prefix: str, folder: Path) -> None:
 
 def download(prefix: str, folder: Path) -> None:
     """Restore the newest checkpoint; its files end up in ``folder`` itself."""
-    from vaultlayer_hf.resume import Wish, resume
+    from vaultlayer_hf.resume import resume
     from vaultlayer_hf.session import Session
     from vaultlayer_hf.settings import Settings
+    from vaultlayer_hf.wish import Wish
 
     wish = Wish(  # a folder of any files: what a Trainer would ask of them isn't the benchmark's business
         parameters=(),
