@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import pytest
 
 from tests.forks import ForkServer
 from tests.servers import SeaweedServer
+from vaultlayer_hf.events import Events, logger
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -60,6 +62,16 @@ def s3_env(s3_server: SeaweedServer, no_aws: None, monkeypatch: pytest.MonkeyPat
 def s3_uri(s3_server: SeaweedServer, s3_env: dict[str, str]) -> str:
     """A vault URI on the server that nobody has used."""
     return f"s3://{s3_server.bucket}/test-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """Events are told to listeners only, not logged."""
+    Events()  # sets the logger up, once a process: with what it finds, so before it is silenced here
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    yield
+    logger.setLevel(before)
 
 
 @pytest.fixture(scope="session")

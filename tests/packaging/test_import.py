@@ -6,6 +6,9 @@ import json
 import subprocess
 import sys
 
+from vaultlayer_hf.stores.folder import FolderStore
+from vaultlayer_hf.vault.log import Log, Writer
+
 PUBLIC = [
     "AlreadyExistsError",
     "CorruptError",
@@ -77,8 +80,10 @@ def test_import_is_light() -> None:
 
 def test_reading_a_vault_needs_no_torch(tmp_path) -> None:
     """Listing a vault from Python loads neither torch nor transformers: a small machine can do it."""
+    store = FolderStore(tmp_path)
+    Writer.claim(store, Log(store))
     code = (
-        "import sys, json, vaultlayer_hf; "
+        "import sys, vaultlayer_hf; "
         f"print(len(vaultlayer_hf.open_vault({str(tmp_path)!r}).checkpoints()), "
         "'torch' in sys.modules, 'transformers' in sys.modules)"
     )

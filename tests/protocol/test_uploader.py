@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,21 +13,14 @@ from tests.protocol.tools import Run, memory_store
 from vaultlayer_hf.errors import ObjectNotFoundError, StoreDeniedError, StoreError, StoreUnavailableError
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
-from vaultlayer_hf.vault import uploader as uploader_module
+from vaultlayer_hf.vault import patience
 from vaultlayer_hf.vault.entry import Commit, State
 from vaultlayer_hf.vault.log import Log
 from vaultlayer_hf.vault.retention import Policy
 from vaultlayer_hf.vault.tidy import tidy_local
 from vaultlayer_hf.vault.vault import Vault
 
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    logger = logging.getLogger("vaultlayer_hf")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    yield
-    logger.setLevel(before)
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 @pytest.fixture
@@ -95,7 +87,7 @@ def test_a_store_that_never_deletes_costs_space_and_nothing_else(
     start: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Credentials that may not delete keep no commit and no end of training waiting for ever."""
-    monkeypatch.setattr(uploader_module, "TIDY_PATIENCE", 0.2)
+    monkeypatch.setattr(patience, "TIDY_PATIENCE", 0.2)
     inner = memory_store()
     denied = Fault.refused(StoreDeniedError("delete", "", "no permission"))
     store = FaultStore(inner, lambda operation: denied if operation.name == "delete" else None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import pytest
 import transformers
 
-from tests.forks import ForkServer
 from tests.seam.kit import STEPS, trainer, weights
 
 
@@ -33,13 +31,6 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     output = stock.train()
     assert output.global_step == STEPS
     return Reference(folder, weights(stock.model), stock.state.log_history, output.metrics)
-
-
-@pytest.fixture(scope="session")
-def forks() -> Iterator[ForkServer]:
-    """Starts real processes in tens of milliseconds."""
-    with ForkServer() as server:
-        yield server
 
 
 @pytest.fixture(autouse=True)

@@ -89,17 +89,16 @@ def one_line_errors(debug: bool) -> Iterator[None]:
 
 
 def open_if_there(uri: str) -> Vault | None:
-    """Open a vault for reading; None where there is nothing, whatever kind of store it is.
+    """Open a vault for reading; None where there is none yet.
 
     Raises VaultUriError, MissingExtraError, StoreError, CorruptError.
     """
     from vaultlayer_hf import open_vault
 
     try:
-        vault = open_vault(uri, patience=PATIENCE)
+        return open_vault(uri, patience=PATIENCE)
     except errors.ObjectNotFoundError:
-        return None  # a folder that doesn't exist; a bucket has no folders, so there it is an empty log
-    return vault if vault.state is not None else None
+        return None
 
 
 def full_uri(uri: str) -> str:

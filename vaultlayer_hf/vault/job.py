@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
+from vaultlayer_hf.vault.entry import Commit
 from vaultlayer_hf.vault.snapshot import Snapshot
 
 
@@ -46,3 +47,18 @@ class Figures:
     upload_seconds: float = 0.0
     last_commit_time: float = field(default_factory=time.monotonic)
     last_commit_step: int = 0
+
+    def exposure(self, step: int) -> tuple[float, int]:
+        """Return (seconds, steps) since the last commit, or since the start where there is none."""
+        return time.monotonic() - self.last_commit_time, max(0, step - self.last_commit_step)
+
+    def exposure_text(self, step: int) -> str:
+        """Return in words what would be lost now."""
+        seconds, steps = self.exposure(step)
+        since = "the last commit" if self.commits else "the start, with no commit yet"
+        return f"exposure: {seconds:.0f} s and {steps} steps since {since}"
+
+    def add(self, done: Commit) -> None:
+        """Count a commit."""
+        self.commits += 1
+        self.last_commit_time, self.last_commit_step = time.monotonic(), done.step

@@ -27,6 +27,7 @@ from vaultlayer_hf.vault.job import Figures, Job
 from vaultlayer_hf.vault.log import Writer
 from vaultlayer_hf.vault.manifest import FileEntry
 from vaultlayer_hf.vault.parts import collect_parts, refuse_part
+from vaultlayer_hf.vault.patience import Patience, StoppedError, SupersededError
 from vaultlayer_hf.vault.prune import clean_orphans, delete_folder
 from vaultlayer_hf.vault.queue import UploadQueue
 from vaultlayer_hf.vault.retention import Policy
@@ -34,18 +35,8 @@ from vaultlayer_hf.vault.snapshot import Snapshot, SnapshotChangedError, seal
 from vaultlayer_hf.vault.tidy import tidy_vault
 from vaultlayer_hf.vault.upload import Transfer, commit, send, write_part
 
-TIDY_PATIENCE = 30.0
-"""Seconds for which a store in trouble is tried while old checkpoints are deleted: that costs only space."""
 _LAST_SEAL = 60.0
 """Seconds that an end of the process waits for the last snapshot to be sealed."""
-
-
-class _SupersededError(Exception):
-    """Nobody wants it any more; or a newer save waits, or tidying has lasted long, and the store is in trouble."""
-
-
-class _StoppedError(Exception):
-    """The uploader was told to stop."""
 
 
 class Uploader:
@@ -85,35 +76,29 @@ class Uploader:
         keeps_best: bool = False,
         protected: Collection[int] = (),
     ) -> None:
-        self._store = make_store(self._give_up, self._report_trouble)
+        self._queue = UploadQueue(keeps_best)
+        self._patience = Patience(self._queue, events, self.exposure, cap)
+        self._store = make_store(self._patience.give_up, self._patience.report)
         self._writer = writer
         self._events = events
         self._policy = policy
         self._resumed_from = resumed_from
         self._known = known
-        self._cap = cap
         self._current_step = current_step
         self._after_commit = after_commit
         self._node = node
         self._part_timeout = part_timeout
         self._stale: list[Snapshot] = []
         self._refused: list[tuple[str, str]] = []
-        self._queue = UploadQueue(keeps_best)
         self._protected = set(protected) | ({resumed_from.number} if resumed_from else set())
         self._sealing = False
         self._others: Mapping[int, str] = {}
         self._news: tuple[Commit, ...] = ()
-        self._in_trouble = False
-        self._tidy_end: float | None = None
         self._cleaned = False
         self._thread: threading.Thread | None = None
         self.fenced: FencedError | None = None
-        self.trouble: str | None = None
-        """What keeps uploads from succeeding now, or None."""
         self.waiting_since: float | None = None
         """Since when (of time.monotonic) only parts of other nodes are missing, or None."""
-        self.moved = 0
-        """Bytes hashed or sent of the snapshot under way; for a progress bar."""
         self.figures = Figures(last_commit_step=resumed_from.step if resumed_from else 0)
 
     def submit(self, job: Job) -> None:
@@ -160,6 +145,11 @@ class Uploader:
         return tuple(job.seq for job in self._queue.jobs)
 
     @property
+    def trouble(self) -> str | None:
+        """What keeps uploads from succeeding now, or None."""
+        return self._patience.trouble
+
+    @property
     def idle(self) -> bool:
         """Whether nothing is queued or under way."""
         return not self._queue.jobs
@@ -167,7 +157,7 @@ class Uploader:
     @property
     def remaining(self) -> int:
         """Bytes still to be hashed and sent, at most."""
-        return sum(2 * job.size for job in self._queue.jobs) - self.moved
+        return sum(2 * job.size for job in self._queue.jobs) - self._patience.moved
 
     def wait(self, timeout: float) -> bool:
         """Wait until idle or fenced; return whether that is so within ``timeout`` seconds."""
@@ -183,16 +173,11 @@ class Uploader:
 
     def exposure(self) -> str:
         """Return in words what would be lost now: time and steps since the last commit."""
-        seconds, steps = self.exposure_figures()
-        since = "the last commit" if self.figures.commits else "the start, with no commit yet"
-        return f"exposure: {seconds:.0f} s and {steps} steps since {since}"
+        return self.figures.exposure_text(self._current_step())
 
     def exposure_figures(self) -> tuple[float, int]:
         """Return (seconds, steps) since the last commit, or since the start where there is none."""
-        figures = self.figures
-        return time.monotonic() - figures.last_commit_time, max(
-            0, self._current_step() - figures.last_commit_step
-        )
+        return self.figures.exposure(self._current_step())
 
     def _run(self) -> None:
         going = True
@@ -209,12 +194,12 @@ class Uploader:
 
     def _attempt(self, job: Job) -> bool:
         """Carry a save or abandon it; return whether the next one is to be carried."""
-        self.moved, self._in_trouble = 0, False
+        self._patience.begin()
         try:
             self._carry(job)
-        except _StoppedError:
+        except StoppedError:
             return False
-        except _SupersededError:
+        except SupersededError:
             self._abandon(job, self._why_superseded())
         except FencedError as error:
             self.fenced = error
@@ -240,7 +225,7 @@ class Uploader:
     def _seal(self, job: Job) -> Snapshot:
         self._sealing = True
         try:
-            return seal(job.snapshot, self._moved)
+            return seal(job.snapshot, self._patience.hashed)
         finally:
             self._sealing = False
 
@@ -254,17 +239,15 @@ class Uploader:
         try:
             if self._writer is not None:
                 self._writer.check(self._store)
-            send(self._store, snapshot, transfer, known=self._known, pace=self._pace, only=job.only)
+            send(self._store, snapshot, transfer, known=self._known, pace=self._patience.sent, only=job.only)
             self._refuse()
             part = write_part(self._store, snapshot, transfer, self._node)
             done = self._commit(job, snapshot, transfer, part)
-        except (_SupersededError, VaultLayerError, OSError) as error:
+        except (SupersededError, VaultLayerError, OSError) as error:
             if self._writer is not None and not isinstance(error, FencedError):
                 self._discard(transfer)
             raise
-        self.trouble = None
-        if self._events.forget("upload "):
-            self._events.info("recovered", "the vault can be written again")
+        self._patience.recovered()
         seconds = time.monotonic() - begin
         self.figures.uploaded_bytes += transfer.sent
         self.figures.upload_seconds += seconds
@@ -273,8 +256,7 @@ class Uploader:
             self._events.info("part", f"the part of {snapshot.name} is in after {seconds:.1f} s")
             return
         self._known = done
-        self.figures.commits += 1
-        self.figures.last_commit_time, self.figures.last_commit_step = time.monotonic(), done.step
+        self.figures.add(done)
         snapshot.remove()
         self._events.info(
             "commit",
@@ -306,10 +288,10 @@ class Uploader:
     def _waiting_for_parts(self, missing: Collection[int], seconds: float) -> None:
         self.waiting_since = self.waiting_since or time.monotonic()
         known = {node: self._others[node] for node in missing if node in self._others}
-        self._in_trouble = bool(known)
+        self._patience.in_trouble = bool(known)
         for node, trouble in known.items():
-            self.trouble = f"the part of node {node} isn't in: {trouble}"
-        self._give_up()
+            self._patience.trouble = f"the part of node {node} isn't in: {trouble}"
+        self._patience.give_up()
 
     def _why_superseded(self) -> str:
         if self.trouble is not None:
@@ -327,24 +309,13 @@ class Uploader:
         """Retention and orphans, after the commit counts; trouble here costs nothing but space."""
         assert self._writer is not None
         self._clear_after(done)
-        self._in_trouble = False
-        self._tidy_end = time.monotonic() + TIDY_PATIENCE
         try:
-            protected = {done.number} | self._protected
-            for decision in tidy_vault(self._store, self._writer, self._policy, protected):
-                self._events.info(
-                    "retire",
-                    f"{decision.commit.name} retired and deleted: {decision.reason}",
-                    step=decision.commit.step,
-                    reason=decision.reason,
-                )
-            if not self._cleaned:
-                self._cleaned = True
-                clean_orphans(self._store, self._writer)
+            with self._patience.tidying():
+                self._tidy_the_vault(self._writer, done)
             self._events.forget("tidy ")
-        except _SupersededError:
+        except SupersededError:
             pass  # the trouble was said; the next commit goes on with it
-        except (_StoppedError, FencedError):
+        except (StoppedError, FencedError):
             raise
         except Exception as error:  # whatever it is, the commit counts
             cause = error.reason if isinstance(error, StoreError) else error
@@ -353,8 +324,18 @@ class Uploader:
                 "trouble",
                 f"old checkpoints can't be deleted now, it is tried again after the next commit: {error}",
             )
-        finally:
-            self._tidy_end = None
+
+    def _tidy_the_vault(self, writer: Writer, done: Commit) -> None:
+        for decision in tidy_vault(self._store, writer, self._policy, {done.number} | self._protected):
+            self._events.info(
+                "retire",
+                f"{decision.commit.name} retired and deleted: {decision.reason}",
+                step=decision.commit.step,
+                reason=decision.reason,
+            )
+        if not self._cleaned:
+            self._cleaned = True
+            clean_orphans(self._store, writer)
 
     def _clear_after(self, done: Commit) -> None:
         try:
@@ -394,35 +375,3 @@ class Uploader:
             delete_folder(self._store, transfer.folder)
         except Exception:
             pass  # an orphan: a later writer deletes it after the grace
-
-    def _give_up(self) -> None:
-        """Called before each attempt of a store operation and while waiting for one."""
-        if self._queue.stopping:
-            raise _StoppedError
-        late = self._tidy_end is not None and time.monotonic() > self._tidy_end
-        if self._queue.unwanted or (self._in_trouble and (self._queue.newer_waits or late)):
-            raise _SupersededError
-
-    def _report_trouble(self, error: StoreError) -> None:
-        self._in_trouble = True
-        if self._tidy_end is None:
-            self.trouble = str(error)
-            topic, what = "upload", "the vault can't be written now, training goes on and it is tried again"
-        else:
-            topic, what = "tidy", "old checkpoints can't be deleted now, it is tried again"
-        self._events.warn_once(
-            f"{topic} {type(error).__name__} {error.reason}",
-            "trouble",
-            f"{what}: {error}; {self.exposure()}",
-            reason=error.reason,
-        )
-
-    def _moved(self, count: int) -> None:
-        self.moved += count
-
-    def _pace(self, count: int) -> None:
-        self._in_trouble = False
-        self._give_up()
-        self._moved(count)
-        if self._cap is not None:
-            self._cap(count)
