@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -42,14 +43,19 @@ def seaweedfs(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def null_sink(folder: Path, seed: Path) -> Iterator[str]:
-    """Run the null sink, which serves downloads from ``seed``; its log lies in ``folder``."""
+def null_sink(folder: Path, seed: Path, *, modest: bool = False) -> Iterator[str]:
+    """Run the null sink, which serves downloads from ``seed``; its log lies in ``folder``.
+
+    ``modest`` gives it the lowest priority, since a real server would take nothing from this machine's cores.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     port = free_ports(1)[0]
     endpoint = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "tests.benchmarks.sink", str(port), str(seed)]
     with open(folder / "sink.log", "wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=die_with_parent)
+    if modest:
+        os.setpriority(os.PRIO_PROCESS, process.pid, 19)  # threads that it starts from now on inherit it
     try:
         deadline = time.monotonic() + 30
         while True:

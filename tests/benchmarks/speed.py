@@ -3,7 +3,8 @@
 A bare training loop (forward, backward, AdamW) runs all the time; windows without and with an upload alternate,
 and an upload that ends within its window begins again. So it is the speed *while* bytes move that is measured;
 over a run it counts only for the seconds that uploads take. Uploads go at full speed into the null sink or a
-folder on this machine, the worst case: a network would slow them, and so leave more to training.
+folder on this machine, the worst case: a network would slow them, and so leave more to training. The sink runs
+at the lowest priority: a real server takes nothing from this machine's cores.
 
 Ways: ``thread`` is the package's way, the same calls on a thread of the training process; ``process`` the same in
 a spawned process, which only this benchmark has, so that the way that slows training less can be told.
@@ -158,7 +159,7 @@ def measure(
     source = work / "checkpoint-500"
     size = make_folder(source, megabytes)
     results: dict[tuple[str, str, int], list[dict[str, float]]] = {}
-    with null_sink(work / "sink", source) as endpoint:
+    with null_sink(work / "sink", source, modest=True) as endpoint:
         for number in range(rounds):
             for threads in (1, 2):
                 for target in ("null sink", "folder"):
@@ -196,7 +197,7 @@ def measure(
 def carry_on_request(vault: str, folder: Path, way: str) -> None:
     """The alternative's process: one upload for each line that it is sent."""
     if "nice" in way:
-        os.nice(19)
+        os.setpriority(os.PRIO_PROCESS, 0, 19)
     carrier = ours.Carrier(vault, folder)
     for _ in sys.stdin:
         carrier.carry()
