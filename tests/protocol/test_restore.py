@@ -258,10 +258,10 @@ def test_a_full_disk_leaves_nothing(vault: Any, final: Path, monkeypatch: pytest
     """A disk that fills up in the middle ends in an error, with nothing at the target and nothing beside it."""
     store, commit, manifest, _ = vault
 
-    def full(descriptor: int, data: memoryview) -> int:
+    def full(descriptor: int, data: memoryview, offset: int) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "write", full)
+    monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(OSError, match="No space"):
         restore(store, commit.folder, manifest, final)
     monkeypatch.undo()

@@ -175,6 +175,34 @@ def test_a_listing_goes_on(folder: Store, clock: Clock) -> None:
     assert [info.key for info in store.list("log/", after="log/001")] == keys[2:]
 
 
+def test_pieces_go_on(folder: Store, clock: Clock) -> None:
+    """A range in pieces goes on where it was cut, and each piece that came renews the patience."""
+    data = bytes(range(256)) * 130_000
+    folder.write("x", data)
+    policy = RetryPolicy(deadline=10.0)
+    came: list[tuple[int, int]] = []
+
+    def cut(operation: Operation) -> Fault | None:
+        clock.now += 8  # two attempts in a row are within the patience, all of them aren't
+        return Fault.refused() if operation.number % 2 == 0 else None
+
+    store = RetryingStore(
+        FaultStore(folder, cut), policy, clock=clock, sleep=lambda _: None, draw=lambda: 0.0
+    )
+    store.read_pieces("x", 5, len(data) - 5, lambda offset, piece: came.append((offset, len(piece))))
+    assert [offset for offset, _ in came] == list(range(5, len(data), 8 * 2**20))
+    assert sum(length for _, length in came) == len(data) - 5
+    dead = RetryingStore(
+        FaultStore(folder, lambda _: Fault.refused()),
+        policy,
+        clock=clock,
+        sleep=clock.sleep,
+        draw=lambda: 0.5,
+    )
+    with pytest.raises(StoreUnavailableError):
+        dead.read_pieces("x", 0, 5, lambda offset, piece: None)
+
+
 def test_stop_before_and_while_waiting(folder: Store, clock: Clock) -> None:
     """What should_stop raises ends a wait within a second and comes out as it is; no attempt follows."""
     stop_at = [103.0]

@@ -29,6 +29,11 @@ Pace = Callable[[int], None]
 (a bandwidth cap), count (a progress bar), or raise to cancel the transfer."""
 
 
+Take = Callable[[int, memoryview], object]
+"""Called with an offset and the bytes that lie there, on the thread that reads."""
+_PIECE = 8 * 2**20
+
+
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
     """What a store knows of an object.
@@ -72,6 +77,17 @@ class Store(ABC):
 
         Raises ObjectNotFoundError; StoreError where the object is shorter.
         """
+
+    def read_pieces(self, key: str, start: int, length: int, take: Take) -> None:
+        """Hand exactly ``length`` bytes from offset ``start`` to ``take``, in order, in pieces of up to 8 MiB.
+
+        For large ranges: no more than a piece is in memory. Raises as ``read_range`` does, after any number of
+        pieces; an error that ``take`` raises comes out as it is.
+        """
+        if length <= 0:
+            self.read_range(key, start, length)
+        for offset in range(start, start + length, _PIECE):
+            take(offset, self.read_range(key, offset, min(_PIECE, start + length - offset)))
 
     @abstractmethod
     def head(self, key: str) -> ObjectInfo:

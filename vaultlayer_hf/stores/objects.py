@@ -35,7 +35,7 @@ from vaultlayer_hf.errors import (
 )
 from vaultlayer_hf.stores._object_errors import CHECK_ENDPOINT, NO_STORE, translate
 from vaultlayer_hf.stores._parts import CHUNK, Chunks, part_plan, safe_offset
-from vaultlayer_hf.stores.base import ObjectInfo, Pace, Store, check_key
+from vaultlayer_hf.stores.base import ObjectInfo, Pace, Store, Take, check_key
 
 _LARGEST_COPY = 5 * 1024**3  # bytes that S3 copies in one request
 
@@ -96,6 +96,33 @@ class ObjectStore(Store):
         if len(data) != length:
             raise _short(key, start, length, f"{len(data)} came")
         return memoryview(data)
+
+    def read_pieces(self, key: str, start: int, length: int, take: Take) -> None:
+        name = self._name("read_range", key)
+        if length <= 0 or start < 0:
+            self.read_range(key, start, length)
+            return
+
+        def ask() -> Iterator[Any]:
+            answer = obstore.get(self._client, name, options={"range": (start, start + length)})
+            return iter(answer.stream(min_chunk_size=1))  # as they come from the socket: nothing is copied
+
+        def call(function: Callable[[], _T]) -> _T:
+            try:
+                return self._call("read_range", key, function)
+            except StoreError as error:
+                if type(error) is StoreError:
+                    raise _short(key, start, length, error.reason) from None
+                raise
+
+        pieces, came = call(ask), 0
+        while (piece := call(lambda: next(pieces, None))) is not None:
+            view = memoryview(piece)[: length - came]
+            for at in range(0, len(view), CHUNK):
+                take(start + came + at, view[at : at + CHUNK])
+            came += len(view)
+        if came != length:
+            raise _short(key, start, length, f"{came} came")
 
     def head(self, key: str) -> ObjectInfo:
         return self._head("head", key)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from vaultlayer_hf.errors import StoreDeniedError, StoreError, StoreFullError, StoreUnavailableError
-from vaultlayer_hf.stores.base import ObjectInfo, Pace, Store
+from vaultlayer_hf.stores.base import ObjectInfo, Pace, Store, Take
 
 _T = TypeVar("_T")
 _SLICE = 0.2  # seconds of a wait after which should_stop is asked again
@@ -94,6 +94,23 @@ class RetryingStore(Store):
 
     def read_range(self, key: str, start: int, length: int) -> memoryview:
         return self._try(partial(self.inner.read_range, key, start, length))
+
+    def read_pieces(self, key: str, start: int, length: int, take: Take) -> None:
+        done = 0
+
+        def keep(offset: int, piece: memoryview) -> None:
+            nonlocal done
+            take(offset, piece)
+            done = offset + len(piece) - start
+
+        while True:
+            before = done
+            try:
+                self._try(lambda: self.inner.read_pieces(key, start + done, length - done, keep))
+                return
+            except StoreError as error:
+                if done == before or not self.policy.retries(error):
+                    raise  # else it got on: a slow line is no dead one, and patience begins anew
 
     def head(self, key: str) -> ObjectInfo:
         return self._try(partial(self.inner.head, key))

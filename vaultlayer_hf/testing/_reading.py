@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from concurrent.futures import ThreadPoolExecutor
 
@@ -51,12 +52,39 @@ class ReadingTests:
             assert isinstance(got, memoryview)
             assert bytes(got) == data[start : start + length]
 
+    def test_pieces(self, store: Store) -> None:
+        """A range in pieces is the range: in order, without a gap, in no piece more than 8 MiB."""
+        data = bytes(range(256)) * 80_000
+        store.write("x", data)
+        for start, length in [(0, len(data)), (100, 1000), (len(data) - 7, 7), (5, 0), (3, 9 * 2**20)]:
+            came = bytearray()
+
+            def take(offset: int, piece: memoryview, start: int = start, came: bytearray = came) -> None:
+                assert offset == start + len(came)
+                assert 0 < len(piece) <= 8 * 2**20
+                came += piece
+
+            store.read_pieces("x", start, length, take)
+            assert came == data[start : start + length]
+
+    def test_a_take_that_raises(self, store: Store) -> None:
+        """What the taker of pieces raises, a full disk say, comes out as it is."""
+        store.write("x", b"12345")
+
+        def take(offset: int, piece: memoryview) -> None:
+            raise OSError(errno.ENOSPC, "full")
+
+        with pytest.raises(OSError, match="full"):
+            store.read_pieces("x", 0, 5, take)
+
     def test_short_ranges(self, store: Store) -> None:
         """A range that the object can't fill is an error, never fewer bytes."""
         store.write("x", b"12345")
         for start, length in [(0, 6), (3, 3), (5, 1), (6, 1), (100, 10), (6, 0), (-1, 2), (1, -1)]:
             with pytest.raises(StoreError):
                 store.read_range("x", start, length)
+            with pytest.raises(StoreError):
+                store.read_pieces("x", start, length, lambda offset, piece: None)
 
     def test_absent_objects(self, store: Store) -> None:
         """Whatever reads an absent object raises ObjectNotFoundError with operation and key."""
@@ -65,6 +93,7 @@ class ReadingTests:
             for operation, call in (
                 ("read", lambda key: store.read(key, limit=10)),
                 ("read_range", lambda key: store.read_range(key, 0, 1)),
+                ("read_range", lambda key: store.read_pieces(key, 0, 1, lambda offset, piece: None)),
                 ("head", store.head),
                 ("copy", lambda key: store.copy(key, "target")),
             ):

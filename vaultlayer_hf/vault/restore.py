@@ -1,12 +1,15 @@
 """Restore: bring a committed checkpoint onto the local disk, verified, or not at all.
 
 Into a temporary folder first; every digest is checked while the bytes stream; files and folders are
-flushed; one rename makes the checkpoint appear. Ranges are fetched in parallel and taken in order, so one
-pass does the writing and the hashing, in memory bounded by CHUNK * concurrency.
+flushed; one rename makes the checkpoint appear. Large ranges are fetched in parallel, each written where it
+belongs piece by piece as it comes from the network; the digest follows in order, over what the file now holds
+(the page cache still has it), and so covers the writing too. Memory doesn't grow with the files.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import shutil
 import time
@@ -17,6 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from vaultlayer_hf import files
 from vaultlayer_hf.digest import Digest, digest_file
@@ -25,8 +29,11 @@ from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.vault.manifest import FileEntry, Manifest
 from vaultlayer_hf.vault.snapshot import LOCAL
 
+_T = TypeVar("_T")
 CHUNK = 8 * 2**20
-"""Bytes of one ranged read."""
+"""Bytes of one ranged read that is held in memory."""
+STRETCH = 32 * 2**20
+"""Bytes of one ranged read that goes to the disk: fewer requests, and no copy of any byte in between."""
 _OLDER = 60.0
 """Seconds by which a restored folder is made older than now: see ``set_age``."""
 
@@ -53,28 +60,54 @@ def download(
 
     Raises CorruptError on any mismatch or missing file, StoreError, OSError.
     """
-    with _fetcher(store, folder, concurrency) as fetch:
-        for entry in entries:
-            path = target / entry.path
-            path.parent.mkdir(parents=True, exist_ok=True)
-            open(path, "xb").close()
-        pieces = fetch(entries)
+    for entry in entries:
+        path = target / entry.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        open(path, "xb").close()
+    buffer = memoryview(bytearray(CHUNK // 2))
+    with _pool(1) as flusher, _pool(concurrency) as pool:
+        landed = _in_order(
+            pool, lambda piece: _land(store, folder, piece, target), entries, STRETCH, 2 * concurrency
+        )
         for entry in entries:
             digest = Digest()
-            with open(target / entry.path, "r+b", buffering=0) as file:
-                left = entry.size
-                while left > 0:
-                    data = next(pieces)
-                    digest.update(data)
-                    _write_all(file.fileno(), data)
-                    left -= len(data)
-                    if on_bytes is not None:
-                        on_bytes(len(data))
-                if digest.text() != entry.digest:
-                    raise CorruptError(
-                        f"{folder}/{entry.path}: its content doesn't have the digest in its manifest"
-                    )
-                os.fsync(file.fileno())
+            with open(target / entry.path, "rb", buffering=0) as file:
+                while file.tell() < entry.size:
+                    end = next(landed)
+                    while (left := end - file.tell()) > 0:
+                        count = file.readinto(buffer[:left])
+                        if not count:
+                            raise OSError(errno.EIO, "a file became shorter while it was restored", file.name)
+                        digest.update(buffer[:count])
+                        if on_bytes is not None:
+                            on_bytes(count)
+            if digest.text() != entry.digest:
+                raise CorruptError(
+                    f"{folder}/{entry.path}: its content doesn't have the digest in its manifest"
+                )
+            flusher.submit(_start_flush, target / entry.path)
+
+
+def _land(store: Store, folder: str, piece: Range, target: Path) -> int:
+    """Fetch a range into its place in a file; return where it ends."""
+    with (
+        _reasons(f"{folder}/{piece.entry.path}"),
+        open(target / piece.entry.path, "r+b", buffering=0) as file,
+    ):
+
+        def take(offset: int, data: memoryview) -> None:
+            while data:
+                count = os.pwrite(file.fileno(), data, offset)
+                data, offset = data[count:], offset + count
+
+        store.read_pieces(f"{folder}/{piece.entry.path}", piece.start, piece.length, take)
+    return piece.start + piece.length
+
+
+def _start_flush(path: Path) -> None:
+    """Begin to write a file back while others still come; ``place`` makes sure, and tells of errors."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def check(
@@ -175,42 +208,53 @@ def _fetcher(
     store: Store, folder: str, concurrency: int
 ) -> Iterator[Callable[[list[FileEntry]], Iterator[memoryview]]]:
     """Give a function that yields the pieces of files in order, with ``concurrency`` requests under way."""
-    pool = ThreadPoolExecutor(concurrency, thread_name_prefix="vaultlayer-restore")
 
     def read(piece: Range) -> memoryview:
         key = f"{folder}/{piece.entry.path}"
-        try:
+        with _reasons(key):
             return store.read_range(key, piece.start, piece.length)
-        except ObjectNotFoundError as error:
-            raise CorruptError(f"{key}: it is missing") from error
-        except StoreError as error:
-            if type(error) is not StoreError:  # out of reach or denied: says nothing of the checkpoint
-                raise
-            raise CorruptError(f"{key}: it can't be read whole: {error.reason}") from error
 
-    def fetch(entries: list[FileEntry]) -> Iterator[memoryview]:
-        pieces = (
-            Range(entry, start, min(CHUNK, entry.size - start))
-            for entry in entries
-            for start in range(0, entry.size, CHUNK)
-        )
-        under_way: deque[Future[memoryview]] = deque()
-        for piece in pieces:
-            under_way.append(pool.submit(read, piece))
-            if len(under_way) >= concurrency:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
+    with _pool(concurrency) as pool:
+        yield lambda entries: _in_order(pool, read, entries, CHUNK, concurrency)
 
+
+@contextmanager
+def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Give threads that are gone at the end, with what waited for them."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="vaultlayer-restore")
     try:
-        yield fetch
-    finally:
+        yield pool
+    except BaseException:
         pool.shutdown(wait=True, cancel_futures=True)
+        raise
+    pool.shutdown(wait=True)
 
 
-def _write_all(descriptor: int, data: memoryview) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]
+@contextmanager
+def _reasons(key: str) -> Iterator[None]:
+    """Turn errors that say something of an object into CorruptError; those of the store pass."""
+    try:
+        yield
+    except ObjectNotFoundError as error:
+        raise CorruptError(f"{key}: it is missing") from error
+    except StoreError as error:
+        if type(error) is not StoreError:  # out of reach or denied: says nothing of the checkpoint
+            raise
+        raise CorruptError(f"{key}: it can't be read whole: {error.reason}") from error
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, action: Callable[[Range], _T], entries: list[FileEntry], length: int, ahead: int
+) -> Iterator[_T]:
+    """Yield ``action`` of each range of files, in order, with up to ``ahead`` of them begun."""
+    under_way: deque[Future[_T]] = deque()
+    for entry in entries:
+        for start in range(0, entry.size, length):
+            under_way.append(pool.submit(action, Range(entry, start, min(length, entry.size - start))))
+            if len(under_way) >= ahead:
+                yield under_way.popleft().result()
+    while under_way:
+        yield under_way.popleft().result()
 
 
 def _reuse_local(
