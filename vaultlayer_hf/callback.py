@@ -144,9 +144,9 @@ class VaultLayerCallback(TrainerCallback):
             self._start_unpulled(state)
         session = self.session
         assert session is not None
-        session.step = state.global_step
+        session.begin(state.global_step)
         self._active = True
-        warn_of_arguments(session.events, args)
+        warn_of_arguments(session.events, args, paced=session.pacer.active)
         past = self._past or Past(state.global_step, state.max_steps)
         self._over = is_over(past, state.max_steps, loads_best=bool(args.load_best_model_at_end))
         if self._over and self.stops_when_finished:
@@ -163,15 +163,17 @@ class VaultLayerCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if self.session is not None and self._active:
-            self.session.step = state.global_step
-            self.session.check_fence()
-            save_the_end(args, control)
+            verdict = self.session.at_step(state.global_step)
+            if verdict.save:
+                control.should_save = True
+            save_the_end(args, control, paced=self.session.pacer.active)
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self._active:
-            save_the_end(args, control)
+        if self.session is not None and self._active:
+            self.session.pacer.mark()
+            save_the_end(args, control, paced=self.session.pacer.active)
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

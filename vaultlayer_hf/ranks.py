@@ -72,7 +72,7 @@ class Ranks:
         self._store = store
         self._prefix = f"vaultlayer/{name}/"
         self._count = 0
-        self._asked = 0
+        self._asked: dict[str, int] = {}
         self._published: deque[str] = deque()
 
     def decide(
@@ -214,15 +214,17 @@ class Ranks:
             return error
         return type(error)(f"{where}{error}")
 
-    def soon(self, step: int, word: str | None) -> str | None:
+    def soon(self, step: int, word: str | None, topic: str = "stop") -> str | None:
         """Say at the end of ``step`` that one rank wants something of all, such as to stop; None: nothing.
 
-        Returns the word at the end of the same step, a few steps later, on every rank: that of the rank which
-        was first. Costs one small request a step. Where the others can't be reached nothing is agreed on.
+        One word at a time for each ``topic``. Returns the word at the end of the same step, a few steps later, on
+        every rank: that of the rank which was first. Costs one small request a step. Where the others can't be
+        reached nothing is agreed on.
         """
         if self._store is None:
             return word
-        key = f"{self._prefix}soon/{self._asked}"
+        count = self._asked.get(topic, 0)
+        key = f"{self._prefix}soon/{topic}/{count}"
         try:
             if word is not None:
                 self._store.compare_set(key, "", f"{step + _SEEN_WITHIN} {word}")
@@ -233,7 +235,7 @@ class Ranks:
             return None
         if step < int(target):
             return None
-        self._asked += 1
+        self._asked[topic] = count + 1
         return agreed
 
 

@@ -17,9 +17,11 @@ from pathlib import Path
 
 from vaultlayer_hf import files, saving
 from vaultlayer_hf.access import Access
+from vaultlayer_hf.cadence import parse_cadence
 from vaultlayer_hf.errors import FencedError, RanksError, StoreError
 from vaultlayer_hf.events import Events
 from vaultlayer_hf.local import checkpoints
+from vaultlayer_hf.pacing import Pacer, Verdict
 from vaultlayer_hf.place import Place, locate
 from vaultlayer_hf.progress import wait_for_uploads
 from vaultlayer_hf.ranks import Ranks
@@ -111,6 +113,13 @@ class Session:
         self._flush_failed = False
         self._best_step: int | None = None
         self.stall_seconds = 0.0
+        self.pacer = Pacer(
+            parse_cadence(settings.save_every),
+            self.ranks,
+            self.events,
+            max_loss=settings.loss,
+            upload_seconds=lambda: self._uploader.figures.seconds_each if self._uploader is not None else 0.0,
+        )
 
     # Start ---------------------------------------------------------------------------------------------
 
@@ -256,6 +265,7 @@ class Session:
         """
         if self.claim is None or self.disabled:
             return
+        self.pacer.mark()
         if self.leads and folder.name in self._standing:
             files.remove_tree(folder)
             self._standing.discard(folder.name)
@@ -277,17 +287,27 @@ class Session:
         self._standing.add(save.folder.name)
         saving.save(self, save, self.next_seq())
         self.stall_seconds = time.perf_counter() - begin
+        self.pacer.saved()
 
-    def check_fence(self) -> None:
-        """Raise FencedError if another process took the vault and the settings say to stop. After each step.
+    def begin(self, step: int) -> None:
+        """Say that training begins, behind ``step``. All ranks."""
+        self.step = step
+        self.pacer.begin()
 
-        With several ranks all raise it at the end of the same step, a few steps later.
+    def at_step(self, step: int) -> Verdict:
+        """Return whether to save and whether to stop, at the end of ``step``. All ranks, after each step.
+
+        What one rank knows all act on at the end of the same step, a few steps later. Raises FencedError, on all
+        ranks, if another process took the vault and the settings say to stop.
         """
+        self.step = step
         if self.claim is None or self.disabled:
-            return
+            return Verdict()
+        self.pacer.mark()
         uploader = self._uploader
         fenced = str(uploader.fenced) if uploader is not None and uploader.fenced is not None else None
-        self.stop_if_fenced(self.ranks.soon(self.step, fenced))
+        self.stop_if_fenced(self.ranks.soon(step, fenced))
+        return Verdict() if self.disabled else Verdict(save=self.pacer.due(step))
 
     def stop_if_fenced(self, reason: str | None) -> None:
         """Stop as the settings say, where there is a reason. Raises FencedError."""
@@ -318,7 +338,7 @@ class Session:
     def flush(self) -> bool:
         """Wait for uploads, with a progress bar and a time-out; return whether all is committed. All ranks.
 
-        The one place where training waits for storage. Raises FencedError as ``check_fence`` does.
+        The one place where training waits for storage. Raises FencedError as ``at_step`` does.
         """
         if self.claim is None or self.disabled:
             return False

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, cast
 
+from vaultlayer_hf.cadence import parse_cadence, parse_duration
 from vaultlayer_hf.errors import SettingsError
 
 _NONE = ("none", "off")
@@ -68,6 +69,10 @@ class Settings:
         vault: URI of the vault; None means the variable ``VAULTLAYER_VAULT``.
         on_fenced: when another process has claimed the vault: ``"stop"`` ends train() with FencedError at
             the next step; ``"continue"`` trains on without a vault.
+        save_every: also save at this cadence, on top of the training's own saves: ``"5min"``, ``"200 steps"``, or
+            ``"auto"``, which measures and keeps saves under 1 % of the time; None: no other saves.
+        max_loss: for ``"auto"``: training that a failure may cost at most, such as ``"10min"`` or a number of
+            seconds; None: no bound.
         upload_concurrency: parts of a file in flight at once, 1 to 64.
         bandwidth: cap on uploads in bytes per second, as a number or as text such as ``"50MB"``; None: no cap.
         keep_last: how many of the newest checkpoints to keep in the vault; None keeps all.
@@ -88,6 +93,8 @@ class Settings:
     on_fenced: Literal["stop", "continue"] = _from_environment(
         "on_fenced", lambda text: cast(Literal["stop", "continue"], text), "stop"
     )
+    save_every: str | None = _from_environment("save_every", str, None)
+    max_loss: float | str | None = _from_environment("max_loss", str, None)
     upload_concurrency: int = _from_environment("upload_concurrency", int, 8)
     bandwidth: float | str | None = _from_environment("bandwidth", _or_none(parse_rate), None)
     keep_last: int | None = _from_environment("keep_last", _or_none(int), 3)
@@ -105,6 +112,8 @@ class Settings:
         elif isinstance(self.vault, os.PathLike):
             object.__setattr__(self, "vault", os.fspath(self.vault))
         object.__setattr__(self, "bandwidth", parse_rate(self.bandwidth))
+        object.__setattr__(self, "max_loss", parse_duration(self.max_loss, "max_loss"))
+        parse_cadence(self.save_every)
         if self.on_fenced not in ("stop", "continue"):
             raise SettingsError(f"on_fenced={self.on_fenced!r}: use 'stop' or 'continue'")
         if not _is_number(self.upload_concurrency, whole=True) or not 1 <= self.upload_concurrency <= 64:
@@ -117,6 +126,11 @@ class Settings:
             value = getattr(self, name)
             if not _is_number(value) or not value >= 0:
                 raise SettingsError(f"{name}={value!r}: use seconds, 0 or more")
+
+    @property
+    def loss(self) -> float | None:
+        """``max_loss`` in seconds, or None."""
+        return cast("float | None", self.max_loss)
 
     @property
     def rate(self) -> float | None:

@@ -100,12 +100,15 @@ def save_of(args: TrainingArguments, state: TrainerState, parameters: Parameters
     )
 
 
-def save_the_end(args: TrainingArguments, control: TrainerControl) -> None:
+def save_the_end(args: TrainingArguments, control: TrainerControl, *, paced: bool) -> None:
     """Have the Trainer save where it is told to stop: stock doesn't, and the end of the run would be lost.
 
-    With ``save_strategy="epoch"`` stock does; with ``"best"`` no other checkpoints are wanted.
+    With ``save_strategy="epoch"`` stock does; with ``"best"`` or ``"no"`` no other checkpoints are wanted, unless
+    ``paced``: the settings ask for them.
     """
-    if control.should_training_stop and args.save_strategy == "steps":
+    if control.should_training_stop and (
+        args.save_strategy == "steps" or (paced and args.save_strategy != "epoch")
+    ):
         control.should_save = True
 
 
@@ -129,9 +132,9 @@ def has_ended(state: TrainerState, handler: CallbackHandler | None) -> bool:
     )
 
 
-def warn_of_arguments(events: Events, args: TrainingArguments) -> None:
-    """Say which of a Trainer's arguments take away what a vault is for."""
-    if args.save_strategy == "no":
+def warn_of_arguments(events: Events, args: TrainingArguments, *, paced: bool) -> None:
+    """Say which of a Trainer's arguments take away what a vault is for. ``paced``: the settings ask for saves."""
+    if args.save_strategy == "no" and not paced:
         events.warn(
             "notice",
             "save_strategy='no': the Trainer saves nothing, so nothing is committed and nothing can be resumed",

@@ -14,6 +14,8 @@ from vaultlayer_hf.settings import parse_rate, settings_table
 VARIABLES: dict[str, tuple[str, Any]] = {
     "vault": ("s3://bucket/run", "s3://bucket/run"),
     "on_fenced": ("continue", "continue"),
+    "save_every": ("200 steps", "200 steps"),
+    "max_loss": ("10min", 600.0),
     "upload_concurrency": ("3", 3),
     "bandwidth": ("1.5MB", 1.5e6),
     "keep_last": ("7", 7),
@@ -68,6 +70,14 @@ def test_none_and_nothing(text: str, value: Any, monkeypatch: pytest.MonkeyPatch
     ("name", "text"),
     [
         ("on_fenced", "stopp"),
+        ("save_every", "often"),
+        ("save_every", "0 steps"),
+        ("save_every", "2.5 steps"),
+        ("save_every", "200"),
+        ("save_every", "0s"),
+        ("max_loss", "0"),
+        ("max_loss", "10"),
+        ("max_loss", "200 steps"),
         ("upload_concurrency", "0"),
         ("upload_concurrency", "65"),
         ("upload_concurrency", "many"),

@@ -62,3 +62,8 @@ class Figures:
         """Count a commit."""
         self.commits += 1
         self.last_commit_time, self.last_commit_step = time.monotonic(), done.step
+
+    @property
+    def seconds_each(self) -> float:
+        """What the upload of a commit has taken so far, on average; 0 before the first."""
+        return self.upload_seconds / self.commits if self.commits else 0.0

@@ -1,0 +1,120 @@
+"""The cadence: what the settings ask for, and what `auto` makes of measurements. Pure."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from vaultlayer_hf import SettingsError
+from vaultlayer_hf.cadence import (
+    FIRST,
+    IO_SHARE,
+    Cadence,
+    Measured,
+    daly,
+    decide,
+    mean_time_between_failures,
+    parse_cadence,
+    parse_duration,
+)
+
+HOUR = 3600.0
+
+
+@pytest.mark.parametrize(
+    ("text", "cadence"),
+    [
+        (None, Cadence()),
+        ("none", Cadence()),
+        ("auto", Cadence("auto")),
+        ("5min", Cadence("seconds", 300.0)),
+        ("30s", Cadence("seconds", 30.0)),
+        ("1.5 Hours", Cadence("seconds", 5400.0)),
+        ("200 steps", Cadence("steps", 200.0)),
+        ("1 step", Cadence("steps", 1.0)),
+    ],
+)
+def test_what_save_every_says(text: str | None, cadence: Cadence) -> None:
+    """Times, numbers of steps, auto and nothing are understood as a person means them."""
+    assert parse_cadence(text) == cadence
+
+
+@pytest.mark.parametrize("text", ["200", "-5min", "5 parsecs", "", "0 steps", "1.5 steps", "auto 5min"])
+def test_what_it_cant_say(text: str) -> None:
+    """Anything else is an error that shows what can be said; a bare number isn't guessed at."""
+    with pytest.raises(SettingsError, match="200 steps"):
+        parse_cadence(text)
+
+
+def test_durations() -> None:
+    """A bound is a time, or a number of seconds."""
+    assert parse_duration("10min", "max_loss") == parse_duration(600, "max_loss") == 600.0
+    assert parse_duration(None, "max_loss") is None
+    with pytest.raises(SettingsError, match="max_loss=True"):
+        parse_duration(True, "max_loss")
+
+
+@pytest.mark.parametrize("stall", [0.1, 5.0, 60.0, 900.0])
+def test_daly_is_the_optimum(stall: float) -> None:
+    """No other interval wastes less time by Daly's own model of a run with exponential failures (to 0.1 %)."""
+    mean = 6 * HOUR
+
+    def wall(interval: float) -> float:
+        """Seconds that a second of training takes, restarts left out (Daly 2006, equation 20)."""
+        return mean * (math.exp((interval + stall) / mean) - 1) / interval
+
+    best = min(wall(daly(stall, mean) * (0.5 + n / 200)) for n in range(300))
+    assert wall(daly(stall, mean)) <= best * 1.001
+
+
+def test_daly_where_saves_take_longer_than_the_run_lives() -> None:
+    """A stall of twice the time between failures and more: no closed form, the time between failures is taken."""
+    assert daly(100.0, 40.0) == 40.0
+
+
+def test_failures_are_learnt() -> None:
+    """A failure a day is assumed at first; what was seen outweighs it soon, in both directions."""
+    assert mean_time_between_failures(0, 0.0) == 24 * HOUR
+    assert mean_time_between_failures(10, 10 * HOUR) < 2.5 * HOUR
+    assert mean_time_between_failures(0, 1000 * HOUR) > 1000 * HOUR
+
+
+def test_the_first_save_measures() -> None:
+    """Before anything was measured, a save comes soon, and within the loss that is allowed."""
+    assert decide(Measured()).seconds == FIRST
+    assert decide(Measured(), max_loss=45.0).seconds == 45.0
+
+
+@pytest.mark.parametrize("failures", [0, 3, 1000])
+@pytest.mark.parametrize("upload", [0.0, 30.0])
+@pytest.mark.parametrize("stall", [0.0, 0.01, 2.0, 50.0])
+def test_saves_stay_under_their_share(stall: float, upload: float, failures: int) -> None:
+    """Whatever the failures, saves take at most 1 % of the time, and no save comes before the last is uploaded."""
+    decision = decide(Measured(stall, upload, failures, 10 * HOUR))
+    assert stall / (decision.seconds + stall) <= IO_SHARE * (1 + 1e-9)
+    assert decision.seconds >= upload
+
+
+def test_more_failures_mean_more_saves() -> None:
+    """The interval shrinks with the failures that were seen, down to the bound, and the reason names them."""
+    intervals = [decide(Measured(0.05, 1.0, failures, 24 * HOUR)) for failures in (0, 5, 50)]
+    assert intervals[0].seconds > intervals[1].seconds > intervals[2].seconds
+    assert "5 in 24 h" in intervals[1].reason
+
+
+def test_the_loss_is_bounded() -> None:
+    """What a failure may cost, upload included, wins over the optimum and over the share, and the reason says so."""
+    decision = decide(Measured(0.1, 20.0, 0, HOUR), max_loss=60.0)
+    assert decision.seconds + 0.1 + 20.0 == pytest.approx(60.0)
+    assert "at most 60 s may be lost" in decision.reason
+    dear = decide(Measured(5.0, 20.0, 0, HOUR), max_loss=60.0)
+    assert dear.seconds + 25.0 == pytest.approx(60.0)
+    assert "12.5% of the time" in dear.reason
+
+
+def test_a_loss_that_uploads_dont_allow() -> None:
+    """Uploads too slow for the bound: as often as they allow, and the reason says that it can't be met."""
+    decision = decide(Measured(0.1, 120.0, 0, HOUR), max_loss=60.0)
+    assert decision.seconds == 120.0
+    assert "too long for a loss of" in decision.reason

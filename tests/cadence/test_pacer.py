@@ -1,0 +1,139 @@
+"""The pacer: when saves are due, on one rank and on several, by steps, by the clock and by measurement."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from torch.distributed import TCPStore
+
+from vaultlayer_hf.cadence import Cadence, parse_cadence
+from vaultlayer_hf.events import Event, Events
+from vaultlayer_hf.pacing import Pacer
+from vaultlayer_hf.ranks import Ranks
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def pacer(cadence: Cadence, clock: Clock, events: Events | None = None, **more: object) -> Pacer:
+    return Pacer(cadence, Ranks(), events or Events(), clock=clock, **more)  # type: ignore[arg-type]
+
+
+def drive(
+    made: Pacer, clock: Clock, steps: int, *, seconds: float, stall: float = 0.0, first: int = 1
+) -> list[int]:
+    """Train steps of ``seconds`` with saves of ``stall`` seconds; return the steps that were saved."""
+    saved = []
+    for step in range(first, first + steps):
+        clock.now += seconds
+        made.mark()
+        if made.due(step):
+            clock.now += stall
+            made.saved()
+            saved.append(step)
+    return saved
+
+
+def test_none_never_saves() -> None:
+    """Without save_every there are the training's own saves only."""
+    clock = Clock()
+    made = pacer(Cadence(), clock)
+    made.begin()
+    assert drive(made, clock, 50, seconds=1000.0) == []
+
+
+def test_steps_are_counted_alike_after_a_resume() -> None:
+    """A cadence in steps saves at multiples, wherever the run was resumed."""
+    clock = Clock()
+    made = pacer(parse_cadence("20 steps"), clock)
+    made.begin()
+    assert drive(made, clock, 50, seconds=1.0, first=13) == [20, 40, 60]
+
+
+def test_seconds_count_from_the_last_save() -> None:
+    """A cadence by the clock is kept from save to save, also from one that the training made by itself."""
+    clock = Clock()
+    made = pacer(parse_cadence("30s"), clock)
+    made.begin()
+    assert drive(made, clock, 9, seconds=10.0) == [3, 6, 9]
+    clock.now += 20.0
+    made.saved()
+    assert drive(made, clock, 6, seconds=10.0, first=12) == [14, 17]
+
+
+def test_auto_keeps_its_share_and_says_why_once() -> None:
+    """It measures with its first save, keeps all further ones under 1 % of the time, and says so in two lines."""
+    clock, events, heard = Clock(), Events(), list[Event]()
+    events.listen(heard.append)
+    made = pacer(Cadence("auto"), clock, events, history=lambda: (400, 3600.0))
+    made.begin()
+    saved = drive(made, clock, 5000, seconds=1.0, stall=2.0)
+    assert saved[0] == 120
+    assert 18 < len(saved) < 26
+    assert made.share < 0.0101
+    assert [event.kind for event in heard] == ["cadence", "cadence"]
+    assert "measures" in heard[0].message
+    assert "may take 1% of the time" in heard[1].message
+
+
+def test_auto_says_so_when_it_changes_much() -> None:
+    """Uploads that become slow move the interval, and the log says it again; a small change it keeps to itself."""
+    clock, events, heard = Clock(), Events(), list[Event]()
+    events.listen(heard.append)
+    upload = [1.0]
+    made = pacer(Cadence("auto"), clock, events, upload_seconds=lambda: upload[0])
+    made.begin()
+    drive(made, clock, 500, seconds=1.0, stall=0.01)
+    count = len(heard)
+    upload[0] = 2.0
+    drive(made, clock, 100, seconds=1.0, stall=0.01, first=501)
+    assert len(heard) == count
+    upload[0] = 600.0
+    drive(made, clock, 100, seconds=1.0, stall=0.01, first=601)
+    assert len(heard) == count + 1
+    assert "an upload takes 10 min" in heard[-1].message
+
+
+def test_steps_of_a_cadence_are_said() -> None:
+    """A fixed cadence is said once, at the begin."""
+    clock, events, heard = Clock(), Events(), list[Event]()
+    events.listen(heard.append)
+    made = pacer(parse_cadence("5min"), clock, events)
+    made.begin()
+    drive(made, clock, 100, seconds=60.0)
+    assert [event.message for event in heard] == ["a save every 5 min, as save_every says"]
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_all_ranks_save_at_the_same_steps(world: int) -> None:
+    """By the clock of rank 0 alone: ranks whose own clocks say otherwise save at the same steps."""
+    server = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    gradients = threading.Barrier(world)
+
+    def train(rank: int) -> list[int]:
+        clock = Clock()
+        store = TCPStore("127.0.0.1", server.port, is_master=False)
+        made = Pacer(parse_cadence("30s"), Ranks(rank, world, store, 5.0, "x"), Events(), clock=clock)
+        made.begin()
+        saved = []
+        for step in range(1, 41):
+            gradients.wait(20)
+            clock.now += 10.0 if rank == 0 else 170.0 * rank
+            if made.due(step):
+                made.saved()
+                saved.append(step)
+        return saved
+
+    with ThreadPoolExecutor(world) as pool:
+        found = list(pool.map(train, range(world)))
+    assert found == [found[0]] * world
+    assert len(found[0]) >= 8

@@ -1,0 +1,176 @@
+"""How often to save: what was measured on one side, an interval with its reason on the other. Pure.
+
+A run that dies loses what it has trained since the last commit; a save stalls training. Both together are least
+at the interval of Young and Daly:
+
+- J. W. Young, "A first order approximation to the optimum checkpoint interval", Communications of the ACM 17(9),
+  1974, pp. 530-531: ``sqrt(2 * stall * mtbf)``.
+- J. T. Daly, "A higher order estimate of the optimum checkpoint interval for restart dumps", Future Generation
+  Computer Systems 22(3), 2006, pp. 303-312, equation 37: the same with two more terms, for stalls that aren't
+  small against the mean time between failures.
+
+Here only the stall counts as cost: uploads run beside training. How long an upload takes adds to each loss, but
+the same at any interval, so it moves the optimum's value and not its place; it is a lower bound of the interval.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from vaultlayer_hf.errors import SettingsError
+
+IO_SHARE = 0.01
+"""Share of the time that ``auto`` may spend in saves."""
+FIRST = 120.0
+"""Seconds to the first save of ``auto``, which measures."""
+_LEAST = 1.0
+_PRIOR_FAILURES, _PRIOR_SECONDS = 0.5, 12 * 3600.0
+"""What counts as seen before anything is: one failure in 24 hours, believed as if half a failure had been seen."""
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_WORDS = {
+    "s": ("s", "sec", "secs", "second", "seconds"),
+    "m": ("m", "min", "mins", "minute", "minutes"),
+    "h": ("h", "hour", "hours"),
+    "d": ("d", "day", "days"),
+    "steps": ("step", "steps"),
+}
+_UNIT_OF = {word: unit for unit, words in _WORDS.items() for word in words}
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """What ``save_every`` asks for.
+
+    Attributes:
+        kind: ``steps``, ``seconds``, ``auto``, or ``none``: only the training's own saves.
+        value: how many steps or seconds; 0 for the other kinds.
+    """
+
+    kind: Literal["none", "steps", "seconds", "auto"] = "none"
+    value: float = 0.0
+
+    def __str__(self) -> str:
+        if self.kind in ("none", "auto"):
+            return self.kind
+        return f"every {duration_text(self.value) if self.kind == 'seconds' else f'{self.value:.0f} steps'}"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What ``auto`` decides from.
+
+    Attributes:
+        stall: seconds that a save keeps training waiting; None before the first.
+        upload: seconds from a save to its commit; 0 before the first.
+        failures: attempts at this run that died, as the vault's log shows them.
+        alive: seconds that this run has been alive, over all attempts.
+    """
+
+    stall: float | None = None
+    upload: float = 0.0
+    failures: int = 0
+    alive: float = 0.0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """An interval and why.
+
+    Attributes:
+        seconds: from one save to the next.
+        reason: in words.
+    """
+
+    seconds: float
+    reason: str
+
+
+def parse_cadence(text: str | None) -> Cadence:
+    """Return what ``"5min"``, ``"30s"``, ``"200 steps"``, ``"auto"`` or None asks for. Raises SettingsError."""
+    word = "none" if text is None else str(text).strip().lower()
+    if word in ("none", "off"):
+        return Cadence()
+    if word == "auto":
+        return Cadence("auto")
+    value, unit = _split(word)
+    if unit == "steps" and value >= 1 and value == int(value):
+        return Cadence("steps", value)
+    if unit in _UNITS and value > 0:
+        return Cadence("seconds", value * _UNITS[unit])
+    raise SettingsError(f"save_every={text!r}: use such as '5min', '30s', '200 steps' or 'auto'")
+
+
+def parse_duration(text: str | float | None, name: str) -> float | None:
+    """Return the seconds that ``"10min"``, ``"90s"`` or a number of seconds means. Raises SettingsError."""
+    if text is None or str(text).strip().lower() in ("none", "off"):
+        return None
+    value, unit = _split(f"{text} s" if isinstance(text, (int, float)) else str(text).strip().lower())
+    if isinstance(text, bool) or unit not in _UNITS or not value > 0:
+        raise SettingsError(f"{name}={text!r}: use such as '10min' or '90s'")
+    return value * _UNITS[unit]
+
+
+def decide(measured: Measured, max_loss: float | None = None) -> Decision:
+    """Choose an interval: Daly's optimum, within the bounds.
+
+    ``max_loss``: seconds of training that a failure may cost at most, wherever uploads are quick enough for it; it
+    wins over the bound on the time that saves take.
+    """
+    stall = measured.stall
+    if stall is None:
+        first = min(FIRST, max_loss or FIRST)
+        return Decision(first, f"the first save, after {duration_text(first)}, measures what one costs")
+    mean = mean_time_between_failures(measured.failures, measured.alive)
+    optimum = daly(stall, mean)
+    seen = f"{measured.failures} in {duration_text(measured.alive)} so far"
+    why = f"the optimum (Daly) for a stall of {duration_text(stall)} and a failure in {duration_text(mean)} ({seen})"
+    seconds = max(optimum, _LEAST)
+    # A share of the time means: of the interval with its save.
+    least = stall * (1 / IO_SHARE - 1)
+    if least > seconds:
+        seconds, why = least, f"saves of {duration_text(stall)} may take {IO_SHARE:.0%} of the time"
+    if max_loss is not None and seconds + stall + measured.upload > max_loss:
+        seconds = max(_LEAST, max_loss - stall - measured.upload)
+        why = f"at most {duration_text(max_loss)} may be lost, and an upload takes {duration_text(measured.upload)}"
+        if least > seconds:
+            why += f"; saves take {stall / (seconds + stall):.1%} of the time for it"
+    if measured.upload > seconds:
+        seconds, why = measured.upload, f"an upload takes {duration_text(measured.upload)}"
+        if max_loss is not None:
+            why += f", which is too long for a loss of {duration_text(max_loss)}"
+    return Decision(seconds, why)
+
+
+def daly(stall: float, mean: float) -> float:
+    """Return the optimal seconds of training between saves (Daly 2006, equation 37; sources above).
+
+    ``stall``: seconds that a save takes. ``mean``: seconds between failures.
+    """
+    if stall >= 2 * mean:
+        return mean
+    part = stall / (2 * mean)
+    return math.sqrt(2 * stall * mean) * (1 + math.sqrt(part) / 3 + part / 9) - stall
+
+
+def mean_time_between_failures(failures: int, alive: float) -> float:
+    """Return seconds between failures: the mean of a gamma prior for their rate, updated by what was seen."""
+    return (alive + _PRIOR_SECONDS) / (failures + _PRIOR_FAILURES)
+
+
+def duration_text(seconds: float) -> str:
+    """Return seconds for a person."""
+    if seconds < 0.1:
+        return f"{seconds * 1000:.3g} ms"
+    for unit, size in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"
+
+
+def _split(text: str) -> tuple[float, str]:
+    """Return the number and the unit of a text; a unit of "" where it can't be read."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]+)", text)
+    return (float(match[1]), _UNIT_OF.get(match[2], "")) if match else (0.0, "")
