@@ -46,16 +46,18 @@ def printed(client, cell_id: str) -> str:
 
 def kill_at_a_commit(client, vault: Path, killed: threading.Event) -> None:
     """Kill the client's kernel as soon as the vault holds a commit; give up after a minute."""
-    from vaultlayer_hf import open_vault
+    from vaultlayer_hf import ObjectNotFoundError, open_vault
 
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        if vault.exists():
-            with open_vault(str(vault)) as opened:
-                if opened.checkpoints():
-                    os.kill(client.km.provisioner.pid, signal.SIGKILL)
-                    killed.set()
-                    return
+        try:
+            held = open_vault(str(vault)).checkpoints()
+        except ObjectNotFoundError:
+            held = []  # not claimed yet
+        if held:
+            os.kill(client.km.provisioner.pid, signal.SIGKILL)
+            killed.set()
+            return
         time.sleep(0.01)
 
 
