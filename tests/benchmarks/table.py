@@ -16,7 +16,6 @@ from rich.table import Table
 from tests.benchmarks.measure import Row
 
 README = Path(__file__).with_name("README.md")
-BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 HEADINGS = ("", "measure", "who", "median", "ratio or difference", "memory growth", "goal", "met")
 _PACKAGES = (
     "torch", "transformers", "accelerate", "obstore", "blake3", "boto3", "awscrt", "s3fs", "s5cmd",
@@ -79,8 +78,9 @@ def markdown(rows: Iterable[Row], command: str) -> str:
     return "\n".join(lines)
 
 
-def write(text: str, path: Path = README) -> None:
-    """Put the Markdown between the marks in README.md."""
-    before, _, rest = path.read_text().partition(BEGIN)
-    after = rest.partition(END)[2]
-    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+def write(text: str, name: str = "results", path: Path = README) -> None:
+    """Put the Markdown between the marks of this name in README.md."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, _, rest = path.read_text().partition(begin)
+    after = rest.partition(end)[2]
+    path.write_text(f"{before}{begin}\n{text}\n{end}{after}")
