@@ -12,6 +12,7 @@ import typer
 
 from vaultlayer_hf.cli.common import EXIT_CODES
 from vaultlayer_hf.cli.demo import demo
+from vaultlayer_hf.cli.init import init
 from vaultlayer_hf.cli.ls import ls
 from vaultlayer_hf.cli.verify import verify
 
@@ -29,6 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command()(init)
 app.command()(ls)
 app.command()(verify)
 app.command()(demo)

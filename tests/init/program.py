@@ -1,0 +1,56 @@
+"""Run a script as ``python script.py`` would, in a process that may be killed at a step."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+STEPS = "steps.json"
+"""What the run leaves: how many times this process has stepped an optimizer."""
+
+
+def run(script: str, die_at: int | None = None, vault: str = "") -> None:
+    """Run ``script`` in its own folder; die by SIGKILL at the ``die_at``-th step, once ``vault`` holds a commit."""
+    folder, name = os.path.split(script)
+    os.chdir(folder)
+    sys.argv = [name]
+    sys.path.insert(0, folder)
+    torch.set_num_threads(1)
+    done = 0
+
+    def stepped(*_: Any) -> None:
+        nonlocal done
+        done += 1
+        if done == die_at:
+            _wait_for_commit(Path(vault))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.optim.optimizer.register_optimizer_step_post_hook(stepped)
+    runpy.run_path(name, run_name="__main__")
+    Path(STEPS).write_text(json.dumps(done))
+
+
+def commits(vault: Path) -> list[int]:
+    """The steps that a folder vault holds, oldest first."""
+    from vaultlayer_hf import open_vault
+
+    if not (vault / "log").is_dir():
+        return []
+    with open_vault(str(vault)) as opened:
+        return [commit.step for commit in opened.checkpoints()]
+
+
+def _wait_for_commit(vault: Path, seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not commits(vault):
+        if time.monotonic() > end:
+            raise SystemExit("nothing was committed before the kill")
+        time.sleep(0.01)

@@ -1,0 +1,20 @@
+"""Draws its batches with next(): nobody sees where it is in its data."""
+
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+torch.manual_seed(12)
+loader = DataLoader(TensorDataset(torch.randn(32, 4)), batch_size=4, shuffle=True)
+model = torch.nn.Linear(4, 4)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+batches = iter(loader)
+
+for step in range(20):
+    try:
+        (batch,) = next(batches)
+    except StopIteration:
+        batches = iter(loader)
+        (batch,) = next(batches)
+    optimizer.zero_grad()
+    ((model(batch) - batch) ** 2).mean().backward()
+    optimizer.step()

@@ -1,0 +1,146 @@
+"""`vl init`: put the integration into a script, as a diff that is explained, asked about, backed up and undone."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vaultlayer_hf.cli.common import DebugOption, ExitCode, JsonOption, fail, one_line_errors
+
+if TYPE_CHECKING:
+    from vaultlayer_hf.insert.propose import Proposal, Unrecognised
+
+ScriptArgument = Annotated[str, typer.Argument(metavar="SCRIPT", help="The training script, a Python file.")]
+VaultOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="VAULT",
+        help="The vault to write into it: s3://bucket/prefix or a folder. Default: what VAULTLAYER_VAULT names at "
+        "each start; else the folder vaults/NAME, which doesn't survive the loss of this machine.",
+    ),
+]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Edit without asking.")]
+UndoOption = Annotated[bool, typer.Option("--undo", help="Put the script back as it was, to the byte.")]
+
+
+def init(
+    script: ScriptArgument,
+    vault: VaultOption = None,
+    yes: YesOption = False,
+    undo: UndoOption = False,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Put vaultlayer-hf into a training script: shows the diff, explains it, asks, keeps a backup.
+
+    Knows scripts that make a Trainer, Accelerate loops and plain PyTorch loops. Where it doesn't recognise the
+    loop it changes nothing and shows the lines to add. Without a terminal it edits only with --yes.
+
+    Example: vl init train.py --vault s3://bucket/my-run
+    """
+    with one_line_errors(debug):
+        if undo:
+            _undo(script, as_json)
+            return
+        from vaultlayer_hf.insert.propose import Unrecognised, propose
+
+        found = propose(script, vault)
+        if isinstance(found, Unrecognised):
+            typer.echo(json.dumps(describe(found), indent=2) if as_json else unrecognised_text(found))
+            raise typer.Exit(int(ExitCode.FAILED))
+        if not as_json:
+            show(found)
+        if not found.hunks:
+            if as_json:
+                typer.echo(json.dumps(describe(found), indent=2))
+            return
+        backup = offer(found, yes, can_ask=not as_json)
+        if as_json:
+            typer.echo(json.dumps(describe(found, backup), indent=2))
+        if backup is None and not (sys.stdin.isatty() and sys.stdout.isatty()):
+            raise fail(
+                ExitCode.FAILED,
+                f"{script} is as it was: there is no terminal to ask on (--yes edits without asking)",
+            )
+
+
+def offer(proposal: Proposal, yes: bool, can_ask: bool = True) -> str | None:
+    """Ask where a person is there, and edit; return the backup's path, or None where nothing was edited.
+
+    Raises SettingsError.
+    """
+    from vaultlayer_hf.insert.apply import apply
+
+    on_terminal = can_ask and sys.stdin.isatty() and sys.stdout.isatty()
+    if not yes and not (on_terminal and typer.confirm(f"Edit {proposal.path}?", default=False)):
+        return None
+    backup = str(apply(proposal))
+    if can_ask:
+        typer.echo(f"{proposal.path} is edited. Back to how it was: vl init --undo {proposal.path}")
+    return backup
+
+
+def show(proposal: Proposal) -> None:
+    """Print a proposal for a person, with colours on a terminal."""
+    for line in proposal_lines(proposal):
+        colour = {"+": "green", "-": "red", "#": "cyan"}.get(line[:1])
+        typer.secho(line, fg=colour)
+
+
+def proposal_lines(proposal: Proposal) -> list[str]:
+    """Return a proposal as a person reads it: each hunk behind its explanations."""
+    if not proposal.hunks:
+        return [f"{proposal.path} uses vaultlayer_hf already: nothing to do."]
+    lines = []
+    for hunk in proposal.hunks:
+        lines += [f"# line {hunk.line}: {hunk.why[0]}", *(f"# {why}" for why in hunk.why[1:]), *hunk.diff, ""]
+    lines += [f"Note: {remark}" for remark in proposal.remarks]
+    if proposal.vault and "://" not in proposal.vault:
+        lines.append(
+            f"Note: The vault {proposal.vault} is a folder of this machine, and lost with it; --vault s3://… isn't."
+        )
+    return lines
+
+
+def unrecognised_text(found: Unrecognised) -> str:
+    """Return for a person why nothing was changed, and the lines to add."""
+    lines = "\n".join(f"    {line}" for line in found.lines)
+    return f"{found.path} is left as it is: {found.reason}. What to add by hand:\n\n{lines}\n"
+
+
+def describe(found: Proposal | Unrecognised, backup: str | None = None) -> dict[str, Any]:
+    """Return what `vl init --json` prints."""
+    from vaultlayer_hf.insert.propose import Unrecognised
+
+    if isinstance(found, Unrecognised):
+        return {
+            "script": str(found.path),
+            "kind": "unrecognised",
+            "edited": False,
+            "reason": found.reason,
+            "lines": list(found.lines),
+        }
+    return {
+        "script": str(found.path),
+        "kind": found.kind,
+        "edited": backup is not None,
+        "backup": backup,
+        "vault": found.vault or None,
+        "hunks": [
+            {"line": hunk.line, "why": list(hunk.why), "diff": list(hunk.diff)} for hunk in found.hunks
+        ],
+        "remarks": list(found.remarks),
+    }
+
+
+def _undo(script: str, as_json: bool) -> None:
+    from vaultlayer_hf.insert.apply import undo
+
+    undo(script)
+    text = f"{script} is as it was before vl init."
+    typer.echo(
+        json.dumps({"script": script, "kind": "undone", "edited": True}, indent=2) if as_json else text
+    )

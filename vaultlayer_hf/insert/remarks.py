@@ -1,0 +1,94 @@
+"""What a user should know beside the edits of a loop: variables that a resume doesn't bring back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from vaultlayer_hf.insert.loop import Loop, method_calls
+from vaultlayer_hf.insert.source import Script, dotted, libcst_or_error
+
+
+def loop_remarks(script: Script, loop: Loop, counter: str) -> list[str]:
+    """Return the remarks; ``counter`` is the variable that is brought back."""
+    cst: Any = libcst_or_error()
+    remarks = []
+    carried: dict[str, int] = {}
+    for one in [loop.inner, *([loop.outer] if loop.outer is not None else [])]:
+        carried |= {name: line for name, line in _carried(script, one).items() if name not in carried}
+    carried.pop(counter, None)
+    if carried:
+        listed = ", ".join(f"{name} (line {line})" for name, line in carried.items())
+        remarks.append(f"A resume doesn't bring back {listed}.")
+    loads = [call for call in script.all(cst.Call) if script.path(call.func) == "torch.load"]
+    loads += method_calls(script, "load_state")
+    if loads:
+        line = script.line(loads[0])
+        remarks.append(f"What line {line} loads stays; what resume() brings back comes after it, and wins.")
+    returns = script.all(cst.Return, loop.top, nested=False)
+    if returns:
+        remarks.append(f"Line {script.line(returns[0])} leaves the loop before finish(): call it there, too.")
+    return remarks
+
+
+def _carried(script: Script, loop: Any) -> dict[str, int]:
+    """Return the names that one round of a loop leaves to the next, and the line at which it does."""
+    read_first: set[str] = set()
+    cst: Any = libcst_or_error()
+    given = _written(loop.target) if isinstance(loop, cst.For) else ()
+    written = {name: script.line(node) for name, _, node in given}
+    for name, writes, node in _events(loop.body):
+        if writes:
+            written.setdefault(name, script.line(node))
+        elif name not in written:
+            read_first.add(name)
+    return {name: line for name, line in written.items() if name in read_first}
+
+
+def _events(node: Any) -> Iterator[tuple[str, bool, Any]]:
+    """Yield (name, whether it is written, node) about in the order in which they happen; lists grow by append()."""
+    cst: Any = libcst_or_error()
+    if isinstance(node, cst.Name):
+        yield node.value, False, node
+    elif isinstance(node, cst.Assign):
+        yield from _events(node.value)
+        for target in node.targets:
+            yield from _written(target.target)
+    elif isinstance(node, cst.AugAssign):
+        yield from _events(node.target)
+        yield from _events(node.value)
+        yield from _written(node.target)
+    elif isinstance(node, (cst.For, cst.CompFor)):
+        yield from _events(node.iter)
+        yield from _written(node.target)
+        for child in node.children:
+            if child is not node.iter and child is not node.target:
+                yield from _events(child)
+    elif isinstance(node, (cst.ListComp, cst.SetComp, cst.GeneratorExp, cst.DictComp)):
+        yield from _events(node.for_in)  # its variable is its own
+        for child in node.children:
+            if child is not node.for_in:
+                yield from _events(child)
+    elif isinstance(node, cst.AsName):
+        yield from _written(node.name)
+    elif isinstance(node, (cst.Attribute, cst.Arg)):  # the names in them aren't variables
+        yield from _events(node.value)
+    elif isinstance(node, cst.Call):
+        for child in node.children:
+            yield from _events(child)
+        if isinstance(node.func, cst.Attribute) and node.func.attr.value in ("append", "extend"):
+            yield from _written(node.func.value)
+    elif not isinstance(node, (cst.Lambda, cst.FunctionDef, cst.ClassDef)):
+        for child in node.children:
+            yield from _events(child)
+
+
+def _written(target: Any) -> Iterator[tuple[str, bool, Any]]:
+    cst: Any = libcst_or_error()
+    if isinstance(target, cst.Name):
+        yield target.value, True, target
+    elif isinstance(target, (cst.Tuple, cst.List)):
+        for element in target.elements:
+            yield from _written(element.value)
+    elif not isinstance(target, cst.Attribute) or dotted(target) == "":
+        yield from _events(target)
