@@ -83,15 +83,9 @@ class _Planner:
         places = _places(call)
         first = "0" if len(places) == 1 else self.script.code(places[0].value)
         self._create(self.start, also=counter)
-        at = (
-            self.start
-            if first == "0"
-            else f"{self.start} + {first}"
-            if first.isidentifier() or first.isdigit()
-            else ""
-        )
-        if not at:
-            at = f"{self.start} + ({first})"
+        at = self.start
+        if first != "0":
+            at += f" + {first}" if first.isidentifier() or first.isdigit() else f" + ({first})"
         start, end = self.script.span(places[0].value)
         why = "Goes on from the first step that is still to do."
         if len(places) == 1:
