@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 STEPS = "steps.json"
 """What the run leaves: how many times this process has stepped an optimizer."""
@@ -33,7 +34,7 @@ def run(script: str, die_at: int | None = None, vault: str = "") -> None:
             _wait_for_commit(Path(vault))
             os.kill(os.getpid(), signal.SIGKILL)
 
-    torch.optim.optimizer.register_optimizer_step_post_hook(stepped)
+    register_optimizer_step_post_hook(stepped)
     runpy.run_path(name, run_name="__main__")
     Path(STEPS).write_text(json.dumps(done))
 
