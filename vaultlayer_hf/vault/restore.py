@@ -20,12 +20,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from vaultlayer_hf import files
 from vaultlayer_hf.digest import Digest, digest_file
 from vaultlayer_hf.errors import CorruptError, ObjectNotFoundError, ResumeError, StoreError
-from vaultlayer_hf.stores.base import Store
+from vaultlayer_hf.stores.base import Store, Take
 from vaultlayer_hf.vault.manifest import FileEntry, Manifest
 from vaultlayer_hf.vault.snapshot import LOCAL
 
@@ -47,8 +47,15 @@ class Range:
     length: int
 
 
+class Source(Protocol):
+    """What a restore reads from: a store, or something with other ways to the same bytes."""
+
+    def read_pieces(self, key: str, start: int, length: int, take: Take) -> None:
+        """As ``Store.read_pieces``."""
+
+
 def download(
-    store: Store,
+    store: Source,
     folder: str,
     entries: list[FileEntry],
     target: Path,
@@ -88,7 +95,7 @@ def download(
             flusher.submit(_start_flush, target / entry.path)
 
 
-def _land(store: Store, folder: str, piece: Range, target: Path) -> int:
+def _land(store: Source, folder: str, piece: Range, target: Path) -> int:
     """Fetch a range into its place in a file; return where it ends."""
     with (
         _reasons(f"{folder}/{piece.entry.path}"),
@@ -149,11 +156,13 @@ def restore(
     concurrency: int = 8,
     on_bytes: Callable[[int], None] | None = None,
     finish: Callable[[Path], None] | None = None,
+    source: Callable[[Path, set[str]], Source] | None = None,
 ) -> int:
-    """Bring a checkpoint to ``final`` and return how many bytes came from the store.
+    """Bring a checkpoint to ``final`` and return how many bytes weren't there.
 
     Files that lie at ``final`` with the right digest are used instead of a download. ``finish`` may change
-    the folder before it appears. What was at ``final`` before is replaced.
+    the folder before it appears. ``source``, given the folder that is filled and the files that are in it already,
+    returns what to read from; None: the store. What was at ``final`` before is replaced.
 
     Raises CorruptError, StoreError, ResumeError (no space), OSError; ``final`` is untouched then.
     """
@@ -162,7 +171,8 @@ def restore(
         reused = _reuse_local(manifest, final, staging, on_bytes)
         wanted = [entry for entry in manifest.files if entry.path not in reused]
         _check_space(store, staging, wanted, folder)
-        download(store, folder, wanted, staging, concurrency=concurrency, on_bytes=on_bytes)
+        origin = source(staging, reused) if source is not None else store
+        download(origin, folder, wanted, staging, concurrency=concurrency, on_bytes=on_bytes)
         if finish is not None:
             finish(staging)
         place(staging, final)
