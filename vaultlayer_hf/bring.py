@@ -76,7 +76,12 @@ def _relay(session: Session, wish: Wish, manifest: Manifest) -> Relay | None:
         except OSError:
             pass  # the others do without this node, and this one without them
     own = (session.node, mine.address) if mine is not None else None
-    key, found = session.ranks.decide(own, lambda found: (uuid.uuid4().hex, found))
+    try:
+        key, found = session.ranks.decide(own, lambda found: (uuid.uuid4().hex, found))
+    except BaseException:
+        if mine is not None:
+            mine.close()
+        raise
     if mine is not None:
         peers = dict(each for each in found if each is not None)
         mine.connect(key, peers, common, relay.stretches(common, len(place.nodes)))

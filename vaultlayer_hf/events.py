@@ -77,6 +77,8 @@ class Events:
         _configure()
         self.rank = 0
         """Of this process. Ranks other than 0 keep what is in order to the debug level, and sign the rest."""
+        self.host = ""
+        """Name of this host, where there are several ranks: signs trouble on any of them."""
         self._listeners: list[Callable[[Event], None]] = []
         self._said: set[str] = set()
         self._lock = threading.Lock()
@@ -113,8 +115,11 @@ class Events:
         return bool(over)
 
     def _emit(self, level: int, kind: str, message: str, fields: dict[str, Any]) -> None:
-        if self.rank:
-            level = logging.DEBUG if level == logging.INFO else level
+        if self.rank and level == logging.INFO:
+            level = logging.DEBUG
+        if kind == "trouble" and self.host and "rank" not in fields:
+            message = f"rank {self.rank} on {self.host}: {message}"
+        elif self.rank:
             message = f"rank {self.rank}: {message}"
         logger.log(level, "%s", message)
         event = Event(kind, message, fields)

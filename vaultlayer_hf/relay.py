@@ -92,7 +92,8 @@ class Relay:
         self._change = threading.Condition()
         self._server = _Server((host, 0), self)
         self.address: Address = (host, self._server.server_address[1])
-        threading.Thread(target=self._server.serve_forever, daemon=True, name="vaultlayer-relay").start()
+        serve = self._server.serve_forever
+        threading.Thread(target=lambda: serve(0.05), daemon=True, name="vaultlayer-relay").start()
 
     def connect(
         self,
@@ -102,8 +103,10 @@ class Relay:
         owners: Mapping[tuple[str, int], int],
     ) -> None:
         """Learn what all nodes have agreed on: the key, who is there, and who fetches what."""
-        self._key, self._peers, self._owners = key.encode(), dict(peers), dict(owners)
-        self._sizes = {entry.path: entry.size for entry in entries}
+        with self._change:
+            self._key, self._peers, self._owners = key.encode(), dict(peers), dict(owners)
+            self._sizes = {entry.path: entry.size for entry in entries}
+            self._change.notify_all()
 
     def source(self, store: Source, folder: str, root: Path, there: set[str]) -> Source:
         """Return what to restore a checkpoint's ``folder`` from into ``root``, which holds the files ``there``."""
@@ -171,7 +174,13 @@ class Relay:
         """Send what another node has asked for, once it is here."""
         wish = json.loads(line)
         stretch = (str(wish["path"]), int(wish["start"]))
-        if not hmac.compare_digest(str(wish["key"]).encode(), self._key) or stretch not in self._owners:
+        with self._change:  # the others may have learnt the key a moment before
+            self._change.wait_for(lambda: self._key or self._over, _SILENCE / 2)
+        if (
+            not self._key
+            or not hmac.compare_digest(str(wish["key"]).encode(), self._key)
+            or stretch not in self._owners
+        ):
             return
         while (descriptor := self._find(stretch)) is None:
             connection.sendall(_LATER)

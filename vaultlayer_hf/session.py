@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import math
+import platform
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -89,6 +90,7 @@ class Session:
         self.ranks = ranks or Ranks()
         self.events = events or Events()
         self.events.rank = self.ranks.rank
+        self.events.host = platform.node() if self.ranks.world_size > 1 else ""
         self.access = Access(settings, self.events, store)
         self.address = self.access.address
         self.output_dir = output_dir.absolute()

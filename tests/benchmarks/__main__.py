@@ -1,4 +1,4 @@
-"""The one command: ``python -m tests.benchmarks [--quick] [--only a,b,c,d,e] [--rounds N] [--write]``."""
+"""The one command: ``python -m tests.benchmarks [--quick] [--only a,b,c,d,e,f] [--rounds N] [--write]``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.benchmarks import growth, imports, speed, stall, table, transfer
+from tests.benchmarks import growth, imports, passing, speed, stall, table, transfer
 from tests.benchmarks.measure import Row
 
 
@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument(
         "--only",
         default="a,b,c,d,e",
-        help="parts: a transfers, b stall, c training speed, d import, e growth",
+        help="parts: a transfers, b stall, c training speed, d import, e growth, f passing on (root)",
     )
     parser.add_argument("--rounds", type=int, help="rounds of each part (default 5; with --quick 1)")
     parser.add_argument("--clients", default="", help="only these clients of part a, separated by commas")
@@ -61,6 +61,8 @@ def main() -> int:
             rows += imports.measure(rounds if quick else max(rounds, 7), say)
         if "e" in parts:
             rows += growth.measure(work / "e", rounds, quick, say)
+        if "f" in parts:
+            rows += passing.measure(work / "f", rounds, quick, say)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     table.show(rows)
@@ -68,7 +70,7 @@ def main() -> int:
     if options.json:
         Path(options.json).write_text(json.dumps([asdict(row) for row in rows], indent=1))
     if options.write:
-        for name, sections in (("results", "abcd"), ("growth", "e")):
+        for name, sections in (("results", "abcd"), ("growth", "e"), ("passing", "f")):
             if mine := [row for row in rows if row.section in sections]:
                 table.write(table.markdown(mine, command.strip()), name)
     return 1 if options.strict and any(row.met is False for row in rows) else 0

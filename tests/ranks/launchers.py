@@ -173,12 +173,13 @@ class Network:
         address: of this node.
         interface: its name.
         enter: what a command begins with that is to run there.
+        bridge, link: this host's devices: the bridge of all, and its end of this node's cable.
     """
 
     interface = "eth0"
 
-    def __init__(self, name: str, address: str) -> None:
-        self.name, self.address = name, address
+    def __init__(self, name: str, address: str, bridge: str, link: str) -> None:
+        self.name, self.address, self.bridge, self.link = name, address, bridge, link
         self.enter = ["ip", "netns", "exec", name]
 
 
@@ -192,13 +193,13 @@ def networks(count: int) -> Iterator[list[Network]]:
         _ip("link", "add", bridge, "type", "bridge")
         _ip("link", "set", bridge, "up")
         for number in range(count):
-            network = Network(f"vl{key}-{number}", f"{subnet}.{number + 1}")
+            network = Network(f"vl{key}-{number}", f"{subnet}.{number + 1}", bridge, f"v{key}{number}")
             _ip("netns", "add", network.name)
             made.append(network)
             _ip(
                 "link",
                 "add",
-                f"v{key}{number}",
+                network.link,
                 "type",
                 "veth",
                 "peer",
@@ -207,7 +208,7 @@ def networks(count: int) -> Iterator[list[Network]]:
                 "netns",
                 network.name,
             )
-            _ip("link", "set", f"v{key}{number}", "master", bridge, "up")
+            _ip("link", "set", network.link, "master", bridge, "up")
             for command in (
                 ("addr", "add", f"{network.address}/24", "dev", "eth0"),
                 ("link", "set", "eth0", "up"),

@@ -22,6 +22,7 @@ from vaultlayer_hf.uri import parse_vault
 from vaultlayer_hf.vault.log import Log, Writer
 
 
+@pytest.mark.parametrize("node", [0, 1])
 def test_the_storage_of_one_node_is_cut_and_comes_back(
     forks: ForkServer,
     tmp_path: Path,
@@ -29,23 +30,26 @@ def test_the_storage_of_one_node_is_cut_and_comes_back(
     s3_env: dict[str, str],
     s3_uri: str,
     reference: Callable[[str, int], Group],
+    node: int,
 ) -> None:
     """Training goes on without a commit, rank 0 names the node and the reason; storage back: the next save commits."""
-    back = tmp_path / "back"
+    cut, back = tmp_path / "cut", tmp_path / "back"
     with Proxy(s3_server.endpoint) as proxy:
-        proxy.cut = True
         ranks = two_nodes(
             forks,
             tmp_path,
-            env={None: s3_env, 1: {"AWS_ENDPOINT_URL": proxy.endpoint}},
+            env={None: s3_env, node: {"AWS_ENDPOINT_URL": proxy.endpoint}},
             vault=s3_uri,
-            at={"end": {"1": ["sleep 0.1"], "3": ["sleep 2"], "7": [f"await {back}"]}},
+            at={"end": {"1": [f"await {cut}"], "3": ["sleep 2"], "7": [f"await {back}"]}},
         )
         group = ranks.start()
+        group.await_note(0, step=1)
+        proxy.cut = True
+        cut.touch()
         group.await_note(0, step=7)
         assert group.events(0, "commit") == []
         said = group.events(0, "trouble")
-        assert any(text.startswith(f"rank 1 on {platform.node()}: ") for text in said), said
+        assert any(text.startswith(f"rank {node} on {platform.node()}: ") for text in said), said
         assert any("exposure: " in text for text in said)
         proxy.cut = False
         back.touch()
