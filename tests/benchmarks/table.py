@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -66,21 +67,34 @@ def versions() -> str:
     return ", ".join(found)
 
 
-def markdown(rows: Iterable[Row], command: str) -> str:
-    """Return the table with machine, versions and command."""
-    lines = [
-        f"Measured {datetime.now(UTC):%Y-%m-%d} on {machine()}; {versions()}. Command: `{command}`",
-        "",
-        "| " + " | ".join(HEADINGS) + " |",
-        "|" + "---|" * len(HEADINGS),
-    ]
-    lines += ["| " + " | ".join(cells(row)) + " |" for row in rows]
-    return "\n".join(lines)
+def markdown(rows: Iterable[Row], command: str, before: str = "") -> str:
+    """Return the table with machine, versions and command.
+
+    Parts that ``rows`` doesn't hold are kept from ``before``, a text that this function has made, with the line
+    that says when and how they were measured.
+    """
+    rows = list(rows)
+    parts = sorted({row.section for row in rows})
+    note = (
+        f"Part {', '.join(parts)}: measured {datetime.now(UTC):%Y-%m-%d %H:%M} UTC on {machine()}; {versions()}. "
+        f"Command: `{command}`"
+    )
+    notes, lines = [], ["| " + " | ".join(cells(row)) + " |" for row in rows]
+    for line in before.splitlines():
+        if line.startswith("Part "):
+            names, _, rest = line.removeprefix("Part ").partition(":")
+            if kept := [name for name in names.split(", ") if name not in parts]:
+                notes.append(f"Part {', '.join(kept)}:{rest}")
+        elif re.match(r"\| [a-z] \|", line) and line[2] not in parts:
+            lines.append(line)
+    lines.sort(key=lambda line: line[2])  # stable: the order within a part stays
+    head = ["| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
+    return "\n\n".join([*sorted([*notes, note]), "\n".join(head + lines)])
 
 
-def write(text: str, name: str = "results", path: Path = README) -> None:
-    """Put the Markdown between the marks of this name in README.md."""
+def write(rows: Iterable[Row], command: str, name: str = "results", path: Path = README) -> None:
+    """Put the table between the marks of this name in README.md."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     before, _, rest = path.read_text().partition(begin)
-    after = rest.partition(end)[2]
-    path.write_text(f"{before}{begin}\n{text}\n{end}{after}")
+    old, _, after = rest.partition(end)
+    path.write_text(f"{before}{begin}\n{markdown(rows, command, old)}\n{end}{after}")

@@ -100,10 +100,11 @@ def measure(
             continue
         seconds: dict[tuple[str, str], list[float]] = {}
         growth: dict[tuple[str, str], list[float]] = {}
-        for number in range(-1, rounds):  # the first one only warms the caches
+        for number in range(-1, rounds):
             turn = number % len(clients)
+            order = clients[turn:] + clients[:turn] if number >= 0 else clients[:2]  # these warm the caches
             with start(work / f"{server.replace(' ', '-')}{number}") as endpoint:
-                for client in clients[turn:] + clients[:turn]:
+                for client in order:
                     for direction in ("up", "down"):
                         folder = source if direction == "up" else work / "restored"
                         if direction == "down":
