@@ -24,8 +24,8 @@ from vaultlayer_hf.errors import SettingsError
 
 IO_SHARE = 0.01
 """Share of the time that ``auto`` may spend in saves."""
-FIRST = 120.0
-"""Seconds to the first save of ``auto``, which measures."""
+FIRST = 60.0
+"""Seconds to the first save of ``auto`` that measures, where no attempt before has."""
 _LEAST = 1.0
 _PRIOR_FAILURES, _PRIOR_SECONDS = 0.5, 12 * 3600.0
 """What counts as seen before anything is: one failure in 24 hours, believed as if half a failure had been seen."""
@@ -67,12 +67,16 @@ class Measured:
         upload: seconds from a save to its commit; 0 before the first.
         failures: attempts at this run that died, as the vault's log shows them.
         alive: seconds that this run has been alive, over all attempts.
+        stalled: seconds that saves have taken in this attempt.
+        running: seconds from its begin to the end of its last save.
     """
 
     stall: float | None = None
     upload: float = 0.0
     failures: int = 0
     alive: float = 0.0
+    stalled: float = 0.0
+    running: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -128,8 +132,8 @@ def decide(measured: Measured, max_loss: float | None = None) -> Decision:
     seen = f"{measured.failures} in {duration_text(measured.alive)} so far"
     why = f"the optimum (Daly) for a stall of {duration_text(stall)} and a failure in {duration_text(mean)} ({seen})"
     seconds = max(optimum, _LEAST)
-    # A share of the time means: of the interval with its save.
-    least = stall * (1 / IO_SHARE - 1)
+    # Of the interval with its save, and of the whole attempt: what was spent too early is made up for.
+    least = max(stall, measured.stalled + stall - IO_SHARE * measured.running) / IO_SHARE - stall
     if least > seconds:
         seconds, why = least, f"saves of {duration_text(stall)} may take {IO_SHARE:.0%} of the time"
     if max_loss is not None and seconds + stall + measured.upload > max_loss:

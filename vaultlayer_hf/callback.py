@@ -19,6 +19,7 @@ from vaultlayer_hf.ending import Past, asked_steps, is_over
 from vaultlayer_hf.errors import FencedError, SettingsError
 from vaultlayer_hf.events import Events
 from vaultlayer_hf.fingerprint import Parameters, parameters_of
+from vaultlayer_hf.preemption.exits import leave
 from vaultlayer_hf.reporting import FiguresCallback
 from vaultlayer_hf.resume import resume
 from vaultlayer_hf.session import Session
@@ -29,6 +30,7 @@ from vaultlayer_hf.trainer_terms import (
     ranks_of,
     save_of,
     save_the_end,
+    stop_now,
     warn_of_arguments,
     wish_of,
 )
@@ -164,9 +166,18 @@ class VaultLayerCallback(TrainerCallback):
     ) -> None:
         if self.session is not None and self._active:
             verdict = self.session.at_step(state.global_step)
+            if verdict.stop is not None:
+                stop_now(control, save=verdict.save)
+                return
             if verdict.save:
                 control.should_save = True
             save_the_end(args, control, paced=self.session.pacer.active)
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.session is not None and self._active and self.session.ending is not None:
+            stop_now(control, save=False)  # it was saved at the end of the step, if there was time
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -191,10 +202,12 @@ class VaultLayerCallback(TrainerCallback):
             return
         self._active, self._ended = False, True
         flushed = session.flush()
+        ending = session.ending
         if flushed and self._over:
             _note_end_again(session)
         elif flushed and has_ended(state, self._handler):
             session.finish(state.global_step, end_figures(state))
+            ending = None
         elif state.global_step < state.max_steps:
             session.events.info(
                 "stopped",
@@ -202,6 +215,8 @@ class VaultLayerCallback(TrainerCallback):
                 step=state.global_step,
             )
         session.close()
+        if ending is not None:
+            leave(ending.reason, ending.code)
 
     # Inside --------------------------------------------------------------------------------------------
 

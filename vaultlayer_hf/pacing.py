@@ -6,14 +6,21 @@ reaches the others by ``Ranks.soon`` at the same step. ``auto`` measures what sa
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from vaultlayer_hf.cadence import Cadence, Decision, Measured, decide, duration_text
+from vaultlayer_hf.cadence import Cadence, Decision, Measured, decide, duration_text, parse_cadence
 from vaultlayer_hf.events import Events
 from vaultlayer_hf.ranks import Ranks
+from vaultlayer_hf.vault.history import History, read_history
+from vaultlayer_hf.vault.log import Log
+
+if TYPE_CHECKING:
+    from vaultlayer_hf.session import Session
 
 _THINK_EVERY = 10.0
 """Seconds between two looks of ``auto`` at what was measured."""
@@ -47,7 +54,7 @@ class Pacer:
         events: where to say which cadence was chosen, and why.
         max_loss: seconds of training that a failure may cost, for ``auto``; or None.
         upload_seconds: returns how long an upload takes; 0 while that isn't known.
-        history: returns how many attempts at this run have died, and for how many seconds it has been alive.
+        history: returns what the attempts before this one have come to.
         clock: seconds, as time.monotonic.
     """
 
@@ -59,7 +66,7 @@ class Pacer:
         *,
         max_loss: float | None = None,
         upload_seconds: Callable[[], float] = lambda: 0.0,
-        history: Callable[[], tuple[int, float]] = lambda: (0, 0.0),
+        history: Callable[[], History] = History,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cadence = cadence
@@ -144,8 +151,15 @@ class Pacer:
         if self._ranks.rank != 0:
             return
         self._thought = self._clock()
-        failures, alive = self._history()
-        measured = Measured(self.stall, self._upload_seconds(), failures, alive + self._thought - self._begun)
+        past = self._history()
+        measured = Measured(
+            self.stall if self.stall is not None else past.stall,
+            self._upload_seconds() or past.upload,
+            past.failures,
+            past.alive + self._thought - self._begun,
+            self.stalled,
+            self._last - self._begun,
+        )
         decision = decide(measured, self._max_loss)
         self._interval = decision.seconds
         if self._said and 1 / _MUCH < decision.seconds / self._said < _MUCH:
@@ -160,3 +174,42 @@ class Pacer:
             seconds=decision.seconds,
             reason=decision.reason,
         )
+
+
+def pacer_of(session: Session) -> Pacer:
+    """Return the pacer that a session's settings ask for."""
+    past = _Past(session)
+
+    def upload_seconds() -> float:
+        return session.uploader.figures.seconds_each if session.uploader is not None else 0.0
+
+    return Pacer(
+        parse_cadence(session.settings.save_every),
+        session.ranks,
+        session.events,
+        max_loss=session.settings.loss,
+        upload_seconds=upload_seconds,
+        history=past.known,
+    )
+
+
+class _Past:
+    """The history of a vault, read beside training: it costs requests, and is only worth having."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._thread: threading.Thread | None = None
+        self._found = History()
+
+    def known(self) -> History:
+        """Return what is known by now; the first call begins to read."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._read, name="vaultlayer-history", daemon=True)
+            self._thread.start()
+        return self._found
+
+    def _read(self) -> None:
+        try:
+            self._found = read_history(Log(self._session.access.bare), self._session.entered.token)
+        except Exception:  # whatever it is, there is a default
+            pass

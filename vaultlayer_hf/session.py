@@ -18,18 +18,19 @@ from pathlib import Path
 
 from vaultlayer_hf import files, saving
 from vaultlayer_hf.access import Access
-from vaultlayer_hf.cadence import parse_cadence
 from vaultlayer_hf.errors import FencedError, RanksError, StoreError
 from vaultlayer_hf.events import Events
 from vaultlayer_hf.local import checkpoints
-from vaultlayer_hf.pacing import Pacer, Verdict
+from vaultlayer_hf.pacing import Verdict, pacer_of
 from vaultlayer_hf.place import Place, locate
+from vaultlayer_hf.preemption.notice import MARGIN
+from vaultlayer_hf.preemption.watch import Watch
 from vaultlayer_hf.progress import wait_for_uploads
 from vaultlayer_hf.ranks import Ranks
 from vaultlayer_hf.saving import News, Plan, Save, Word
 from vaultlayer_hf.settings import Settings
+from vaultlayer_hf.stopping import Ending, heed
 from vaultlayer_hf.stores.base import Store
-from vaultlayer_hf.stores.pace import BandwidthCap
 from vaultlayer_hf.stores.retry import RetryingStore, RetryPolicy
 from vaultlayer_hf.vault.entry import Commit, Entry, State
 from vaultlayer_hf.vault.job import Job
@@ -115,13 +116,14 @@ class Session:
         self._flush_failed = False
         self._best_step: int | None = None
         self.stall_seconds = 0.0
-        self.pacer = Pacer(
-            parse_cadence(settings.save_every),
-            self.ranks,
-            self.events,
-            max_loss=settings.loss,
-            upload_seconds=lambda: self._uploader.figures.seconds_each if self._uploader is not None else 0.0,
-        )
+        self.saved_at = 0.0
+        """When the last save began, in seconds since the epoch."""
+        self.part_bytes: int | None = None
+        """Bytes of this node's part of a checkpoint; None while that isn't known."""
+        self.ending: Ending | None = None
+        """How this training ends, once it was told to stop."""
+        self.watch = Watch(settings.signal_names, settings.grace, settings.notices, self.events)
+        self.pacer = pacer_of(self)
 
     # Start ---------------------------------------------------------------------------------------------
 
@@ -201,6 +203,7 @@ class Session:
         Raises, on all ranks, VaultUnreachableError, MissingExtraError.
         """
         self.resumed_from = resumed_from.number if resumed_from else None
+        self.part_bytes = resumed_from.bytes if resumed_from else None
         self.ranks.everywhere(lambda: self.access.bare if self.leads else None)
         if not self.leads:
             return
@@ -226,11 +229,12 @@ class Session:
             policy=Policy(settings.keep_last, settings.keep_every, self._keep_best),
             resumed_from=resumed_from,
             known=resumed_from if resumed_from and resumed_from.number in self.read_back else None,
-            cap=BandwidthCap(settings.rate) if settings.rate else None,
+            rate=settings.rate,
             current_step=lambda: self.step,
             after_commit=self._after_commit,
             part_timeout=settings.part_timeout,
             keeps_best=self._needs_best,
+            measured=lambda: {"stall": round(self.pacer.stall or 0.0, 6)},
             protected={passed_over.number} if passed_over is not None else (),
         )
         atexit.register(self.close)
@@ -245,6 +249,7 @@ class Session:
         if snapshot is None or self._uploader is None:
             return
         job = Job(snapshot, folder, plan.share_of(self.node, snapshot.stats), plan.others)
+        self.part_bytes = sum(size for path, (size, _) in snapshot.stats.items() if path in (job.only or ()))
         if self._writer is not None or job.only:
             self._uploader.submit(job)
         else:
@@ -284,7 +289,7 @@ class Session:
         """
         if self.claim is None or self.disabled:
             return
-        begin = time.perf_counter()
+        begin, self.saved_at = time.perf_counter(), time.time()
         self._flush_failed = False
         self._standing.add(save.folder.name)
         saving.save(self, save, self.next_seq())
@@ -294,6 +299,7 @@ class Session:
     def begin(self, step: int) -> None:
         """Say that training begins, behind ``step``. All ranks."""
         self.step = step
+        self.watch.open()
         self.pacer.begin()
 
     def at_step(self, step: int) -> Verdict:
@@ -306,10 +312,10 @@ class Session:
         if self.claim is None or self.disabled:
             return Verdict()
         self.pacer.mark()
-        uploader = self._uploader
-        fenced = str(uploader.fenced) if uploader is not None and uploader.fenced is not None else None
-        self.stop_if_fenced(self.ranks.soon(step, fenced))
-        return Verdict() if self.disabled else Verdict(save=self.pacer.due(step))
+        verdict = heed(self, step)
+        if verdict is None:
+            return Verdict(save=self.pacer.due(step))
+        return verdict
 
     def stop_if_fenced(self, reason: str | None) -> None:
         """Stop as the settings say, where there is a reason. Raises FencedError."""
@@ -345,6 +351,7 @@ class Session:
         if self.claim is None or self.disabled:
             return False
         uploader = self._uploader
+        timeout = self._bound(self.settings.flush_timeout)
         done = uploader is None or self._wait(uploader)
 
         def sum_up(said: list[tuple[Word, bool]]) -> tuple[News, bool]:
@@ -352,7 +359,7 @@ class Session:
 
         try:
             news, done = self.ranks.decide(
-                (saving.word_of(self), done), sum_up, timeout=self.settings.flush_timeout + 60
+                (saving.word_of(self), done), sum_up, timeout=self._bound(timeout + 60)
             )
         except RanksError as error:
             self.events.warn("trouble", str(error))
@@ -368,7 +375,7 @@ class Session:
         if not done and uploader is not None:
             self.events.warn(
                 "trouble",
-                f"uploads aren't done after {self.settings.flush_timeout:.0f} s (flush_timeout); {uploader.exposure()} "
+                f"uploads aren't done after {timeout:.0f} s ({self._bound_by()}); {uploader.exposure()}; "
                 f"what waits stays in {self.output_dir / LOCAL}, and the next start on this disk goes on from it",
             )
         return done and not self.disabled
@@ -393,15 +400,28 @@ class Session:
         with self._lock:
             uploader, self._uploader = self._uploader, None
         atexit.unregister(self.close)
-        if uploader is None:
-            return
-        if not self._flush_failed:
-            self._wait(uploader, _FAREWELL)
-        uploader.stop()
+        if uploader is not None:
+            if not self._flush_failed and not self.watch.hurried:
+                self._wait(uploader, _FAREWELL)
+            uploader.stop(self._last_wait())
+        self.watch.close(leaving=self.ending is not None)
 
     def _wait(self, uploader: Uploader, for_others: float = math.inf) -> bool:
-        timeout = self.settings.flush_timeout
+        timeout = self._bound(self.settings.flush_timeout)
         return wait_for_uploads(uploader, timeout, shown=self.progress, for_others=for_others)
+
+    def _bound(self, timeout: float) -> float:
+        return self.ending.bound(timeout) if self.ending is not None else timeout
+
+    def _last_wait(self) -> float | None:
+        """Return how long the end may wait for the upload thread to give up; None: as usual."""
+        if self.watch.hurried:
+            return 0.0
+        late = self.ending is not None and self.ending.bound(math.inf) == 0
+        return MARGIN / 2 if late else None
+
+    def _bound_by(self) -> str:
+        return "flush_timeout" if self._bound(math.inf) == math.inf else "the process is about to be ended"
 
     def newest_commits(self, count: int) -> tuple[Commit, ...]:
         """Return the newest commits that this rank knows of, oldest first."""

@@ -15,6 +15,8 @@ from typing import Any, Literal, cast
 
 from vaultlayer_hf.cadence import parse_cadence, parse_duration
 from vaultlayer_hf.errors import SettingsError
+from vaultlayer_hf.preemption.notice import CLOUDS
+from vaultlayer_hf.preemption.signals import signal_names
 
 _NONE = ("none", "off")
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
@@ -73,6 +75,12 @@ class Settings:
             ``"auto"``, which measures and keeps saves under 1 % of the time; None: no other saves.
         max_loss: for ``"auto"``: training that a failure may cost at most, such as ``"10min"`` or a number of
             seconds; None: no bound.
+        signals: which signals announce the end of this process, such as ``"SIGTERM,SIGINT,SIGUSR1"``: training
+            saves and stops, and the process ends with exit code 75 (SIGINT: KeyboardInterrupt). ``"none"``: none.
+        grace: seconds from such a signal to the kill, and from GCP's word that a VM is preempted; for SIGINT there is
+            no limit.
+        notices: whose notices of preemption to look for: ``"auto"`` asks the metadata server where the firmware says
+            that this is AWS, GCP or Azure; names such as ``"aws"``; ``"none"``.
         upload_concurrency: parts of a file in flight at once, 1 to 64.
         bandwidth: cap on uploads in bytes per second, as a number or as text such as ``"50MB"``; None: no cap.
         keep_last: how many of the newest checkpoints to keep in the vault; None keeps all.
@@ -95,6 +103,9 @@ class Settings:
     )
     save_every: str | None = _from_environment("save_every", str, None)
     max_loss: float | str | None = _from_environment("max_loss", str, None)
+    signals: str = _from_environment("signals", str, "SIGTERM,SIGINT")
+    grace: float = _from_environment("grace", float, 30.0)
+    notices: str = _from_environment("notices", str, "auto")
     upload_concurrency: int = _from_environment("upload_concurrency", int, 8)
     bandwidth: float | str | None = _from_environment("bandwidth", _or_none(parse_rate), None)
     keep_last: int | None = _from_environment("keep_last", _or_none(int), 3)
@@ -114,6 +125,16 @@ class Settings:
         object.__setattr__(self, "bandwidth", parse_rate(self.bandwidth))
         object.__setattr__(self, "max_loss", parse_duration(self.max_loss, "max_loss"))
         parse_cadence(self.save_every)
+        try:
+            names = () if str(self.signals).lower() in _NONE else signal_names(str(self.signals))
+        except ValueError as error:
+            raise SettingsError(
+                f"signals={self.signals!r}: {error}; use such as 'SIGTERM,SIGINT,SIGUSR1'"
+            ) from error
+        object.__setattr__(self, "signals", ",".join(names) or "none")
+        object.__setattr__(self, "notices", str(self.notices).lower().replace(" ", ""))
+        if self.notices not in ("auto", "none") and not set(self.notices.split(",")) <= set(CLOUDS):
+            raise SettingsError(f"notices={self.notices!r}: use 'auto', 'none', 'aws', 'gcp' or 'azure'")
         if self.on_fenced not in ("stop", "continue"):
             raise SettingsError(f"on_fenced={self.on_fenced!r}: use 'stop' or 'continue'")
         if not _is_number(self.upload_concurrency, whole=True) or not 1 <= self.upload_concurrency <= 64:
@@ -122,10 +143,15 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not (_is_number(value, whole=name != "bandwidth") and value > 0):
                 raise SettingsError(f"{name}={value!r}: use a number above 0, or None")
-        for name in ("flush_timeout", "part_timeout", "resume_timeout"):
+        for name in ("grace", "flush_timeout", "part_timeout", "resume_timeout"):
             value = getattr(self, name)
             if not _is_number(value) or not value >= 0:
                 raise SettingsError(f"{name}={value!r}: use seconds, 0 or more")
+
+    @property
+    def signal_names(self) -> tuple[str, ...]:
+        """The names in ``signals``."""
+        return () if self.signals == "none" else tuple(self.signals.split(","))
 
     @property
     def loss(self) -> float | None:

@@ -112,6 +112,11 @@ def save_the_end(args: TrainingArguments, control: TrainerControl, *, paced: boo
         control.should_save = True
 
 
+def stop_now(control: TrainerControl, *, save: bool) -> None:
+    """Have the Trainer stop behind this step, with nothing but a save where there is time for one."""
+    control.should_training_stop, control.should_save, control.should_evaluate = True, save, False
+
+
 def end_figures(state: TrainerState) -> dict[str, float]:
     """Return the figures that a training ended with: those of its last log."""
     last = state.log_history[-1] if state.log_history else {}
@@ -143,4 +148,10 @@ def warn_of_arguments(events: Events, args: TrainingArguments, *, paced: bool) -
         events.warn(
             "notice",
             "save_only_model=True: what is saved can't be resumed from, so a restart will refuse it",
+        )
+    if getattr(args, "enable_jit_checkpoint", False):
+        events.warn(
+            "notice",
+            "enable_jit_checkpoint=True: on SIGTERM each rank saves by itself, beside the save that all ranks make for "
+            "the vault at one step; leave it out",
         )

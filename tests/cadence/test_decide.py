@@ -96,6 +96,13 @@ def test_saves_stay_under_their_share(stall: float, upload: float, failures: int
     assert decision.seconds >= upload
 
 
+def test_what_was_spent_too_early_is_made_up_for() -> None:
+    """Saves that have taken more than their share so far make the next one wait until the whole run keeps it."""
+    decision = decide(Measured(1.0, 0.0, 1000, HOUR, stalled=5.0, running=60.0))
+    assert 6.0 / (60.0 + decision.seconds + 1.0) == pytest.approx(IO_SHARE)
+    assert decide(Measured(1.0, 0.0, 1000, HOUR, stalled=1.0, running=5000.0)).seconds == pytest.approx(99.0)
+
+
 def test_more_failures_mean_more_saves() -> None:
     """The interval shrinks with the failures that were seen, down to the bound, and the reason names them."""
     intervals = [decide(Measured(0.05, 1.0, failures, 24 * HOUR)) for failures in (0, 5, 50)]

@@ -12,6 +12,7 @@ from vaultlayer_hf.cadence import Cadence, parse_cadence
 from vaultlayer_hf.events import Event, Events
 from vaultlayer_hf.pacing import Pacer
 from vaultlayer_hf.ranks import Ranks
+from vaultlayer_hf.vault.history import History
 
 
 class Clock:
@@ -71,18 +72,28 @@ def test_seconds_count_from_the_last_save() -> None:
 
 
 def test_auto_keeps_its_share_and_says_why_once() -> None:
-    """It measures with its first save, keeps all further ones under 1 % of the time, and says so in two lines."""
+    """It measures with its first save, makes up for it, keeps its share, and says so in three lines."""
     clock, events, heard = Clock(), Events(), list[Event]()
     events.listen(heard.append)
-    made = pacer(Cadence("auto"), clock, events, history=lambda: (400, 3600.0))
+    made = pacer(Cadence("auto"), clock, events, history=lambda: History(400, 3600.0))
     made.begin()
     saved = drive(made, clock, 5000, seconds=1.0, stall=2.0)
-    assert saved[0] == 120
+    assert saved[0] == 60
     assert 18 < len(saved) < 26
     assert made.share < 0.0101
-    assert [event.kind for event in heard] == ["cadence", "cadence"]
+    assert [event.kind for event in heard] == ["cadence"] * 3
     assert "measures" in heard[0].message
-    assert "may take 1% of the time" in heard[1].message
+    assert all("may take 1% of the time" in event.message for event in heard[1:])
+
+
+def test_auto_knows_what_saves_cost_before_its_first() -> None:
+    """What an attempt before has noted in the log counts at once: no save is needed to measure."""
+    clock, events, heard = Clock(), Events(), list[Event]()
+    events.listen(heard.append)
+    made = pacer(Cadence("auto"), clock, events, history=lambda: History(0, 3600.0, stall=2.0, upload=400.0))
+    made.begin()
+    assert drive(made, clock, 1000, seconds=1.0, stall=2.0)[0] > 400
+    assert "measures" not in heard[0].message
 
 
 def test_auto_says_so_when_it_changes_much() -> None:

@@ -168,6 +168,13 @@ def test_exit_codes_are_those_of_the_code() -> None:
     assert rows == {int(code): meaning for code, meaning in EXIT_CODES.items()}
 
 
+def test_exit_codes_of_a_training_are_those_of_the_code() -> None:
+    """The table of how a training ends that was told to stop names the codes that it ends with."""
+    from vaultlayer_hf.preemption.exits import INTERRUPTED, PREEMPTED
+
+    assert [int(row[0]) for row in table_after("| exit code of a training |")] == [PREEMPTED, INTERRUPTED]
+
+
 def test_ci_runs_the_second_command() -> None:
     """CI takes its test command from the README, so the two can't part."""
     assert len(install_commands()) == 2

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from vaultlayer_hf.errors import StoreError
 from vaultlayer_hf.events import Events
-from vaultlayer_hf.stores.base import Pace
+from vaultlayer_hf.stores.pace import BandwidthCap
 from vaultlayer_hf.vault.queue import UploadQueue
 
 TIDY_PATIENCE = 30.0
@@ -33,26 +33,31 @@ class Patience:
         queue: tells what waits, and whether to stop.
         events: where trouble is told, each once.
         exposure: says in words what would be lost now.
-        cap: bandwidth cap, called with byte counts; or None.
+        rate: bandwidth cap in bytes per second, or None.
     """
 
     def __init__(
-        self, queue: UploadQueue, events: Events, exposure: Callable[[], str], cap: Pace | None
+        self, queue: UploadQueue, events: Events, exposure: Callable[[], str], rate: float | None
     ) -> None:
         self._queue = queue
         self._events = events
         self._exposure = exposure
-        self._cap = cap
+        self._cap = BandwidthCap(rate, should_stop=self.give_up) if rate else None
         self._tidy_end: float | None = None
         self.in_trouble = False
         self.trouble: str | None = None
         """What keeps uploads from succeeding now, or None."""
         self.moved = 0
         """Bytes hashed or sent of the snapshot under way."""
+        self.taken = 0
+        """Bytes of it that the store has taken."""
+        self.begun = time.monotonic()
+        """When it was taken up."""
 
     def begin(self) -> None:
         """A new save is taken up."""
-        self.moved, self.in_trouble = 0, False
+        self.moved, self.taken, self.in_trouble = 0, 0, False
+        self.begun = time.monotonic()
 
     def recovered(self) -> None:
         """An upload has succeeded."""
@@ -106,3 +111,4 @@ class Patience:
         self.moved += count
         if self._cap is not None:
             self._cap(count)
+        self.taken += count

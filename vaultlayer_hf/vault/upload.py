@@ -11,6 +11,7 @@ read back whole: what went bad in the vault meanwhile would be copied from check
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from vaultlayer_hf.digest import digest_bytes
@@ -102,9 +103,11 @@ def commit(
     transfer: Transfer,
     *,
     resumed_from: int | None,
+    measured: Mapping[str, float] | None = None,
 ) -> Commit:
     """Make a checkpoint visible whose files are all in the store.
 
+    ``measured`` are figures for the entry's detail, from which later attempts learn what saves cost.
     Raises FencedError, StoreError, CorruptError where the nodes' parts don't make one checkpoint.
     """
     data = encode_manifest(manifest)
@@ -129,7 +132,7 @@ def commit(
         return state.committed(describe(number), resumed_from=resumed_from, best_step=manifest.best_step)
 
     transfer.committing = True
-    detail = {"step": manifest.step, "folder": transfer.folder}
+    detail = {"step": manifest.step, "folder": transfer.folder, **(measured or {})}
     entry = writer.append("commit", change, detail, store=store)
     return entry.state.commits[-1]
 

@@ -21,7 +21,7 @@ from dataclasses import replace
 
 from vaultlayer_hf.errors import FencedError, StoreError, VaultLayerError
 from vaultlayer_hf.events import Events, size_text
-from vaultlayer_hf.stores.base import Pace, Store
+from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.vault.entry import Commit
 from vaultlayer_hf.vault.job import Figures, Job
 from vaultlayer_hf.vault.log import Writer
@@ -35,6 +35,10 @@ from vaultlayer_hf.vault.snapshot import Snapshot, SnapshotChangedError, seal
 from vaultlayer_hf.vault.tidy import tidy_vault
 from vaultlayer_hf.vault.upload import Transfer, commit, send, write_part
 
+_TELLING = 2.0
+"""Seconds of an upload under way that say something of its rate."""
+_LAST_WORD = 10.0
+"""Seconds that an end of the process waits for the upload thread to give up."""
 _LAST_SEAL = 60.0
 """Seconds that an end of the process waits for the last snapshot to be sealed."""
 
@@ -51,11 +55,12 @@ class Uploader:
         policy: retention in the vault.
         resumed_from: the commit that this run went on from, or None.
         known: that commit where all of its files were read from the vault just now: what is the same needn't be sent.
-        cap: bandwidth cap, called with byte counts; or None.
+        rate: bandwidth cap in bytes per second, or None.
         current_step: tells the step that training is at, for the exposure.
         after_commit: called with each commit on this thread; errors are reported, never raised.
         part_timeout: seconds to wait for the other nodes' parts.
         keeps_best: the best checkpoint is needed at the end: it isn't given up for a newer one.
+        measured: returns figures of the run to note with each commit.
         protected: numbers of commits that are never retired.
     """
 
@@ -69,15 +74,16 @@ class Uploader:
         policy: Policy,
         resumed_from: Commit | None,
         known: Commit | None = None,
-        cap: Pace | None,
+        rate: float | None = None,
         current_step: Callable[[], int],
         after_commit: Callable[[Commit], None] = lambda commit: None,
         part_timeout: float = 600.0,
         keeps_best: bool = False,
+        measured: Callable[[], dict[str, float]] = dict,
         protected: Collection[int] = (),
     ) -> None:
         self._queue = UploadQueue(keeps_best)
-        self._patience = Patience(self._queue, events, self.exposure, cap)
+        self._patience = Patience(self._queue, events, self.exposure, rate)
         self._store = make_store(self._patience.give_up, self._patience.report)
         self._writer = writer
         self._events = events
@@ -86,6 +92,7 @@ class Uploader:
         self._known = known
         self._current_step = current_step
         self._after_commit = after_commit
+        self._measured = measured
         self._node = node
         self._part_timeout = part_timeout
         self._stale: list[Snapshot] = []
@@ -159,16 +166,33 @@ class Uploader:
         """Bytes still to be hashed and sent, at most."""
         return sum(2 * job.size for job in self._queue.jobs) - self._patience.moved
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that are queued or under way and not in the store, at most."""
+        return max(0, sum(job.size for job in self._queue.jobs) - self._patience.taken)
+
+    @property
+    def rate(self) -> float | None:
+        """Bytes per second that uploads reach, by those that are done, else by the one under way; None: not known."""
+        figures, patience = self.figures, self._patience
+        if figures.uploaded_bytes and figures.upload_seconds:
+            return figures.uploaded_bytes / figures.upload_seconds
+        seconds = time.monotonic() - patience.begun
+        return patience.taken / seconds if patience.taken and seconds > _TELLING else None
+
     def wait(self, timeout: float) -> bool:
         """Wait until idle or fenced; return whether that is so within ``timeout`` seconds."""
         return self._queue.wait(timeout, lambda: self.fenced is not None)
 
-    def stop(self) -> None:
-        """Give up what is under way, soon; snapshots stay on the disk, sealed, for the next start to adopt."""
+    def stop(self, within: float | None = None) -> None:
+        """Give up what is under way, soon; snapshots stay on the disk, sealed, for the next start to adopt.
+
+        ``within``: seconds to wait for that; None: as long as sealing takes.
+        """
         self._queue.stop()
         if self._thread is not None:
-            self._thread.join(timeout=10)
-            if self._sealing:
+            self._thread.join(timeout=_LAST_WORD if within is None else within)
+            if self._sealing and within is None:
                 self._thread.join(timeout=_LAST_SEAL)
 
     def exposure(self) -> str:
@@ -283,7 +307,14 @@ class Uploader:
         files = tuple(sorted((*part, *parts), key=lambda entry: entry.path))
         origin = self._resumed_from.number if self._resumed_from else None
         manifest = replace(snapshot.manifest, files=files)
-        return commit(self._store, self._writer, manifest, transfer, resumed_from=origin)
+        return commit(
+            self._store,
+            self._writer,
+            manifest,
+            transfer,
+            resumed_from=origin,
+            measured={**self._measured(), "upload": round(self.figures.seconds_each, 6)},
+        )
 
     def _waiting_for_parts(self, missing: Collection[int], seconds: float) -> None:
         self.waiting_since = self.waiting_since or time.monotonic()

@@ -1,0 +1,24 @@
+"""The fork server with the program imported; no VAULTLAYER_* variable of whoever runs the tests reaches it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.forks import ForkServer
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[ForkServer]:
+    """Starts a process in tens of milliseconds."""
+    with ForkServer("tests.preemption.program") as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _no_vault_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("VAULTLAYER_"):
+            monkeypatch.delenv(name)

@@ -1,0 +1,86 @@
+"""A training that is told to stop, as one process of the fork server: one rank, or one of several.
+
+It writes a journal, one JSON object a line: each step, each event of the vault, and whether train() came back.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from tests.ranks.program import Journal
+from tests.seam.kit import trainer, weights
+from vaultlayer_hf import Settings
+
+
+class Script(TrainerCallback):
+    """Takes ``pace`` seconds a step, saves at ``saves``, and sends itself ``signals`` = {step: [name, ...]}."""
+
+    def __init__(
+        self, journal: Journal, pace: float, saves: list[int], signals: dict[str, list[str]]
+    ) -> None:
+        self.journal, self.pace, self.saves, self.signals = journal, pace, saves, signals
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        time.sleep(self.pace)
+        self.journal.note(step=state.global_step)
+        if state.global_step in self.saves:
+            control.should_save = True
+        for name in self.signals.get(str(state.global_step), ()):
+            os.kill(os.getpid(), signal.Signals[name])
+
+
+def train(
+    output: str,
+    journal: str,
+    vault: str,
+    *,
+    settings: dict[str, Any] | None = None,
+    steps: int = 2000,
+    pace: float = 0.03,
+    saves: list[int] | None = None,
+    signals: dict[str, list[str]] | None = None,
+    thread: bool = False,
+    handler: bool = False,
+) -> None:
+    """Train; ``thread``: not on the main thread. ``handler``: with a handler of one's own for SIGTERM."""
+    torch.set_num_threads(1)
+    notes = Journal(journal)
+    if handler:
+        signal.signal(signal.SIGTERM, lambda number, frame: notes.note(own=number))
+    more = {"ddp_backend": "gloo"} if int(os.environ.get("WORLD_SIZE", "1")) > 1 else {}
+    made = trainer(
+        output,
+        resume=Settings(vault=vault, **(settings or {})),
+        callbacks=[Script(notes, pace, saves or [], signals or {})],
+        save_strategy="no",
+        max_steps=steps,
+        **more,
+    )
+    made._vaultlayer._events.listen(
+        lambda event: notes.note(event=event.kind, message=event.message, about=event.fields.get("step"))
+    )
+
+    def run() -> None:
+        try:
+            made.train()
+        except KeyboardInterrupt:
+            notes.note(interrupted=made.state.global_step)
+            raise SystemExit(130) from None
+        finally:
+            mine = signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+            notes.note(over=made.state.global_step, sigterm_is_handled=mine)
+        notes.note(returned=made.state.global_step, weights=weights(made.model))
+
+    if thread:
+        other = threading.Thread(target=run)
+        other.start()
+        other.join()
+    else:
+        run()

@@ -1,0 +1,127 @@
+"""Traps for signals in this process: real signals, taken note of, chained, and put back."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from vaultlayer_hf.preemption.signals import Traps, signal_names
+
+USED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in USED}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+class Noted:
+    """Traps for all signals that are used here, and what they note."""
+
+    def __init__(self, *names: str) -> None:
+        self.names: list[str] = []
+        self.hurried = 0
+        self.traps = Traps(names or [number.name for number in USED], self.names.append, self._hurry)
+
+    def _hurry(self) -> None:
+        self.hurried += 1
+
+
+def send(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
+
+
+def test_signals_are_noted_and_nothing_else() -> None:
+    """TERM, USR1 and USR2, each of which would end a process, and INT are taken note of; the process lives on."""
+    noted = Noted()
+    assert noted.traps.set()
+    for number in USED:
+        send(number)
+    assert noted.names == [number.name for number in USED]
+
+
+def test_only_those_that_are_asked_for() -> None:
+    """A signal that isn't in the settings keeps its handler."""
+    before = signal.getsignal(signal.SIGUSR1)
+    Noted("SIGTERM").traps.set()
+    assert signal.getsignal(signal.SIGUSR1) == before
+
+
+def test_handlers_of_the_script_are_called_and_come_back() -> None:
+    """Its handler is called with each signal, and is in place again behind the training."""
+    own: list[Any] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: own.append(number))
+    mine = signal.getsignal(signal.SIGTERM)
+    noted = Noted()
+    noted.traps.set()
+    send(signal.SIGTERM)
+    assert (noted.names, own) == (["SIGTERM"], [signal.SIGTERM])
+    noted.traps.release()
+    assert signal.getsignal(signal.SIGTERM) is mine
+    send(signal.SIGTERM)
+    assert (noted.names, len(own)) == (["SIGTERM"], 2)
+
+
+def test_a_handler_that_was_set_meanwhile_stays() -> None:
+    """What the script puts in place during training isn't taken away by its end."""
+    noted = Noted()
+    noted.traps.set()
+    newer = lambda number, frame: None  # noqa: E731
+    signal.signal(signal.SIGTERM, newer)
+    noted.traps.release()
+    assert signal.getsignal(signal.SIGTERM) is newer
+
+
+def test_ignored_signals_stay_ignored() -> None:
+    """A signal that is ignored on purpose (nohup, a shell's background job) is left so."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    noted = Noted()
+    noted.traps.set()
+    send(signal.SIGINT)
+    assert noted.names == []
+
+
+def test_a_second_interrupt_ends_at_once() -> None:
+    """The second Ctrl-C raises KeyboardInterrupt there and then, and the handlers are gone."""
+    noted = Noted()
+    noted.traps.set()
+    send(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        send(signal.SIGINT)
+    assert (noted.names, noted.hurried) == (["SIGINT"], 1)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_set_twice() -> None:
+    """Set again, a trap doesn't take itself for the handler that was there before."""
+    noted = Noted()
+    noted.traps.set()
+    noted.traps.set()
+    send(signal.SIGUSR1)
+    noted.traps.release()
+    assert noted.names == ["SIGUSR1"]
+    assert signal.getsignal(signal.SIGUSR1) is not noted.traps
+
+
+def test_on_the_way_out_nothing_counts_any_more() -> None:
+    """A launcher that ends the other ranks with SIGTERM doesn't spoil the exit code of one that is leaving."""
+    noted = Noted()
+    noted.traps.set()
+    noted.traps.release(leaving=True)
+    send(signal.SIGTERM)
+    assert noted.names == []
+
+
+def test_names() -> None:
+    """Names are taken with and without SIG, as Slurm writes them; what can't be caught is refused."""
+    assert signal_names("term, SIGUSR1,term") == ("SIGTERM", "SIGUSR1")
+    for bad in ("KILL", "SIGSTOP", "HELLO"):
+        with pytest.raises(ValueError, match="can be caught"):
+            signal_names(bad)

@@ -1,0 +1,91 @@
+"""Traps for the signals that announce an end: they only take note, and call the handlers that were there before.
+
+Python runs handlers on the main thread, between two of its instructions: one that is deep in a kernel or waits for
+another rank takes note when it comes back. Traps can be set on the main thread only.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any
+
+
+class Traps:
+    """Signals that are caught while a training runs.
+
+    Args:
+        names: of signals, such as ``SIGTERM``.
+        note: called with the name of each signal that comes, but for what ``hurry`` is called for. It runs inside
+            a handler: it may only leave a word.
+        hurry: called ahead of KeyboardInterrupt when a second SIGINT asks to end at once.
+    """
+
+    def __init__(
+        self, names: Sequence[str], note: Callable[[str], None], hurry: Callable[[], None] = lambda: None
+    ) -> None:
+        self._numbers = [signal.Signals[name] for name in names]
+        self._note = note
+        self._hurry = hurry
+        self._before: dict[int, Any] = {}
+        self._interrupted = False
+        self._leaving = False
+
+    def set(self) -> bool:
+        """Set the traps; return whether that can be done here. Safe to call again."""
+        if threading.current_thread() is not threading.main_thread():
+            return False
+        self._leaving = False
+        for number in self._numbers:
+            current = signal.getsignal(number)
+            # Ignored on purpose (nohup, a shell's background job): it stays so. None: not Python's, can't be chained.
+            if current in (signal.SIG_IGN, None) or current == self._caught:
+                continue
+            self._before[number] = current
+            signal.signal(number, self._caught)
+        return True
+
+    def release(self, *, leaving: bool = False) -> None:
+        """Put the handlers back that were there before, but for those that somebody has replaced meanwhile.
+
+        ``leaving``: the process is about to end with a code of its own, and a launcher that sees one rank end
+        sends SIGTERM to the others: it is swallowed from now on, so that they end with that code, too.
+        """
+        self._leaving = leaving
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number, handler in list(self._before.items()):
+            if leaving and number != signal.SIGINT:
+                continue
+            if signal.getsignal(number) == self._caught:
+                signal.signal(number, handler)
+            del self._before[number]
+
+    def _caught(self, number: int, frame: FrameType | None) -> None:
+        if self._leaving:
+            return
+        before: Any = self._before.get(number)
+        chained = callable(before) and before is not signal.default_int_handler
+        if number == signal.SIGINT and self._interrupted:
+            self._hurry()
+            self.release()
+            if chained:
+                before(number, frame)
+            raise KeyboardInterrupt
+        self._interrupted = self._interrupted or number == signal.SIGINT
+        self._note(signal.Signals(number).name)
+        if chained:
+            before(number, frame)
+
+
+def signal_names(text: str) -> tuple[str, ...]:
+    """Return the names in ``"SIGTERM, USR1"``; raises ValueError for what isn't a signal that can be caught."""
+    names = []
+    for part in filter(None, (part.strip().upper() for part in text.split(","))):
+        name = part if part.startswith("SIG") else f"SIG{part}"
+        if name not in signal.Signals.__members__ or name in ("SIGKILL", "SIGSTOP"):
+            raise ValueError(f"{part} is no signal that can be caught")
+        names.append(name)
+    return tuple(dict.fromkeys(names))
