@@ -28,7 +28,7 @@ from vaultlayer_hf.vault.restore import STRETCH, Source
 
 SMALLEST = 256 * 2**20
 """Bytes that all nodes need below which connecting them isn't worth it."""
-_SMALL_FILE = 2**20
+SMALL_FILE = 2**20
 """Bytes of a file below which each node fetches it."""
 _PIECE = 2**20
 _CONNECT = 3.0
@@ -62,7 +62,7 @@ def stretches(entries: Sequence[FileEntry], nodes: int) -> dict[tuple[str, int],
     found = [
         (entry.path, start)
         for entry in entries
-        if entry.size >= _SMALL_FILE
+        if entry.size >= SMALL_FILE
         for start in range(0, entry.size, STRETCH)
     ]
     return {stretch: number % nodes for number, stretch in enumerate(found)}

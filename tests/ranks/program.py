@@ -24,7 +24,7 @@ import torch.distributed.fsdp
 import transformers
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, TrainingArguments
 
-from vaultlayer_hf import Settings
+from vaultlayer_hf import Settings, relay
 from vaultlayer_hf.trainer import Trainer
 
 STEPS, EVERY, VOCAB = 10, 2, 64
@@ -213,15 +213,19 @@ def train(
     before: list[str] | None = None,
     file_limit: int | None = None,
     pace: float = 0.0,
+    passing: bool = False,
     **more: Any,
 ) -> None:
     """Train this rank on a vault, or as the stock Trainer does where ``vault`` is None.
 
     ``slow_rng``: seconds that this rank waits before it writes its RNG state: other ranks' on_save fires before.
     ``before``: actions ahead of train(). ``file_limit``: bytes that a file may have, as where the disk is full.
-    ``pace``: seconds that a step takes at least. ``more`` goes to TrainingArguments.
+    ``pace``: seconds that a step takes at least. ``passing``: nodes send each other files however small they are.
+    ``more`` goes to TrainingArguments.
     """
     torch.set_num_threads(1)
+    if passing:
+        relay.SMALLEST = relay.SMALL_FILE = 1
     notes = Journal(journal)
     notes.note(pid=os.getpid())
     args = arguments(kind, output, **more)

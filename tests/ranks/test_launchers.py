@@ -59,7 +59,10 @@ def test_two_nodes_with_networks_and_disks_of_their_own(
     two_networks: list[Network],
     each: bool,
 ) -> None:
-    """Both nodes killed, then one; resumed on two empty disks, then on one new node while the other kept its files."""
+    """Both nodes killed, then one; resumed on two empty disks, then on one new node while the other kept its files.
+
+    With ``each`` off the nodes send each other what both load.
+    """
     outputs = [tmp_path / "node-0", tmp_path / "node-1"]
     launched = Launched(
         tmp_path,
@@ -69,15 +72,19 @@ def test_two_nodes_with_networks_and_disks_of_their_own(
         vault=str(tmp_path / "vault"),
         pace=0.2,
         save_on_each_node=each,
+        passing=not each,
     )
     first = launched.start()
-    first.await_note(0, step=chance.randint(2, 5))
+    first.await_note(0, event="commit")
+    first.await_note(0, step=chance.randint(3, 5))
     first.kill()
     first.wait()
     for output in outputs:
         shutil.rmtree(output, ignore_errors=True)
     second = launched.start()
     second.await_note(1, step=chance.randint(5, 8))
+    for rank in range(2):
+        assert ("by way of other nodes" in second.events(rank, "restore")[0]) == (not each)
     gone = chance.randrange(2)
     second.kill(gone)
     deadline = time.monotonic() + 60

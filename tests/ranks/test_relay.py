@@ -40,7 +40,7 @@ def _small_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (relay, restore):
         monkeypatch.setattr(module, "STRETCH", PIECE)
     monkeypatch.setattr(relay, "SMALLEST", PIECE)
-    monkeypatch.setattr(relay, "_SMALL_FILE", PIECE)
+    monkeypatch.setattr(relay, "SMALL_FILE", PIECE)
 
 
 @dataclass
