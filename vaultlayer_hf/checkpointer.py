@@ -1,0 +1,319 @@
+"""The Checkpointer: a vault for training loops of one's own, with Accelerate or with nothing but PyTorch.
+
+A checkpoint says how many steps are done, which is the number of the first step still to do: ``resume()`` returns
+it, so that ``for step in range(start, total)`` is never off by one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from vaultlayer_hf._version import versions
+from vaultlayer_hf.errors import SettingsError, VaultLayerError
+from vaultlayer_hf.events import Events
+from vaultlayer_hf.loop_data import Position
+from vaultlayer_hf.loop_files import ABOUT, of_others, rank_files, read_about, read_state, write_about, write_state
+from vaultlayer_hf.loop_state import Objects, State
+from vaultlayer_hf.random_state import put_random_state, take_random_state
+from vaultlayer_hf.ranks import current_ranks
+from vaultlayer_hf.resume import Wish, resume
+from vaultlayer_hf.saving import Save
+from vaultlayer_hf.session import Session
+from vaultlayer_hf.settings import Settings
+from vaultlayer_hf.uri import parse_vault
+
+
+class Checkpointer:
+    """Saves a training loop to a vault and resumes it from there.
+
+        ckpt = Checkpointer("s3://bucket/my-run", model=model, optimizer=optimizer, save_every="200 steps")
+        start = ckpt.resume()  # 0 on an empty vault
+        for step in range(start, total):
+            ...
+            ckpt.step(loss=loss)
+        ckpt.finish()
+
+    All ranks make one and call it alike. Used as ``with Checkpointer(...) as ckpt:``, the end of the block calls
+    ``finish()``, and an exception ``close()``.
+
+    Args:
+        vault: URI of the vault, or Settings that name it; None means ``VAULTLAYER_VAULT``.
+        model: a Module; with or without DDP or torch.compile around it.
+        optimizer, scheduler: objects with ``state_dict`` and ``load_state_dict``.
+        dataloader: what ``steps()`` goes through where it is given no other.
+        save_every: ``"200 steps"``, or the number alone; None: only by ``save()`` and ``finish()``.
+        output_dir: where checkpoint folders and snapshots lie, best on a local disk; None: ``checkpoints-<name>``
+            beside the script, named after the vault.
+
+    Attributes:
+        finished: after ``resume()``: the step at which the run was finished, or None.
+
+    Raises SettingsError, and VaultUriError for a URI that can't be meant.
+    """
+
+    def __init__(
+        self,
+        vault: str | os.PathLike[str] | Settings | None = None,
+        *,
+        model: Any = None,
+        optimizer: Any = None,
+        scheduler: Any = None,
+        dataloader: Iterable[Any] | None = None,
+        save_every: str | int | None = "200 steps",
+        output_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self._settings = _settings_of(vault)
+        self._folder = Path(output_dir) if output_dir is not None else _default_folder(str(self._settings.vault))
+        self._state: State = Objects(model, optimizer, scheduler)
+        self._loader = dataloader
+        self._every = _steps_of(save_every)
+        self._events = Events()
+        self._position = Position()
+        self._passed = 0  # passes through data that steps() was asked for
+        self._session: Session | None = None
+        self._step = 0
+        self._saved = 0  # the step of the newest checkpoint
+        self._loss: Any = None
+        self._ended = False
+        self.finished: int | None = None
+
+    # What a script calls -------------------------------------------------------------------------------
+
+    def add(self, name: str, thing: Any) -> None:
+        """Save and restore one more object with ``state_dict`` and ``load_state_dict``. Before ``resume()``.
+
+        Raises SettingsError.
+        """
+        if self._session is not None:
+            raise SettingsError(f"add({name!r}) comes too late: call it before resume()")
+        self._state.add(name, thing)
+
+    def resume(self) -> int:
+        """Claim the vault, bring everything back, and return the first step still to do; 0 on an empty vault.
+
+        Call it right before the loop: the random numbers go on from here. All ranks. Raises VaultUnreachableError,
+        WrongModelError, NoUsableCheckpointError, NoSuchCheckpointError, ResumeError, RanksError: nothing was
+        trained then, and nothing is started at step 0 in silence.
+        """
+        if self._session is not None:
+            return self._step
+        parameters = self._state.parameters()
+        session = Session(
+            self._settings,
+            self._folder,
+            ranks=current_ranks(self._settings.part_timeout),
+            events=self._events,
+            progress=sys.stderr.isatty(),
+        )
+        self._session = session
+        path = resume(session, self._wish(session, parameters))
+        if path is not None:
+            self._read(session, path)
+            self.finished = session.state.finished
+        return self._step
+
+    def steps(
+        self,
+        dataloader: Iterable[Any] | None = None,
+        start: int | None = None,
+        *,
+        epochs: int | None = None,
+        total: int | None = None,
+    ) -> Iterator[tuple[int, Any]]:
+        """Yield (step, batch), from the position in the data at which the run is.
+
+        Goes through the data once, or ``epochs`` times, or until ``total`` steps are done, whichever comes first. Called
+        once for each epoch, a call whose epoch is over yields nothing. Where several batches make a step, all have
+        its number: it grows by ``step()``. Samplers with ``set_epoch`` get the number of the epoch.
+
+        ``start``: what ``resume()`` has returned, for those who like to see it. Raises SettingsError.
+        """
+        session = self._begun("steps()")
+        loader = dataloader if dataloader is not None else self._loader
+        if loader is None:
+            raise SettingsError("steps() needs a dataloader: give it one, or Checkpointer(dataloader=…)")
+        if start is not None and self._passed == 0 and start != self._step:
+            raise SettingsError(f"steps(start={start}): this run goes on from step {self._step}; leave start out")
+        return self._walk(session, loader, epochs, total)
+
+    def _walk(
+        self, session: Session, loader: Iterable[Any], epochs: int | None, total: int | None
+    ) -> Iterator[tuple[int, Any]]:
+        count = epochs if epochs is not None else 1 if total is None else None
+        while count is None or count > 0:
+            count = count - 1 if count is not None else None
+            self._passed += 1
+            if self._passed <= self._position.passes:
+                continue
+            if total is not None and self._step >= total:
+                return
+            before = self._step, self._position.batches
+            for batch in self._position.batches_of(loader):
+                yield self._step, batch
+                if total is not None and self._step >= total:
+                    return
+            if count is None and before == (self._step, 0):
+                raise SettingsError("steps(): the dataloader gives no batches, or step() is never called")
+
+    def step(self, loss: Any = None) -> None:
+        """Note that a step is done, at its very end; saves when it is time to. All ranks.
+
+        ``loss``: a number or a tensor, kept with the next checkpoint. Raises FencedError where another process has
+        taken the vault.
+        """
+        session = self._begun("step()")
+        self._step += 1
+        session.step = self._step
+        if loss is not None:
+            self._loss = loss.detach() if hasattr(loss, "detach") else loss
+        session.check_fence()
+        if self._every is not None and self._step % self._every == 0:
+            self.save()
+
+    def save(self) -> None:
+        """Save now, between two steps, and commit in the background. All ranks. Raises FencedError.
+
+        Trouble of disk or storage costs this checkpoint, never the run, and is logged.
+        """
+        session = self._begun("save()")
+        if session.disabled:
+            return
+        folder = session.output_dir / f"checkpoint-{self._step}"
+        session.before_save(folder)
+        try:
+            self._write(session, folder)
+        except OSError as error:
+            session.events.warn("trouble", f"{folder.name} can't be written: {error}", step=self._step)
+        world_size = session.ranks.world_size
+        session.save(
+            Save(folder, self._step, lambda _, paths: self._missing(paths, world_size), self._state.parameters())
+        )
+        self._saved = self._step
+
+    def finish(self) -> None:
+        """Save what isn't saved yet, wait until all is committed, and note in the vault that the run is done. All ranks.
+
+        Raises FencedError. Safe to call twice.
+        """
+        session = self._begun("finish()")
+        if self._ended:
+            return
+        if self._step > self._saved:
+            self.save()
+        if session.flush():
+            session.finish(self._step, self._figures() or dict(session.state.metrics))
+        self.close()
+
+    def close(self) -> None:
+        """Wait for what is under way, and stop; the run isn't noted as done. Safe to call twice."""
+        self._ended = True
+        if self._session is not None:
+            self._session.close()
+
+    def __enter__(self) -> Checkpointer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None and self._session is not None:
+            self.finish()
+        else:
+            self.close()
+
+    # Inside --------------------------------------------------------------------------------------------
+
+    def _begun(self, what: str) -> Session:
+        if self._session is None or self._session.claim is None:
+            raise SettingsError(f"{what} needs to know where the run is: call resume() first")
+        return self._session
+
+    def _figures(self) -> dict[str, float]:
+        return {} if self._loss is None else {"loss": float(self._loss)}
+
+    def _write(self, session: Session, folder: Path) -> None:
+        rank = session.ranks.rank
+        folder.mkdir(parents=True, exist_ok=True)
+        self._state.write(folder, rank)
+        random_file, data_file = rank_files(rank)
+        write_state(folder / random_file, take_random_state())
+        write_state(folder / data_file, self._position.state_dict())
+        if rank == 0:
+            write_about(
+                folder,
+                step=self._step,
+                world_size=session.ranks.world_size,
+                versions=versions(),
+                **self._figures(),
+            )
+
+    def _read(self, session: Session, folder: Path) -> None:
+        """Load a checkpoint; where it fails on one rank, that failure is raised on all."""
+        failure: VaultLayerError | None = None
+        try:
+            about = read_about(folder)
+            self._state.read(folder)
+            rank, written = session.ranks.rank, int(about["world_size"])
+            random_file, data_file = rank_files(rank if rank < written else 0)
+            position = read_state(folder / data_file)
+            if written != session.ranks.world_size:
+                position["batches"] = position["batches"] * written // session.ranks.world_size
+            random = read_state(folder / random_file) if rank < written else None
+            self._position.load_state_dict(position, random)
+            self._step = self._saved = session.step = int(about["step"])
+            if random is not None:
+                put_random_state(random)
+        except VaultLayerError as error:
+            failure = session.ranks.named(error)
+        for found in session.ranks.gather(failure):
+            if found is not None:
+                session.close()
+                raise found
+
+    def _missing(self, paths: set[str], world_size: int) -> list[str]:
+        needed = [ABOUT, *(name for rank in range(world_size) for name in rank_files(rank))]
+        return self._state.missing(paths) + [name for name in needed if name not in paths]
+
+    def _wish(self, session: Session, parameters: Any) -> Wish:
+        return Wish(
+            parameters=parameters,
+            missing=self._missing,
+            wanted=lambda paths, ranks, written: {
+                path for path in paths if not of_others(path, ranks, written)
+            },
+            refuse=self._state.refuse,
+            localise=lambda folder, output_dir: {},
+        )
+
+
+def _settings_of(vault: str | os.PathLike[str] | Settings | None) -> Settings:
+    """Return the settings, in which as many checkpoints stay on the disk as in the vault where nothing else is said."""
+    from dataclasses import replace
+
+    settings = vault if isinstance(vault, Settings) else Settings(vault=os.fspath(vault) if vault else None)
+    if not settings.vault:
+        raise SettingsError("no vault is named: give its URI, or set VAULTLAYER_VAULT")
+    parse_vault(settings.vault)
+    if settings.local_keep_last is None:
+        settings = replace(settings, local_keep_last=settings.keep_last)
+    return settings
+
+
+def _default_folder(vault: str) -> Path:
+    """Return ``checkpoints-<name>`` beside the script, or in the current folder where there is no script."""
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", vault.partition("@")[0].rstrip("/").rsplit("/", 1)[-1])
+    return (Path(script).resolve().parent if script else Path.cwd()) / f"checkpoints-{name or 'vault'}"
+
+
+def _steps_of(every: str | int | None) -> int | None:
+    match = re.fullmatch(r"\s*(\d+)\s*(?:steps?)?\s*", str(every)) if every is not None else None
+    if every is not None and (match is None or int(match[1]) < 1):
+        raise SettingsError(f"save_every={every!r}: use '200 steps', a number of steps, or None")
+    return int(match[1]) if match is not None else None

@@ -1,0 +1,254 @@
+"""The position of a loop in its data: which pass, how many batches of it, and how to be there again.
+
+A pass is repeated from the random state in which it began, so its order is the same; the batches that were
+trained on are left out as indices, none of them is fetched. Then the random state is put back that the checkpoint was
+taken in. Loaders that keep a position of their own (``state_dict``) are asked for it instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+
+from vaultlayer_hf.random_state import put_random_state, take_random_state
+
+_INSIDE = ("base_dataloader", "dataloader", "batch_sampler", "sampler")
+"""Where loaders and samplers keep what they draw from."""
+_COUNTERS = ("epoch", "iteration", "initial_seed")
+"""What samplers derive their order from."""
+
+
+_NOTHING = object()
+
+
+class Position:
+    """Where a loop is in its data.
+
+    Attributes:
+        passes: how many passes are behind it.
+        batches: how many batches of the current pass it was given.
+    """
+
+    def __init__(self) -> None:
+        self.passes = 0
+        self.batches = 0
+        self._loader: Any = None
+        self._begin: dict[str, Any] | None = None
+        self._ahead: dict[str, Any] | None = None
+        self._restored: dict[str, Any] | None = None
+        self._random: dict[str, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what ``load_state_dict`` needs, between two batches."""
+        if self._restored is not None:
+            return self._restored
+        loader = self._loader
+        return {
+            "passes": self.passes,
+            "batches": self.batches,
+            "begin": self._begin,
+            "ahead": self._ahead,
+            "samplers": _samplers(loader) if loader is not None else {},
+            "loader": loader.state_dict() if _is_stateful(loader) else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any], random: dict[str, Any] | None) -> None:
+        """Be where the loop was; the next ``batches_of`` goes on from there, with the random state given."""
+        self.passes, self.batches = state["passes"], state["batches"]
+        self._restored = state if state["begin"] is not None else None
+        self._random = random or take_random_state()
+
+    def batches_of(self, loader: Iterable[Any]) -> Iterator[Any]:
+        """Yield the batches of one pass, or what is left of it."""
+        self._loader = loader
+        restored, self._restored = self._restored, None
+        if restored is None:
+            self._begin = {"random": take_random_state(), "samplers": _samplers(loader)}
+            batches = iter(loader)
+        else:
+            self._begin = restored["begin"]
+            batches = self._reopen(loader, restored)
+        looks_ahead = _looks_ahead(loader)
+        while True:
+            if looks_ahead:
+                self._ahead = take_random_state()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                break
+            if restored is not None:
+                self._ahead, restored = self._random if looks_ahead else None, None
+            self.batches += 1
+            yield batch
+        counted = self._begin["samplers"].get("", {})
+        if "iteration" in counted:  # accelerate doesn't count a pass of which nothing was left
+            loader.iteration = counted["iteration"] + 1  # type: ignore[attr-defined]
+        self.passes, self.batches, self._begin, self._ahead = self.passes + 1, 0, None, None
+
+    def _reopen(self, loader: Any, state: dict[str, Any]) -> Iterator[Any]:
+        now = self._random
+        if state["loader"] is not None:
+            _put_samplers(loader, state["samplers"])
+            loader.load_state_dict(state["loader"])
+            batches = iter(loader)
+            put_random_state(now)
+            return batches
+        put_random_state(state["begin"]["random"])
+        _put_samplers(loader, state["begin"]["samplers"])
+
+        def there() -> None:
+            _put_samplers(loader, {name: _generators(kept) for name, kept in state["samplers"].items()})
+            put_random_state(now)
+
+        base = getattr(loader, "base_dataloader", loader)
+        if not _knows_indices(loader, base):
+            return _replay(loader, self.batches, there)
+        if base.num_workers:
+            _leave_out(base, self.batches)
+            return _then(iter(loader), there)
+        at = {0: there}
+        if state["ahead"] is not None:
+            at = {0: lambda: put_random_state(state["ahead"]), 1: there}
+        _leave_out(base, self.batches, at)
+        return iter(loader)
+
+
+def _is_stateful(loader: Any) -> bool:
+    """Tell whether a loader keeps its position itself; accelerate's have the methods, and often not the position."""
+    if not (hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")):
+        return False
+    return not hasattr(loader, "base_dataloader") or bool(getattr(loader, "use_stateful_dataloader", False))
+
+
+def _looks_ahead(loader: Any) -> bool:
+    """Tell whether a batch is fetched before the one ahead of it is given out, by this very process."""
+    base = getattr(loader, "base_dataloader", None)
+    return base is not None and not base.num_workers
+
+
+def _knows_indices(loader: Any, base: Any) -> bool:
+    from torch.utils.data import DataLoader, IterableDataset
+
+    if type(loader).__name__ == "DataLoaderDispatcher":  # rank 0 fetches for all
+        return False
+    return isinstance(base, DataLoader) and not isinstance(base.dataset, IterableDataset)
+
+
+def _replay(loader: Iterable[Any], count: int, then: Callable[[], None]) -> Iterator[Any]:
+    batches = iter(loader)
+    for _ in range(count):
+        next(batches, None)
+    then()
+    yield from batches
+
+
+def _then(batches: Iterator[Any], then: Callable[[], None]) -> Iterator[Any]:
+    """Workers fetch: what this process draws until the first batch is only the order."""
+    first = next(batches, _NOTHING)
+    then()
+    if first is not _NOTHING:
+        yield first
+        yield from batches
+
+
+def _leave_out(base: Any, count: int, at: dict[int, Callable[[], None]] | None = None) -> None:
+    """Make the next pass of a DataLoader start behind ``count`` batches."""
+    name = "sampler" if base.batch_sampler is None else "batch_sampler"
+    plain = getattr(base, name)
+
+    def put_back() -> None:
+        object.__setattr__(base, name, plain)
+
+    # A DataLoader refuses another sampler because an iterator that is under way wouldn't see it: there is none.
+    object.__setattr__(base, name, _Behind(plain, count, at or {}, put_back))
+
+
+class _Behind:
+    """A sampler whose first pass starts behind ``count`` items, and calls ``at[n]`` ahead of the nth item it gives."""
+
+    def __init__(
+        self, plain: Any, count: int, at: dict[int, Callable[[], None]], put_back: Callable[[], None]
+    ) -> None:
+        self._plain, self._count, self._at, self._put_back = plain, count, at, put_back
+        self._first = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._plain, name)
+
+    def __len__(self) -> int:
+        return len(self._plain)
+
+    def __iter__(self) -> Iterator[Any]:
+        if not self._first:
+            return iter(self._plain)
+        self._first = False
+        self._put_back()
+        return self._behind()
+
+    def _behind(self) -> Iterator[Any]:
+        items = iter(self._plain)
+        for _ in range(self._count):
+            next(items, None)
+        at = dict(sorted(self._at.items()))
+        number = 0
+        while True:
+            if number in at:
+                at.pop(number)()
+            try:
+                item = next(items)
+            except StopIteration:
+                break
+            number += 1
+            yield item
+        for call in at.values():
+            call()
+
+
+def _parts(loader: Any) -> dict[str, Any]:
+    """Return a loader and what it draws its order from, by path."""
+    found: dict[str, Any] = {}
+    waiting: list[tuple[str, Any]] = [("", loader)]
+    while waiting:
+        path, part = waiting.pop(0)
+        if part is None or any(part is other for other in found.values()):
+            continue
+        found[path] = part
+        for name in _INSIDE:
+            inner = getattr(part, name, None)
+            if inner is not None and not isinstance(inner, (int, str)):
+                waiting.append((f"{path}.{name}".lstrip("."), inner))
+    return found
+
+
+def _samplers(loader: Any) -> dict[str, dict[str, Any]]:
+    """Return the generators' states and the counters from which a loader's next order follows."""
+    states: dict[str, dict[str, Any]] = {}
+    for path, part in _parts(loader).items():
+        state: dict[str, Any] = {
+            name: value for name in _COUNTERS if isinstance(value := getattr(part, name, None), int)
+        }
+        generator = getattr(part, "generator", None)
+        if isinstance(generator, torch.Generator):
+            state["generator"] = generator.get_state()
+        if state:
+            states[path] = state
+    return states
+
+
+def _put_samplers(loader: Any, states: dict[str, dict[str, Any]]) -> None:
+    parts = _parts(loader)
+    for path, state in states.items():
+        part = parts.get(path)
+        for name, value in state.items() if part is not None else ():
+            if name != "generator":
+                setattr(part, name, value)
+            elif isinstance(part.generator, torch.Generator):
+                part.generator.set_state(value)
+            else:
+                part.generator = torch.Generator().set_state(value)  # made by the first pass
+
+
+def _generators(state: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in state.items() if name == "generator"}

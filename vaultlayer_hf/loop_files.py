@@ -1,0 +1,139 @@
+"""The files of a checkpoint that a loop of one's own writes: plain ones, which a person can load without us.
+
+checkpoint-500/model.safetensors    the model, unwrapped (model.pt where it holds more than tensors); config.json
+                                    beside it where it has one: from_pretrained(folder) works
+checkpoint-500/optimizer.pt         optimizer.state_dict(), by torch.save; scheduler.pt and <name>.pt likewise
+checkpoint-500/rng_state_<rank>.pth that rank's random number generators
+checkpoint-500/data_<rank>.pt       its position in the data
+checkpoint-500/vaultlayer.json      step, world size, versions, loss: written last
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vaultlayer_hf.errors import ResumeError, SettingsError
+
+ABOUT = "vaultlayer.json"
+_FORMAT = 1
+_OF_RANK = re.compile(r"(?:rng_state_(\d+)\.pth|data_(\d+)\.pt|random_states_(\d+)\.pkl)")
+
+
+def rank_files(rank: int) -> tuple[str, str]:
+    """Return the names of a rank's own files: random state, position in the data."""
+    return f"rng_state_{rank}.pth", f"data_{rank}.pt"
+
+
+def of_others(path: str, ranks: Collection[int], world_size: int) -> bool:
+    """Tell whether a file is one that only ranks other than these load, out of as many as have written it."""
+    match = _OF_RANK.fullmatch(path)
+    rank = next((int(group) for group in match.groups() if group), None) if match else None
+    return rank is not None and rank < world_size and rank not in ranks
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Have a file written under another name, then give it its own: what has its name is whole."""
+    temporary = path.with_name(f".tmp-{path.name}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_state(path: Path, state: Any) -> None:
+    """Write a state dictionary by ``torch.save``."""
+    write_atomically(path, lambda temporary: torch.save(state, temporary))
+
+
+def read_state(path: Path) -> Any:
+    """Read what ``write_state`` has written, to the CPU; a pickle only where a state needs one.
+
+    Raises ResumeError.
+    """
+    try:
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:  # an object of the script's own: the vault is trusted as the script is
+            return torch.load(path, map_location="cpu", weights_only=False)
+    except Exception as error:
+        raise ResumeError(f"{path.name} of {path.parent.name} can't be loaded: {error}") from error
+
+
+def write_about(folder: Path, **fields: Any) -> None:
+    """Write what there is to know about a checkpoint."""
+    text = json.dumps({"format_version": _FORMAT, **fields}, indent=2, sort_keys=True) + "\n"
+    write_atomically(folder / ABOUT, lambda temporary: temporary.write_text(text))
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """Return what ``write_about`` has written. Raises ResumeError."""
+    try:
+        found = json.loads((folder / ABOUT).read_text())
+        if not isinstance(found, dict) or not isinstance(found.get("step"), int):
+            raise ValueError("it names no step")
+    except (OSError, ValueError) as error:
+        raise ResumeError(f"{ABOUT} of {folder.name} can't be read: {error}") from error
+    if found.get("format_version", _FORMAT) > _FORMAT:
+        raise ResumeError(f"{folder.name} was written by a newer version of vaultlayer-hf: upgrade it")
+    return found
+
+
+def unwrapped(model: Any) -> Any:
+    """Return a model without what DDP, DataParallel and torch.compile put around it.
+
+    Raises SettingsError for one whose parameters are spread over ranks.
+    """
+    from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+    while True:
+        if isinstance(model, (DistributedDataParallel, DataParallel)):
+            model = model.module
+        elif hasattr(model, "_orig_mod"):
+            model = model._orig_mod
+        else:
+            break
+    spread = any(type(parameter).__name__ == "DTensor" for parameter in model.parameters())
+    if spread or type(model).__name__ in ("FullyShardedDataParallel", "DeepSpeedEngine"):
+        raise SettingsError(
+            f"the parameters of this {type(model).__name__} are spread over ranks: prepare it with accelerate and give "
+            "Checkpointer(accelerator=…) instead of model="
+        )
+    return model
+
+
+def write_model(folder: Path, model: torch.nn.Module) -> None:
+    """Write a model's state: tensors as safetensors, anything else by ``torch.save``."""
+    from safetensors.torch import save_model
+
+    if all(isinstance(value, torch.Tensor) for value in model.state_dict().values()):
+        write_atomically(
+            folder / "model.safetensors", lambda path: save_model(model, str(path), metadata={"format": "pt"})
+        )
+    else:
+        write_state(folder / "model.pt", model.state_dict())
+    config = getattr(model, "config", None)
+    if hasattr(config, "save_pretrained"):
+        config.save_pretrained(folder)
+
+
+def read_model(folder: Path, model: torch.nn.Module) -> None:
+    """Load a model's state. Raises ResumeError."""
+    from safetensors.torch import load_model
+
+    try:
+        if (folder / "model.safetensors").exists():
+            load_model(model, folder / "model.safetensors")
+        else:
+            model.load_state_dict(read_state(folder / "model.pt"))
+    except (RuntimeError, ValueError, OSError, KeyError) as error:
+        raise ResumeError(f"the model of {folder.name} can't be loaded: {error}") from error

@@ -1,0 +1,41 @@
+"""The random number generators that a training draws from: taken, and put back, all at once.
+
+What is taken holds only tensors, numbers and tuples, so that torch loads it with ``weights_only=True``.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from typing import Any
+
+import torch
+
+
+def take_random_state() -> dict[str, Any]:
+    """Return the states of Python's, NumPy's (where it is loaded), torch's and the accelerators' generators."""
+    state: dict[str, Any] = {"python": random.getstate(), "torch": torch.get_rng_state()}
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        name, keys, position, has_gauss, cached = numpy.random.get_state()
+        state["numpy"] = (str(name), torch.from_numpy(keys.copy()), int(position), int(has_gauss), float(cached))
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    if torch.backends.mps.is_available():
+        state["mps"] = torch.mps.get_rng_state()
+    return state
+
+
+def put_random_state(state: dict[str, Any]) -> None:
+    """Put back what ``take_random_state`` returned; of accelerators, those that are here."""
+    random.setstate(state["python"])
+    torch.set_rng_state(state["torch"])
+    if "numpy" in state:
+        import numpy
+
+        name, keys, position, has_gauss, cached = state["numpy"]
+        numpy.random.set_state((name, keys.numpy(), position, has_gauss, cached))
+    for number, one in enumerate(state.get("cuda", ())[: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(one, number)
+    if "mps" in state and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(state["mps"])
