@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,15 +19,24 @@ from vaultlayer_hf._version import versions
 from vaultlayer_hf.errors import SettingsError, VaultLayerError
 from vaultlayer_hf.events import Events
 from vaultlayer_hf.loop_data import Position
-from vaultlayer_hf.loop_files import ABOUT, of_others, rank_files, read_about, read_state, write_about, write_state
+from vaultlayer_hf.loop_files import (
+    ABOUT,
+    of_others,
+    rank_files,
+    read_about,
+    read_state,
+    write_about,
+    write_state,
+)
 from vaultlayer_hf.loop_state import Objects, State
 from vaultlayer_hf.random_state import put_random_state, take_random_state
 from vaultlayer_hf.ranks import current_ranks
-from vaultlayer_hf.resume import Wish, resume
+from vaultlayer_hf.resume import resume
 from vaultlayer_hf.saving import Save
 from vaultlayer_hf.session import Session
 from vaultlayer_hf.settings import Settings
 from vaultlayer_hf.uri import parse_vault
+from vaultlayer_hf.wish import Wish
 
 
 class Checkpointer:
@@ -39,12 +49,15 @@ class Checkpointer:
             ckpt.step(loss=loss)
         ckpt.finish()
 
-    All ranks make one and call it alike. Used as ``with Checkpointer(...) as ckpt:``, the end of the block calls
+    With Accelerate give ``accelerator=``; a script that calls save_state already needs ``attach`` alone. All ranks
+    make one and call it alike. Used as ``with Checkpointer(...) as ckpt:``, the end of the block calls
     ``finish()``, and an exception ``close()``.
 
     Args:
         vault: URI of the vault, or Settings that name it; None means ``VAULTLAYER_VAULT``.
-        model: a Module; with or without DDP or torch.compile around it.
+        accelerator: whatever it has prepared, and what is registered for checkpointing, is saved and restored by its
+            ``save_state`` and ``load_state``, in the layout of DDP, FSDP or DeepSpeed.
+        model: without an accelerator: a Module; with or without DDP or torch.compile around it.
         optimizer, scheduler: objects with ``state_dict`` and ``load_state_dict``.
         dataloader: what ``steps()`` goes through where it is given no other.
         save_every: ``"200 steps"``, or the number alone; None: only by ``save()`` and ``finish()``.
@@ -61,6 +74,7 @@ class Checkpointer:
         self,
         vault: str | os.PathLike[str] | Settings | None = None,
         *,
+        accelerator: Any = None,
         model: Any = None,
         optimizer: Any = None,
         scheduler: Any = None,
@@ -69,8 +83,8 @@ class Checkpointer:
         output_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         self._settings = _settings_of(vault)
-        self._folder = Path(output_dir) if output_dir is not None else _default_folder(str(self._settings.vault))
-        self._state: State = Objects(model, optimizer, scheduler)
+        self._folder = Path(output_dir) if output_dir is not None else None
+        self._state: State = _state_of(accelerator, model, optimizer, scheduler)
         self._loader = dataloader
         self._every = _steps_of(save_every)
         self._events = Events()
@@ -103,20 +117,64 @@ class Checkpointer:
         """
         if self._session is not None:
             return self._step
-        parameters = self._state.parameters()
-        session = Session(
-            self._settings,
-            self._folder,
-            ranks=current_ranks(self._settings.part_timeout),
+        settings = self._settings
+        if settings.local_keep_last is None:  # nobody else rotates here: the disk keeps as many as the vault
+            settings = replace(settings, local_keep_last=settings.keep_last)
+        folder = self._folder or _beside_the_script(str(settings.vault))
+        path = self._open(settings, folder, self._missing)
+        if path is not None:
+            self._read(self._begun("resume()"), path)
+        return self._step
+
+    def attach(self, accelerator: Any) -> Path | None:
+        """Lead the save_state and load_state of a script's own Accelerator through the vault; instead of ``resume()``.
+
+        Call it when everything is prepared and registered for checkpointing. The newest checkpoint is restored to
+        where the script had it, below ``output_dir`` (default: the accelerator's project_dir, else the current folder),
+        and its folder returned; None on an empty vault. From then on ``load_state()`` loads it unless the script names
+        another folder that is there, each ``save_state()`` is committed in the background, and ``end_training()`` ends
+        with ``finish()``. All ranks. Raises what ``resume()`` raises.
+        """
+        if self._session is not None:
+            raise SettingsError("attach() goes instead of resume(): call one of them, once")
+        from vaultlayer_hf.accelerator import Prepared
+        from vaultlayer_hf.accelerator_hooks import OURS, Hooks, needed_of
+
+        self._state = state = Prepared(accelerator)
+        root = (self._folder or Path(accelerator.project_dir or ".")).absolute()
+        path = self._open(self._settings, root / OURS, lambda paths, world: needed_of(state, paths, world))
+
+        def saved(step: int) -> None:
+            self._step = self._saved = step
+
+        hooks = Hooks(accelerator, self._begun("attach()"), state, root, path, saved, self.finish)
+        if path is not None:
+            saved(hooks.step)
+        return hooks.folder
+
+    def _open(
+        self, settings: Settings, folder: Path, missing: Callable[[set[str], int], list[str]]
+    ) -> Path | None:
+        """Claim the vault and return the folder to load; None on an empty vault."""
+        wish = Wish(
+            parameters=self._state.parameters(),
+            missing=missing,
+            wanted=lambda paths, ranks, written: {
+                path for path in paths if not of_others(path, ranks, written)
+            },
+            refuse=self._state.refuse,
+            localise=lambda folder, output_dir: {},
+        )
+        self._session = session = Session(
+            settings,
+            folder,
+            ranks=current_ranks(settings.part_timeout),
             events=self._events,
             progress=sys.stderr.isatty(),
         )
-        self._session = session
-        path = resume(session, self._wish(session, parameters))
-        if path is not None:
-            self._read(session, path)
-            self.finished = session.state.finished
-        return self._step
+        path = resume(session, wish)
+        self.finished = session.state.finished if path is not None else None
+        return path
 
     def steps(
         self,
@@ -128,9 +186,9 @@ class Checkpointer:
     ) -> Iterator[tuple[int, Any]]:
         """Yield (step, batch), from the position in the data at which the run is.
 
-        Goes through the data once, or ``epochs`` times, or until ``total`` steps are done, whichever comes first. Called
-        once for each epoch, a call whose epoch is over yields nothing. Where several batches make a step, all have
-        its number: it grows by ``step()``. Samplers with ``set_epoch`` get the number of the epoch.
+        Goes through the data once, or ``epochs`` times, or until ``total`` steps are done, whichever comes first.
+        Called once for each epoch, a call whose epoch is over yields nothing. Where several batches make a step, all
+        have its number: it grows by ``step()``. Samplers with ``set_epoch`` get the number of the epoch.
 
         ``start``: what ``resume()`` has returned, for those who like to see it. Raises SettingsError.
         """
@@ -139,7 +197,9 @@ class Checkpointer:
         if loader is None:
             raise SettingsError("steps() needs a dataloader: give it one, or Checkpointer(dataloader=…)")
         if start is not None and self._passed == 0 and start != self._step:
-            raise SettingsError(f"steps(start={start}): this run goes on from step {self._step}; leave start out")
+            raise SettingsError(
+                f"steps(start={start}): this run goes on from step {self._step}; leave start out"
+            )
         return self._walk(session, loader, epochs, total)
 
     def _walk(
@@ -192,12 +252,17 @@ class Checkpointer:
             session.events.warn("trouble", f"{folder.name} can't be written: {error}", step=self._step)
         world_size = session.ranks.world_size
         session.save(
-            Save(folder, self._step, lambda _, paths: self._missing(paths, world_size), self._state.parameters())
+            Save(
+                folder,
+                self._step,
+                lambda _, paths: self._missing(paths, world_size),
+                self._state.parameters(),
+            )
         )
         self._saved = self._step
 
     def finish(self) -> None:
-        """Save what isn't saved yet, wait until all is committed, and note in the vault that the run is done. All ranks.
+        """Save what isn't saved yet, wait for its commit, and note in the vault that the run is done. All ranks.
 
         Raises FencedError. Safe to call twice.
         """
@@ -278,34 +343,28 @@ class Checkpointer:
 
     def _missing(self, paths: set[str], world_size: int) -> list[str]:
         needed = [ABOUT, *(name for rank in range(world_size) for name in rank_files(rank))]
-        return self._state.missing(paths) + [name for name in needed if name not in paths]
+        return self._state.missing(paths, world_size) + [name for name in needed if name not in paths]
 
-    def _wish(self, session: Session, parameters: Any) -> Wish:
-        return Wish(
-            parameters=parameters,
-            missing=self._missing,
-            wanted=lambda paths, ranks, written: {
-                path for path in paths if not of_others(path, ranks, written)
-            },
-            refuse=self._state.refuse,
-            localise=lambda folder, output_dir: {},
-        )
+
+def _state_of(accelerator: Any, model: Any, optimizer: Any, scheduler: Any) -> State:
+    if accelerator is None:
+        return Objects(model, optimizer, scheduler)
+    if model is not None or optimizer is not None or scheduler is not None:
+        raise SettingsError("what an Accelerator has prepared comes along with it: give accelerator= alone")
+    from vaultlayer_hf.accelerator import Prepared
+
+    return Prepared(accelerator)
 
 
 def _settings_of(vault: str | os.PathLike[str] | Settings | None) -> Settings:
-    """Return the settings, in which as many checkpoints stay on the disk as in the vault where nothing else is said."""
-    from dataclasses import replace
-
     settings = vault if isinstance(vault, Settings) else Settings(vault=os.fspath(vault) if vault else None)
     if not settings.vault:
         raise SettingsError("no vault is named: give its URI, or set VAULTLAYER_VAULT")
     parse_vault(settings.vault)
-    if settings.local_keep_last is None:
-        settings = replace(settings, local_keep_last=settings.keep_last)
     return settings
 
 
-def _default_folder(vault: str) -> Path:
+def _beside_the_script(vault: str) -> Path:
     """Return ``checkpoints-<name>`` beside the script, or in the current folder where there is no script."""
     script = getattr(sys.modules.get("__main__"), "__file__", None)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", vault.partition("@")[0].rstrip("/").rsplit("/", 1)[-1])

@@ -65,6 +65,7 @@ class Position:
         self._loader = loader
         restored, self._restored = self._restored, None
         if restored is None:
+            _set_epoch(loader, self.passes)
             self._begin = {"random": take_random_state(), "samplers": _samplers(loader)}
             batches = iter(loader)
         else:
@@ -92,7 +93,7 @@ class Position:
         if state["loader"] is not None:
             _put_samplers(loader, state["samplers"])
             loader.load_state_dict(state["loader"])
-            batches = iter(loader)
+            batches: Iterator[Any] = iter(loader)
             put_random_state(now)
             return batches
         put_random_state(state["begin"]["random"])
@@ -113,6 +114,15 @@ class Position:
             at = {0: lambda: put_random_state(state["ahead"]), 1: there}
         _leave_out(base, self.batches, at)
         return iter(loader)
+
+
+def _set_epoch(loader: Any, epoch: int) -> None:
+    """Tell a plain loader's samplers which pass this is, as torch asks of scripts; accelerate's count themselves."""
+    if hasattr(loader, "base_dataloader"):
+        return
+    for part in _parts(loader).values():
+        if part is not loader and callable(getattr(part, "set_epoch", None)):
+            part.set_epoch(epoch)
 
 
 def _is_stateful(loader: Any) -> bool:
@@ -240,8 +250,10 @@ def _samplers(loader: Any) -> dict[str, dict[str, Any]]:
 def _put_samplers(loader: Any, states: dict[str, dict[str, Any]]) -> None:
     parts = _parts(loader)
     for path, state in states.items():
-        part = parts.get(path)
-        for name, value in state.items() if part is not None else ():
+        if path not in parts:
+            continue
+        part: Any = parts[path]
+        for name, value in state.items():
             if name != "generator":
                 setattr(part, name, value)
             elif isinstance(part.generator, torch.Generator):

@@ -88,27 +88,32 @@ def read_about(folder: Path) -> dict[str, Any]:
     return found
 
 
-def unwrapped(model: Any) -> Any:
-    """Return a model without what DDP, DataParallel and torch.compile put around it.
-
-    Raises SettingsError for one whose parameters are spread over ranks.
-    """
+def peeled(model: Any) -> Any:
+    """Return a model without what DDP, DataParallel, DeepSpeed and torch.compile put around it."""
     from torch.nn.parallel import DataParallel, DistributedDataParallel
 
     while True:
-        if isinstance(model, (DistributedDataParallel, DataParallel)):
-            model = model.module
-        elif hasattr(model, "_orig_mod"):
+        if hasattr(model, "_orig_mod"):
             model = model._orig_mod
+        elif (
+            isinstance(model, (DistributedDataParallel, DataParallel))
+            or type(model).__name__ == "DeepSpeedEngine"
+        ):
+            model = model.module
         else:
-            break
-    spread = any(type(parameter).__name__ == "DTensor" for parameter in model.parameters())
-    if spread or type(model).__name__ in ("FullyShardedDataParallel", "DeepSpeedEngine"):
+            return model
+
+
+def whole(model: Any) -> Any:
+    """Return a model ``peeled``. Raises SettingsError for one whose parameters are spread over ranks."""
+    found = peeled(model)
+    spread = any(type(one).__name__ == "DTensor" or hasattr(one, "ds_shape") for one in found.parameters())
+    if spread or type(found).__name__ == "FullyShardedDataParallel":
         raise SettingsError(
-            f"the parameters of this {type(model).__name__} are spread over ranks: prepare it with accelerate and give "
+            f"the parameters of this {type(found).__name__} are spread over ranks: prepare it with accelerate and give "
             "Checkpointer(accelerator=…) instead of model="
         )
-    return model
+    return found
 
 
 def write_model(folder: Path, model: torch.nn.Module) -> None:
@@ -121,7 +126,7 @@ def write_model(folder: Path, model: torch.nn.Module) -> None:
         )
     else:
         write_state(folder / "model.pt", model.state_dict())
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     if hasattr(config, "save_pretrained"):
         config.save_pretrained(folder)
 

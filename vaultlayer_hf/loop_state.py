@@ -14,7 +14,7 @@ import torch
 
 from vaultlayer_hf.errors import ResumeError, SettingsError
 from vaultlayer_hf.fingerprint import Parameters, parameters_of
-from vaultlayer_hf.loop_files import read_model, read_state, unwrapped, write_model, write_state
+from vaultlayer_hf.loop_files import read_model, read_state, whole, write_model, write_state
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _TAKEN = re.compile(r"model|optimizer|scheduler|rng_state_\d+|data_\d+|vaultlayer")
@@ -35,8 +35,8 @@ class State(Protocol):
     def read(self, folder: Path) -> None:
         """Load everything. All ranks. Raises ResumeError."""
 
-    def missing(self, paths: set[str]) -> list[str]:
-        """Return what a checkpoint with these files lacks."""
+    def missing(self, paths: set[str], world_size: int) -> list[str]:
+        """Return what a checkpoint with these files lacks that ``world_size`` ranks have written."""
 
     def refuse(self, paths: set[str], written: int, now: int) -> str:
         """Return why a checkpoint of ``written`` ranks can't be resumed on ``now``; empty where it can."""
@@ -60,14 +60,16 @@ class Objects:
     def add(self, name: str, thing: Any) -> None:
         """Take one more object in, as ``<name>.pt``. Raises SettingsError."""
         if not _NAME.fullmatch(name) or _TAKEN.fullmatch(name):
-            raise SettingsError(f"add({name!r}): use letters, digits, '-' and '_', and no name of our own files")
+            raise SettingsError(
+                f"add({name!r}): use letters, digits, '-' and '_', and no name of our own files"
+            )
         if name in self._things:
             raise SettingsError(f"add({name!r}): there is something of this name already")
         self._things[name] = _checked(name, thing)
 
     def parameters(self) -> Parameters:
         """Return the parameters of the model, and of models that were added."""
-        found = list(parameters_of(unwrapped(self.model))) if self.model is not None else []
+        found = list(parameters_of(whole(self.model))) if self.model is not None else []
         for name, thing in self._models():
             found += [(f"{name}/{path}", shape, dtype) for path, shape, dtype in parameters_of(thing)]
         return tuple(sorted(found))
@@ -75,21 +77,21 @@ class Objects:
     def _models(self) -> Iterator[tuple[str, torch.nn.Module]]:
         for name, thing in self._things.items():
             if isinstance(thing, torch.nn.Module):
-                yield name, unwrapped(thing)
+                yield name, whole(thing)
 
     def write(self, folder: Path, rank: int) -> None:
         """Write every object; on rank 0. Raises OSError."""
         if rank != 0:
             return
         if self.model is not None:
-            write_model(folder, unwrapped(self.model))
+            write_model(folder, whole(self.model))
         for name, thing in self._things.items():
             write_state(folder / f"{name}.pt", _bare(thing).state_dict())
 
     def read(self, folder: Path) -> None:
         """Load every object. Raises ResumeError."""
         if self.model is not None:
-            read_model(folder, unwrapped(self.model))
+            read_model(folder, whole(self.model))
         for name, thing in self._things.items():
             state = read_state(folder / f"{name}.pt")
             try:
@@ -97,8 +99,8 @@ class Objects:
             except (RuntimeError, ValueError, KeyError, TypeError) as error:
                 raise ResumeError(f"{name}.pt of {folder.name} can't be loaded: {error}") from error
 
-    def missing(self, paths: set[str]) -> list[str]:
-        """Return what a checkpoint with these files lacks."""
+    def missing(self, paths: set[str], world_size: int) -> list[str]:
+        """Return what a checkpoint with these files lacks that ``world_size`` ranks have written."""
         lacking = [f"{name}.pt" for name in self._things if f"{name}.pt" not in paths]
         if self.model is not None and not {"model.safetensors", "model.pt"} & paths:
             lacking.insert(0, "the model's weights")
@@ -110,10 +112,12 @@ class Objects:
 
 
 def _checked(name: str, thing: Any) -> Any:
-    if not callable(getattr(thing, "state_dict", None)) or not callable(getattr(thing, "load_state_dict", None)):
+    if not callable(getattr(thing, "state_dict", None)) or not callable(
+        getattr(thing, "load_state_dict", None)
+    ):
         raise SettingsError(f"{name}: a {type(thing).__name__} has no state_dict and load_state_dict")
     return thing
 
 
 def _bare(thing: Any) -> Any:
-    return unwrapped(thing) if isinstance(thing, torch.nn.Module) else thing
+    return whole(thing) if isinstance(thing, torch.nn.Module) else thing

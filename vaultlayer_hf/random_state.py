@@ -18,7 +18,13 @@ def take_random_state() -> dict[str, Any]:
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         name, keys, position, has_gauss, cached = numpy.random.get_state()
-        state["numpy"] = (str(name), torch.from_numpy(keys.copy()), int(position), int(has_gauss), float(cached))
+        state["numpy"] = (
+            str(name),
+            torch.from_numpy(keys.copy()),
+            int(position),
+            int(has_gauss),
+            float(cached),
+        )
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state_all()
     if torch.backends.mps.is_available():

@@ -87,6 +87,8 @@ class Campaign:
         scratch: folder for everything.
         new_vault: gives the URI of a vault that nobody has used, for a folder of its own.
         env: variables for the runs, such as credentials.
+        program: what is run, ``module:function``, with the arguments of ``tests.campaign.program:train``.
+        options: more arguments for it.
         failures: what went wrong, one text each.
         tried: how many kills there were.
     """
@@ -95,6 +97,8 @@ class Campaign:
     scratch: Path
     new_vault: Callable[[Path], str]
     env: dict[str, str] = field(default_factory=dict)
+    program: str = PROGRAM
+    options: dict[str, Any] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     tried: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -118,9 +122,10 @@ class Campaign:
             "output": str(place.output),
             "journal": str(place.folder / f"{name}.journal"),
             "result": str(place.folder / f"{name}.result"),
+            **self.options,
             **arguments,
         }
-        return self.forks.start(PROGRAM, request, place.folder / name, env=self.env)
+        return self.forks.start(self.program, request, place.folder / name, env=self.env)
 
     @property
     def reference(self) -> str:

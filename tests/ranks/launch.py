@@ -164,7 +164,8 @@ class Ranks:
         forks: the server.
         folder: scratch of this training; each attempt gets a folder in it.
         outputs: output_dir of each rank.
-        spec: arguments of ``program.train``.
+        spec: arguments of the program.
+        program: what each rank runs, ``module:function``.
         env: more variables, by rank; those of ``None`` go to all.
     """
 
@@ -176,8 +177,10 @@ class Ranks:
         *,
         env: dict[int | None, dict[str, str]] | None = None,
         per_rank: dict[int, dict[str, Any]] | None = None,
+        program: str = "tests.ranks.program:train",
         **spec: Any,
     ) -> None:
+        self.program = program
         self.forks, self.folder, self.outputs = forks, folder, outputs
         self.spec, self.env, self.per_rank = spec, env or {}, per_rank or {}
         self.attempts: list[Group] = []
@@ -206,7 +209,7 @@ class Ranks:
             mine["output"], mine["journal"] = str(output), str(folder / f"journal-{rank}")
             mine["result"] = str(folder / f"result-{rank}")
             folder.mkdir(parents=True, exist_ok=True)
-            runs.append(self.forks.start("tests.ranks.program:train", mine, folder / str(rank), env=env))
+            runs.append(self.forks.start(self.program, mine, folder / str(rank), env=env))
         nodes = [
             [rank for rank in range(world) if self.outputs[rank] == output]
             for output in dict.fromkeys(self.outputs)

@@ -21,6 +21,7 @@ from vaultlayer_hf.errors import StoreDeniedError, StoreError, StoreFullError, S
 from vaultlayer_hf.stores.base import ObjectInfo, Pace, Store, Take
 
 _T = TypeVar("_T")
+_OWN = random.Random()  # a training draws from the common one: what we took there would change its numbers
 _SLICE = 0.2  # seconds of a wait after which should_stop is asked again
 
 
@@ -71,7 +72,7 @@ class RetryingStore(Store):
         on_retry: Callable[[StoreError, int, float], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
-        draw: Callable[[], float] = random.random,
+        draw: Callable[[], float] = _OWN.random,
     ) -> None:
         self.inner = inner
         self.policy = policy or RetryPolicy()

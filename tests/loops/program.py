@@ -1,0 +1,291 @@
+"""Training loops of one's own, as people write them, with and without a Checkpointer, to be killed.
+
+With RANK and its kin in the environment it is one rank of several: DDP by torch alone, or by accelerate.
+
+``form``: ``guide`` is a loop over step numbers that draws its own batches; ``steps`` goes through a shuffled
+DataLoader by ``ckpt.steps(total=…)``; ``epochs`` calls that once for each epoch; ``accelerate`` is ``steps`` with all
+prepared by an Accelerator. Dropout, AdamW, a cosine schedule, an average of the weights and random augmentation
+make every kind of lost state show in the end.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from tests.campaign.points import SAVE_STEPS, STEPS, Points, die, stop
+from vaultlayer_hf import Settings, loop_files
+from vaultlayer_hf.checkpointer import Checkpointer
+
+WIDTH = 32
+
+
+class Samples(Dataset[torch.Tensor]):
+    """Fixed random samples; with ``augment`` each is disturbed anew whenever it is fetched."""
+
+    def __init__(self, count: int, augment: bool) -> None:
+        self.rows = torch.randn(count, WIDTH, generator=torch.Generator().manual_seed(7))
+        self.augment = augment
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if not self.augment:
+            return self.rows[index]
+        noise = torch.randn(WIDTH) * random.random() * numpy.random.rand()
+        return self.rows[index] + 0.1 * noise
+
+
+class Average:
+    """A running average of the weights: an object with a state of its own."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.model = model
+        self.values = {name: value.detach().clone() for name, value in model.named_parameters()}
+
+    def update(self) -> None:
+        for name, value in self.model.named_parameters():
+            self.values[name].mul_(0.9).add_(value.detach(), alpha=0.1)
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        return self.values
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        self.values = copy.deepcopy(state)
+
+
+def build(steps: int) -> tuple[torch.nn.Module, Any, Any]:
+    """Return a model, its optimizer and its schedule."""
+    torch.manual_seed(3)
+    random.seed(3)
+    numpy.random.seed(3)
+    model = torch.nn.Sequential(
+        torch.nn.Linear(WIDTH, WIDTH), torch.nn.Dropout(0.2), torch.nn.ReLU(), torch.nn.Linear(WIDTH, WIDTH)
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    return model, optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+
+
+class Loop:
+    """One training, of one rank or of one of several: ``learn`` does a step on a batch."""
+
+    def __init__(
+        self, steps: int, rows: int, augment: bool, workers: int, accelerate: bool, stateful: bool
+    ) -> None:
+        self.steps = steps
+        self.world = int(os.environ.get("WORLD_SIZE", "1"))
+        self.model, self.optimizer, self.schedule = build(steps)
+        self.average = Average(self.model)
+        made: Any = DataLoader
+        if stateful:
+            from torchdata.stateful_dataloader import StatefulDataLoader as made
+        data, sampler = Samples(rows, augment), None
+        self.accelerator: Any = None
+        if accelerate:
+            from accelerate import Accelerator
+
+            self.accelerator = Accelerator(cpu=True)
+        elif self.world > 1:
+            torch.distributed.init_process_group("gloo")
+            self.model = torch.nn.parallel.DistributedDataParallel(self.model)
+            sampler = torch.utils.data.DistributedSampler(data, seed=5)
+        self.loader: Any = made(
+            data, batch_size=4, shuffle=sampler is None, sampler=sampler, num_workers=workers
+        )
+        if self.accelerator is not None:
+            self.model, self.optimizer, self.schedule, self.loader = self.accelerator.prepare(
+                self.model, self.optimizer, self.schedule, self.loader
+            )
+        if self.world > 1:
+            assert type(self.model).__name__ == "DistributedDataParallel"
+            assert torch.distributed.get_backend() == "gloo"
+            torch.manual_seed(3 + torch.distributed.get_rank())
+
+    def learn(self, batch: torch.Tensor) -> torch.Tensor:
+        loss: torch.Tensor = ((self.model(batch) - batch) ** 2).mean()
+        if self.accelerator is not None:
+            self.accelerator.backward(loss)
+        else:
+            loss.backward()
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad()
+        self.average.update()
+        return loss
+
+    def draw(self) -> torch.Tensor:
+        """A batch as the guide's loop draws it: by torch's own random numbers."""
+        rows = self.loader.dataset.rows
+        return rows[torch.randint(0, len(rows), (4,))]
+
+    def plain(self) -> Iterator[torch.Tensor]:
+        """The batches of a loop that nobody interrupts, without a Checkpointer."""
+        step, epoch = 0, 0
+        while step < self.steps:
+            if isinstance(self.loader.sampler, torch.utils.data.DistributedSampler) and not self.accelerator:
+                self.loader.sampler.set_epoch(epoch)
+            for batch in self.loader:
+                yield batch
+                step += 1
+                if step == self.steps:
+                    return
+            epoch += 1
+
+    def result(self) -> str:
+        """Everything that a run ends with."""
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "average": self.average.state_dict(),
+            "random": {
+                "torch": torch.get_rng_state(),
+                "python": random.getstate(),
+                "numpy": numpy.random.get_state()[1].tolist(),
+            },
+        }
+        found = {"step": self.steps, "wrapped": type(self.model).__name__, "tensors": _digests("", state)}
+        return json.dumps(found, indent=1)
+
+
+def _digests(path: str, value: Any) -> dict[str, str]:
+    if isinstance(value, dict):
+        return {
+            name: one for key, item in value.items() for name, one in _digests(f"{path}/{key}", item).items()
+        }
+    return {path: _digest(value)}
+
+
+def _digest(value: Any) -> str:
+    data = value.detach().numpy().tobytes() if isinstance(value, torch.Tensor) else repr(value).encode()
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def train(
+    vault: str | None = None,
+    output: str = "",
+    journal: str = "",
+    *,
+    form: str = "guide",
+    result: str | None = None,
+    steps: int = STEPS,
+    every: str = f"{SAVE_STEPS} steps",
+    rows: int = 12,
+    augment: bool = False,
+    workers: int = 0,
+    stateful: bool = False,
+    kill: int | None = None,
+    side: str = "before",
+    label: str | None = None,
+    act: str = "die",
+    die_at: list[Any] | None = None,
+    settings: dict[str, Any] | None = None,
+    kind: str = "",
+) -> None:
+    """Train on a vault, or as if there were none (None), and leave digests of the end in ``result``.
+
+    ``kill``, ``side``, ``label``, ``act``: see Points. ``die_at``: ``["learnt", 3]`` dies when step 3 is trained and
+    not yet noted, ``["stepped", 3]`` when it is, and committed. ``kind`` is for other programs.
+    """
+    torch.set_num_threads(1)
+    points = Points(Path(journal), kill, side, label)
+    points._act = {"die": die, "stop": stop}[act]
+    points.note(pid=os.getpid())
+    points.install(Path(output))
+    _around_our_files(points)
+    loop = Loop(steps, rows, augment, workers, form == "accelerate", stateful)
+    points.note(joined=True)
+    if vault is None:
+        batches = (loop.draw() for _ in range(steps)) if form == "guide" else loop.plain()
+        for step, batch in enumerate(batches):
+            points.note(at=step, ids=[_digest(batch)])
+            loop.learn(batch)
+    else:
+        patience = {"keep_last": 1, "upload_concurrency": 1, "resume_timeout": 20.0, "flush_timeout": 60.0}
+        things = (
+            {"accelerator": loop.accelerator}
+            if form == "accelerate"
+            else {"model": loop.model, "optimizer": loop.optimizer, "scheduler": loop.schedule}
+        )
+        ckpt = Checkpointer(
+            Settings(vault=vault, **{**patience, **(settings or {})}),
+            dataloader=loop.loader,
+            save_every=every,
+            output_dir=output,
+            **things,
+        )
+        ckpt.add("average", loop.average)
+        ckpt._events.listen(
+            lambda event: points.note(event=event.kind, message=event.message, about=event.fields.get("step"))
+        )
+        start = ckpt.resume()
+        points.note(start=start)
+        points.phase = "train"
+        for step, batch in _form(form, loop, ckpt, start):
+            _settle(ckpt, points)
+            points.note(at=step, ids=[_digest(batch)])
+            loss = loop.learn(batch)
+            points.note(loss=loss.item(), of=step)
+            if die_at == ["learnt", step]:
+                die()
+            if (step + 1) % SAVE_STEPS == 0:
+                points.phase = f"save {step + 1}"
+            ckpt.step(loss=loss)
+            points.note(step=step + 1)
+            if die_at == ["stepped", step]:
+                _settle(ckpt, points)
+                die()
+        _settle(ckpt, points)
+        points.phase = "finish"
+        ckpt.finish()
+        points.note(ended=loop.steps)
+    if result is not None:
+        Path(f"{result}.new").write_text(loop.result())
+        os.rename(f"{result}.new", result)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def _form(form: str, loop: Loop, ckpt: Checkpointer, start: int) -> Iterator[tuple[int, torch.Tensor]]:
+    if form == "guide":
+        for step in range(start, loop.steps):
+            yield step, loop.draw()
+    elif form == "epochs":
+        for _ in range(-(-loop.steps // len(loop.loader))):
+            yield from ckpt.steps(loop.loader, start=start, total=loop.steps, epochs=1)
+    else:
+        yield from ckpt.steps(total=loop.steps)
+
+
+def _settle(ckpt: Checkpointer, points: Points) -> None:
+    """Wait for each upload before the next step, so that the points have an order."""
+    uploader = ckpt._session.uploader if ckpt._session is not None else None
+    while uploader is not None and not points.reached.is_set() and not uploader.wait(0.02):
+        pass
+
+
+def _around_our_files(points: Points) -> None:
+    """A checkpoint is written file by file: a kill before, in and after each leaves a torn folder."""
+    plain = loop_files.write_atomically
+
+    def write_atomically(path: Path, write: Any) -> None:
+        def written(temporary: Path) -> None:
+            write(temporary)
+            points.reach(number, "during")
+
+        number = points.enter("write", path.name)
+        plain(path, written)
+        points.reach(number, "after")
+
+    loop_files.write_atomically = write_atomically  # type: ignore[assignment]

@@ -1,0 +1,56 @@
+"""Loops of one's own that are killed go on at the right step and end as if nothing had happened."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.campaign.harness import Campaign, tries
+from tests.forks import ForkServer
+
+PROGRAM = "tests.loops.program:train"
+FORMS: dict[str, dict[str, Any]] = {
+    "guide": {"form": "guide"},
+    "steps": {"form": "steps", "augment": True},
+    "epochs": {"form": "epochs"},
+    "accelerate": {"form": "accelerate", "augment": True},
+}
+
+
+@pytest.fixture
+def on_folders(forks: ForkServer, scratch: Path) -> Campaign:
+    """Loops on vaults in folders."""
+    return Campaign(forks, scratch, lambda folder: str(folder / "vault"), program=PROGRAM)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_killed_at_every_step(on_folders: Campaign, form: str) -> None:
+    """Over several epochs, a kill before and after each step() and an empty disk: never off by one, bit-identical."""
+    on_folders.options = {**FORMS[form], "steps": 7, "every": "1 step"}
+    place = on_folders.place()
+    due = 0
+    for step in range(7):
+        for moment in ("learnt", "stepped"):
+            outcome, journal = on_folders.run(place, f"{moment}-{step}", die_at=[moment, step])
+            assert outcome.code == -9, outcome.errors
+            assert [line["start"] for line in journal if "start" in line] == [due]
+            due = step + (moment == "stepped")
+            shutil.rmtree(place.output, ignore_errors=True)
+    outcome, journal = on_folders.run(place, "last")
+    assert outcome.code == 0, outcome.errors
+    assert [line["start"] for line in journal if "start" in line] == [7]
+    assert (place.folder / "last.result").read_text() == on_folders.reference
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_killed_inside_saves(on_folders: Campaign, form: str, chance: random.Random) -> None:
+    """Killed at random operations of starts, saves and ends: it goes on from what was acknowledged, bit-identical."""
+    on_folders.options = FORMS[form]
+    points = on_folders.record()
+    attempts = tries(points) + tries(points, empty_disk=True)
+    on_folders.attempt_all(chance.sample(attempts, 4))
+    assert not on_folders.failures, "\n".join(on_folders.failures)
