@@ -17,6 +17,7 @@ from vaultlayer_hf.settings import Settings
 
 if TYPE_CHECKING:
     from vaultlayer_hf.callback import VaultLayerCallback
+    from vaultlayer_hf.checkpointer import Checkpointer
     from vaultlayer_hf.trainer import Trainer, resumable
     from vaultlayer_hf.vault.open import open_vault
     from vaultlayer_hf.vault.vault import Vault
@@ -25,11 +26,13 @@ _LAZY = {
     "Trainer": "vaultlayer_hf.trainer",
     "resumable": "vaultlayer_hf.trainer",
     "VaultLayerCallback": "vaultlayer_hf.callback",
+    "Checkpointer": "vaultlayer_hf.checkpointer",
     "Vault": "vaultlayer_hf.vault.vault",
     "open_vault": "vaultlayer_hf.vault.open",
 }
 
 __all__ = [
+    "Checkpointer",
     "Settings",
     "Trainer",
     "Vault",

@@ -10,12 +10,14 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from vaultlayer_hf._version import versions
+from vaultlayer_hf.contents import missing_shards
 from vaultlayer_hf.errors import SettingsError, VaultLayerError
 from vaultlayer_hf.events import Events
 from vaultlayer_hf.loop_data import Position
@@ -60,7 +62,8 @@ class Checkpointer:
         model: without an accelerator: a Module; with or without DDP or torch.compile around it.
         optimizer, scheduler: objects with ``state_dict`` and ``load_state_dict``.
         dataloader: what ``steps()`` goes through where it is given no other.
-        save_every: ``"200 steps"``, or the number alone; None: only by ``save()`` and ``finish()``.
+        save_every: ``"5min"``, ``"200 steps"`` or that number alone, ``"auto"``, or ``"none"``: only by ``save()`` and
+            ``finish()``. None: as Settings say, else ``"auto"``.
         output_dir: where checkpoint folders and snapshots lie, best on a local disk; None: ``checkpoints-<name>``
             beside the script, named after the vault.
 
@@ -79,14 +82,13 @@ class Checkpointer:
         optimizer: Any = None,
         scheduler: Any = None,
         dataloader: Iterable[Any] | None = None,
-        save_every: str | int | None = "200 steps",
+        save_every: str | int | None = None,
         output_dir: str | os.PathLike[str] | None = None,
     ) -> None:
-        self._settings = _settings_of(vault)
+        self._settings = _settings_of(vault, save_every)
         self._folder = Path(output_dir) if output_dir is not None else None
         self._state: State = _state_of(accelerator, model, optimizer, scheduler)
         self._loader = dataloader
-        self._every = _steps_of(save_every)
         self._events = Events()
         self._position = Position()
         self._passed = 0  # passes through data that steps() was asked for
@@ -121,9 +123,9 @@ class Checkpointer:
         if settings.local_keep_last is None:  # nobody else rotates here: the disk keeps as many as the vault
             settings = replace(settings, local_keep_last=settings.keep_last)
         folder = self._folder or _beside_the_script(str(settings.vault))
-        path = self._open(settings, folder, self._missing)
-        if path is not None:
-            self._read(self._begun("resume()"), path)
+        with self._opened(settings, folder, self._missing) as (session, path):
+            if path is not None:
+                self._read(session, path)
         return self._step
 
     def attach(self, accelerator: Any) -> Path | None:
@@ -142,20 +144,24 @@ class Checkpointer:
 
         self._state = state = Prepared(accelerator)
         root = (self._folder or Path(accelerator.project_dir or ".")).absolute()
-        path = self._open(self._settings, root / OURS, lambda paths, world: needed_of(state, paths, world))
 
         def saved(step: int) -> None:
             self._step = self._saved = step
 
-        hooks = Hooks(accelerator, self._begun("attach()"), state, root, path, saved, self.finish)
-        if path is not None:
-            saved(hooks.step)
+        def missing(paths: set[str], world_size: int) -> list[str]:
+            return needed_of(state, paths, world_size)
+
+        with self._opened(self._settings, root / OURS, missing) as (session, path):
+            hooks = Hooks(accelerator, session, state, root, path, saved, self.finish)
+            if path is not None:
+                saved(hooks.step)
         return hooks.folder
 
-    def _open(
+    @contextmanager
+    def _opened(
         self, settings: Settings, folder: Path, missing: Callable[[set[str], int], list[str]]
-    ) -> Path | None:
-        """Claim the vault and return the folder to load; None on an empty vault."""
+    ) -> Iterator[tuple[Session, Path | None]]:
+        """Claim the vault and give the folder to load, None on an empty vault; training begins behind the block."""
         wish = Wish(
             parameters=self._state.parameters(),
             missing=missing,
@@ -165,16 +171,17 @@ class Checkpointer:
             refuse=self._state.refuse,
             localise=lambda folder, output_dir: {},
         )
-        self._session = session = Session(
-            settings,
-            folder,
-            ranks=current_ranks(settings.part_timeout),
-            events=self._events,
-            progress=sys.stderr.isatty(),
-        )
-        path = resume(session, wish)
+        ranks = current_ranks(settings.part_timeout)
+        session = Session(settings, folder, ranks=ranks, events=self._events, progress=sys.stderr.isatty())
+        try:
+            path = resume(session, wish)
+            yield session, path
+        except BaseException:
+            session.close()
+            raise
         self.finished = session.state.finished if path is not None else None
-        return path
+        session.begin(self._step)
+        self._session = session
 
     def steps(
         self,
@@ -192,7 +199,7 @@ class Checkpointer:
 
         ``start``: what ``resume()`` has returned, for those who like to see it. Raises SettingsError.
         """
-        session = self._begun("steps()")
+        self._begun("steps()")
         loader = dataloader if dataloader is not None else self._loader
         if loader is None:
             raise SettingsError("steps() needs a dataloader: give it one, or Checkpointer(dataloader=…)")
@@ -200,10 +207,10 @@ class Checkpointer:
             raise SettingsError(
                 f"steps(start={start}): this run goes on from step {self._step}; leave start out"
             )
-        return self._walk(session, loader, epochs, total)
+        return self._walk(loader, epochs, total)
 
     def _walk(
-        self, session: Session, loader: Iterable[Any], epochs: int | None, total: int | None
+        self, loader: Iterable[Any], epochs: int | None, total: int | None
     ) -> Iterator[tuple[int, Any]]:
         count = epochs if epochs is not None else 1 if total is None else None
         while count is None or count > 0:
@@ -213,13 +220,14 @@ class Checkpointer:
                 continue
             if total is not None and self._step >= total:
                 return
-            before = self._step, self._position.batches
-            for batch in self._position.batches_of(loader):
+            empty = True
+            for batch in self._position.batches_of(loader, self._passed - 1):
+                empty = False
                 yield self._step, batch
                 if total is not None and self._step >= total:
                     return
-            if count is None and before == (self._step, 0):
-                raise SettingsError("steps(): the dataloader gives no batches, or step() is never called")
+            if empty and count is None and self._position.passes > 1:
+                raise SettingsError(f"steps(total={total}): the dataloader gives no batches")
 
     def step(self, loss: Any = None) -> None:
         """Note that a step is done, at its very end; saves when it is time to. All ranks.
@@ -229,11 +237,9 @@ class Checkpointer:
         """
         session = self._begun("step()")
         self._step += 1
-        session.step = self._step
         if loss is not None:
             self._loss = loss.detach() if hasattr(loss, "detach") else loss
-        session.check_fence()
-        if self._every is not None and self._step % self._every == 0:
+        if session.at_step(self._step).save:
             self.save()
 
     def save(self) -> None:
@@ -248,18 +254,15 @@ class Checkpointer:
         session.before_save(folder)
         try:
             self._write(session, folder)
+            self._saved = self._step
         except OSError as error:
             session.events.warn("trouble", f"{folder.name} can't be written: {error}", step=self._step)
         world_size = session.ranks.world_size
-        session.save(
-            Save(
-                folder,
-                self._step,
-                lambda _, paths: self._missing(paths, world_size),
-                self._state.parameters(),
-            )
-        )
-        self._saved = self._step
+
+        def missing(found: Path, paths: set[str]) -> list[str]:
+            return self._missing(paths, world_size) + missing_shards(found, paths)
+
+        session.save(Save(folder, self._step, missing, self._state.parameters()))
 
     def finish(self) -> None:
         """Save what isn't saved yet, wait for its commit, and note in the vault that the run is done. All ranks.
@@ -295,7 +298,7 @@ class Checkpointer:
     # Inside --------------------------------------------------------------------------------------------
 
     def _begun(self, what: str) -> Session:
-        if self._session is None or self._session.claim is None:
+        if self._session is None:
             raise SettingsError(f"{what} needs to know where the run is: call resume() first")
         return self._session
 
@@ -331,14 +334,13 @@ class Checkpointer:
                 position["batches"] = position["batches"] * written // session.ranks.world_size
             random = read_state(folder / random_file) if rank < written else None
             self._position.load_state_dict(position, random)
-            self._step = self._saved = session.step = int(about["step"])
+            self._step = self._saved = int(about["step"])
             if random is not None:
                 put_random_state(random)
         except VaultLayerError as error:
             failure = session.ranks.named(error)
         for found in session.ranks.gather(failure):
             if found is not None:
-                session.close()
                 raise found
 
     def _missing(self, paths: set[str], world_size: int) -> list[str]:
@@ -356,12 +358,15 @@ def _state_of(accelerator: Any, model: Any, optimizer: Any, scheduler: Any) -> S
     return Prepared(accelerator)
 
 
-def _settings_of(vault: str | os.PathLike[str] | Settings | None) -> Settings:
+def _settings_of(vault: str | os.PathLike[str] | Settings | None, save_every: str | int | None) -> Settings:
     settings = vault if isinstance(vault, Settings) else Settings(vault=os.fspath(vault) if vault else None)
     if not settings.vault:
         raise SettingsError("no vault is named: give its URI, or set VAULTLAYER_VAULT")
     parse_vault(settings.vault)
-    return settings
+    every = save_every if save_every is not None else settings.save_every or "auto"
+    if isinstance(every, int) and not isinstance(every, bool):
+        every = f"{every} steps"
+    return replace(settings, save_every=str(every))
 
 
 def _beside_the_script(vault: str) -> Path:
@@ -369,10 +374,3 @@ def _beside_the_script(vault: str) -> Path:
     script = getattr(sys.modules.get("__main__"), "__file__", None)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", vault.partition("@")[0].rstrip("/").rsplit("/", 1)[-1])
     return (Path(script).resolve().parent if script else Path.cwd()) / f"checkpoints-{name or 'vault'}"
-
-
-def _steps_of(every: str | int | None) -> int | None:
-    match = re.fullmatch(r"\s*(\d+)\s*(?:steps?)?\s*", str(every)) if every is not None else None
-    if every is not None and (match is None or int(match[1]) < 1):
-        raise SettingsError(f"save_every={every!r}: use '200 steps', a number of steps, or None")
-    return int(match[1]) if match is not None else None

@@ -60,12 +60,13 @@ class Position:
         self._restored = state if state["begin"] is not None else None
         self._random = random or take_random_state()
 
-    def batches_of(self, loader: Iterable[Any]) -> Iterator[Any]:
-        """Yield the batches of one pass, or what is left of it."""
+    def batches_of(self, loader: Iterable[Any], number: int) -> Iterator[Any]:
+        """Yield the batches of pass ``number``, or what is left of it."""
         self._loader = loader
         restored, self._restored = self._restored, None
         if restored is None:
-            _set_epoch(loader, self.passes)
+            self.passes, self.batches = number, 0
+            _set_epoch(loader, number)
             self._begin = {"random": take_random_state(), "samplers": _samplers(loader)}
             batches = iter(loader)
         else:

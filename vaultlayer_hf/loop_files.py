@@ -69,10 +69,10 @@ def read_state(path: Path) -> Any:
         raise ResumeError(f"{path.name} of {path.parent.name} can't be loaded: {error}") from error
 
 
-def write_about(folder: Path, **fields: Any) -> None:
+def write_about(checkpoint: Path, /, **fields: Any) -> None:
     """Write what there is to know about a checkpoint."""
     text = json.dumps({"format_version": _FORMAT, **fields}, indent=2, sort_keys=True) + "\n"
-    write_atomically(folder / ABOUT, lambda temporary: temporary.write_text(text))
+    write_atomically(checkpoint / ABOUT, lambda temporary: temporary.write_text(text))
 
 
 def read_about(folder: Path) -> dict[str, Any]:

@@ -24,8 +24,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from tests.campaign.points import SAVE_STEPS, STEPS, Points, die, stop
-from vaultlayer_hf import Settings, loop_files
-from vaultlayer_hf.checkpointer import Checkpointer
+from vaultlayer_hf import Checkpointer, Settings, loop_files
 
 WIDTH = 32
 

@@ -11,6 +11,7 @@ from vaultlayer_hf.vault.log import Log, Writer
 
 PUBLIC = [
     "AlreadyExistsError",
+    "Checkpointer",
     "CorruptError",
     "FencedError",
     "FormatVersionError",

@@ -56,6 +56,33 @@ def sft(folder: Path) -> dict[str, Any]:
     }
 
 
+def loop(folder: Path) -> dict[str, Any]:
+    """Return what a loop of one's own has: a tiny Llama, its optimizer and schedule, data, and a step on it."""
+    import torch
+    from torch.utils.data import DataLoader
+
+    made = plain(folder)
+    model = made["model"]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+
+    def train_step(step: int) -> torch.Tensor:
+        rows = torch.stack([made["ds"][int(row)]["labels"] for row in torch.randint(0, 32, (4,))])
+        loss: torch.Tensor = model(input_ids=rows, labels=rows).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss
+
+    return {
+        "model": model,
+        "optimizer": optimizer,
+        "scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.9**step),
+        "loader": DataLoader(made["ds"], batch_size=8, shuffle=True),
+        "total": STEPS,
+        "train_step": train_step,
+    }
+
+
 def _options() -> dict[str, Any]:
     return {
         "max_steps": STEPS,

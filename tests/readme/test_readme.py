@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -17,6 +18,21 @@ from tests.readme.blocks import DEMO, README, Block, blocks, install_commands
 
 ROOT = README.parent
 TEXT = README.read_text()
+
+
+def trains(block: Block) -> bool:
+    """An example with a Trainer."""
+    return ".train(" in block.text
+
+
+def reads(block: Block) -> bool:
+    """An example that reads a vault."""
+    return "open_vault" in block.text
+
+
+def loops(block: Block) -> bool:
+    """A loop of one's own."""
+    return "\nfor " in block.text and not reads(block)
 
 
 def by_line(block: Block) -> str:
@@ -40,13 +56,14 @@ def test_every_block_is_of_a_kind_that_is_run() -> None:
     """No block of the README escapes: shell, Python and console are run below, others aren't there."""
     kinds = {block.language for block in blocks()}
     assert kinds == {"sh", "python", "console"}
-    assert all((".train(" in block.text) != ("open_vault" in block.text) for block in blocks("python"))
+    kinds_of_python = (trains, reads, loops)
+    assert all(sum(kind(block) for kind in kinds_of_python) == 1 for block in blocks("python"))
     others = [block for block in blocks("sh") if block.text.strip() not in install_commands()]
     assert len(others) == 1, "a shell block that no test runs"
 
 
 @pytest.mark.filterwarnings("ignore")  # of the libraries; what the examples do is looked at below
-@pytest.mark.parametrize("block", [item for item in blocks("python") if ".train(" in item.text], ids=by_line)
+@pytest.mark.parametrize("block", filter(trains, blocks("python")), ids=by_line)
 def test_python_example_trains_and_commits(block, s3_server, s3_env, tmp_path, monkeypatch) -> None:
     """The example, word for word but for the bucket, trains to its last step, and its vault holds that step."""
     import torch
@@ -70,6 +87,97 @@ def test_python_example_trains_and_commits(block, s3_server, s3_env, tmp_path, m
             tokens = {commit.token for commit in opened.checkpoints()}
         shutil.rmtree(tmp_path / "output")
     assert len(tokens) == 1, "the finished run was left as it was when the script was started again"
+
+
+class Crash(Exception):
+    """What ends a loop in the middle."""
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "block", [item for item in blocks("python") if loops(item) and "Checkpointer" in item.text], ids=by_line
+)
+def test_loop_example_goes_on_after_a_crash(block, s3_server, s3_env, tmp_path, monkeypatch) -> None:
+    """The example, word for word but for the bucket, crashes and is started again: it ends as if it hadn't."""
+    import torch
+
+    from vaultlayer_hf import open_vault
+
+    torch.set_num_threads(1)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    bucket = f"s3://{s3_server.bucket}/readme-{uuid.uuid4().hex[:8]}"
+    vault = re.search(r'"s3://bucket([^"]+)"', block.text)[1]
+    crash = 3 if "train_step" in block.text else 6
+    ends = []
+    for name, crash_at in (("whole", None), ("part", crash), ("part", None)):
+        folder = tmp_path / f"{name}-{crash_at}"  # another disk each time
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr("__main__.__file__", str(folder / "train.py"), raising=False)
+        code = block.text.replace("s3://bucket", f"{bucket}-{name}")
+        code = code.replace("200 steps", "1 step").replace("5min", "2 steps")
+        namespace = standins.loop(tmp_path)
+        handle = _crash_at_step(crash_at, namespace["optimizer"])
+        with pytest.raises(Crash) if crash_at else contextlib.nullcontext():
+            exec(compile(code, f"README.md:{block.line}", "exec"), namespace)
+        handle.remove()
+        _forget_accelerate()
+        if crash_at:
+            _close(namespace)
+        else:
+            ends.append(namespace["model"].state_dict())
+        with open_vault(f"{bucket}-{name}{vault}") as opened:
+            assert bool(opened.state.finished) == (not crash_at)
+            assert opened.checkpoints()
+    assert all(torch.equal(value, ends[1][key]) for key, value in ends[0].items())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_loop_of_the_guides_ends_alike(s3_server, s3_env, tmp_path, monkeypatch) -> None:
+    """The loop that guides show and the one with a vault beside it train the same model."""
+    import torch
+
+    torch.set_num_threads(1)
+    monkeypatch.setattr("__main__.__file__", str(tmp_path / "train.py"), raising=False)
+    monkeypatch.chdir(tmp_path)
+    guide, ours = [item for item in blocks("python") if loops(item)][:2]
+    ends = []
+    for block in (guide, ours):
+        code = block.text.replace("s3://bucket", f"s3://{s3_server.bucket}/readme-{uuid.uuid4().hex[:8]}")
+        namespace = standins.loop(tmp_path)
+        exec(compile(code.replace("200", "2"), f"README.md:{block.line}", "exec"), namespace)
+        ends.append(namespace["model"].state_dict())
+    assert (tmp_path / "last.pt").exists()
+    assert all(torch.equal(value, ends[1][key]) for key, value in ends[0].items())
+
+
+def _crash_at_step(step: int | None, optimizer):
+    done = 0
+
+    def count(*_) -> None:
+        nonlocal done
+        done += 1
+        if done == step:
+            raise Crash
+
+    return optimizer.register_step_post_hook(count)
+
+
+def _forget_accelerate() -> None:
+    from accelerate.state import AcceleratorState, GradientState
+
+    AcceleratorState._reset_state(True)
+    GradientState._reset_state()
+
+
+def _close(namespace) -> None:
+    """End the uploads of a crashed example, as the end of its process would."""
+    for value in list(namespace.values()):
+        if type(value).__name__ == "Checkpointer":
+            value.close()
+        hooks = getattr(getattr(value, "save_state", None), "__self__", None)
+        if type(hooks).__name__ == "Hooks":
+            hooks._session.close()
 
 
 @pytest.mark.filterwarnings("ignore")
