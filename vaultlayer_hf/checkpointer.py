@@ -97,6 +97,7 @@ class Checkpointer:
         self._saved = 0  # the step of the newest checkpoint
         self._loss: Any = None
         self._ended = False
+        self._attached = False
         self.finished: int | None = None
 
     # What a script calls -------------------------------------------------------------------------------
@@ -151,10 +152,12 @@ class Checkpointer:
         def missing(paths: set[str], world_size: int) -> list[str]:
             return needed_of(state, paths, world_size)
 
-        with self._opened(self._settings, root / OURS, missing) as (session, path):
+        settings = replace(self._settings, save_every="none")
+        with self._opened(settings, root / OURS, missing) as (session, path):
             hooks = Hooks(accelerator, session, state, root, path, saved, self.finish)
             if path is not None:
                 saved(hooks.step)
+        self._attached = True
         return hooks.folder
 
     @contextmanager
@@ -199,7 +202,7 @@ class Checkpointer:
 
         ``start``: what ``resume()`` has returned, for those who like to see it. Raises SettingsError.
         """
-        self._begun("steps()")
+        self._looped("steps()")
         loader = dataloader if dataloader is not None else self._loader
         if loader is None:
             raise SettingsError("steps() needs a dataloader: give it one, or Checkpointer(dataloader=…)")
@@ -220,7 +223,7 @@ class Checkpointer:
                 continue
             if total is not None and self._step >= total:
                 return
-            empty = True
+            empty = self._position.batches == 0
             for batch in self._position.batches_of(loader, self._passed - 1):
                 empty = False
                 yield self._step, batch
@@ -235,7 +238,7 @@ class Checkpointer:
         ``loss``: a number or a tensor, kept with the next checkpoint. Raises FencedError where another process has
         taken the vault.
         """
-        session = self._begun("step()")
+        session = self._looped("step()")
         self._step += 1
         if loss is not None:
             self._loss = loss.detach() if hasattr(loss, "detach") else loss
@@ -247,7 +250,7 @@ class Checkpointer:
 
         Trouble of disk or storage costs this checkpoint, never the run, and is logged.
         """
-        session = self._begun("save()")
+        session = self._looped("save()")
         if session.disabled:
             return
         folder = session.output_dir / f"checkpoint-{self._step}"
@@ -301,6 +304,13 @@ class Checkpointer:
         if self._session is None:
             raise SettingsError(f"{what} needs to know where the run is: call resume() first")
         return self._session
+
+    def _looped(self, what: str) -> Session:
+        if self._attached:
+            raise SettingsError(
+                f"{what} isn't for a script whose Accelerator is attached: it saves by save_state()"
+            )
+        return self._begun(what)
 
     def _figures(self) -> dict[str, float]:
         return {} if self._loss is None else {"loss": float(self._loss)}

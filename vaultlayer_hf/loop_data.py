@@ -192,13 +192,11 @@ class _Behind:
         return len(self._plain)
 
     def __iter__(self) -> Iterator[Any]:
-        if not self._first:
-            return iter(self._plain)
-        self._first = False
-        self._put_back()
-        return self._behind()
+        return self._behind() if self._first else iter(self._plain)
 
     def _behind(self) -> Iterator[Any]:
+        self._first = False  # not before: with workers a DataLoader asks twice for an iterator, and uses one
+        self._put_back()
         items = iter(self._plain)
         for _ in range(self._count):
             next(items, None)

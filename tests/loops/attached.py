@@ -57,7 +57,7 @@ def train(
     name to load_state; ``newest`` names none; None: don't load. The rest as in ``program.train``.
     """
     torch.set_num_threads(1)
-    points = Points(Path(journal), kill, side, label)
+    points = Points(Path(journal), kill, side)
     points.note(pid=os.getpid())
     points.install(Path(output) / ".vaultlayer")
     model, optimizer, schedule = build(steps)

@@ -194,11 +194,11 @@ def train(
 ) -> None:
     """Train on a vault, or as if there were none (None), and leave digests of the end in ``result``.
 
-    ``kill``, ``side``, ``label``, ``act``: see Points. ``die_at``: ``["learnt", 3]`` dies when step 3 is trained and
+    ``kill``, ``side``, ``act``: see Points. ``die_at``: ``["learnt", 3]`` dies when step 3 is trained and
     not yet noted, ``["stepped", 3]`` when it is, and committed. ``kind`` is for other programs.
     """
     torch.set_num_threads(1)
-    points = Points(Path(journal), kill, side, label)
+    points = Points(Path(journal), kill, side)  # two threads write here: a number is a place, not a label
     points._act = {"die": die, "stop": stop}[act]
     points.note(pid=os.getpid())
     points.install(Path(output))
@@ -235,7 +235,7 @@ def train(
             _settle(ckpt, points)
             points.note(at=step, ids=[_digest(batch)])
             loss = loop.learn(batch)
-            points.note(loss=loss.item(), of=step)
+            points.note(loss=loss.item(), trained=step)
             if die_at == ["learnt", step]:
                 die()
             if (step + 1) % SAVE_STEPS == 0:

@@ -127,7 +127,7 @@ def test_a_checkpoint_that_lacks_something_is_refused(tmp_path: Path) -> None:
     """An object that no checkpoint has is said: it isn't started from scratch in silence beside a trained model."""
     trained(tmp_path)
     ckpt = given(tmp_path)
-    ckpt.add("average", small())
+    ckpt.add("average", torch.optim.SGD(small().parameters()))
     with pytest.raises(NoUsableCheckpointError, match=r"average\.pt"):
         ckpt.resume()
 
