@@ -63,7 +63,7 @@ def test_every_block_is_of_a_kind_that_is_run() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # of the libraries; what the examples do is looked at below
-@pytest.mark.parametrize("block", filter(trains, blocks("python")), ids=by_line)
+@pytest.mark.parametrize("block", [item for item in blocks("python") if trains(item)], ids=by_line)
 def test_python_example_trains_and_commits(block, s3_server, s3_env, tmp_path, monkeypatch) -> None:
     """The example, word for word but for the bucket, trains to its last step, and its vault holds that step."""
     import torch
