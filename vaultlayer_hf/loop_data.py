@@ -71,7 +71,7 @@ class Position:
             batches = iter(loader)
         else:
             self._begin = restored["begin"]
-            batches = self._reopen(loader, restored)
+            batches = iter(()) if self._is_over(loader, restored) else self._reopen(loader, restored)
         looks_ahead = _looks_ahead(loader)
         while True:
             if looks_ahead:
@@ -88,6 +88,14 @@ class Position:
         if "iteration" in counted:  # accelerate doesn't count a pass of which nothing was left
             loader.iteration = counted["iteration"] + 1  # type: ignore[attr-defined]
         self.passes, self.batches, self._begin, self._ahead = self.passes + 1, 0, None, None
+
+    def _is_over(self, loader: Any, state: dict[str, Any]) -> bool:
+        """Tell whether nothing of the pass is left, without opening it: older ones of accelerate yield None then."""
+        if not hasattr(loader, "base_dataloader") or _is_stateful(loader) or self.batches < len(loader):
+            return False
+        _put_samplers(loader, state["samplers"])
+        put_random_state(self._random)
+        return True
 
     def _reopen(self, loader: Any, state: dict[str, Any]) -> Iterator[Any]:
         now = self._random

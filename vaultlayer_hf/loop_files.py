@@ -118,17 +118,37 @@ def whole(model: Any) -> Any:
 
 def write_model(folder: Path, model: torch.nn.Module) -> None:
     """Write a model's state: tensors as safetensors, anything else by ``torch.save``."""
-    from safetensors.torch import save_model
+    from safetensors.torch import save_file
 
-    if all(isinstance(value, torch.Tensor) for value in model.state_dict().values()):
-        write_atomically(
-            folder / "model.safetensors", lambda path: save_model(model, str(path), metadata={"format": "pt"})
-        )
+    state = model.state_dict()
+    tensors = _without_copies(state, getattr(model, "_tied_weights_keys", None) or ())
+    if tensors is None:
+        write_state(folder / "model.pt", state)
     else:
-        write_state(folder / "model.pt", model.state_dict())
+        dropped = {name: "tied" for name in state if name not in tensors}
+        write_atomically(
+            folder / "model.safetensors",
+            lambda path: save_file(tensors, path, metadata={"format": "pt", **dropped}),
+        )
     config: Any = getattr(model, "config", None)
     if hasattr(config, "save_pretrained"):
         config.save_pretrained(folder)
+
+
+def _without_copies(state: dict[str, Any], tied: Collection[str]) -> dict[str, torch.Tensor] | None:
+    """Return a state with each tensor once; None where it holds more than whole tensors.
+
+    ``tied``: patterns of the names that transformers leaves out where a tensor has several.
+    """
+    kept: dict[tuple[int, int], str] = {}
+    for name, value in sorted(state.items(), key=lambda item: any(re.search(one, item[0]) for one in tied)):
+        if not isinstance(value, torch.Tensor) or value.layout != torch.strided:
+            return None
+        place = value.untyped_storage().data_ptr()
+        if place and value.untyped_storage().nbytes() != value.numel() * value.element_size():
+            return None  # a view of something larger, of which others may be views, too
+        kept.setdefault((place, 0) if place else (0, len(kept) + 1), name)
+    return {name: state[name].contiguous() for name in kept.values()}
 
 
 def read_model(folder: Path, model: torch.nn.Module) -> None:
