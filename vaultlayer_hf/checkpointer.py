@@ -31,6 +31,7 @@ from vaultlayer_hf.loop_files import (
     write_state,
 )
 from vaultlayer_hf.loop_state import Objects, State
+from vaultlayer_hf.preemption.exits import leave
 from vaultlayer_hf.random_state import put_random_state, take_random_state
 from vaultlayer_hf.ranks import current_ranks
 from vaultlayer_hf.resume import resume
@@ -152,7 +153,8 @@ class Checkpointer:
         def missing(paths: set[str], world_size: int) -> list[str]:
             return needed_of(state, paths, world_size)
 
-        settings = replace(self._settings, save_every="none")
+        # Nobody asks after each step whether to save or to stop: signals do what they do without us.
+        settings = replace(self._settings, save_every="none", signals="none", notices="none")
         with self._opened(settings, root / OURS, missing) as (session, path):
             hooks = Hooks(accelerator, session, state, root, path, saved, self.finish)
             if path is not None:
@@ -236,14 +238,22 @@ class Checkpointer:
         """Note that a step is done, at its very end; saves when it is time to. All ranks.
 
         ``loss``: a number or a tensor, kept with the next checkpoint. Raises FencedError where another process has
-        taken the vault.
+        taken the vault. Where this process is about to be ended (SIGTERM, a notice of the cloud), saves if that still
+        fits, waits for the upload, and raises SystemExit with exit code 75; on Ctrl-C likewise KeyboardInterrupt.
         """
         session = self._looped("step()")
         self._step += 1
         if loss is not None:
             self._loss = loss.detach() if hasattr(loss, "detach") else loss
-        if session.at_step(self._step).save:
+        verdict = session.at_step(self._step)
+        if verdict.save:
             self.save()
+        if verdict.stop is not None:
+            session.flush()
+            ending = session.ending
+            self.close()
+            if ending is not None:
+                leave(ending.reason, ending.code)
 
     def save(self) -> None:
         """Save now, between two steps, and commit in the background. All ranks. Raises FencedError.

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import random
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,13 +65,16 @@ class Average:
         self.values = copy.deepcopy(state)
 
 
-def build(steps: int) -> tuple[torch.nn.Module, Any, Any]:
+def build(steps: int, dropout: float = 0.2) -> tuple[torch.nn.Module, Any, Any]:
     """Return a model, its optimizer and its schedule."""
     torch.manual_seed(3)
     random.seed(3)
     numpy.random.seed(3)
     model = torch.nn.Sequential(
-        torch.nn.Linear(WIDTH, WIDTH), torch.nn.Dropout(0.2), torch.nn.ReLU(), torch.nn.Linear(WIDTH, WIDTH)
+        torch.nn.Linear(WIDTH, WIDTH),
+        torch.nn.Dropout(dropout),
+        torch.nn.ReLU(),
+        torch.nn.Linear(WIDTH, WIDTH),
     )
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     return model, optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -194,8 +198,9 @@ def train(
 ) -> None:
     """Train on a vault, or as if there were none (None), and leave digests of the end in ``result``.
 
-    ``kill``, ``side``, ``act``: see Points. ``die_at``: ``["learnt", 3]`` dies when step 3 is trained and
-    not yet noted, ``["stepped", 3]`` when it is, and committed. ``kind`` is for other programs.
+    ``kill``, ``side``, ``act``: see Points. ``die_at``: ``["learnt", 3]`` dies when step 3 is trained and not yet
+    noted, ``["stepped", 3]`` when it is, and committed; ``["told", 3]`` gets a SIGTERM instead. ``kind`` is for other
+    programs.
     """
     torch.set_num_threads(1)
     points = Points(Path(journal), kill, side)  # two threads write here: a number is a place, not a label
@@ -238,6 +243,8 @@ def train(
             points.note(loss=loss.item(), trained=step)
             if die_at == ["learnt", step]:
                 die()
+            if die_at == ["told", step]:
+                os.kill(os.getpid(), signal.SIGTERM)
             if (step + 1) % SAVE_STEPS == 0:
                 points.phase = f"save {step + 1}"
             ckpt.step(loss=loss)

@@ -99,3 +99,17 @@ def test_other_loaders(on_folders: Campaign, options: dict[str, Any]) -> None:
     assert outcome.code == 0, outcome.errors
     assert [line["start"] for line in journal if "start" in line] == [5]
     assert (place.folder / "last.result").read_text() == on_folders.reference
+
+
+@pytest.mark.parametrize("form", ["guide", "accelerate"])
+def test_told_to_end(on_folders: Campaign, form: str) -> None:
+    """A SIGTERM: the step is ended, saved and uploaded, the exit code says so, and the next start goes on from it."""
+    on_folders.options = {**FORMS[form], "steps": 5, "every": "100 steps"}
+    place = on_folders.place()
+    outcome, _ = on_folders.run(place, "told", die_at=["told", 2])
+    assert outcome.code == 75, outcome.errors
+    shutil.rmtree(place.output)
+    outcome, journal = on_folders.run(place, "last")
+    assert outcome.code == 0, outcome.errors
+    assert [line["start"] for line in journal if "start" in line] == [3]
+    assert (place.folder / "last.result").read_text() == on_folders.reference
