@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from vaultlayer_hf.trainer_terms import (
     warn_of_arguments,
     wish_of,
 )
-from vaultlayer_hf.uri import parse_vault
+from vaultlayer_hf.uri import VaultAddress, parse_vault
 
 
 class AlreadyFinishedError(Exception):
@@ -120,6 +121,21 @@ class VaultLayerCallback(TrainerCallback):
         if path is not None:
             self._look_back(self._args, session, path)
         return self._path
+
+    @property
+    def vault(self) -> VaultAddress:
+        """The vault's address."""
+        return parse_vault(self._settings.vault or "")
+
+    @property
+    def events(self) -> Events:
+        """Where what happens to this run's checkpoints is told."""
+        return self._events
+
+    def go_on_from(self, step: int) -> None:
+        """Have the next ``pull()`` take the checkpoint of this step, unless the vault's URI names one already."""
+        if self.vault.step is None:
+            self._settings = replace(self._settings, vault=f"{self.vault}@{step}")
 
     def close(self) -> None:
         """Wait for uploads under way, as at the end of training, and stop. Safe to call twice."""

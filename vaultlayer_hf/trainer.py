@@ -23,6 +23,8 @@ from vaultlayer_hf.settings import Settings
 
 _T = TypeVar("_T")
 Resume = str | os.PathLike[str] | bool | Settings | None
+Explicit = str | bool | None
+"""What a script may name in ``train(resume_from_checkpoint=…)``."""
 
 _DOC = """
 
@@ -61,7 +63,6 @@ class _ResumableMixin:
     """Sits in front of a Trainer class: adds the argument, the callback and the two wraps."""
 
     _vaultlayer: VaultLayerCallback | None = None
-    _vaultlayer_trained = False
 
     def __init__(self, *args: Any, resume: Resume = None, **kwargs: Any) -> None:
         if "_vaultlayer" in self.__dict__:
@@ -87,47 +88,13 @@ class _ResumableMixin:
         vault = self._vaultlayer
         if vault is None:
             return train(*args, **kwargs)
-        call = _Call(train, args, kwargs)
-        if call.get("trial", 1) is not None:
-            with vault.suspended("a hyperparameter search"):
-                return call.do()
-        if self._vaultlayer_trained:
-            with vault.suspended("a second train() of one Trainer"):
-                return call.do()
-        explicit = call.get("resume_from_checkpoint", 0)
-        vault.attach(self.model)  # type: ignore[attr-defined]
-        try:
-            if explicit is None or explicit is False:
-                path = vault.pull()
-                if path is not None:
-                    call.set("resume_from_checkpoint", 0, path)
-            else:
-                vault.start(explicit)
-            output = call.do()
-            self._vaultlayer_trained = True
-            return output
-        except AlreadyFinishedError:
-            self._vaultlayer_trained = True
-            return self._vaultlayer_done(vault)
-        finally:
-            vault.close()
+        return train_on(vault, self, train, args, kwargs)
 
     def _save_checkpoint(self, model: Any, trial: Any, *args: Any, **kwargs: Any) -> Any:
         trainer: Any = self
         if self._vaultlayer is not None:
-            folder = f"checkpoint-{trainer.state.global_step}"
-            self._vaultlayer.before_save(Path(trainer._get_output_dir(trial=trial)) / folder)
+            make_way(self._vaultlayer, trainer, trial)
         return super()._save_checkpoint(model, trial, *args, **kwargs)  # type: ignore[misc]
-
-    def _vaultlayer_done(self, vault: VaultLayerCallback) -> TrainOutput:
-        """End a train() that has nothing left to train: stock would train one more step."""
-        trainer: Any = self
-        trainer.is_in_train = False
-        metrics = vault.say_finished(trainer.state)
-        if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None:
-            trainer._load_best_model()
-        trainer.control = trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
-        return TrainOutput(trainer.state.global_step, metrics.get("train_loss", float("nan")), metrics)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # A class that is made at run time may not be found by its name: then through the one it was made from.
@@ -135,6 +102,66 @@ class _ResumableMixin:
         if "_vaultlayer_origin" not in cls.__dict__ or _named(cls) is cls:
             return super().__reduce_ex__(protocol)
         return _rebuild, (cls.__dict__["_vaultlayer_origin"],), self.__dict__
+
+
+def train_on(
+    vault: VaultLayerCallback,
+    trainer: Any,
+    train: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    choose: Callable[[VaultLayerCallback, Explicit], Explicit] | None = None,
+) -> Any:
+    """Make a Trainer's call of ``train(*args, **kwargs)`` on a vault: what ``resume=`` does.
+
+    A search, and a second training of the Trainer, are trained as stock. ``choose`` claims the vault and returns
+    what to resume from, given what the script names; by default that wins.
+    """
+    call = _Call(train, args, kwargs)
+    if call.get("trial", 1) is not None:
+        with vault.suspended("a hyperparameter search"):
+            return call.do()
+    if getattr(trainer, "_vaultlayer_trained", False):
+        with vault.suspended("a second train() of one Trainer"):
+            return call.do()
+    explicit = call.get("resume_from_checkpoint", 0)
+    vault.attach(trainer.model)
+    try:
+        chosen = (choose or _explicit_wins)(vault, explicit)
+        if chosen is not explicit:
+            call.set("resume_from_checkpoint", 0, chosen)
+        output = call.do()
+        trainer._vaultlayer_trained = True
+        return output
+    except AlreadyFinishedError:
+        trainer._vaultlayer_trained = True
+        return _end_untrained(vault, trainer)
+    finally:
+        vault.close()
+
+
+def _explicit_wins(vault: VaultLayerCallback, explicit: Explicit) -> Explicit:
+    if explicit is None or explicit is False:
+        return vault.pull() or explicit
+    vault.start(explicit)
+    return explicit
+
+
+def make_way(vault: VaultLayerCallback, trainer: Any, trial: Any) -> None:
+    """Clear the place of the checkpoint folder that a Trainer is about to write."""
+    folder = f"checkpoint-{trainer.state.global_step}"
+    vault.before_save(Path(trainer._get_output_dir(trial=trial)) / folder)
+
+
+def _end_untrained(vault: VaultLayerCallback, trainer: Any) -> TrainOutput:
+    """End a train() that has nothing left to train: stock would train one more step."""
+    trainer.is_in_train = False
+    metrics = vault.say_finished(trainer.state)
+    if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None:
+        trainer._load_best_model()
+    trainer.control = trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
+    return TrainOutput(trainer.state.global_step, metrics.get("train_loss", float("nan")), metrics)
 
 
 class _Call:

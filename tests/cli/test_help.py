@@ -27,7 +27,7 @@ def test_help_loads_nothing_heavy() -> None:
     assert not loaded & {"torch", "transformers", "accelerate", "obstore", "numpy"}
 
 
-@pytest.mark.parametrize("command", ["init", "ls", "verify", "demo"])
+@pytest.mark.parametrize("command", ["init", "ls", "verify", "demo", "run"])
 def test_each_command_shows_an_example(command) -> None:
     """The help of every command ends in a line to copy."""
     done = vl(command, "--help")

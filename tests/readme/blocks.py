@@ -10,6 +10,9 @@ README = Path(__file__).parents[2] / "README.md"
 DEMO = "$ vl demo\n"
 """How the block with the demo's story starts; tests/cli/test_demo.py runs it."""
 
+RUN = "$ vl run "
+"""How the block with a run's restart starts; tests/readme/test_run.py runs it."""
+
 
 @dataclass(frozen=True)
 class Block:

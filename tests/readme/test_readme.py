@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.readme import standins
-from tests.readme.blocks import DEMO, README, Block, blocks, install_commands
+from tests.readme.blocks import DEMO, README, RUN, Block, blocks, install_commands
 
 ROOT = README.parent
 TEXT = README.read_text()
@@ -211,7 +211,7 @@ def test_shell_example_reaches_the_server(s3_server, no_aws, tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    "block", [item for item in blocks("console") if not item.text.startswith(DEMO)], ids=by_line
+    "block", [item for item in blocks("console") if not item.text.startswith((DEMO, RUN))], ids=by_line
 )
 def test_console_example_prints_what_it_shows(block, trained, tmp_path) -> None:
     """The output that the README shows is what the command prints, but for times and sizes."""

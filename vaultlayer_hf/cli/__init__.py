@@ -14,6 +14,7 @@ from vaultlayer_hf.cli.common import EXIT_CODES
 from vaultlayer_hf.cli.demo import demo
 from vaultlayer_hf.cli.init import init
 from vaultlayer_hf.cli.ls import ls
+from vaultlayer_hf.cli.run import run
 from vaultlayer_hf.cli.verify import verify
 
 _HELP = """Checkpoints that survive: see and check what a vault holds.
@@ -34,6 +35,7 @@ app.command()(init)
 app.command()(ls)
 app.command()(verify)
 app.command()(demo)
+app.command(context_settings={"allow_interspersed_args": False})(run)
 
 
 def _version(asked: bool) -> None:

@@ -28,7 +28,9 @@ class ExitCode(IntEnum):
     USAGE = 2
     STORE = 3
     FENCED = 4
+    TRAINING = 5
     BUG = 70
+    TOLD = 75
     INTERRUPTED = 130
 
 
@@ -38,7 +40,9 @@ EXIT_CODES = {
     ExitCode.USAGE: "wrong usage, URI, setting or a missing extra",
     ExitCode.STORE: "the store can't be reached, refuses, or is full",
     ExitCode.FENCED: "another process has claimed the vault",
+    ExitCode.TRAINING: "the training failed, and starting it again doesn't help",
     ExitCode.BUG: "a bug in vl (run again with --debug)",
+    ExitCode.TOLD: "told to end: the same command goes on with the run",
     ExitCode.INTERRUPTED: "interrupted",
 }
 """What each code means, as `vl --help` and the README say it."""

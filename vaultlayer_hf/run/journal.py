@@ -34,8 +34,9 @@ A rank's notes:
     error     type (qualified name), message, traceback, memory (bool: out of memory), full (bool: no space)
     trained   step: train() has returned
 
-The pulse: ``{"time", "step", "phase", "beats"}``; phase is ``start``, ``train``, ``evaluate``, ``save`` or ``end``;
-beats counts signs of life of any kind (micro-batches, evaluation steps, logs).
+The pulse: ``{"time", "step", "phase", "beats"}``; beats counts signs of life of any kind (micro-batches, evaluation
+steps, steps). Phases: ``start`` (until the first step), ``train``, ``between`` (logs, evaluation and saves between two
+steps), ``loop`` (training in a loop of its own), ``end`` (the last uploads), ``done`` (train() has returned).
 """
 
 from __future__ import annotations

@@ -1,0 +1,156 @@
+"""A training that is killed again and again, restarted in different ways: how much of the time went into progress."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from tests.run.programs import environment
+from tests.servers import die_with_parent
+
+PACE = 0.1
+"""Seconds that a step takes."""
+SAVE_STEPS = 20
+
+SCRIPT = textwrap.dedent(
+    f"""
+    import os, sys, time, torch
+    torch.set_num_threads(1)
+    from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments, set_seed
+    from transformers.trainer_utils import get_last_checkpoint
+
+    class Pace(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            self.begin = time.monotonic()
+
+        def on_step_end(self, args, state, control, **kwargs):
+            time.sleep(max(0.0, {PACE} - (time.monotonic() - self.begin)))
+            with open("steps", "a") as file:
+                file.write(f"{{time.time()}} {{state.global_step}} {{os.getpid()}}\\n")
+
+    set_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(
+        vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+    ))
+    rows = [{{"input_ids": row, "labels": row}} for row in torch.randint(0, 64, (40, 8))]
+    args = TrainingArguments(
+        "out", max_steps=100_000, save_steps={SAVE_STEPS}, save_total_limit=3, per_device_train_batch_size=4,
+        logging_steps=50, use_cpu=True, report_to=[], disable_tqdm=True, dataloader_pin_memory=False,
+    )
+    last = get_last_checkpoint("out") if "RESUME" in os.environ and os.path.isdir("out") else None
+    Trainer(model=model, args=args, train_dataset=rows, callbacks=[Pace()]).train(resume_from_checkpoint=last)
+    """
+)
+
+WAYS = {
+    "stock Trainer, started again": {},
+    "stock Trainer with get_last_checkpoint, started again": {"RESUME": "1"},
+    "vl run, the same script": None,
+}
+"""How the script is kept running: variables for it in a shell's loop, or None for `vl run`."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of the time.
+
+    Attributes:
+        seconds: of wall clock.
+        kills: how often the training was killed.
+        reached: the step that the training stood at in the end: each step counts once.
+        trained: steps trained in all, those that were lost among them.
+    """
+
+    seconds: float
+    kills: int
+    reached: int
+    trained: int
+
+    @property
+    def goodput(self) -> float:
+        """Share of the wall clock that went into steps which weren't lost."""
+        return self.reached * PACE / self.seconds
+
+
+def play(way: str, folder: Path, seconds: float, every: float, *, from_first_step: bool = False) -> Result:
+    """Keep the script running for this long, and SIGKILL the training every so many seconds.
+
+    ``from_first_step``: these are counted from the first step of each start, so that a slow machine gets there.
+    """
+    folder.mkdir(parents=True)
+    (folder / "train.py").write_text(SCRIPT)
+    variables = WAYS[way]
+    if variables is None:
+        command = [sys.executable, "-m", "vaultlayer_hf.cli", "run", "--", sys.executable, "train.py"]
+    else:
+        command = ["sh", "-c", f"while true; do {sys.executable} train.py; done"]
+    with open(folder / "log", "wb") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment(**(variables or {})),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+        )
+    begin, kills = time.monotonic(), 0
+    try:
+        due, killed = begin + every, -1
+        while time.monotonic() < begin + seconds:
+            time.sleep(0.05)
+            pid = _trains(folder)
+            if from_first_step and (pid is None or pid == killed):
+                due = time.monotonic() + every
+            if time.monotonic() >= due:
+                due += every
+                found = _trainer(process)
+                if found is not None:
+                    found.kill()
+                    kills, killed = kills + 1, found.pid
+    finally:
+        _end(process)
+    steps = [int(line.split()[1]) for line in _lines(folder)]
+    return Result(seconds, kills, steps[-1] if steps else 0, len(steps))
+
+
+def _lines(folder: Path) -> list[str]:
+    path = folder / "steps"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def _trains(folder: Path) -> int | None:
+    lines = _lines(folder)
+    return int(lines[-1].split()[2]) if lines else None
+
+
+def _trainer(process: subprocess.Popen[bytes]) -> psutil.Process | None:
+    """Return the process that trains."""
+    with contextlib.suppress(psutil.Error):
+        for one in psutil.Process(process.pid).children(recursive=True):
+            if one.cmdline()[-1:] == ["train.py"]:
+                return one
+    return None
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    tree = []
+    with contextlib.suppress(psutil.Error):
+        tree = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    for one in tree:
+        with contextlib.suppress(psutil.Error):
+            one.kill()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,50 @@
+"""accelerate's own tests of its checkpoints, under `vl run`: the hook breaks nothing of others."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tarfile
+
+import accelerate
+import pytest
+
+from tests.run.programs import finish, start
+
+
+@pytest.mark.slow
+def test_accelerates_own_tests_pass_with_the_hook(tmp_path) -> None:
+    """test_state_checkpointing.py of the installed version's sdist passes with the hook active, all of it."""
+    got = subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "download", "-q", f"accelerate=={accelerate.__version__}"),
+            *("--no-binary", "accelerate", "--no-deps", "--no-build-isolation", "-d", str(tmp_path)),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    if got.returncode:
+        pytest.skip(f"accelerate's sources can't be had here: {got.stderr[-300:]}")
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as sources:
+        sources.extractall(tmp_path, filter="data")
+    folder = tmp_path / f"accelerate-{accelerate.__version__}"
+    (folder / "conftest.py").write_text(
+        "import transformers.trainer\nassert transformers.Trainer._vaultlayer_run\n"
+    )
+    command = (
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "tests/test_state_checkpointing.py",
+    )
+    ran = finish(start(folder, *command), folder)
+    assert ran.code == 0, ran.out[-3000:]
+    passed = re.search(r"(\d+) passed", ran.out)
+    assert passed is not None
+    assert int(passed[1]) >= 10
+    assert "failed" not in ran.out.splitlines()[-1]

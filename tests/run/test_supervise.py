@@ -1,0 +1,198 @@
+"""`vl run` as the parent of any program: signals, logs, children, notices and exit codes. Programs without torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.run.deaths import await_file, leftovers
+from tests.run.programs import finish, start, vl_run
+
+PULSE = "import time\nfrom vaultlayer_hf.run.report import report\n"
+"""How a program here gives signs of life without being a training."""
+
+
+def test_what_the_program_says_is_passed_on_and_kept(tmp_path) -> None:
+    """stdout and stderr come through apart, and together they are in the attempt's log; all is well: code 0."""
+    ran = vl_run(tmp_path, script="import sys; print('to out'); print('to err', file=sys.stderr)")
+    assert ran.code == 0
+    assert ran.out == "to out\n"
+    assert "to err\n" in ran.err
+    log = (tmp_path / ".vl" / "attempt-0001" / "output.log").read_text()
+    assert "to out\n" in log
+    assert "to err" in log
+    assert "no transformers.Trainer was trained" in ran.err
+    assert [line["kind"] for line in ran.journal] == ["begin", "start", "death", "decision", "notice", "end"]
+
+
+def test_json_is_all_of_stdout(tmp_path) -> None:
+    """--json prints one object, whatever the program prints, with the fields that scripts rely on."""
+    ran = vl_run(tmp_path, script="print('hello')\nraise SystemExit(3)", options=("--json",))
+    told = json.loads(ran.out)
+    assert {name: told[name] for name in ("action", "cause", "code", "attempts", "step", "committed")} == {
+        "action": "stop", "cause": "startup", "code": 5, "attempts": 1, "step": None, "committed": None,
+    }  # fmt: skip
+    assert set(told) >= {"command", "vault", "vault_source", "run_folder", "seconds", "detail", "reason"}
+    assert "hello" in ran.err
+
+
+def test_no_child_outlives_an_attempt(tmp_path) -> None:
+    """Children are ended with the program, those in sessions of their own and orphans among them."""
+    script = (
+        "import os, subprocess, sys\n"
+        'child = \'import os, time; os.fork() and os._exit(0); open(f"up-{os.getpid()}", "w"); time.sleep(600)\'\n'
+        "for _ in range(2): subprocess.Popen([sys.executable, '-c', child], start_new_session=True)\n"
+        "import glob, time\n"
+        "while len(glob.glob('up-*')) < 2: time.sleep(0.01)\n"
+        "os._exit(0)"
+    )
+    ran = vl_run(tmp_path, script=script)
+    assert ran.code == 0
+    pids = [int(path.name[3:]) for path in tmp_path.glob("up-*")]
+    assert len(pids) == 2
+    assert not [pid for pid in pids if psutil.pid_exists(pid)]
+
+
+@pytest.mark.parametrize("shell", [False, True])
+def test_a_signal_reaches_the_program_and_its_end_is_waited_for(shell, tmp_path) -> None:
+    """SIGTERM to `vl run` is the program's to answer, through a shell too; then it leaves with the code for that."""
+    (tmp_path / "train.py").write_text(
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (open('drained', 'w'), sys.exit(75)))\n"
+        "open('up', 'w'); time.sleep(60)"
+    )
+    script = f"{sys.executable} train.py; exit $?"
+    process = start(tmp_path, *(("sh", "-c", script) if shell else (sys.executable, "train.py")))
+    await_file(tmp_path / "up", process)
+    process.send_signal(signal.SIGTERM)
+    ran = finish(process, tmp_path)
+    assert ran.code == 75
+    assert (tmp_path / "drained").exists()
+    assert ran.actions == ["leave"]
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path) -> None:
+    """A program that ignores the first Ctrl-C is killed at the second, and the exit code says interrupted."""
+    (tmp_path / "train.py").write_text(
+        "import signal, time\nsignal.signal(signal.SIGINT, lambda *_: open('told', 'w'))\n"
+        "open('up', 'w')\nwhile True: time.sleep(1)"
+    )
+    process = start(tmp_path, sys.executable, "train.py")
+    await_file(tmp_path / "up", process)
+    process.send_signal(signal.SIGINT)
+    await_file(tmp_path / "told", process)
+    process.send_signal(signal.SIGINT)
+    ran = finish(process, tmp_path, timeout=30)
+    assert ran.code == 130
+    assert not leftovers(tmp_path)
+
+
+def test_other_signals_are_passed_on_and_end_nothing(tmp_path) -> None:
+    """SIGUSR1 is the program's own affair."""
+    (tmp_path / "train.py").write_text(
+        "import signal, sys, time\nsignal.signal(signal.SIGUSR1, lambda *_: sys.exit(0))\n"
+        "open('up', 'w'); time.sleep(60); sys.exit(9)"
+    )
+    process = start(tmp_path, sys.executable, "train.py")
+    await_file(tmp_path / "up", process)
+    process.send_signal(signal.SIGUSR1)
+    assert finish(process, tmp_path, timeout=30).actions == ["done"]
+
+
+def test_silence_is_a_hang_with_stacks(tmp_path) -> None:
+    """A program whose pulse stops is asked for its stacks, killed with all its threads, and started again."""
+    script = PULSE + (
+        "import os\nreport.note('train', output_dir='.', step=0, pid=os.getpid())\n"
+        "for step in range(1, 9):\n    report.beat(step=step, phase='train'); time.sleep(0.02)\n"
+        "def stuck_here():\n    time.sleep(600)\n"
+        "if not os.path.exists('once'):\n    open('once', 'w'); stuck_here()\n"
+        "report.beat(step=9, phase='train')"
+    )
+    ran = vl_run(tmp_path, script=script, options=("--hang-after", "1.5"))
+    assert ran.code == 0
+    assert ran.causes == ["hang", "finished"]
+    assert "stuck_here" in (tmp_path / ".vl" / "attempt-0001" / "rank-0.stacks").read_text()
+
+
+def test_a_program_that_gets_nowhere_is_given_up(tmp_path) -> None:
+    """Deaths without progress are counted; the last line says how many, and the code that it doesn't help."""
+    ran = vl_run(tmp_path, script="import os; os.kill(os.getpid(), 9)", options=("--give-up-after", "3"))
+    assert ran.code == 5
+    assert ran.causes == ["killed"] * 3
+    assert ran.actions == ["restart", "restart", "stop"]
+    assert "3 attempts in a row" in ran.err
+
+
+def test_where_the_hook_does_not_reach_is_said(tmp_path) -> None:
+    """A program started with python -I is run all the same, and told to be out of reach."""
+    (tmp_path / "train.py").write_text("print('ran')")
+    ran = finish(start(tmp_path, sys.executable, "-I", "train.py"), tmp_path)
+    assert ran.out == "ran\n"
+    assert "can't be reached" in ran.err
+    assert "-I" in ran.err
+
+
+def test_usage_errors_are_one_line(tmp_path) -> None:
+    """A program that doesn't exist, a vault that can't be meant and a bad configuration end with code 2."""
+    ran = finish(start(tmp_path, "no-such-program"), tmp_path)
+    assert (ran.code, ran.err.splitlines()[-1]) == (2, "vl: there is no program 'no-such-program'")
+    ran = finish(start(tmp_path, "true", options=("--vault", "ftp://x")), tmp_path)
+    assert ran.code == 2
+    (tmp_path / "vaultlayer.toml").write_text("keep_lats = 3")
+    ran = finish(start(tmp_path, "true"), tmp_path)
+    assert ran.code == 2
+    assert "no option keep_lats" in ran.err
+
+
+def test_the_vault_is_found_where_the_order_says(tmp_path, monkeypatch) -> None:
+    """The option, then the variable, then the nearest configuration, then a folder of this very command."""
+    from vaultlayer_hf.run.vaults import choose_vault
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("VAULTLAYER_VAULT", raising=False)
+    monkeypatch.delenv("VAULTLAYER_RUN_DIR", raising=False)
+    (tmp_path / "sub").mkdir()
+    script = tmp_path / "sub" / "train.py"
+    script.touch()
+    command = ["torchrun", str(script)]
+    found = choose_vault(None, command)
+    assert found.source == "default"
+    assert Path(found.uri).parent == tmp_path / "sub" / ".vl"
+    assert choose_vault(None, command).uri == found.uri
+    assert choose_vault(None, [*command, "--lr", "1"]).uri != found.uri, "another command line is another run"
+    (tmp_path / "pyproject.toml").write_text(
+        '[tool.vaultlayer]\nvault = "s3://bucket/config"\nkeep_last = 7\n'
+    )
+    found = choose_vault(None, command)
+    assert (found.uri, found.source, found.variables) == (
+        "s3://bucket/config", "config", {"VAULTLAYER_KEEP_LAST": "7"},
+    )  # fmt: skip
+    monkeypatch.setenv("VAULTLAYER_VAULT", "s3://bucket/variable")
+    assert choose_vault(None, command).source == "variable"
+    assert choose_vault("s3://bucket/option", command).uri == "s3://bucket/option"
+
+
+def test_a_suspended_machine_is_no_hang(tmp_path) -> None:
+    """Where `vl run` itself was stopped for a while, with all it watches, the silence is nobody's fault."""
+    script = PULSE + (
+        "for step in range(40):\n    report.beat(step=step, phase='train'); time.sleep(0.05)\n"
+        "open('up', 'w')\nwhile not __import__('os').path.exists('go'): time.sleep(0.01)\n"
+        "report.beat(step=41, phase='train')"
+    )
+    (tmp_path / "train.py").write_text(script)
+    process = start(tmp_path, sys.executable, "train.py", options=("--hang-after", "4"))
+    await_file(tmp_path / "up", process)
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(6)
+    process.send_signal(signal.SIGCONT)
+    time.sleep(1)
+    (tmp_path / "go").touch()
+    assert finish(process, tmp_path, timeout=30).causes == ["finished"]
+    assert os.path.exists(tmp_path / ".vl")

@@ -1,0 +1,166 @@
+"""`vl run`: a training script, unedited, gets resume and upload, and is started again when it dies."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vaultlayer_hf.cli.common import DebugOption, full_uri, one_line_errors
+
+if TYPE_CHECKING:
+    from vaultlayer_hf.run.supervise import Ending, Options
+    from vaultlayer_hf.run.vaults import Choice
+
+CommandArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="-- COMMAND...", help="python train.py …, torchrun …, accelerate launch …, a notebook."
+    ),
+]
+VaultOption = Annotated[
+    str | None,
+    typer.Option(
+        "--vault",
+        metavar="URI",
+        help="Where the checkpoints are kept. Default: VAULTLAYER_VAULT, the project's vaultlayer.toml or "
+        "[tool.vaultlayer] in pyproject.toml, else a folder beside the script.",
+    ),
+]
+InsertOption = Annotated[
+    bool,
+    typer.Option("--insert/--no-insert", help="Put the vault into Trainers that have none of their own."),
+]
+HangOption = Annotated[
+    float | None,
+    typer.Option(
+        "--hang-after",
+        metavar="SECONDS",
+        min=0.1,
+        help="Silence that counts as a hang; default: learnt.",
+    ),
+]
+StuckOption = Annotated[
+    int, typer.Option("--give-up-after", metavar="N", min=1, help="Attempts in a row without progress.")
+]
+WalkOption = Annotated[
+    int,
+    typer.Option(
+        "--walk-back", metavar="N", min=0, help="Walks back in a row for a loss that is nan or inf."
+    ),
+]
+BackoffOption = Annotated[
+    float,
+    typer.Option("--backoff", metavar="SECONDS", min=0, help="First wait after an attempt without progress."),
+]
+GraceOption = Annotated[
+    float,
+    typer.Option("--grace", metavar="SECONDS", min=0, help="Time to end by itself once it is told to stop."),
+]
+RunJsonOption = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON object at the end; the program's stdout goes to stderr."),
+]
+
+
+def run(
+    command: CommandArgument,
+    vault: VaultOption = None,
+    insert: InsertOption = True,
+    hang_after: HangOption = None,
+    give_up_after: StuckOption = 5,
+    walk_back: WalkOption = 3,
+    backoff: BackoffOption = 1.0,
+    grace: GraceOption = 300.0,
+    as_json: RunJsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Run a training script with resume and upload, without an edit, and start it again when it dies.
+
+    What is done depends on why it died: out of memory halves the micro-batch, a loss that is nan walks back a
+    checkpoint, an error before the first step stops at once, and so on. Logs and decisions: the folder .vl beside
+    the script, or VAULTLAYER_RUN_DIR.
+
+    Example: vl run --vault s3://bucket/my-run -- torchrun --nproc-per-node 2 train.py --lr 1e-4
+    """
+    with one_line_errors(debug):
+        from vaultlayer_hf.run.decision import Limits
+        from vaultlayer_hf.run.journal import run_folder
+        from vaultlayer_hf.run.notebook import as_program
+        from vaultlayer_hf.run.supervise import Options, supervise
+        from vaultlayer_hf.run.vaults import choose_vault, script_of
+
+        choice = choose_vault(vault, command)
+        uri = full_uri(choice.uri)
+        options = Options(
+            command=as_program(command),
+            vault=uri,
+            vault_source=choice.source,
+            folder=run_folder(script_of(command)),
+            insert=insert,
+            hang_after=hang_after,
+            grace=grace,
+            limits=Limits(stuck=give_up_after, walk_back=walk_back, backoff=backoff),
+            environment=choice.variables,
+            quiet_stdout=as_json,
+        )
+        say(_where(uri, choice))
+        try:
+            ending = supervise(options, say)
+        except FileNotFoundError as error:
+            if error.filename != options.command[0]:
+                raise
+            from vaultlayer_hf.cli.common import ExitCode, fail
+
+            raise fail(ExitCode.USAGE, f"there is no program {options.command[0]!r}") from error
+        _tell(options, ending)
+        if as_json:
+            typer.echo(json.dumps(describe(options, ending), indent=2))
+        if ending.code:
+            raise typer.Exit(ending.code)
+
+
+def say(message: str) -> None:
+    """Tell a person what `vl run` does, among what the program says."""
+    sys.stdout.flush()
+    typer.echo(f"[vl] {message}", err=True)
+
+
+def describe(options: Options, ending: Ending) -> dict[str, Any]:
+    """Return what `vl run --json` prints."""
+    decision, death = ending.decision, ending.death
+    return {
+        "command": list(options.command),
+        "vault": options.vault,
+        "vault_source": options.vault_source,
+        "run_folder": str(options.folder),
+        "attempts": ending.attempts,
+        "seconds": round(ending.seconds, 3),
+        "step": death.step,
+        "committed": death.committed,
+        "action": decision.action.value,
+        "cause": decision.cause.value,
+        "detail": decision.detail,
+        "reason": decision.reason,
+        "code": ending.code,
+    }
+
+
+def _where(uri: str, choice: Choice) -> str:
+    if choice.source == "default":
+        return f"the vault is {uri}: it doesn't survive the loss of this machine; --vault s3://… does"
+    source = {"option": "", "variable": " (VAULTLAYER_VAULT)", "config": f" ({choice.where})"}[choice.source]
+    return f"the vault is {uri}{source}"
+
+
+def _tell(options: Options, ending: Ending) -> None:
+    decision, error = ending.decision, ending.decision.blame
+    attempts = f"{ending.attempts} attempt{'s' if ending.attempts > 1 else ''}, {ending.seconds:.0f} s"
+    if decision.action.value == "stop" and error is not None and not ending.shown:
+        typer.echo(error.traceback.rstrip(), err=True)
+    if decision.action.value == "done":
+        say(f"done: {attempts}")
+    else:
+        say(f"{decision.action.value}: {decision.detail}; {decision.reason} ({attempts}; {options.folder})")

@@ -1,0 +1,195 @@
+"""What ended an attempt. Pure: facts in, a cause out. What is done about it: decision.py."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Cause(StrEnum):
+    """What ended an attempt."""
+
+    FINISHED = "finished"
+    TOLD = "told"
+    PREEMPTED = "preempted"
+    FENCED = "fenced"
+    REFUSED = "refused"
+    STARTUP = "startup"
+    MEMORY = "memory"
+    HOST_MEMORY = "host-memory"
+    NONFINITE = "nonfinite"
+    HANG = "hang"
+    KILLED = "killed"
+    DISK_FULL = "disk-full"
+    STORE = "store"
+    CRASH = "crash"
+
+
+@dataclass(frozen=True)
+class Error:
+    """An exception that a rank has noted.
+
+    Attributes:
+        rank: whose.
+        type: its class's qualified name.
+        message: its text.
+        traceback: as Python prints it.
+        memory: out of memory, of the host or of a device.
+        full: no space left on a disk.
+        time: seconds since the epoch.
+    """
+
+    rank: int
+    type: str
+    message: str = ""
+    traceback: str = ""
+    memory: bool = False
+    full: bool = False
+    time: float = 0.0
+
+
+@dataclass(frozen=True)
+class Death:
+    """What is known of an attempt that has ended.
+
+    Attributes:
+        code: exit code of what was started; None where a signal ended it.
+        signal: that signal's name.
+        errors: of all ranks.
+        began: a Trainer's train() was entered.
+        began_at: the step that it went on from; None where it didn't get there.
+        step: the last step that was trained; None: none.
+        committed: the newest committed step; None: none.
+        committed_here: this attempt has committed a checkpoint.
+        commits: steps of the live checkpoints, oldest first.
+        nonfinite: the first step with a loss that was nan or inf.
+        silent: seconds without a sign of life for which it was killed; None: it wasn't.
+        told: name of the signal that `vl run` has been sent.
+        oom_kills: how often the kernel has killed for memory meanwhile.
+        lost: ranks that ended without a word.
+        preempted: the exit code says that a preemption was drained.
+        micro_batch, accumulation: of the Trainer; 0 where they aren't known.
+        seconds: since the start.
+        vault: the URI of the vault that it had.
+    """
+
+    code: int | None = 0
+    signal: str | None = None
+    errors: Sequence[Error] = ()
+    began: bool = False
+    began_at: int | None = None
+    step: int | None = None
+    committed: int | None = None
+    committed_here: bool = False
+    commits: Sequence[int] = ()
+    nonfinite: int | None = None
+    silent: float | None = None
+    told: str | None = None
+    oom_kills: int = 0
+    lost: Sequence[int] = ()
+    preempted: bool = False
+    micro_batch: int = 0
+    accumulation: int = 0
+    seconds: float = 0.0
+    vault: str = ""
+
+    @property
+    def trained(self) -> bool:
+        """Whether it trained a step."""
+        return self.step is not None and self.step > (self.began_at or 0)
+
+
+_OF_OTHERS = (
+    "closed by peer",
+    "Connection reset",
+    "Broken pipe",
+    "NCCL",
+    "gloo",
+    "TCPStore",
+    "DistNetworkError",
+)
+_GONE_RANK = ("torch.distributed.", "torch.distributed.elastic.", "vaultlayer_hf.errors.RanksError")
+_STORE = ("VaultUnreachableError", "StoreUnavailableError", "StoreFullError")
+_REFUSED = (
+    "SettingsError", "VaultUriError", "MissingExtraError", "StoreDeniedError", "NoUsableCheckpointError",
+    "NoSuchCheckpointError", "WorldSizeError", "WrongModelError", "CorruptError", "FormatVersionError",
+    "ResumeError", "VaultLayerError",
+)  # fmt: skip
+_FAULTS = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGSYS")
+
+
+def means_memory(name: str, message: str, number: int | None = None) -> bool:
+    """Tell whether an exception (its class's name, its text, its errno) says that memory has run out."""
+    plain = name.rpartition(".")[2]
+    if plain in ("MemoryError", "OutOfMemoryError") or number == errno.ENOMEM:
+        return True
+    words = ("out of memory", "can't allocate memory", "not enough memory", "Cannot allocate memory")
+    return plain in ("RuntimeError", "OSError", "AcceleratorError") and any(word in message for word in words)
+
+
+def means_full(name: str, message: str, number: int | None = None) -> bool:
+    """Tell whether an exception says that a disk, or a quota on it, is full."""
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    words = ("No space left on device", "os error 28", "Disk quota exceeded", "os error 122")
+    # torch's own writer hides the reason: "PytorchStreamWriter failed writing file", "unexpected pos".
+    torchs = "PytorchStreamWriter failed" in message or "unexpected pos" in message
+    return any(word in message for word in words) or (name.endswith("RuntimeError") and torchs)
+
+
+def follows_from_another(error: Error) -> bool:
+    """Tell whether an error only says that another rank is gone."""
+    return error.type.startswith(_GONE_RANK) or any(word in error.message for word in _OF_OTHERS)
+
+
+def blame(errors: Sequence[Error]) -> Error | None:
+    """Return the exception that came first and doesn't merely follow from another rank's; None: there is none."""
+    own = sorted((one for one in errors if not follows_from_another(one)), key=lambda one: one.time)
+    return own[0] if own else None
+
+
+def classify(death: Death, trained_before: bool = False) -> Cause:
+    """Return what ended an attempt; ``trained_before``: an earlier one has trained a step."""
+    if death.code == 0:
+        return Cause.FINISHED
+    if death.told is not None:
+        return Cause.TOLD
+    if death.preempted:
+        return Cause.PREEMPTED
+    if death.silent is not None:
+        return Cause.HANG
+    error = blame(death.errors)
+    if death.nonfinite is not None and (error is None or error.type.endswith("NonFiniteLossError")):
+        return Cause.NONFINITE
+    by_error = _by_error(error)
+    if by_error is Cause.MEMORY and not death.began:
+        by_error = None  # loading the model takes more than there is: no micro-batch changes that
+    if by_error is not None:
+        return by_error
+    if death.oom_kills and death.began and error is None:
+        return Cause.HOST_MEMORY
+    faulted = death.signal in _FAULTS or (error is not None) or (death.code is not None and not death.lost)
+    if faulted and not death.trained and not trained_before:
+        return Cause.STARTUP
+    if error is not None or (faulted and not death.errors):
+        return Cause.CRASH
+    return Cause.KILLED
+
+
+def _by_error(error: Error | None) -> Cause | None:
+    if error is None:
+        return None
+    name = error.type.rpartition(".")[2]
+    if error.full:
+        return Cause.DISK_FULL
+    if error.memory:
+        return Cause.MEMORY
+    if name == "FencedError":
+        return Cause.FENCED
+    if name in _STORE:
+        return Cause.STORE
+    if name in _REFUSED:
+        return Cause.REFUSED
+    return None

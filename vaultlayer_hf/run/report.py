@@ -1,0 +1,139 @@
+"""What a rank tells `vl run`: its pulse and its notes, in the attempt's folder. The format: journal.py.
+
+Never raises, and costs a write of 160 bytes into the page cache for each sign of life.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from vaultlayer_hf.events import Event
+from vaultlayer_hf.run.cause import means_full, means_memory
+from vaultlayer_hf.run.journal import append
+
+ATTEMPT_VARIABLE = "VAULTLAYER_RUN_ATTEMPT"
+"""Names the attempt's folder; set by `vl run` for all that it starts."""
+INSERT_VARIABLE = "VAULTLAYER_RUN_INSERT"
+"""``0``: the script is supervised, and no vault is put into its Trainers."""
+DIVIDE_VARIABLE = "VAULTLAYER_RUN_DIVIDE"
+"""Micro-batches are divided by this, and accumulation is multiplied by it."""
+AT_VARIABLE = "VAULTLAYER_RUN_AT"
+"""``VAULT@STEP``: that vault's training goes on from this step instead of the newest checkpoint."""
+STACKS_SIGNAL = signal.SIGRTMIN + 7 if hasattr(signal, "SIGRTMIN") else None
+"""Has each rank write the stacks of all its threads; one that neither Slurm nor torchrun uses."""
+_RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+"""As accelerate looks for them."""
+_WIDTH = 160
+_TRACEBACK = 20_000
+
+
+class Report:
+    """One process's voice; it speaks as the rank that RANK names at its first word.
+
+    Attributes:
+        folder: of the attempt; None where no `vl run` listens, and then nothing is written.
+        watched: a Trainer is reported here, so the loop that it keeps isn't.
+    """
+
+    def __init__(self, folder: str | None = None) -> None:
+        named = folder or os.environ.get(ATTEMPT_VARIABLE) or None
+        self.folder = Path(named) if named else None
+        self.watched = False
+        self._pid = 0
+        self._beat = -1
+        self._beats = 0
+        self._step: int | None = None
+        self._phase = "start"
+        self._said: BaseException | None = None
+
+    @property
+    def rank(self) -> int:
+        """This process's rank as its launcher has told it; 0 without one."""
+        found = (os.environ.get(name, "") for name in _RANKS)
+        return next((int(text) for text in found if text.isdigit()), 0)
+
+    def note(self, kind: str, **fields: Any) -> None:
+        """Append one line to this rank's notes."""
+        if self.folder is None:
+            return
+        try:
+            append(self.folder / f"rank-{self.rank}.jsonl", {"time": time.time(), "kind": kind, **fields})
+        except OSError:
+            pass  # a full disk must not end a training
+
+    def beat(self, step: int | None = None, phase: str | None = None) -> None:
+        """Give a sign of life."""
+        if self.folder is None:
+            return
+        if self._pid != os.getpid():
+            self.open()
+        self._beats += 1
+        self._step = step if step is not None else self._step
+        self._phase = phase or self._phase
+        pulse = {"time": time.time(), "step": self._step, "phase": self._phase, "beats": self._beats}
+        try:
+            os.pwrite(self._beat, json.dumps(pulse).encode().ljust(_WIDTH - 1) + b"\n", 0)
+        except OSError:
+            pass
+
+    def open(self) -> None:
+        """Make this rank's files, and have it answer a request for its stacks; again after a fork."""
+        if self.folder is None:
+            return
+        self._pid = os.getpid()
+        try:
+            self._beat = os.open(self.folder / f"rank-{self.rank}.beat", os.O_WRONLY | os.O_CREAT, 0o666)
+            stacks = open(self.folder / f"rank-{self.rank}.stacks", "a")  # noqa: SIM115  open as long as we run
+            if STACKS_SIGNAL is not None:
+                faulthandler.register(STACKS_SIGNAL, stacks, all_threads=True)
+        except (OSError, ValueError, RuntimeError):
+            pass
+
+    def error(self, error: BaseException) -> None:
+        """Note an exception, once."""
+        if error is self._said or isinstance(error, (SystemExit, KeyboardInterrupt)):
+            return
+        self._said = error
+        cls = type(error)
+        name = cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+        text = "".join(traceback.format_exception(error))
+        number = error.errno if isinstance(error, OSError) else None
+        self.note(
+            "error",
+            type=name,
+            message=str(error)[:2000],
+            traceback=text[-_TRACEBACK:],
+            memory=means_memory(name, str(error), number),
+            full=means_full(name, str(error), number),
+            step=self._step,
+            pid=os.getpid(),
+        )
+
+    def hear(self, event: Event) -> None:
+        """Note an event of a vault."""
+        self.note("vault", event=event.kind, message=event.message, step=event.fields.get("step"))
+
+    def watch_uncaught(self) -> None:
+        """Note the exception that ends this process, too."""
+        before = sys.excepthook
+        if getattr(before, "_vaultlayer_run", False):
+            return
+
+        def hook(cls: Any, error: BaseException, trace: Any) -> None:
+            self.error(error)
+            before(cls, error, trace)
+
+        hook._vaultlayer_run = True  # type: ignore[attr-defined]
+        sys.excepthook = hook
+
+
+report = Report()
+"""This process's."""

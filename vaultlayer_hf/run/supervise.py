@@ -1,0 +1,316 @@
+"""The loop of `vl run`: attempt -> facts -> cause and decision -> act, until there is nothing more to start."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+from vaultlayer_hf._version import __version__
+from vaultlayer_hf.run import processes
+from vaultlayer_hf.run.attempt import Attempt, Pulse, Told
+from vaultlayer_hf.run.cause import Cause, Death
+from vaultlayer_hf.run.clean import free_space
+from vaultlayer_hf.run.decision import Action, Decision, History, Limits, decide, exit_code, follow
+from vaultlayer_hf.run.facts import gather
+from vaultlayer_hf.run.journal import FORMAT_VERSION, Journal, read_notes
+from vaultlayer_hf.run.reach import STARTUP, why_unreached
+from vaultlayer_hf.run.report import AT_VARIABLE, ATTEMPT_VARIABLE, DIVIDE_VARIABLE, INSERT_VARIABLE
+
+_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
+_ENDING = ("SIGTERM", "SIGINT", "SIGHUP")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `vl run` was asked for.
+
+    Attributes:
+        command: the program and its arguments.
+        vault: URI of the vault.
+        vault_source: where that is from: option, variable, config or default.
+        folder: the run folder.
+        insert: put the vault into Trainers that have none.
+        hang_after: seconds without a sign of life that count as a hang; None: learnt from the step times.
+        grace: seconds that the program has to end by itself once it was told to.
+        limits: when to give up.
+        environment: more variables for the program.
+        quiet_stdout: what the program writes to stdout goes to stderr.
+    """
+
+    command: Sequence[str]
+    vault: str
+    vault_source: str
+    folder: Path
+    insert: bool = True
+    hang_after: float | None = None
+    grace: float = 300.0
+    limits: Limits = field(default_factory=Limits)
+    environment: dict[str, str] = field(default_factory=dict)
+    quiet_stdout: bool = False
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How `vl run` ended.
+
+    Attributes:
+        decision: the last one.
+        death: what it was about.
+        attempts: how many there were.
+        seconds: since the begin.
+        code: the exit code that says so.
+        shown: the program itself has shown the traceback of what ended it, as its last words.
+    """
+
+    decision: Decision
+    death: Death
+    attempts: int
+    seconds: float
+    code: int
+    shown: bool
+
+
+def supervise(options: Options, say: Callable[[str], None]) -> Ending:
+    """Run a program until it has ended well, or is better not started again.
+
+    ``say`` is told one line for each decision. Everything is written to the run folder's journal, too.
+    Raises OSError where the run folder can't be written or the program can't be started.
+    """
+    journal = Journal(options.folder)
+    begin = time.monotonic()
+    journal.write(
+        "begin",
+        format_version=FORMAT_VERSION,
+        command=list(options.command),
+        cwd=os.getcwd(),
+        vault=options.vault,
+        vault_source=options.vault_source,
+        pid=os.getpid(),
+        host=socket.gethostname(),
+        vl=__version__,
+    )
+
+    def notice(topic: str, message: str) -> None:
+        journal.write("notice", topic=topic, message=message)
+        say(message)
+
+    history, attempts, vault = History(), 0, options.vault
+    pulse = Pulse(fixed=options.hang_after)
+    keep = frozenset(child.pid for child in psutil.Process().children())
+    processes.adopt_orphans()
+    unreached = why_unreached(options.command)
+    if unreached:
+        notice(
+            "unreached", f"the program can't be reached, so it is only watched and started again: {unreached}"
+        )
+    with _told() as told:
+        while True:
+            attempts += 1
+            death, output = _attempt(options, journal, history, vault, pulse, told, notice, keep)
+            decision = decide(death, history, options.limits)
+            if decision.clean and decision.action is Action.RESTART:
+                decision = _clean(decision, journal, options, notice)
+            _note(journal, death, decision)
+            history, vault = follow(death, history, decision), death.vault or vault
+            if decision.action is not Action.RESTART:
+                break
+            say(f"attempt {journal.attempt}: {decision.detail}; {_next(decision)}")
+            if not _pause(decision.wait, told):
+                death = replace(death, told=told.names[-1])
+                decision = Decision(
+                    Action.LEAVE, Cause.TOLD, decision.detail, f"vl run was sent {death.told}"
+                )
+                break
+    if decision.cause is Cause.FINISHED and options.insert and not _any_trained(options.folder, journal):
+        notice(
+            "untouched",
+            "no transformers.Trainer was trained, so nothing is in the vault: for a loop of your own, see `vl init`",
+        )
+    ending = Ending(
+        decision,
+        death,
+        attempts,
+        time.monotonic() - begin,
+        exit_code(decision, death),
+        _shown(decision, output),
+    )
+    journal.write(
+        "end",
+        code=ending.code,
+        reason=decision.reason,
+        attempts=attempts,
+        step=death.step,
+        seconds=ending.seconds,
+    )
+    return ending
+
+
+def environment(options: Options, folder: Path, history: History, vault: str) -> dict[str, str]:
+    """Return the environment of an attempt; ``vault`` is the one that ``history.at`` is about."""
+    path = [str(STARTUP), *filter(None, [os.environ.get("PYTHONPATH")])]
+    found = {
+        **options.environment,
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path),
+        "VAULTLAYER_VAULT": options.vault,
+        ATTEMPT_VARIABLE: str(folder),
+        INSERT_VARIABLE: "1" if options.insert else "0",
+        DIVIDE_VARIABLE: str(history.divide),
+    }
+    if history.tight:
+        found.setdefault("VAULTLAYER_LOCAL_KEEP_LAST", "1")  # only of committed checkpoints
+    found.pop(AT_VARIABLE, None)
+    if history.at is not None:
+        found[AT_VARIABLE] = f"{vault}@{history.at}"
+    return found
+
+
+def _attempt(
+    options: Options,
+    journal: Journal,
+    history: History,
+    vault: str,
+    pulse: Pulse,
+    told: Told,
+    notice: Callable[[str, str], None],
+    keep: frozenset[int],
+) -> tuple[Death, str]:
+    folder = journal.new_attempt()
+    oom_kills = processes.oom_kills()
+    attempt = Attempt(
+        options.command,
+        environment(options, folder, history, vault),
+        folder,
+        notice,
+        pulse,
+        quiet_stdout=options.quiet_stdout,
+        keep=keep,
+    )
+    journal.write("start", pid=attempt.pid, folder=str(folder), divide=history.divide, at=history.at)
+    status = attempt.wait(told, options.grace)
+    death = gather(
+        folder,
+        status,
+        attempt.output,
+        vault=options.vault,
+        told=next((name for name in told.names if name in _ENDING), None),
+        silent=attempt.silent,
+        oom_kills=processes.oom_kills() - oom_kills,
+        seconds=attempt.seconds,
+    )
+    return death, attempt.output
+
+
+def _shown(decision: Decision, output: str) -> bool:
+    if decision.blame is None:
+        return False
+    last = decision.blame.traceback.strip().rpartition("\n")[2]
+    return last in output[-1500 - len(last) :]
+
+
+def _note(journal: Journal, death: Death, decision: Decision) -> None:
+    error = decision.blame
+    journal.write(
+        "death",
+        cause=decision.cause.value,
+        code=death.code,
+        signal=death.signal,
+        seconds=death.seconds,
+        step=death.step,
+        began_at=death.began_at,
+        committed=death.committed,
+        error=f"{error.type}: {error.message}" if error is not None else "",
+        rank=error.rank if error is not None else next(iter(death.lost), None),
+        detail=decision.detail,
+        traceback=error.traceback if error is not None else "",
+    )
+    journal.write(
+        "decision",
+        action=decision.action.value,
+        reason=decision.reason,
+        wait=decision.wait,
+        divide=decision.divide,
+        at=decision.at,
+    )
+
+
+def _next(decision: Decision) -> str:
+    wait = f" in {decision.wait:.0f} s" if decision.wait >= 1 else ""
+    return f"restarting{wait}: {decision.reason}"
+
+
+def _clean(
+    decision: Decision, journal: Journal, options: Options, notice: Callable[[str, str], None]
+) -> Decision:
+    freed = 0
+    trains = [
+        line
+        for lines in read_notes(options.folder / f"attempt-{journal.attempt:04}").values()
+        for line in lines
+        if line["kind"] == "train"
+    ]
+    for output_dir in sorted({str(line["output_dir"]) for line in trains}):
+        line = next(line for line in trains if line["output_dir"] == output_dir)
+        more, removed = free_space(
+            Path(output_dir), line.get("vault") or options.vault, int(line.get("world_size") or 1)
+        )
+        freed += more
+        left = shutil.disk_usage(output_dir).free
+        notice(
+            "clean",
+            f"{more} bytes freed in {output_dir}, {left} are free now; deleted: {', '.join(removed) or 'nothing'}",
+        )
+    if freed:
+        return decision
+    return Decision(
+        Action.STOP,
+        decision.cause,
+        decision.detail,
+        "nothing could be deleted that the vault has, so a restart would fill the disk again: free some space",
+        blame=decision.blame,
+    )
+
+
+def _any_trained(folder: Path, journal: Journal) -> bool:
+    return any(
+        line["kind"] == "train"
+        for lines in read_notes(folder / f"attempt-{journal.attempt:04}").values()
+        for line in lines
+    )
+
+
+def _pause(seconds: float, told: Told) -> bool:
+    """Wait; return whether nothing was told meanwhile that ends the run."""
+    end = time.monotonic() + seconds
+    while not any(name in _ENDING for name in told.names):
+        left = end - time.monotonic()
+        if left <= 0:
+            return True
+        time.sleep(min(left, 0.1))
+    return False
+
+
+@contextmanager
+def _told() -> Iterator[Told]:
+    """Note the signals that this process is sent, instead of dying of them."""
+    told = Told()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        told.names.append(signal.Signals(number).name)
+
+    before = {name: signal.signal(signal.Signals[name], note) for name in _SIGNALS}
+    try:
+        yield told
+    finally:
+        for name, handler in before.items():
+            signal.signal(signal.Signals[name], handler)
