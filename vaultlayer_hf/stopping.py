@@ -78,7 +78,9 @@ def depart(session: Session, step: int) -> NoReturn:
     ending = session.ending
     assert ending is not None
     session.flush()
-    session.events.info("stopped", f"training stopped at step {step}, the next start goes on from there", step=step)
+    session.events.info(
+        "stopped", f"training stopped at step {step}, the next start goes on from there", step=step
+    )
     session.close()
     leave(ending.reason, ending.code)
 

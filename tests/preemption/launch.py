@@ -29,7 +29,9 @@ class Told:
         hosts: metadata servers, by rank.
     """
 
-    def __init__(self, forks: ForkServer, folder: Path, world: int = 1, **spec: Any) -> None:
+    def __init__(
+        self, forks: ForkServer, folder: Path, world: int = 1, program: str = "train", **spec: Any
+    ) -> None:
         self.folder, self.world = folder, world
         self.vault = f"{folder}/vault"
         self.hosts = [MetadataServer().__enter__() for _ in range(world)]
@@ -52,7 +54,7 @@ class Told:
                 **spec,
             }
             self.runs.append(
-                forks.start("tests.preemption.program:train", arguments, folder / str(rank), env=env)
+                forks.start(f"tests.preemption.program:{program}", arguments, folder / str(rank), env=env)
             )
 
     def __enter__(self) -> Told:

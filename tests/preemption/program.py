@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 
 from tests.ranks.program import Journal
 from tests.seam.kit import trainer, weights
-from vaultlayer_hf import Settings
+from vaultlayer_hf import Checkpointer, Settings
 
 
 class Script(TrainerCallback):
@@ -63,9 +63,7 @@ def train(
         max_steps=steps,
         **more,
     )
-    made._vaultlayer._events.listen(
-        lambda event: notes.note(event=event.kind, message=event.message, about=event.fields.get("step"))
-    )
+    made._vaultlayer._events.listen(_noting(notes))
 
     def run() -> None:
         try:
@@ -84,3 +82,37 @@ def train(
         other.join()
     else:
         run()
+
+
+def _noting(notes: Journal) -> Any:
+    return lambda event: notes.note(event=event.kind, message=event.message, about=event.fields.get("step"))
+
+
+def loop(
+    output: str, journal: str, vault: str, *, settings: dict[str, Any] | None = None, steps: int = 2000
+) -> None:
+    """Train a layer in a loop of one's own, on one rank or on several that average their gradients."""
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    notes = Journal(journal)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        dist.init_process_group("gloo")
+    torch.manual_seed(0)
+    model = torch.nn.Linear(8, 8)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    given = Settings(vault=vault, **{"save_every": "none", **(settings or {})})
+    ckpt = Checkpointer(given, model=model, optimizer=optimizer, output_dir=output)
+    ckpt._events.listen(_noting(notes))
+    for step in range(ckpt.resume(), steps):
+        loss = model(torch.ones(2, 8) * step / steps).pow(2).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        for parameter in model.parameters() if dist.is_initialized() else ():
+            dist.all_reduce(parameter.grad)
+        optimizer.step()
+        time.sleep(0.02)
+        notes.note(step=step + 1, over=step + 1)
+        ckpt.step(loss=loss)
+    ckpt.finish()
+    notes.note(returned=steps)

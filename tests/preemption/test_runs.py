@@ -115,6 +115,21 @@ def test_a_recommendation_costs_one_save(forks: ForkServer, tmp_path: Path) -> N
         assert told.find("returned") == 60
 
 
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_loop_of_ones_own(forks: ForkServer, tmp_path: Path, world: int) -> None:
+    """A loop with a Checkpointer, one rank of which is told: all save at the same step, and end with code 75."""
+    given = settings("SIGTERM", grace=20.0)
+    with Told(forks, tmp_path, world, program="loop", settings=given) as told:
+        for rank in range(world):
+            told.wait_for(lambda rank=rank: told.find("step", rank) is not None)  # type: ignore[misc]
+        told.tell("SIGTERM", world - 1, 20)
+        assert told.codes() == [PREEMPTED] * world, told.errors()
+        stops = [told.find("over", rank) for rank in range(world)]
+        assert stops == [stops[0]] * world
+        assert told.committed() == [stops[0]]
+        assert told.find("returned") is None
+
+
 def test_interrupted(forks: ForkServer, tmp_path: Path) -> None:
     """Ctrl-C saves, commits, and raises KeyboardInterrupt in the script as it always does, behind the save."""
     with Told(forks, tmp_path, signals={"3": ["SIGINT"]}) as told:
