@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import CallbackHandler
 
 from vaultlayer_hf.ending import Past, asked_steps, is_over
@@ -162,7 +162,7 @@ class VaultLayerCallback(TrainerCallback):
             self._start_unpulled(state)
         session = self.session
         assert session is not None
-        session.begin(state.global_step)
+        session.begin(state.global_step, getattr(Trainer.train, "__code__", None))
         self._active = True
         warn_of_arguments(session.events, args, paced=session.pacer.active)
         past = self._past or Past(state.global_step, state.max_steps)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import CodeType
 
 from vaultlayer_hf import files, saving
 from vaultlayer_hf.access import Access
@@ -296,10 +297,10 @@ class Session:
         self.stall_seconds = time.perf_counter() - begin
         self.pacer.saved()
 
-    def begin(self, step: int) -> None:
-        """Say that training begins, behind ``step``. All ranks."""
+    def begin(self, step: int, within: CodeType | None = None) -> None:
+        """Say that training begins, behind ``step``, and runs for as long as ``within`` does. All ranks."""
         self.step = step
-        self.watch.open()
+        self.watch.open(within)
         self.pacer.begin()
 
     def at_step(self, step: int) -> Verdict:

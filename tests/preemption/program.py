@@ -12,11 +12,12 @@ import time
 from typing import Any
 
 import torch
+import transformers
 from transformers import TrainerCallback
 
 from tests.ranks.program import Journal
-from tests.seam.kit import trainer, weights
-from vaultlayer_hf import Checkpointer, Settings
+from tests.seam.kit import Boom, FailAt, trainer, weights
+from vaultlayer_hf import Checkpointer, Settings, VaultLayerCallback
 
 
 class Script(TrainerCallback):
@@ -48,13 +49,19 @@ def train(
     signals: dict[str, list[str]] | None = None,
     thread: bool = False,
     handler: bool = False,
+    alone: bool = False,
 ) -> None:
-    """Train; ``thread``: not on the main thread. ``handler``: with a handler of one's own for SIGTERM."""
+    """Train; ``thread``: not on the main thread. ``handler``: with a handler of one's own for SIGTERM.
+
+    ``alone``: stock Trainer with the callback, whose training breaks off behind step 3, and SIGTERM comes then.
+    """
     torch.set_num_threads(1)
     notes = Journal(journal)
     if handler:
         signal.signal(signal.SIGTERM, lambda number, frame: notes.note(own=number))
     more = {"ddp_backend": "gloo"} if int(os.environ.get("WORLD_SIZE", "1")) > 1 else {}
+    if alone:
+        _break_off(output, vault, notes)
     made = trainer(
         output,
         resume=Settings(vault=vault, **(settings or {})),
@@ -82,6 +89,19 @@ def train(
         other.join()
     else:
         run()
+
+
+def _break_off(output: str, vault: str, notes: Journal) -> None:
+    made = trainer(
+        output, cls=transformers.Trainer, callbacks=[VaultLayerCallback(vault), FailAt(3)], save_strategy="no"
+    )
+    try:
+        made.train()
+    except Boom:
+        notes.note(broke_off=made.state.global_step)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(30)
+    notes.note(lives_on=True)
 
 
 def _noting(notes: Journal) -> Any:

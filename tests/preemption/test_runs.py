@@ -163,6 +163,13 @@ def test_handlers_are_gone_behind_training(forks: ForkServer, tmp_path: Path) ->
         assert told.find("sigterm_is_handled") is False
 
 
+def test_handlers_are_gone_where_training_broke_off(forks: ForkServer, tmp_path: Path) -> None:
+    """The callback alone isn't told of an exception in train(): SIGTERM ends the script all the same."""
+    with Told(forks, tmp_path, alone=True) as told:
+        assert told.codes() == [-15]
+        assert told.find("broke_off") == 3
+
+
 def test_training_on_another_thread(forks: ForkServer, tmp_path: Path) -> None:
     """Off the main thread no signal can be caught: that is said, and training goes on as ever."""
     with Told(forks, tmp_path, thread=True, steps=4) as told:

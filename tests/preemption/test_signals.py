@@ -119,6 +119,25 @@ def test_on_the_way_out_nothing_counts_any_more() -> None:
     assert noted.names == []
 
 
+def test_a_training_that_broke_off_leaves_no_trap() -> None:
+    """Traps that nobody has taken away don't outlive what they were set in: the signal does what it did before."""
+    own: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: own.append(number))
+    noted = Noted()
+
+    def training() -> None:
+        noted.traps.set(training.__code__)
+        send(signal.SIGTERM)
+        raise ValueError
+
+    with pytest.raises(ValueError):  # noqa: PT011
+        training()
+    assert (noted.names, len(own)) == (["SIGTERM"], 1)
+    send(signal.SIGTERM)
+    assert (noted.names, len(own)) == (["SIGTERM"], 2)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_names() -> None:
     """Names are taken with and without SIG, as Slurm writes them; what can't be caught is refused."""
     assert signal_names("term, SIGUSR1,term") == ("SIGTERM", "SIGUSR1")

@@ -6,10 +6,12 @@ another rank takes note when it comes back. Traps can be set on the main thread 
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Sequence
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 
@@ -32,9 +34,15 @@ class Traps:
         self._before: dict[int, Any] = {}
         self._interrupted = False
         self._leaving = False
+        self._within: CodeType | None = None
 
-    def set(self) -> bool:
-        """Set the traps; return whether that can be done here. Safe to call again."""
+    def set(self, within: CodeType | None = None) -> bool:
+        """Set the traps; return whether that can be done here. Safe to call again.
+
+        ``within``: code that runs for as long as the training does. A signal that comes when it doesn't run any more
+        finds the traps left behind by a training that broke off: it does what it did before.
+        """
+        self._within = within if within is not None and _runs(within, sys._getframe()) else None
         if threading.current_thread() is not threading.main_thread():
             return False
         self._leaving = False
@@ -66,6 +74,10 @@ class Traps:
     def _caught(self, number: int, frame: FrameType | None) -> None:
         if self._leaving:
             return
+        if self._within is not None and not _runs(self._within, frame):
+            self.release()
+            os.kill(os.getpid(), number)
+            return
         before: Any = self._before.get(number)
         chained = callable(before) and before is not signal.default_int_handler
         if number == signal.SIGINT and self._interrupted:
@@ -78,6 +90,12 @@ class Traps:
         self._note(signal.Signals(number).name)
         if chained:
             before(number, frame)
+
+
+def _runs(code: CodeType, frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    return frame is not None
 
 
 def signal_names(text: str) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from types import CodeType
 from typing import Any
 
 from vaultlayer_hf.events import Events
@@ -44,11 +45,11 @@ class Watch:
         self.hurried = False
         """A second SIGINT has asked to end at once."""
 
-    def open(self) -> None:
-        """Begin to watch. Safe to call again."""
+    def open(self, within: CodeType | None = None) -> None:
+        """Begin to watch. Safe to call again. ``within``: code that runs for as long as the training does."""
         if self._thread is not None:
             return
-        if not self._traps.set() and self._signals:
+        if not self._traps.set(within) and self._signals:
             self._events.info(
                 "notice",
                 f"{', '.join(self._signals)} won't be seen: training doesn't run on the main thread, and Python "
