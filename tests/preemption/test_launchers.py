@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.preemption.launch import Told
 from tests.preemption.test_runs import two_ranks_work
 from tests.ranks.launchers import Launched
 from tests.seam.kit import steps_of
@@ -35,29 +34,37 @@ print("BEHIND TRAIN")
 ENV = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "VAULTLAYER_FLUSH_TIMEOUT": "45"}
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, -signal.SIGINT)], ids=["SIGTERM", "SIGINT"]
-)
-def test_python(tmp_path: Path, number: signal.Signals, code: int) -> None:
+def test_python(tmp_path: Path) -> None:
     """A plain script: 75 for SIGTERM, without a traceback; death by SIGINT (130 in a shell) for Ctrl-C."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT],
-        cwd=tmp_path,
-        env={**os.environ, **ENV, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    processes = {}
+    for number in (signal.SIGTERM, signal.SIGINT):
+        folder = tmp_path / number.name
+        folder.mkdir()
+        processes[number] = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT],
+            cwd=folder,
+            env={**os.environ, **ENV, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
     try:
-        _wait_for(tmp_path / "at", process)
-        process.send_signal(number)
-        out, errors = process.communicate(timeout=60)
+        for number, process in processes.items():
+            _wait_for(tmp_path / number.name / "at", process)
+            process.send_signal(number)
+        texts = {number: process.communicate(timeout=60) for number, process in processes.items()}
     finally:
-        process.kill()
-    assert process.returncode == code, errors
-    assert "BEHIND TRAIN" not in out
-    assert ("Traceback" in errors) == (number == signal.SIGINT)
-    assert steps_of(tmp_path / "vault") == [int((tmp_path / "at").read_text())]
+        for process in processes.values():
+            process.kill()
+    assert {number: one.returncode for number, one in processes.items()} == {
+        signal.SIGTERM: 75,
+        signal.SIGINT: -2,
+    }
+    for number, (out, errors) in texts.items():
+        assert "BEHIND TRAIN" not in out
+        assert ("Traceback" in errors) == (number == signal.SIGINT), errors
+        folder = tmp_path / number.name
+        assert steps_of(folder / "vault") == [int((folder / "at").read_text())]
 
 
 def _wait_for(path: Path, process: subprocess.Popen[str]) -> None:
@@ -120,10 +127,3 @@ def test_a_notebook_lives_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert results == ["('term', 42)", "('int', 56)"]
     for name in ("term", "int"):
         assert steps_of(tmp_path / f"{name}-vault") == [int((tmp_path / f"{name}-at").read_text())]
-
-
-def test_told_again_and_again(forks: object, tmp_path: Path) -> None:
-    """A scheduler that repeats SIGTERM changes nothing: one save, exit code 75."""
-    with Told(forks, tmp_path, signals={"3": ["SIGTERM", "SIGTERM"], "4": ["SIGTERM"]}) as told:  # type: ignore[arg-type]
-        assert told.codes() == [75]
-        assert told.committed() == [3]
