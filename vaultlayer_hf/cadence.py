@@ -132,8 +132,8 @@ def decide(measured: Measured, max_loss: float | None = None) -> Decision:
     seen = f"{measured.failures} in {duration_text(measured.alive)} so far"
     why = f"the optimum (Daly) for a stall of {duration_text(stall)} and a failure in {duration_text(mean)} ({seen})"
     seconds = max(optimum, _LEAST)
-    # Of the interval with its save, and of the whole attempt: what was spent too early is made up for.
-    least = max(stall, measured.stalled + stall - IO_SHARE * measured.running) / IO_SHARE - stall
+    # Of the whole attempt: what was spent too early, or on a save that took longer, is made up for.
+    least = max(0.0, (measured.stalled + stall) / IO_SHARE - measured.running - stall)
     if least > seconds:
         seconds, why = least, f"saves of {duration_text(stall)} may take {IO_SHARE:.0%} of the time"
     if max_loss is not None and seconds + stall + measured.upload > max_loss:

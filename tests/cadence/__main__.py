@@ -15,7 +15,7 @@ from vaultlayer_hf.cadence import IO_SHARE, duration_text
 
 HOUR = 3600.0
 RATES = (HOUR, 3 * HOUR, 12 * HOUR, 48 * HOUR, 240 * HOUR)
-COSTS = ((0.05, 2.0), (0.5, 15.0), (3.0, 60.0), (20.0, 300.0))
+COSTS = ((0.05, 2.0), (0.5, 15.0), (3.0, 60.0), (10.0, 150.0))
 """Seconds of stall and of upload: from a small model to one of hundreds of gigabytes."""
 WORLDS = [
     World(mtbf, stall, upload, shape=shape, work=max(2 * 86400.0, 3 * mtbf))

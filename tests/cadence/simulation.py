@@ -143,6 +143,6 @@ def fixed(seconds: float) -> Policy:
 def grid(world: World) -> list[float]:
     """Return fixed cadences to choose the best of, in hindsight: 12 % apart, around all that could be the best."""
     around = (daly(world.stall, world.mtbf), world.upload, world.stall / IO_SHARE)
-    least, most = max(1.0, min(around) / 3), 4 * max(around)
+    least, most = max(1.0, around[0] / 4), 4 * max(around)
     steps = [least * 1.12**n for n in range(math.ceil(math.log(most / least, 1.12)) + 1)]
     return sorted([*steps, world.stall * (1 / IO_SHARE - 1)])
