@@ -10,11 +10,10 @@ from __future__ import annotations
 import platform
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from vaultlayer_hf.errors import RanksError
 from vaultlayer_hf.pacing import Verdict
-from vaultlayer_hf.preemption.exits import leave
 from vaultlayer_hf.preemption.notice import MARGIN, Fit, Load, Notice, fit
 
 if TYPE_CHECKING:
@@ -68,21 +67,6 @@ def heed(session: Session, step: int) -> Verdict | None:
             session.events.info("preempt", f"a save at step {step}: {text}", step=step)
         return Verdict(save=True)
     return _end(session, step, notice, text)
-
-
-def depart(session: Session, step: int) -> NoReturn:
-    """Drain what is under way and leave, behind a verdict to stop, once its save is made. All ranks.
-
-    For loops that nobody else ends. Raises Preempted, which ends the process with its exit code, or KeyboardInterrupt.
-    """
-    ending = session.ending
-    assert ending is not None
-    session.flush()
-    session.events.info(
-        "stopped", f"training stopped at step {step}, the next start goes on from there", step=step
-    )
-    session.close()
-    leave(ending.reason, ending.code)
 
 
 def load_of(session: Session) -> Load:
