@@ -98,7 +98,11 @@ class Access:
         )
 
     def _warn_of_life(self, entry: Entry | None) -> None:
-        if entry is None or entry.kind == "finish":
+        if (
+            entry is None
+            or entry.kind == "finish"
+            or (entry.kind == "pin" and entry.state.finished is not None)
+        ):
             return
         try:
             age = (datetime.now(UTC) - datetime.fromisoformat(entry.time)).total_seconds()

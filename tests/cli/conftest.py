@@ -7,10 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.forks import ForkServer
 
 TRAIN = """
 import sys, time, torch
@@ -33,8 +37,8 @@ config = LlamaConfig(
 )
 rows = [{"input_ids": row, "labels": row} for row in torch.randint(0, 64, (64, 16))]
 args = TrainingArguments(
-    sys.argv[1], max_steps=60, save_steps=20, per_device_train_batch_size=4, use_cpu=True, report_to=[],
-    disable_tqdm=True,
+    sys.argv[1], max_steps=60, save_steps=20, logging_steps=10, per_device_train_batch_size=4, use_cpu=True,
+    report_to=[], disable_tqdm=True,
 )
 Trainer(
     model=LlamaForCausalLM(config), args=args, train_dataset=rows, callbacks=[Patient()], resume=sys.argv[2]
@@ -55,8 +59,25 @@ class Done:
         return json.loads(self.out)
 
 
+_forks: list[ForkServer] = []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fork_server(forks: ForkServer) -> Iterator[None]:
+    """Let ``vl`` fork."""
+    _forks.append(forks)
+    yield
+    _forks.clear()
+
+
 def vl(*arguments: str, cwd: Path | None = None, **environment: str) -> Done:
-    """Run `vl` as a process of its own, as a person would."""
+    """Run `vl` as a process of its own, as a person would; a forked one where the fork server runs."""
+    variables = {**os.environ, "COLUMNS": "120", **environment}
+    if _forks:
+        with tempfile.TemporaryDirectory() as folder:
+            call = {"arguments": list(arguments), "cwd": str(cwd or Path.cwd()), "environment": variables}
+            outcome = _forks[0].run("tests.cli.forked:run", call, Path(folder), timeout=280)
+            return Done(outcome.code, outcome.output, outcome.errors)
     done = subprocess.run(
         [sys.executable, "-m", "vaultlayer_hf.cli", *arguments],
         capture_output=True,
@@ -64,7 +85,7 @@ def vl(*arguments: str, cwd: Path | None = None, **environment: str) -> Done:
         timeout=280,
         cwd=cwd,
         stdin=subprocess.DEVNULL,
-        env={**os.environ, "COLUMNS": "120", **environment},
+        env=variables,
     )
     return Done(done.returncode, done.stdout, done.stderr)
 

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from vaultlayer_hf import errors
+from vaultlayer_hf.cli import app
 from vaultlayer_hf.cli.common import EXIT_CODES, ExitCode, exit_code, size_text
 
 from .conftest import vl
@@ -27,7 +28,7 @@ def test_help_loads_nothing_heavy() -> None:
     assert not loaded & {"torch", "transformers", "accelerate", "obstore", "numpy"}
 
 
-@pytest.mark.parametrize("command", ["init", "ls", "verify", "demo", "run"])
+@pytest.mark.parametrize("command", [item.callback.__name__ for item in app.registered_commands])
 def test_each_command_shows_an_example(command) -> None:
     """The help of every command ends in a line to copy."""
     done = vl(command, "--help")
@@ -70,6 +71,7 @@ def test_completion_is_on(shell) -> None:
         (errors.NoUsableCheckpointError("x"), 1),
         (errors.CorruptError("x"), 1),
         (errors.FencedError("x"), 4),
+        (PermissionError("x"), 1),
         (KeyboardInterrupt(), 130),
         (ZeroDivisionError("x"), 70),
     ],

@@ -26,10 +26,11 @@ class Mishap:
     """What goes wrong in a step.
 
     Attributes:
-        kind: ``none``; ``die``: the process is killed; ``intrude``: another process starts in between; or what
-            happens to the creation of the next log entry: ``lost`` is its answer, ``refused`` is the request,
+        kind: ``none``; ``die``: the process is killed; ``intrude``: another process starts in between; ``pin``:
+            somebody pins the oldest checkpoint in between, or lets it go; or what happens to the creation of the
+            next log entry: ``lost`` is its answer, ``refused`` is the request,
             ``held`` is the request, until much later, ``echo``: the client repeats it.
-        countdown: at which operation of the store, from 1; for ``die`` and ``intrude``.
+        countdown: at which operation of the store, from 1; for the first three.
         moment: ``before`` or ``after`` that operation.
         host: where the other process starts.
     """
@@ -67,12 +68,12 @@ class ProcessStore(FaultStore):
         self.dead = True
         raise Died
 
-    def arm(self, mishap: Mishap, intrude: Callable[[str], None]) -> None:
+    def arm(self, mishap: Mishap, intrude: Callable[[Mishap], None]) -> None:
         """Let a mishap happen."""
         self.disarm()
-        if mishap.kind in ("die", "intrude"):
+        if mishap.kind in ("die", "intrude", "pin"):
             self._countdown, self._moment = mishap.countdown, mishap.moment
-            self._action = self.die if mishap.kind == "die" else lambda: intrude(mishap.host)
+            self._action = self.die if mishap.kind == "die" else lambda: intrude(mishap)
         elif mishap.kind != "none":
             self._trouble = mishap.kind
 

@@ -49,6 +49,21 @@ def test_what_must_not_be_retired() -> None:
         model.forget(token, [first.folder])
 
 
+def test_pins_need_no_claim_and_are_never_retired() -> None:
+    """A pin is of a live checkpoint, whoever holds the vault; a pinned one can't be retired until it is let go."""
+    model = VaultModel()
+    token = model.claim()
+    first, _ = saved(model, token, 10), saved(model, token, 20)
+    model.pin(first.number, True)
+    assert (model.last, model.token) == (4, token)
+    with pytest.raises(ForbiddenError, match="in use"):
+        model.retire(token, [first.number])
+    model.pin(first.number, False)
+    model.retire(token, [first.number])
+    with pytest.raises(ForbiddenError, match="isn't live"):
+        model.pin(first.number, True)
+
+
 def test_a_folder_is_committed_once() -> None:
     """Two commits of one folder would share its objects, so the second is forbidden."""
     model = VaultModel()

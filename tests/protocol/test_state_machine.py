@@ -1,4 +1,4 @@
-"""A state machine of save, upload, crash, claim, commit, prune, finish, adopt and resume against a plain model.
+"""A state machine of save, upload, crash, claim, commit, prune, pin, finish, adopt and resume against a plain model.
 
 Several processes on two hosts work on one vault in a store of the real client, each through a store of its own
 that can die at any operation, lose an answer, hold a request back until much later, or let somebody else in
@@ -49,7 +49,9 @@ MOST_ALIVE = 3
 HOSTS = st.sampled_from(["here", "there"])
 MISHAPS = st.builds(  # where most steps go wrong, nothing is ever saved
     Mishap,
-    kind=st.sampled_from(["none"] * 8 + ["die"] * 3 + ["intrude"] * 2 + ["lost", "refused", "held", "echo"]),
+    kind=st.sampled_from(
+        ["none"] * 8 + ["die"] * 3 + ["intrude"] * 2 + ["pin", "lost", "refused", "held", "echo"]
+    ),
     countdown=st.integers(1, 35),
     moment=st.sampled_from(["before", "after"]),
     host=HOSTS,
@@ -129,9 +131,9 @@ class VaultMachine(RuleBasedStateMachine):
         else:
             self.world.bury(process)
 
-    @rule(which=st.integers(0, 3), action=st.sampled_from("wwrrd"))
+    @rule(which=st.integers(0, 3), action=st.sampled_from("wwrrdp"))
     def elsewhere(self, which: int, action: str) -> None:
-        """Time passes in the store, a committed checkpoint rots, or a request arrives that hung in the network."""
+        """Time passes, a committed checkpoint rots, is pinned or let go, or a request arrives that hung for long."""
         world = self.world
         if action == "d" and world.held:
             key, data, process = world.held.pop(which % len(world.held))
@@ -142,6 +144,8 @@ class VaultMachine(RuleBasedStateMachine):
                 except AlreadyExistsError:
                     world.notes.append("a late create lost")
                 world.observe()
+        elif action == "p":
+            world.pin(which)
         elif action == "r" and len(world.model.live) > 1:
             world.rot(list(world.model.live.values())[-1 - which % len(world.model.live)])
         else:
@@ -170,11 +174,14 @@ class VaultMachine(RuleBasedStateMachine):
         """Whether another process may start in the middle of a step, so that its end can't be foretold."""
         return mishap.kind == "intrude"
 
-    def _intrude(self, host: str) -> None:
-        """Start a process in the middle of another's operation, on whichever thread that is."""
+    def _intrude(self, mishap: Mishap) -> None:
+        """Start a process, or pin, in the middle of another's operation, on whichever thread that is."""
         try:
             self.world.observe()  # what the other has written so far
-            self._start(host, Mishap())
+            if mishap.kind == "pin":
+                self.world.pin(0)
+            else:
+                self._start(mishap.host, Mishap())
         except Exception as error:
             self.world.problem = error  # the library's thread would take it for trouble of its store
             raise

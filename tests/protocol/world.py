@@ -21,6 +21,7 @@ from vaultlayer_hf.testing.model import Saved, VaultModel
 from vaultlayer_hf.vault.entry import Commit, Entry, decode_entry
 from vaultlayer_hf.vault.keys import LOG, entry_key
 from vaultlayer_hf.vault.log import Log
+from vaultlayer_hf.vault.pin import pin
 from vaultlayer_hf.vault.prune import ORPHAN_GRACE
 from vaultlayer_hf.vault.snapshot import LOCAL, Snapshot
 
@@ -114,6 +115,16 @@ class World:
             data[7] ^= 4
             self.vault.write(key, bytes(data))
             self.damaged.add(saved.number)
+
+    def pin(self, which: int) -> None:
+        """Pin a live checkpoint, or let it go, as a person does from anywhere; it can't fail."""
+        found = Log(self.vault).last()[1]
+        if found is None or not found.state.commits:
+            return
+        commit = found.state.commits[which % len(found.state.commits)]
+        pin(self.clock, commit, not commit.pinned)
+        self.notes.append("let go" if commit.pinned else "pinned")
+        self.observe()
 
     # Looking on ----------------------------------------------------------------------------------------
 

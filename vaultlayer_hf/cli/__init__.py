@@ -12,10 +12,20 @@ import typer
 
 from vaultlayer_hf.cli.common import EXIT_CODES
 from vaultlayer_hf.cli.demo import demo
+from vaultlayer_hf.cli.diff import diff
+from vaultlayer_hf.cli.doctor import doctor
 from vaultlayer_hf.cli.init import init
+from vaultlayer_hf.cli.logs import logs
 from vaultlayer_hf.cli.ls import ls
+from vaultlayer_hf.cli.pin import pin
+from vaultlayer_hf.cli.prune import prune
+from vaultlayer_hf.cli.pull import pull
+from vaultlayer_hf.cli.report import report
 from vaultlayer_hf.cli.run import run
+from vaultlayer_hf.cli.show import show
+from vaultlayer_hf.cli.status import status
 from vaultlayer_hf.cli.verify import verify
+from vaultlayer_hf.cli.why import why
 
 _HELP = """Checkpoints that survive: see and check what a vault holds.
 
@@ -31,10 +41,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(init)
-app.command()(ls)
-app.command()(verify)
-app.command()(demo)
+for command in (init, ls, show, why, verify, pull, diff, pin, prune, status, logs, report, doctor, demo):
+    app.command()(command)
 app.command(context_settings={"allow_interspersed_args": False})(run)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +14,7 @@ import typer
 from vaultlayer_hf import errors
 
 if TYPE_CHECKING:
+    from vaultlayer_hf.vault.entry import Commit
     from vaultlayer_hf.vault.vault import Vault
 
 PATIENCE = 10.0
@@ -51,6 +52,12 @@ VaultArgument = Annotated[
     str,
     typer.Argument(metavar="VAULT", help="The vault: s3://bucket/prefix, file:///folder or a plain path."),
 ]
+CheckpointArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="VAULT[@STEP]", help="The vault, and the step of a checkpoint in it; without one, the newest."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -63,7 +70,7 @@ def exit_code(error: BaseException) -> ExitCode:
         return ExitCode.STORE
     if isinstance(error, errors.FencedError):
         return ExitCode.FENCED
-    if isinstance(error, errors.VaultLayerError):
+    if isinstance(error, (errors.VaultLayerError, OSError)):  # OSError: of a file that the user has named
         return ExitCode.FAILED
     if isinstance(error, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
@@ -105,6 +112,21 @@ def open_if_there(uri: str) -> Vault | None:
         return None
 
 
+@contextmanager
+def open_at(address: str) -> Iterator[tuple[Vault, Commit]]:
+    """Open a vault with the checkpoint that ``VAULT[@STEP]`` means.
+
+    Raises NoSuchCheckpointError where it isn't there, and what ``open_if_there`` does.
+    """
+    from vaultlayer_hf.uri import parse_vault
+
+    vault = open_if_there(address)
+    if vault is None:
+        raise errors.NoSuchCheckpointError(f"there is no vault at {full_uri(address)} yet")
+    with vault:
+        yield vault, vault.checkpoint(parse_vault(address).step)
+
+
 def full_uri(uri: str) -> str:
     """Return a vault's URI in its canonical form, for messages."""
     from vaultlayer_hf.uri import parse_vault
@@ -125,3 +147,30 @@ def size_text(count: int) -> str:
 def on_terminal() -> bool:
     """Tell whether a person watches stderr: only then are progress bars shown."""
     return sys.stderr.isatty()
+
+
+@contextmanager
+def bytes_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar of bytes on a terminal; elsewhere nothing. The function given takes byte counts, on any thread."""
+    if not on_terminal():
+        yield lambda count: None
+        return
+    from tqdm import tqdm
+
+    # tqdm counts from several threads, which rich's tasks do too, but it leaves no line behind when done.
+    with tqdm(total=total, desc=what, unit="B", unit_scale=True, unit_divisor=1024, leave=False) as bar:
+        yield bar.update
+
+
+def span_text(seconds: float) -> str:
+    """Return a span of time for a person: ``42 s``, ``3 min``, ``5.2 h``, ``3 days``."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 120 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"
+
+
+def when_text(time: str) -> str:
+    """Return a time of the log for a person: to the second, in UTC."""
+    return time.replace("T", " ")[:19]

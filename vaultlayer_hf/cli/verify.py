@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,9 +12,9 @@ from vaultlayer_hf.cli.common import (
     ExitCode,
     JsonOption,
     VaultArgument,
+    bytes_bar,
     fail,
     full_uri,
-    on_terminal,
     one_line_errors,
     open_if_there,
     size_text,
@@ -79,29 +77,9 @@ def _check_all(vault: Vault, step: int | None, newest: bool) -> list[dict[str, A
 
 def check(vault: Vault, commit: Commit) -> dict[str, Any]:
     """Return what `vl verify --json` prints of one checkpoint."""
-    with _bar(commit) as progress:
+    with bytes_bar(f"step {commit.step}", commit.bytes) as progress:
         report = vault.verify(commit, progress=progress)
     return {"ok": report.ok, "bytes": report.bytes, "files": commit.files, "problems": list(report.problems)}
-
-
-@contextmanager
-def _bar(commit: Commit) -> Iterator[Callable[[int], None] | None]:
-    """Show a bar of the checkpoint's bytes on a terminal; elsewhere nothing."""
-    if not on_terminal():
-        yield None
-        return
-    from tqdm import tqdm
-
-    # tqdm counts from several threads, which rich's tasks do too, but it leaves no line behind when done.
-    with tqdm(
-        total=commit.bytes,
-        desc=f"step {commit.step}",
-        unit="B",
-        unit_scale=True,
-        unit_divisor=1024,
-        leave=False,
-    ) as bar:
-        yield bar.update
 
 
 def _print(result: dict[str, Any]) -> None:

@@ -128,6 +128,13 @@ class VaultModel:
         self.last += 1
         self.finished = step
 
+    def pin(self, number: int, pinned: bool) -> None:
+        """Append that a live checkpoint is kept, or no longer. Needs no claim. Raises ForbiddenError."""
+        if number not in self.live:
+            raise ForbiddenError(f"{number} isn't live")
+        self.last += 1
+        self.live[number] = replace(self.live[number], pinned=pinned)
+
     # What must hold ------------------------------------------------------------------------------------
 
     @property
@@ -168,6 +175,10 @@ class VaultModel:
             self.commit(entry.token, seq=real.seq, step=real.step, folder=real.folder, origin=origin)
         elif entry.kind == "finish":
             self.finish(entry.token, entry.detail["step"])
+        elif entry.kind == "pin":
+            if self.fenced(entry.token):
+                raise ForbiddenError(f"pin {entry.number} has token {entry.token}")
+            self.pin(entry.detail["number"], entry.detail["pinned"])
         elif "retired" in entry.detail:
             self.retire(entry.token, [int(number) for number in entry.detail["retired"]], origin=origin)
         else:

@@ -18,8 +18,8 @@ from vaultlayer_hf.errors import CorruptError, VaultLayerError
 from vaultlayer_hf.vault.keys import split_folder
 from vaultlayer_hf.vault.parse import FORMAT_VERSION, Fields, dump, load
 
-Kind = Literal["claim", "commit", "retire", "finish"]
-KINDS = ("claim", "commit", "retire", "finish")
+Kind = Literal["claim", "commit", "retire", "finish", "pin"]
+KINDS = ("claim", "commit", "retire", "finish", "pin")
 ENTRY_LIMIT = 16 * 2**20
 """Bytes: the largest entry that is read."""
 _MANY = 100_000
@@ -122,10 +122,17 @@ class State:
         return replace(self, finished=step, metrics=finite)
 
     def retired(self, numbers: set[int]) -> State:
-        """Return the state after checkpoints were taken out of the log's care."""
-        gone = tuple(commit.folder for commit in self.commits if commit.number in numbers)
-        left = tuple(commit for commit in self.commits if commit.number not in numbers)
-        return replace(self, commits=left, retiring=(*self.retiring, *gone))
+        """Return the state after checkpoints were taken out of the log's care; pinned ones stay."""
+        gone = tuple(commit for commit in self.commits if commit.number in numbers and not commit.pinned)
+        left = tuple(commit for commit in self.commits if commit not in gone)
+        return replace(self, commits=left, retiring=(*self.retiring, *(commit.folder for commit in gone)))
+
+    def pinned(self, number: int, pinned: bool) -> State:
+        """Return the state after the checkpoint of entry ``number`` was pinned, or let go."""
+        commits = (
+            replace(commit, pinned=pinned) if commit.number == number else commit for commit in self.commits
+        )
+        return replace(self, commits=tuple(commits))
 
     def deleted(self, folders: set[str]) -> State:
         """Return the state after retired folders are known to be gone."""
@@ -138,9 +145,9 @@ class Entry:
 
     Attributes:
         number: its place, from 1.
-        kind: ``claim``, ``commit``, ``retire`` or ``finish``.
+        kind: ``claim``, ``commit``, ``retire``, ``finish`` or ``pin``.
         write_id: UUID of the attempt that created it, by which a writer knows its own after a lost response.
-        token: token of the writer (for a claim: the entry's own number).
+        token: token of the writer (for a claim: the entry's own number; for a pin: that of the newest claim).
         time: ISO 8601 in UTC, for people.
         detail: what else the entry says; for people and reports.
         state: the state after it.

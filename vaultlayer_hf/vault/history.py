@@ -51,7 +51,8 @@ def read_history(log: Log, token: int) -> History:
             alive += max(0.0, _seconds(last) - _seconds(claim))
         except (StoreError, CorruptError, ValueError):
             break
-        failures += last.number > claim.number and last.kind != "finish"
+        ended = last.kind == "finish" or (last.kind == "pin" and last.state.finished is not None)
+        failures += last.number > claim.number and not ended
         token = claim.number
     return History(failures, alive, stall, upload)
 

@@ -14,6 +14,8 @@ Invariants, true at every instant, after a power cut too:
 6. Retirement is an entry first, deletion after.
 7. Reading needs no write permission.
 8. A store that lacks create-if-absent is used by one writer at a time: ``probe_create`` finds out.
+9. A pin is the one entry that needs no claim: see pin.py. Its token is that of the newest claim, so its
+   presence fences nobody, and the writer that meets it goes on behind it with the state that it carries.
 
 A vault may be deleted by a person while a run is alive, and claimed anew: numbers and tokens then begin again,
 and a zombie's would fit. So every entry names its vault (``vault_id``), and a writer looks whether its own
@@ -158,11 +160,11 @@ class Writer:
         while True:
             mine = number + 1
             state = before.state.claimed(mine) if before else State(vault_id=write_id, token=mine)
-            entry = Entry(mine, "claim", write_id, mine, now(), {**_who(), **(detail or {})}, state)
+            entry = Entry(mine, "claim", write_id, mine, now(), {**who(), **(detail or {})}, state)
             try:
                 store.create(entry_key(mine), encode_entry(entry))
             except AlreadyExistsError:
-                found = _read_whole(log, mine)
+                found = read_whole(log, mine)
                 if found is None or found.write_id != write_id:
                     number, before = mine, found or before
                     continue
@@ -183,14 +185,15 @@ class Writer:
         self,
         kind: Kind,
         change: Callable[[State, int], State],
-        detail: dict[str, Any] | None = None,
+        detail: dict[str, Any] | Callable[[State], dict[str, Any]] | None = None,
         *,
         store: Store | None = None,
     ) -> Entry:
         """Append an entry behind the last one and return it.
 
         ``change`` gets the state before the entry and the entry's number, and returns the state after; it
-        may be called again where an entry of this writer was found in the place.
+        may be called again where an entry of this writer, or a pin, was found in the place. So may ``detail``
+        where it is a function of the state before.
         ``store`` is the same vault's, with another patience than the one that was claimed with.
 
         Raises FencedError where a newer claim exists; StoreError where the store is in trouble, the
@@ -206,11 +209,12 @@ class Writer:
             while True:
                 number = self._last.number + 1
                 state = change(self._last.state, number)
-                entry = Entry(number, kind, write_id, self.token, now(), detail or {}, state)
+                said = detail(self._last.state) if callable(detail) else detail or {}
+                entry = Entry(number, kind, write_id, self.token, now(), said, state)
                 try:
                     store.create(entry_key(number), encode_entry(entry))
                 except AlreadyExistsError:
-                    found = _read_whole(log, number)
+                    found = read_whole(log, number)
                     if found is not None and found.state.vault_id != state.vault_id:
                         self._find_last(log)  # ours is there: a zombie of a deleted vault left this one
                         found = None
@@ -234,7 +238,7 @@ class Writer:
         if not self._last.write_id:  # not readable when it was met
             return True
         try:
-            found = _read_whole(log, self._last.number)
+            found = read_whole(log, self._last.number)
             if found is None or found.write_id == self._last.write_id:
                 return True
         except ObjectNotFoundError:
@@ -262,7 +266,7 @@ class Writer:
             pass  # the hint only saves listing
 
 
-def _read_whole(log: Log, number: int) -> Entry | None:
+def read_whole(log: Log, number: int) -> Entry | None:
     """Return an entry, or None where it is damaged: its number is taken, it says nothing."""
     try:
         return log.read(number)
@@ -272,5 +276,6 @@ def _read_whole(log: Log, number: int) -> Entry | None:
         return None
 
 
-def _who() -> dict[str, Any]:
+def who() -> dict[str, Any]:
+    """Return what an entry says of the process that wrote it; for people."""
     return {"host": platform.node(), "pid": os.getpid(), "version": __version__}

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from vaultlayer_hf.stores.base import ObjectInfo, Store
-from vaultlayer_hf.vault.entry import Commit
+from vaultlayer_hf.vault.entry import Commit, State
 from vaultlayer_hf.vault.keys import DATA, split_folder
 from vaultlayer_hf.vault.log import Writer
 
@@ -19,16 +20,29 @@ ORPHAN_GRACE = 24 * 3600.0
 """Seconds that an orphan of an older token is left alone after its last change."""
 
 
-def retire(store: Store, writer: Writer, commits: Iterable[Commit], reasons: dict[int, str]) -> None:
-    """Take checkpoints out of the log's care, then delete them. Raises FencedError, StoreError.
+def retire(store: Store, writer: Writer, commits: Iterable[Commit], reasons: dict[int, str]) -> set[int]:
+    """Take checkpoints out of the log's care, then delete them; return the numbers of those that are.
 
-    A stop in between leaves their folders in the state's ``retiring``: ``delete_retired`` goes on there.
+    One that somebody pins in that very moment stays: what the entry retires is decided again behind each
+    entry that is found in its place. A stop in between leaves folders in the state's ``retiring``:
+    ``delete_retired`` goes on there. Raises FencedError, StoreError.
     """
     numbers = {commit.number for commit in commits}
-    if numbers:
-        detail = {"retired": {str(number): reasons.get(number, "") for number in sorted(numbers)}}
-        writer.append("retire", lambda state, _: state.retired(numbers), detail, store=store)
+
+    def going(state: State) -> list[int]:
+        return [item.number for item in state.commits if item.number in numbers and not item.pinned]
+
+    gone: set[int] = set()
+    if going(writer.state):
+        entry = writer.append(
+            "retire",
+            lambda state, _: state.retired(numbers),
+            lambda state: {"retired": {str(number): reasons.get(number, "") for number in going(state)}},
+            store=store,
+        )
+        gone = {int(number) for number in entry.detail["retired"]}
     delete_retired(store, writer)
+    return gone
 
 
 def delete_retired(store: Store, writer: Writer) -> None:
@@ -51,6 +65,37 @@ def delete_folder(store: Store, folder: str) -> None:
     store.delete([item.key for item in store.list(f"{folder}/")])
 
 
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A checkpoint folder in the store that no live commit refers to.
+
+    Attributes:
+        folder: its key prefix.
+        token: of the writer that made it.
+        objects, bytes: what it holds.
+        modified: when it was last changed, in seconds since the epoch by the store's clock.
+    """
+
+    folder: str
+    token: int
+    objects: int
+    bytes: int
+    modified: float
+
+
+def find_leftovers(objects: Iterable[ObjectInfo], live: set[str]) -> list[Leftover]:
+    """Return the folders below ``data/`` that aren't live, ordered by name. Pure."""
+    found: dict[str, Leftover] = {}
+    for item in objects:
+        folder = "/".join(item.key.split("/")[:3])
+        place = split_folder(folder)
+        if place is not None and folder not in live:
+            old = found.get(folder, Leftover(folder, place[0], 0, 0, 0.0))
+            modified = max(old.modified, item.modified)
+            found[folder] = Leftover(folder, old.token, old.objects + 1, old.bytes + item.size, modified)
+    return [found[folder] for folder in sorted(found)]
+
+
 def find_orphans(
     objects: Iterable[ObjectInfo], writer_token: int, live: set[str], now: float, grace: float = ORPHAN_GRACE
 ) -> list[str]:
@@ -58,13 +103,8 @@ def find_orphans(
 
     ``now`` is the store's clock in seconds since the epoch. Pure.
     """
-    newest: dict[str, float] = {}
-    for item in objects:
-        folder = "/".join(item.key.split("/")[:3])
-        place = split_folder(folder)
-        if place is not None and place[0] < writer_token and folder not in live:
-            newest[folder] = max(newest.get(folder, 0.0), item.modified)
-    return sorted(folder for folder, modified in newest.items() if now - modified > grace)
+    left = find_leftovers(objects, live)
+    return [item.folder for item in left if item.token < writer_token and now - item.modified > grace]
 
 
 def clean_orphans(store: Store, writer: Writer, grace: float = ORPHAN_GRACE) -> list[str]:

@@ -147,6 +147,12 @@ def check(
     return problems
 
 
+def check_sizes(store: Store, folder: str, entries: list[FileEntry]) -> list[str]:
+    """Return which files are missing or have another size than their manifest says; reads none. Raises StoreError."""
+    sizes = _sizes(store, folder)
+    return [problem for entry in entries if (problem := _wrong_size(sizes, folder, entry))]
+
+
 def restore(
     store: Store,
     folder: str,

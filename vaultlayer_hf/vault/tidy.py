@@ -19,10 +19,11 @@ def tidy_vault(store: Store, writer: Writer, policy: Policy, protected: set[int]
     state = writer.state
     decisions = decide(state.commits, policy, best_step=state.best_step, protected=protected)
     drop = [decision for decision in decisions if not decision.keep]
-    if drop or state.retiring:
-        reasons = {decision.commit.number: decision.reason for decision in drop}
-        retire(store, writer, [decision.commit for decision in drop], reasons)
-    return drop
+    if not drop and not state.retiring:
+        return []
+    reasons = {decision.commit.number: decision.reason for decision in drop}
+    gone = retire(store, writer, [decision.commit for decision in drop], reasons)
+    return [decision for decision in drop if decision.commit.number in gone]
 
 
 def tidy_local(output_dir: Path, state: State, policy: Policy, protected: set[int]) -> list[str]:

@@ -1,0 +1,131 @@
+"""`vl doctor`: real stores, sound and unsound; each finding with its fix, and nothing left behind."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.protocol.vaults import tree
+from vaultlayer_hf.cli.checks import Finding, Measured, _judge_clock, check_disk, judge, predict
+from vaultlayer_hf.cli.doctor import checkpoint_size
+
+from .conftest import vl
+
+NAMES = [
+    "libraries", "credentials", "log", "create-if-absent", "clock", "delete", "bandwidth", "disk", "prediction"
+]  # fmt: skip
+
+
+def test_a_sound_folder(vault: Path, tmp_path: Path) -> None:
+    """All is well on a folder vault, the vault is as before, and the prediction follows from what was measured."""
+    before = tree(vault)
+    done = vl("doctor", str(vault), "--model", "100MB", "--output-dir", str(tmp_path), "--json")
+    assert done.code == 0, done.err
+    found = done.json()
+    assert [item["name"] for item in found["findings"]] == NAMES
+    assert {item["state"] for item in found["findings"]} == {"ok"}
+    assert found["measured"]["create_if_absent"] is True
+    assert found["predicted"]["restore"] == pytest.approx(1e8 / found["measured"]["download_rate"])
+    assert tree(vault) == before
+
+
+def test_a_vault_that_is_not_there_yet_is_not_made(tmp_path: Path) -> None:
+    """Trying out a folder that doesn't exist leaves none behind."""
+    done = vl("doctor", str(tmp_path / "deep/er/vault"), "--model", "1MB", "--output-dir", str(tmp_path))
+    assert done.code == 0, done.out + done.err
+    assert "no run has claimed this vault yet" in done.out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_real_s3_server(s3_server, s3_env, s3_uri, tmp_path: Path) -> None:
+    """On S3 an administrator's credentials pass; a reader's are bad with 3, and the fix is named."""
+    done = vl("doctor", s3_uri, "--model", "1MB", "--output-dir", str(tmp_path), "--json")
+    assert done.code == 0, done.out + done.err
+    assert [item["name"] for item in done.json()["findings"]] == NAMES
+    from vaultlayer_hf.stores import open_store
+
+    assert list(open_store(s3_uri).list("")) == []
+    reader = {
+        "AWS_ACCESS_KEY_ID": s3_server.reader_access_key,
+        "AWS_SECRET_ACCESS_KEY": s3_server.reader_secret_key,
+    }
+    denied = vl("doctor", s3_uri, "--model", "1MB", "--output-dir", str(tmp_path), **reader)
+    assert denied.code == 3
+    bad = next(line for line in denied.out.splitlines() if line.startswith("BAD"))
+    assert "store" in bad
+    assert denied.out.splitlines()[denied.out.splitlines().index(bad) + 1].strip().startswith("fix: ")
+    assert s3_server.reader_secret_key not in denied.out
+
+
+def test_nobody_answers(tmp_path: Path) -> None:
+    """A server that isn't there is one bad finding with 3; the disk is looked at all the same."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        done = vl(
+            "doctor", "s3://bucket/run", "--model", "1MB", "--output-dir", str(tmp_path),
+            AWS_ENDPOINT_URL=f"http://127.0.0.1:{held.getsockname()[1]}", AWS_REGION="us-east-1",
+            AWS_ACCESS_KEY_ID="k", AWS_SECRET_ACCESS_KEY="s",
+        )  # fmt: skip
+    assert done.code == 3
+    assert "BAD     store" in done.out
+    assert "ok      disk" in done.out
+
+
+def test_a_disk_that_is_too_small(tmp_path: Path) -> None:
+    """A model of which two checkpoints don't fit is bad, before a training finds out."""
+    done = vl("doctor", str(tmp_path / "vault"), "--model", "900T", "--output-dir", str(tmp_path))
+    assert done.code == 1
+    assert "two checkpoints need" in done.out
+
+
+@pytest.mark.parametrize(("offset", "state"), [(5, "ok"), (-59, "ok"), (61, "warning"), (-901, "bad")])
+def test_clocks_that_differ(offset: float, state: str) -> None:
+    """A minute is worth a word, a quarter of an hour is what S3 refuses."""
+    assert _judge_clock(offset).state == state
+
+
+def test_what_is_predicted() -> None:
+    """By hand: 10 GB at 100 MB/s up and 1 GB/s of disk is 110 s to the commit; saving each minute is too often."""
+    measured = Measured(upload_rate=1e8, download_rate=2e8, latency=0.0, disk_rate=1e9, links=True)
+    found = predict(10**10, 1800, measured)
+    assert found is not None
+    assert (found.upload, found.at_risk, found.restore, found.stall) == (110, 1910, 50, 0.005)
+    assert judge(found, 1800) == Finding("prediction", "ok", judge(found, 1800).text)
+    often = judge(predict(10**10, 60, measured), 60)
+    assert (often.state, "every 110 s" in often.fix) == ("warning", True)
+    copied = predict(10**10, 1800, Measured(upload_rate=1e8, download_rate=2e8, disk_rate=1e9, links=False))
+    assert copied.stall == 10
+    assert predict(1, 1, Measured()) is None
+
+
+def test_a_disk_without_links(tmp_path: Path, monkeypatch) -> None:
+    """Where a file can't be linked, each save is a copy, and that is said."""
+    from vaultlayer_hf import files
+
+    monkeypatch.setattr(files, "link", lambda source, target: False)
+    found = list(check_disk(tmp_path, None, Measured()))
+    assert [(item.name, item.state) for item in found] == [("disk", "ok"), ("snapshots", "warning")]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("7B", 84 * 10**9),
+        ("350M", 42 * 10**8),
+        ("84GB", 84 * 10**9),
+        ("1.5GiB", 3 * 2**29),
+        ("7", None),
+        ("x", None),
+    ],
+)
+def test_sizes_of_models(text: str, size: int | None) -> None:
+    """7B is parameters, of 12 bytes each; GB is bytes."""
+    assert checkpoint_size(text) == size
+
+
+def test_no_vault_is_a_usage_error() -> None:
+    """Without a vault, and with a size that means nothing, the command ends with 2."""
+    assert vl("doctor", VAULTLAYER_VAULT="").code == 2
+    assert vl("doctor", "/tmp/x", "--model", "big").code == 2

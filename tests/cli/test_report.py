@@ -1,0 +1,148 @@
+"""`vl report`: one file without a network, that a real browser shows without an error."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from . import schema
+from .conftest import vl
+from .stories import a_run
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--window-size=1100,2400",
+]  # fmt: skip
+TITLES = [
+    "Steps over wall time",
+    "Exposure: what a death would have cost",
+    "Where the wall time went",
+    "Stall: how long saves held the training up",
+    "Loss",
+    "Attempts",
+    "Commits",
+]
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory) -> Path:
+    """A folder with report.html and report.png of a run with two deaths."""
+    pytest.importorskip("matplotlib", reason="needs matplotlib: pip install 'vaultlayer-hf[report]'")
+    folder = tmp_path_factory.mktemp("report")
+    a_run(folder)
+    done = vl("report", "--png", "report.png", "--json", cwd=folder)
+    assert done.code == 0, done.err
+    assert schema.misfits(done.json(), schema.REPORT) == []
+    return folder
+
+
+def test_the_page_needs_no_network(reported: Path) -> None:
+    """Nothing in the page leads anywhere: no address but the names of XML's vocabularies, no script, no file."""
+    text = (reported / "report.html").read_text()
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+            assert tag not in ("script", "link", "img", "iframe", "object")
+            for name, value in attributes:
+                assert name not in ("src", "srcset"), (tag, name)
+                assert name not in ("href", "xlink:href") or value.startswith("#"), (tag, value)
+                assert name.startswith("xmlns") or not re.search(r"https?://", value or ""), (
+                    tag,
+                    name,
+                    value,
+                )
+
+    Reader().feed(text)
+    assert not re.search(r"@import|url\((?!#)", text)
+    assert text.count("<svg") == 5
+
+
+def test_what_a_run_says_is_text_in_the_page(reported: Path) -> None:
+    """An error's message with markup in it is shown, not taken for markup."""
+    text = (reported / "report.html").read_text()
+    assert "&lt;of 1000&gt;" in text
+    assert "<of 1000>" not in text
+
+
+def test_the_png_is_a_picture(reported: Path) -> None:
+    """--png writes all pictures as one, and they aren't empty."""
+    from PIL import Image
+
+    with Image.open(reported / "report.png") as picture:
+        assert picture.size[0] > 1000
+        assert picture.size[1] > 1200
+        assert len(picture.convert("RGB").getcolors(2**24)) > 50
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs a browser: apt-get install chromium")
+def test_a_browser_shows_it(reported: Path, tmp_path: Path) -> None:
+    """Headless Chromium lays the page out: each picture has its size and its marks, nothing sticks out."""
+    probe = """
+<script>
+window.addEventListener("load", () => {
+  const pictures = [...document.querySelectorAll("svg")].map(one => ({
+    width: one.getBoundingClientRect().width, height: one.getBoundingClientRect().height,
+    texts: [...one.querySelectorAll("text")].map(text => text.textContent.trim()),
+    marks: one.querySelectorAll("use").length,
+  }));
+  const titles = [...document.querySelectorAll("h2")].map(one => one.textContent);
+  const root = document.documentElement;
+  document.title = JSON.stringify({pictures, titles, wide: root.scrollWidth > root.clientWidth});
+});
+</script></body>"""
+    page = tmp_path / "probed.html"
+    page.write_text((reported / "report.html").read_text().replace("</body>", probe))
+    dom = browse(page, tmp_path, "--dump-dom")
+    found = json.loads(
+        re.search(r"<title>(.*?)</title>", dom, re.DOTALL)[1].replace("&lt;", "<").replace("&gt;", ">")
+    )
+    assert found["titles"] == TITLES
+    assert not found["wide"]
+    assert all(picture["width"] > 600 and picture["height"] > 80 for picture in found["pictures"])
+    steps = found["pictures"][0]
+    assert {"killed", "memory", "death", "commit", "lost work"} <= set(steps["texts"])
+    assert steps["marks"] >= 12, "two deaths and ten commits"
+    shot = tmp_path / "shot.png"
+    browse(reported / "report.html", tmp_path, f"--screenshot={shot}")
+    from PIL import Image
+
+    with Image.open(shot) as picture:
+        colors = {color: count for count, color in picture.convert("RGB").getcolors(2**24)}
+    assert colors.get((47, 111, 222), 0) > 200, "no line of steps in the picture"
+    assert colors.get((214, 69, 69), 0) > 200, "nothing of what was lost in the picture"
+
+
+def browse(page: Path, work: Path, *options: str) -> str:
+    """Open a page in a browser that finds no network; return what it prints."""
+    done = subprocess.run(
+        [BROWSER, *FLAGS, f"--user-data-dir={work / 'profile'}", *options, page.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "HOME": str(work)},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_report_without_matplotlib_names_the_extra(trained: Path, tmp_path: Path) -> None:
+    """Where matplotlib is missing, the extra is named with 2, and nothing is written."""
+    code = (
+        "import sys; sys.modules['matplotlib'] = None\nfrom vaultlayer_hf.cli import main\n"
+        f"sys.argv = ['vl', 'report', {str(trained)!r}]\nmain()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert "vaultlayer-hf[report]" in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,247 @@
+"""Pictures of a run, drawn by matplotlib from its story: SVG for a page, PNG for everywhere else."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from vaultlayer_hf.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from vaultlayer_hf.run.story import Story
+
+INK, MUTED, GRID = "#1f2933", "#66727f", "#e4e7eb"
+BLUE, GREEN, RED, AMBER, GREY = "#2f6fde", "#1f9d63", "#d64545", "#d9822b", "#b8c1cc"
+_STYLE = {
+    "svg.fonttype": "none",  # text stays text: it can be searched, selected and read aloud
+    "svg.hashsalt": "vaultlayer",
+    "font.family": ["DejaVu Sans"],
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": GREY,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+}
+Draw = Callable[[Any, "Story"], None]
+
+
+def figures() -> list[tuple[str, float, Draw]]:
+    """Return each picture's title, its height in inches, and what draws it on axes."""
+    return [
+        ("Steps over wall time", 4.0, _steps),
+        ("Exposure: what a death would have cost", 2.2, _exposure),
+        ("Where the wall time went", 1.5, _time),
+        ("Stall: how long saves held the training up", 1.9, _stalls),
+        ("Loss", 2.4, _losses),
+    ]
+
+
+def svgs(story: Story) -> list[tuple[str, str]]:
+    """Return each picture's title and its SVG, for a page. Raises MissingExtraError."""
+    plots = _matplotlib()
+    found = []
+    with plots.rc_context(_STYLE):
+        for title, height, draw in figures():
+            figure, axes = plots.subplots(figsize=(9.6, height), layout="constrained")
+            draw(axes, story)
+            buffer = io.StringIO()
+            nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+            figure.savefig(buffer, format="svg", metadata=nothing, transparent=True)
+            plots.close(figure)
+            text = buffer.getvalue()
+            found.append((title, text[text.index("<svg") :]))
+    return found
+
+
+def png(story: Story) -> bytes:
+    """Return all pictures as one PNG. Raises MissingExtraError."""
+    plots = _matplotlib()
+    with plots.rc_context(_STYLE):
+        heights = [height for _, height, _ in figures()]
+        figure, axes = plots.subplots(
+            len(heights), 1, figsize=(9.6, sum(heights) + 1), layout="constrained", height_ratios=heights
+        )
+        for one, (title, _, draw) in zip(axes, figures(), strict=True):
+            draw(one, story)
+            one.set_title(title, fontweight="bold")
+        figure.suptitle(f"{story.vault or 'A run'}: {story.state}", x=0.01, ha="left", fontweight="bold")
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=120)
+        plots.close(figure)
+    return buffer.getvalue()
+
+
+def _matplotlib() -> Any:
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise MissingExtraError(
+            "vl report draws with matplotlib, which isn't installed: pip install 'vaultlayer-hf[report]'"
+        ) from error
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def _unit(story: Story) -> tuple[float, str]:
+    """Return seconds in the unit of the time axis, and its name."""
+    span = story.end - story.begin
+    return (1.0, "s") if span < 180 else (60.0, "min") if span < 3 * 3600 else (3600.0, "h")
+
+
+def _time_axis(axes: Any, story: Story) -> Callable[[float], float]:
+    """Label the time axis; return what turns a moment into a place on it."""
+    unit, name = _unit(story)
+    axes.set_xlabel(f"{name} since the first attempt began")
+    axes.set_xlim(0, max(1e-9, (story.end - story.begin) / unit) * 1.03)
+    return lambda moment: (moment - story.begin) / unit
+
+
+def _steps(axes: Any, story: Story) -> None:
+    place = _time_axis(axes, story)
+    for attempt, after in zip(story.attempts, [*story.attempts[1:], None], strict=False):
+        line = [(place(moment), step) for moment, step in attempt.steps]
+        if line:
+            axes.plot(*zip(*line, strict=True), color=BLUE, linewidth=1.8, label="training")
+        end = place(attempt.end) if attempt.end is not None else None
+        if end is not None and attempt.step is not None and attempt.cause != "finished":
+            axes.plot([end], [attempt.step], "x", color=RED, markersize=9, markeredgewidth=2.2, label="death")
+            axes.annotate(
+                attempt.cause or "",
+                (end, attempt.step),
+                (5, 5),
+                textcoords="offset points",
+                color=RED,
+                fontsize=9,
+            )
+        if attempt.lost and after is not None and end is not None and attempt.step is not None:
+            axes.fill_between(
+                [end, place(after.begin)], attempt.step - attempt.lost, attempt.step,
+                color=RED, alpha=0.14, linewidth=0, label="lost work",
+            )  # fmt: skip
+    for attempt in story.attempts[1:]:
+        axes.axvline(
+            place(attempt.begin), color=GREY, linewidth=0.8, linestyle=(0, (3, 3)), label="next attempt"
+        )
+    if story.commits:
+        dots = [(place(moment), step) for moment, step in story.commits]
+        axes.plot(*zip(*dots, strict=True), "o", color=GREEN, markersize=4.5, label="commit", zorder=3)
+    if story.max_steps is not None:
+        axes.axhline(story.max_steps, color=GREY, linewidth=1)
+    axes.set_ylabel("step")
+    axes.set_ylim(bottom=0)
+    axes.margins(y=0.12)
+    _legend(axes)
+
+
+def _exposure(axes: Any, story: Story) -> None:
+    place = _time_axis(axes, story)
+    unit, name = _unit(story)
+    times = [moment for moment, _ in story.commits]
+    for attempt, after in zip(story.attempts, [*story.attempts[1:], None], strict=False):
+        end = attempt.end if attempt.end is not None else after.begin if after is not None else story.end
+        corners, since = [(attempt.begin, 0.0)], attempt.begin
+        for moment in [moment for moment in times if attempt.begin <= moment <= end]:
+            corners += [(moment, moment - since), (moment, 0.0)]
+            since = moment
+        corners.append((end, end - since))
+        points = [(place(moment), height / unit) for moment, height in corners]
+        axes.fill_between(*zip(*points, strict=True), color=AMBER, alpha=0.3, linewidth=0)
+        axes.plot(*zip(*points, strict=True), color=AMBER, linewidth=1.2)
+        if attempt.end is not None and attempt.cause != "finished":
+            axes.plot(
+                [points[-1][0]],
+                [points[-1][1]],
+                "x",
+                color=RED,
+                markersize=8,
+                markeredgewidth=2,
+                label="death",
+            )
+    axes.set_ylabel(f"{name} since a commit")
+    axes.set_ylim(bottom=0)
+    _legend(axes)
+
+
+def _time(axes: Any, story: Story) -> None:
+    wall = max(1e-9, story.end - story.begin)
+    left = 0.0
+    for (name, seconds), color in zip(time_parts(story), (GREEN, RED, GREY), strict=True):
+        share = 100 * seconds / wall
+        axes.barh([0], [share], left=[left], color=color, height=0.5, label=f"{name}: {share:.1f} %")
+        left += share
+    axes.set_xlim(0, 100)
+    axes.set_yticks([])
+    axes.grid(visible=False)
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel("% of the wall time")
+    _legend(axes)
+
+
+def time_parts(story: Story) -> list[tuple[str, float]]:
+    """Return seconds of the wall time that went into steps that count, into steps trained twice, and into the rest."""
+    good = (story.goodput or 0.0) * (story.end - story.begin)
+    spans = [
+        (attempt.steps[-1][0] - attempt.steps[0][0], attempt.steps[-1][1] - attempt.steps[0][1], attempt.lost)
+        for attempt in story.attempts
+        if len(attempt.steps) > 1
+    ]
+    twice = sum(span * min(1.0, lost / max(1.0, steps)) for span, steps, lost in spans)
+    rest = max(0.0, story.end - story.begin - good - twice)
+    return [
+        ("steps that count", good),
+        ("steps trained twice", twice),
+        ("starting, restoring, waiting", rest),
+    ]
+
+
+def _stalls(axes: Any, story: Story) -> None:
+    place = _time_axis(axes, story)
+    points = [point for attempt in story.attempts for point in attempt.stalls]
+    if not points:
+        _empty(axes, "no stall was logged")
+        return
+    axes.vlines([place(moment) for moment, _ in points], 0, [1000 * value for _, value in points], color=BLUE)
+    axes.set_ylabel("ms")
+    axes.set_ylim(bottom=0)
+
+
+def _losses(axes: Any, story: Story) -> None:
+    drawn = [attempt for attempt in story.attempts if attempt.losses]
+    if not drawn:
+        _empty(axes, "no loss was logged")
+        return
+    for attempt in drawn:
+        axes.plot(*zip(*attempt.losses, strict=True), color=BLUE, linewidth=1.2, alpha=0.8)
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss")
+
+
+def _empty(axes: Any, text: str) -> None:
+    axes.text(0.5, 0.5, text, ha="center", va="center", color=MUTED, transform=axes.transAxes)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_xlabel("")
+
+
+def _legend(axes: Any) -> None:
+    """Show each label once, above the picture."""
+    handles, labels = axes.get_legend_handles_labels()
+    once: dict[str, Any] = dict(zip(labels, handles, strict=True))
+    if once:
+        shown: Sequence[str] = list(once)
+        axes.legend(
+            [once[label] for label in shown], shown, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=5
+        )

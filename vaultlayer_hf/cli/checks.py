@@ -1,0 +1,288 @@
+"""What `vl doctor` tries: each check does the real thing, small, leaves nothing behind, and says how to mend it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from vaultlayer_hf import files
+from vaultlayer_hf.cli.common import ExitCode, exit_code, size_text, span_text
+from vaultlayer_hf.errors import ObjectNotFoundError, StoreError, VaultLayerError
+from vaultlayer_hf.stores import open_store
+from vaultlayer_hf.stores.base import Store
+from vaultlayer_hf.stores.probe import PROBES, probe_create
+from vaultlayer_hf.stores.retry import RetryingStore, RetryPolicy
+from vaultlayer_hf.uri import VaultAddress
+from vaultlayer_hf.vault.log import Log
+
+_CLOCK_WARN, _CLOCK_FAIL = 60.0, 900.0
+"""Seconds that the clocks may differ; S3 refuses a signed request at 15 minutes."""
+_SIZES = (2**22, 2**24, 2**26)
+"""Bytes of the objects by which the bandwidth is measured, the next one while the last took less than this:"""
+_SHORT = 1.5
+_RANGES = {"transformers": (4, 51), "accelerate": (1, 3), "torch": (2, 4)}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check has found.
+
+    Attributes:
+        name: of the check.
+        state: ``ok``, ``warning`` (works, but know it) or ``bad``.
+        text: what was found, in a sentence.
+        fix: what to do; empty where nothing is to be done.
+        code: how the command ends because of it.
+    """
+
+    name: str
+    state: Literal["ok", "warning", "bad"]
+    text: str
+    fix: str = ""
+    code: ExitCode = ExitCode.OK
+
+
+@dataclass
+class Measured:
+    """What the checks have measured; None: not. Bytes a second, seconds, bytes."""
+
+    upload_rate: float | None = None
+    download_rate: float | None = None
+    latency: float | None = None
+    clock_offset: float | None = None
+    disk_rate: float | None = None
+    disk_free: int | None = None
+    links: bool | None = None
+    create_if_absent: bool | None = None
+
+
+def check_libraries() -> Iterator[Finding]:
+    """Look at the versions of what the package works with; nothing is imported."""
+    found = []
+    for name, low in _RANGES.items():
+        try:
+            text = version(name)
+        except PackageNotFoundError:
+            fix = f"pip install '{name}>={'.'.join(map(str, low))}'"
+            yield Finding("libraries", "bad", f"{name} isn't installed", fix, ExitCode.USAGE)
+            continue
+        found.append(f"{name} {text}")
+        numbers = tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
+        if numbers < low:
+            wanted = ".".join(map(str, low))
+            fix = f"pip install '{name}>={wanted}'"
+            yield Finding("libraries", "bad", f"{name} {text} is older than {wanted}", fix, ExitCode.USAGE)
+    if found:
+        yield Finding("libraries", "ok", ", ".join(found))
+
+
+def check_store(address: VaultAddress, patience: float, measured: Measured) -> Iterator[Finding]:
+    """Open, read, write, create, delete, time: what a run does with a vault."""
+    made = _missing_folders(address)
+    try:
+        store = RetryingStore(open_store(address), RetryPolicy(deadline=patience))
+        yield Finding("credentials", "ok", f"{address.uri} can be opened")
+        yield _check_reading(store)
+        yield from _check_writing(store, measured)
+    except VaultLayerError as error:
+        hint = getattr(error, "hint", "") or "mend what the message names, and try again"
+        yield Finding("store", "bad", str(error), hint, exit_code(error))
+    finally:
+        _remove(made)
+
+
+def _missing_folders(address: VaultAddress) -> list[Path]:
+    """Return the folders that opening the vault will make, innermost first."""
+    home = Path(address.path)
+    return [path for path in (home, *home.parents) if not path.exists()] if address.scheme == "file" else []
+
+
+def _remove(made: list[Path]) -> None:
+    """Remove folders that were made for the checks, where no run has begun to use them meanwhile."""
+    inside = [Path(root) for root, _, _ in os.walk(made[0], topdown=False)] if made else []
+    for folder in [*inside, *made[1:]]:
+        try:
+            folder.rmdir()
+        except OSError:
+            return  # not empty
+
+
+def _check_reading(store: Store) -> Finding:
+    number, entry = Log(store).last()
+    if entry is None:
+        return Finding("log", "ok", "no run has claimed this vault yet")
+    newest = entry.state.newest
+    holds = f"the newest checkpoint is of step {newest.step}" if newest else "it holds no checkpoint yet"
+    return Finding("log", "ok", f"readable, {number} entries; {holds}")
+
+
+def _check_writing(store: Store, measured: Measured) -> Iterator[Finding]:
+    measured.create_if_absent = probe_create(store)
+    if measured.create_if_absent:
+        yield Finding("create-if-absent", "ok", "two runs on this vault can't harm each other")
+    else:
+        yield Finding(
+            "create-if-absent",
+            "warning",
+            "this store can't create an object only if it is absent: the vault is for a single writer",
+            "make sure that only one process at a time trains on it, or use a store that has it (S3, a local disk)",
+        )
+    key = f"{PROBES}{uuid.uuid4().hex}"
+    laps = []
+    for _ in range(5):
+        begin = time.monotonic()
+        store.write(key, b"clock")
+        laps.append(time.monotonic() - begin)
+    measured.latency = statistics.median(laps)
+    there = store.head(key).modified
+    measured.clock_offset = there - time.time()
+    store.delete([key])
+    yield _judge_clock(measured.clock_offset)
+    try:
+        store.head(key)
+        fix = "allow deleting below the prefix: retention needs it"
+        yield Finding("delete", "bad", "what is deleted stays", fix, ExitCode.STORE)
+    except ObjectNotFoundError:
+        yield Finding("delete", "ok", "what is deleted is gone")
+    yield from _check_bandwidth(store, measured)
+
+
+def _judge_clock(offset: float) -> Finding:
+    text = f"the store's clock is {abs(offset):.1f} s {'ahead of' if offset > 0 else 'behind'} this machine's"
+    fix = "set this machine's clock (chrony, systemd-timesyncd)"
+    if abs(offset) > _CLOCK_FAIL:
+        return Finding("clock", "bad", f"{text}: signed requests will be refused", fix, ExitCode.STORE)
+    if abs(offset) > _CLOCK_WARN:
+        return Finding(
+            "clock", "warning", f"{text}; no decision depends on it, but times in the log will be off", fix
+        )
+    return Finding("clock", "ok", text)
+
+
+def _check_bandwidth(store: Store, measured: Measured) -> Iterator[Finding]:
+    with tempfile.TemporaryDirectory(prefix="vl-doctor-") as folder:
+        source = Path(folder) / "probe"
+        for size in _SIZES:
+            source.write_bytes(os.urandom(size))
+            key = f"{PROBES}{uuid.uuid4().hex}"
+            try:
+                begin = time.monotonic()
+                store.upload(key, source, size=size)
+                there = time.monotonic()
+                store.read_range(key, 0, size)
+                back = time.monotonic()
+            finally:
+                try:
+                    store.delete([key])
+                except StoreError:
+                    pass  # the next run's probe clears nothing else: it is 64 MiB at most
+            measured.upload_rate, measured.download_rate = size / (there - begin), size / (back - there)
+            if back - begin > _SHORT:
+                break
+    up, down = size_text(int(measured.upload_rate or 0)), size_text(int(measured.download_rate or 0))
+    latency = f"{1000 * (measured.latency or 0):.0f} ms"
+    yield Finding("bandwidth", "ok", f"up {up}/s, down {down}/s, a small object takes {latency}")
+
+
+def check_disk(folder: Path, needed: int | None, measured: Measured) -> Iterator[Finding]:
+    """Look at the disk that checkpoints are written to: its space, its speed, and whether it has hard links."""
+    home = next(path for path in (folder, *folder.parents) if path.is_dir())
+    free = shutil.disk_usage(home).free
+    measured.disk_free = free
+    try:
+        with tempfile.TemporaryDirectory(prefix=".vl-doctor-", dir=home) as name:
+            probe = Path(name) / "probe"
+            data = os.urandom(2**22) * 16
+            begin = time.monotonic()
+            probe.write_bytes(data)
+            files.fsync_file(probe)
+            measured.disk_rate = len(data) / (time.monotonic() - begin)
+            measured.links = files.link(probe, Path(name) / "link")
+    except OSError as error:
+        fix = "free some space, or name another folder with --output-dir"
+        yield Finding("disk", "bad", f"{home} can't be written: {error.strerror}", fix, ExitCode.FAILED)
+        return
+    speed = f"{size_text(int(measured.disk_rate))}/s"
+    # One checkpoint is being written while the last waits for upload, and the Trainer deletes none before.
+    if needed is not None and free < 2 * needed:
+        yield Finding(
+            "disk",
+            "bad",
+            f"{home} has {size_text(free)} free, two checkpoints need {size_text(2 * needed)}",
+            "free some space, choose another output_dir, or keep fewer there (save_total_limit, local_keep_last)",
+            ExitCode.FAILED,
+        )
+    else:
+        yield Finding("disk", "ok", f"{home} has {size_text(free)} free and takes {speed}")
+    if not measured.links:
+        yield Finding(
+            "snapshots",
+            "warning",
+            f"{home} has no hard links: each save copies the checkpoint before training goes on",
+            "put output_dir on a disk with hard links (ext4, xfs), and leave the mount to the vault",
+        )
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a run with checkpoints of a given size has to expect; seconds and bytes.
+
+    Attributes:
+        checkpoint: bytes of one.
+        written: the Trainer's own writing, which holds training up with or without a vault.
+        stall: what the vault adds to that at each save.
+        upload: from a save to its commit; saves that follow each other faster are superseded.
+        at_risk: training that a death may cost at most: an interval, and the upload behind it.
+        restore: fetching it again on a new machine.
+    """
+
+    checkpoint: int
+    written: float
+    stall: float
+    upload: float
+    at_risk: float
+    restore: float
+
+
+def predict(size: int, interval: float, measured: Measured) -> Prediction | None:
+    """Predict from what was measured; None where the store or the disk couldn't be.
+
+    Upload: sealing reads and digests the file (at the disk's speed, as measured), then it is sent. Stall: 5 ms for
+    a tree of hard links, or a copy where the disk has none.
+    """
+    if not measured.upload_rate or not measured.download_rate or not measured.disk_rate:
+        return None
+    written = size / measured.disk_rate
+    upload = size / measured.disk_rate + size / measured.upload_rate + 4 * (measured.latency or 0.0)
+    return Prediction(
+        checkpoint=size,
+        written=written,
+        stall=0.005 if measured.links else written,
+        upload=upload,
+        at_risk=interval + upload,
+        restore=size / measured.download_rate,
+    )
+
+
+def judge(found: Prediction, interval: float) -> Finding:
+    """Say whether a prediction is fine."""
+    text = (
+        f"a checkpoint of {size_text(found.checkpoint)}: the vault holds training up for {1000 * found.stall:.0f} ms a "
+        f"save, it is committed {span_text(found.upload)} after the save; saving every {span_text(interval)}, a death "
+        f"costs {span_text(found.at_risk)} at most, and {span_text(found.restore)} to fetch it again"
+    )
+    if found.stall > 1:
+        text = text.replace(f"{1000 * found.stall:.0f} ms", span_text(found.stall))
+    if found.upload > interval:
+        fix = f"save every {span_text(found.upload)} or more rarely: a newer checkpoint replaces one that still waits"
+        return Finding("prediction", "warning", text, fix)
+    return Finding("prediction", "ok", text)

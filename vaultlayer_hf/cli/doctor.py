@@ -1,0 +1,134 @@
+"""`vl doctor`: tries, small, what a run will do with a vault and a disk, and predicts what it will cost."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vaultlayer_hf.cli.checks import (
+    Finding,
+)
+from vaultlayer_hf.cli.common import (
+    PATIENCE,
+    DebugOption,
+    ExitCode,
+    JsonOption,
+    fail,
+    one_line_errors,
+)
+from vaultlayer_hf.cli.tables import say
+
+if TYPE_CHECKING:
+    from vaultlayer_hf.cli.checks import Finding
+
+BYTES_PER_PARAMETER = 12
+"""Weights in 32 bits and Adam's two moments: what the stock Trainer writes. In bf16 with 32-bit moments: 10."""
+
+MaybeVaultArgument = Annotated[
+    str | None, typer.Argument(metavar="[VAULT]", help="The vault; without one, that of VAULTLAYER_VAULT.")
+]
+ModelOption = Annotated[
+    str,
+    typer.Option("--model", help="Parameters, such as 7B or 350M, or the checkpoint's size, such as 84GB."),
+]
+EveryOption = Annotated[float, typer.Option("--save-every", min=0.01, help="Minutes between two saves.")]
+OutputOption = Annotated[Path, typer.Option("--output-dir", help="Where the Trainer writes its checkpoints.")]
+_UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([KMGT]?I?)B|([MBT]))", re.IGNORECASE)
+
+
+def doctor(
+    vault: MaybeVaultArgument = None,
+    model: ModelOption = "1B",
+    save_every: EveryOption = 30.0,
+    output_dir: OutputOption = Path(),
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Check credentials, create-if-absent, bandwidth, clock and disk, and predict stall and minutes at risk.
+
+    Writes short-lived objects of up to 64 MiB below probe/ in the vault, and removes them; a run that is
+    writing isn't disturbed. Each finding comes with its fix.
+
+    Example: vl doctor s3://bucket/my-run --model 7B --save-every 20
+    """
+    with one_line_errors(debug):
+        from vaultlayer_hf.cli.checks import (
+            Measured,
+            check_disk,
+            check_libraries,
+            check_store,
+            judge,
+            predict,
+        )
+        from vaultlayer_hf.uri import parse_vault
+
+        named = vault or os.environ.get("VAULTLAYER_VAULT", "").strip()
+        if not named:
+            raise fail(ExitCode.USAGE, "no vault is named: give its URI, or set VAULTLAYER_VAULT")
+        size, interval = checkpoint_size(model), save_every * 60
+        if size is None:
+            raise fail(
+                ExitCode.USAGE,
+                f"--model {model!r}: use parameters such as 7B or 350M, or a size such as 84GB",
+            )
+        address, measured = parse_vault(named), Measured()
+        findings = []
+        for checks in (
+            check_libraries(),
+            check_store(address, PATIENCE, measured),
+            check_disk(output_dir.absolute(), size, measured),
+        ):
+            for finding in checks:
+                findings.append(finding)
+                if not as_json:
+                    _print(finding)
+        predicted = predict(size, interval, measured)
+        if predicted is not None:
+            findings.append(judge(predicted, interval))
+            if not as_json:
+                _print(findings[-1])
+        bad = [finding for finding in findings if finding.state == "bad"]
+        if as_json:
+            found = {
+                "vault": address.uri,
+                "ok": not bad,
+                "findings": [_described(finding) for finding in findings],
+                "measured": asdict(measured),
+                "predicted": None if predicted is None else asdict(predicted),
+            }
+            typer.echo(json.dumps(found, indent=2))
+        if bad:
+            raise typer.Exit(int(bad[0].code))
+
+
+def checkpoint_size(text: str) -> int | None:
+    """Return the bytes of a checkpoint: ``84GB`` as it says, ``7B`` and ``350M`` as parameters; None: neither.
+
+    A number with B alone means thousands of millions of parameters, as everywhere for models.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        return None
+    number, unit, parameters = float(match[1]), match[2], match[3]
+    if parameters or not unit:
+        factor = {"M": 1e6, "B": 1e9, "T": 1e12}[(parameters or "B").upper()]
+        return int(number * factor * BYTES_PER_PARAMETER)
+    return int(number * _UNITS[unit.upper()])
+
+
+def _described(finding: Finding) -> dict[str, Any]:
+    return {"name": finding.name, "state": finding.state, "text": finding.text, "fix": finding.fix}
+
+
+def _print(finding: Finding) -> None:
+    mark = {"ok": "ok     ", "warning": "WARNING", "bad": "BAD    "}[finding.state]
+    say(f"{mark} {finding.name}: {finding.text}")
+    if finding.fix:
+        say(f"        fix: {finding.fix}")

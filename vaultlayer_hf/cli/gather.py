@@ -1,0 +1,122 @@
+"""Finds what a person means by TARGET, a run folder or a vault, and reads what there is of both."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vaultlayer_hf.cli.common import ExitCode, fail, full_uri, open_if_there
+from vaultlayer_hf.errors import VaultLayerError
+from vaultlayer_hf.run import journal
+
+if TYPE_CHECKING:
+    from vaultlayer_hf.run.story import Story
+    from vaultlayer_hf.vault.entry import Entry
+
+TargetArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[RUN_OR_VAULT]",
+        help="The folder that `vl run` keeps (.vl, or the one beside which it is), or a vault. Without one, the "
+        "folder that VAULTLAYER_RUN_DIR names, or .vl here.",
+    ),
+]
+_SILENCE = 120.0
+"""Seconds without a pulse after which a run on another machine counts as gone."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What was meant: a run folder, a vault, or a run folder and the vault that it names.
+
+    Attributes:
+        folder: the run folder, or None.
+        vault: URI of the vault, or None.
+        journal: lines of the run folder's journal.
+    """
+
+    folder: Path | None
+    vault: str | None
+    journal: Sequence[dict[str, Any]] = ()
+
+
+def find_target(text: str | None) -> Target:
+    """Return what ``text`` means. Raises typer.Exit where there is no such thing; VaultUriError."""
+    folder = _run_folder(text)
+    if folder is not None:
+        lines = journal.read_journal(folder)
+        named = [line["vault"] for line in lines if line["kind"] == "begin" and line.get("vault")]
+        return Target(folder, str(named[-1]) if named else None, lines)
+    if text is None:
+        raise fail(
+            ExitCode.FAILED,
+            f"there is no run folder at {journal.run_folder()}: name one, or a vault, or start one with `vl run`",
+        )
+    return Target(None, full_uri(text))
+
+
+def gather(target: Target) -> Story:
+    """Read all that there is. A vault that can't be read is said in the story, where a run folder tells the rest.
+
+    Raises typer.Exit where a vault was asked for and there is none; StoreError, CorruptError.
+    """
+    from vaultlayer_hf.run.story import tell
+
+    history: list[Entry] = []
+    trouble: list[str] = []
+    if target.vault is not None:
+        try:
+            vault = open_if_there(target.vault)
+            if vault is not None:
+                with vault:
+                    history = vault.history()
+                    trouble += dict.fromkeys(vault.damage)
+            elif target.folder is None:
+                raise fail(ExitCode.FAILED, f"there is no vault at {target.vault} yet")
+        except VaultLayerError as error:
+            if target.folder is None:
+                raise
+            trouble.append(str(error))
+    notes: dict[int, Any] = {}
+    beats: dict[int, dict[str, Any]] = {}
+    for number in journal.attempts(target.folder) if target.folder else ():
+        attempt = journal.attempt_folder(target.folder, number)  # type: ignore[arg-type]
+        notes[number] = journal.read_notes(attempt)
+        pulse = journal.read_beats(attempt).get(0)
+        if pulse is not None:
+            beats[number] = pulse
+    now = time.time()
+    alive = _alive(target.journal, list(beats.values()), now)
+    story = tell(target.journal, notes, beats, history, vault=target.vault, alive=alive, now=now)
+    return replace(story, trouble=tuple(trouble))
+
+
+def _run_folder(text: str | None) -> Path | None:
+    """Return the run folder that is meant; None where a vault is."""
+    candidates = [journal.run_folder()] if text is None else [Path(text).expanduser()]
+    candidates += [path / journal.DEFAULT_FOLDER for path in candidates[:1]]
+    return next((path.absolute() for path in candidates if (path / journal.JOURNAL).is_file()), None)
+
+
+def _alive(lines: Sequence[dict[str, Any]], beats: Sequence[dict[str, Any]], now: float) -> bool:
+    """Tell whether the journal's last `vl run` is alive: by its process here, by its pulse elsewhere."""
+    begin = next((line for line in reversed(lines) if line["kind"] == "begin"), None)
+    if begin is None:
+        return False
+    if begin.get("host") == platform.node() and isinstance(begin.get("pid"), int):
+        try:
+            os.kill(begin["pid"], 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass  # somebody else's, and alive
+        return True
+    heard = [item["time"] for item in [*lines, *beats] if isinstance(item.get("time"), (int, float))]
+    return now - max(heard, default=0.0) < _SILENCE

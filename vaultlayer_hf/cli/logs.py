@@ -1,0 +1,146 @@
+"""`vl logs`: what an attempt of `vl run` has written, or the entries of a vault's log in words. Reads only."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vaultlayer_hf.cli.common import (
+    DebugOption,
+    ExitCode,
+    JsonOption,
+    fail,
+    one_line_errors,
+    open_if_there,
+    when_text,
+)
+from vaultlayer_hf.cli.gather import Target, TargetArgument, find_target
+from vaultlayer_hf.cli.tables import print_table
+from vaultlayer_hf.run import journal
+
+if TYPE_CHECKING:
+    from vaultlayer_hf.vault.entry import Entry
+
+AttemptOption = Annotated[
+    int | None, typer.Option("--attempt", min=1, help="Which attempt; without it, the last.")
+]
+LinesOption = Annotated[int | None, typer.Option("--lines", "-n", min=0, help="Only the last lines.")]
+FollowOption = Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written later.")]
+_EVERY = 0.5
+
+
+def logs(
+    target: TargetArgument = None,
+    attempt: AttemptOption = None,
+    lines: LinesOption = None,
+    follow: FollowOption = False,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Print what an attempt has written; of a vault, the entries of its log.
+
+    --follow goes on from attempt to attempt, until `vl run` has ended.
+
+    Example: vl logs .vl --attempt 2
+    """
+    with one_line_errors(debug):
+        found = find_target(target)
+        if found.folder is None:
+            _print_log(found, lines, as_json)
+            return
+        numbers = journal.attempts(found.folder)
+        if attempt is None:
+            attempt = numbers[-1] if numbers else 0
+        if attempt not in numbers:
+            told = ", ".join(map(str, numbers)) or "none"
+            raise fail(ExitCode.FAILED, f"{found.folder} holds no attempt {attempt}; it holds: {told}")
+        path = journal.attempt_folder(found.folder, attempt) / journal.OUTPUT
+        text = _read(path)
+        kept = text.splitlines(keepends=True)
+        kept = kept[len(kept) - min(lines, len(kept)) :] if lines is not None else kept
+        if as_json:
+            stripped = [line.rstrip("\n") for line in kept]
+            typer.echo(json.dumps({"attempt": attempt, "file": str(path), "lines": stripped}, indent=2))
+            return
+        sys.stdout.write("".join(kept))
+        if follow:
+            for more in _later(found.folder, attempt, len(text.encode())):
+                sys.stdout.write(more)
+                sys.stdout.flush()
+
+
+def _read(path: Path) -> str:
+    return path.read_bytes().decode(errors="replace") if path.is_file() else ""
+
+
+def _later(folder: Path, attempt: int, offset: int) -> Iterator[str]:
+    """Yield what is written from now on, to this attempt and the next ones, until `vl run` has ended."""
+    while True:
+        ended = _ended(folder)
+        for number in [item for item in journal.attempts(folder) if item >= attempt]:
+            if number > attempt:
+                attempt, offset = number, 0
+            path = journal.attempt_folder(folder, number) / journal.OUTPUT
+            if path.is_file():
+                with open(path, "rb") as file:
+                    file.seek(offset)
+                    data = file.read()
+                offset += len(data)
+                if data:
+                    yield data.decode(errors="replace")
+        if ended:
+            return
+        time.sleep(_EVERY)
+
+
+def _ended(folder: Path) -> bool:
+    lines = [line for line in journal.read_journal(folder) if line["kind"] in ("begin", "end")]
+    return not lines or lines[-1]["kind"] == "end"
+
+
+def _print_log(target: Target, lines: int | None, as_json: bool) -> None:
+    vault = open_if_there(str(target.vault))
+    if vault is None:
+        raise fail(ExitCode.FAILED, f"there is no vault at {target.vault} yet")
+    with vault:
+        history = vault.history()
+        for damage in dict.fromkeys(vault.damage):
+            typer.echo(f"vl: {damage}", err=True)
+    told = [describe(entry) for entry in history]
+    told = told[len(told) - min(lines, len(told)) :] if lines is not None else told
+    if as_json:
+        typer.echo(json.dumps({"vault": target.vault, "entries": told}, indent=2))
+        return
+    rows = [(item["number"], when_text(item["time"]), item["kind"], item["text"]) for item in told]
+    print_table(("entry", "when (UTC)", "kind", "what"), rows, right=[0], fold=[3])
+
+
+def describe(entry: Entry) -> dict[str, Any]:
+    """Return what `vl logs --json` prints of a log entry."""
+    detail = entry.detail
+    if entry.kind == "claim":
+        text = f"token {entry.token}" + (f", on {detail['host']}" if "host" in detail else "")
+    elif entry.kind == "commit":
+        commit = entry.state.commits[-1]
+        text = f"step {commit.step}: {commit.files} files in {commit.folder}"
+    elif entry.kind == "finish":
+        text = f"at step {entry.state.finished}"
+    elif entry.kind == "pin":
+        text = f"step {detail.get('step')} " + ("pinned" if detail.get("pinned") else "let go")
+    elif isinstance(detail.get("retired"), dict):
+        text = "; ".join(f"entry {number}: {reason}" for number, reason in detail["retired"].items())
+    else:
+        text = f"deleted: {', '.join(map(str, detail.get('deleted', [])))}"
+    return {
+        "number": entry.number,
+        "time": entry.time,
+        "kind": entry.kind,
+        "token": entry.token,
+        "text": text,
+    }

@@ -1,0 +1,39 @@
+"""`vl pin`: keep a checkpoint whatever the retention policy says; a run may be writing meanwhile."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from vaultlayer_hf.cli.common import CheckpointArgument, DebugOption, JsonOption, one_line_errors, open_at
+
+RemoveOption = Annotated[bool, typer.Option("--remove", help="Let it go: retention decides again.")]
+AloneOption = Annotated[
+    bool, typer.Option("--alone", help="No run is writing: for stores without create-if-absent.")
+]
+
+
+def pin(
+    checkpoint: CheckpointArgument,
+    remove: RemoveOption = False,
+    alone: AloneOption = False,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Keep a checkpoint whatever retention says, also while a run is writing.
+
+    Example: vl pin s3://bucket/my-run@500
+    """
+    with one_line_errors(debug), open_at(checkpoint) as (vault, commit):
+        changed = commit.pinned is remove
+        vault.pin(commit, not remove, alone=alone)
+        if as_json:
+            found = {"vault": vault.uri, "step": commit.step, "number": commit.number}
+            typer.echo(json.dumps({**found, "pinned": not remove, "changed": changed}, indent=2))
+            return
+        what = "no longer pinned" if remove else "pinned"
+        typer.echo(
+            f"step {commit.step} (log entry {commit.number}): {what}" + ("" if changed else " already")
+        )

@@ -1,0 +1,150 @@
+"""`vl prune --dry-run`: what retention would retire and delete, and what was never committed. Reads only."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vaultlayer_hf.cli.common import (
+    DebugOption,
+    ExitCode,
+    JsonOption,
+    VaultArgument,
+    fail,
+    full_uri,
+    one_line_errors,
+    open_if_there,
+    size_text,
+    span_text,
+)
+from vaultlayer_hf.cli.tables import print_table, say
+
+if TYPE_CHECKING:
+    from vaultlayer_hf.vault.retention import Policy
+    from vaultlayer_hf.vault.vault import Vault
+
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Required: only the run itself may delete.")]
+LastOption = Annotated[int | None, typer.Option("--keep-last", min=1, help="As VAULTLAYER_KEEP_LAST.")]
+EveryOption = Annotated[int | None, typer.Option("--keep-every", min=1, help="As VAULTLAYER_KEEP_EVERY.")]
+
+
+def prune(
+    vault: VaultArgument,
+    dry_run: DryRunOption = False,
+    keep_last: LastOption = None,
+    keep_every: EveryOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Show what retention would retire and delete, and what was uploaded and never committed.
+
+    Deleting needs the claim, which would end a run that is writing: so it is done by the run itself, after each
+    commit. Without options the policy is that of the VAULTLAYER_KEEP_* variables, or the default.
+
+    Example: vl prune s3://bucket/my-run --dry-run --keep-last 2
+    """
+    with one_line_errors(debug):
+        if not dry_run:
+            raise fail(
+                ExitCode.USAGE,
+                "only the run that holds the vault deletes, after each commit: add --dry-run to see what it would do",
+            )
+        from vaultlayer_hf.settings import Settings
+        from vaultlayer_hf.vault.retention import Policy
+
+        settings = Settings(vault=vault)
+        policy = Policy(
+            keep_last if keep_last is not None else settings.keep_last,
+            keep_every if keep_every is not None else settings.keep_every,
+            settings.keep_best,
+        )
+        opened = open_if_there(vault)
+        if opened is None:
+            raise fail(ExitCode.FAILED, f"there is no vault at {full_uri(vault)} yet")
+        with opened:
+            found = plan(opened, policy, time.time())
+        if as_json:
+            typer.echo(json.dumps(found, indent=2))
+        else:
+            _print(found)
+
+
+def plan(vault: Vault, policy: Policy, now: float) -> dict[str, Any]:
+    """Return what `vl prune --dry-run --json` prints; ``now`` in seconds since the epoch. Raises StoreError."""
+    from vaultlayer_hf.errors import CorruptError
+    from vaultlayer_hf.vault.prune import ORPHAN_GRACE
+    from vaultlayer_hf.vault.retention import decide
+
+    state = vault.state
+    assert state is not None, "open_if_there gives no vault without entries"
+    protected = set()
+    if state.newest is not None:  # a run never retires what it went on from
+        try:
+            origin = vault.manifest(state.newest).resumed_from
+        except CorruptError:
+            origin = None
+        protected |= {origin} if origin is not None else set()
+    decisions = decide(state.commits, policy, best_step=state.best_step, protected=protected)
+    retiring = set(state.retiring)
+    leftovers = []
+    for item in vault.leftovers():
+        age = max(0.0, now - item.modified)
+        if item.folder in retiring:
+            fate = "retired: deleted after the next commit"
+        elif item.token >= state.token and state.finished is None:
+            fate = "of the newest claim: perhaps being uploaded now"
+        elif age > ORPHAN_GRACE:
+            fate = "never committed: deleted by the next run"
+        else:
+            left = span_text(ORPHAN_GRACE - age)
+            fate = f"never committed: deleted by a run that starts in {left} or later"
+        leftovers.append(
+            {
+                "folder": item.folder,
+                "bytes": item.bytes,
+                "objects": item.objects,
+                "age_seconds": age,
+                "fate": fate,
+            }
+        )
+    return {
+        "vault": vault.uri,
+        "policy": {"keep_last": policy.last, "keep_every": policy.every, "keep_best": policy.best},
+        "checkpoints": [
+            {
+                "step": item.commit.step,
+                "number": item.commit.number,
+                "bytes": item.commit.bytes,
+                "keep": item.keep,
+                "reason": item.reason,
+            }
+            for item in decisions
+        ],
+        "would_free": sum(item.commit.bytes for item in decisions if not item.keep),
+        "leftovers": leftovers,
+    }
+
+
+def _print(found: dict[str, Any]) -> None:
+    rows = [
+        (
+            item["step"],
+            item["number"],
+            size_text(item["bytes"]),
+            "keep" if item["keep"] else "retire",
+            item["reason"],
+        )
+        for item in found["checkpoints"]
+    ]
+    print_table(("step", "entry", "size", "", "because"), rows, right=[0, 1, 2])
+    going = sum(not item["keep"] for item in found["checkpoints"])
+    if going:
+        say(f"{going} would be retired and deleted: {size_text(found['would_free'])}.")
+    else:
+        say("Nothing would be retired.")
+    for item in found["leftovers"]:
+        size, age = size_text(item["bytes"]), span_text(item["age_seconds"])
+        say(f"{item['folder']}: {size}, last changed {age} ago; {item['fate']}.")

@@ -1,0 +1,131 @@
+"""`vl report`: one HTML file that tells what has happened to a run, in pictures and numbers. Needs no network."""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vaultlayer_hf.cli.common import DebugOption, JsonOption, one_line_errors, size_text
+from vaultlayer_hf.cli.gather import TargetArgument, find_target, gather
+from vaultlayer_hf.cli.status import ATTEMPT_HEADINGS, attempt_rows, describe, facts, headline, moment_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vaultlayer_hf.run.story import Story
+
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="The file to write.")]
+PngOption = Annotated[Path | None, typer.Option("--png", help="Also write the pictures as one PNG.")]
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+body {{ font: 15px/1.5 system-ui, "DejaVu Sans", sans-serif; color: #1f2933; background: #f7f8fa; margin: 0; }}
+main {{ max-width: 1000px; margin: 0 auto; padding: 28px 20px 60px; }}
+h1 {{ font-size: 22px; margin: 0 0 2px; overflow-wrap: anywhere; }}
+h2 {{ font-size: 15px; margin: 0 0 6px; }}
+.how {{ margin: 0 0 18px; color: #4a5562; }}
+section {{ background: #fff; border: 1px solid #e4e7eb; border-radius: 8px; padding: 16px 18px; margin: 0 0 16px; }}
+svg {{ display: block; width: 100%; height: auto; }}
+.scroll {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }}
+th, td {{ text-align: left; padding: 4px 14px 4px 0; vertical-align: top; border-top: 1px solid #eef0f3; }}
+th {{ color: #66727f; font-weight: 500; border-top: 0; white-space: nowrap; }}
+td:first-child, .attempts td:nth-child(2) {{ white-space: nowrap; }}
+.facts td:first-child {{ color: #66727f; width: 8em; }}
+footer {{ color: #66727f; font-size: 13px; }}
+</style>
+</head>
+<body>
+<main>
+<h1>{title}</h1>
+<p class="how">{how}</p>
+{sections}
+<footer>Written by vl report {version}, {now} (UTC). Times are UTC.</footer>
+</main>
+</body>
+</html>
+"""
+
+
+def report(
+    target: TargetArgument = None,
+    out: OutOption = Path("report.html"),
+    png: PngOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Write one HTML file with pictures: steps over wall time, deaths, commits, lost work, exposure, goodput.
+
+    The file needs no network. With --json the figures behind it are printed, too.
+
+    Example: vl report .vl --out report.html --png report.png
+    """
+    with one_line_errors(debug):
+        from vaultlayer_hf.cli.charts import png as draw_png
+
+        story = gather(find_target(target))
+        out.write_text(page(story), encoding="utf-8")
+        written = [out]
+        if png is not None:
+            png.write_bytes(draw_png(story))
+            written.append(png)
+        for trouble in story.trouble:
+            typer.echo(f"vl: {trouble}", err=True)
+        if as_json:
+            typer.echo(json.dumps({"files": [str(path) for path in written], **describe(story)}, indent=2))
+            return
+        for path in written:
+            typer.echo(f"{path}: {size_text(path.stat().st_size)}")
+
+
+def page(story: Story) -> str:
+    """Return the page. Raises MissingExtraError."""
+    from vaultlayer_hf import __version__
+    from vaultlayer_hf.cli.charts import svgs
+
+    found = describe(story)
+    sections = [_section("", _table((), facts(found), "facts"))]
+    sections += [_section(title, svg) for title, svg in svgs(story)]
+    sections.append(_section("Attempts", _table(ATTEMPT_HEADINGS, _attempts(found), "attempts")))
+    commits = [(moment_text(moment), int(step)) for moment, step in story.commits]
+    if commits:
+        sections.append(_section("Commits", _table(("committed (UTC)", "step"), commits)))
+    if story.trouble:
+        sections.append(_section("Trouble", _table((), [(text,) for text in story.trouble])))
+    text = headline(found)
+    return _PAGE.format(
+        title=escape(story.vault or "A run"),
+        how=escape(f"{text[0].upper()}{text[1:]}"),
+        sections="\n".join(sections),
+        version=escape(__version__),
+        now=moment_text(story.now),
+    )
+
+
+def _attempts(found: dict[str, Any]) -> list[tuple[object, ...]]:
+    """Return the rows of attempts, each with what was decided at its end."""
+    rows = attempt_rows(found)
+    told = [". ".join(filter(None, (item["detail"], item["decision"]))) for item in found["attempts"]]
+    return [(*row[:-1], text) for row, text in zip(rows, told, strict=True)]
+
+
+def _section(title: str, content: str) -> str:
+    heading = f"<h2>{escape(title)}</h2>\n" if title else ""
+    return f'<section>\n{heading}<div class="scroll">{content}</div>\n</section>'
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[object]], kind: str = "") -> str:
+    head = "".join(f"<th>{escape(text)}</th>" for text in headings)
+    body = "\n".join(
+        "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return f'<table class="{kind}">' + (f"<tr>{head}</tr>\n" if head else "") + f"{body}</table>"

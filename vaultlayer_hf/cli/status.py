@@ -1,0 +1,164 @@
+"""`vl status`: how a run is: step, speed, last commit, exposure, attempts. Reads only."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vaultlayer_hf.cli.common import DebugOption, JsonOption, one_line_errors, span_text
+from vaultlayer_hf.cli.gather import TargetArgument, find_target, gather
+from vaultlayer_hf.cli.tables import print_table, say
+
+if TYPE_CHECKING:
+    from vaultlayer_hf.run.story import Story
+
+WatchOption = Annotated[
+    bool, typer.Option("--watch", help="Show it again every 2 seconds, until the run ends.")
+]
+_EVERY = 2.0
+
+
+def status(
+    target: TargetArgument = None,
+    watch: WatchOption = False,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Show how a run is: step, speed, last commit, exposure, attempts.
+
+    With --watch and --json, one line of JSON each time.
+
+    Example: vl status s3://bucket/my-run --watch
+    """
+    with one_line_errors(debug):
+        while True:
+            story = gather(find_target(target))
+            found = describe(story)
+            if as_json:
+                typer.echo(json.dumps(found, indent=None if watch else 2))
+            else:
+                if watch:
+                    typer.echo("\x1b[H\x1b[2J", nl=False)  # typer leaves it out where nobody watches
+                _print(found)
+            if not watch or story.state in ("finished", "stopped"):
+                return
+            time.sleep(_EVERY)
+
+
+def describe(story: Story) -> dict[str, Any]:
+    """Return what `vl status --json` prints. Times are seconds since the epoch, spans seconds."""
+    last = story.commits[-1] if story.commits else None
+    exposure = story.exposure
+    speed = story.attempts[-1].speed if story.attempts and story.state == "running" else None
+    left = None
+    if speed and story.max_steps is not None and story.step is not None:
+        left = (story.max_steps - story.step) / speed
+    return {
+        "vault": story.vault,
+        "state": story.state,
+        "reason": story.reason,
+        "step": story.step,
+        "max_steps": story.max_steps,
+        "steps_per_second": speed,
+        "seconds_left": left,
+        "commits": len(story.commits),
+        "last_commit_step": int(last[1]) if last else None,
+        "last_commit_time": last[0] if last else None,
+        "exposure_seconds": exposure[0] if exposure else None,
+        "exposure_steps": exposure[1] if exposure else None,
+        "lost_steps": story.lost_steps,
+        "goodput": story.goodput,
+        "seconds": story.end - story.begin,
+        "attempts": [
+            {
+                "number": attempt.number,
+                "begin": attempt.begin,
+                "end": attempt.end,
+                "host": attempt.host,
+                "began_at": attempt.began_at,
+                "step": attempt.step,
+                "lost": attempt.lost,
+                "cause": attempt.cause,
+                "detail": attempt.detail,
+                "decision": attempt.decision,
+            }
+            for attempt in story.attempts
+        ],
+        "trouble": list(story.trouble),
+    }
+
+
+def moment_text(seconds: float | None) -> str:
+    """Return a moment for a person, in UTC to the second; empty for None."""
+    return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def headline(found: dict[str, Any]) -> str:
+    """Return how the run is in one sentence."""
+    step = "no step yet" if found["step"] is None else f"step {found['step']}"
+    of = f" of {found['max_steps']}" if found["max_steps"] is not None and found["step"] is not None else ""
+    text = f"{found['state']}: {step}{of}"
+    if found["steps_per_second"]:
+        text += f", {found['steps_per_second']:.3g} steps/s"
+    if found["seconds_left"] is not None:
+        text += f", {span_text(found['seconds_left'])} to go"
+    return text if found["state"] == "running" or not found["reason"] else f"{text}; {found['reason']}"
+
+
+def facts(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what a person wants to know beside the headline: names and values."""
+    rows = [("vault", str(found["vault"]))] if found["vault"] else []
+    if found["last_commit_step"] is not None:
+        rows.append(
+            ("last commit", f"step {found['last_commit_step']}, {moment_text(found['last_commit_time'])} (UTC); "
+             f"{found['commits']} in all")
+        )  # fmt: skip
+    else:
+        rows.append(("last commit", "none yet"))
+    if found["exposure_seconds"] is not None:
+        cost = "; a death now would cost that" if found["state"] == "running" else " at the end"
+        steps, seconds = found["exposure_steps"], span_text(found["exposure_seconds"])
+        rows.append(("exposure", f"{seconds} and {steps} steps since the last commit{cost}"))
+    rows.append(("lost work", f"{found['lost_steps']} steps were trained twice"))
+    if found["goodput"] is not None:
+        wall = span_text(found["seconds"])
+        rows.append(("goodput", f"{found['goodput']:.1%} of {wall} went into steps that count"))
+    return rows
+
+
+def attempt_rows(found: dict[str, Any]) -> list[tuple[object, ...]]:
+    """Return a row for each attempt: number, began, from step, to step, lost, how it ended."""
+
+    def known(value: object) -> object:
+        return "" if value is None else value
+
+    last = found["attempts"][-1] if found["attempts"] and found["state"] == "running" else None
+    return [
+        (
+            item["number"],
+            moment_text(item["begin"]),
+            known(item["began_at"]),
+            known(item["step"]),
+            item["lost"],
+            item["cause"] or ("alive" if item is last else "not known"),
+            item["detail"],
+        )
+        for item in found["attempts"]
+    ]
+
+
+ATTEMPT_HEADINGS = ("attempt", "began (UTC)", "from", "to step", "lost", "ended", "")
+
+
+def _print(found: dict[str, Any]) -> None:
+    text = headline(found)
+    say(f"{text[0].upper()}{text[1:]}")
+    print_table(("", ""), facts(found), fold=[1])
+    say("")
+    print_table(ATTEMPT_HEADINGS, attempt_rows(found), right=[0, 2, 3, 4], fold=[6])
+    for trouble in found["trouble"]:
+        typer.echo(f"vl: {trouble}", err=True)
