@@ -26,7 +26,7 @@ def test_what_the_program_says_is_passed_on_and_kept(tmp_path) -> None:
     assert ran.out == "to out\n"
     assert "to err\n" in ran.err
     log = (tmp_path / ".vl" / "attempt-0001" / "output.log").read_text()
-    assert "to out\n" in log
+    assert "to out" in log
     assert "to err" in log
     assert "no transformers.Trainer was trained" in ran.err
     assert [line["kind"] for line in ran.journal] == ["begin", "start", "death", "decision", "notice", "end"]
