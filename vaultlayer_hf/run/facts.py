@@ -11,11 +11,10 @@ from typing import Any
 import psutil
 
 from vaultlayer_hf.errors import VaultLayerError
+from vaultlayer_hf.preemption.exits import INTERRUPTED, PREEMPTED
 from vaultlayer_hf.run.cause import Death, Error, means_full, means_memory
 from vaultlayer_hf.run.journal import read_beats, read_notes
 
-PREEMPTED = 75
-"""Exit code of a program that has drained a preemption (EX_TEMPFAIL)."""
 _PATIENCE = 10.0
 _EXIT = re.compile(r"exitcode\s*:\s*(-?\d+)")  # torchrun's summary of a worker's end
 _TRACE = re.compile(r"^(?:\[rank(\d+)\]:)?\s?Traceback \(most recent call last\):\n", re.MULTILINE)
@@ -45,6 +44,8 @@ def gather(
         told, silent, oom_kills, seconds: as in Death.
     """
     code, name = _status(status)
+    if told is None and status == INTERRUPTED:
+        told = "SIGINT"  # a person has told the program itself
     notes = read_notes(folder)
     trains = [line for lines in notes.values() for line in lines if line["kind"] == "train"]
     errors = [

@@ -19,7 +19,7 @@ class Words:
         return (
             f"the newest checkpoint (step {step})"
             if step is not None
-            else "the start: nothing is committed yet"
+            else "a complete local snapshot or the start: nothing is committed yet"
         )
 
     def where(self) -> str:
