@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +14,7 @@ import pytest
 
 from tests.protocol.tools import Run, memory_store
 from vaultlayer_hf.errors import ObjectNotFoundError, StoreDeniedError, StoreError, StoreUnavailableError
+from vaultlayer_hf.priority import LOWEST
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
 from vaultlayer_hf.vault import patience
@@ -67,6 +71,31 @@ def test_the_commit_itself_waits_for_a_store_in_trouble(start: Callable[..., Run
     run.wait()
     assert live_steps(store) == [100]
     assert run.events("abandon") == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a priority of each thread")
+def test_uploads_give_way_to_training(start: Callable[..., Run]) -> None:
+    """Uploads, the client's own threads among them, run at a low priority; the training thread keeps its own."""
+
+    def priority(thread: int) -> int:
+        return os.getpriority(os.PRIO_PROCESS, thread)
+
+    def plan(operation: Operation) -> None:
+        if operation.name == "upload":
+            tasks = Path("/proc/self/task").iterdir()
+            clients = [int(task.name) for task in tasks if "tokio" in (task / "comm").read_text()]
+            seen.append([threading.get_native_id(), *clients])
+            seen.append([priority(thread) for thread in seen[-1]])
+
+    seen: list[list[int]] = []
+    before = priority(threading.get_native_id())
+    run = start(FaultStore(memory_store(), plan))
+    run.save(100)
+    run.wait()
+    threads, priorities = seen[:2]
+    assert len(threads) > 1
+    assert set(priorities) == {LOWEST}
+    assert priority(threading.get_native_id()) == before
 
 
 def test_a_retirement_waits_for_a_store_in_trouble(start: Callable[..., Run]) -> None:

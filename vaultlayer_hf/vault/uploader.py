@@ -9,6 +9,10 @@ With several nodes the one that commits sets the pace: at each save the others a
 still wants (``follow``). They drop all others, and none that it waits for, so that a slow node costs checkpoints
 in between and never all of them. A node that gives one up itself says so in the store.
 
+A thread with the lowest priority, and not a spawned process: measured (tests/benchmarks, part c), the priority is
+what training feels, 0.90 of its speed against 0.80 without while an upload runs as fast as it can. A process of low
+priority would leave it 0.94, for a second Python's memory and start, and a second thing that can die.
+
 Nothing here raises into training. What happened is told through events; ``fenced`` is looked at by the seam.
 """
 
@@ -21,6 +25,7 @@ from dataclasses import replace
 
 from vaultlayer_hf.errors import FencedError, StoreError, VaultLayerError
 from vaultlayer_hf.events import Events, size_text
+from vaultlayer_hf.priority import give_way
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.vault.entry import Commit
 from vaultlayer_hf.vault.job import Figures, Job
@@ -206,6 +211,7 @@ class Uploader:
     def _run(self) -> None:
         going = True
         while going and (job := self._queue.take()) is not None:
+            give_way()  # each time: the store's threads may be new
             try:
                 going = self._attempt(job)
             except Exception as error:  # whatever it is, the next save is to be carried
