@@ -123,4 +123,4 @@ def train(
         Path(f"{result}.new").write_text(json.dumps(end, indent=1))
         os.rename(f"{result}.new", result)
     if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+        torch.distributed.barrier()  # the store that ranks talk through ends with rank 0

@@ -260,7 +260,7 @@ def train(
         Path(f"{result}.new").write_text(loop.result())
         os.rename(f"{result}.new", result)
     if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+        torch.distributed.barrier()  # the store that ranks talk through ends with rank 0
 
 
 def _form(form: str, loop: Loop, ckpt: Checkpointer, start: int) -> Iterator[tuple[int, torch.Tensor]]:

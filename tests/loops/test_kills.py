@@ -47,7 +47,10 @@ def test_killed_at_every_step(on_folders: Campaign, form: str) -> None:
     assert (place.folder / "last.result").read_text() == on_folders.reference
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "form",
+    ["guide", "accelerate", *(pytest.param(form, marks=pytest.mark.slow) for form in ("steps", "epochs"))],
+)
 def test_killed_inside_saves(on_folders: Campaign, form: str, chance: random.Random) -> None:
     """Killed at random operations of starts, saves and ends: it goes on from what was acknowledged, bit-identical."""
     on_folders.options = FORMS[form]

@@ -41,7 +41,13 @@ def _program(spec: dict[str, Any]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("form", "shared"), [("steps", True), ("guide", False), ("accelerate", True), ("accelerate", False)]
+    ("form", "shared"),
+    [
+        ("steps", True),
+        ("accelerate", False),
+        pytest.param("guide", False, marks=pytest.mark.slow),
+        pytest.param("accelerate", True, marks=pytest.mark.slow),
+    ],
 )
 def test_killed_and_resumed_on_two_ranks(
     forks: ForkServer, tmp_path: Path, chance: random.Random, form: str, shared: bool
