@@ -16,6 +16,8 @@ import json
 import os
 import random
 import signal
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -195,12 +197,13 @@ def train(
     die_at: list[Any] | None = None,
     settings: dict[str, Any] | None = None,
     kind: str = "",
+    pace: float = 0.0,
 ) -> None:
     """Train on a vault, or as if there were none (None), and leave digests of the end in ``result``.
 
     ``kill``, ``side``, ``act``: see Points. ``die_at``: ``["learnt", 3]`` dies when step 3 is trained and not yet
     noted, ``["stepped", 3]`` when it is, and committed; ``["told", 3]`` gets a SIGTERM instead. ``kind`` is for other
-    programs.
+    programs. ``pace``: seconds that a step takes at least.
     """
     torch.set_num_threads(1)
     points = Points(Path(journal), kill, side)  # two threads write here: a number is a place, not a label
@@ -240,6 +243,7 @@ def train(
             _settle(ckpt, points)
             points.note(at=step, ids=[_digest(batch)])
             loss = loop.learn(batch)
+            time.sleep(pace)
             points.note(loss=loss.item(), trained=step)
             if die_at == ["learnt", step]:
                 die()
@@ -295,3 +299,19 @@ def _around_our_files(points: Points) -> None:
         points.reach(number, "after")
 
     loop_files.write_atomically = write_atomically  # type: ignore[assignment]
+
+
+def main() -> None:
+    """Be the rank that a launcher has started: ``python -m tests.loops.program SPEC.json``, as tests.ranks has it."""
+    given = json.loads(Path(sys.argv[1]).read_text())
+    rank, folder = int(os.environ["RANK"]), given["folder"]
+    train(
+        output=given["outputs"][rank],
+        journal=f"{folder}/journal-{rank}",
+        result=f"{folder}/result-{rank}",
+        **given["spec"],
+    )
+
+
+if __name__ == "__main__":
+    main()
