@@ -12,6 +12,14 @@ from tests.readme.test_readme import shell, table_after
 from tests.run.programs import SCRIPT, environment
 from vaultlayer_hf.run.cause import Cause
 
+KILL = """import time
+from vaultlayer_hf import open_vault
+while 6 not in [commit.step for commit in open_vault(os.environ["VAULTLAYER_VAULT"]).checkpoints()]:
+    time.sleep(0.05)
+os.kill(os.getpid(), 9)
+"""
+"""The end of the example's first attempt, once the checkpoint of step 6 is committed."""
+
 
 def said(text: str) -> list[str]:
     """The lines that `vl run` itself says, without what differs from run to run."""
@@ -26,7 +34,7 @@ def test_example_is_killed_and_goes_on(s3_server, s3_env, tmp_path) -> None:
     (tmp_path / "train.py").write_text(SCRIPT)
     code = command[2:].replace("s3://bucket", f"s3://{s3_server.bucket}/{uuid.uuid4().hex[:8]}")
     path = shell(tmp_path)["PATH"]
-    fate = {"FATE": "7 import time; time.sleep(1); os.kill(os.getpid(), 9)", "FATE_ONCE": "killed"}
+    fate = {"FATE": f"7 {KILL}", "FATE_ONCE": "killed"}
     python = tmp_path / "bin" / "python"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
