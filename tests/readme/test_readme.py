@@ -216,6 +216,7 @@ def test_shell_example_reaches_the_server(s3_server, no_aws, tmp_path) -> None:
 def test_console_example_prints_what_it_shows(block, trained, tmp_path) -> None:
     """The output that the README shows is what the command prints, but for times and sizes."""
     shutil.copytree(trained, tmp_path / "runs" / "llama")
+    shutil.copy(ROOT / "tests" / "init" / "scripts" / "step_loop.py", tmp_path / "train.py")
     command, _, shown = block.text.partition("\n")
     assert command.startswith("$ vl ")
     done = subprocess.run(

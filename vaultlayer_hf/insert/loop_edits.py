@@ -117,8 +117,8 @@ class _Planner:
             else ", ".join([*names.models[:1], names.optimizer, *filter(None, [names.scheduler])])
         )
         why = (
-            f"What is saved: {what}{''.join(f', {name}' for name in others)}, random numbers and the position in the "
-            "data; resume() brings the newest checkpoint back."
+            f"Saved, and brought back by resume(): {what}{''.join(f', {name}' for name in others)}, "
+            "random numbers, the position in the data."
         )
         self.edits.append(self.script.lines_before(self.loop.top, lines, why))
 

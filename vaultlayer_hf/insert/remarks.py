@@ -25,10 +25,26 @@ def loop_remarks(script: Script, loop: Loop, counter: str) -> list[str]:
     if loads:
         line = script.line(loads[0])
         remarks.append(f"What line {line} loads stays; what resume() brings back comes after it, and wins.")
+    breaks = _leaves(script, loop.top) if loop.outer is None else []
+    if breaks:
+        remarks.append(
+            f"Line {script.line(breaks[0])} ends the training early: a run that is started again after that goes on "
+            "behind it."
+        )
     returns = script.all(cst.Return, loop.top, nested=False)
     if returns:
         remarks.append(f"Line {script.line(returns[0])} leaves the loop before finish(): call it there, too.")
     return remarks
+
+
+def _leaves(script: Script, loop: Any) -> list[Any]:
+    """Return the ``break`` statements that end a loop."""
+    cst: Any = libcst_or_error()
+    return [
+        node
+        for node in script.all(cst.Break, loop, nested=False)
+        if next(one for one in script.around(node) if isinstance(one, (cst.For, cst.While))) is loop
+    ]
 
 
 def _carried(script: Script, loop: Any) -> dict[str, int]:
