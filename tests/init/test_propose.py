@@ -175,6 +175,28 @@ def test_what_is_not_understood_is_said_with_its_line(tmp_path, words) -> None:
     assert words in reason(tmp_path, STEP + UNCLEAR[words])
 
 
+def test_what_a_resume_does_not_bring_back_is_said(tmp_path) -> None:
+    """Variables that rounds of a loop leave to each other or to the end are named with their lines, others aren't."""
+    loop = """best, history = 9.0, []
+for step in range(10):
+    x = torch.ones(1, 2)
+    loss = model(x).sum()
+    loss.backward()
+    optimizer.step()
+    history.append(loss.item())
+    if loss.item() < best:
+        best = loss.item()
+    if best < 0:
+        break
+print(loss.item(), [x for x in history])
+"""
+    assert proposed(tmp_path, STEP + loop).remarks == (
+        "A resume doesn't bring back history (line 10), best (line 12).",
+        "Line 14 ends the training early: a run that is started again after that goes on behind it.",
+        "Only the loop sets loss (line 15): a run that is started again after its end hasn't got it.",
+    )
+
+
 def test_what_is_no_python_is_one_sentence(tmp_path) -> None:
     """A file that can't be parsed, or isn't there, is a typed error that names the place."""
     (tmp_path / "train.py").write_text("def f(:\n")

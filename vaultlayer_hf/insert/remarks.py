@@ -31,6 +31,12 @@ def loop_remarks(script: Script, loop: Loop, counter: str) -> list[str]:
             f"Line {script.line(breaks[0])} ends the training early: a run that is started again after that goes on "
             "behind it."
         )
+    unbound = _unbound_behind(script, loop.top)
+    if unbound:
+        listed = ", ".join(f"{name} (line {line})" for name, line in unbound.items())
+        remarks.append(
+            f"Only the loop sets {listed}: a run that is started again after its end hasn't got it."
+        )
     returns = script.all(cst.Return, loop.top, nested=False)
     if returns:
         remarks.append(f"Line {script.line(returns[0])} leaves the loop before finish(): call it there, too.")
@@ -45,6 +51,22 @@ def _leaves(script: Script, loop: Any) -> list[Any]:
         for node in script.all(cst.Break, loop, nested=False)
         if next(one for one in script.around(node) if isinstance(one, (cst.For, cst.While))) is loop
     ]
+
+
+def _unbound_behind(script: Script, loop: Any) -> dict[str, int]:
+    """Return the names that are read behind a loop and set by nothing but it, and where they are read."""
+    body = list(script.parent(loop).body)
+    position = next(number for number, one in enumerate(body) if one is loop)
+    before = {name for one in body[:position] for name, writes, _ in _events(one) if writes}
+    inside = {name for name, writes, _ in _events(loop) if writes} - before
+    read: dict[str, int] = {}
+    for one in body[position + 1 :]:
+        for name, writes, node in _events(one):
+            if writes:
+                inside.discard(name)
+            elif name in inside:
+                read.setdefault(name, script.line(node))
+    return read
 
 
 def _carried(script: Script, loop: Any) -> dict[str, int]:
