@@ -15,6 +15,7 @@ import pytest
 
 from tests.cli.conftest import vl
 from tests.init.kit import EDITED, SCRIPTS, VAULT, proposal_text
+from vaultlayer_hf.cli.init import offer_before_run
 from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.insert.apply import apply, undo
 from vaultlayer_hf.insert.propose import propose
@@ -153,6 +154,35 @@ def test_json_for_programs(script) -> None:
     script.write_text("print('no loop')\n")
     unknown = vl("init", path, "--json")
     assert (unknown.code, unknown.json()["kind"], len(unknown.json()["lines"])) == (1, "unrecognised", 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "yes", "words", "edited"),
+    [
+        ("step_loop", True, "", True),
+        ("step_loop", False, "begins anew at each start: vl init", False),
+        ("two_optimizers", True, "it steps several optimizers", False),
+        ("trainer", True, "", False),
+        ("integrated", True, "", False),
+    ],
+)
+def test_offered_before_a_run(name, yes, words, edited, tmp_path, capsys) -> None:
+    """`vl run` offers the edit where only an edit helps, makes it on --yes alone where nobody is there, else says so."""
+    script = Path(shutil.copy(SCRIPTS / f"{name}.py", tmp_path / "train.py"))
+    before, said = script.read_bytes(), []
+    offer_before_run(script, None, yes, said.append)
+    assert (script.read_bytes() != before) is edited
+    assert bool(capsys.readouterr().out) is edited
+    assert bool(said) is bool(words)
+    assert words in "".join(said)
+
+
+def test_what_trains_nothing_is_run_in_silence(tmp_path) -> None:
+    """A script in which nothing looks like a training isn't lectured about loops."""
+    (tmp_path / "run.py").write_text("import subprocess\nsubprocess.run(['true'])\n")
+    said: list[str] = []
+    offer_before_run(tmp_path / "run.py", None, True, said.append)
+    assert said == []
 
 
 def test_without_libcst_the_extra_is_named(script, tmp_path) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vaultlayer_hf.cli.common import DebugOption, ExitCode, JsonOption, fail, one_line_errors
+from vaultlayer_hf.errors import MissingExtraError, SettingsError
 
 if TYPE_CHECKING:
     from vaultlayer_hf.insert.propose import Proposal, Unrecognised
@@ -60,7 +63,7 @@ def init(
         backup = offer(found, yes, can_ask=not as_json)
         if as_json:
             typer.echo(json.dumps(describe(found, backup), indent=2))
-        if backup is None and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        if backup is None and not on_both_ends():
             raise fail(
                 ExitCode.FAILED,
                 f"{script} is as it was: there is no terminal to ask on (--yes edits without asking)",
@@ -74,13 +77,50 @@ def offer(proposal: Proposal, yes: bool, can_ask: bool = True) -> str | None:
     """
     from vaultlayer_hf.insert.apply import apply
 
-    on_terminal = can_ask and sys.stdin.isatty() and sys.stdout.isatty()
-    if not yes and not (on_terminal and typer.confirm(f"Edit {proposal.path}?", default=False)):
+    if not yes and not (
+        can_ask and on_both_ends() and typer.confirm(f"Edit {proposal.path}?", default=False)
+    ):
         return None
     backup = str(apply(proposal))
     if can_ask:
         typer.echo(f"{proposal.path} is edited. Back to how it was: vl init --undo {proposal.path}")
     return backup
+
+
+def offer_before_run(
+    script: str | os.PathLike[str], vault: str | None, yes: bool, say: Callable[[str], None]
+) -> None:
+    """Offer the edit of a script with a training loop of its own, which `vl run` can't reach without one.
+
+    A script that makes a Trainer, uses vaultlayer_hf already or trains nothing is passed over in silence. Nothing
+    here keeps the script from being run: what is in the way is said.
+
+    Args:
+        vault: what to write into it; None as in ``propose``.
+        yes: edit without asking.
+        say: tells a person one line.
+    """
+    from vaultlayer_hf.insert.propose import Unrecognised, propose
+
+    try:
+        found = propose(script, vault)
+        if isinstance(found, Unrecognised):
+            if found.trains:
+                say(unrecognised_text(found).rstrip())
+        elif found.kind in ("accelerate", "loop"):
+            if yes or on_both_ends():
+                show(found)
+            if offer(found, yes) is None:
+                say(
+                    f"{script} has a training loop of its own, and begins anew at each start: vl init {script} helps"
+                )
+    except (MissingExtraError, SettingsError) as error:
+        say(str(error))
+
+
+def on_both_ends() -> bool:
+    """Tell whether a person can be asked."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def show(proposal: Proposal) -> None:

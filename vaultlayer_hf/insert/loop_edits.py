@@ -26,7 +26,7 @@ def plan_loop(script: Script, vault: str) -> Plan:
         loop = find_loop(script)
         return _Planner(script, loop, find_names(script, loop), vault).plan()
     except UnclearError as error:
-        return Plan(reason=str(error))
+        return Plan(reason=str(error), trains=bool(method_calls(script, "backward")))
 
 
 class _Planner:

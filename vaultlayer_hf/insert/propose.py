@@ -63,11 +63,13 @@ class Unrecognised:
         path: the script.
         reason: why, as half a sentence.
         lines: what to add by hand.
+        trains: whether anything in it looks like a training.
     """
 
     path: Path
     reason: str
     lines: tuple[str, ...]
+    trains: bool = True
 
 
 def propose(path: str | os.PathLike[str], vault: str | None = None) -> Proposal | Unrecognised:
@@ -107,7 +109,7 @@ def propose(path: str | os.PathLike[str], vault: str | None = None) -> Proposal 
         plan = loop_edits.plan_loop(script, literal)
     if plan.reason:
         shown = tuple(line.format(vault=literal or "None") for line in lines)
-        return Unrecognised(path, plan.reason, shown)
+        return Unrecognised(path, plan.reason, shown, plan.trains)
     after = script.apply(plan.edits)
     compile(
         after, str(path), "exec", dont_inherit=True

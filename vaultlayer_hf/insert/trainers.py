@@ -26,11 +26,13 @@ class Plan:
         edits: in any order.
         remarks: what the user should know beside them.
         reason: why the script isn't recognised; then there are no edits.
+        trains: whether anything in it looks like a training.
     """
 
     edits: list[Edit] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     reason: str = ""
+    trains: bool = True
 
 
 def uses_trainer(script: Script) -> bool:
