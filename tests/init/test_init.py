@@ -167,7 +167,7 @@ def test_json_for_programs(script) -> None:
     ],
 )
 def test_offered_before_a_run(name, yes, words, edited, tmp_path, capsys) -> None:
-    """`vl run` offers the edit where only an edit helps, makes it on --yes alone where nobody is there, else says so."""
+    """`vl run` offers the edit where only an edit helps; where nobody is there it takes --yes, and else it is said."""
     script = Path(shutil.copy(SCRIPTS / f"{name}.py", tmp_path / "train.py"))
     before, said = script.read_bytes(), []
     offer_before_run(script, None, yes, said.append)
