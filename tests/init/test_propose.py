@@ -146,19 +146,30 @@ class Runner:
         for _ in range(3):
             self.epoch()
 """,
-    "scheduler.step() in line 9 comes after the end of the step": """
+    "scheduler.step() in line 9 comes after the end of the step": """scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
 for i, x in enumerate(data):
     model(x).sum().backward()
     if i % 2 == 0:
         optimizer.step()
     scheduler.step()
 """,
-    "where a resume within the epoch would repeat it": """
+    "where a resume within the epoch would repeat it": """scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
 for e in range(3):
     scheduler.step()
     for x in data:
         model(x).sum().backward()
         optimizer.step()
+""",
+    "network isn't known in line 11": """
+def build():
+    network = torch.nn.Linear(2, 2)
+    return torch.optim.SGD(network.parameters(), lr=0.1)
+
+opt = build()
+def fit():
+    for x in data:
+        opt.step()
+        x.backward()
 """,
     "the loop in line 5 has no counter of its steps": """
 while loss > 1:

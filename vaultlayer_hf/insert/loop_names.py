@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from vaultlayer_hf.insert.flow import is_known
 from vaultlayer_hf.insert.loop import Call, Loop, UnclearError, is_schedule, made_by, method_calls, receiver
 from vaultlayer_hf.insert.source import Script, dotted, libcst_or_error
 
@@ -57,6 +58,9 @@ def find_names(script: Script, loop: Loop) -> Names:
     names.loss = _loss(script, loop)
     if not accelerator:
         names.models = _models(script, loop, names.optimizer, region)
+    for name in (names.accelerator or names.optimizer, *names.models, names.scheduler, *names.others):
+        if name and not is_known(script, name, loop.top):
+            raise UnclearError(f"{name} isn't known in line {script.line(loop.top)}, where its loop starts")
     return names
 
 

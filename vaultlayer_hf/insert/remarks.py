@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
+from vaultlayer_hf.insert.flow import events, written_by
 from vaultlayer_hf.insert.loop import Loop, method_calls
-from vaultlayer_hf.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.insert.source import Script, libcst_or_error
 
 
 def loop_remarks(script: Script, loop: Loop, counter: str) -> list[str]:
@@ -57,11 +57,11 @@ def _unbound_behind(script: Script, loop: Any) -> dict[str, int]:
     """Return the names that are read behind a loop and set by nothing but it, and where they are read."""
     body = list(script.parent(loop).body)
     position = next(number for number, one in enumerate(body) if one is loop)
-    before = {name for one in body[:position] for name, writes, _ in _events(one) if writes}
-    inside = {name for name, writes, _ in _events(loop) if writes} - before
+    before = {name for one in body[:position] for name, writes, _ in events(one) if writes}
+    inside = {name for name, writes, _ in events(loop) if writes} - before
     read: dict[str, int] = {}
     for one in body[position + 1 :]:
-        for name, writes, node in _events(one):
+        for name, writes, node in events(one):
             if writes:
                 inside.discard(name)
             elif name in inside:
@@ -73,60 +73,11 @@ def _carried(script: Script, loop: Any) -> dict[str, int]:
     """Return the names that one round of a loop leaves to the next, and the line at which it does."""
     read_first: set[str] = set()
     cst: Any = libcst_or_error()
-    given = _written(loop.target) if isinstance(loop, cst.For) else ()
+    given = written_by(loop.target) if isinstance(loop, cst.For) else ()
     written = {name: script.line(node) for name, _, node in given}
-    for name, writes, node in _events(loop.body):
+    for name, writes, node in events(loop.body):
         if writes:
             written.setdefault(name, script.line(node))
         elif name not in written:
             read_first.add(name)
     return {name: line for name, line in written.items() if name in read_first}
-
-
-def _events(node: Any) -> Iterator[tuple[str, bool, Any]]:
-    """Yield (name, whether it is written, node) about in the order in which they happen; lists grow by append()."""
-    cst: Any = libcst_or_error()
-    if isinstance(node, cst.Name):
-        yield node.value, False, node
-    elif isinstance(node, cst.Assign):
-        yield from _events(node.value)
-        for target in node.targets:
-            yield from _written(target.target)
-    elif isinstance(node, cst.AugAssign):
-        yield from _events(node.target)
-        yield from _events(node.value)
-        yield from _written(node.target)
-    elif isinstance(node, (cst.For, cst.CompFor)):
-        yield from _events(node.iter)
-        yield from _written(node.target)
-        for child in node.children:
-            if child is not node.iter and child is not node.target:
-                yield from _events(child)
-    elif isinstance(node, (cst.ListComp, cst.SetComp, cst.GeneratorExp, cst.DictComp)):
-        yield from _events(node.for_in)  # its variable is its own
-        for child in node.children:
-            if child is not node.for_in:
-                yield from _events(child)
-    elif isinstance(node, cst.AsName):
-        yield from _written(node.name)
-    elif isinstance(node, (cst.Attribute, cst.Arg)):  # the names in them aren't variables
-        yield from _events(node.value)
-    elif isinstance(node, cst.Call):
-        for child in node.children:
-            yield from _events(child)
-        if isinstance(node.func, cst.Attribute) and node.func.attr.value in ("append", "extend"):
-            yield from _written(node.func.value)
-    elif not isinstance(node, (cst.Lambda, cst.FunctionDef, cst.ClassDef)):
-        for child in node.children:
-            yield from _events(child)
-
-
-def _written(target: Any) -> Iterator[tuple[str, bool, Any]]:
-    cst: Any = libcst_or_error()
-    if isinstance(target, cst.Name):
-        yield target.value, True, target
-    elif isinstance(target, (cst.Tuple, cst.List)):
-        for element in target.elements:
-            yield from _written(element.value)
-    elif not isinstance(target, cst.Attribute) or dotted(target) == "":
-        yield from _events(target)
