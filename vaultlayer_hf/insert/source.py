@@ -65,22 +65,34 @@ class Script:
         self._positions = wrapper.resolve(PositionProvider)
         self._parents = wrapper.resolve(ParentNodeProvider)
         self._lines: list[int] = [0, *(match.end() for match in _LINE_END.finditer(self.text))]
+        self._nodes: list[Any] = []
+        self._extent: dict[
+            int, tuple[int, int]
+        ] = {}  # of a node: its place in that list, and the one behind it
+        self._list(self.module)
         self.names = {node.value for node in self.all(cst.Name)}
         self.imports = dict(_imported(self))
 
     def all(self, kind: type[_T], inside: Any = None, nested: bool = True) -> list[_T]:
         """Return the nodes of a kind in the order of the text; without ``nested``, not those of functions within."""
+        at, end = self._extent[id(self.module if inside is None else inside)]
         found: list[_T] = []
-        self._collect(self.module if inside is None else inside, kind, nested, found, True)
+        first = at
+        while at < end:
+            node = self._nodes[at]
+            if isinstance(node, kind):
+                found.append(node)
+            within = type(node).__name__ in ("FunctionDef", "Lambda", "ClassDef")
+            at = self._extent[id(node)][1] if within and not nested and at > first else at + 1
         return found
 
-    def _collect(self, node: Any, kind: type[_T], nested: bool, found: list[_T], top: bool) -> None:
-        if isinstance(node, kind):
-            found.append(node)
-        if not top and not nested and type(node).__name__ in ("FunctionDef", "Lambda", "ClassDef"):
-            return
+    def _list(self, node: Any) -> None:
+        """List a node and all below it, in the order of the text."""
+        at = len(self._nodes)
+        self._nodes.append(node)
         for child in node.children:
-            self._collect(child, kind, nested, found, False)
+            self._list(child)
+        self._extent[id(node)] = at, len(self._nodes)
 
     def parent(self, node: Any) -> Any:
         """Return the node around a node; None for the module."""
