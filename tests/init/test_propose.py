@@ -146,16 +146,16 @@ class Runner:
         for _ in range(3):
             self.epoch()
 """,
-    "scheduler.step() in line 9 comes after the end of the step": """scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    "sched.step() in line 9 comes after the end of the step": """sched = StepLR(optimizer, 1)
 for i, x in enumerate(data):
     model(x).sum().backward()
     if i % 2 == 0:
         optimizer.step()
-    scheduler.step()
+    sched.step()
 """,
-    "where a resume within the epoch would repeat it": """scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    "where a resume within the epoch would repeat it": """sched = StepLR(optimizer, 1)
 for e in range(3):
-    scheduler.step()
+    sched.step()
     for x in data:
         model(x).sum().backward()
         optimizer.step()
