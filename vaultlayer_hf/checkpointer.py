@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from vaultlayer_hf._version import versions
 from vaultlayer_hf.contents import missing_shards
@@ -30,6 +30,7 @@ from vaultlayer_hf.loop_files import (
     write_about,
     write_state,
 )
+from vaultlayer_hf.loop_passes import Batches, Passes
 from vaultlayer_hf.loop_state import Objects, State
 from vaultlayer_hf.preemption.exits import leave
 from vaultlayer_hf.random_state import put_random_state, take_random_state
@@ -40,6 +41,8 @@ from vaultlayer_hf.session import Session
 from vaultlayer_hf.settings import Settings
 from vaultlayer_hf.uri import parse_vault
 from vaultlayer_hf.wish import Wish
+
+_T = TypeVar("_T")
 
 
 class Checkpointer:
@@ -92,6 +95,8 @@ class Checkpointer:
         self._loader = dataloader
         self._events = Events()
         self._position = Position()
+        self._passes = Passes(self._position)
+        self._due = False  # a save, when the epoch is over
         self._passed = 0  # passes through data that steps() was asked for
         self._session: Session | None = None
         self._step = 0
@@ -214,6 +219,30 @@ class Checkpointer:
             )
         return self._walk(loader, epochs, total)
 
+    def epochs(self, epochs: Iterable[_T]) -> Iterator[_T]:
+        """Yield the epochs that aren't over, for a script's own loop: ``for epoch in ckpt.epochs(range(10))``.
+
+        Goes with ``batches()``. In the epoch that was under way, the code ahead of its batches runs again, with the
+        random numbers that it had; a save that falls due at the last batch waits for the code behind.
+        """
+        self._looped("epochs()")
+        return self._passes.epochs(epochs, self.finished is not None, self._save_if_due)
+
+    def batches(self, dataloader: Iterable[Any]) -> Batches:
+        """Return the batches of one pass, or what is left of it, for a script's own loop that calls ``step()``."""
+        self._looped("batches()")
+        return Batches(self._position, dataloader)
+
+    @property
+    def batches_done(self) -> int:
+        """How many batches of the current pass are done: ``enumerate(ckpt.batches(loader), ckpt.batches_done)``."""
+        return self._position.batches
+
+    def _save_if_due(self) -> None:
+        if self._due:
+            self._due = False
+            self.save()
+
     def _walk(
         self, loader: Iterable[Any], epochs: int | None, total: int | None
     ) -> Iterator[tuple[int, Any]]:
@@ -246,7 +275,9 @@ class Checkpointer:
         if loss is not None:
             self._loss = loss.detach() if hasattr(loss, "detach") else loss
         verdict = session.at_step(self._step)
-        if verdict.save:
+        # What follows the last batch of an epoch belongs to it; told to end there is no time for it.
+        self._due = verdict.save and verdict.stop is None and self._passes.at_end
+        if verdict.save and not self._due:
             self.save()
         if verdict.stop is not None:
             session.flush()

@@ -29,12 +29,18 @@ class Position:
     Attributes:
         passes: how many passes are behind it.
         batches: how many batches of the current pass it was given.
+        left: whether the loop over epochs was left before its end.
     """
 
     def __init__(self) -> None:
         self.passes = 0
         self.batches = 0
+        self.left = False
         self._loader: Any = None
+        self._dawn: dict[str, Any] | None = (
+            None  # random state in which the epoch began, ahead of its batches
+        )
+        self._between: dict[str, dict[str, Any]] = {}  # of samplers, from a checkpoint between two passes
         self._begin: dict[str, Any] | None = None
         self._ahead: dict[str, Any] | None = None
         self._restored: dict[str, Any] | None = None
@@ -48,6 +54,8 @@ class Position:
         return {
             "passes": self.passes,
             "batches": self.batches,
+            "left": self.left,
+            "dawn": self._dawn,
             "begin": self._begin,
             "ahead": self._ahead,
             "samplers": _samplers(loader) if loader is not None else {},
@@ -57,16 +65,46 @@ class Position:
     def load_state_dict(self, state: dict[str, Any], random: dict[str, Any] | None) -> None:
         """Be where the loop was; the next ``batches_of`` goes on from there, with the random state given."""
         self.passes, self.batches = state["passes"], state["batches"]
+        self.left, self._dawn = state["left"], state["dawn"]
         self._restored = state if state["begin"] is not None else None
+        self._between = state["samplers"] if state["begin"] is None else {}
         self._random = random or take_random_state()
 
-    def batches_of(self, loader: Iterable[Any], number: int) -> Iterator[Any]:
-        """Yield the batches of pass ``number``, or what is left of it."""
+    @property
+    def at_end(self) -> bool:
+        """Whether all batches of the current pass were given out, where their number is known."""
+        try:
+            return self._begin is not None and self.batches == len(self._loader)
+        except TypeError:
+            return False
+
+    def begin_epoch(self, number: int) -> None:
+        """Begin an epoch, or begin again the one that was under way: with the same random numbers."""
+        self.passes = number
+        if self._restored is not None and self._dawn is not None:
+            put_random_state(self._dawn)
+        else:
+            self._dawn = take_random_state()
+
+    def end_epoch(self, number: int) -> None:
+        """Be behind an epoch, whether or not it has gone through all of its batches."""
+        self.passes, self.batches, self._begin, self._ahead, self._dawn = number + 1, 0, None, None, None
+
+    def begin_pass(self) -> None:
+        """Be at the start of a pass, unless a restored one is to go on."""
+        if self._restored is None:
+            self.batches = 0
+
+    def batches_of(self, loader: Iterable[Any], number: int, *, tell: bool = True) -> Iterator[Any]:
+        """Yield the batches of pass ``number``, or what is left of it; samplers are told that number on request."""
         self._loader = loader
         restored, self._restored = self._restored, None
         if restored is None:
             self.passes, self.batches = number, 0
-            _set_epoch(loader, number)
+            _put_samplers(loader, self._between)
+            self._between = {}
+            if tell:
+                _set_epoch(loader, number)
             self._begin = {"random": take_random_state(), "samplers": _samplers(loader)}
             batches = iter(loader)
         else:

@@ -1,0 +1,135 @@
+"""A script's own loops over epochs and batches, led by ``epochs()`` and ``batches()``, go on as if nothing had been."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from vaultlayer_hf import Checkpointer, Settings, open_vault
+
+EPOCHS, ROWS = 3, 6
+
+
+class Count:
+    """State that the code behind an epoch's batches changes, as a schedule by epochs does."""
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"value": self.value}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.value = state["value"]
+
+
+class StopHere(Exception):
+    """The interruption."""
+
+
+def walk(
+    folder: Path, stop: int | None = None, every: int = 1, epochs: int = EPOCHS, limit: int = ROWS
+) -> tuple[list[Any], list[Any], Count]:
+    """Go through the data as scripts do; return what was seen of it, what each epoch ended with, and the count."""
+    torch.manual_seed(3)
+    ckpt = Checkpointer(
+        Settings(vault=str(folder / "vault"), keep_last=None, resume_timeout=2.0),
+        output_dir=folder / "output",
+        save_every=every,
+    )
+    count, seen, ends = Count(), [], []
+    ckpt.add("count", count)
+    ckpt.resume()
+    try:
+        for epoch in ckpt.epochs(range(1, epochs + 1)):
+            order = torch.randperm(ROWS)  # drawn by hand, ahead of the batches
+            loader = DataLoader(order.tolist(), batch_size=None, shuffle=True)
+            for number, row in enumerate(ckpt.batches(loader), ckpt.batches_done):
+                if number == limit:
+                    break
+                seen.append((epoch, number, row, torch.rand(()).item()))
+                ckpt.step()
+                if len(seen) == stop:
+                    raise StopHere
+            count.value += 1
+            ends.append((epoch, row, torch.rand(()).item()))
+    except StopHere:
+        ckpt.close()
+    else:
+        ckpt.finish()
+    return seen, ends, count
+
+
+@pytest.mark.parametrize("every", [1, 2, 6])
+def test_stopped_anywhere_it_goes_on_as_if_it_had_not_been(tmp_path: Path, every: int) -> None:
+    """Batches, random numbers and the code around an epoch's batches are as in an unbroken run, wherever it stopped."""
+    seen, ends, _ = walk(tmp_path / "whole", every=every)
+    assert len(seen) == EPOCHS * ROWS
+    for stop in (1, 6, 9, 18):
+        folder = tmp_path / str(stop)
+        assert walk(folder, stop=stop, every=every)[0] == seen[:stop]
+        with open_vault(str(folder / "vault")) as vault:
+            steps = [commit.step for commit in vault.checkpoints()]
+        newest = steps[-1] if steps else 0
+        rest, later, count = walk(folder, every=every)
+        assert rest == seen[newest:], (stop, newest)
+        assert later == ends[-len(later) :]
+        assert count.value == EPOCHS, "the code behind an epoch's batches runs once for each epoch"
+
+
+def test_a_save_at_the_last_batch_waits_for_the_end_of_the_epoch(tmp_path: Path) -> None:
+    """The code behind the batches finds what they have left, also right after a resume: no epoch goes on empty."""
+    walk(tmp_path, stop=ROWS + 1, every=ROWS)  # a step into the second epoch
+    with open_vault(str(tmp_path / "vault")) as vault:
+        assert [commit.step for commit in vault.checkpoints()] == [ROWS]
+    seen, _, _ = walk(tmp_path, every=ROWS)
+    assert seen[0][:2] == (2, 0)
+
+
+def test_batches_left_by_break_belong_to_their_epoch(tmp_path: Path) -> None:
+    """A script that takes some batches of each epoch gets as many of the next one, and is resumed so."""
+    seen, _, _ = walk(tmp_path / "whole", limit=4)
+    assert [one[:2] for one in seen] == [(epoch, number) for epoch in (1, 2, 3) for number in range(4)]
+    walk(tmp_path / "torn", stop=6, limit=4)
+    assert walk(tmp_path / "torn", limit=4)[0] == seen[6:]
+
+
+def test_a_finished_run_has_nothing_left_and_can_be_made_longer(tmp_path: Path) -> None:
+    """Started again after its end it trains nothing; with more epochs it does those."""
+    seen, _, _ = walk(tmp_path / "five", epochs=5)
+    walk(tmp_path / "three")
+    assert walk(tmp_path / "three")[0] == []
+    assert walk(tmp_path / "three", epochs=5)[0] == seen[EPOCHS * ROWS :]
+
+
+def test_a_run_that_was_left_early_stays_finished(tmp_path: Path) -> None:
+    """Early stopping by ``break`` ends the run: started again, it does no more epochs."""
+    for expected in ([0, 1], []):
+        ckpt = Checkpointer(str(tmp_path / "vault"), output_dir=tmp_path / "output", save_every=1)
+        ckpt.add("count", Count())
+        ckpt.resume()
+        done = []
+        for epoch in ckpt.epochs(range(5)):
+            for _ in ckpt.batches([1, 2]):
+                ckpt.step()
+            done.append(epoch)
+            if epoch == 1:
+                break
+        ckpt.finish()
+        assert done == expected
+
+
+def test_progress_bars_see_how_many_are_left(tmp_path: Path) -> None:
+    """``len()`` of the batches is the number of those still to come."""
+    walk(tmp_path, stop=2)
+    ckpt = Checkpointer(str(tmp_path / "vault"), output_dir=tmp_path / "output", save_every=1)
+    ckpt.add("count", Count())
+    ckpt.resume()
+    for _ in ckpt.epochs(range(EPOCHS)):
+        assert (len(ckpt.batches(range(ROWS))), ckpt.batches_done) == (ROWS - 2, 2)
+        break
+    ckpt.close()
