@@ -20,6 +20,8 @@ from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.insert.apply import apply, undo
 from vaultlayer_hf.insert.propose import propose
 
+ROOT = str(Path(__file__).parents[2])
+
 
 @pytest.fixture
 def script(tmp_path) -> Path:
@@ -172,9 +174,44 @@ def test_offered_before_a_run(name, yes, words, edited, tmp_path, capsys) -> Non
     before, said = script.read_bytes(), []
     offer_before_run(script, None, yes, said.append)
     assert (script.read_bytes() != before) is edited
-    assert bool(capsys.readouterr().out) is edited
+    shown = capsys.readouterr()
+    assert (shown.out, bool(shown.err)) == ("", edited)
     assert bool(said) is bool(words)
     assert words in "".join(said)
+
+
+@pytest.mark.slow
+def test_vl_run_edits_a_loop_with_yes(script, tmp_path) -> None:
+    """`vl run --yes` edits the loop first, and the run that follows commits to the vault."""
+    done = vl(
+        "run",
+        "--vault",
+        "vaults/mine",
+        "--yes",
+        "--",
+        sys.executable,
+        "train.py",
+        cwd=tmp_path,
+        PYTHONPATH=ROOT,
+    )
+    assert done.code == 0, done.err
+    assert b'Checkpointer("vaults/mine"' in script.read_bytes()
+    assert [
+        item["step"] for item in vl("ls", str(tmp_path / "vaults" / "mine"), "--json").json()["checkpoints"]
+    ] == [12]
+
+
+@pytest.mark.slow
+def test_vl_run_leaves_a_loop_alone_without_a_terminal(script, tmp_path) -> None:
+    """Nobody there and no `--yes`: the script is run as it is, and it is said that a restart begins anew."""
+    before = script.read_bytes()
+    done = vl("run", "--", sys.executable, "train.py", cwd=tmp_path, PYTHONPATH=ROOT)
+    assert (done.code, script.read_bytes()) == (0, before), done.err
+    assert "begins anew at each start: vl init train.py" in done.err
+    assert (
+        "begins anew"
+        not in vl("run", "--no-insert", "--", sys.executable, "train.py", cwd=tmp_path, PYTHONPATH=ROOT).err
+    )
 
 
 def test_what_trains_nothing_is_run_in_silence(tmp_path) -> None:

@@ -70,20 +70,20 @@ def init(
             )
 
 
-def offer(proposal: Proposal, yes: bool, can_ask: bool = True) -> str | None:
+def offer(proposal: Proposal, yes: bool, can_ask: bool = True, err: bool = False) -> str | None:
     """Ask where a person is there, and edit; return the backup's path, or None where nothing was edited.
 
-    Raises SettingsError.
+    ``err``: talk on stderr. Raises SettingsError.
     """
     from vaultlayer_hf.insert.apply import apply
 
     if not yes and not (
-        can_ask and on_both_ends() and typer.confirm(f"Edit {proposal.path}?", default=False)
+        can_ask and on_both_ends() and typer.confirm(f"Edit {proposal.path}?", default=False, err=err)
     ):
         return None
     backup = str(apply(proposal))
     if can_ask:
-        typer.echo(f"{proposal.path} is edited. Back to how it was: vl init --undo {proposal.path}")
+        typer.echo(f"{proposal.path} is edited. Back to how it was: vl init --undo {proposal.path}", err=err)
     return backup
 
 
@@ -109,8 +109,8 @@ def offer_before_run(
                 say(unrecognised_text(found).rstrip())
         elif found.kind in ("accelerate", "loop"):
             if yes or on_both_ends():
-                show(found)
-            if offer(found, yes) is None:
+                show(found, err=True)
+            if offer(found, yes, err=True) is None:
                 say(
                     f"{script} has a training loop of its own, and begins anew at each start: vl init {script} helps"
                 )
@@ -123,11 +123,11 @@ def on_both_ends() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
-def show(proposal: Proposal) -> None:
+def show(proposal: Proposal, err: bool = False) -> None:
     """Print a proposal for a person, with colours on a terminal."""
     for line in proposal_lines(proposal):
         colour = {"+": "green", "-": "red", "#": "cyan"}.get(line[:1])
-        typer.secho(line, fg=colour)
+        typer.secho(line, fg=colour, err=err)
 
 
 def proposal_lines(proposal: Proposal) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vaultlayer_hf.cli.common import DebugOption, full_uri, one_line_errors
+from vaultlayer_hf.cli.init import offer_before_run
 
 if TYPE_CHECKING:
     from vaultlayer_hf.run.supervise import Ending, Options
@@ -32,6 +33,12 @@ VaultOption = Annotated[
 InsertOption = Annotated[
     bool,
     typer.Option("--insert/--no-insert", help="Put the vault into Trainers that have none of their own."),
+]
+YesOption = Annotated[
+    bool,
+    typer.Option(
+        "--yes", "-y", help="Edit a script with a loop of its own as `vl init` proposes, without asking."
+    ),
 ]
 HangOption = Annotated[
     float | None,
@@ -69,6 +76,7 @@ def run(
     command: CommandArgument,
     vault: VaultOption = None,
     insert: InsertOption = True,
+    yes: YesOption = False,
     hang_after: HangOption = None,
     give_up_after: StuckOption = 5,
     walk_back: WalkOption = 3,
@@ -77,7 +85,10 @@ def run(
     as_json: RunJsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Run a training script with resume and upload, without an edit, and start it again when it dies.
+    """Run a training script with resume and upload, and start it again when it dies.
+
+    A script that makes a Trainer is left as it is. One with a loop of its own needs the edit that `vl init` proposes;
+    on the first run it is shown, and made where you agree.
 
     What is done depends on why it died: out of memory halves the micro-batch, a loss that is nan walks back a
     checkpoint, an error before the first step stops at once, and so on. Logs and decisions: the folder .vl beside
@@ -87,7 +98,7 @@ def run(
     """
     with one_line_errors(debug):
         from vaultlayer_hf.run.decision import Limits
-        from vaultlayer_hf.run.journal import run_folder
+        from vaultlayer_hf.run.journal import JOURNAL, run_folder
         from vaultlayer_hf.run.notebook import as_program
         from vaultlayer_hf.run.supervise import Options, supervise
         from vaultlayer_hf.run.vaults import choose_vault, script_of
@@ -107,6 +118,10 @@ def run(
             quiet_stdout=as_json,
         )
         say(_where(uri, choice))
+        script = script_of(command)
+        first = not (options.folder / JOURNAL).exists()
+        if insert and script is not None and script.suffix == ".py" and (yes or first):
+            offer_before_run(script, vault, yes, say)
         try:
             ending = supervise(options, say)
         except FileNotFoundError as error:
