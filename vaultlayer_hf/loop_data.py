@@ -65,7 +65,7 @@ class Position:
     def load_state_dict(self, state: dict[str, Any], random: dict[str, Any] | None) -> None:
         """Be where the loop was; the next ``batches_of`` goes on from there, with the random state given."""
         self.passes, self.batches = state["passes"], state["batches"]
-        self.left, self._dawn = state["left"], state["dawn"]
+        self.left, self._dawn = state.get("left", False), state.get("dawn")
         self._restored = state if state["begin"] is not None else None
         self._between = state["samplers"] if state["begin"] is None else {}
         self._random = random or take_random_state()
