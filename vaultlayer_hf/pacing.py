@@ -79,6 +79,7 @@ class Pacer:
         self._stalls: deque[float] = deque(maxlen=_REMEMBERED)
         self._interval = cadence.value
         self._said = 0.0
+        self._known = False  # what was said rests on a measurement
         self._thought = 0.0
         self._step_seconds = 0.0
         self._begun = self._last = self._mark = self._step_end = clock()
@@ -162,8 +163,10 @@ class Pacer:
         )
         decision = decide(measured, self._max_loss)
         self._interval = decision.seconds
-        if self._said and 1 / _MUCH < decision.seconds / self._said < _MUCH:
+        known = measured.stall is not None
+        if self._said and known == self._known and 1 / _MUCH < decision.seconds / self._said < _MUCH:
             return
+        self._known = known
         self._say(decision)
 
     def _say(self, decision: Decision) -> None:

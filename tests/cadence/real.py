@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from tests.seam.kit import Recorder, big_model, trainer
+from tests.seam.kit import Recorder, big_model, model, trainer
 from vaultlayer_hf import Settings
 
 
@@ -27,11 +27,13 @@ class Until(TrainerCallback):
         control.should_training_stop = time.monotonic() - self.begun > self.seconds
 
 
-def run(folder: Path, seconds: float, save_every: str, max_loss: float | None = None) -> tuple[Any, Recorder]:
+def run(
+    folder: Path, seconds: float, save_every: str, max_loss: float | None = None, *, big: bool = False
+) -> tuple[Any, Recorder]:
     """Train for some seconds on the vault in a folder; return its session and its events."""
     made = trainer(
         folder / "output",
-        model=big_model(),
+        model=big_model() if big else model(),
         resume=Settings(vault=str(folder / "vault"), save_every=save_every, max_loss=max_loss),
         callbacks=[Until(seconds)],
         save_strategy="no",
@@ -46,7 +48,7 @@ def main() -> None:
     """Print what saves have cost, and why they came when they came."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 240.0
     with tempfile.TemporaryDirectory() as folder:
-        session, recorder = run(Path(folder), seconds, "auto", max_loss=15.0)
+        session, recorder = run(Path(folder), seconds, "auto", max_loss=seconds / 6, big=True)
     for event in recorder.of("cadence"):
         print(event.message)
     commits = len(recorder.of("commit"))

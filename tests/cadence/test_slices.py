@@ -1,13 +1,13 @@
-"""Slices of what is run by hand: the simulation over failure rates, and a real run with `auto`."""
+"""A slice of the simulation over failure rates, which is run by hand: ``python -m tests.cadence``.
+
+The real run, ``python -m tests.cadence.real``, is measured, and so has no place among tests on a busy machine.
+"""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 
 from tests.cadence.__main__ import ALLOWED, WORLDS, compare
-from tests.cadence.real import run
 from tests.cadence.simulation import World
 from vaultlayer_hf.cadence import IO_SHARE
 
@@ -19,13 +19,3 @@ def test_auto_beside_the_best_in_hindsight(world: World) -> None:
     found, best, _ = compare(world, range(3))
     assert best[1].goodput - found.goodput <= ALLOWED
     assert found.stalled <= IO_SHARE
-
-
-@pytest.mark.slow
-def test_a_real_run_keeps_its_share(tmp_path: Path) -> None:
-    """A run that knows from the log what saves cost: several commits, and saves under 1 % of the time."""
-    run(tmp_path, 3.0, "1s")
-    session, recorder = run(tmp_path, 16.0, "auto", max_loss=5.0)
-    assert "measures" not in recorder.of("cadence")[-1].message
-    assert len(recorder.of("commit")) >= 3
-    assert session.pacer.share < IO_SHARE
