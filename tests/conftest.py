@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,15 @@ import pytest
 from tests.forks import ForkServer
 from tests.servers import SeaweedServer
 from vaultlayer_hf.events import Events, logger
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C mean what it means at a terminal: shells start what is in the background with SIGINT ignored."""
+    if (
+        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        and threading.current_thread() is threading.main_thread()
+    ):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -184,11 +184,12 @@ def test_the_origin_of_a_run_is_a_live_commit() -> None:
 
 @given(histories(), st.sets(st.integers(0, 30)))
 def test_retiring_takes_exactly_what_it_names(commits: list[Commit], numbers: set[int]) -> None:
-    """Retirement moves the named commits' folders to what is to be deleted, and touches nothing else."""
+    """Retirement moves the named commits' folders to what is to be deleted, but for pinned ones, and nothing else."""
+    taken = {commit.number for commit in commits if commit.number in numbers and not commit.pinned}
     state = State("v", 40, tuple(commits), retiring=("data/1/old",))
     retired = state.retired(numbers)
-    assert {commit.number for commit in retired.commits} == {item.number for item in commits} - numbers
-    gone = [commit.folder for commit in commits if commit.number in numbers]
+    assert {commit.number for commit in retired.commits} == {item.number for item in commits} - taken
+    gone = [commit.folder for commit in commits if commit.number in taken]
     assert retired.retiring == ("data/1/old", *gone)
     assert retired.deleted(set(retired.retiring)).retiring == ()
     assert replace(retired, commits=state.commits, retiring=state.retiring) == state

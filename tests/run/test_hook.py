@@ -21,7 +21,7 @@ def python(code: str, *options: str, path: tuple[Path, ...] = (), **more: str) -
     given = environment(**more)
     given["PYTHONPATH"] = os.pathsep.join([str(STARTUP), *map(str, path), given["PYTHONPATH"]])
     done = subprocess.run(
-        [sys.executable, *options, "-c", code], env=given, capture_output=True, text=True, timeout=60
+        [sys.executable, *options, "-c", code], env=given, capture_output=True, text=True, timeout=200
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

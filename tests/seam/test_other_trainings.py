@@ -151,5 +151,6 @@ def test_out_of_memory_is_tried_again_by_the_trainer(tmp_path: Path) -> None:
     )
     assert run.train().global_step == 4
     assert tried == [3]
-    assert steps_of(vault) == [2, 2, 4]
+    # The second save of step 2 may still be under way at step 4, which then replaces it.
+    assert steps_of(vault) in ([2, 2, 4], [2, 4])
     assert state_of(vault).finished == 4
