@@ -177,7 +177,7 @@ KINDS = {
     "disk full": Kind(("disk-full", "finished"), around=_small_disk, needs_root=True),
     "SIGTERM": Kind(
         ("told", "finished"),
-        environment=once(7, "import time; time.sleep(60)"),
+        environment=once(7, "import time; time.sleep(3)"),
         calls=2, during=_terminate, around=_two,
     ),
     "vault out of reach": Kind(

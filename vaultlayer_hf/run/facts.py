@@ -52,6 +52,7 @@ def gather(
         _error(rank, line) for rank, lines in notes.items() for line in lines if line["kind"] == "error"
     ]
     exits = [int(text) for text in _EXIT.findall(output)]
+    preempted = code == PREEMPTED or PREEMPTED in exits
     if not errors and code not in (0, None):
         printed = last_traceback(output)
         errors = [printed] if printed is not None else []
@@ -81,8 +82,10 @@ def gather(
         silent=silent,
         told=told,
         oom_kills=oom_kills,
-        lost=tuple(_lost(notes)) or ((0,) if any(number < 0 for number in exits) else ()),
-        preempted=code == PREEMPTED or PREEMPTED in exits,
+        lost=()
+        if preempted
+        else tuple(_lost(notes)) or ((0,) if any(number < 0 for number in exits) else ()),
+        preempted=preempted,
         micro_batch=int(last.get("micro_batch") or 0),
         accumulation=int(last.get("accumulation") or 0),
         seconds=seconds,
