@@ -174,7 +174,8 @@ KINDS = {
     "a rank stuck": Kind(
         ("hang", "finished"), environment=once(7, "import time; time.sleep(600)"), options=("--hang-after", "5")
     ),
-    "disk full": Kind(("disk-full", "finished"), around=_small_disk, needs_root=True),
+    # A pace at which a checkpoint is committed before the next is saved: else each attempt fills the disk again.
+    "disk full": Kind(("disk-full", "finished"), environment={"PACE": "0.3"}, around=_small_disk, needs_root=True),
     "SIGTERM": Kind(
         ("told", "finished"),
         environment=once(7, "import time; time.sleep(3)"),

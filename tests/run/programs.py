@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 SCRIPT = textwrap.dedent(
     """
-    import hashlib, os, sys, torch
+    import hashlib, os, sys, time, torch
     torch.set_num_threads(1)
     from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments, set_seed
 
@@ -36,6 +36,9 @@ SCRIPT = textwrap.dedent(
                 if once:
                     open(f"{once}-{rank}", "w").close()
                 exec(action, {**globals(), **locals()})
+
+        def on_step_end(self, args, state, control, **kwargs):
+            time.sleep(float(os.environ.get("PACE", "0")))
 
     class Model(LlamaForCausalLM):
         poison = False
