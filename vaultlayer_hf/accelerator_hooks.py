@@ -148,7 +148,9 @@ class Hooks:
                 session.events.warn("trouble", str(error))
 
     def _put_where_it_was(self, restored: Path) -> Path:
-        session, about = self._session, read_about(restored)
+        session = self._session
+        about: dict[str, Any] = {}
+        session.ranks.everywhere(lambda: about.update(read_about(restored)))  # by all, before one moves it
         self.step = int(about["step"])
         target = self._root / _safe(str(about.get("folder", restored.name)))
         session.ranks.everywhere(lambda: self._move(restored, target) if session.leads else None)

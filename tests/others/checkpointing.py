@@ -4,7 +4,7 @@ import argparse
 import os
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DataLoaderConfiguration
 from accelerate.utils import set_seed
 from torch.utils.data import DataLoader, TensorDataset
 from transformers import BertConfig, BertForSequenceClassification, get_linear_schedule_with_warmup
@@ -18,7 +18,11 @@ def get_dataloader(path, batch_size):
 
 
 def training_function(config, args):
-    accelerator = Accelerator(cpu=True, project_dir=args.output_dir)
+    accelerator = Accelerator(
+        cpu=True,
+        project_dir=args.output_dir,
+        dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True),
+    )
     checkpointing_steps = "epoch"
     if args.checkpointing_steps != "epoch":
         checkpointing_steps = int(args.checkpointing_steps)
@@ -52,6 +56,7 @@ def training_function(config, args):
 
     for epoch in range(starting_epoch, config["num_epochs"]):
         model.train()
+        train_dataloader.set_epoch(epoch)
         if args.resume_from_checkpoint and epoch == starting_epoch and resume_step is not None:
             active_dataloader = accelerator.skip_first_batches(train_dataloader, resume_step)
             overall_step += resume_step
