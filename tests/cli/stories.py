@@ -54,10 +54,7 @@ def a_run(folder: Path, *, begin: float | None = None, alive: bool = False) -> t
         )
         for step in range(first + 10, last + 1, 10):
             moment = start + 10 + (step - first) / 2
-            line = {
-                "loss": 2 + 3 * math.exp(-step / 300),
-                "vault/stall_seconds": 0.004 + 0.001 * (step // 100 % 3),
-            }
+            line = {"loss": 2 + 3 * math.exp(-step / 300)}
             append(notes, {"time": begin + moment, "kind": "log", "step": step, **line})
             if step in commits:
                 commit_at(writer, step, at(moment + 4))
@@ -90,4 +87,4 @@ def commit_at(writer: Writer, step: int, moment: str) -> None:
         return state.committed(commit, resumed_from=None, best_step=None)
 
     with mock.patch.object(log_module, "now", return_value=moment):
-        writer.append("commit", change, {"step": step})
+        writer.append("commit", change, {"step": step, "stall": 0.004 + 0.001 * (step // 100 % 3)})

@@ -110,6 +110,7 @@ window.addEventListener("load", () => {
     assert all(picture["width"] > 600 and picture["height"] > 80 for picture in found["pictures"])
     steps = found["pictures"][0]
     assert {"killed", "memory", "death", "commit", "lost work"} <= set(steps["texts"])
+    assert "ms" in found["pictures"][3]["texts"], "the log tells of each save's stall"
     assert steps["marks"] >= 12, "two deaths and ten commits"
     shot = tmp_path / "shot.png"
     browse(reported / "report.html", tmp_path, f"--screenshot={shot}")

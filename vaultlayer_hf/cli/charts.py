@@ -209,9 +209,9 @@ def time_parts(story: Story) -> list[tuple[str, float]]:
 
 def _stalls(axes: Any, story: Story) -> None:
     place = _time_axis(axes, story)
-    points = [point for attempt in story.attempts for point in attempt.stalls]
+    points = story.stalls
     if not points:
-        _empty(axes, "no stall was logged")
+        _empty(axes, "the log's commits say nothing of it")
         return
     axes.vlines([place(moment) for moment, _ in points], 0, [1000 * value for _, value in points], color=BLUE)
     axes.set_ylabel("ms")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 from vaultlayer_hf.vault.entry import Entry
 
@@ -35,7 +35,6 @@ class Attempt:
         step: the last step known of it.
         steps: (time, step) as they were seen.
         losses: (step, loss) as they were logged.
-        stalls: (time, seconds that a save held training up).
         lost: steps that it trained and a later attempt trained again.
     """
 
@@ -50,7 +49,6 @@ class Attempt:
     step: int | None = None
     steps: tuple[Point, ...] = ()
     losses: tuple[Point, ...] = ()
-    stalls: tuple[Point, ...] = ()
     lost: int = 0
 
     @property
@@ -72,6 +70,7 @@ class Story:
         reason: why, in a sentence.
         attempts: oldest first.
         commits: (time, step) of each commit of the log.
+        stalls: (time of a commit, seconds that saves held training up, on average of the last ones).
         max_steps: where training ends, or None.
         now: when this was put together.
         finished: the step at which the run ended, or None.
@@ -82,6 +81,7 @@ class Story:
     reason: str
     attempts: tuple[Attempt, ...]
     commits: tuple[Point, ...]
+    stalls: tuple[Point, ...]
     max_steps: int | None
     now: float
     finished: int | None = None
@@ -170,10 +170,10 @@ def tell(
     )
     finished = history[-1].state.finished if history else None
     starts = [line for line in journal if line["kind"] == "start"]
+    began = [line["time"] for line in starts]
     if starts:
         attempts = [_attempt(line, journal, notes.get(line["attempt"], {}), beats) for line in starts]
         state, reason = _how_it_is(journal, alive)
-        began = [line["time"] for line in starts]
         commits = tuple(point for point in commits if point[0] >= began[0] - 1)
     else:
         attempts = _from_claims(history)
@@ -192,6 +192,7 @@ def tell(
         reason=reason,
         attempts=tuple(_with_losses(attempts)),
         commits=commits,
+        stalls=tuple(point for point in _stalls(history) if not began or point[0] >= began[0] - 1),
         max_steps=steps[-1] if steps else None,
         now=now,
         finished=finished,
@@ -234,15 +235,21 @@ def _attempt(
         losses=tuple(
             (float(note["step"]), note["loss"]) for note in logs if isinstance(note.get("loss"), (int, float))
         ),
-        stalls=_stalls(logs),
     )
 
 
-def _stalls(logs: Sequence[dict[str, Any]]) -> tuple[Point, ...]:
-    """Return each save's stall once: every log repeats that of the last save."""
-    points = [(note["time"], note["vault/stall_seconds"]) for note in logs if note.get("vault/stall_seconds")]
-    before = [None, *(value for _, value in points)]
-    return tuple(point for point, last in zip(points, before, strict=False) if point[1] != last)
+def _stalls(history: Sequence[Entry]) -> tuple[Point, ...]:
+    """Return how long saves held training up, as each commit entry says."""
+    found = []
+    for entry in history:
+        stall, moment = entry.detail.get("stall"), _seconds(entry.time)
+        if entry.kind == "commit" and moment is not None and _is_number(stall):
+            found.append((moment, float(stall)))
+    return tuple(found)
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _how_it_is(journal: Sequence[dict[str, Any]], alive: bool) -> tuple[str, str]:
