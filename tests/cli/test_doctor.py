@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.protocol.vaults import tree
-from vaultlayer_hf.cli.checks import Finding, Measured, _judge_clock, check_disk, judge, predict
+from vaultlayer_hf.cli.checks import Finding, Measured, _judge_clock, check_disk, check_store, judge, predict
+from vaultlayer_hf.cli.common import ExitCode
 from vaultlayer_hf.cli.doctor import checkpoint_size
+from vaultlayer_hf.uri import parse_vault
 
 from .conftest import vl
 
@@ -59,18 +61,16 @@ def test_a_real_s3_server(s3_server, s3_env, s3_uri, tmp_path: Path) -> None:
     assert s3_server.reader_secret_key not in denied.out
 
 
-def test_nobody_answers(tmp_path: Path) -> None:
-    """A server that isn't there is one bad finding with 3; the disk is looked at all the same."""
-    with socket.socket() as held:
+def test_nobody_answers(no_aws, monkeypatch) -> None:
+    """A server that isn't there is one bad finding that ends the command with 3, once patience is over."""
+    with socket.socket() as held:  # bound and not listening: connections are refused
         held.bind(("127.0.0.1", 0))
-        done = vl(
-            "doctor", "s3://bucket/run", "--model", "1MB", "--output-dir", str(tmp_path),
-            AWS_ENDPOINT_URL=f"http://127.0.0.1:{held.getsockname()[1]}", AWS_REGION="us-east-1",
-            AWS_ACCESS_KEY_ID="k", AWS_SECRET_ACCESS_KEY="s",
-        )  # fmt: skip
-    assert done.code == 3
-    assert "BAD     store" in done.out
-    assert "ok      disk" in done.out
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{held.getsockname()[1]}")
+        for name in ("AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "us-east-1")
+        found = list(check_store(parse_vault("s3://bucket/run"), 0.1, Measured()))
+    assert [(item.name, item.state) for item in found] == [("credentials", "ok"), ("store", "bad")]
+    assert (found[-1].code, bool(found[-1].fix)) == (ExitCode.STORE, True)
 
 
 def test_a_disk_that_is_too_small(tmp_path: Path) -> None:
