@@ -16,11 +16,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_quick_run_has_every_row(tmp_path: Path) -> None:
+def test_every_row(tmp_path: Path) -> None:
     """The one command measures every part against every installed client and leaves nothing behind."""
     if importlib.util.find_spec("s3fs") is None:
         pytest.skip("the other clients aren't installed: pip install -e '.[bench]'")
-    work = tmp_path / "work"
+    work = tmp_path / "w"  # a path of more than 107 characters is too long for the server's socket
     work.mkdir()
     rows_file = tmp_path / "rows.json"
     command = [
@@ -51,7 +51,7 @@ def test_quick_run_has_every_row(tmp_path: Path) -> None:
         "folder vault",
         "S3 vault",
     }
-    assert {who for section, _, who in seen if section == "c"} >= {"thread", "process"}
+    assert {who for section, _, who in seen if section == "c"} >= {"thread + nice", "process"}
     assert len([row for row in rows if row["section"] == "d"]) == 4
     assert "vaultlayer_hf" in done.stdout  # the table was printed
     assert not list(work.iterdir())

@@ -103,7 +103,7 @@ def measure(
         for number in range(-1, rounds):
             turn = number % len(clients)
             order = clients[turn:] + clients[:turn] if number >= 0 else clients[:2]  # these warm the caches
-            with start(work / f"{server.replace(' ', '-')}{number}") as endpoint:
+            with start(work / f"server{number}") as endpoint:  # short: the server's socket lies in it
                 for client in order:
                     for direction in ("up", "down"):
                         folder = source if direction == "up" else work / "restored"
