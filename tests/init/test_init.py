@@ -222,8 +222,9 @@ def test_what_trains_nothing_is_run_in_silence(tmp_path) -> None:
     assert said == []
 
 
-def test_without_libcst_the_extra_is_named(script, tmp_path) -> None:
+def test_without_libcst_the_extra_is_named(script, tmp_path, monkeypatch) -> None:
     """An install without the extra says which one to add, and exits with 2."""
+    monkeypatch.setattr("tests.cli.conftest._forks", [])  # a fork has its import path already
     (tmp_path / "hide").mkdir()
     (tmp_path / "hide" / "libcst.py").write_text("raise ImportError('not here')\n")
     path = os.pathsep.join([str(tmp_path / "hide"), os.environ.get("PYTHONPATH", "")])
