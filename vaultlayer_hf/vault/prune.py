@@ -55,7 +55,13 @@ def delete_retired(store: Store, writer: Writer) -> None:
         if folder not in live:  # no log of ours says so; one that does isn't believed
             delete_folder(store, folder)
     gone = set(folders)
-    writer.append("retire", lambda state, _: state.deleted(gone), {"deleted": list(folders)}, store=store)
+    # An earlier note may have landed unseen: what it said isn't said again.
+    writer.append(
+        "retire",
+        lambda state, _: state.deleted(gone),
+        lambda state: {"deleted": [folder for folder in folders if folder in state.retiring]},
+        store=store,
+    )
 
 
 def delete_folder(store: Store, folder: str) -> None:
