@@ -322,7 +322,8 @@ class VaultMachine(RuleBasedStateMachine):
     def _prune(self, process: Process, which: int, mishap: Mishap) -> None:
         state = process.writer.state
         free = [item for item in state.commits if item != state.newest and item.number != process.origin]
-        choice = [item for item in free if not item.pinned]  # of a pinned one nothing is to be done, nor noticed
+        # Of a pinned one nothing is to be done, nor noticed.
+        choice = [item for item in free if not item.pinned]
         if not choice:
             return
         fenced, outcome = self.world.model.fenced(process.claim), "died"
