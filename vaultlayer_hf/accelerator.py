@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from vaultlayer_hf.contents import missing_parts
 from vaultlayer_hf.errors import ResumeError, SettingsError
 from vaultlayer_hf.fingerprint import Parameters, parameters_of
 from vaultlayer_hf.loop_files import peeled
@@ -80,9 +81,18 @@ class Prepared:
                 if not {f"model{end}.safetensors", f"pytorch_model{end}.bin"} & paths:
                     lacking.append(f"model{end}.safetensors")
             needed += _numbered("optimizer", len(accelerator._optimizers))
-            needed += _numbered("scheduler", len(accelerator._schedulers))
-        elif not any(path.startswith("pytorch_model") for path in paths):
-            lacking.append("the model's weights")
+        else:
+            if not any(path.startswith("pytorch_model") for path in paths):
+                lacking.append("the model's weights")
+            lacking += missing_parts(paths, world_size)
+        if self._kind == "FSDP":
+            for number in range(len(accelerator._optimizers)):
+                end = f"_{number}" if number else ""
+                spread = (f"optimizer_{number}/", f"optimizer_{number}_rank")
+                if f"optimizer{end}.bin" not in paths and not any(path.startswith(spread) for path in paths):
+                    lacking.append(f"optimizer{end}.bin")
+        own = [one for one in accelerator._schedulers if type(one).__name__ != "DeepSpeedSchedulerWrapper"]
+        needed += _numbered("scheduler", len(own))
         lacking += [name for name in needed if name not in paths]
         return lacking + self._added.missing(paths, world_size)
 

@@ -111,6 +111,8 @@ class Checkpointer:
     def add(self, name: str, thing: Any) -> None:
         """Save and restore one more object with ``state_dict`` and ``load_state_dict``. Before ``resume()``.
 
+        Of several ranks all get what rank 0's has saved.
+
         Raises SettingsError.
         """
         if self._session is not None:

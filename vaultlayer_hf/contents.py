@@ -23,10 +23,11 @@ _OPTIMIZER = re.compile(
     r"optimizer(_\d+)?\.(pt|bin)|optimizer_\d+_rank\d+\.bin|optimizer_\d+/.*\.distcp|global_step\d+/.*"
 )
 _SCHEDULER = re.compile(r"scheduler\.pt|global_step\d+/.*")
+_ZERO_FOLDER = r"(?:global_step\d+|pytorch_model(?:_\d+)?)"  # by the Trainer, by accelerate
 _ZERO_SHARD = re.compile(
-    r"global_step\d+/(?:bf16_)?zero_pp_rank_(\d+)_mp_rank_(\d+)_(optim|model)_states\.pt"
+    rf"{_ZERO_FOLDER}/(?:bf16_)?zero_pp_rank_(\d+)_mp_rank_(\d+)_(optim|model)_states\.pt"
 )
-_ZERO_MODEL = re.compile(r"global_step\d+/.*model_states\.pt")
+_ZERO_MODEL = re.compile(rf"{_ZERO_FOLDER}/.*model_states\.pt")
 _FSDP_SHARD = re.compile(r"(pytorch_model_fsdp|pytorch_model_fsdp_\d+|optimizer_\d+)_rank(\d+)\.bin")
 _OF_RANK = re.compile(rf"(?:.*/)?rng_state_(\d+)\.pth|{_ZERO_SHARD.pattern}|{_FSDP_SHARD.pattern}")
 _DCP = re.compile(r"(pytorch_model_fsdp_\d+|optimizer_\d+)/")
@@ -49,15 +50,20 @@ def missing_files(paths: Collection[str], world_size: int = 1) -> list[str]:
         missing.append("scheduler.pt")
     states = ["rng_state.pth"] if world_size == 1 else [f"rng_state_{rank}.pth" for rank in range(world_size)]
     missing += [name for name in states if name not in paths]
-    return missing + _missing_of_zero(paths, world_size) + _missing_of_fsdp(paths, world_size)
+    return missing + missing_parts(paths, world_size)
+
+
+def missing_parts(paths: Collection[str], world_size: int) -> list[str]:
+    """Return what of a state that is spread over ranks, by DeepSpeed or FSDP, isn't among these files."""
+    return _missing_of_zero(paths, world_size) + _missing_of_fsdp(paths, world_size)
 
 
 def _missing_of_zero(paths: Collection[str], world_size: int) -> list[str]:
     """Each rank has a shard of the optimizer, at stage 3 one of the model too; ``latest`` names the folder."""
     shards = [match for path in paths if (match := _ZERO_SHARD.fullmatch(path))]
     missing = []
-    for kind in sorted({match[3] for match in shards}):
-        count = sum(match[3] == kind for match in shards)
+    for folder, kind in sorted({(match[0].split("/")[0], match[3]) for match in shards}):
+        count = sum(match[3] == kind and match[0].startswith(f"{folder}/") for match in shards)
         if count < world_size:
             missing.append(f"{world_size - count} of {world_size} ranks' {kind}_states.pt of DeepSpeed")
     if shards and not any(_ZERO_MODEL.fullmatch(path) for path in paths):

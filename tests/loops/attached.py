@@ -88,6 +88,8 @@ def train(
     for epoch in range(progress.step // len(loader), -(-steps // len(loader))):
         loader.set_epoch(epoch)
         seen = progress.step - epoch * len(loader)
+        if progress.step == steps:
+            break
         for batch in skip_first_batches(loader, seen) if seen else loader:
             if ckpt is not None:
                 _settle(ckpt, points)

@@ -4,8 +4,9 @@ With RANK and its kin in the environment it is one rank of several: DDP by torch
 
 ``form``: ``guide`` is a loop over step numbers that draws its own batches; ``steps`` goes through a shuffled
 DataLoader by ``ckpt.steps(total=…)``; ``epochs`` calls that once for each epoch; ``accelerate`` is ``steps`` with all
-prepared by an Accelerator. Dropout, AdamW, a cosine schedule, an average of the weights and random augmentation
-make every kind of lost state show in the end.
+prepared by an Accelerator, as ``fsdp-full``, ``fsdp-sharded``, ``zero2`` and ``zero3`` are, with its plugins. Dropout,
+AdamW, a cosine schedule, an average of the weights and random augmentation make every kind of lost state show in
+the end.
 """
 
 from __future__ import annotations
@@ -28,8 +29,18 @@ from torch.utils.data import DataLoader, Dataset
 
 from tests.campaign.points import SAVE_STEPS, STEPS, Points, die, stop
 from vaultlayer_hf import Checkpointer, Settings, loop_files
+from vaultlayer_hf.contents import missing_shards
+from vaultlayer_hf.vault.snapshot import list_files
 
 WIDTH = 32
+ACCELERATED = {
+    "accelerate": "DistributedDataParallel",
+    "fsdp-full": "FSDPSequential",
+    "fsdp-sharded": "FSDPSequential",
+    "zero2": "DeepSpeedEngine",
+    "zero3": "DeepSpeedEngine",
+}
+"""Forms in which an Accelerator prepares all, and the class that the model then has on several ranks."""
 
 
 class Samples(Dataset[torch.Tensor]):
@@ -58,13 +69,23 @@ class Average:
 
     def update(self) -> None:
         for name, value in self.model.named_parameters():
-            self.values[name].mul_(0.9).add_(value.detach(), alpha=0.1)
+            self.values[name].mul_(0.9).add_(_whole(value.detach()), alpha=0.1)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         return self.values
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         self.values = copy.deepcopy(state)
+
+
+def _local(value: Any) -> torch.Tensor:
+    found: torch.Tensor = value.to_local() if hasattr(value, "to_local") else value
+    return found
+
+
+def _whole(value: Any) -> torch.Tensor:
+    found: torch.Tensor = value.full_tensor() if hasattr(value, "full_tensor") else value
+    return found
 
 
 def build(steps: int, dropout: float = 0.2) -> tuple[torch.nn.Module, Any, Any]:
@@ -82,25 +103,55 @@ def build(steps: int, dropout: float = 0.2) -> tuple[torch.nn.Module, Any, Any]:
     return model, optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
 
 
+def _accelerator(form: str) -> Any:
+    """Return an Accelerator for a form of training."""
+    from accelerate import Accelerator, PartialState
+    from accelerate.utils import DeepSpeedPlugin, DistributedType, FullyShardedDataParallelPlugin
+
+    if form.startswith("fsdp"):
+        # On CPU accelerate takes FSDP's plugin only where it believes in several accelerators.
+        PartialState(cpu=True)
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+        kind = "FULL_STATE_DICT" if form == "fsdp-full" else "SHARDED_STATE_DICT"
+        plugin = FullyShardedDataParallelPlugin(
+            fsdp_version=2,
+            state_dict_type=kind,
+            auto_wrap_policy="size_based_wrap",
+            min_num_params=100,
+            cpu_ram_efficient_loading=False,
+        )
+        return Accelerator(cpu=True, fsdp_plugin=plugin)
+    if form.startswith("zero"):
+        import deepspeed
+
+        PartialState(cpu=True)  # as the Trainer does it: Accelerator(cpu=True) would leave DeepSpeed out
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else it compiles for minutes
+        stage = {"stage": int(form[-1])}
+        config = {
+            "zero_optimization": stage,
+            "zero_force_ds_cpu_optimizer": False,
+            "train_micro_batch_size_per_gpu": 4,
+        }
+        return Accelerator(deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=config))
+    return Accelerator(cpu=True)
+
+
 class Loop:
     """One training, of one rank or of one of several: ``learn`` does a step on a batch."""
 
-    def __init__(
-        self, steps: int, rows: int, augment: bool, workers: int, accelerate: bool, stateful: bool
-    ) -> None:
+    def __init__(self, steps: int, rows: int, augment: bool, workers: int, form: str, stateful: bool) -> None:
+        accelerate = form in ACCELERATED
         self.steps = steps
         self.world = int(os.environ.get("WORLD_SIZE", "1"))
         self.model, self.optimizer, self.schedule = build(steps)
-        self.average = Average(self.model)
+        self.average = Average(self.model if not form.startswith("zero") else torch.nn.Identity())
         made: Any = DataLoader
         if stateful:
             from torchdata.stateful_dataloader import StatefulDataLoader as made
         data, sampler = Samples(rows, augment), None
         self.accelerator: Any = None
         if accelerate:
-            from accelerate import Accelerator
-
-            self.accelerator = Accelerator(cpu=True)
+            self.accelerator = _accelerator(form)
         elif self.world > 1:
             torch.distributed.init_process_group("gloo")
             self.model = torch.nn.parallel.DistributedDataParallel(self.model)
@@ -113,7 +164,7 @@ class Loop:
                 self.model, self.optimizer, self.schedule, self.loader
             )
         if self.world > 1:
-            assert type(self.model).__name__ == "DistributedDataParallel"
+            assert type(self.model).__name__ == ACCELERATED.get(form, "DistributedDataParallel")
             assert torch.distributed.get_backend() == "gloo"
             torch.manual_seed(3 + torch.distributed.get_rank())
 
@@ -160,8 +211,18 @@ class Loop:
                 "numpy": numpy.random.get_state()[1].tolist(),
             },
         }
+        if type(self.model).__name__ == "DeepSpeedEngine":
+            state["model"], state["optimizer"] = _of_zero(self.model.optimizer)
         found = {"step": self.steps, "wrapped": type(self.model).__name__, "tensors": _digests("", state)}
         return json.dumps(found, indent=1)
+
+
+def _of_zero(optimizer: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what a rank of DeepSpeed has of the weights and of the optimizer's state."""
+    stage_2 = hasattr(optimizer, "single_partition_of_fp32_groups")
+    parts = optimizer.single_partition_of_fp32_groups if stage_2 else optimizer.fp32_partitioned_groups_flat
+    states = optimizer.optimizer.state.values()
+    return {str(i): part for i, part in enumerate(parts)}, {str(i): state for i, state in enumerate(states)}
 
 
 def _digests(path: str, value: Any) -> dict[str, str]:
@@ -173,7 +234,10 @@ def _digests(path: str, value: Any) -> dict[str, str]:
 
 
 def _digest(value: Any) -> str:
-    data = value.detach().numpy().tobytes() if isinstance(value, torch.Tensor) else repr(value).encode()
+    if isinstance(value, torch.Tensor):
+        data = _local(value.detach()).numpy().tobytes()
+    else:
+        data = json.dumps(value, default=repr).encode()  # a tuple comes back as a list from some
     return hashlib.sha256(data).hexdigest()[:16]
 
 
@@ -211,7 +275,7 @@ def train(
     points.note(pid=os.getpid())
     points.install(Path(output))
     _around_our_files(points)
-    loop = Loop(steps, rows, augment, workers, form == "accelerate", stateful)
+    loop = Loop(steps, rows, augment, workers, form, stateful)
     points.note(joined=True)
     if vault is None:
         batches = (loop.draw() for _ in range(steps)) if form == "guide" else loop.plain()
@@ -222,7 +286,7 @@ def train(
         patience = {"keep_last": 1, "upload_concurrency": 1, "resume_timeout": 20.0, "flush_timeout": 60.0}
         things = (
             {"accelerator": loop.accelerator}
-            if form == "accelerate"
+            if form in ACCELERATED
             else {"model": loop.model, "optimizer": loop.optimizer, "scheduler": loop.schedule}
         )
         ckpt = Checkpointer(
@@ -259,7 +323,7 @@ def train(
         _settle(ckpt, points)
         points.phase = "finish"
         ckpt.finish()
-        points.note(ended=loop.steps)
+        points.note(ended=loop.steps, spare=_spare(ckpt, Path(output) / f"checkpoint-{steps}", loop.world))
     if result is not None:
         Path(f"{result}.new").write_text(loop.result())
         os.rename(f"{result}.new", result)
@@ -276,6 +340,15 @@ def _form(form: str, loop: Loop, ckpt: Checkpointer, start: int) -> Iterator[tup
             yield from ckpt.steps(loop.loader, start=start, total=loop.steps, epochs=1)
     else:
         yield from ckpt.steps(total=loop.steps)
+
+
+def _spare(ckpt: Checkpointer, folder: Path, world: int) -> list[str]:
+    """The files of a checkpoint without any one of which it would still be committed."""
+    names = set(list_files(folder))
+    lacks = {
+        name: ckpt._missing(names - {name}, world) + missing_shards(folder, names - {name}) for name in names
+    }
+    return sorted(name for name in names if not lacks[name])
 
 
 def _settle(ckpt: Checkpointer, points: Points) -> None:

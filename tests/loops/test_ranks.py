@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accelerate.utils import FullyShardedDataParallelPlugin
 
 from tests.forks import ForkServer
 from tests.ranks.checks import kill_and_resume
-from tests.ranks.launch import Ranks, end_all
+from tests.ranks.launch import Attempt, Ranks, end_all
 
 LONGEST = 1.5
 """Seconds within which a kill comes: about as long as a whole run takes."""
@@ -24,16 +25,25 @@ def _nothing_left_running() -> Any:
 
 
 def _kill(
-    forks: ForkServer, folder: Path, chance: random.Random, kills: int, outputs: list[Path], **spec: Any
-) -> None:
-    steps = {"steps": 10, "rows": 24}
+    forks: ForkServer,
+    folder: Path,
+    chance: random.Random,
+    kills: int,
+    outputs: list[Path],
+    vault: str | None = None,
+    env: dict[int | None, dict[str, str]] | None = None,
+    **spec: Any,
+) -> Attempt:
+    steps = {"steps": 10} if "naming" in spec else {"steps": 10, "rows": 24}
+    vault = vault or str(folder / "vault")
     reference = Ranks(
         forks, folder / "reference", [folder / "stock"] * len(outputs), **_program(spec), **spec, **steps
     )
     whole = reference.start()
     whole.succeed()
-    ranks = Ranks(forks, folder, outputs, **_program(spec), vault=str(folder / "vault"), **spec, **steps)
-    kill_and_resume(ranks, whole, chance, kills=kills, longest=LONGEST)
+    ranks = Ranks(forks, folder, outputs, env=env, **_program(spec), vault=vault, **spec, **steps)
+    kill_and_resume(ranks, whole, chance, kills=kills, longest=LONGEST, saves_end="naming" not in spec)
+    return ranks.attempts[-1]
 
 
 def _program(spec: dict[str, Any]) -> dict[str, str]:
@@ -46,6 +56,8 @@ def _program(spec: dict[str, Any]) -> dict[str, str]:
         ("steps", True),
         ("accelerate", False),
         pytest.param("guide", False, marks=pytest.mark.slow),
+        ("fsdp-sharded", True),
+        pytest.param("fsdp-full", False, marks=pytest.mark.slow),
         pytest.param("accelerate", True, marks=pytest.mark.slow),
     ],
 )
@@ -53,5 +65,30 @@ def test_killed_and_resumed_on_two_ranks(
     forks: ForkServer, tmp_path: Path, chance: random.Random, form: str, shared: bool
 ) -> None:
     """A rank or all killed at random, disks emptied: every rank goes on at one step, with its batches and weights."""
+    if form.startswith("fsdp") and "fsdp_version" not in FullyShardedDataParallelPlugin.__dataclass_fields__:
+        pytest.skip("this accelerate has no FSDP 2, and FSDP 1 doesn't run on a CPU")
     outputs = [tmp_path / ("output" if shared else f"output-{rank}") for rank in range(2)]
-    _kill(forks, tmp_path, chance, 2, outputs, form=form)
+    last = _kill(forks, tmp_path, chance, 2, outputs, form=form)
+    spare = {name for rank in range(2) for note in last.notes(rank) for name in note.get("spare", ())}
+    assert not spare, f"a checkpoint without {spare} would be committed"
+
+
+@pytest.mark.parametrize("naming", ["automatic", pytest.param("one", marks=pytest.mark.slow)])
+def test_attached_on_two_ranks(forks: ForkServer, tmp_path: Path, chance: random.Random, naming: str) -> None:
+    """The same for a script's own save_state and load_state, led through a vault by attach()."""
+    _kill(forks, tmp_path, chance, 2, [tmp_path / "output"] * 2, naming=naming)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["steps", "accelerate"])
+def test_killed_on_s3(
+    forks: ForkServer,
+    tmp_path: Path,
+    chance: random.Random,
+    s3_uri: str,
+    s3_env: dict[str, str],
+    form: str,
+) -> None:
+    """The same on a real S3 server."""
+    outputs = [tmp_path / f"output-{rank}" for rank in range(2)]
+    _kill(forks, tmp_path, chance, 2, outputs, vault=s3_uri, env={None: s3_env}, form=form)
