@@ -1,15 +1,16 @@
 """Goodput of a training that is killed every 30 seconds for 5 minutes, with `vl run` and without, as a table.
 
-python -m tests.goodput [--seconds 300] [--every 30]
+python -m tests.goodput [--seconds 300] [--every 30] [--at-once 1]
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.goodput.play import PACE, SAVE_STEPS, WAYS, play
+from tests.goodput.play import PACE, SAVE_STEPS, WAYS, play, warm_up
 
 
 def main() -> None:
@@ -17,22 +18,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.goodput")
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--every", type=float, default=30.0)
+    parser.add_argument(
+        "--at-once",
+        type=int,
+        default=1,
+        help="Ways to play side by side: what disturbs one disturbs the other.",
+    )
     asked = parser.parse_args()
     print(
         f"A step takes {PACE} s, a checkpoint is saved every {SAVE_STEPS} steps, and the training is killed (SIGKILL) "
-        f"every {asked.every:.0f} s for {asked.seconds:.0f} s.\n"
+        f"every {asked.every:.0f} s for {asked.seconds:.0f} s; {asked.at_once} side by side.\n"
     )
     print(
         "| kept running by | kills | step reached | steps trained | lost | goodput |\n|---|---|---|---|---|---|"
     )
-    with tempfile.TemporaryDirectory(prefix="vl-goodput-") as scratch:
-        for number, way in enumerate(WAYS):
-            one = play(way, Path(scratch, str(number)), asked.seconds, asked.every)
+    warm_up()
+    with (
+        tempfile.TemporaryDirectory(prefix="vl-goodput-") as scratch,
+        ThreadPoolExecutor(asked.at_once) as pool,
+    ):
+        folders = [Path(scratch, str(number)) for number in range(len(WAYS))]
+        played = pool.map(lambda way, folder: play(way, folder, asked.seconds, asked.every), WAYS, folders)
+        for way, one in zip(WAYS, played, strict=True):
             lost = one.trained - one.reached
-            print(
-                f"| {way} | {one.kills} | {one.reached} | {one.trained} | {lost} | {one.goodput:.0%} |",
-                flush=True,
-            )
+            row = (way, one.kills, one.reached, one.trained, lost, f"{one.goodput:.0%}")
+            print("| " + " | ".join(map(str, row)) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -34,7 +35,7 @@ SCRIPT = textwrap.dedent(
 
         def on_step_end(self, args, state, control, **kwargs):
             time.sleep(max(0.0, {PACE} - (time.monotonic() - self.begin)))
-            with open("steps", "a") as file:
+            with open(os.environ["STEPS"], "a") as file:
                 file.write(f"{{time.time()}} {{state.global_step}} {{os.getpid()}}\\n")
 
     set_seed(0)
@@ -51,12 +52,29 @@ SCRIPT = textwrap.dedent(
     """
 )
 
+
+@dataclass(frozen=True)
+class Way:
+    """How the script is kept running.
+
+    Attributes:
+        environment: of the script.
+        vl: by `vl run`; else by a shell's loop.
+        empties: a kill takes all processes and the disk with it: the same command is started again in an empty folder.
+    """
+
+    environment: dict[str, str] = field(default_factory=dict)
+    vl: bool = False
+    empties: bool = False
+
+
 WAYS = {
-    "stock Trainer, started again": {},
-    "stock Trainer with get_last_checkpoint, started again": {"RESUME": "1"},
-    "vl run, the same script": None,
+    "stock Trainer with get_last_checkpoint, started again": Way({"RESUME": "1"}),
+    "`vl run`, the same script": Way(vl=True),
+    "stock Trainer with get_last_checkpoint, disk emptied at each kill": Way({"RESUME": "1"}, empties=True),
+    "`vl run --vault` elsewhere, disk emptied at each kill": Way(vl=True, empties=True),
+    "stock Trainer, started again": Way(),
 }
-"""How the script is kept running: variables for it in a shell's loop, or None for `vl run`."""
 
 
 @dataclass(frozen=True)
@@ -87,50 +105,78 @@ def play(way: str, folder: Path, seconds: float, every: float, *, from_first_ste
     ``from_first_step``: these are counted from the first step of each start, so that a slow machine gets there.
     """
     folder.mkdir(parents=True)
-    (folder / "train.py").write_text(SCRIPT)
-    variables = WAYS[way]
-    if variables is None:
-        command = [sys.executable, "-m", "vaultlayer_hf.cli", "run", "--", sys.executable, "train.py"]
+    how, disk, steps = WAYS[way], folder / "disk", folder / "steps"
+    begin, kills = time.monotonic(), 0
+    process = _start(how, folder, disk)
+    try:
+        due, killed = begin + every, -1
+        while time.monotonic() < begin + seconds:
+            time.sleep(0.05)
+            pid = _trains(steps)
+            if from_first_step and (pid is None or pid == killed):
+                due = time.monotonic() + every
+            if time.monotonic() >= due:
+                due += every
+                found = _trainer(process)
+                if found is None:
+                    continue
+                kills, killed = kills + 1, found.pid
+                if how.empties:
+                    _end(process)
+                    shutil.rmtree(disk)
+                    process = _start(how, folder, disk)
+                else:
+                    found.kill()
+    finally:
+        _end(process)
+    trained = [int(line.split()[1]) for line in _lines(steps)]
+    return Result(seconds, kills, trained[-1] if trained else 0, len(trained))
+
+
+def warm_up() -> None:
+    """Import what a start imports, once: the disk's cache and the bytecode are then the same for all ways."""
+    ours = ", ".join(
+        f"vaultlayer_hf.{name}" for name in ("run.insertion", "run.supervise", "stores.folder", "cli.run")
+    )
+    code = f"import transformers.trainer, {ours}"
+    subprocess.run([sys.executable, "-c", code], env=_environment(), check=True)
+
+
+def _environment(**more: str) -> dict[str, str]:
+    """As after an installation: the package's bytecode is kept, as that of all others is."""
+    found = environment(**more)
+    found.pop("PYTHONDONTWRITEBYTECODE", None)
+    return found
+
+
+def _start(how: Way, folder: Path, disk: Path) -> subprocess.Popen[bytes]:
+    disk.mkdir()
+    (disk / "train.py").write_text(SCRIPT)
+    script = [sys.executable, "train.py"]
+    if how.vl:
+        vault = ["--vault", str(folder / "vault")] if how.empties else []
+        command = [sys.executable, "-m", "vaultlayer_hf.cli", "run", *vault, "--", *script]
     else:
-        command = ["sh", "-c", f"while true; do {sys.executable} train.py; done"]
-    with open(folder / "log", "wb") as log:
-        process = subprocess.Popen(
+        command = ["sh", "-c", f"while true; do {' '.join(script)}; done"]
+    with open(folder / "log", "ab") as log:
+        return subprocess.Popen(
             command,
-            cwd=folder,
-            env=environment(**(variables or {})),
+            cwd=disk,
+            env=_environment(STEPS=str(folder / "steps"), **how.environment),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
             preexec_fn=die_with_parent,
         )
-    begin, kills = time.monotonic(), 0
-    try:
-        due, killed = begin + every, -1
-        while time.monotonic() < begin + seconds:
-            time.sleep(0.05)
-            pid = _trains(folder)
-            if from_first_step and (pid is None or pid == killed):
-                due = time.monotonic() + every
-            if time.monotonic() >= due:
-                due += every
-                found = _trainer(process)
-                if found is not None:
-                    found.kill()
-                    kills, killed = kills + 1, found.pid
-    finally:
-        _end(process)
-    steps = [int(line.split()[1]) for line in _lines(folder)]
-    return Result(seconds, kills, steps[-1] if steps else 0, len(steps))
 
 
-def _lines(folder: Path) -> list[str]:
-    path = folder / "steps"
+def _lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def _trains(folder: Path) -> int | None:
-    lines = _lines(folder)
+def _trains(path: Path) -> int | None:
+    lines = _lines(path)
     return int(lines[-1].split()[2]) if lines else None
 
 
@@ -154,3 +200,4 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             one.kill()
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+    psutil.wait_procs(tree, timeout=10)

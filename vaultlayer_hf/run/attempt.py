@@ -127,7 +127,7 @@ class Attempt:
         passed, deadline = 0, None
         turn = time.monotonic()
         while (status := self._process.poll()) is None:
-            time.sleep(_POLL)
+            processes.sleep_until_ended(self.pid, _POLL)
             late, turn = time.monotonic() - turn, time.monotonic()
             if late > _ASLEEP + _POLL:
                 self._last = turn  # we were suspended, and so was it
@@ -144,7 +144,6 @@ class Attempt:
                 self._say("grace", f"it hasn't ended {grace:.0f} s after {told.names[0]}, so it is killed")
                 deadline = float("inf")
                 self._kill()
-            processes.reap(self._keep | {self.pid})
             self._watch(turn)
         processes.end_family(0.0 if status == 0 else min(grace, 5.0), self._keep)
         for pump in self._pumps:
@@ -192,6 +191,7 @@ class Attempt:
         if now - self._looked < _LOOK:
             return
         self._looked = now
+        processes.reap(self._keep | {self.pid})  # reads all of /proc: too dear for each turn of the loop
         for sentence in self._lookout.look(processes.family(self._keep)):
             self._say("unreached", sentence)
         beats = read_beats(self.folder)

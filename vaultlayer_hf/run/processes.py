@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -45,6 +46,19 @@ def start(command: Sequence[str], environment: dict[str, str]) -> subprocess.Pop
         start_new_session=True,
         preexec_fn=_end_with_parent if _libc is not None else None,
     )
+
+
+def sleep_until_ended(pid: int, seconds: float) -> None:
+    """Wait for the end of a child that hasn't been waited for, at most these seconds; it stays to be waited for."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except (AttributeError, OSError):  # not Linux, or an old one
+        time.sleep(seconds)
+        return
+    try:
+        select.select([descriptor], [], [], seconds)
+    finally:
+        os.close(descriptor)
 
 
 def family(keep: frozenset[int] = frozenset()) -> list[psutil.Process]:
