@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,11 +57,11 @@ def once(step: int, action: str) -> dict[str, str]:
     return {"FATE": f"{step} {action}", "FATE_ONCE": "done", "FATE_RANK": "last"}
 
 
-def play(kind: Kind, ranks: int, folder: Path) -> Ran:
-    """Let a training die in this way, under `vl run`, until that has ended."""
+def play(kind: Kind, ranks: int, folder: Path, launcher: Sequence[str] | None = None) -> Ran:
+    """Let a training die in this way, under `vl run`, until that has ended. Several ranks: by torchrun if None."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "train.py").write_text(SCRIPT)
-    command = [sys.executable, "train.py"] if ranks == 1 else [*torchrun(ranks), "train.py"]
+    command = [sys.executable, "train.py"] if ranks == 1 else [*(launcher or torchrun(ranks)), "train.py"]
     more = {name: value.replace("last", str(ranks - 1)) for name, value in kind.environment.items()}
     if kind.end == CLOSE:
         more["DROPOUT"] = "0"

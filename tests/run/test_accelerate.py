@@ -10,7 +10,8 @@ import tarfile
 import accelerate
 import pytest
 
-from tests.run.programs import finish, start
+from tests.run.deaths import KINDS, SAME, check, play
+from tests.run.programs import finish, plain, start, torchrun
 
 
 @pytest.mark.slow
@@ -48,3 +49,16 @@ def test_accelerates_own_tests_pass_with_the_hook(tmp_path) -> None:
     assert passed is not None
     assert int(passed[1]) >= 10
     assert "failed" not in ran.out.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_accelerate_launch_is_killed_and_goes_on(tmp_path) -> None:
+    """Two ranks under `accelerate launch`: one is killed, both are started again, bit-identical to a torchrun."""
+    launch = (sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
+    ran = play(KINDS["SIGKILL"], 2, tmp_path / "killed", launcher=launch)
+    print(ran.err[-6000:])
+    assert KINDS["SIGKILL"].end == SAME
+    check(KINDS["SIGKILL"], ran, plain(tmp_path / "reference", *torchrun(2), "train.py"))
+    assert ran.notes(2, "train")[0]["world_size"] == 2
+    assert ran.notes(2, "train")[0]["step"] >= 2, "it started anew instead of resuming"
+    assert all(ran.notes(attempt, "hooked", rank) for attempt in (1, 2) for rank in (0, 1))

@@ -121,6 +121,21 @@ def test_silence_is_a_hang_with_stacks(tmp_path) -> None:
     assert "stuck_here" in (tmp_path / ".vl" / "attempt-0001" / "rank-0.stacks").read_text()
 
 
+def test_a_hang_before_training_is_said_and_left_to_a_person(tmp_path) -> None:
+    """Nobody can tell loading from a hang before the first step: it is said once, with stacks, and not ended."""
+    script = (
+        "import os, time\nfrom vaultlayer_hf.run.report import report\n"
+        "report.note('hooked', pid=os.getpid(), stacks=report.open())\n"
+        "def loads_for_long():\n    time.sleep(6)\nloads_for_long()"
+    )
+    ran = vl_run(tmp_path, script=script, options=("--hang-after", "1"))
+    assert ran.code == 0
+    assert ran.causes == ["finished"]
+    assert [line["topic"] for line in ran.lines("notice")].count("late") == 1
+    assert "no training has begun" in ran.err
+    assert "loads_for_long" in (tmp_path / ".vl" / "attempt-0001" / "rank-0.stacks").read_text()
+
+
 def test_a_program_that_gets_nowhere_is_given_up(tmp_path) -> None:
     """Deaths without progress are counted; the last line says how many, and the code that it doesn't help."""
     ran = vl_run(tmp_path, script="import os; os.kill(os.getpid(), 9)", options=("--give-up-after", "3"))

@@ -47,8 +47,12 @@ class Pulse:
         """Return for how many seconds there may be no sign of life now."""
         if "done" in phases:
             return math.inf  # what a script does behind train() is its own affair
-        if phases == {"train"}:
-            return self.fixed if self.fixed is not None else hang_limit([self.longest] * min(self.seen, 3))
+        if self.fixed is not None and phases <= {"train", "loop"}:
+            return self.fixed
+        if phases == {
+            "train"
+        }:  # a loop of one's own doesn't say when it evaluates, so nothing is learnt of it
+            return hang_limit([self.longest] * min(self.seen, 3))
         return 2 * hang_limit([])
 
 
@@ -106,6 +110,7 @@ class Attempt:
         self._beats, self._last, self._looked = -1, time.monotonic(), 0.0
         self._phases: set[str] = set()
         self.silent: float | None = None
+        self._late = False
 
     @property
     def seconds(self) -> float:
@@ -195,6 +200,8 @@ class Attempt:
         for sentence in self._lookout.look(processes.family(self._keep)):
             self._say("unreached", sentence)
         beats = read_beats(self.folder)
+        if not beats:
+            self._say_late(now)
         if not beats or self.silent is not None:
             return
         count = sum(int(beat.get("beats", 0)) for beat in beats.values())
@@ -208,18 +215,41 @@ class Attempt:
             self.silent = now - self._last
             self._end_hanging()
 
-    def _end_hanging(self) -> None:
+    def _say_late(self, now: float) -> None:
+        """Say, once, that nothing has come to training yet. What comes before it may take hours: it isn't ended."""
+        limit = self._pulse.limit(set()) if self._pulse.fixed is None else 2 * self._pulse.fixed
+        if self._late or now - self._begin < limit:
+            return
+        self._late = True
+        asked = self._ask_for_stacks("hooked")
+        where = (
+            f"; the stacks of those that have transformers are in {self.folder}/rank-*.stacks"
+            if asked
+            else ""
+        )
+        self._say(
+            "late",
+            f"no training has begun {now - self._begin:.0f} s after the start{where}. Loading may take that long, so "
+            "nothing is ended: if it hangs, Ctrl-C ends it",
+        )
+
+    def _ask_for_stacks(self, kind: str) -> int:
+        """Have the processes that have written a note of this kind write their stacks; return how many there are."""
         pids = {
             int(line["pid"])
             for lines in read_notes(self.folder).values()
             for line in lines
-            if line["kind"] == "train" and line.get("pid")
+            if line["kind"] == kind and line.get("pid") and line.get("stacks", True)
         }
         ranks = [one for one in processes.family(self._keep) if one.pid in pids]
-        if STACKS_SIGNAL is not None:
+        if STACKS_SIGNAL is not None and ranks:
             processes.send(signal.SIGCONT, ranks)
             processes.send(STACKS_SIGNAL, ranks)
             time.sleep(1.0)
+        return len(ranks)
+
+    def _end_hanging(self) -> None:
+        self._ask_for_stacks("train")
         self._say(
             "hang",
             f"no sign of life for {self.silent:.0f} s: the stacks of all ranks are in {self.folder}/rank-*.stacks, and "

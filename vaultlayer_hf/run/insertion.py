@@ -26,6 +26,7 @@ from typing import Any, cast
 
 from vaultlayer_hf.callback import VaultLayerCallback
 from vaultlayer_hf.contents import missing_files
+from vaultlayer_hf.run.micro_batch import divide
 from vaultlayer_hf.run.report import AT_VARIABLE, DIVIDE_VARIABLE, INSERT_VARIABLE, report
 from vaultlayer_hf.run.watch import Watch
 from vaultlayer_hf.settings import Settings
@@ -41,7 +42,8 @@ def install(trainer: type[Any]) -> None:
     if "_vaultlayer_run" in trainer.__dict__:
         return
     trainer._vaultlayer_run = True
-    report.note("hooked", pid=os.getpid(), world_size=int(os.environ.get("WORLD_SIZE", "1")))
+    stacks = report.open()
+    report.note("hooked", pid=os.getpid(), world_size=int(os.environ.get("WORLD_SIZE", "1")), stacks=stacks)
     report.watch_uncaught()
     changes = (
         ("__init__", _init),
@@ -65,15 +67,6 @@ def _init(original: Any) -> Any:
         original(self, *args, **kwargs)
 
     return __init__
-
-
-def divide(args: Any, by: int) -> None:
-    """Make a TrainingArguments' micro-batch smaller and its accumulation larger by a factor, once."""
-    if by <= 1 or getattr(args, "_vaultlayer_divided", False) or args.per_device_train_batch_size % by:
-        return
-    args.per_device_train_batch_size //= by
-    args.gradient_accumulation_steps *= by
-    args._vaultlayer_divided = True
 
 
 def _inner_training_loop(original: Any) -> Any:

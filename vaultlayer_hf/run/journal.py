@@ -26,7 +26,8 @@ of `vl run`) and ``attempt`` (0 where it belongs to none). Fields by kind of jou
 
 A rank's notes:
 
-    hooked    pid, world_size: transformers.trainer was imported and the integration is in place
+    hooked    pid, world_size, stacks (whether it answers a request for them): transformers.trainer was imported
+              and the integration is in place
     train     output_dir, max_steps, step (that it goes on from), micro_batch, accumulation, world_size, vault
     log       step and what the Trainer logged (loss, learning_rate, ...)
     vault     event (kind of vaultlayer_hf.events), message, step (where it has one): commits, walk-backs, trouble

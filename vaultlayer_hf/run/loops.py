@@ -18,7 +18,8 @@ def install(session: type[Any]) -> None:
         return
     session._vaultlayer_run = True
     report.watch_uncaught()
-    begin, at_step, flush = session.begin, session.at_step, session.flush
+    begin, at_step, finish, close = session.begin, session.at_step, session.finish, session.close
+    flush = session.flush
 
     @functools.wraps(begin)
     def begins(self: Any, step: int, *args: Any, **kwargs: Any) -> Any:
@@ -50,4 +51,19 @@ def install(session: type[Any]) -> None:
             report.beat(phase="end")
         return flush(self, *args, **kwargs)
 
+    @functools.wraps(finish)
+    def finishes(self: Any, step: int, *args: Any, **kwargs: Any) -> Any:
+        if not report.watched:
+            report.note("trained", step=step)
+        return finish(self, step, *args, **kwargs)
+
+    @functools.wraps(close)
+    def closes(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return close(self, *args, **kwargs)
+        finally:
+            if not report.watched:
+                report.beat(phase="done")  # what a script does from here on takes as long as it takes
+
     session.begin, session.at_step, session.flush = begins, steps, flushes
+    session.finish, session.close = finishes, closes

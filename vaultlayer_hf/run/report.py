@@ -84,10 +84,10 @@ class Report:
         except OSError:
             pass
 
-    def open(self) -> None:
-        """Make this rank's files, and have it answer a request for its stacks; again after a fork."""
+    def open(self) -> bool:
+        """Make this rank's files, and have it answer a request for its stacks, again after a fork; tell if it does."""
         if self.folder is None:
-            return
+            return False
         self._pid = os.getpid()
         try:
             self._beat = os.open(self.folder / f"rank-{self.rank}.beat", os.O_WRONLY | os.O_CREAT, 0o666)
@@ -95,7 +95,8 @@ class Report:
             if STACKS_SIGNAL is not None:
                 faulthandler.register(STACKS_SIGNAL, stacks, all_threads=True)
         except (OSError, ValueError, RuntimeError):
-            pass
+            return False
+        return STACKS_SIGNAL is not None
 
     def error(self, error: BaseException) -> None:
         """Note an exception, once."""

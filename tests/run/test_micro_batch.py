@@ -1,0 +1,73 @@
+"""A smaller micro-batch where DeepSpeed keeps numbers of its own."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from tests.run.programs import SCRIPT, torchrun, vl_run
+from vaultlayer_hf.run.micro_batch import divide
+
+_CONFIG = """
+import deepspeed
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else it compiles for minutes
+CONFIG = {
+    "zero_optimization": {"stage": 2}, "zero_force_ds_cpu_optimizer": False, "gradient_clipping": "auto",
+    "train_micro_batch_size_per_gpu": %r, "gradient_accumulation_steps": %r, "train_batch_size": %r,
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"train_micro_batch_size_per_gpu": 4, "gradient_accumulation_steps": 3}, (2, 6)),
+        ({"train_micro_batch_size_per_gpu": "auto", "gradient_accumulation_steps": "auto"}, ("auto", "auto")),
+        ({"gradient_accumulation_steps": 1}, (None, 2)),
+    ],
+)
+def test_deepspeeds_numbers_go_along(before: dict, after: tuple) -> None:
+    """Numbers are divided and multiplied as the arguments' are, once; "auto" follows the arguments by itself."""
+    config = SimpleNamespace(config={**before, "train_batch_size": 12})
+    args = SimpleNamespace(
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=3,
+        hf_deepspeed_config=config,
+        deepspeed_plugin=SimpleNamespace(hf_ds_config=config),  # the same object, as transformers has it
+    )
+    for _ in range(2):
+        divide(args, 2)
+    assert (args.per_device_train_batch_size, args.gradient_accumulation_steps) == (2, 6)
+    found = config.config
+    assert (
+        found.get("train_micro_batch_size_per_gpu"),
+        found["gradient_accumulation_steps"],
+        found["train_batch_size"],
+    ) == (*after, 12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("numbers", [("auto", "auto", "auto"), (4, 1, 4)], ids=["auto", "numbers"])
+def test_deepspeed_trains_on_with_half_the_micro_batch(numbers, tmp_path) -> None:
+    """ZeRO-2 that runs out of memory goes on with 2 times 2 rows a step, and each step's loss is what it was with 4."""
+    pytest.importorskip("deepspeed", reason="pip install 'vaultlayer-hf[deepspeed]'")
+    script = _CONFIG % numbers + SCRIPT.replace("use_cpu=True,", "use_cpu=True, deepspeed=CONFIG,")
+    more = {
+        "DS_ACCELERATOR": "cpu",
+        "DS_SKIP_CUDA_CHECK": "1",
+        "TORCH_EXTENSIONS_DIR": str(tmp_path / "ext"),
+        "DROPOUT": "0",
+    }
+    ended = {}
+    for name, largest in (("whole", {}), ("halved", {"LARGEST": "2"})):
+        folder = tmp_path / name
+        folder.mkdir()
+        ran = vl_run(folder, *torchrun(1), "train.py", script=script, **more, **largest)
+        assert ran.code == 0, ran.err[-3000:]
+        ended[name] = ran
+    halved = ended["halved"]
+    assert halved.causes == ["memory", "finished"]
+    last = halved.notes(2, "train")[0]
+    assert (last["micro_batch"], last["accumulation"]) == (2, 2)
+    assert halved.losses == pytest.approx(ended["whole"].losses, abs=2e-3)
