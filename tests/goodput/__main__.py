@@ -29,9 +29,16 @@ def main() -> None:
         f"A step takes {PACE} s, a checkpoint is saved every {SAVE_STEPS} steps, and the training is killed (SIGKILL) "
         f"every {asked.every:.0f} s for {asked.seconds:.0f} s; {asked.at_once} side by side.\n"
     )
-    print(
-        "| kept running by | kills | step reached | steps trained | lost | goodput |\n|---|---|---|---|---|---|"
+    headings = (
+        "kept running by",
+        "kills",
+        "failed starts",
+        "step reached",
+        "steps trained",
+        "lost",
+        "goodput",
     )
+    print(f"| {' | '.join(headings)} |\n{'|---' * len(headings)}|")
     warm_up()
     with (
         tempfile.TemporaryDirectory(prefix="vl-goodput-") as scratch,
@@ -41,7 +48,7 @@ def main() -> None:
         played = pool.map(lambda way, folder: play(way, folder, asked.seconds, asked.every), WAYS, folders)
         for way, one in zip(WAYS, played, strict=True):
             lost = one.trained - one.reached
-            row = (way, one.kills, one.reached, one.trained, lost, f"{one.goodput:.0%}")
+            row = (way, one.kills, one.failed, one.reached, one.trained, lost, f"{one.goodput:.0%}")
             print("| " + " | ".join(map(str, row)) + " |", flush=True)
 
 

@@ -86,12 +86,14 @@ class Result:
         kills: how often the training was killed.
         reached: the step that the training stood at in the end: each step counts once.
         trained: steps trained in all, those that were lost among them.
+        failed: starts that ended by an exception: a kill in a save leaves half a checkpoint.
     """
 
     seconds: float
     kills: int
     reached: int
     trained: int
+    failed: int
 
     @property
     def goodput(self) -> float:
@@ -130,7 +132,8 @@ def play(way: str, folder: Path, seconds: float, every: float, *, from_first_ste
     finally:
         _end(process)
     trained = [int(line.split()[1]) for line in _lines(steps)]
-    return Result(seconds, kills, trained[-1] if trained else 0, len(trained))
+    failed = (folder / "log").read_text(errors="replace").count("Traceback (most recent call last)")
+    return Result(seconds, kills, trained[-1] if trained else 0, len(trained), failed)
 
 
 def warm_up() -> None:
