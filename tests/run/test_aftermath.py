@@ -38,8 +38,8 @@ def test_status_tells_attempts_causes_and_steps(ran: Ran) -> None:
     text = vl("status", cwd=ran.folder)
     assert text.err == ""
     assert text.out.splitlines()[0] == "Finished: step 12 of 12; the program has ended well"
-    assert re.search(r"1 +\S+ \S+ +0 +7 +1 +killed +SIGKILL ended it after step 7", text.out), text.out
-    assert re.search(r"2 +\S+ \S+ +6 +12 +0 +finished", text.out), text.out
+    assert re.search(r"1 +\S+ \S+ +0 +7 +1 +killed: SIGKILL ended it after step 7", text.out), text.out
+    assert re.search(r"2 +\S+ \S+ +6 +12 +0 +finished: it ended with exit code 0", text.out), text.out
 
 
 def test_logs_hold_what_each_attempt_said(ran: Ran) -> None:

@@ -17,6 +17,11 @@ CONFIG = {
     "train_micro_batch_size_per_gpu": %r, "gradient_accumulation_steps": %r, "train_batch_size": %r,
 }
 """
+_ENGINE = """
+trainer.train()
+it = trainer.deepspeed
+print("ENGINE", it.train_micro_batch_size_per_gpu(), it.gradient_accumulation_steps(), it.train_batch_size())
+"""
 
 
 @pytest.mark.parametrize(
@@ -58,6 +63,7 @@ def test_deepspeed_trains_on_with_half_the_micro_batch(numbers, tmp_path) -> Non
         "DS_SKIP_CUDA_CHECK": "1",
         "TORCH_EXTENSIONS_DIR": str(tmp_path / "ext"),
         "DROPOUT": "0",
+        "TRAIN": _ENGINE,
     }
     ended = {}
     for name, largest in (("whole", {}), ("halved", {"LARGEST": "2"})):
@@ -70,4 +76,5 @@ def test_deepspeed_trains_on_with_half_the_micro_batch(numbers, tmp_path) -> Non
     assert halved.causes == ["memory", "finished"]
     last = halved.notes(2, "train")[0]
     assert (last["micro_batch"], last["accumulation"]) == (2, 2)
+    assert "ENGINE 2 2 4" in halved.out, "DeepSpeed reckons with other numbers than the Trainer"
     assert halved.losses == pytest.approx(ended["whole"].losses, abs=2e-3)

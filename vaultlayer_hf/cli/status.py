@@ -159,6 +159,8 @@ def _print(found: dict[str, Any]) -> None:
     say(f"{text[0].upper()}{text[1:]}")
     print_table(("", ""), facts(found), fold=[1])
     say("")
-    print_table(ATTEMPT_HEADINGS, attempt_rows(found), right=[0, 2, 3, 4], fold=[6])
+    # One column less than in a report: in a terminal of 80 columns sentences need the room.
+    rows = [(*row[:5], ": ".join(filter(None, map(str, row[5:])))) for row in attempt_rows(found)]
+    print_table(ATTEMPT_HEADINGS[:6], rows, right=[0, 2, 3, 4], fold=[5])
     for trouble in found["trouble"]:
         typer.echo(f"vl: {trouble}", err=True)

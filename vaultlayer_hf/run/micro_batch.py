@@ -24,8 +24,8 @@ def divide(args: Any, by: int) -> None:
 def _deepspeed_configs(args: Any) -> list[dict[str, Any]]:
     """Return DeepSpeed's configurations that belong to the arguments, each once.
 
-    Where they come from ``TrainingArguments(deepspeed=…)``, "auto" has been filled in with the old numbers by now;
-    DeepSpeed would step once a micro-batch of its own reckoning. From `accelerate launch` they are filled in later.
+    Where they come from ``TrainingArguments(deepspeed=…)``, "auto" has been filled in with the old numbers by now,
+    and the engine would reckon with those. From `accelerate launch` they are filled in later.
     """
     plugin = getattr(args, "deepspeed_plugin", None)
     owners = (getattr(args, "hf_deepspeed_config", None), getattr(plugin, "hf_ds_config", None))
