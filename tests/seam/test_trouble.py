@@ -270,11 +270,19 @@ def test_what_only_waited_is_sealed_at_the_end(tmp_path: Path) -> None:
     vault, out = tmp_path / "vault", tmp_path / "out"
     gate = Gate(vault, "checkpoint-2")
     run = trainer(out, resume=Settings(vault=str(vault), flush_timeout=0.1))
-    run.add_callback(Do(on_step_end=lambda state: state.global_step == 3 and gate.reached.wait(30)))
-    closer = threading.Timer(1.0, gate.opened.set)
-    closer.start()
+
+    def open_at_the_end(queue: Any) -> None:
+        wait_for(lambda: queue.stopping)  # not a moment earlier: the upload would go on and be committed
+        gate.opened.set()
+
+    def look(state: Any) -> None:
+        if state.global_step == 3:
+            assert gate.reached.wait(30)
+            queue = run._vaultlayer.session.uploader._queue
+            threading.Thread(target=open_at_the_end, args=(queue,)).start()
+
+    run.add_callback(Do(on_step_end=look))
     gate.guard(run).train()
-    closer.join()
     assert steps_of(vault) == []
     again = trainer(out, resume=vault)
     record = Recorder(again)
