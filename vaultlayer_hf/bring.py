@@ -16,7 +16,8 @@ from vaultlayer_hf.relay import Relay
 from vaultlayer_hf.session import Session
 from vaultlayer_hf.vault.entry import Commit
 from vaultlayer_hf.vault.manifest import Manifest
-from vaultlayer_hf.vault.restore import Source, restore
+from vaultlayer_hf.vault.ranges import Source
+from vaultlayer_hf.vault.restore import restore
 from vaultlayer_hf.wish import Conversion, Wish
 
 _NOTED_EVERY = 5.0

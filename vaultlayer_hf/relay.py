@@ -23,8 +23,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vaultlayer_hf.stores.base import Take
+from vaultlayer_hf.vault.download import STRETCH
 from vaultlayer_hf.vault.manifest import FileEntry
-from vaultlayer_hf.vault.restore import STRETCH, Source
+from vaultlayer_hf.vault.ranges import Source
 
 SMALLEST = 256 * 2**20
 """Bytes that all nodes need below which connecting them isn't worth it."""

@@ -156,10 +156,10 @@ def _node(rank: int, world: int, port: int, output: Path, passing: bool) -> None
     from vaultlayer_hf.resume import resume
     from vaultlayer_hf.session import Session
     from vaultlayer_hf.settings import Settings
-    from vaultlayer_hf.vault import restore
+    from vaultlayer_hf.vault import download
     from vaultlayer_hf.wish import Wish
 
-    relay.STRETCH = restore.STRETCH = STRETCH
+    relay.STRETCH = download.STRETCH = STRETCH
     relay.SMALLEST = 0 if passing else 2**60
     store = TCPStore(os.environ["MASTER_ADDR"], port, is_master=rank == 0, timeout=timedelta(seconds=120))
     ranks = Ranks(rank, world, store, 120.0)

@@ -25,9 +25,10 @@ from vaultlayer_hf.errors import (
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.stores.folder import FolderStore
 from vaultlayer_hf.testing.faults import Fault, FaultStore
+from vaultlayer_hf.vault.check import CHUNK, check
 from vaultlayer_hf.vault.entry import Commit
 from vaultlayer_hf.vault.manifest import FileEntry, Manifest, read_manifest
-from vaultlayer_hf.vault.restore import CHUNK, check, restore
+from vaultlayer_hf.vault.restore import restore
 from vaultlayer_hf.vault.snapshot import LOCAL
 
 

@@ -23,7 +23,7 @@ from vaultlayer_hf.resume import resume
 from vaultlayer_hf.session import Session
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.testing.faults import FaultStore
-from vaultlayer_hf.vault import restore
+from vaultlayer_hf.vault import download
 from vaultlayer_hf.vault.manifest import Manifest
 from vaultlayer_hf.vault.snapshot import seal, take
 from vaultlayer_hf.vault.upload import commit, send, write_part
@@ -37,7 +37,7 @@ WORLD = 3
 @pytest.fixture(autouse=True)
 def _small_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    for module in (relay, restore):
+    for module in (relay, download):
         monkeypatch.setattr(module, "STRETCH", PIECE)
     monkeypatch.setattr(relay, "SMALLEST", PIECE)
     monkeypatch.setattr(relay, "SMALL_FILE", PIECE)

@@ -28,9 +28,8 @@ Pace = Callable[[int], None]
 """Called with the number of bytes that are about to be moved, on whichever thread moves them. It may block
 (a bandwidth cap), count (a progress bar), or raise to cancel the transfer."""
 
-
 Take = Callable[[int, memoryview], object]
-"""Called with an offset and the bytes that lie there, on the thread that reads."""
+"""Called with an offset and the bytes that lie there, on the thread that reads; good until the call returns."""
 _PIECE = 8 * 2**20
 
 

@@ -1,156 +1,30 @@
 """Restore: bring a committed checkpoint onto the local disk, verified, or not at all.
 
-Into a temporary folder first; every digest is checked while the bytes stream; files and folders are
-flushed; one rename makes the checkpoint appear. Large ranges are fetched in parallel, each written where it
-belongs piece by piece as it comes from the network; the digest follows in order, over what the file now holds
-(the page cache still has it), and so covers the writing too. Memory doesn't grow with the files.
+Into a temporary folder first, each file from a local copy with the right digest or else by a download (download.py);
+files and folders are flushed; one rename makes the checkpoint appear.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
 import shutil
 import time
 import uuid
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 from vaultlayer_hf import files
-from vaultlayer_hf.digest import Digest, digest_file
-from vaultlayer_hf.errors import CorruptError, ObjectNotFoundError, ResumeError, StoreError
-from vaultlayer_hf.stores.base import Store, Take
+from vaultlayer_hf.digest import digest_file
+from vaultlayer_hf.errors import CorruptError, ResumeError
+from vaultlayer_hf.stores.base import Store
+from vaultlayer_hf.vault.check import sizes_of, wrong_size
+from vaultlayer_hf.vault.download import download
 from vaultlayer_hf.vault.manifest import FileEntry, Manifest
+from vaultlayer_hf.vault.ranges import Source
 from vaultlayer_hf.vault.snapshot import LOCAL
 
-_T = TypeVar("_T")
-CHUNK = 8 * 2**20
-"""Bytes of one ranged read that is held in memory."""
-STRETCH = 32 * 2**20
-"""Bytes of one ranged read that goes to the disk: fewer requests, and no copy of any byte in between."""
 _OLDER = 60.0
 """Seconds by which a restored folder is made older than now: see ``set_age``."""
-
-
-@dataclass(frozen=True)
-class Range:
-    """A piece of a file that one request fetches."""
-
-    entry: FileEntry
-    start: int
-    length: int
-
-
-class Source(Protocol):
-    """What a restore reads from: a store, or something with other ways to the same bytes."""
-
-    def read_pieces(self, key: str, start: int, length: int, take: Take) -> None:
-        """As ``Store.read_pieces``."""
-
-
-def download(
-    store: Source,
-    folder: str,
-    entries: list[FileEntry],
-    target: Path,
-    *,
-    concurrency: int = 8,
-    on_bytes: Callable[[int], None] | None = None,
-) -> None:
-    """Fetch files of a checkpoint into ``target`` and check each digest as the bytes pass.
-
-    Raises CorruptError on any mismatch or missing file, StoreError, OSError.
-    """
-    for entry in entries:
-        path = target / entry.path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        open(path, "xb").close()
-    buffer = memoryview(bytearray(CHUNK // 2))
-    with _pool(1) as flusher, _pool(concurrency) as pool:
-        landed = _in_order(
-            pool, lambda piece: _land(store, folder, piece, target), entries, STRETCH, 2 * concurrency
-        )
-        for entry in entries:
-            digest = Digest()
-            with open(target / entry.path, "rb", buffering=0) as file:
-                while file.tell() < entry.size:
-                    end = next(landed)
-                    while (left := end - file.tell()) > 0:
-                        count = file.readinto(buffer[:left])
-                        if not count:
-                            raise OSError(errno.EIO, "a file became shorter while it was restored", file.name)
-                        digest.update(buffer[:count])
-                        if on_bytes is not None:
-                            on_bytes(count)
-            if digest.text() != entry.digest:
-                raise CorruptError(
-                    f"{folder}/{entry.path}: its content doesn't have the digest in its manifest"
-                )
-            flusher.submit(_start_flush, target / entry.path)
-
-
-def _land(store: Source, folder: str, piece: Range, target: Path) -> int:
-    """Fetch a range into its place in a file; return where it ends."""
-    with (
-        _reasons(f"{folder}/{piece.entry.path}"),
-        open(target / piece.entry.path, "r+b", buffering=0) as file,
-    ):
-
-        def take(offset: int, data: memoryview) -> None:
-            while data:
-                count = os.pwrite(file.fileno(), data, offset)
-                data, offset = data[count:], offset + count
-
-        store.read_pieces(f"{folder}/{piece.entry.path}", piece.start, piece.length, take)
-    return piece.start + piece.length
-
-
-def _start_flush(path: Path) -> None:
-    """Begin to write a file back while others still come; ``place`` makes sure, and tells of errors."""
-    with contextlib.suppress(OSError), open(path, "rb") as file:
-        os.fsync(file.fileno())
-
-
-def check(
-    store: Store,
-    folder: str,
-    entries: list[FileEntry],
-    *,
-    concurrency: int = 8,
-    on_bytes: Callable[[int], None] | None = None,
-) -> list[str]:
-    """Stream files of a checkpoint past their digests, keeping nothing; return what is wrong. Raises StoreError."""
-    sizes = _sizes(store, folder)
-    problems = []
-    for entry in entries:
-        if problem := _wrong_size(sizes, folder, entry):
-            problems.append(problem)
-            continue
-        digest = Digest()
-        try:
-            with _fetcher(store, folder, concurrency) as fetch:
-                for data in fetch([entry]):
-                    digest.update(data)
-                    if on_bytes is not None:
-                        on_bytes(len(data))
-        except CorruptError as error:
-            problems.append(str(error))
-            continue
-        if digest.text() != entry.digest:
-            problems.append(f"{folder}/{entry.path}: its content doesn't have the digest in its manifest")
-    return problems
-
-
-def check_sizes(store: Store, folder: str, entries: list[FileEntry]) -> list[str]:
-    """Return which files are missing or have another size than their manifest says; reads none. Raises StoreError."""
-    sizes = _sizes(store, folder)
-    return [problem for entry in entries if (problem := _wrong_size(sizes, folder, entry))]
 
 
 def restore(
@@ -219,60 +93,6 @@ def set_age(folder: Path, seconds: float) -> None:
         os.utime(folder, (limit, limit))
 
 
-@contextmanager
-def _fetcher(
-    store: Store, folder: str, concurrency: int
-) -> Iterator[Callable[[list[FileEntry]], Iterator[memoryview]]]:
-    """Give a function that yields the pieces of files in order, with ``concurrency`` requests under way."""
-
-    def read(piece: Range) -> memoryview:
-        key = f"{folder}/{piece.entry.path}"
-        with _reasons(key):
-            return store.read_range(key, piece.start, piece.length)
-
-    with _pool(concurrency) as pool:
-        yield lambda entries: _in_order(pool, read, entries, CHUNK, concurrency)
-
-
-@contextmanager
-def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
-    """Give threads that are gone at the end, with what waited for them."""
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="vaultlayer-restore")
-    try:
-        yield pool
-    except BaseException:
-        pool.shutdown(wait=True, cancel_futures=True)
-        raise
-    pool.shutdown(wait=True)
-
-
-@contextmanager
-def _reasons(key: str) -> Iterator[None]:
-    """Turn errors that say something of an object into CorruptError; those of the store pass."""
-    try:
-        yield
-    except ObjectNotFoundError as error:
-        raise CorruptError(f"{key}: it is missing") from error
-    except StoreError as error:
-        if type(error) is not StoreError:  # out of reach or denied: says nothing of the checkpoint
-            raise
-        raise CorruptError(f"{key}: it can't be read whole: {error.reason}") from error
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, action: Callable[[Range], _T], entries: list[FileEntry], length: int, ahead: int
-) -> Iterator[_T]:
-    """Yield ``action`` of each range of files, in order, with up to ``ahead`` of them begun."""
-    under_way: deque[Future[_T]] = deque()
-    for entry in entries:
-        for start in range(0, entry.size, length):
-            under_way.append(pool.submit(action, Range(entry, start, min(length, entry.size - start))))
-            if len(under_way) >= ahead:
-                yield under_way.popleft().result()
-    while under_way:
-        yield under_way.popleft().result()
-
-
 def _reuse_local(
     manifest: Manifest, final: Path, staging: Path, on_bytes: Callable[[int], None] | None
 ) -> set[str]:
@@ -307,29 +127,12 @@ def _reuse_local(
     return reused
 
 
-def _sizes(store: Store, folder: str) -> dict[str, int]:
-    """Return the size of each object below a checkpoint's folder."""
-    return {item.key: item.size for item in store.list(f"{folder}/")}
-
-
-def _wrong_size(sizes: dict[str, int], folder: str, entry: FileEntry) -> str:
-    """Return in words how a file's size isn't that of its manifest; empty where it is."""
-    key = f"{folder}/{entry.path}"
-    if key not in sizes:
-        return f"{key}: it is missing"
-    return (
-        ""
-        if sizes[key] == entry.size
-        else f"{key}: it has {sizes[key]} bytes, its manifest says {entry.size}"
-    )
-
-
 def _check_space(store: Store, folder: Path, wanted: list[FileEntry], name: str) -> None:
     needed, free = sum(entry.size for entry in wanted), shutil.disk_usage(folder).free
     if needed > free:
-        sizes = _sizes(store, name)  # what isn't there needs no space
+        sizes = sizes_of(store, name)  # what isn't there needs no space
         for entry in wanted:
-            if problem := _wrong_size(sizes, name, entry):
+            if problem := wrong_size(sizes, name, entry):
                 raise CorruptError(problem)
         raise ResumeError(
             f"{name} needs {needed / 1e9:.2f} GB and {folder.parent} has {free / 1e9:.2f} GB free: "

@@ -11,6 +11,7 @@ from types import TracebackType
 from vaultlayer_hf.digest import digest_bytes
 from vaultlayer_hf.errors import CorruptError, NoSuchCheckpointError, ObjectNotFoundError
 from vaultlayer_hf.stores.base import Store
+from vaultlayer_hf.vault.check import check, check_sizes
 from vaultlayer_hf.vault.entries import read_entries
 from vaultlayer_hf.vault.entry import Commit, Entry, State
 from vaultlayer_hf.vault.keys import DATA
@@ -19,7 +20,6 @@ from vaultlayer_hf.vault.manifest import Manifest, read_manifest
 from vaultlayer_hf.vault.pin import pin
 from vaultlayer_hf.vault.prune import Leftover, find_leftovers
 from vaultlayer_hf.vault.pull import pull
-from vaultlayer_hf.vault.restore import check, check_sizes
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,100 @@
+"""Download: what the digest vouches for is what the file holds, however the bytes come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vaultlayer_hf.digest import digest_bytes
+from vaultlayer_hf.errors import CorruptError
+from vaultlayer_hf.stores.base import Take
+from vaultlayer_hf.vault import download as module
+from vaultlayer_hf.vault.download import download
+from vaultlayer_hf.vault.manifest import FileEntry
+
+DATA = bytes(range(256)) * 40
+PIECE = 1000
+
+
+class From:
+    """A source that hands out bytes in pieces, in one of several ways."""
+
+    def __init__(self, give: Callable[[bytes, int, Take], None], data: bytes = DATA) -> None:
+        self.give, self.data = give, data
+
+    def read_pieces(self, key: str, start: int, length: int, take: Take) -> None:
+        """As ``Store.read_pieces``."""
+        self.give(self.data[start : start + length], start, take)
+
+
+def whole(data: bytes, start: int, take: Take) -> None:
+    """Pieces of bytes, as a store gives them."""
+    for at in range(0, len(data), PIECE):
+        take(start + at, memoryview(data[at : at + PIECE]))
+
+
+def through_a_buffer(data: bytes, start: int, take: Take) -> None:
+    """One buffer that is filled again and again, read-only or not, as a socket is read."""
+    buffer = bytearray(PIECE)
+    for at in range(0, len(data), PIECE):
+        count = len(data[at : at + PIECE])
+        buffer[:count] = data[at : at + PIECE]
+        view = memoryview(buffer)[:count]
+        take(start + at, view.toreadonly() if at else view)
+    buffer[:] = bytes(PIECE)
+
+
+def first_wrong(data: bytes, start: int, take: Take) -> None:
+    """The first two pieces come damaged, and once more as they are."""
+    for at in (0, PIECE):
+        take(start + at, memoryview(bytes(len(data[at : at + PIECE]))))
+    whole(data, start, take)
+
+
+def last_wrong(data: bytes, start: int, take: Take) -> None:
+    """The first piece comes once more at the end, damaged."""
+    whole(data, start, take)
+    take(start, memoryview(bytes(len(data[:PIECE]))))
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STRETCH", 4096)
+    monkeypatch.setattr(module, "_FLUSH", 3000)
+    monkeypatch.setattr(module, "_BUFFER", 700)
+
+
+def entries(data: bytes = DATA) -> list[FileEntry]:
+    """Two files and an empty one."""
+    return [
+        FileEntry("a/one.bin", len(data), digest_bytes(data)),
+        FileEntry("empty", 0, digest_bytes(b"")),
+        FileEntry("two.bin", 5000, digest_bytes(data[:5000])),
+    ]
+
+
+@pytest.mark.parametrize("give", [whole, through_a_buffer, first_wrong])
+def test_files_come_whole(tmp_path: Path, give: Callable[[bytes, int, Take], None]) -> None:
+    """Bytes, a buffer that is used again, pieces that come twice: files are right, and every byte is counted once."""
+    counts: list[int] = []
+    download(From(give), "folder", entries(), tmp_path, concurrency=3, on_bytes=counts.append)
+    assert (tmp_path / "a" / "one.bin").read_bytes() == DATA
+    assert (tmp_path / "empty").read_bytes() == b""
+    assert (tmp_path / "two.bin").read_bytes() == DATA[:5000]
+    assert sum(counts) == len(DATA) + 5000
+
+
+@pytest.mark.parametrize("at", [0, 4095, 4096, 9000, len(DATA) - 1])
+def test_a_wrong_byte_is_refused(tmp_path: Path, at: int) -> None:
+    """One wrong byte anywhere is found."""
+    wrong = DATA[:at] + bytes([DATA[at] ^ 1]) + DATA[at + 1 :]
+    with pytest.raises(CorruptError, match="digest"):
+        download(From(whole, wrong), "folder", entries(), tmp_path)
+
+
+def test_what_overwrites_bytes_is_digested(tmp_path: Path) -> None:
+    """Where a source writes over what it gave before, the digest is that of the file, and the file is refused."""
+    with pytest.raises(CorruptError, match="digest"):
+        download(From(last_wrong), "folder", entries(), tmp_path)

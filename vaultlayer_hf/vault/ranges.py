@@ -1,0 +1,71 @@
+"""Ranges: large files are fetched by ranged reads in parallel and taken in order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from vaultlayer_hf.errors import CorruptError, ObjectNotFoundError, StoreError
+from vaultlayer_hf.stores.base import Take
+from vaultlayer_hf.vault.manifest import FileEntry
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Range:
+    """A piece of a file that one request fetches."""
+
+    entry: FileEntry
+    start: int
+    length: int
+
+
+class Source(Protocol):
+    """What a restore reads from: a store, or something with other ways to the same bytes."""
+
+    def read_pieces(self, key: str, start: int, length: int, take: Take) -> None:
+        """As ``Store.read_pieces``."""
+
+
+def in_order(
+    pool: ThreadPoolExecutor, action: Callable[[Range], _T], entries: list[FileEntry], length: int, ahead: int
+) -> Iterator[_T]:
+    """Yield ``action`` of each range of files, in order, with up to ``ahead`` of them begun."""
+    under_way: deque[Future[_T]] = deque()
+    for entry in entries:
+        for start in range(0, entry.size, length):
+            under_way.append(pool.submit(action, Range(entry, start, min(length, entry.size - start))))
+            if len(under_way) >= ahead:
+                yield under_way.popleft().result()
+    while under_way:
+        yield under_way.popleft().result()
+
+
+@contextmanager
+def threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Give threads that are gone at the end, with what waited for them."""
+    pool = ThreadPoolExecutor(count, thread_name_prefix="vaultlayer-restore")
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=True, cancel_futures=True)
+        raise
+    pool.shutdown(wait=True)
+
+
+@contextmanager
+def reasons(key: str) -> Iterator[None]:
+    """Turn errors that say something of an object into CorruptError; those of the store pass."""
+    try:
+        yield
+    except ObjectNotFoundError as error:
+        raise CorruptError(f"{key}: it is missing") from error
+    except StoreError as error:
+        if type(error) is not StoreError:  # out of reach or denied: says nothing of the checkpoint
+            raise
+        raise CorruptError(f"{key}: it can't be read whole: {error.reason}") from error
