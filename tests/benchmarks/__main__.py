@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -40,6 +41,10 @@ def main() -> int:
     parser.add_argument("--json", help="also write the rows to this file")
     parser.add_argument("--strict", action="store_true", help="exit with 1 where a goal is missed")
     parser.add_argument("--window", type=float, default=6.0, help="seconds of a window of part c")
+    parser.add_argument("--ways", default="", help="only these ways of part c, separated by commas")
+    parser.add_argument(
+        "--threads", default="1,2", help="threads of training in part c: 1 leaves a core, 2 none"
+    )
     options = parser.parse_args()
     parts = options.only.split(",")
     quick = options.quick
@@ -59,7 +64,9 @@ def main() -> int:
         if "c" in parts:
             sizes_c = (30, 1, 1.0) if quick else (1000, rounds, options.window)
             ways = (speed.WAYS[1], speed.WAYS[2]) if quick else speed.WAYS
-            rows += speed.measure(work / "c", *sizes_c, say, ways)
+            ways = tuple(filter(None, options.ways.split(","))) or ways
+            threads = tuple(map(int, options.threads.split(",")))
+            rows += speed.measure(work / "c", *sizes_c, say, ways, threads)
         if "d" in parts:
             rows += imports.measure(rounds if quick else max(rounds, 7), say)
         if "e" in parts:
@@ -69,7 +76,7 @@ def main() -> int:
     finally:
         shutil.rmtree(work, ignore_errors=True)
     table.show(rows)
-    words = re.sub(r"--write|--(json|folder)[ =]\S+", "", " ".join(sys.argv[1:]))
+    words = re.sub(r"--write|--(json|folder)[ =]\S+", "", shlex.join(sys.argv[1:]))
     command = " ".join(["python -m tests.benchmarks", *words.split()])
     if options.json:
         Path(options.json).write_text(json.dumps([asdict(row) for row in rows], indent=1))

@@ -223,7 +223,10 @@ def all_clients() -> list[Client]:
 
     return [
         Client(
-            OURS, ("vaultlayer_hf.resume", "vaultlayer_hf.stores.s3", "blake3"), ours.upload, ours.download
+            OURS,
+            ("vaultlayer_hf.resume", "vaultlayer_hf.stores.s3", "blake3", "botocore.session"),
+            ours.upload,
+            ours.download,
         ),
         *RIVALS,
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 import time
 from pathlib import Path
@@ -9,12 +10,21 @@ from pathlib import Path
 from tests.benchmarks.clients import all_clients
 from tests.benchmarks.measure import done, ready
 
+
+def core_seconds() -> float:
+    """Return the processor time of this process and of the programs that it ran."""
+    uses = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(use.ru_utime + use.ru_stime for use in uses)
+
+
 if __name__ == "__main__":
     name, direction, prefix, folder = sys.argv[1:]
     client = next(each for each in all_clients() if each.name == name)
     if not client.load():
         sys.exit(f"{name} isn't installed")
     ready()
+    spent = -core_seconds()
     began = time.perf_counter()
     (client.upload if direction == "up" else client.download)(prefix, Path(folder))
-    done(seconds=time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    done(seconds=seconds, core_seconds=spent + core_seconds())

@@ -151,14 +151,15 @@ def measure(
     window: float,
     say: Callable[[str], None],
     ways: tuple[str, ...] = WAYS,
+    cores: tuple[int, ...] = (1, 2),
 ) -> list[Row]:
-    """Run each way with one core left to the upload and with none; return the rows."""
+    """Run each way with each number of torch's threads, of two cores; return the rows."""
     source = work / "checkpoint-500"
     size = make_folder(source, megabytes)
     results: dict[tuple[str, str, int], list[dict[str, float]]] = {}
     with null_sink(work / "sink", source, modest=True) as endpoint:
         for number in range(rounds):
-            for threads in (1, 2):
+            for threads in cores:
                 for target in ("null sink", "folder"):
                     for way in ways:
                         where = f"s3://{BUCKET}/{way}" if target == "null sink" else str(work / "vault")

@@ -100,6 +100,7 @@ def measure(
             continue
         seconds: dict[tuple[str, str], list[float]] = {}
         growth: dict[tuple[str, str], list[float]] = {}
+        spent: dict[tuple[str, str], list[float]] = {}
         for number in range(-1, rounds):
             turn = number % len(clients)
             order = clients[turn:] + clients[:turn] if number >= 0 else clients[:2]  # these warm the caches
@@ -116,7 +117,10 @@ def measure(
                         arguments = (client.name, direction, f"run/{prefix}", str(folder))
                         result = child("move", *arguments, extra=environment(endpoint))
                         rate = size / result["seconds"] / 1e6
-                        say(f"{server} round {number} {client.name} {direction}: {rate:.0f} MB/s")
+                        used = result["core_seconds"]
+                        say(
+                            f"{server} round {number} {client.name} {direction}: {rate:.0f} MB/s, {used:.1f} core s"
+                        )
                         if direction == "down":
                             if number <= 0 and not _same(source, work / "restored"):
                                 raise RuntimeError(f"{client.name} brought back something else")
@@ -124,7 +128,8 @@ def measure(
                         if number >= 0:
                             seconds.setdefault((client.name, direction), []).append(result["seconds"])
                             growth.setdefault((client.name, direction), []).append(result["growth"])
-        rows += _rows(server, size, seconds, growth)
+                            spent.setdefault((client.name, direction), []).append(used)
+        rows += _rows(server, size, seconds, growth, spent)
     return rows
 
 
@@ -133,6 +138,7 @@ def _rows(
     size: int,
     seconds: dict[tuple[str, str], list[float]],
     growth: dict[tuple[str, str], list[float]],
+    spent: dict[tuple[str, str], list[float]],
 ) -> list[Row]:
     goal = 0.95 if server == "SeaweedFS" else 0.7
     rows = []
@@ -148,7 +154,7 @@ def _rows(
                     "a",
                     f"{verb} {size / 1e9:.1f} GB, {server}",
                     name,
-                    f"{size / medians[name] / 1e6:.0f} MB/s",
+                    f"{size / medians[name] / 1e6:.0f} MB/s, {statistics.median(spent[name, direction]):.1f} core s",
                     f"{ratio:.2f} of the fastest other",
                     f">= {goal}" if name == OURS else "",
                     ratio >= goal if name == OURS else None,
