@@ -14,7 +14,6 @@ it would hang, and could crash its parent. So it is refused there, whichever sto
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import uuid
 from collections import deque
@@ -33,6 +32,7 @@ from vaultlayer_hf.errors import (
     StoreError,
     StoreUnavailableError,
 )
+from vaultlayer_hf.stores._object_answers import object_info, same_process, too_short
 from vaultlayer_hf.stores._object_errors import CHECK_ENDPOINT, NO_STORE, translate
 from vaultlayer_hf.stores._parts import CHUNK, Chunks, part_plan, safe_offset
 from vaultlayer_hf.stores.base import ObjectInfo, Pace, Store, Take, check_key
@@ -71,7 +71,7 @@ class ObjectStore(Store):
     def read(self, key: str, *, limit: int) -> bytes:
         def get() -> bytes:
             answer = obstore.get(self._quick, self._name("read", key))
-            size = _object_info("read", key, answer.meta).size
+            size = object_info("read", key, answer.meta).size
             if size > limit:
                 raise StoreError("read", key, f"has {size} bytes, more than the {limit} allowed here")
             return bytes(answer.bytes())
@@ -83,7 +83,7 @@ class ObjectStore(Store):
         if length <= 0 or start < 0:
             size = self.head(key).size
             if length < 0 or start < 0 or start > size:
-                raise _short(key, start, length, f"it has {size}")
+                raise too_short(key, start, length, f"it has {size}")
             return memoryview(b"")
         try:
             data = self._call(
@@ -91,10 +91,10 @@ class ObjectStore(Store):
             )
         except StoreError as error:
             if type(error) is StoreError:  # 416, or a client that refuses a range behind the end
-                raise _short(key, start, length, error.reason) from None
+                raise too_short(key, start, length, error.reason) from None
             raise
         if len(data) != length:
-            raise _short(key, start, length, f"{len(data)} came")
+            raise too_short(key, start, length, f"{len(data)} came")
         return memoryview(data)
 
     def read_pieces(self, key: str, start: int, length: int, take: Take) -> None:
@@ -112,7 +112,7 @@ class ObjectStore(Store):
                 return self._call("read_range", key, function)
             except StoreError as error:
                 if type(error) is StoreError:
-                    raise _short(key, start, length, error.reason) from None
+                    raise too_short(key, start, length, error.reason) from None
                 raise
 
         pieces, came = call(ask), 0
@@ -122,7 +122,7 @@ class ObjectStore(Store):
                 take(start + came + at, view[at : at + CHUNK])
             came += len(view)
         if came != length:
-            raise _short(key, start, length, f"{came} came")
+            raise too_short(key, start, length, f"{came} came")
 
     def head(self, key: str) -> ObjectInfo:
         return self._head("head", key)
@@ -139,7 +139,7 @@ class ObjectStore(Store):
                 for meta in page:
                     key = meta["path"][len(self._prefix) :]
                     if key > after:
-                        found.append(_object_info("list", key, meta))
+                        found.append(object_info("list", key, meta))
             return found
 
         # Sorted here: SeaweedFS and folders answer in another order (a/b before a-b).
@@ -206,7 +206,7 @@ class ObjectStore(Store):
         name = self._name(operation, key)
         try:
             meta = self._call(operation, key, lambda: obstore.head(self._quick, name))
-            return _object_info(operation, key, meta)
+            return object_info(operation, key, meta)
         except ObjectNotFoundError:
             self._check_bucket(operation, key)  # the answer to HEAD has no body that tells which is missing
             raise
@@ -265,7 +265,7 @@ class ObjectStore(Store):
         return self._prefix + check_key(operation, key)
 
     def _call(self, operation: str, key: str, function: Callable[[], _T]) -> _T:
-        _same_process(operation, key)
+        same_process(operation, key)
         try:
             result = function()
         except StoreError:
@@ -306,26 +306,3 @@ class ObjectStore(Store):
             self._honest = True
             return
         raise StoreUnavailableError("list", prefix, NO_STORE, CHECK_ENDPOINT)
-
-
-_user = 0  # the process that has started the client's threads; a forked child inherits the number
-
-
-def _same_process(operation: str, key: str) -> None:
-    global _user
-    me = os.getpid()
-    _user = _user or me
-    if _user != me:
-        hint = "start processes that need it with the spawn method"
-        raise StoreError(operation, key, "an object store can't be used in a forked process", hint)
-
-
-def _object_info(operation: str, key: str, meta: Any) -> ObjectInfo:
-    modified = meta["last_modified"].timestamp()
-    if meta["e_tag"] is None and not modified:
-        raise StoreUnavailableError(operation, key, NO_STORE, CHECK_ENDPOINT)
-    return ObjectInfo(key, meta["size"], meta["e_tag"], modified)
-
-
-def _short(key: str, start: int, length: int, reason: str) -> StoreError:
-    return StoreError("read_range", key, f"bytes {start} to {start + length} were asked for, {reason}")

@@ -27,17 +27,17 @@ from vaultlayer_hf.errors import FencedError, StoreError, VaultLayerError
 from vaultlayer_hf.events import Events, size_text
 from vaultlayer_hf.priority import give_way
 from vaultlayer_hf.stores.base import Store
+from vaultlayer_hf.vault.clearing import Clearing
 from vaultlayer_hf.vault.entry import Commit
 from vaultlayer_hf.vault.job import Figures, Job
 from vaultlayer_hf.vault.log import Writer
 from vaultlayer_hf.vault.manifest import FileEntry
 from vaultlayer_hf.vault.parts import collect_parts, refuse_part
 from vaultlayer_hf.vault.patience import Patience, StoppedError, SupersededError
-from vaultlayer_hf.vault.prune import clean_orphans, delete_folder
+from vaultlayer_hf.vault.prune import delete_folder
 from vaultlayer_hf.vault.queue import UploadQueue
 from vaultlayer_hf.vault.retention import Policy
 from vaultlayer_hf.vault.snapshot import Snapshot, SnapshotChangedError, seal
-from vaultlayer_hf.vault.tidy import tidy_vault
 from vaultlayer_hf.vault.upload import Transfer, commit, send, write_part
 
 _TELLING = 2.0
@@ -92,21 +92,25 @@ class Uploader:
         self._store = make_store(self._patience.give_up, self._patience.report)
         self._writer = writer
         self._events = events
-        self._policy = policy
         self._resumed_from = resumed_from
         self._known = known
         self._current_step = current_step
-        self._after_commit = after_commit
         self._measured = measured
         self._node = node
         self._part_timeout = part_timeout
-        self._stale: list[Snapshot] = []
+        protected = set(protected) | ({resumed_from.number} if resumed_from else set())
+        self._clearing = Clearing(
+            self._store,
+            writer,
+            events,
+            self._patience,
+            policy,
+            protected=protected,
+            after_commit=after_commit,
+        )
         self._refused: list[tuple[str, str]] = []
-        self._protected = set(protected) | ({resumed_from.number} if resumed_from else set())
         self._sealing = False
         self._others: Mapping[int, str] = {}
-        self._news: tuple[Commit, ...] = ()
-        self._cleaned = False
         self._thread: threading.Thread | None = None
         self.fenced: FencedError | None = None
         self.waiting_since: float | None = None
@@ -120,7 +124,7 @@ class Uploader:
             self._thread = threading.Thread(target=self._run, name="vaultlayer-upload", daemon=True)
             self._thread.start()
         for other in replaced:
-            self._stale.append(other.snapshot)
+            self._clearing.put_aside(other.snapshot)
             self._events.warn(
                 "abandon",
                 f"{other.snapshot.name} is abandoned: {job.snapshot.name} is newer and the upload before it isn't "
@@ -135,17 +139,11 @@ class Uploader:
         For the other nodes. ``wanted`` are positions among the saves of this writer.
         """
         self._queue.want(wanted)
-        self._news = tuple(commits)
+        self._clearing.hear(commits)
 
     def take_news(self) -> None:
         """Clear away what the commits that were told of make superfluous; for the other nodes."""
-        news, self._news = self._news, ()
-        for done in news:
-            for snapshot in list(self._stale):
-                if (snapshot.manifest.token, snapshot.seq) <= (done.token, done.seq):
-                    snapshot.remove()
-                    self._stale = [other for other in self._stale if other is not snapshot]
-            self._clear_after(done)
+        self._clearing.take_news()
 
     def hear(self, others: Mapping[int, str]) -> None:
         """Learn which other nodes are in trouble, and why; for the node that commits."""
@@ -260,10 +258,9 @@ class Uploader:
             self._sealing = False
 
     def _carry(self, job: Job) -> None:
-        self.take_news()
+        self._clearing.take_news()
         snapshot = self._seal(job)
-        while self._stale:
-            self._stale.pop().remove()
+        self._clearing.remove_stale()
         transfer = Transfer(job.folder)
         begin = time.monotonic()
         try:
@@ -282,7 +279,7 @@ class Uploader:
         self.figures.uploaded_bytes += transfer.sent
         self.figures.upload_seconds += seconds
         if done is None:
-            self._stale.append(snapshot)  # not committed yet: kept until the next one is sealed
+            self._clearing.put_aside(snapshot)  # not committed yet: kept until the next one is sealed
             self._events.info("part", f"the part of {snapshot.name} is in after {seconds:.1f} s")
             return
         self._known = done
@@ -299,7 +296,7 @@ class Uploader:
             bytes=done.bytes,
             sent=transfer.sent,
         )
-        self._tidy(done)
+        self._clearing.after(done)
 
     def _commit(
         self, job: Job, snapshot: Snapshot, transfer: Transfer, part: tuple[FileEntry, ...]
@@ -342,50 +339,11 @@ class Uploader:
             refuse_part(self._store, folder, self._node, reason)
             self._refused.pop(0)
 
-    def _tidy(self, done: Commit) -> None:
-        """Retention and orphans, after the commit counts; trouble here costs nothing but space."""
-        assert self._writer is not None
-        self._clear_after(done)
-        try:
-            with self._patience.tidying():
-                self._tidy_the_vault(self._writer, done)
-            self._events.forget("tidy ")
-        except SupersededError:
-            pass  # the trouble was said; the next commit goes on with it
-        except (StoppedError, FencedError):
-            raise
-        except Exception as error:  # whatever it is, the commit counts
-            cause = error.reason if isinstance(error, StoreError) else error
-            self._events.warn_once(
-                f"tidy {type(error).__name__} {cause}",
-                "trouble",
-                f"old checkpoints can't be deleted now, it is tried again after the next commit: {error}",
-            )
-
-    def _tidy_the_vault(self, writer: Writer, done: Commit) -> None:
-        for decision in tidy_vault(self._store, writer, self._policy, {done.number} | self._protected):
-            self._events.info(
-                "retire",
-                f"{decision.commit.name} retired and deleted: {decision.reason}",
-                step=decision.commit.step,
-                reason=decision.reason,
-            )
-        if not self._cleaned:
-            self._cleaned = True
-            clean_orphans(self._store, writer)
-
-    def _clear_after(self, done: Commit) -> None:
-        try:
-            self._after_commit(done)
-        except Exception as error:
-            what = f"what {done.name} makes superfluous on this disk can't be removed: {error}"
-            self._events.warn_once(f"local {type(error).__name__}", "trouble", what)
-
     def _abandon(self, job: Job, reason: str, *, keep: bool = True) -> None:
         """Give a checkpoint up; its snapshot stays until a newer one is sealed, where it may be worth adopting."""
         snapshot = job.snapshot
         if keep:
-            self._stale.append(snapshot)
+            self._clearing.put_aside(snapshot)
         else:
             try:
                 snapshot.remove()
