@@ -16,6 +16,7 @@ from typing import Any
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import CallbackHandler
 
+from vaultlayer_hf.data.training import TrainerData
 from vaultlayer_hf.ending import Past, asked_steps, is_over
 from vaultlayer_hf.errors import FencedError, SettingsError
 from vaultlayer_hf.events import Events
@@ -88,6 +89,8 @@ class VaultLayerCallback(TrainerCallback):
         self._active = False  # between the begin and the end of the training that is committed
         self._ended = False  # it came to its end
         self._over = False  # it was over before it began: what stock trains beyond that isn't committed
+        self._data: TrainerData | None = None
+        self._named: Path | None = None  # the checkpoint that the script names
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy, such as hyperparameter searches make of a Trainer, must not write under this one's claim.
@@ -139,6 +142,7 @@ class VaultLayerCallback(TrainerCallback):
 
     def close(self) -> None:
         """Wait for uploads under way, as at the end of training, and stop. Safe to call twice."""
+        self._leave_data()
         if self.session is not None:
             self.session.close()
 
@@ -176,10 +180,34 @@ class VaultLayerCallback(TrainerCallback):
                 "step, which isn't committed; ask `if vault.finished is None` before train(), or for more steps",
                 step=past.step,
             )
+        if session.settings.exact_data == "on":
+            self._data = self._data or TrainerData(session.events, session.ranks)
+            loader = kwargs.get("train_dataloader")
+            self._data.begin(loader, args, state, self._resumed_folder(args, state))
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self._data is not None:
+            self._data.begin_epoch()
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self._data is not None:
+            self._data.begin_step()
+
+    def on_substep_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self._data is not None:
+            self._data.end_batch(state)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        if self._data is not None:
+            self._data.end_batch(state, args.max_steps * args.gradient_accumulation_steps)
         if self.session is not None and self._active:
             verdict = self.session.at_step(state.global_step)
             if verdict.stop is not None:
@@ -192,6 +220,8 @@ class VaultLayerCallback(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        if self._data is not None:
+            self._data.end_epoch()
         if self.session is not None and self._active and self.session.ending is not None:
             stop_now(control, save=False)  # it was saved at the end of the step, if there was time
 
@@ -208,7 +238,10 @@ class VaultLayerCallback(TrainerCallback):
         session = self.session
         if session is None or not self._active or self._over:
             return
-        session.save(save_of(args, state, self._parameters))
+        save = save_of(args, state, self._parameters, data=self._data is not None)
+        if self._data is not None:
+            self._data.save(save.folder, state)
+        session.save(save)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -217,6 +250,7 @@ class VaultLayerCallback(TrainerCallback):
         if session is None or not self._active:
             return
         self._active, self._ended = False, True
+        self._leave_data()
         flushed = session.flush()
         ending = session.ending
         if flushed and self._over:
@@ -299,6 +333,20 @@ class VaultLayerCallback(TrainerCallback):
         before = session.enter().before
         session.start_uploads(None, passed_over=before.newest if before else None)
         self._pulled, self._past = True, None
+        self._named = Path(explicit) if isinstance(explicit, str) else None
+
+    def _leave_data(self) -> None:
+        data, self._data = self._data, None
+        if data is not None:
+            data.end()
+
+    def _resumed_folder(self, args: TrainingArguments, state: TrainerState) -> Path | None:
+        """Return the folder of the checkpoint that a training begins behind; None for one from the start."""
+        if not state.global_step:
+            return None
+        if self._path is not None:
+            return Path(self._path)
+        return self._named or Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
 
     def _open(self) -> Session:
         """Return a session to claim the vault with; one whose training broke off is left first."""

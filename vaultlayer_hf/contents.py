@@ -29,7 +29,9 @@ _ZERO_SHARD = re.compile(
 )
 _ZERO_MODEL = re.compile(rf"{_ZERO_FOLDER}/.*model_states\.pt")
 _FSDP_SHARD = re.compile(r"(pytorch_model_fsdp|pytorch_model_fsdp_\d+|optimizer_\d+)_rank(\d+)\.bin")
-_OF_RANK = re.compile(rf"(?:.*/)?rng_state_(\d+)\.pth|{_ZERO_SHARD.pattern}|{_FSDP_SHARD.pattern}")
+_OF_RANK = re.compile(
+    rf"(?:.*/)?(?:rng_state|vaultlayer_data)_(\d+)\.pth?|{_ZERO_SHARD.pattern}|{_FSDP_SHARD.pattern}"
+)
 _DCP = re.compile(r"(pytorch_model_fsdp_\d+|optimizer_\d+)/")
 _DCP_INDEX = ".metadata"
 

@@ -59,8 +59,8 @@ class Event:
 
     Attributes:
         kind: ``claim``, ``fresh``, ``save``, ``commit``, ``abandon``, ``adopt``, ``restore``, ``walk-back``,
-            ``fenced``, ``trouble``, ``recovered``, ``retire``, ``finish``, ``finished``, ``cadence``, ``preempt`` or
-            ``notice``.
+            ``fenced``, ``trouble``, ``recovered``, ``retire``, ``finish``, ``finished``, ``cadence``, ``preempt``,
+            ``inexact`` or ``notice``.
         message: one line for a person.
         fields: the same for a program: step, token, seconds, bytes, reason and the like.
     """

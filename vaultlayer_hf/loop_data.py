@@ -10,15 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import torch
-
+from vaultlayer_hf.data.samplers import generators_only, parts, put_samplers, take_samplers
 from vaultlayer_hf.random_state import put_random_state, take_random_state
-
-_INSIDE = ("base_dataloader", "dataloader", "batch_sampler", "sampler")
-"""Where loaders and samplers keep what they draw from."""
-_COUNTERS = ("epoch", "iteration", "initial_seed")
-"""What samplers derive their order from."""
-
 
 _NOTHING = object()
 
@@ -58,7 +51,7 @@ class Position:
             "dawn": self._dawn,
             "begin": self._begin,
             "ahead": self._ahead,
-            "samplers": _samplers(loader) if loader is not None else {},
+            "samplers": take_samplers(loader) if loader is not None else {},
             "loader": loader.state_dict() if _is_stateful(loader) else None,
         }
 
@@ -101,11 +94,11 @@ class Position:
         restored, self._restored = self._restored, None
         if restored is None:
             self.passes, self.batches = number, 0
-            _put_samplers(loader, self._between)
+            put_samplers(loader, self._between)
             self._between = {}
             if tell:
                 _set_epoch(loader, number)
-            self._begin = {"random": take_random_state(), "samplers": _samplers(loader)}
+            self._begin = {"random": take_random_state(), "samplers": take_samplers(loader)}
             batches = iter(loader)
         else:
             self._begin = restored["begin"]
@@ -131,23 +124,23 @@ class Position:
         """Tell whether nothing of the pass is left, without opening it: older ones of accelerate yield None then."""
         if not hasattr(loader, "base_dataloader") or _is_stateful(loader) or self.batches < len(loader):
             return False
-        _put_samplers(loader, state["samplers"])
+        put_samplers(loader, state["samplers"])
         put_random_state(self._random)
         return True
 
     def _reopen(self, loader: Any, state: dict[str, Any]) -> Iterator[Any]:
         now = self._random
         if state["loader"] is not None:
-            _put_samplers(loader, state["samplers"])
+            put_samplers(loader, state["samplers"])
             loader.load_state_dict(state["loader"])
             batches: Iterator[Any] = iter(loader)
             put_random_state(now)
             return batches
         put_random_state(state["begin"]["random"])
-        _put_samplers(loader, state["begin"]["samplers"])
+        put_samplers(loader, state["begin"]["samplers"])
 
         def there() -> None:
-            _put_samplers(loader, {name: _generators(kept) for name, kept in state["samplers"].items()})
+            put_samplers(loader, generators_only(state["samplers"]))
             put_random_state(now)
 
         base = getattr(loader, "base_dataloader", loader)
@@ -167,7 +160,7 @@ def _set_epoch(loader: Any, epoch: int) -> None:
     """Tell a plain loader's samplers which pass this is, as torch asks of scripts; accelerate's count themselves."""
     if hasattr(loader, "base_dataloader"):
         return
-    for part in _parts(loader).values():
+    for part in parts(loader).values():
         if part is not loader and callable(getattr(part, "set_epoch", None)):
             part.set_epoch(epoch)
 
@@ -259,53 +252,3 @@ class _Behind:
             yield item
         for call in at.values():
             call()
-
-
-def _parts(loader: Any) -> dict[str, Any]:
-    """Return a loader and what it draws its order from, by path."""
-    found: dict[str, Any] = {}
-    waiting: list[tuple[str, Any]] = [("", loader)]
-    while waiting:
-        path, part = waiting.pop(0)
-        if part is None or any(part is other for other in found.values()):
-            continue
-        found[path] = part
-        for name in _INSIDE:
-            inner = getattr(part, name, None)
-            if inner is not None and not isinstance(inner, (int, str)):
-                waiting.append((f"{path}.{name}".lstrip("."), inner))
-    return found
-
-
-def _samplers(loader: Any) -> dict[str, dict[str, Any]]:
-    """Return the generators' states and the counters from which a loader's next order follows."""
-    states: dict[str, dict[str, Any]] = {}
-    for path, part in _parts(loader).items():
-        state: dict[str, Any] = {
-            name: value for name in _COUNTERS if isinstance(value := getattr(part, name, None), int)
-        }
-        generator = getattr(part, "generator", None)
-        if isinstance(generator, torch.Generator):
-            state["generator"] = generator.get_state()
-        if state:
-            states[path] = state
-    return states
-
-
-def _put_samplers(loader: Any, states: dict[str, dict[str, Any]]) -> None:
-    parts = _parts(loader)
-    for path, state in states.items():
-        if path not in parts:
-            continue
-        part: Any = parts[path]
-        for name, value in state.items():
-            if name != "generator":
-                setattr(part, name, value)
-            elif isinstance(part.generator, torch.Generator):
-                part.generator.set_state(value)
-            else:
-                part.generator = torch.Generator().set_state(value)  # made by the first pass
-
-
-def _generators(state: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in state.items() if name == "generator"}

@@ -12,8 +12,11 @@ from typing import Any
 import torch
 
 
-def take_random_state() -> dict[str, Any]:
-    """Return the states of Python's, NumPy's (where it is loaded), torch's and the accelerators' generators."""
+def take_random_state(*, devices: bool = True) -> dict[str, Any]:
+    """Return the states of Python's, NumPy's (where it is loaded), torch's and the accelerators' generators.
+
+    Without ``devices`` for a process that must not touch an accelerator, such as a loader's worker.
+    """
     state: dict[str, Any] = {"python": random.getstate(), "torch": torch.get_rng_state()}
     numpy = sys.modules.get("numpy")
     if numpy is not None:
@@ -25,9 +28,9 @@ def take_random_state() -> dict[str, Any]:
             int(has_gauss),
             float(cached),
         )
-    if torch.cuda.is_available():
+    if devices and torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state_all()
-    if torch.backends.mps.is_available():
+    if devices and torch.backends.mps.is_available():
         state["mps"] = torch.mps.get_rng_state()
     return state
 

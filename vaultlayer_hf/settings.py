@@ -89,6 +89,9 @@ class Settings:
         local_keep_last: the same in ``output_dir``, for committed checkpoints; None leaves rotation to
             ``save_total_limit``.
         local_keep_every: also keep those in ``output_dir`` whose step is a multiple of this.
+        exact_data: ``"on"``: keep the place in the data and the random state of its workers with each checkpoint of a
+            Trainer, so that a resume is bit-exact where the Trainer's own isn't; an unbroken run's numbers are the
+            same with it and without. ``"off"``: resume as the Trainer does.
         flush_timeout: seconds that the end of training waits for uploads that are still under way.
         part_timeout: seconds that the ranks of a run wait for each other at a save; who is later costs that
             checkpoint, never the run.
@@ -113,6 +116,9 @@ class Settings:
     keep_best: bool = _from_environment("keep_best", _flag, True)
     local_keep_last: int | None = _from_environment("local_keep_last", _or_none(int), None)
     local_keep_every: int | None = _from_environment("local_keep_every", _or_none(int), None)
+    exact_data: Literal["on", "off"] = _from_environment(
+        "exact_data", lambda text: cast(Literal["on", "off"], text.lower()), "on"
+    )
     flush_timeout: float = _from_environment("flush_timeout", float, 1800.0)
     part_timeout: float = _from_environment("part_timeout", float, 600.0)
     resume_timeout: float = _from_environment("resume_timeout", float, 120.0)
@@ -137,6 +143,8 @@ class Settings:
             raise SettingsError(f"notices={self.notices!r}: use 'auto', 'none', 'aws', 'gcp' or 'azure'")
         if self.on_fenced not in ("stop", "continue"):
             raise SettingsError(f"on_fenced={self.on_fenced!r}: use 'stop' or 'continue'")
+        if self.exact_data not in ("on", "off"):
+            raise SettingsError(f"exact_data={self.exact_data!r}: use 'on' or 'off'")
         if not _is_number(self.upload_concurrency, whole=True) or not 1 <= self.upload_concurrency <= 64:
             raise SettingsError(f"upload_concurrency={self.upload_concurrency!r}: use 1 to 64")
         for name in ("keep_last", "keep_every", "local_keep_last", "local_keep_every", "bandwidth"):

@@ -20,6 +20,7 @@ from vaultlayer_hf.contents import (
     refusal,
     wanted_files,
 )
+from vaultlayer_hf.data.position import file_name
 from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.events import Events
 from vaultlayer_hf.fingerprint import Parameters
@@ -81,14 +82,16 @@ def ranks_of(args: TrainingArguments, timeout: float) -> Ranks:
     return ranks
 
 
-def save_of(args: TrainingArguments, state: TrainerState, parameters: Parameters) -> Save:
-    """Return what there is to say about the checkpoint that a Trainer has just saved."""
+def save_of(args: TrainingArguments, state: TrainerState, parameters: Parameters, *, data: bool) -> Save:
+    """Return what there is to say about the checkpoint that a Trainer has just saved; ``data``: with data files."""
     world_size = args.world_size
 
     def missing(folder: Path, paths: set[str]) -> list[str]:
         if args.save_only_model:
             return []
-        return missing_files(paths, world_size) + missing_shards(folder, paths)
+        places = [file_name(rank) for rank in range(world_size)] if data else []
+        lost = [name for name in places if name not in paths]
+        return missing_files(paths, world_size) + missing_shards(folder, paths) + lost
 
     return Save(
         Path(str(args.output_dir)) / f"checkpoint-{state.global_step}",

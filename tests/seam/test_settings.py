@@ -26,6 +26,7 @@ VARIABLES: dict[str, tuple[str, Any]] = {
     "keep_best": ("no", False),
     "local_keep_last": ("2", 2),
     "local_keep_every": ("50", 50),
+    "exact_data": ("OFF", "off"),
     "flush_timeout": ("12.5", 12.5),
     "part_timeout": ("30", 30.0),
     "resume_timeout": ("0", 0.0),

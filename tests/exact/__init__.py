@@ -1,0 +1,1 @@
+"""Is a resume the same run? Fifteen scenarios, stock against ours, by ``python -m tests.exact``."""

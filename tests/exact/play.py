@@ -1,0 +1,79 @@
+"""One training of a scenario, in a process of its own: whole, broken off, or resumed; stock or ours."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from tests.exact.material import BrokenOffError, StopAt, arguments, digest, model, padded, scenario
+from vaultlayer_hf import Settings
+from vaultlayer_hf.events import Event
+from vaultlayer_hf.trainer import Trainer
+
+PARTS = ("whole", "broken", "resumed")
+
+
+def play(
+    name: str,
+    ours: bool,
+    part: str,
+    output: str,
+    vault: str,
+    result: str,
+    changed: dict[str, Any],
+    bare: bool,
+) -> None:
+    """Train; ``result`` gets a digest of what came out on this rank, and what the vault had to say."""
+    torch.set_num_threads(1)
+    one = scenario(name)
+    said: list[Event] = []
+    more = {**(one.resumed if part == "resumed" else {}), **changed}
+    cls: Any = Trainer if ours else transformers.Trainer
+    own: dict[str, Any] = {}
+    if ours:
+        own["resume"] = Settings(
+            vault=vault,
+            exact_data="off" if bare else "on",
+            notices="none",
+            signals="none",
+            part_timeout=20,
+            resume_timeout=10,
+        )
+    trainer = cls(
+        model=model(),
+        args=arguments(one, Path(output), **more),
+        train_dataset=one.data(),
+        data_collator=padded,
+        callbacks=[StopAt(one.save)] if part == "broken" else None,
+        **own,
+    )
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        assert trainer.args.parallel_mode.value == "distributed"
+    if ours:
+        trainer._vaultlayer._events.listen(said.append)
+    checkpoint = f"{output}/checkpoint-{one.save}" if part == "resumed" and not ours else None
+    found = None
+    try:
+        trainer.train(**({"resume_from_checkpoint": checkpoint} if checkpoint else {}))
+        found = digest(trainer)
+    except BrokenOffError:
+        assert part == "broken"
+    Path(result).write_text(
+        json.dumps(
+            {
+                "digest": found,
+                "steps": trainer.state.global_step,
+                "said": [(event.kind, event.message) for event in said],
+            }
+        )
+    )
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        os._exit(
+            0
+        )  # gloo's threads may wait for ever for the other rank's where objects are taken down in order

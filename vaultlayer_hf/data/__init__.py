@@ -1,0 +1,13 @@
+"""Where a training is in its data, kept with each checkpoint, so that a resume goes on with the very same numbers.
+
+    samplers.py   what a loader's order follows from
+    inner.py      generators and counters inside a data set or a collator
+    workers.py    the random state of worker processes, told with each batch
+    order.py      the indices that a sampler gives: held, left out, counted
+    follower.py   follows a DataLoader in place, and reopens a pass where it was left
+    position.py   what is kept of it, and in which file
+    fingerprint.py whether a run that goes on is the one that wrote it
+    training.py   the Trainer's side: its events, and its skipping of batches
+
+Following only reads: an unbroken run draws the same random numbers with it and without.
+"""

@@ -1,0 +1,431 @@
+"""Follows a DataLoader in place, and reopens a pass where a checkpoint left it.
+
+An unbroken run: each pass is opened as torch opens it; what it begins with is noted, and ahead of each fetch the
+random state; batches of worker processes bring their worker's state. Nothing is drawn and nothing is changed.
+
+A pass that goes on: (1) the random state, samplers and data set as when the pass began; (2) the iterator is made, with
+workers that start as they were left and get nothing to do yet; (3) the indices of what was trained on are left out,
+or, where a data set knows neither indices nor its position, its batches are fetched again; (4) the worker whose turn
+it is goes first; (5) what had been fetched ahead is fetched with the random state of then; the first fetch beyond that
+with the state of the save.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from torch.utils.data import IterableDataset
+
+from vaultlayer_hf.data.inner import Inner
+from vaultlayer_hf.data.order import Order
+from vaultlayer_hf.data.position import Moment, Position
+from vaultlayer_hf.data.samplers import generators_only, put_samplers, take_samplers
+from vaultlayer_hf.data.sources import source_of, unwrapped
+from vaultlayer_hf.data.workers import Mark, Marking, Placing, packed, same, unpacked
+from vaultlayer_hf.random_state import put_random_state, take_random_state
+
+Opener = Callable[[], Iterator[Any]]
+
+
+_classes: dict[type, type] = {}
+
+
+def _followed(cls: Any) -> Any:
+    """Return a class that a DataLoader of this class has while it is followed."""
+
+    def __iter__(self: Any) -> Iterator[Any]:  # noqa: N807
+        follower: Follower = self.__dict__["_vaultlayer"]
+        return follower.open(lambda: cls.__iter__(self))
+
+    if cls not in _classes:
+        _classes[cls] = type(cls.__name__, (cls,), {"__module__": cls.__module__, "__iter__": __iter__})
+    return _classes[cls]
+
+
+def base_of(loader: Any) -> Any:
+    """Return the torch DataLoader inside a loader, which may be the loader itself."""
+    return getattr(loader, "base_dataloader", loader)
+
+
+def follower_of(loader: Any) -> Follower | None:
+    """Return who follows a loader, or None."""
+    return getattr(base_of(loader), "__dict__", {}).get("_vaultlayer")
+
+
+def why_not(loader: Any) -> str:
+    """Return why a loader can't be followed; empty where it can."""
+    base = base_of(loader)
+    if not isinstance(base, torch.utils.data.DataLoader):
+        return f"a {type(base).__name__} is no DataLoader of torch"
+    if base.num_workers and not getattr(base, "in_order", True):
+        return "with in_order=False batches come in the order in which workers happen to finish"
+    return ""
+
+
+class Follower:
+    """Follows one loader.
+
+    Args:
+        loader: accelerate's, or a plain DataLoader. ``why_not`` has no objection to it.
+        rank, world_size: of this process.
+
+    Attributes:
+        after: the random state behind the newest fetch; only noted while it isn't None.
+        said: what there was to say of how a pass was reopened, in words.
+    """
+
+    def __init__(self, loader: Any, rank: int, world_size: int) -> None:
+        self.outer, self.base = loader, base_of(loader)
+        self.after: Moment | None = None
+        self.said: list[str] = []
+        self._expected = False
+        self._pending: Position | None = None
+        self._skip: int | None = None
+        self._offset = 0
+        dispatches = type(loader).__name__ == "DataLoaderDispatcher"
+        alone = not dispatches or bool(loader.split_batches)
+        self._per_batch = (1 if alone else world_size) if rank == 0 or not dispatches else 0
+        dataset = self.base.dataset
+        self.iterable = isinstance(dataset, IterableDataset)
+        self._stateful = hasattr(self.base, "load_state_dict") and hasattr(self.base, "state_dict")
+        completes = dispatches and world_size > 1 and not getattr(loader, "_drop_last", False)
+        self._source = source_of(dataset) if self.iterable and not completes else None
+        self._inner = Inner(dataset=unwrapped(dataset), collate=self.base.collate_fn)
+        self._order: Order | None = None
+        self._iterator: Any = None
+        self._at = Position(again=self.iterable and self._source is None and not self._stateful, passes=-1)
+        self._fetches: deque[tuple[int, Moment]] = deque(maxlen=2 * max(1, self._per_batch) + 2)
+        self._marks: deque[tuple[int, int, bytes | None]] = deque()
+        self._workers: dict[int, bytes] = {}
+        self._fetched = 0
+        self.base._vaultlayer = self
+        self.base.__class__ = _followed(type(self.base))
+
+    def leave(self) -> None:
+        """Stop following: the loader is as it was."""
+        if self.base.__dict__.pop("_vaultlayer", None) is not None:
+            self.base.__class__ = type(self.base).__bases__[0]
+
+    # What the loop tells --------------------------------------------------------------------------------
+
+    def resume(self, position: Position | None) -> None:
+        """Go on from a position with the next pass."""
+        self._pending = position
+
+    def begin_epoch(self) -> None:
+        """Expect that the loop opens a pass: others may look at the loader, too."""
+        self._expected = True
+        self._at.over = False
+
+    def end_epoch(self) -> None:
+        """Note that the loop has ended the pass."""
+        self._at.over, self._expected = True, False
+        if self._pending is not None:
+            self._pending = replace(self._pending, over=True)
+
+    def batch_done(self) -> None:
+        """Note that a batch was trained on."""
+        self._at.batches += 1
+
+    @property
+    def epoch(self) -> int | None:
+        """The number of the pass, where the Trainer's own count is another; else None."""
+        return self._at.passes if self._offset else None
+
+    @property
+    def batches(self) -> int:
+        """How many batches of the pass were trained on."""
+        return self._at.batches
+
+    @property
+    def workers_draw(self) -> bool:
+        """Whether worker processes were seen to draw random numbers, or to hold a state of their own."""
+        return bool(self._workers) or any(state for _, _, state in self._marks)
+
+    def skip(self, count: int) -> Any:
+        """Leave out ``count`` batches of the pass that is about to be opened; return the loader to open."""
+        at = self._pending
+        self._skip = count
+        if at is not None and at.emptied and not at.over:
+            return Emptied(self, at)
+        return self.outer
+
+    def stand_behind(self, at: Position) -> None:
+        """Be at the end of a pass of which nothing is left."""
+        told = getattr(self.outer, "iteration", None)
+        self._offset = at.passes - told if told is not None else 0
+        self._at, self._workers, self._expected = replace(at, ahead=[]), _pickled(at.workers), False
+        self._put(at.now)
+        self._pending = replace(at, now=replace(at.now, random=None))
+
+    def position(self) -> Position:
+        """Return where the loop is, between two steps. Raises what the parts raise that tell their state."""
+        at = self._at
+        drawn = at.batches * self._per_batch
+        turn = at.turn
+        while self._marks and self._marks[0][0] < drawn:
+            _, worker, state = self._marks.popleft()
+            turn = (worker + 1) % max(1, self.base.num_workers)
+            if state is not None:
+                self._workers[worker] = state
+        at.turn = turn
+        held = at.workers if at.again else {w: unpacked(state) for w, state in self._workers.items()}
+        return replace(
+            at,
+            drawn=drawn,
+            emptied=at.emptied or bool(getattr(self.outer, "end_of_dataloader", False)),
+            ahead=[moment for number, moment in self._fetches if number >= drawn],
+            now=self._moment(),
+            between=take_samplers(self.outer),
+            workers=held,
+            loader=self.outer.state_dict() if self._stateful else None,
+            order=self._order.sum_of(drawn) if self._order is not None else at.order,
+        )
+
+    # What the loader does -------------------------------------------------------------------------------
+
+    def open(self, plain: Opener) -> Iterator[Any]:
+        """Open a pass; ``plain`` does it as torch does."""
+        if not self._expected:
+            return plain()
+        self._expected = False
+        at, self._pending = self._pending, None
+        skip, self._skip = self._skip, None
+        if at is not None and skip is not None and not at.over:
+            return self._go_on(at, plain)
+        return self._begin(at, (skip or 0) if at is None else 0, plain)
+
+    def _begin(self, before: Position | None, skip: int, plain: Opener) -> Iterator[Any]:
+        """Open a pass at its start, behind the position ``before`` where this process wasn't there yet."""
+        number = self._number(before)
+        for _, worker, state in self._marks:
+            if state is not None:
+                self._workers[worker] = state
+        if before is not None:
+            put_samplers(self.outer, generators_only(before.between))
+            self._put(before.now)
+            self._workers = _pickled(before.workers)
+        begin = self._moment()
+        persists = bool(self.base.num_workers and self.base.persistent_workers)
+        goes_on = persists and (before is not None or self._at.passes >= 0)
+        birth = (before.birth if before is not None else self._at.birth) if goes_on else begin
+        if not goes_on:
+            self._workers = {}
+        self._at = Position(
+            passes=number,
+            batches=skip,
+            begin=begin,
+            samplers=take_samplers(self.outer),
+            birth=birth,
+            again=self._at.again,
+            workers={w: unpacked(state) for w, state in self._workers.items()} if self._at.again else {},
+        )
+        left_out = skip * self._per_batch
+        self._start(left_out)
+        behind_old_workers = before is not None and goes_on
+        if not self._stateful and (behind_old_workers or (left_out and not self.iterable)):
+            batches = self._reopen(self._at, plain, left_out)
+        else:
+            batches = self._make(plain, {})
+            self._fetch_again(batches, left_out)
+        return Feed(self, batches, [], None)
+
+    def _number(self, before: Position | None) -> int:
+        """Return the number of the pass that begins, and have the loader know it."""
+        told = getattr(self.outer, "iteration", None)
+        if before is not None:
+            number = before.passes + 1
+            self._offset = number - told if told is not None else 0
+        elif self._at.passes < 0:
+            return told or 0
+        else:
+            number = self._at.passes + 1
+        self._tell_epoch(number)
+        return number
+
+    def _tell_epoch(self, number: int) -> None:
+        if self._offset and callable(getattr(self.outer, "set_epoch", None)):
+            self.outer.set_epoch(number)
+
+    def _go_on(self, at: Position, plain: Opener) -> Iterator[Any]:
+        """Open a pass where it was left."""
+        told = getattr(self.outer, "iteration", None)
+        self._offset = at.passes - told if told is not None else 0
+        self._tell_epoch(at.passes)
+        put_samplers(self.outer, at.samplers)
+        self._at = replace(at, again=self._at.again, emptied=False, ahead=[], loader=None)
+        self._workers = _pickled(at.workers)
+        self._start(at.drawn)
+        if self._stateful:
+            self._put(at.begin)
+            self.base.load_state_dict(at.loader)
+            batches = plain()
+        else:
+            batches = self._reopen(at, plain, at.drawn)
+        return Feed(self, batches, list(at.ahead), at.now)
+
+    def _reopen(self, at: Position, plain: Opener, drawn: int) -> Iterator[Any]:
+        """Make the iterator as it was when the pass began, and go past ``drawn`` batches."""
+        again = self._at.again
+        if not self.base.num_workers:
+            self._put(at.begin)
+            if self._source is not None:
+                source = (at.ahead[0] if at.ahead else at.now).source
+                if drawn and source is not None:
+                    self._source.load_state_dict(source)
+            batches = self._make(plain, {})
+            if self._order is not None and not self.iterable:
+                self._leave_out(drawn, at.order)
+        else:
+            self._put(at.birth)
+            batches = self._make(plain, self._workers, held=True)
+            if not same(asdict(at.birth), asdict(at.begin)):
+                self._put(at.begin)
+                batches._sampler_iter = iter(self._order)  # type: ignore[attr-defined,arg-type]
+            self._leave_out(0 if self.iterable else drawn, at.order)
+            if not again:
+                for _ in range(at.turn):
+                    next(batches._worker_queue_idx_cycle)  # type: ignore[attr-defined]
+            for _ in range(self.base.prefetch_factor * self.base.num_workers):
+                batches._try_put_index()  # type: ignore[attr-defined]
+        if again:
+            self._fetch_again(batches, drawn)
+        return batches
+
+    def _leave_out(self, count: int, order: str | None) -> None:
+        assert self._order is not None
+        self._order.leave_out(count)
+        if order is not None and count and self._order.sum_of(count) != order:
+            self.said.append("the data's order isn't the one that it was written with")
+
+    def _fetch_again(self, batches: Iterator[Any], count: int) -> None:
+        if count:
+            self.said.append(
+                f"{count} batches are fetched again: the data set can't be asked to go on from there"
+            )
+        for _ in range(count):
+            batch = next(batches, None)
+            if isinstance(batch, Mark) and batch.state is not None:
+                self._workers[batch.worker] = batch.state
+
+    def _make(self, plain: Opener, states: dict[int, bytes], *, held: bool = False) -> Iterator[Any]:
+        """Make torch's iterator, with our parts in it; the loader itself is left as it was."""
+        base = self.base
+        if self._stateful:
+            return plain()
+        name = "sampler" if base.batch_sampler is None else "batch_sampler"
+        sampler, collate, init = getattr(base, name), base.collate_fn, base.worker_init_fn
+        order = Order(sampler, sums=not self.iterable)
+        reused = bool(base.num_workers and base.persistent_workers and base._iterator is not None)
+        if not reused:
+            self._order = order
+        order.held = held
+        # A DataLoader refuses another sampler because an iterator that is under way wouldn't see it: this one does.
+        object.__setattr__(base, name, order)
+        if base.num_workers:
+            base.collate_fn = Marking(collate)
+            base.worker_init_fn = Placing(init, states, collate, self._source is not None)
+        try:
+            return plain()
+        finally:
+            object.__setattr__(base, name, sampler)
+            base.collate_fn, base.worker_init_fn = collate, init
+            order.held = False
+
+    # State ----------------------------------------------------------------------------------------------
+
+    def _start(self, drawn: int) -> None:
+        self._fetches.clear()
+        self._marks.clear()
+        self._fetched = drawn
+
+    def _moment(self) -> Moment:
+        source = self._source
+        told = (
+            copy.deepcopy(source.state_dict()) if source is not None and not self.base.num_workers else None
+        )
+        return Moment(take_random_state(), self._inner.take(), told)
+
+    def _put(self, moment: Moment) -> None:
+        if moment.random is not None:
+            put_random_state(moment.random)
+        self._inner.put(moment.inner)
+
+    def before_fetch(self, moment: Moment | None) -> None:
+        """Be ahead of a fetch, in a state of then where there is one."""
+        if moment is not None:
+            self._put(moment)
+        if not self.base.num_workers:
+            self._fetches.append((self._fetched, self._moment()))
+
+    def fetched(self, batch: Any) -> Any:
+        """Take note of a batch, and return it."""
+        if isinstance(batch, Mark):
+            self._marks.append((self._fetched, batch.worker, batch.state))
+            batch = batch.batch
+        self._fetched += 1
+        return batch
+
+    def emptied(self) -> None:
+        """Note that the DataLoader has no more batches."""
+        if not hasattr(self.outer, "end_of_dataloader"):
+            self._at.emptied = True
+
+    def settle(self) -> None:
+        """Note the random state behind a fetch, while somebody wants it."""
+        if self.after is not None:
+            self.after = Moment(take_random_state())
+
+
+class Feed:
+    """The batches of a pass, each fetched in the state that belongs to it."""
+
+    def __init__(
+        self, follower: Follower, batches: Iterator[Any], ahead: list[Moment], now: Moment | None
+    ) -> None:
+        self._follower, self._batches, self._ahead, self._now = follower, batches, ahead, now
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        moment = None
+        if self._ahead:
+            moment = self._ahead.pop(0)
+        elif self._now is not None:
+            moment, self._now = self._now, None
+        self._follower.before_fetch(moment)
+        try:
+            batch = next(self._batches)
+        except StopIteration:
+            self._follower.emptied()
+            raise
+        finally:
+            self._follower.settle()
+        return self._follower.fetched(batch)
+
+
+class Emptied:
+    """A pass of which nothing is left: older accelerate would yield None. It has the loader's other sides."""
+
+    def __init__(self, follower: Follower, at: Position) -> None:
+        self._follower, self._position = follower, at
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_follower"].outer, name)
+
+    def __len__(self) -> int:
+        return 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self._follower.stand_behind(self._position)
+        return iter(())
+
+
+def _pickled(states: dict[int, dict[str, Any]]) -> dict[int, bytes]:
+    return {worker: packed(state) for worker, state in states.items()}

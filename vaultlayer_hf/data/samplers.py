@@ -1,0 +1,69 @@
+"""What the order of a loader follows from: generators and counters of the loader and of its samplers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+_INSIDE = ("base_dataloader", "dataloader", "batch_sampler", "sampler")
+"""Where loaders and samplers keep what they draw from."""
+_COUNTERS = ("epoch", "iteration", "initial_seed")
+"""What samplers derive their order from."""
+
+SamplerStates = dict[str, dict[str, Any]]
+
+
+def parts(loader: Any) -> dict[str, Any]:
+    """Return a loader and what it draws its order from, by path."""
+    found: dict[str, Any] = {}
+    waiting: list[tuple[str, Any]] = [("", loader)]
+    while waiting:
+        path, part = waiting.pop(0)
+        if part is None or any(part is other for other in found.values()):
+            continue
+        found[path] = part
+        for name in _INSIDE:
+            inner = getattr(part, name, None)
+            if inner is not None and not isinstance(inner, (int, str)):
+                waiting.append((f"{path}.{name}".lstrip("."), inner))
+    return found
+
+
+def take_samplers(loader: Any) -> SamplerStates:
+    """Return the generators' states and the counters from which a loader's next order follows."""
+    states: SamplerStates = {}
+    for path, part in parts(loader).items():
+        state: dict[str, Any] = {
+            name: value for name in _COUNTERS if isinstance(value := getattr(part, name, None), int)
+        }
+        generator = getattr(part, "generator", None)
+        if isinstance(generator, torch.Generator):
+            state["generator"] = generator.get_state()
+        if state:
+            states[path] = state
+    return states
+
+
+def put_samplers(loader: Any, states: SamplerStates) -> None:
+    """Put back what ``take_samplers`` returned, where the loader still has such a part."""
+    here = parts(loader)
+    for path, state in states.items():
+        if path not in here:
+            continue
+        part: Any = here[path]
+        for name, value in state.items():
+            if name != "generator":
+                setattr(part, name, value)
+            elif isinstance(part.generator, torch.Generator):
+                part.generator.set_state(value)
+            else:
+                part.generator = torch.Generator().set_state(value)  # made by the first pass
+
+
+def generators_only(states: SamplerStates) -> SamplerStates:
+    """Return the states without counters: for a pass of which the epoch was set by the loop already."""
+    return {
+        path: {name: value for name, value in state.items() if name == "generator"}
+        for path, state in states.items()
+    }
