@@ -101,28 +101,30 @@ class Result:
         return self.reached * PACE / self.seconds
 
 
-def play(way: str, folder: Path, seconds: float, every: float, *, from_first_step: bool = False) -> Result:
+def play(
+    way: str, folder: Path, seconds: float, every: float = 0.0, *, life: int = 0, kills: int = 0
+) -> Result:
     """Keep the script running for this long, and SIGKILL the training every so many seconds.
 
-    ``from_first_step``: these are counted from the first step of each start, so that a slow machine gets there.
+    Or, where ``life`` is given, whenever it has trained that many steps, and ``kills`` times: a slow machine comes as
+    far as a fast one.
     """
     folder.mkdir(parents=True)
     how, disk, steps = WAYS[way], folder / "disk", folder / "steps"
-    begin, kills = time.monotonic(), 0
+    begin, done = time.monotonic(), 0
     process = _start(how, folder, disk)
     try:
         due, killed = begin + every, -1
-        while time.monotonic() < begin + seconds:
+        while time.monotonic() < begin + seconds and not (life and done == kills):
             time.sleep(0.05)
-            pid = _trains(steps)
-            if from_first_step and (pid is None or pid == killed):
-                due = time.monotonic() + every
-            if time.monotonic() >= due:
+            pid, old = _trains(steps)
+            is_due = pid != killed and old >= life if life else time.monotonic() >= due
+            if is_due:
                 due += every
                 found = _trainer(process)
                 if found is None:
                     continue
-                kills, killed = kills + 1, found.pid
+                done, killed = done + 1, found.pid
                 if how.empties:
                     _end(process)
                     shutil.rmtree(disk)
@@ -133,7 +135,7 @@ def play(way: str, folder: Path, seconds: float, every: float, *, from_first_ste
         _end(process)
     trained = [int(line.split()[1]) for line in _lines(steps)]
     failed = (folder / "log").read_text(errors="replace").count("Traceback (most recent call last)")
-    return Result(seconds, kills, trained[-1] if trained else 0, len(trained), failed)
+    return Result(seconds, done, trained[-1] if trained else 0, len(trained), failed)
 
 
 def warm_up() -> None:
@@ -178,9 +180,10 @@ def _lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def _trains(path: Path) -> int | None:
-    lines = _lines(path)
-    return int(lines[-1].split()[2]) if lines else None
+def _trains(path: Path) -> tuple[int, int]:
+    """Return which process has trained the newest step, and how many steps it has trained."""
+    processes = [int(line.split()[2]) for line in _lines(path)]
+    return (processes[-1], processes.count(processes[-1])) if processes else (-1, 0)
 
 
 def _trainer(process: subprocess.Popen[bytes]) -> psutil.Process | None:
