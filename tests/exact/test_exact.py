@@ -53,6 +53,8 @@ def test_another_run_is_said(
     forks: ForkServer, tmp_path: Path, name: str, changed: dict[str, Any], words: str
 ) -> None:
     """Where the run that goes on can't have the same numbers, it says so in one line, with the reason."""
+    if not NEW and "batch size" in words:
+        pytest.skip("transformers 4 goes on with the batch size of the checkpoint")
     row = play_row(forks, scenario(name), tmp_path, 1, kinds=(True,), **changed)
     assert row.trouble == {}
     assert not row.ours
