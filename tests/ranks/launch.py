@@ -258,8 +258,8 @@ def random_kill(group: Group, chance: random.Random, longest: float) -> str:
         group.kill_all()
     else:
         group.kill(rank)
-        if not any("joined" in note for note in group.notes(rank)):
-            # The others wait for it in torch's own rendezvous, for minutes: a scheduler would end them.
+        if not all(any("joined" in note for note in group.notes(one)) for one in range(len(group.runs))):
+            # Who hasn't joined waits for the others in torch's own rendezvous, for minutes: a scheduler would end it.
             group.kill_all()
     group.wait()
     return f"{'all' if rank is None else f'rank {rank}'} after {after:.3f} s"
