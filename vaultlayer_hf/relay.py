@@ -12,6 +12,7 @@ that the ranks share keeps others from asking.
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import json
 import os
@@ -118,8 +119,10 @@ class Relay:
         return _Passing(self, store)
 
     def end(self) -> None:
-        """Say that nothing more is fetched here; what has come is still sent."""
+        """Say that nothing more is fetched here; what has come is still sent, though the folder gets its name now."""
         with self._change:
+            for path, _ in self._there:
+                self._open(path)
             self._over = True
             self._change.notify_all()
 
@@ -198,12 +201,14 @@ class Relay:
             self._change.wait_for(lambda: stretch in self._there or self._over, _PULSE)
             if stretch not in self._there:
                 return -1 if self._over else None
-            if stretch[0] not in self._files:  # kept: the folder gets its name meanwhile
-                try:
-                    self._files[stretch[0]] = os.open(self._root / stretch[0], os.O_RDONLY)
-                except OSError:
-                    return -1
-            return os.dup(self._files[stretch[0]])
+            self._open(stretch[0])
+            return os.dup(self._files[stretch[0]]) if stretch[0] in self._files else -1
+
+    def _open(self, path: str) -> None:
+        """Keep a descriptor of a file that is here, while it can be had under this name."""
+        if path not in self._files:
+            with contextlib.suppress(OSError):
+                self._files[path] = os.open(self._root / path, os.O_RDONLY)
 
 
 class _Passing:
