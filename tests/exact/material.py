@@ -35,7 +35,7 @@ def augmented(row: torch.Tensor) -> torch.Tensor:
     return row
 
 
-class Rows(torch.utils.data.Dataset):  # type: ignore[type-arg]
+class Rows(torch.utils.data.Dataset):
     """Fixed random rows, changed at random where asked."""
 
     def __init__(self, augment: bool = False, samples: int = SAMPLES) -> None:
@@ -61,7 +61,7 @@ class OwnDraws(Rows):
         return _sample(row)
 
 
-class Grouped(torch.utils.data.Dataset):  # type: ignore[type-arg]
+class Grouped(torch.utils.data.Dataset):
     """Rows of two lengths, for group_by_length."""
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ def padded(samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     }
 
 
-class Stream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
+class Stream(torch.utils.data.IterableDataset):
     """Rows without a length: shuffled anew in each pass, by how many passes there were."""
 
     def __init__(self, samples: int = SAMPLES, augment: bool = False) -> None:

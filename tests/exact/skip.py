@@ -23,7 +23,7 @@ from vaultlayer_hf.data.position import Record, read_record
 BATCH = 8
 
 
-class Numbers(torch.utils.data.Dataset):  # type: ignore[type-arg]
+class Numbers(torch.utils.data.Dataset):
     """Each sample is its number, fetched in one go."""
 
     def __init__(self, samples: int) -> None:

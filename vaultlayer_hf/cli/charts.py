@@ -139,9 +139,8 @@ def _steps(axes: Any, story: Story) -> None:
         dots = [(place(moment), step) for moment, step in story.commits]
         axes.plot(*zip(*dots, strict=True), "o", color=GREEN, markersize=4.5, label="commit", zorder=3)
     reached = max((step for attempt in story.attempts for _, step in attempt.steps), default=0.0)
-    if (
-        story.max_steps is not None and story.max_steps <= 2 * reached
-    ):  # further away, it would flatten all else
+    # Further away, the line would flatten all else.
+    if story.max_steps is not None and story.max_steps <= 2 * reached:
         axes.axhline(story.max_steps, color=GREY, linewidth=1)
     axes.set_ylabel("step" if story.max_steps is None else f"step (of {story.max_steps:,})")
     axes.set_ylim(bottom=0)

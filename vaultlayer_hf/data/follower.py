@@ -38,7 +38,7 @@ _classes: dict[type, type] = {}
 def _followed(cls: Any) -> Any:
     """Return a class that a DataLoader of this class has while it is followed."""
 
-    def __iter__(self: Any) -> Iterator[Any]:  # noqa: N807
+    def __iter__(self: Any) -> Iterator[Any]:  # noqa: N807 - a method, of the class below
         follower: Follower = self.__dict__["_vaultlayer"]
         return follower.open(lambda: cls.__iter__(self))
 
@@ -284,6 +284,7 @@ class Follower:
         else:
             self._put(at.birth)
             batches = self._make(plain, self._workers, held=True)
+            # Parts of torch's iterator that have no public name: hence the checks that are off.
             if not same(asdict(at.birth), asdict(at.begin)):
                 self._put(at.begin)
                 batches._sampler_iter = iter(self._order)  # type: ignore[attr-defined,arg-type]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 from vaultlayer_hf.data.samplers import SamplerStates
+from vaultlayer_hf.loop_files import write_state
 
 FORMAT = 1
 
@@ -93,15 +93,13 @@ class Record:
     def write(self, folder: Path, rank: int) -> None:
         """Write it into a checkpoint folder. Raises OSError."""
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / file_name(rank)
         content = {
             "format": FORMAT,
             "position": asdict(self.position) if self.position is not None else None,
             "print": self.print,
             "why": self.why,
         }
-        torch.save(content, path.with_name(f"{path.name}.new"))
-        os.replace(path.with_name(f"{path.name}.new"), path)
+        write_state(folder / file_name(rank), content)
 
 
 def read_record(folder: Path, rank: int) -> Record | str:

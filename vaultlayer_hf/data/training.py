@@ -161,5 +161,5 @@ def _replace_skipping() -> None:
         follower = follower_of(dataloader)
         return original(dataloader, num_batches) if follower is None else follower.skip(num_batches)
 
-    skip_first_batches._vaultlayer = True  # type: ignore[attr-defined]
+    skip_first_batches._vaultlayer = True  # type: ignore[attr-defined] # a mark: replaced once
     module.skip_first_batches = skip_first_batches

@@ -52,7 +52,7 @@ class Mark:
         """Pin the batch: torch calls this on what it doesn't know."""
         from torch.utils.data._utils.pin_memory import pin_memory
 
-        self.batch = pin_memory(self.batch)  # type: ignore[no-untyped-call]
+        self.batch = pin_memory(self.batch)  # type: ignore[no-untyped-call] # torch has no types here
         return self
 
 

@@ -49,9 +49,8 @@ class Pulse:
             return math.inf  # what a script does behind train() is its own affair
         if self.fixed is not None and phases <= {"train", "loop"}:
             return self.fixed
-        if phases == {
-            "train"
-        }:  # a loop of one's own doesn't say when it evaluates, so nothing is learnt of it
+        # A loop of one's own doesn't say when it evaluates, so nothing is learnt of it.
+        if phases == {"train"}:
             return hang_limit([self.longest] * min(self.seen, 3))
         return 2 * hang_limit([])
 

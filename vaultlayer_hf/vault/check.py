@@ -9,7 +9,7 @@ from vaultlayer_hf.digest import Digest
 from vaultlayer_hf.errors import CorruptError
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.vault.manifest import FileEntry
-from vaultlayer_hf.vault.ranges import Range, in_order, reasons, threads
+from vaultlayer_hf.vault.ranges import Range, in_order, ranges_of, reasons, threads
 
 CHUNK = 8 * 2**20
 """Bytes of one ranged read."""
@@ -80,4 +80,4 @@ def _fetcher(
             return store.read_range(key, piece.start, piece.length)
 
     with threads(concurrency) as pool:
-        yield lambda entries: in_order(pool, read, entries, CHUNK, concurrency)
+        yield lambda entries: in_order(pool, read, ranges_of(entries, CHUNK), concurrency)

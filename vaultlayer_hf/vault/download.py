@@ -20,7 +20,7 @@ from pathlib import Path
 from vaultlayer_hf.digest import Digest
 from vaultlayer_hf.errors import CorruptError
 from vaultlayer_hf.vault.manifest import FileEntry
-from vaultlayer_hf.vault.ranges import Range, Source, in_order, reasons, threads
+from vaultlayer_hf.vault.ranges import Range, Source, in_order, ranges_of, reasons, threads
 
 STRETCH = 32 * 2**20
 """Bytes of one ranged read."""
@@ -54,7 +54,7 @@ def download(
         return _land(store, folder, piece, target, writing[piece.entry.path])
 
     with threads(1) as flusher, threads(concurrency) as pool:
-        landed = in_order(pool, land, entries, STRETCH, 2 * concurrency)
+        landed = in_order(pool, land, ranges_of(entries, STRETCH), 2 * concurrency)
         for entry in entries:
             digest, flushed = Digest(), 0
             with open(target / entry.path, "rb", buffering=0) as file:
@@ -81,9 +81,8 @@ def _land(store: Source, folder: str, piece: Range, target: Path, writing: threa
     """Fetch a range into its place in a file; return where it ends."""
 
     def take(offset: int, data: memoryview) -> None:
-        with (
-            writing
-        ):  # the system has one writer of a file at a time: the others would burn time while they wait
+        # The system has one writer of a file at a time: the others would burn time while they wait.
+        with writing:
             while data:
                 count = os.pwrite(file.fileno(), data, offset)
                 data, offset = data[count:], offset + count

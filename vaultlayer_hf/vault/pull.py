@@ -13,18 +13,17 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from vaultlayer_hf import files
 from vaultlayer_hf.digest import CHUNK, Digest, digest_file
-from vaultlayer_hf.errors import CorruptError, ObjectNotFoundError, SettingsError, StoreError, VaultLayerError
+from vaultlayer_hf.errors import CorruptError, SettingsError, VaultLayerError
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.vault.entry import Commit
 from vaultlayer_hf.vault.manifest import FileEntry, Manifest, read_manifest
+from vaultlayer_hf.vault.ranges import in_order, reasons, threads
 
 _RANGE = 8 * 2**20
 _AHEAD = 8
@@ -136,23 +135,13 @@ def _fetch(
 
 def _ranges(store: Store, key: str, begin: int, end: int) -> Iterator[memoryview]:
     """Yield an object's bytes in order, with several requests under way."""
-    pool = ThreadPoolExecutor(_AHEAD, thread_name_prefix="vaultlayer-pull")
-    under_way: deque[Future[memoryview]] = deque()
-    try:
-        for start in range(begin, end, _RANGE):
-            under_way.append(pool.submit(store.read_range, key, start, min(_RANGE, end - start)))
-            if len(under_way) >= _AHEAD:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
-    except ObjectNotFoundError as error:
-        raise CorruptError(f"{key}: it is missing") from error
-    except StoreError as error:
-        if type(error) is not StoreError:  # out of reach or denied: says nothing of the checkpoint
-            raise
-        raise CorruptError(f"{key}: it can't be read whole: {error.reason}") from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+
+    def read(start: int) -> memoryview:
+        with reasons(key):
+            return store.read_range(key, start, min(_RANGE, end - start))
+
+    with threads(_AHEAD, "vaultlayer-pull") as pool:
+        yield from in_order(pool, read, range(begin, end, _RANGE), _AHEAD)
 
 
 def _size(path: Path) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from vaultlayer_hf.errors import CorruptError, ObjectNotFoundError, StoreError
 from vaultlayer_hf.stores.base import Take
 from vaultlayer_hf.vault.manifest import FileEntry
 
+_P = TypeVar("_P")
 _T = TypeVar("_T")
 
 
@@ -32,24 +33,30 @@ class Source(Protocol):
         """As ``Store.read_pieces``."""
 
 
-def in_order(
-    pool: ThreadPoolExecutor, action: Callable[[Range], _T], entries: list[FileEntry], length: int, ahead: int
-) -> Iterator[_T]:
-    """Yield ``action`` of each range of files, in order, with up to ``ahead`` of them begun."""
-    under_way: deque[Future[_T]] = deque()
+def ranges_of(entries: Iterable[FileEntry], length: int) -> Iterator[Range]:
+    """Yield the ranges of files, each of ``length`` bytes but for a file's last."""
     for entry in entries:
         for start in range(0, entry.size, length):
-            under_way.append(pool.submit(action, Range(entry, start, min(length, entry.size - start))))
-            if len(under_way) >= ahead:
-                yield under_way.popleft().result()
+            yield Range(entry, start, min(length, entry.size - start))
+
+
+def in_order(
+    pool: ThreadPoolExecutor, action: Callable[[_P], _T], pieces: Iterable[_P], ahead: int
+) -> Iterator[_T]:
+    """Yield ``action`` of each piece, in order, with up to ``ahead`` of them begun."""
+    under_way: deque[Future[_T]] = deque()
+    for piece in pieces:
+        under_way.append(pool.submit(action, piece))
+        if len(under_way) >= ahead:
+            yield under_way.popleft().result()
     while under_way:
         yield under_way.popleft().result()
 
 
 @contextmanager
-def threads(count: int) -> Iterator[ThreadPoolExecutor]:
+def threads(count: int, name: str = "vaultlayer-restore") -> Iterator[ThreadPoolExecutor]:
     """Give threads that are gone at the end, with what waited for them."""
-    pool = ThreadPoolExecutor(count, thread_name_prefix="vaultlayer-restore")
+    pool = ThreadPoolExecutor(count, thread_name_prefix=name)
     try:
         yield pool
     except BaseException:
