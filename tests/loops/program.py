@@ -28,6 +28,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from tests.campaign.points import SAVE_STEPS, STEPS, Points, die, stop
+from tests.ranks.frameworks import believe_in_accelerators, local, zero_config, zero_parts
 from vaultlayer_hf import Checkpointer, Settings, loop_files
 from vaultlayer_hf.contents import missing_shards
 from vaultlayer_hf.vault.snapshot import list_files
@@ -78,11 +79,6 @@ class Average:
         self.values = copy.deepcopy(state)
 
 
-def _local(value: Any) -> torch.Tensor:
-    found: torch.Tensor = value.to_local() if hasattr(value, "to_local") else value
-    return found
-
-
 def _whole(value: Any) -> torch.Tensor:
     found: torch.Tensor = value.full_tensor() if hasattr(value, "full_tensor") else value
     return found
@@ -106,12 +102,11 @@ def build(steps: int, dropout: float = 0.2) -> tuple[torch.nn.Module, Any, Any]:
 def _accelerator(form: str) -> Any:
     """Return an Accelerator for a form of training."""
     from accelerate import Accelerator, PartialState
-    from accelerate.utils import DeepSpeedPlugin, DistributedType, FullyShardedDataParallelPlugin
+    from accelerate.utils import DeepSpeedPlugin, FullyShardedDataParallelPlugin
 
     if form.startswith("fsdp"):
-        # On CPU accelerate takes FSDP's plugin only where it believes in several accelerators.
         PartialState(cpu=True)
-        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+        believe_in_accelerators()
         kind = "FULL_STATE_DICT" if form == "fsdp-full" else "SHARDED_STATE_DICT"
         plugin = FullyShardedDataParallelPlugin(
             fsdp_version=2,
@@ -122,16 +117,8 @@ def _accelerator(form: str) -> Any:
         )
         return Accelerator(cpu=True, fsdp_plugin=plugin)
     if form.startswith("zero"):
-        import deepspeed
-
         PartialState(cpu=True)  # as the Trainer does it: Accelerator(cpu=True) would leave DeepSpeed out
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else it compiles for minutes
-        stage = {"stage": int(form[-1])}
-        config = {
-            "zero_optimization": stage,
-            "zero_force_ds_cpu_optimizer": False,
-            "train_micro_batch_size_per_gpu": 4,
-        }
+        config = zero_config(int(form[-1]), train_micro_batch_size_per_gpu=4)
         return Accelerator(deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=config))
     return Accelerator(cpu=True)
 
@@ -219,9 +206,8 @@ class Loop:
 
 def _of_zero(optimizer: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what a rank of DeepSpeed has of the weights and of the optimizer's state."""
-    stage_2 = hasattr(optimizer, "single_partition_of_fp32_groups")
-    parts = optimizer.single_partition_of_fp32_groups if stage_2 else optimizer.fp32_partitioned_groups_flat
     states = optimizer.optimizer.state.values()
+    parts = zero_parts(optimizer)
     return {str(i): part for i, part in enumerate(parts)}, {str(i): state for i, state in enumerate(states)}
 
 
@@ -235,7 +221,7 @@ def _digests(path: str, value: Any) -> dict[str, str]:
 
 def _digest(value: Any) -> str:
     if isinstance(value, torch.Tensor):
-        data = _local(value.detach()).numpy().tobytes()
+        data = local(value.detach()).numpy().tobytes()
     else:
         data = json.dumps(value, default=repr).encode()  # a tuple comes back as a list from some
     return hashlib.sha256(data).hexdigest()[:16]

@@ -24,6 +24,7 @@ import torch.distributed.fsdp
 import transformers
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, TrainingArguments
 
+from tests.ranks.frameworks import believe_in_accelerators, local, zero_config, zero_parts
 from vaultlayer_hf import Settings, relay
 from vaultlayer_hf.trainer import Trainer
 
@@ -176,27 +177,14 @@ def arguments(kind: str, output: str, universal: bool = False, **more: Any) -> T
         }
     made = TrainingArguments(**{**common, **more})
     if kind.startswith("fsdp"):
-        # On CPU accelerate takes FSDP's plugin only where it believes in several accelerators, else it is
-        # plain DDP, in silence.
-        from accelerate import PartialState
-        from accelerate.utils import DistributedType
-
-        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+        believe_in_accelerators()
     return made
 
 
 def _deepspeed(stage: int, universal: bool) -> dict[str, Any]:
-    import deepspeed
-
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else it compiles for minutes
-    return {
-        **({"checkpoint": {"load_universal": True}} if universal else {}),
-        "zero_optimization": {"stage": stage},
-        "zero_force_ds_cpu_optimizer": False,
-        "train_micro_batch_size_per_gpu": "auto",
-        "gradient_accumulation_steps": "auto",
-        "gradient_clipping": "auto",
-    }
+    loads = {"checkpoint": {"load_universal": True}} if universal else {}
+    names = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
+    return zero_config(stage, **loads, **dict.fromkeys(names, "auto"))
 
 
 def train(
@@ -276,27 +264,16 @@ def digests(trainer: Any, kind: str) -> dict[str, str]:
     """Return a digest of each tensor that this rank ends with: its share of the weights and the optimizer."""
     if kind.startswith("zero"):
         engine = trainer.model_wrapped
-        tensors = {f"fp32 {i}": part for i, part in enumerate(_zero_parts(engine.optimizer))}
+        tensors = {f"fp32 {i}": part for i, part in enumerate(zero_parts(engine.optimizer))}
         states = dict(enumerate(engine.optimizer.optimizer.state.values()))
     else:
-        tensors = {name: _local(value) for name, value in trainer.model_wrapped.state_dict().items()}
+        tensors = {name: local(value) for name, value in trainer.model_wrapped.state_dict().items()}
         states = trainer.optimizer.state_dict()["state"]
     for number, state in states.items():
         for name, value in state.items():
             if isinstance(value, torch.Tensor):
-                tensors[f"optimizer {number} {name}"] = _local(value)
+                tensors[f"optimizer {number} {name}"] = local(value)
     return {name: _digest(value) for name, value in tensors.items()}
-
-
-def _zero_parts(optimizer: Any) -> list[torch.Tensor]:
-    if hasattr(optimizer, "single_partition_of_fp32_groups"):
-        return list(optimizer.single_partition_of_fp32_groups)
-    return list(optimizer.fp32_partitioned_groups_flat)
-
-
-def _local(value: Any) -> torch.Tensor:
-    found: torch.Tensor = value.to_local() if hasattr(value, "to_local") else value
-    return found
 
 
 def _digest(value: torch.Tensor) -> str:

@@ -91,7 +91,7 @@ def test_each_file_is_sent_once_from_own_folders(
         both = first.puts("/data/") + second.puts("/data/")
         assert set(both.values()) == {1}
         sent = {path.rpartition("/")[2] for path in second.puts("/checkpoint-4/")}
-        assert sent == {"rng_state_1.pth", "part-1.json"}
+        assert sent == {"rng_state_1.pth", "vaultlayer_data_1.pt", "part-1.json"}
         for output in ranks.outputs:
             shutil.rmtree(output)
         first.requests.clear()
@@ -99,8 +99,9 @@ def test_each_file_is_sent_once_from_own_folders(
         ranks.start(max_steps=6).succeed()
         for rank, proxy in enumerate((first, second)):
             fetched = {path.rpartition("/")[2] for path in proxy.gets("/checkpoint-4/")}
-            assert {"model.safetensors", "optimizer.pt", f"rng_state_{rank}.pth"} <= fetched
-            assert f"rng_state_{1 - rank}.pth" not in fetched
+            own = {f"rng_state_{rank}.pth", f"vaultlayer_data_{rank}.pt"}
+            assert {"model.safetensors", "optimizer.pt"} | own <= fetched
+            assert not {f"rng_state_{1 - rank}.pth", f"vaultlayer_data_{1 - rank}.pt"} & fetched
 
 
 def test_old_folders_go_on_every_node(forks: ForkServer, tmp_path: Path) -> None:
@@ -135,7 +136,7 @@ def test_a_node_slower_than_the_saves_costs_only_those_in_between(forks: ForkSer
         forks,
         tmp_path,
         vault=str(tmp_path / "vault"),
-        per_rank={1: {"settings": {"bandwidth": 20_000}}},
+        per_rank={1: {"settings": {"bandwidth": 100_000}}},  # 75 kB a save
         settings={"keep_last": 20},
         max_steps=24,
         at={"end": {str(step): ["sleep 0.1"] for step in range(25)}},
