@@ -20,6 +20,7 @@ USED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in USED}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a training of another test may have broken off
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -154,6 +155,29 @@ def test_a_training_that_broke_off_leaves_no_trap() -> None:
     send(signal.SIGTERM)
     assert (noted.names, len(own)) == (["SIGTERM"], 2)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_training_behind_one_that_broke_off() -> None:
+    """A cell that is run again after an exception: its signal is noted once, by its own traps, and the script's
+    handler is called once."""
+    own: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: own.append(number))
+    mine = signal.getsignal(signal.SIGTERM)
+    broken, again = Noted("SIGTERM"), Noted("SIGTERM")
+
+    def training(noted: Noted, error: Exception | None) -> None:
+        noted.traps.set(training.__code__)
+        if error:
+            raise error
+        send(signal.SIGTERM)
+        noted.traps.release()
+
+    with pytest.raises(ValueError) as seen:  # noqa: PT011
+        training(broken, ValueError())
+    training(again, None)
+    assert seen.value.__traceback__  # as in a notebook, which keeps the last one: its frames are still there
+    assert (broken.names, again.names, len(own)) == ([], ["SIGTERM"], 1)
+    assert signal.getsignal(signal.SIGTERM) is mine
 
 
 def test_names() -> None:

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import CodeType, FrameType
 from typing import Any
 
@@ -34,7 +34,7 @@ class Traps:
         self._before: dict[int, Any] = {}
         self._interrupted = False
         self._leaving = False
-        self._within: CodeType | None = None
+        self._within: tuple[CodeType, int] | None = None
 
     def set(self, within: CodeType | None = None) -> bool:
         """Set the traps; return whether that can be done here. Safe to call again.
@@ -42,11 +42,15 @@ class Traps:
         ``within``: code that runs for as long as the training does. A signal that comes when it doesn't run any more
         finds the traps left behind by a training that broke off: it does what it did before.
         """
-        self._within = within if within is not None and _runs(within, sys._getframe()) else None
+        frame = sys._getframe()
+        self._within = _running(within, frame)
         if threading.current_thread() is not threading.main_thread():
             return False
         self._leaving = False
         for number in self._numbers:
+            # Those of a training that broke off (a cell run again): chained, each would hand the signal on for ever.
+            while (left := _traps(signal.getsignal(number))) and left is not self and left._outlived(frame):
+                left.release()
             current = signal.getsignal(number)
             # Ignored on purpose (nohup, a shell's background job): it stays so. None: not Python's, can't be chained.
             if current in (signal.SIG_IGN, None) or current == self._caught:
@@ -74,7 +78,7 @@ class Traps:
     def _caught(self, number: int, frame: FrameType | None) -> None:
         if self._leaving:
             return
-        if self._within is not None and not _runs(self._within, frame):
+        if self._outlived(frame):
             self.release()
             os.kill(os.getpid(), number)
             return
@@ -91,11 +95,31 @@ class Traps:
         if chained:
             before(number, frame)
 
+    def _outlived(self, frame: FrameType | None) -> bool:
+        if self._within is None:
+            return False
+        code, call = self._within
+        return not any(caller.f_code is code and id(caller) == call for caller in _callers(frame))
 
-def _runs(code: CodeType, frame: FrameType | None) -> bool:
-    while frame is not None and frame.f_code is not code:
+
+def _traps(handler: Any) -> Traps | None:
+    owner = getattr(handler, "__self__", None)
+    return owner if isinstance(owner, Traps) else None
+
+
+def _running(code: CodeType | None, frame: FrameType | None) -> tuple[CodeType, int] | None:
+    """Return ``code`` and which of its calls it is that runs; a kept frame would keep a model alive."""
+    return (
+        next(((code, id(caller)) for caller in _callers(frame) if caller.f_code is code), None)
+        if code
+        else None
+    )
+
+
+def _callers(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
         frame = frame.f_back
-    return frame is not None
 
 
 def signal_names(text: str) -> tuple[str, ...]:
