@@ -8,11 +8,12 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.seam.conftest import Reference
 from tests.seam.kit import (
@@ -22,6 +23,7 @@ from tests.seam.kit import (
     FailAt,
     Patient,
     Recorder,
+    Tokens,
     big_model,
     state_of,
     steps_of,
@@ -336,3 +338,40 @@ def test_failed_training_still_commits_what_it_saved(tmp_path: Path) -> None:
     with pytest.raises(Boom):
         gate.guard(run).train()
     assert steps_of(vault)[-1] == 4
+
+
+class Streamed(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
+    """A data set whose own account of where it is can't be had, or can't be written."""
+
+    def __init__(self, state: Callable[[], Any]) -> None:
+        self.rows = Tokens(2 * STEPS)
+        self._state = state
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        return (self.rows[index] for index in range(len(self.rows)))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"at": self._state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        raise AssertionError("there is nothing to load")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    "state", [lambda: lambda: None, lambda: 1 // 0], ids=["not writable", "not to be had"]
+)
+def test_data_that_cannot_say_where_it_is(tmp_path: Path, state: Callable[[], Any], workers: int) -> None:
+    """It costs the place in the data, said once, and nothing else: the training goes on, commits and resumes."""
+    vault = tmp_path / "vault"
+    common = {"train_dataset": Streamed(state), "resume": vault, "dataloader_num_workers": workers}
+    run = trainer(tmp_path / "out", **common, callbacks=[Patient(vault), FailAt(5)])
+    record = Recorder(run)
+    with pytest.raises(Boom):
+        run.train()
+    assert steps_of(vault) == [2, 4]
+    said = [event.message for event in record.events if "the place in the data isn't kept" in event.message]
+    assert len(said) == 1
+    again = trainer(tmp_path / "new", **common, callbacks=[Patient(vault)])
+    assert again.train().global_step == STEPS
+    assert steps_of(vault)[-2:] == [6, 8]

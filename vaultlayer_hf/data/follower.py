@@ -26,7 +26,7 @@ from vaultlayer_hf.data.order import Order
 from vaultlayer_hf.data.position import Moment, Position
 from vaultlayer_hf.data.samplers import generators_only, put_samplers, take_samplers
 from vaultlayer_hf.data.sources import source_of, unwrapped
-from vaultlayer_hf.data.workers import Mark, Marking, Placing, packed, same, unpacked
+from vaultlayer_hf.data.workers import LOST, Mark, Marking, Placing, packed, same, unpacked
 from vaultlayer_hf.random_state import put_random_state, take_random_state
 
 Opener = Callable[[], Iterator[Any]]
@@ -96,6 +96,7 @@ class Follower:
         completes = dispatches and world_size > 1 and not getattr(loader, "_drop_last", False)
         self._source = source_of(dataset) if self.iterable and not completes else None
         self._inner = Inner(dataset=unwrapped(dataset), collate=self.base.collate_fn)
+        self._lost: Exception | None = None
         self._order: Order | None = None
         self._iterator: Any = None
         self._at = Position(again=self.iterable and self._source is None and not self._stateful, passes=-1)
@@ -165,6 +166,8 @@ class Follower:
 
     def position(self) -> Position:
         """Return where the loop is, between two steps. Raises what the parts raise that tell their state."""
+        if self._lost is not None:
+            raise self._lost
         at = self._at
         drawn = at.batches * self._per_batch
         turn = at.turn
@@ -175,6 +178,9 @@ class Follower:
                 self._workers[worker] = state
         at.turn = turn
         held = at.workers if at.again else {w: unpacked(state) for w, state in self._workers.items()}
+        for told in held.values():
+            if LOST in told:
+                raise RuntimeError(told[LOST])
         return replace(
             at,
             drawn=drawn,
@@ -346,10 +352,12 @@ class Follower:
         self._fetched = drawn
 
     def _moment(self) -> Moment:
-        source = self._source
-        told = (
-            copy.deepcopy(source.state_dict()) if source is not None and not self.base.num_workers else None
-        )
+        told = None
+        if self._source is not None and not self.base.num_workers:
+            try:
+                told = copy.deepcopy(self._source.state_dict())
+            except Exception as error:  # a data set's own state_dict may raise anything: told by ``position``
+                self._source, self._lost = None, error
         return Moment(take_random_state(), self._inner.take(), told)
 
     def _put(self, moment: Moment) -> None:

@@ -90,7 +90,16 @@ class TrainerData:
                 self._events.warn_once("data", "notice", f"the place in the data isn't kept: {why}")
         found = self._print | {"step": state.global_step, "loss": _loss_of(state)}
         try:
-            Record(position, found, why).write(folder, self._ranks.rank)
+            try:
+                Record(position, found, why).write(folder, self._ranks.rank)
+            except OSError:
+                raise
+            except Exception as error:  # the same state may hold what can't be pickled
+                why = f"the data's own state can't be written ({type(error).__name__}: {error})".splitlines()[
+                    0
+                ]
+                self._events.warn_once("data", "notice", f"the place in the data isn't kept: {why}")
+                Record(None, found, why).write(folder, self._ranks.rank)
         except OSError as error:
             self._events.warn("trouble", f"the place in the data can't be written into {folder}: {error}")
 

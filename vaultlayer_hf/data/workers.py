@@ -17,6 +17,8 @@ from vaultlayer_hf.data.sources import source_of, unwrapped
 from vaultlayer_hf.random_state import put_random_state, take_random_state
 
 State = dict[str, Any]
+LOST = "lost"
+"""In a worker's state: why the data set's own state isn't part of it."""
 _mine: _Worker | None = None
 """In a worker process: itself."""
 
@@ -104,13 +106,22 @@ class _Worker:
         self.number = number
         self._inner = Inner(dataset=unwrapped(dataset), collate=collate)
         self._source: Any = source_of(dataset) if tells_source else None
+        self._lost = ""
         self._last = self._take()
+        if self._lost:
+            self._last = {}  # its first batch tells
 
-    def _take(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"random": take_random_state(devices=False), "inner": self._inner.take()}
+    def _take(self) -> State:
+        state: State = {"random": take_random_state(devices=False), "inner": self._inner.take()}
         if self._source is not None:
-            state["source"] = self._source.state_dict()
-        return state
+            try:
+                state["source"] = self._source.state_dict()
+            except Exception as error:  # a data set's own state_dict may raise anything
+                self._lose(error)
+        return state | ({LOST: self._lost} if self._lost else {})
+
+    def _lose(self, error: Exception) -> None:
+        self._source, self._lost = None, f"{type(error).__name__}: {error}"
 
     def put(self, state: dict[str, Any]) -> None:
         put_random_state(state["random"])
@@ -123,8 +134,14 @@ class _Worker:
         state = self._take()
         if same(state, self._last):
             return None
+        try:
+            data = packed(state)
+        except Exception as error:  # and may hold what can't be written
+            self._lose(error)
+            state = self._take()
+            data = packed(state)
         self._last = state
-        return packed(state)
+        return data
 
 
 def same(one: Any, other: Any) -> bool:
@@ -143,4 +160,7 @@ def same(one: Any, other: Any) -> bool:
             and len(one) == len(other)
             and all(same(mine, theirs) for mine, theirs in zip(one, other, strict=True))
         )
-    return bool(one == other)
+    try:
+        return bool(one == other)
+    except (TypeError, ValueError):  # arrays: their comparison is an array
+        return False
