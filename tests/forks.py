@@ -90,8 +90,10 @@ class Run:
 
     def kill(self) -> None:
         """SIGKILL it and what it started."""
-        with contextlib.suppress(ProcessLookupError):
+        try:
             os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:  # ended, or so young that it isn't in a group of its own yet
+            self.signal(signal.SIGKILL)
 
     def wait_stopped(self, timeout: float = 60.0) -> None:
         """Wait until a SIGSTOP has stopped it."""
