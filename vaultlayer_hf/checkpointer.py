@@ -20,7 +20,7 @@ from vaultlayer_hf._version import versions
 from vaultlayer_hf.contents import missing_shards
 from vaultlayer_hf.errors import SettingsError, VaultLayerError
 from vaultlayer_hf.events import Events
-from vaultlayer_hf.loop_data import Position
+from vaultlayer_hf.loop_data import LoopData
 from vaultlayer_hf.loop_files import (
     ABOUT,
     of_others,
@@ -94,7 +94,7 @@ class Checkpointer:
         self._state: State = _state_of(accelerator, model, optimizer, scheduler)
         self._loader = dataloader
         self._events = Events()
-        self._position = Position()
+        self._position = LoopData(self._events)
         self._passes = Passes(self._position)
         self._due = False  # a save, when the epoch is over
         self._passed = 0  # passes through data that steps() was asked for
@@ -185,6 +185,7 @@ class Checkpointer:
         )
         ranks = current_ranks(settings.part_timeout)
         session = Session(settings, folder, ranks=ranks, events=self._events, progress=sys.stderr.isatty())
+        self._position.rank, self._position.world_size = ranks.rank, ranks.world_size
         try:
             path = resume(session, wish)
             yield session, path
@@ -327,6 +328,7 @@ class Checkpointer:
     def close(self) -> None:
         """Wait for what is under way, and stop; the run isn't noted as done. Safe to call twice."""
         self._ended = True
+        self._position.leave()
         if self._session is not None:
             self._session.close()
 
@@ -383,10 +385,8 @@ class Checkpointer:
             rank, written = session.ranks.rank, int(about["world_size"])
             random_file, data_file = rank_files(rank if rank < written else 0)
             position = read_state(folder / data_file)
-            if written != session.ranks.world_size:
-                position["batches"] = position["batches"] * written // session.ranks.world_size
             random = read_state(folder / random_file) if rank < written else None
-            self._position.load_state_dict(position, random)
+            self._position.load_state_dict(position, random, written)
             self._step = self._saved = int(about["step"])
             if random is not None:
                 put_random_state(random)

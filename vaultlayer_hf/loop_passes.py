@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from vaultlayer_hf.loop_data import Position
+from vaultlayer_hf.loop_data import LoopData
 
 _T = TypeVar("_T")
 
@@ -17,7 +17,7 @@ class Passes:
         position: where the run is in its data; moved along.
     """
 
-    def __init__(self, position: Position) -> None:
+    def __init__(self, position: LoopData) -> None:
         self._position = position
         self._inside = False
 
@@ -53,7 +53,7 @@ class Passes:
 class Batches:
     """The batches of one pass, or what is left of it; its length is their number, where that is known."""
 
-    def __init__(self, position: Position, loader: Iterable[Any]) -> None:
+    def __init__(self, position: LoopData, loader: Iterable[Any]) -> None:
         self._position, self._loader = position, loader
         position.begin_pass()
         self._done = position.batches

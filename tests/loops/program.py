@@ -3,7 +3,8 @@
 With RANK and its kin in the environment it is one rank of several: DDP by torch alone, or by accelerate.
 
 ``form``: ``guide`` is a loop over step numbers that draws its own batches; ``steps`` goes through a shuffled
-DataLoader by ``ckpt.steps(total=…)``; ``epochs`` calls that once for each epoch; ``accelerate`` is ``steps`` with all
+DataLoader by ``ckpt.steps(total=…)``; ``epochs`` calls that once for each epoch; ``passes`` has loops of its own, by
+``ckpt.epochs()`` and ``ckpt.batches()``; ``accelerate`` is ``steps`` with all
 prepared by an Accelerator, as ``fsdp-full``, ``fsdp-sharded``, ``zero2`` and ``zero3`` are, with its plugins. Dropout,
 AdamW, a cosine schedule, an average of the weights and random augmentation make every kind of lost state show in
 the end.
@@ -25,7 +26,7 @@ from typing import Any
 
 import numpy
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from tests.campaign.points import SAVE_STEPS, STEPS, Points, die, stop
 from tests.ranks.frameworks import believe_in_accelerators, local, zero_config, zero_parts
@@ -59,6 +60,47 @@ class Samples(Dataset[torch.Tensor]):
             return self.rows[index]
         noise = torch.randn(WIDTH) * random.random() * numpy.random.rand()
         return self.rows[index] + 0.1 * noise
+
+
+class Stream(IterableDataset[torch.Tensor]):
+    """The same without indices: in each pass in another order, split among workers; with ``augment`` as above."""
+
+    def __init__(self, count: int, augment: bool) -> None:
+        self.samples, self.passes = Samples(count, augment), 0
+
+    def order(self) -> list[int]:
+        order = torch.randperm(len(self.samples), generator=torch.Generator().manual_seed(self.passes))
+        info = torch.utils.data.get_worker_info()
+        found: list[int] = (order if info is None else order[info.id :: info.num_workers]).tolist()
+        return found
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        order = self.order()
+        self.passes += 1
+        for index in order:
+            yield self.samples[index]
+
+
+class Telling(Stream):
+    """One that tells where it is."""
+
+    at = 0
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        order = self.order()
+        while self.at < len(order):
+            self.at += 1
+            yield self.samples[order[self.at - 1]]
+        self.passes, self.at = self.passes + 1, 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"passes": self.passes, "at": self.at}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.passes, self.at = state["passes"], state["at"]
+
+
+DATA: dict[str, Any] = {"samples": Samples, "stream": Stream, "telling": Telling}
 
 
 class Average:
@@ -99,10 +141,10 @@ def build(steps: int, dropout: float = 0.2) -> tuple[torch.nn.Module, Any, Any]:
     return model, optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
 
 
-def _accelerator(form: str) -> Any:
-    """Return an Accelerator for a form of training."""
+def _accelerator(form: str, stateful: bool) -> Any:
+    """Return an Accelerator for a form of training; ``stateful``: it makes torchdata's loaders."""
     from accelerate import Accelerator, PartialState
-    from accelerate.utils import DeepSpeedPlugin, FullyShardedDataParallelPlugin
+    from accelerate.utils import DataLoaderConfiguration, DeepSpeedPlugin, FullyShardedDataParallelPlugin
 
     if form.startswith("fsdp"):
         PartialState(cpu=True)
@@ -120,31 +162,47 @@ def _accelerator(form: str) -> Any:
         PartialState(cpu=True)  # as the Trainer does it: Accelerator(cpu=True) would leave DeepSpeed out
         config = zero_config(int(form[-1]), train_micro_batch_size_per_gpu=4)
         return Accelerator(deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=config))
-    return Accelerator(cpu=True)
+    config = DataLoaderConfiguration(use_stateful_dataloader=stateful)
+    return Accelerator(cpu=True, dataloader_config=config)
 
 
 class Loop:
     """One training, of one rank or of one of several: ``learn`` does a step on a batch."""
 
-    def __init__(self, steps: int, rows: int, augment: bool, workers: int, form: str, stateful: bool) -> None:
+    def __init__(
+        self,
+        steps: int,
+        rows: int,
+        data: str,
+        augment: bool,
+        workers: int,
+        persistent: bool,
+        form: str,
+        stateful: bool,
+    ) -> None:
         accelerate = form in ACCELERATED
         self.steps = steps
         self.world = int(os.environ.get("WORLD_SIZE", "1"))
         self.model, self.optimizer, self.schedule = build(steps)
         self.average = Average(self.model if not form.startswith("zero") else torch.nn.Identity())
         made: Any = DataLoader
-        if stateful:
+        if stateful and not accelerate:
             from torchdata.stateful_dataloader import StatefulDataLoader as made
-        data, sampler = Samples(rows, augment), None
+        samples, sampler = DATA[data](rows, augment), None
         self.accelerator: Any = None
         if accelerate:
-            self.accelerator = _accelerator(form)
+            self.accelerator = _accelerator(form, stateful)
         elif self.world > 1:
             torch.distributed.init_process_group("gloo")
             self.model = torch.nn.parallel.DistributedDataParallel(self.model)
-            sampler = torch.utils.data.DistributedSampler(data, seed=5)
+            sampler = torch.utils.data.DistributedSampler(samples, seed=5)
         self.loader: Any = made(
-            data, batch_size=4, shuffle=sampler is None, sampler=sampler, num_workers=workers
+            samples,
+            batch_size=4,
+            shuffle=sampler is None and data == "samples",
+            sampler=sampler,
+            num_workers=workers,
+            persistent_workers=persistent,
         )
         if self.accelerator is not None:
             self.model, self.optimizer, self.schedule, self.loader = self.accelerator.prepare(
@@ -237,8 +295,10 @@ def train(
     steps: int = STEPS,
     every: str = f"{SAVE_STEPS} steps",
     rows: int = 12,
+    data: str = "samples",
     augment: bool = False,
     workers: int = 0,
+    persistent: bool = False,
     stateful: bool = False,
     kill: int | None = None,
     side: str = "before",
@@ -261,7 +321,7 @@ def train(
     points.note(pid=os.getpid())
     points.install(Path(output))
     _around_our_files(points)
-    loop = Loop(steps, rows, augment, workers, form, stateful)
+    loop = Loop(steps, rows, data, augment, workers, persistent, form, stateful)
     points.note(joined=True)
     if vault is None:
         batches = (loop.draw() for _ in range(steps)) if form == "guide" else loop.plain()
@@ -324,6 +384,14 @@ def _form(form: str, loop: Loop, ckpt: Checkpointer, start: int) -> Iterator[tup
     elif form == "epochs":
         for _ in range(-(-loop.steps // len(loop.loader))):
             yield from ckpt.steps(loop.loader, start=start, total=loop.steps, epochs=1)
+    elif form == "passes":
+        step = start
+        for _ in ckpt.epochs(range(loop.steps)):
+            for batch in ckpt.batches(loop.loader):
+                yield step, batch
+                step += 1
+                if step == loop.steps:
+                    return
     else:
         yield from ckpt.steps(total=loop.steps)
 

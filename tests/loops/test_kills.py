@@ -79,31 +79,6 @@ def test_killed_inside_saves_on_s3(
         assert not on_s3.failures, "\n".join(on_s3.failures)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"workers": 2},
-        {"stateful": True, "augment": True},
-        {"form": "accelerate", "workers": 2},
-    ],
-    ids=str,
-)
-def test_other_loaders(on_folders: Campaign, options: dict[str, Any]) -> None:
-    """Workers, and loaders that keep their position themselves: killed in two epochs, bit-identical."""
-    if options.get("stateful"):
-        pytest.importorskip("torchdata", reason="needs torchdata: pip install 'vaultlayer-hf[data]'")
-    on_folders.options = {"form": "steps", "steps": 7, "every": "1 step", **options}
-    place = on_folders.place()
-    for step in (1, 4):
-        outcome, _ = on_folders.run(place, f"life-{step}", die_at=["stepped", step])
-        assert outcome.code == -9, outcome.errors
-        shutil.rmtree(place.output)
-    outcome, journal = on_folders.run(place, "last")
-    assert outcome.code == 0, outcome.errors
-    assert [line["start"] for line in journal if "start" in line] == [5]
-    assert (place.folder / "last.result").read_text() == on_folders.reference
-
-
 @pytest.mark.parametrize("form", ["guide", "accelerate"])
 def test_told_to_end(on_folders: Campaign, form: str) -> None:
     """A SIGTERM: the step is ended, saved and uploaded, the exit code says so, and the next start goes on from it."""

@@ -55,6 +55,8 @@ class Position:
         turn: number of the worker that fetches next.
         again: whether the pass can only be fetched again up to here.
         loader: state of a loader that keeps its position itself.
+        ended: numbers of the worker processes that have come to the end of a data set without indices that tells its
+            state: it may have begun the next pass there. Without workers: 0 for this process.
         order: a sum over the indices given up to here, where it is known.
     """
 
@@ -73,6 +75,7 @@ class Position:
     turn: int = 0
     again: bool = False
     loader: Any = None
+    ended: list[int] = field(default_factory=list)
     order: str | None = None
 
 
@@ -112,12 +115,15 @@ def read_record(folder: Path, rank: int) -> Record | str:
         if content["format"] != FORMAT:
             return f"{path.name} of {folder.name} is of another version"
         position = content["position"]
-        return Record(_position(position) if position is not None else None, content["print"], content["why"])
+        return Record(
+            position_from(position) if position is not None else None, content["print"], content["why"]
+        )
     except Exception as error:  # whatever is wrong with a file, the run goes on without it
         return f"{path.name} of {folder.name} can't be read ({type(error).__name__}: {error})".splitlines()[0]
 
 
-def _position(content: dict[str, Any]) -> Position:
+def position_from(content: dict[str, Any]) -> Position:
+    """Return a position from its ``asdict``. Raises KeyError, TypeError."""
     moments = {name: Moment(**content[name]) for name in ("begin", "birth", "now")}
     ahead = [Moment(**moment) for moment in content["ahead"]]
     return Position(**{**content, **moments, "ahead": ahead})

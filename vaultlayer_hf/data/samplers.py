@@ -61,6 +61,16 @@ def put_samplers(loader: Any, states: SamplerStates) -> None:
                 part.generator = torch.Generator().set_state(value)  # made by the first pass
 
 
+def raise_counters(loader: Any, states: SamplerStates) -> None:
+    """Put counters back that are lower than they were: a script that sets them itself has done so already."""
+    here = parts(loader)
+    for path, state in states.items():
+        for name, value in state.items():
+            found = getattr(here.get(path), name, None)
+            if isinstance(found, int) and (found < value or name == "initial_seed"):
+                setattr(here[path], name, value)
+
+
 def generators_only(states: SamplerStates) -> SamplerStates:
     """Return the states without counters: for a pass of which the epoch was set by the loop already."""
     return {

@@ -150,6 +150,8 @@ class TrainerData:
         if args.ignore_data_skip and record.position.batches and not record.position.over:
             return None, ["ignore_data_skip=True begins the data anew"]
         words, holds = differences(record.print, self._print, workers_draw=bool(record.position.workers))
+        if self._follower.doubt:
+            words.append(self._follower.doubt)
         return (record.position if holds else None), words
 
 

@@ -7,7 +7,7 @@ has become by it, where that has changed: a data set that draws nothing costs no
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -43,12 +43,13 @@ class Mark:
         batch: what the collator made.
         worker: number of the worker.
         state: packed; None where the batch has changed nothing.
+        ended: whether the worker has come to the end of its data set with it.
     """
 
-    __slots__ = ("batch", "state", "worker")
+    __slots__ = ("batch", "ended", "state", "worker")
 
-    def __init__(self, batch: Any, worker: int, state: bytes | None) -> None:
-        self.batch, self.worker, self.state = batch, worker, state
+    def __init__(self, batch: Any, worker: int, state: bytes | None, ended: bool) -> None:
+        self.batch, self.worker, self.state, self.ended = batch, worker, state, ended
 
     def pin_memory(self) -> Mark:
         """Pin the batch: torch calls this on what it doesn't know."""
@@ -59,14 +60,24 @@ class Mark:
 
 
 class Marking:
-    """A collator that marks its batches, in a worker process."""
+    """A collator that marks its batches, in a worker process.
 
-    def __init__(self, collate: Callable[[Any], Any]) -> None:
-        self.collate = collate
+    Args:
+        collate: the loader's own.
+        full: how many samples a batch has that isn't the last one of a data set without indices; None: with indices.
+
+    Attributes:
+        ended: whether the newest batch was such a last one.
+    """
+
+    def __init__(self, collate: Callable[[Any], Any], full: int | None) -> None:
+        self.collate, self._full = collate, full
+        self.ended = False
 
     def __call__(self, samples: Any) -> Any:
+        self.ended = self._full is not None and len(samples) < self._full
         batch = self.collate(samples)
-        return batch if _mine is None else Mark(batch, _mine.number, _mine.changed())
+        return batch if _mine is None else Mark(batch, _mine.number, _mine.changed(), self.ended)
 
 
 class Placing:
@@ -77,6 +88,7 @@ class Placing:
         states: packed, by number of the worker.
         collate: the loader's collator: it may hold generators.
         tells_source: whether the data set's ``state_dict`` belongs to a worker's state.
+        ended: numbers of the workers that have nothing left of the pass under way.
     """
 
     def __init__(
@@ -85,8 +97,10 @@ class Placing:
         states: dict[int, bytes],
         collate: Any,
         tells_source: bool,
+        ended: Sequence[int],
     ) -> None:
         self._init, self._states, self._collate, self._tells_source = init, states, collate, tells_source
+        self._ended = ended
 
     def __call__(self, number: int) -> None:
         global _mine
@@ -95,6 +109,19 @@ class Placing:
         _mine = _Worker(number, self._collate, self._tells_source)
         if number in self._states:
             _mine.put(unpacked(self._states[number]))
+        if number in self._ended:
+            _empty_once(_mine.dataset)
+
+
+def _empty_once(dataset: Any) -> None:
+    """Have a data set, in a worker process, give nothing the first time: what its own state starts is the next pass."""
+    cls: Any = type(dataset)
+
+    def __iter__(self: Any) -> Any:  # noqa: N807 - a method, of the class below
+        self.__class__ = cls
+        return iter(())
+
+    dataset.__class__ = type(cls.__name__, (cls,), {"__module__": cls.__module__, "__iter__": __iter__})
 
 
 class _Worker:
@@ -103,7 +130,7 @@ class _Worker:
     def __init__(self, number: int, collate: Any, tells_source: bool) -> None:
         info = torch.utils.data.get_worker_info()
         dataset: Any = info.dataset if info is not None else None
-        self.number = number
+        self.number, self.dataset = number, dataset
         self._inner = Inner(dataset=unwrapped(dataset), collate=collate)
         self._source: Any = source_of(dataset) if tells_source else None
         self._lost = ""
