@@ -121,6 +121,7 @@ class Scenario:
         save: the step that is saved and resumed from.
         arguments: of TrainingArguments.
         resumed: arguments that are others in the run that goes on.
+        stateful: with torchdata's loader, which keeps its position itself, in place of the Trainer's.
         possible: whether the same numbers can come out of it.
     """
 
@@ -130,6 +131,7 @@ class Scenario:
     save: int = 5
     arguments: dict[str, Any] = field(default_factory=dict)
     resumed: dict[str, Any] = field(default_factory=dict)
+    stateful: bool = False
     possible: bool = True
 
 
@@ -196,6 +198,7 @@ MORE = (
     Scenario("datasets' iterable", hub_stream, save=4),
     Scenario("datasets' iterable, 2 workers", hub_stream, arguments=_TWO, save=5),
     Scenario("datasets' iterable over several epochs", hub_stream, steps=18, save=14),
+    Scenario("a stateful loader, within a later epoch", _augmented, stateful=True, steps=18, save=14),
     Scenario("datasets' iterable with a shuffle buffer", hub_stream_with_buffer, save=5),
 )
 """What the table has no row for."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import transformers
 
-from tests.exact.material import BrokenOffError, StopAt, arguments, digest, model, padded, scenario
+from tests.exact.material import BATCH, BrokenOffError, StopAt, arguments, digest, model, padded, scenario
 from vaultlayer_hf import Settings
 from vaultlayer_hf.events import Event
 from vaultlayer_hf.trainer import Trainer
@@ -52,6 +52,12 @@ def play(
         callbacks=[StopAt(one.save)] if part == "broken" else None,
         **own,
     )
+    if one.stateful:
+        from torchdata.stateful_dataloader import StatefulDataLoader
+
+        trainer.get_train_dataloader = lambda: StatefulDataLoader(
+            trainer.train_dataset, batch_size=BATCH, shuffle=True, collate_fn=padded
+        )
     if os.environ.get("WORLD_SIZE", "1") != "1":
         assert trainer.args.parallel_mode.value == "distributed"
     if ours:

@@ -1,0 +1,105 @@
+"""A loop's place in its data where something has changed, and loaders that the script uses on its own, too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from vaultlayer_hf import Checkpointer, ResumeError, Settings
+
+ROWS, BATCH = 12, 2
+
+
+class Noisy(Dataset[torch.Tensor]):
+    """Numbers, each with a random part: whole ones are told apart by rounding down."""
+
+    def __len__(self) -> int:
+        return ROWS
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return index + torch.rand((), dtype=torch.float64)
+
+
+def _loader(workers: int = 2, persistent: bool = True) -> Any:
+    torch.manual_seed(1)
+    return DataLoader(
+        Noisy(), batch_size=BATCH, shuffle=True, num_workers=workers, persistent_workers=persistent
+    )
+
+
+def _given(folder: Path) -> tuple[Checkpointer, list[str]]:
+    ckpt = Checkpointer(
+        Settings(vault=str(folder / "vault"), resume_timeout=2.0), output_dir=folder / "output", save_every=1
+    )
+    said: list[str] = []
+    ckpt._events.listen(lambda event: said.append(event.message) if event.kind == "inexact" else None)
+    ckpt.resume()
+    return ckpt, said
+
+
+def _passes(
+    ckpt: Checkpointer, loader: Any, stop: int | None = None, limit: int | None = None
+) -> list[list[float]]:
+    """Two passes, each left behind ``limit`` batches; broken off behind ``stop`` steps."""
+    seen: list[list[float]] = []
+    for _ in ckpt.epochs(range(2)):
+        for number, batch in enumerate(ckpt.batches(loader), ckpt.batches_done):
+            if number == limit:
+                break
+            seen.append(batch.tolist())
+            ckpt.step()
+            if len(seen) == stop:
+                ckpt.close()
+                return seen
+    ckpt.finish()
+    return seen
+
+
+def test_another_number_of_workers(tmp_path: Path) -> None:
+    """What they draw is other than it would have been, which is said; no sample is given twice or left out."""
+    first = _passes(_given(tmp_path)[0], _loader(), stop=4)
+    ckpt, said = _given(tmp_path)
+    rest = _passes(ckpt, _loader(workers=1))[:2]
+    assert len(said) == 1
+    assert "worker processes: 2 then, 1 now" in said[0]
+    assert sorted(int(value) for batch in first + rest for value in batch) == list(range(ROWS))
+
+
+@pytest.mark.parametrize("stop", [3, *(pytest.param(stop, marks=pytest.mark.slow) for stop in (1, 5))])
+def test_persistent_workers_of_a_pass_that_was_left(tmp_path: Path, stop: int) -> None:
+    """Batches that were fetched for a pass that the script has left are behind the next one's random numbers."""
+    whole = _passes(_given(tmp_path / "whole")[0], _loader(), limit=3)
+    assert len(whole) == 6
+    first = _passes(_given(tmp_path)[0], _loader(), stop=stop, limit=3)
+    ckpt, said = _given(tmp_path)
+    newest = ckpt.resume()
+    rest = _passes(ckpt, _loader(), limit=3)
+    assert first == whole[:stop]
+    assert rest == whole[newest:]
+    assert said == []
+
+
+def test_a_loader_that_the_script_uses_as_well(tmp_path: Path) -> None:
+    """Ahead of the loop, between its steps and behind it, the script's own passes are plain batches."""
+    loader = _loader()
+    before = next(iter(loader))
+    ckpt, _ = _given(tmp_path)
+    _passes(ckpt, loader)
+    assert [type(batch) for batch in loader] == [type(before)] * (ROWS // BATCH)
+    loader = _loader()
+    ckpt, _ = _given(tmp_path / "other")
+    _passes(ckpt, loader)
+    assert [type(batch) for batch in loader] == [type(before)] * (ROWS // BATCH)
+
+
+def test_a_place_of_another_format(tmp_path: Path) -> None:
+    """What another version has written is an error that says what to do, before anything is trained."""
+    ckpt, _ = _given(tmp_path)
+    state = ckpt._position.state_dict()
+    ckpt.close()
+    with pytest.raises(ResumeError, match="go on with the version that wrote it"):
+        ckpt._position.load_state_dict({**state, "format": 99}, None, 1)
