@@ -13,7 +13,7 @@ import pytest
 import transformers
 
 from tests.seam.conftest import Reference
-from tests.seam.kit import STEPS, Boom, FailAt, Patient, Tokens, state_of, trainer, weights
+from tests.seam.kit import STEPS, Boom, Do, FailAt, Patient, Tokens, state_of, trainer, wait_for, weights
 from vaultlayer_hf import VaultLayerCallback
 
 TIMES = ("runtime", "per_second")
@@ -86,6 +86,9 @@ def test_figures_reach_tensorboard(alone: bool, tmp_path: Path, monkeypatch: pyt
         if alone
         else trainer(tmp_path / "out", resume=vault, callbacks=[Patient(vault)], **more)
     )
+    ours = callback if alone else run._vaultlayer
+    # The log shows a commit a moment before the uploader has taken note of it.
+    run.add_callback(Do(on_step_begin=lambda state: wait_for(lambda: ours.session.uploader.idle)))
     run.train(resume_from_checkpoint=callback.pull() if alone else None)
     (file,) = (tmp_path / "tb").rglob("events.out.tfevents.*")
     read = EventAccumulator(str(file))
