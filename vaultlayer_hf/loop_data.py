@@ -12,7 +12,8 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from vaultlayer_hf.data.follower import Follower, follower_of, why_not
+from vaultlayer_hf.data.followed import follower_of, why_not
+from vaultlayer_hf.data.follower import Follower
 from vaultlayer_hf.data.samplers import parts, raise_counters
 from vaultlayer_hf.errors import ResumeError
 from vaultlayer_hf.events import Events

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
+from vaultlayer_hf.data.feed import Emptied
 from vaultlayer_hf.data.fingerprint import Print, differences, take_print
-from vaultlayer_hf.data.follower import Emptied, Follower
+from vaultlayer_hf.data.follower import Follower
 from vaultlayer_hf.data.position import Moment, Position, position_from
 from vaultlayer_hf.data.samplers import SamplerStates, put_samplers, raise_counters, take_samplers
 from vaultlayer_hf.random_state import put_random_state, take_random_state

@@ -8,7 +8,7 @@ from typing import Any
 from torch.utils.data import IterableDataset
 
 from vaultlayer_hf._version import versions
-from vaultlayer_hf.data.follower import base_of
+from vaultlayer_hf.data.followed import base_of
 from vaultlayer_hf.data.sources import unwrapped
 
 Print = dict[str, Any]

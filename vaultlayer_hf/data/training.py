@@ -15,7 +15,8 @@ import transformers.trainer
 from transformers import TrainerState, TrainingArguments
 
 from vaultlayer_hf.data.fingerprint import Print, differences, take_print
-from vaultlayer_hf.data.follower import Follower, follower_of, why_not
+from vaultlayer_hf.data.followed import follower_of, why_not
+from vaultlayer_hf.data.follower import Follower
 from vaultlayer_hf.data.position import Moment, Position, Record, read_record
 from vaultlayer_hf.errors import RanksError
 from vaultlayer_hf.events import Events

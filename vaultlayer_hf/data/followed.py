@@ -1,0 +1,69 @@
+"""DataLoaders that are followed: which can be, by whom each is, and the class that they have meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import torch
+
+Opener = Callable[[], Iterator[Any]]
+
+_classes: dict[type, type] = {}
+
+
+class Follows(Protocol):
+    """Who follows a loader."""
+
+    def open(self, plain: Opener) -> Iterator[Any]:
+        """Open a pass; ``plain`` does it as torch does."""
+
+    def hand_over(self) -> None:
+        """Make way for another one."""
+
+
+def base_of(loader: Any) -> Any:
+    """Return the torch DataLoader inside a loader, which may be the loader itself."""
+    return getattr(loader, "base_dataloader", loader)
+
+
+def follower_of(loader: Any) -> Any:
+    """Return who follows a loader, or None."""
+    return getattr(base_of(loader), "__dict__", {}).get("_vaultlayer")
+
+
+def why_not(loader: Any) -> str:
+    """Return why a loader can't be followed; empty where it can."""
+    base = base_of(loader)
+    if not isinstance(base, torch.utils.data.DataLoader):
+        return f"a {type(base).__name__} is no DataLoader of torch"
+    if base.num_workers and not getattr(base, "in_order", True):
+        return "with in_order=False batches come in the order in which workers happen to finish"
+    return ""
+
+
+def take(base: Any, follower: Follows) -> None:
+    """Have a DataLoader followed; who did so before makes way."""
+    former: Follows | None = follower_of(base)
+    if former is not None:
+        former.hand_over()
+    base._vaultlayer = follower
+    base.__class__ = _followed(type(base))
+
+
+def let_go(base: Any) -> None:
+    """Let a DataLoader be what it was."""
+    if base.__dict__.pop("_vaultlayer", None) is not None:
+        base.__class__ = type(base).__bases__[0]
+
+
+def _followed(cls: Any) -> Any:
+    """Return a class that a DataLoader of this class has while it is followed."""
+
+    def __iter__(self: Any) -> Iterator[Any]:  # noqa: N807 - a method, of the class below
+        follower: Follows = self.__dict__["_vaultlayer"]
+        return follower.open(lambda: cls.__iter__(self))
+
+    if cls not in _classes:
+        _classes[cls] = type(cls.__name__, (cls,), {"__module__": cls.__module__, "__iter__": __iter__})
+    return _classes[cls]
