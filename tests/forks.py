@@ -111,7 +111,8 @@ class Run:
         raise AssertionError(f"run {self.pid} isn't stopped after {timeout:.0f} s:\n{self._text('stderr')}")
 
     def _text(self, name: str) -> str:
-        return (self.folder / name).read_text(errors="replace")
+        path = self.folder / name
+        return path.read_text(errors="replace") if path.exists() else ""  # killed before it has opened it
 
 
 class ForkServer:

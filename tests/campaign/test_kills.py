@@ -81,6 +81,14 @@ def test_a_point_that_moved_is_no_kill(on_folders: Campaign) -> None:
         on_folders.kill(on_folders.place(), Try(wrong, "before"))
 
 
+def test_a_process_is_killed_at_birth(forks: ForkServer, tmp_path: Path) -> None:
+    """Killed before it has a process group or an output of its own, a run is as dead as any other."""
+    for number in range(20):
+        run = forks.start("time:sleep", {}, tmp_path / str(number))
+        run.kill()
+        assert run.wait(20).code == -9
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
 @pytest.mark.parametrize(("store", "limit"), [("folder", None), ("s3", 50)])
