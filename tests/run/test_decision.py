@@ -207,6 +207,7 @@ def test_what_libraries_say_of_memory_and_disks_is_understood() -> None:
         "SafetensorError", "Error while serializing: I/O error: No space left on device (os error 28)"
     )
     assert means_full("RuntimeError", "[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0")
+    assert means_full("RuntimeError", "basic_ios::clear: iostream error")
     assert not means_full("RuntimeError", "shape mismatch")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 
 from vaultlayer_hf.data.samplers import SamplerStates
-from vaultlayer_hf.loop_files import write_state
+from vaultlayer_hf.loop_files import write_atomically
 
 FORMAT = 1
 
@@ -102,7 +103,9 @@ class Record:
             "print": self.print,
             "why": self.why,
         }
-        write_state(folder / file_name(rank), content)
+        data = io.BytesIO()  # torch's own writer raises no OSError where a disk is full
+        torch.save(content, data)
+        write_atomically(folder / file_name(rank), lambda temporary: temporary.write_bytes(data.getbuffer()))
 
 
 def read_record(folder: Path, rank: int) -> Record | str:

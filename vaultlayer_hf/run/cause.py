@@ -134,9 +134,10 @@ def means_full(name: str, message: str, number: int | None = None) -> bool:
     if number in (errno.ENOSPC, errno.EDQUOT):
         return True
     words = ("No space left on device", "os error 28", "Disk quota exceeded", "os error 122")
-    # torch's own writer hides the reason: "PytorchStreamWriter failed writing file", "unexpected pos".
-    torchs = "PytorchStreamWriter failed" in message or "unexpected pos" in message
-    return any(word in message for word in words) or (name.endswith("RuntimeError") and torchs)
+    # torch's own writer hides the reason.
+    torchs = ("PytorchStreamWriter failed", "unexpected pos", "basic_ios::clear: iostream error")
+    hidden = name.endswith("RuntimeError") and any(word in message for word in torchs)
+    return hidden or any(word in message for word in words)
 
 
 def follows_from_another(error: Error) -> bool:
