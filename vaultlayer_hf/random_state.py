@@ -23,7 +23,7 @@ def take_random_state(*, devices: bool = True) -> dict[str, Any]:
         name, keys, position, has_gauss, cached = numpy.random.get_state()
         state["numpy"] = (
             str(name),
-            torch.from_numpy(keys.astype(numpy.int64)),  # torch 2.4 saves no uint32
+            torch.from_numpy(keys.view(numpy.int32).copy()),  # not every torch saves uint32
             int(position),
             int(has_gauss),
             float(cached),
@@ -43,7 +43,7 @@ def put_random_state(state: dict[str, Any]) -> None:
         import numpy
 
         name, keys, position, has_gauss, cached = state["numpy"]
-        numpy.random.set_state((name, keys.numpy().astype(numpy.uint32), position, has_gauss, cached))
+        numpy.random.set_state((name, keys.numpy().view(numpy.uint32), position, has_gauss, cached))
     for number, one in enumerate(state.get("cuda", ())[: torch.cuda.device_count()]):
         torch.cuda.set_rng_state(one, number)
     if "mps" in state and torch.backends.mps.is_available():
