@@ -149,7 +149,7 @@ def test_a_training_that_broke_off_leaves_no_trap() -> None:
         send(signal.SIGTERM)
         raise ValueError
 
-    with pytest.raises(ValueError):  # noqa: PT011
+    with pytest.raises(ValueError):  # noqa: PT011 - the test's own, which has no text
         training()
     assert (noted.names, len(own)) == (["SIGTERM"], 1)
     send(signal.SIGTERM)
@@ -172,7 +172,7 @@ def test_a_training_behind_one_that_broke_off() -> None:
         send(signal.SIGTERM)
         noted.traps.release()
 
-    with pytest.raises(ValueError) as seen:  # noqa: PT011
+    with pytest.raises(ValueError) as seen:  # noqa: PT011 - the test's own, which has no text
         training(broken, ValueError())
     training(again, None)
     assert seen.value.__traceback__  # as in a notebook, which keeps the last one: its frames are still there

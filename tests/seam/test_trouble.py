@@ -340,7 +340,7 @@ def test_failed_training_still_commits_what_it_saved(tmp_path: Path) -> None:
     assert steps_of(vault)[-1] == 4
 
 
-class Streamed(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
+class Streamed(torch.utils.data.IterableDataset):  # type: ignore[type-arg] # it yields dictionaries, of no one type
     """A data set whose own account of where it is can't be had, or can't be written."""
 
     def __init__(self, state: Callable[[], Any]) -> None:

@@ -96,13 +96,13 @@ class Opening:
             batches = self.make(plain, fetches.workers, held=True, ended=at.ended)
             if not same(asdict(at.birth), asdict(at.begin)):
                 fetches.put(at.begin)
-                batches._sampler_iter = iter(self._order)  # type: ignore[attr-defined,arg-type]
+                batches._sampler_iter = iter(self._order)  # type: ignore[attr-defined,arg-type] # no public name
             self._leave_out(0 if self._iterable else drawn, at.order)
             if not refetch:
                 for _ in range(at.turn):
-                    next(batches._worker_queue_idx_cycle)  # type: ignore[attr-defined]
+                    next(batches._worker_queue_idx_cycle)  # type: ignore[attr-defined] # no public name
             for _ in range(base.prefetch_factor * base.num_workers):
-                batches._try_put_index()  # type: ignore[attr-defined]
+                batches._try_put_index()  # type: ignore[attr-defined] # no public name
         if refetch:
             self.fetch_again(batches, drawn)
         return batches
