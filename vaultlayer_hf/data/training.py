@@ -8,6 +8,7 @@ For loaders that nobody follows it is what it was.
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,22 +88,27 @@ class TrainerData:
             try:
                 position = self._follower.position()
             except Exception as error:  # a data set's own state_dict may raise anything
-                why = f"the data's own state can't be had ({type(error).__name__}: {error})".splitlines()[0]
-                self._events.warn_once("data", "notice", f"the place in the data isn't kept: {why}")
+                why = self._not_kept("can't be had", error)
         found = self._print | {"step": state.global_step, "loss": _loss_of(state)}
         try:
-            try:
-                Record(position, found, why).write(folder, self._ranks.rank)
-            except OSError:
-                raise
-            except Exception as error:  # the same state may hold what can't be pickled
-                why = f"the data's own state can't be written ({type(error).__name__}: {error})".splitlines()[
-                    0
-                ]
-                self._events.warn_once("data", "notice", f"the place in the data isn't kept: {why}")
-                Record(None, found, why).write(folder, self._ranks.rank)
+            self._write(Record(position, found, why), folder)
         except OSError as error:
             self._events.warn("trouble", f"the place in the data can't be written into {folder}: {error}")
+
+    def _write(self, record: Record, folder: Path) -> None:
+        try:
+            record.write(folder, self._ranks.rank)
+        except OSError:
+            raise
+        except Exception as error:  # the data set's state may hold what can't be pickled
+            why = self._not_kept("can't be written", error)
+            replace(record, position=None, why=why).write(folder, self._ranks.rank)
+
+    def _not_kept(self, what: str, error: Exception) -> str:
+        """Say once that the place isn't kept; return why."""
+        why = f"the data's own state {what} ({type(error).__name__}: {error})".splitlines()[0]
+        self._events.warn_once("data", "notice", f"the place in the data isn't kept: {why}")
+        return why
 
     def end(self) -> None:
         """Leave the loader as it was."""
