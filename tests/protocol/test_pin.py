@@ -56,7 +56,11 @@ def test_a_second_process_pins_while_a_run_writes(
     with open_vault(vault) as opened:
         live = opened.checkpoints()
         assert [item.step for item in live if item.pinned] == told["pinned"]
-        assert {item.step for item in live} == {*told["pinned"], SAVES}
+        # Let go behind the last commit, a checkpoint waits for the next one's retention.
+        (newest,) = (item.number for item in live if item.step == SAVES)
+        late = {entry.detail["step"] for entry in log if entry.kind == "pin" and entry.number > newest}
+        kept = {*told["pinned"], SAVES}
+        assert kept <= {item.step for item in live} <= kept | late
         assert all(opened.verify(item).ok for item in live)
 
 
