@@ -96,6 +96,22 @@ def test_a_loader_that_the_script_uses_as_well(tmp_path: Path) -> None:
     assert [type(batch) for batch in loader] == [type(before)] * (ROWS // BATCH)
 
 
+def test_workers_that_the_script_has_started(tmp_path: Path) -> None:
+    """What persistent workers draw that run already can't be known, which is said; the order of the samples holds."""
+
+    def started() -> Any:
+        loader = _loader()
+        next(iter(loader))
+        return loader
+
+    first = _passes(_given(tmp_path)[0], started(), stop=4)
+    ckpt, said = _given(tmp_path)
+    rest = _passes(ckpt, started())[:2]
+    assert len(said) == 1
+    assert "the script had started the loader's worker processes before" in said[0]
+    assert sorted(int(value) for batch in first + rest for value in batch) == list(range(ROWS))
+
+
 def test_a_place_of_another_format(tmp_path: Path) -> None:
     """What another version has written is an error that says what to do, before anything is trained."""
     ckpt, _ = _given(tmp_path)

@@ -59,6 +59,9 @@ class Follower:
         self._own_state = OwnState(self.base, self.iterable, self._fetches) if stateful else None
         self.said = self._opening.said
         self._at = Position(again=self.iterable and source is None and not stateful, passes=-1)
+        self._foreign = bool(
+            self.base.num_workers and self.base.persistent_workers and self.base._iterator is not None
+        )
         take(self.base, self)
 
     def leave(self) -> None:
@@ -79,6 +82,10 @@ class Follower:
         """Why numbers may differ behind a resume all the same; empty where there is no reason."""
         if self._own_state and self.base.num_workers:
             return f"a {type(self.base).__name__} doesn't keep what is drawn in and for its worker processes"
+        if self._foreign:
+            return (
+                "the script had started the loader's worker processes before, so what they draw isn't known"
+            )
         return ""
 
     @property
