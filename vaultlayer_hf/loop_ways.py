@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from vaultlayer_hf.data.feed import Emptied
 from vaultlayer_hf.data.fingerprint import Print, differences, take_print
 from vaultlayer_hf.data.follower import Follower
-from vaultlayer_hf.data.position import Moment, Position, position_from
+from vaultlayer_hf.data.position import Moment, Position, position_from, state_lost
 from vaultlayer_hf.data.samplers import SamplerStates, put_samplers, raise_counters, take_samplers
 from vaultlayer_hf.random_state import put_random_state, take_random_state
 
@@ -147,8 +147,8 @@ class Followed:
         position, why = None, ""
         try:
             position = self.follower.position()
-        except Exception as error:  # a data set's own state_dict may raise anything
-            why = f"the data's own state couldn't be had ({type(error).__name__}: {error})".splitlines()[0]
+        except Exception as error:
+            why = state_lost("couldn't be had", error)
         return replace(
             self._begin,
             between=take_samplers(self.loader),

@@ -180,6 +180,29 @@ def test_a_training_behind_one_that_broke_off() -> None:
     assert signal.getsignal(signal.SIGTERM) is mine
 
 
+def test_a_training_behind_one_in_another_that_broke_off() -> None:
+    """Two trainings, one inside the other, died of one exception: neither's traps are left under the next one's."""
+    mine = lambda number, frame: None  # noqa: E731
+    signal.signal(signal.SIGTERM, mine)
+    outer, inner, again = Noted("SIGTERM"), Noted("SIGTERM"), Noted("SIGTERM")
+
+    def training() -> None:
+        inner.traps.set(training.__code__)
+        raise ValueError
+
+    def search() -> None:
+        outer.traps.set(search.__code__)
+        training()
+
+    with pytest.raises(ValueError):  # noqa: PT011 - the test's own, which has no text
+        search()
+    again.traps.set()
+    send(signal.SIGTERM)
+    again.traps.release()
+    assert (outer.names, inner.names, again.names) == ([], [], ["SIGTERM"])
+    assert signal.getsignal(signal.SIGTERM) is mine
+
+
 def test_names() -> None:
     """Names are taken with and without SIG, as Slurm writes them; what can't be caught is refused."""
     assert signal_names("term, SIGUSR1,term") == ("SIGTERM", "SIGUSR1")

@@ -20,6 +20,11 @@ def file_name(rank: int) -> str:
     return f"vaultlayer_data_{rank}.pt"
 
 
+def state_lost(what: str, error: Exception) -> str:
+    """Say in one line why there is no position, where a data set's own state ``what``: it may raise anything."""
+    return f"the data's own state {what} ({type(error).__name__}: {error})".splitlines()[0]
+
+
 @dataclass
 class Moment:
     """What the next item follows from, beside the order: this process's random state, and what its data set holds.

@@ -18,7 +18,7 @@ from transformers import TrainerState, TrainingArguments
 from vaultlayer_hf.data.fingerprint import Print, differences, take_print
 from vaultlayer_hf.data.followed import follower_of, why_not
 from vaultlayer_hf.data.follower import Follower
-from vaultlayer_hf.data.position import Moment, Position, Record, read_record
+from vaultlayer_hf.data.position import Moment, Position, Record, read_record, state_lost
 from vaultlayer_hf.errors import RanksError
 from vaultlayer_hf.events import Events
 from vaultlayer_hf.random_state import put_random_state
@@ -87,7 +87,7 @@ class TrainerData:
         if self._follower is not None:
             try:
                 position = self._follower.position()
-            except Exception as error:  # a data set's own state_dict may raise anything
+            except Exception as error:
                 why = self._not_kept("can't be had", error)
         found = self._print | {"step": state.global_step, "loss": _loss_of(state)}
         try:
@@ -106,7 +106,7 @@ class TrainerData:
 
     def _not_kept(self, what: str, error: Exception) -> str:
         """Say once that the place isn't kept; return why."""
-        why = f"the data's own state {what} ({type(error).__name__}: {error})".splitlines()[0]
+        why = state_lost(what, error)
         self._events.warn_once("data", "notice", f"the place in the data isn't kept: {why}")
         return why
 
