@@ -183,7 +183,7 @@ class VaultLayerCallback(TrainerCallback):
         if session.settings.exact_data == "on":
             self._data = self._data or TrainerData(session.events, session.ranks)
             loader = kwargs.get("train_dataloader")
-            self._data.begin(loader, args, state, self._resumed_folder(args, state))
+            self._data.begin(loader, args, state, self._resumed_folder(args, state), self._handler)
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

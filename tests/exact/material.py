@@ -121,6 +121,7 @@ class Scenario:
         save: the step that is saved and resumed from.
         arguments: of TrainingArguments.
         resumed: arguments that are others in the run that goes on.
+        evaluated: how many data sets there are to evaluate.
         stateful: with torchdata's loader, which keeps its position itself, in place of the Trainer's.
         possible: whether the same numbers can come out of it.
     """
@@ -131,6 +132,7 @@ class Scenario:
     save: int = 5
     arguments: dict[str, Any] = field(default_factory=dict)
     resumed: dict[str, Any] = field(default_factory=dict)
+    evaluated: int = 0
     stateful: bool = False
     possible: bool = True
 
@@ -184,7 +186,11 @@ TABLE = (
 )
 """The thirteen that can be the same run, and two that can't."""
 
+_EVALUATED = {**_PERSISTENT, "eval_strategy": "steps", "eval_steps": 2}
+
 MORE = (
+    Scenario("evaluations with persistent workers", arguments=_EVALUATED, steps=24, save=5, evaluated=1),
+    Scenario("two evaluations with persistent workers", arguments=_EVALUATED, steps=16, save=13, evaluated=2),
     Scenario("persistent workers, end of an epoch", Rows, arguments=_PERSISTENT, steps=18, save=11),
     Scenario(
         "augmentation and accumulation", _augmented, arguments={"gradient_accumulation_steps": 2}, save=2

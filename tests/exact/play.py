@@ -48,6 +48,7 @@ def play(
         model=model(),
         args=arguments(one, Path(output), **more),
         train_dataset=one.data(),
+        eval_dataset={str(number): one.data() for number in range(one.evaluated)} or None,
         data_collator=padded,
         callbacks=[StopAt(one.save)] if part == "broken" else None,
         **own,

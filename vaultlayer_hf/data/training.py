@@ -15,10 +15,11 @@ from typing import Any
 import transformers.trainer
 from transformers import TrainerState, TrainingArguments
 
+from vaultlayer_hf.data.evaluation import Evaluations
 from vaultlayer_hf.data.fingerprint import Print, differences, take_print
 from vaultlayer_hf.data.followed import follower_of, why_not
 from vaultlayer_hf.data.follower import Follower
-from vaultlayer_hf.data.position import Moment, Position, Record, read_record, state_lost
+from vaultlayer_hf.data.position import Moment, Record, read_record, state_lost
 from vaultlayer_hf.errors import RanksError
 from vaultlayer_hf.events import Events
 from vaultlayer_hf.random_state import put_random_state
@@ -31,15 +32,28 @@ class TrainerData:
     def __init__(self, events: Events, ranks: Ranks) -> None:
         self._events, self._ranks = events, ranks
         self._follower: Follower | None = None
+        self._evaluations: Evaluations | None = None
         self._print: Print = {}
         self._why = ""
         self._said = 0
 
     # The Trainer's events -------------------------------------------------------------------------------
 
-    def begin(self, loader: Any, args: TrainingArguments, state: TrainerState, folder: Path | None) -> None:
-        """Follow a training that is about to begin, from the checkpoint in ``folder`` if that isn't None. All ranks."""
+    def begin(
+        self,
+        loader: Any,
+        args: TrainingArguments,
+        state: TrainerState,
+        folder: Path | None,
+        handler: Any = None,
+    ) -> None:
+        """Follow a training that is about to begin, from the checkpoint in ``folder`` if that isn't None. All ranks.
+
+        ``handler``: the Trainer's CallbackHandler, which knows the loaders of evaluations.
+        """
         self.end()
+        if handler is not None:
+            self._evaluations = Evaluations(handler)
         self._why = why_not(loader)
         self._print = take_print(loader, self._ranks.world_size, args.gradient_accumulation_steps)
         if self._why:
@@ -90,6 +104,8 @@ class TrainerData:
             except Exception as error:
                 why = self._not_kept("can't be had", error)
         found = self._print | {"step": state.global_step, "loss": _loss_of(state)}
+        if self._evaluations is not None:
+            found["evaluations"] = self._evaluations.count
         try:
             self._write(Record(position, found, why), folder)
         except OSError as error:
@@ -115,12 +131,16 @@ class TrainerData:
         if self._follower is not None:
             self._follower.leave()
             self._follower = None
+        if self._evaluations is not None:
+            self._evaluations.end()
+            self._evaluations = None
 
     # Inside ---------------------------------------------------------------------------------------------
 
     def _go_on(self, folder: Path, args: TrainingArguments, state: TrainerState) -> None:
         """Go on from a checkpoint's record, where every rank can; else say why not."""
-        position, words = self._look(folder, args, state)
+        record, words = self._look(folder, args, state)
+        position = record.position if record is not None else None
         try:
             usable, words = self._ranks.decide(
                 (position is not None, words),
@@ -138,11 +158,13 @@ class TrainerData:
         if self._follower is not None and usable:
             self._follower.resume(position)
             self._follower.after = Moment()
+        if self._evaluations is not None and usable and record is not None:
+            self._evaluations.owed = record.print.get("evaluations", 0)
 
     def _look(
         self, folder: Path, args: TrainingArguments, state: TrainerState
-    ) -> tuple[Position | None, list[str]]:
-        """Return the position to go on from, and what speaks against the same numbers."""
+    ) -> tuple[Record | None, list[str]]:
+        """Return the record to go on from, and what speaks against the same numbers."""
         if self._follower is None:
             return None, [self._why]
         record = read_record(folder, self._ranks.rank)
@@ -159,7 +181,7 @@ class TrainerData:
         words, holds = differences(record.print, self._print, workers_draw=bool(record.position.workers))
         if self._follower.doubt:
             words.append(self._follower.doubt)
-        return (record.position if holds else None), words
+        return (record if holds else None), words
 
 
 def _loss_of(state: TrainerState) -> float | None:
