@@ -82,7 +82,7 @@ def test_connections(canned: Callable[[Reply], tuple[SignedReads, CannedServer]]
         peers.add(handler.client_address)
         ask(handler)
 
-    server._server.RequestHandlerClass.handle_one_request = seen  # type: ignore[method-assign]
+    server._server.RequestHandlerClass.handle_one_request = seen  # type: ignore[method-assign] # to count
     first = reads.pieces("x", 10, 1000)
     assert bytes(next(first)) == DATA[10:1010]
     for _ in range(3):
@@ -228,7 +228,7 @@ def test_tls(tmp_path: Path, trusted: bool) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "s.pem", tmp_path / "s.key")
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.handle_error = lambda *_: None  # type: ignore[method-assign]
+        server.handle_error = lambda *_: None  # type: ignore[method-assign] # a refused handshake is meant
         server.socket = context.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()

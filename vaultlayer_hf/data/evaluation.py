@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from vaultlayer_hf.data.followed import Opener, base_of, let_go, take
+from vaultlayer_hf.data.followed import Opener, base_of, let_go, take, workers_persist, workers_run
 
 
 class Evaluations:
@@ -47,10 +47,10 @@ class Evaluations:
 
     def _begins(self, loader: Any) -> None:
         base = base_of(loader)
-        if not isinstance(base, DataLoader) or not (base.num_workers and base.persistent_workers):
+        if not isinstance(base, DataLoader) or not workers_persist(base):
             return
         self._anew |= any(other is not base and other.dataset is base.dataset for other in self._seen)
-        if base not in self._seen and self.owed and base._iterator is None:
+        if base not in self._seen and self.owed and not workers_run(base):
             self.owed -= 1
             if base.generator is None:
                 take(base, _WithoutDrawing(base))

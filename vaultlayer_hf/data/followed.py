@@ -27,6 +27,16 @@ def base_of(loader: Any) -> Any:
     return getattr(loader, "base_dataloader", loader)
 
 
+def workers_persist(base: Any) -> bool:
+    """Return whether a DataLoader's worker processes outlive its passes."""
+    return bool(base.num_workers and base.persistent_workers)
+
+
+def workers_run(base: Any) -> bool:
+    """Return whether worker processes that outlive the passes have been started."""
+    return workers_persist(base) and base._iterator is not None
+
+
 def follower_of(loader: Any) -> Any:
     """Return who follows a loader, or None."""
     return getattr(base_of(loader), "__dict__", {}).get("_vaultlayer")

@@ -20,7 +20,7 @@ from torch.utils.data import IterableDataset
 
 from vaultlayer_hf.data.feed import Emptied, Feed
 from vaultlayer_hf.data.fetches import Fetches, pickled
-from vaultlayer_hf.data.followed import Opener, base_of, let_go, take
+from vaultlayer_hf.data.followed import Opener, base_of, let_go, take, workers_persist, workers_run
 from vaultlayer_hf.data.opening import Opening, OwnState, begun
 from vaultlayer_hf.data.position import Moment, Position
 from vaultlayer_hf.data.samplers import generators_only, put_samplers, take_samplers
@@ -59,9 +59,7 @@ class Follower:
         self._own_state = OwnState(self.base, self.iterable, self._fetches) if stateful else None
         self.said = self._opening.said
         self._at = Position(again=self.iterable and source is None and not stateful, passes=-1)
-        self._foreign = bool(
-            self.base.num_workers and self.base.persistent_workers and self.base._iterator is not None
-        )
+        self._foreign = workers_run(self.base)
         take(self.base, self)
 
     def leave(self) -> None:
@@ -208,8 +206,7 @@ class Follower:
             fetches.put(before.now)
             fetches.workers = pickled(before.workers)
         begin = fetches.moment()
-        persists = bool(self.base.num_workers and self.base.persistent_workers)
-        goes_on = persists and (before is not None or self._at.passes >= 0)
+        goes_on = workers_persist(self.base) and (before is not None or self._at.passes >= 0)
         if not goes_on:
             fetches.workers = {}
         self._at = Position(

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from vaultlayer_hf.data.fetches import Fetches
-from vaultlayer_hf.data.followed import Opener
+from vaultlayer_hf.data.followed import Opener, workers_persist, workers_run
 from vaultlayer_hf.data.order import Order
 from vaultlayer_hf.data.position import Moment, Position
 from vaultlayer_hf.data.workers import Mark, Marking, Placing, same
@@ -52,7 +52,7 @@ class Opening:
         name = "sampler" if base.batch_sampler is None else "batch_sampler"
         sampler, collate, init = getattr(base, name), base.collate_fn, base.worker_init_fn
         order = Order(sampler, sums=not self._iterable)
-        reused = bool(base.num_workers and base.persistent_workers and base._iterator is not None)
+        reused = workers_run(base)
         if not reused:
             self._order = order
         order.held = held
@@ -65,7 +65,7 @@ class Opening:
             self._fetches.collate = marking if not base.num_workers else None
         try:
             batches = plain()
-            if base.num_workers and base.persistent_workers and not reused:
+            if workers_persist(base) and not reused:
                 self._marking = batches  # it is the loader's, for good
             return batches
         finally:
@@ -203,5 +203,4 @@ class OwnState:
 
 def begun(moment: Moment, base: Any) -> Moment:
     """Return what a DataLoader's first workers begin with, now; one without content where they run already."""
-    persists = bool(base.num_workers and base.persistent_workers)
-    return Moment() if persists and getattr(base, "_iterator", None) is not None else moment
+    return Moment() if workers_run(base) else moment

@@ -35,7 +35,6 @@ class TrainerData:
         self._evaluations: Evaluations | None = None
         self._print: Print = {}
         self._why = ""
-        self._said = 0
 
     # The Trainer's events -------------------------------------------------------------------------------
 
@@ -45,7 +44,7 @@ class TrainerData:
         args: TrainingArguments,
         state: TrainerState,
         folder: Path | None,
-        handler: Any = None,
+        handler: Any | None,
     ) -> None:
         """Follow a training that is about to begin, from the checkpoint in ``folder`` if that isn't None. All ranks.
 

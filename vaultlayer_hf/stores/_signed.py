@@ -134,10 +134,10 @@ class SignedReads:
         finally:
             with self._lock:
                 self._reading -= 1
-                if lent.connection is not None:
+                if lent.connection is not None and lent.whole:
                     self._idle.append(lent.connection)
-                    if not lent.whole:
-                        self._idle.pop().close()
+                elif lent.connection is not None:
+                    lent.connection.close()
                 if not self._reading:
                     while self._idle:
                         self._idle.pop().close()
