@@ -118,7 +118,7 @@ class Scenario:
     Attributes:
         data: makes the data set.
         steps: of the whole training.
-        save: the step that is saved and resumed from.
+        save: the step that is saved and resumed from; with two ranks the end of an epoch is behind it.
         arguments: of TrainingArguments.
         resumed: arguments that are others in the run that goes on.
         evaluated: how many data sets there are to evaluate.

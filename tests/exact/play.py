@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import transformers
+from transformers.trainer_utils import get_last_checkpoint
 
 from tests.exact.material import BATCH, BrokenOffError, StopAt, arguments, digest, model, padded, scenario
 from vaultlayer_hf import Settings
@@ -63,7 +64,7 @@ def play(
         assert trainer.args.parallel_mode.value == "distributed"
     if ours:
         trainer._vaultlayer._events.listen(said.append)
-    checkpoint = f"{output}/checkpoint-{one.save}" if part == "resumed" and not ours else None
+    checkpoint = get_last_checkpoint(output) if part == "resumed" and not ours else None
     found = None
     try:
         trainer.train(**({"resume_from_checkpoint": checkpoint} if checkpoint else {}))

@@ -85,8 +85,9 @@ class Fetches:
     def done(self, batch: Any) -> Any:
         """Take note of a batch, and return it."""
         if isinstance(batch, Mark):
-            self._marks.append((self._count, batch))
-            batch = batch.batch
+            mark = batch
+            batch, mark.batch = mark.batch, None  # what is noted must not keep batches in memory
+            self._marks.append((self._count, mark))
         elif self.collate is not None and self.collate.ended:
             self._last = self._count
         self._count += 1

@@ -136,8 +136,15 @@ class Follower:
             self._pending = replace(self._pending, over=True)
 
     def batch_done(self) -> None:
-        """Note that a batch was trained on."""
+        """Note that a batch was trained on, and take in what workers told with it."""
         self._at.batches += 1
+        self._settle()
+
+    def _settle(self) -> int:
+        """Take in what came with the batches that were trained on; return how many of the DataLoader's these are."""
+        drawn = self._at.batches * self._per_batch
+        self._at.turn = self._fetches.turn_behind(drawn, self._at.turn)
+        return drawn
 
     @property
     def epoch(self) -> int | None:
@@ -167,8 +174,7 @@ class Follower:
     def position(self) -> Position:
         """Return where the loop is, between two steps. Raises what the parts raise that tell their state."""
         at, fetches = self._at, self._fetches
-        drawn = at.batches * self._per_batch
-        at.turn = fetches.turn_behind(drawn, at.turn)
+        drawn = self._settle()
         told = fetches.told()
         return replace(
             at,
