@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from tests.run.programs import SCRIPT, torchrun, vl_run
+from tests.run.programs import SCRIPT, Ran, torchrun, vl_run
 from vaultlayer_hf.run.micro_batch import divide
 
-_CONFIG = """
+_QUICK = """
 import deepspeed
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else it compiles for minutes
+"""
+_CONFIG = (
+    _QUICK
+    + """
 CONFIG = {
     "zero_optimization": {"stage": 2}, "zero_force_ds_cpu_optimizer": False, "gradient_clipping": "auto",
     "train_micro_batch_size_per_gpu": %r, "gradient_accumulation_steps": %r, "train_batch_size": %r,
 }
 """
+)
 _ENGINE = """
 trainer.train()
 it = trainer.deepspeed
@@ -54,27 +61,43 @@ def test_deepspeeds_numbers_go_along(before: dict, after: tuple) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("numbers", [("auto", "auto", "auto"), (4, 1, 4)], ids=["auto", "numbers"])
-def test_deepspeed_trains_on_with_half_the_micro_batch(numbers, tmp_path) -> None:
+def test_deepspeed_trains_on_with_half_the_micro_batch(numbers: tuple, tmp_path: Path) -> None:
     """ZeRO-2 that runs out of memory goes on with 2 times 2 rows a step, and each step's loss is what it was with 4."""
     pytest.importorskip("deepspeed", reason="pip install 'vaultlayer-hf[deepspeed]'")
     script = _CONFIG % numbers + SCRIPT.replace("use_cpu=True,", "use_cpu=True, deepspeed=CONFIG,")
+    _check_halved(*(_train(tmp_path / name, torchrun(1), script, most) for name, most in _FATES.items()))
+
+
+@pytest.mark.slow
+def test_deepspeed_by_accelerate_launch_trains_on_with_half_the_micro_batch(tmp_path: Path) -> None:
+    """The same where `accelerate launch` configures DeepSpeed, and the script knows nothing of it."""
+    pytest.importorskip("deepspeed", reason="pip install 'vaultlayer-hf[deepspeed]'")
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--use_deepspeed", "--zero_stage", "2"]
+    launch += ["--num_processes", "1", "--deepspeed_multinode_launcher", "standard"]
+    script = _QUICK + SCRIPT
+    _check_halved(*(_train(tmp_path / name, launch, script, most) for name, most in _FATES.items()))
+
+
+_FATES = {"whole": {}, "halved": {"LARGEST": "2"}}
+
+
+def _train(folder: Path, launch: list[str], script: str, most: dict[str, str]) -> Ran:
+    folder.mkdir()
     more = {
         "DS_ACCELERATOR": "cpu",
         "DS_SKIP_CUDA_CHECK": "1",
-        "TORCH_EXTENSIONS_DIR": str(tmp_path / "ext"),
+        "TORCH_EXTENSIONS_DIR": str(folder / "ext"),
         "DROPOUT": "0",
         "TRAIN": _ENGINE,
     }
-    ended = {}
-    for name, largest in (("whole", {}), ("halved", {"LARGEST": "2"})):
-        folder = tmp_path / name
-        folder.mkdir()
-        ran = vl_run(folder, *torchrun(1), "train.py", script=script, **more, **largest)
-        assert ran.code == 0, ran.err[-3000:]
-        ended[name] = ran
-    halved = ended["halved"]
+    ran = vl_run(folder, *launch, "train.py", script=script, **more, **most)
+    assert ran.code == 0, ran.err[-3000:]
+    return ran
+
+
+def _check_halved(whole: Ran, halved: Ran) -> None:
     assert halved.causes == ["memory", "finished"]
     last = halved.notes(2, "train")[0]
     assert (last["micro_batch"], last["accumulation"]) == (2, 2)
     assert "ENGINE 2 2 4" in halved.out, "DeepSpeed reckons with other numbers than the Trainer"
-    assert halved.losses == pytest.approx(ended["whole"].losses, abs=2e-3)
+    assert halved.losses == pytest.approx(whole.losses, abs=2e-3)
