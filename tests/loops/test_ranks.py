@@ -73,6 +73,13 @@ def test_killed_and_resumed_on_two_ranks(
     assert not spare, f"a checkpoint without {spare} would be committed"
 
 
+@pytest.mark.parametrize("data", ["stream", pytest.param("telling", marks=pytest.mark.slow)])
+def test_a_stream_on_two_ranks(forks: ForkServer, tmp_path: Path, chance: random.Random, data: str) -> None:
+    """Data without indices, which rank 0 fetches and deals out, over more than one pass: the same at each rank."""
+    outputs = [tmp_path / f"output-{rank}" for rank in range(2)]
+    _kill(forks, tmp_path, chance, 2, outputs, form="accelerate", data=data, augment=True)
+
+
 @pytest.mark.parametrize("naming", ["automatic", pytest.param("one", marks=pytest.mark.slow)])
 def test_attached_on_two_ranks(forks: ForkServer, tmp_path: Path, chance: random.Random, naming: str) -> None:
     """The same for a script's own save_state and load_state, led through a vault by attach()."""

@@ -123,7 +123,10 @@ def facts(found: dict[str, Any]) -> list[tuple[str, str]]:
         cost = "; a death now would cost that" if found["state"] == "running" else " at the end"
         steps, seconds = found["exposure_steps"], span_text(found["exposure_seconds"])
         rows.append(("exposure", f"{seconds} and {steps} steps since the last commit{cost}"))
-    rows.append(("lost work", f"{found['lost_steps']} steps were trained twice"))
+    lost = found["lost_steps"]
+    rows.append(
+        ("lost work", "1 step was trained twice" if lost == 1 else f"{lost} steps were trained twice")
+    )
     if found["goodput"] is not None:
         wall = span_text(found["seconds"])
         rows.append(("goodput", f"{found['goodput']:.1%} of {wall} went into steps that count"))
