@@ -111,9 +111,10 @@ def _two(folder: Path, ranks: int) -> Iterator[list[str]]:
 
 @contextlib.contextmanager
 def _small_disk(folder: Path, ranks: int) -> Iterator[list[str]]:
-    """output_dir on a disk that three checkpoints fill."""
+    """output_dir on a disk that three checkpoints fill: each rank has files of its own in them."""
+    size = f"size={ {1: 500, 2: 800}[ranks] }k"
     (folder / "out").mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=500k", "none", str(folder / "out")], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "none", str(folder / "out")], check=True)
     try:
         yield []
     finally:
