@@ -27,9 +27,13 @@ _GRACE = 10.0
 """Seconds that the others wait longer than rank 0, so that it is rank 0 that decides who is missing."""
 _TICK = 30.0
 """Seconds between two signs of life of a rank that waits."""
+_LOOK = 2.0
+"""Seconds after which a rank that waits looks whether another one has left, again and again."""
 _KEPT_ROUNDS = 8
 _SEEN_WITHIN = 2
 """Steps after which every rank has seen what one has asked for: none can end a step that another hasn't begun."""
+_LEFT = "left"
+"""Topic of the note of a rank that has left."""
 _made = itertools.count()
 
 
@@ -88,8 +92,8 @@ class Ranks:
 
         ``tag`` names the round where ranks may have lost count. ``timeout``: seconds to wait for a rank.
         ``on_wait`` is called every half a minute of waiting.
-        Raises RanksError, on all ranks that take part, naming those that are missing; on all ranks whatever
-        VaultLayerError ``function`` raises.
+        Raises RanksError, on all ranks that take part, naming those that are missing, or one that has left; on all
+        ranks whatever VaultLayerError ``function`` raises.
         """
         if self._store is None:
             return function([value])
@@ -99,7 +103,7 @@ class Ranks:
         try:
             if self.rank != 0:
                 self._store.set(f"{prefix}{self.rank}", pickle.dumps(value))
-                _wait(self._store, [f"{prefix}all"], bound + _GRACE, on_wait)
+                self._wait(self._store, [f"{prefix}all"], bound + _GRACE, on_wait)
                 result, failure = pickle.loads(self._store.get(f"{prefix}all"))
             else:
                 found, missing = self._collect(self._store, prefix, value, bound, on_wait)
@@ -125,7 +129,7 @@ class Ranks:
         keys = [f"{prefix}{rank}" for rank in range(1, self.world_size)]
         missing: list[int] = []
         try:
-            _wait(store, keys, bound, on_wait)
+            self._wait(store, keys, bound, on_wait)
         except RuntimeError as error:
             if not _is_timeout(error):
                 raise
@@ -135,6 +139,30 @@ class Ranks:
         for key in keys:
             store.delete_key(key)
         return found, missing
+
+    def _wait(
+        self, store: KeyValueStore, keys: list[str], bound: float, on_wait: Callable[[], None] | None
+    ) -> None:
+        """Wait for keys, with signs of life. Raises RuntimeError where time is up, RanksError where a rank has left."""
+        shown = time.monotonic()
+        deadline = shown + bound
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                store.wait(keys, timedelta(seconds=max(0.001, min(_LOOK, _TICK, left))))
+                return
+            except RuntimeError as error:
+                if left <= min(_LOOK, _TICK) or not _is_timeout(error):
+                    raise
+            if (gone := self.look(_LEFT)) and not store.check(keys):
+                raise RanksError(f"{gone} has ended its training")
+            if on_wait is not None and time.monotonic() - shown >= _TICK:
+                on_wait()
+                shown = time.monotonic()
+
+    def leave(self) -> None:
+        """Say that this rank takes no further part, so that nobody waits for it; best effort."""
+        self.note(_LEFT, f"rank {self.rank} on {platform.node()}")
 
     def _publish(self, store: KeyValueStore, key: str, value: Any) -> None:
         store.set(key, pickle.dumps(value))
@@ -277,20 +305,6 @@ def _portable(error: Exception | None) -> Exception | None:
     if error is None or isinstance(error, VaultLayerError):
         return error
     return RanksError(f"rank 0 failed: {type(error).__name__}: {_first_line(error)}")
-
-
-def _wait(store: KeyValueStore, keys: list[str], bound: float, on_wait: Callable[[], None] | None) -> None:
-    """Wait for keys, with signs of life."""
-    deadline = time.monotonic() + bound
-    while on_wait is not None and deadline - time.monotonic() > _TICK:
-        try:
-            store.wait(keys, timedelta(seconds=_TICK))
-            return
-        except RuntimeError as error:
-            if not _is_timeout(error):
-                raise
-        on_wait()
-    store.wait(keys, timedelta(seconds=max(0.001, deadline - time.monotonic())))
 
 
 def _is_timeout(error: RuntimeError) -> bool:

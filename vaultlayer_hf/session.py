@@ -115,6 +115,7 @@ class Session:
         """Numbers of commits of which this process has read every file from the vault, and found it whole."""
         self.disabled = False
         self._flush_failed = False
+        self._under_way = False
         self._best_step: int | None = None
         self.stall_seconds = 0.0
         self.saved_at = 0.0
@@ -300,6 +301,7 @@ class Session:
     def begin(self, step: int, within: CodeType | None = None) -> None:
         """Say that training begins, behind ``step``, and runs for as long as ``within`` does. All ranks."""
         self.step = step
+        self._under_way = True
         self.watch.open(within)
         self.pacer.begin()
 
@@ -351,6 +353,7 @@ class Session:
         """
         if self.claim is None or self.disabled:
             return False
+        self._under_way = False
         uploader = self._uploader
         timeout = self._bound(self.settings.flush_timeout)
         done = uploader is None or self._wait(uploader)
@@ -400,6 +403,9 @@ class Session:
         """
         with self._lock:
             uploader, self._uploader = self._uploader, None
+        if self._under_way:  # it has failed: the others may be waiting for us in a save, and can't know
+            self._under_way = False
+            self.ranks.leave()
         atexit.unregister(self.close)
         if uploader is not None:
             if not self._flush_failed and not self.watch.hurried:

@@ -94,8 +94,8 @@ def model(hidden: int = 16) -> Noting:
 class Script(TrainerCallback):
     """Notes the start, and carries out what the spec asks for: ``at`` = {event: {step: [action, ...]}}.
 
-    An action is ``kill`` (SIGKILL of this rank), ``stop`` (SIGSTOP), ``sleep <s>``, ``touch <path>`` or
-    ``await <path>``.
+    An action is ``kill`` (SIGKILL of this rank), ``stop`` (SIGSTOP), ``sleep <s>``, ``touch <path>``,
+    ``await <path>``, or any other word, which is raised.
     """
 
     def __init__(self, journal: Journal, at: dict[str, dict[str, list[str]]], pace: float) -> None:

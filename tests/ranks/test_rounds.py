@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -88,6 +89,23 @@ def test_a_rank_that_stays_away_is_named_on_all() -> None:
         found = on_all([ranks[0], ranks[2]], lambda one: one.gather(None))
         assert time.monotonic() - begin < 5
         assert [str(error) for error in found] == ["no word from rank 1 within 0 s"] * 2
+
+
+def test_nobody_waits_for_a_rank_that_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rank whose training has failed says so: the others, in a round or before it, get RanksError that names it."""
+    monkeypatch.setattr("vaultlayer_hf.ranks._LOOK", 0.1)
+
+    def take_part(one: Ranks) -> Any:
+        if one.rank == 1:
+            time.sleep(0.3)
+            return one.leave()
+        return one.gather(None)
+
+    with ranks_of(3, timeout=3600) as ranks:
+        for _ in range(2):
+            found = on_all(ranks, take_part)
+            words = f"rank 1 on {platform.node()} has ended its training"
+            assert [str(found[0]), found[1], str(found[2])] == [words, None, words]
 
 
 def test_who_waits_long_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,6 +180,22 @@ def test_a_stopped_rank_costs_that_checkpoint(
     same_run(reference("ddp", 2), ranks.attempts)
 
 
+def test_a_rank_that_fails_in_a_save_isnt_waited_for(forks: ForkServer, tmp_path: Path) -> None:
+    """The others would wait for part_timeout, deaf to a launcher's SIGTERM: they are told, and all end at once."""
+    ranks = Ranks(
+        forks,
+        tmp_path,
+        [tmp_path / "output"] * 2,
+        vault=str(tmp_path / "vault"),
+        per_rank={1: {"at": {"saved": {"4": ["fail"]}}}},
+    )
+    group = ranks.start()
+    assert group.wait(timeout=60, agents=False) == [1, 1]
+    assert "ValueError: fail" in group.errors()
+    assert f"rank 1 on {platform.node()} has ended its training" in group.events(0, "abandon")[0]
+    assert [commit.step for commit in live(tmp_path / "vault")] == [2]
+
+
 def test_a_snapshot_that_one_node_cant_take(
     forks: ForkServer, tmp_path: Path, reference: Callable[[str, int], Group]
 ) -> None:
