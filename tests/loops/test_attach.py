@@ -47,6 +47,20 @@ def test_killed_on_an_empty_disk(scripts: Campaign, naming: str) -> None:
         assert all(vault.verify(commit).ok for commit in vault.checkpoints())
 
 
+def test_killed_on_s3(forks: ForkServer, scratch: Path, s3_uri: str, s3_env: dict[str, str]) -> None:
+    """The same on a real S3 server."""
+    on_s3 = Campaign(forks, scratch, lambda folder: s3_uri, s3_env, program="tests.loops.attached:train")
+    on_s3.options = {"naming": "automatic", "steps": 8}
+    place = on_s3.place()
+    for step in (3, 6):
+        _run(on_s3, place, f"life-{step}", die_at=["learnt", step])
+        shutil.rmtree(place.output)
+    found = _run(on_s3, place, "last")
+    # The second may have been under way at the kill.
+    assert Path(found["folder"]).name in ("checkpoint_1", "checkpoint_2")
+    assert (place.folder / "last.result").read_text() == on_s3.reference
+
+
 def test_killed_on_the_same_disk(scripts: Campaign) -> None:
     """What a killed save left behind the checkpoint that it goes on from is out of the way of accelerate's naming."""
     scripts.options = {"naming": "automatic", "steps": 8}

@@ -87,15 +87,16 @@ def test_attached_on_two_ranks(forks: ForkServer, tmp_path: Path, chance: random
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["steps", "accelerate"])
+@pytest.mark.parametrize("spec", ["guide", "steps", "accelerate", "attached"])
 def test_killed_on_s3(
     forks: ForkServer,
     tmp_path: Path,
     chance: random.Random,
     s3_uri: str,
     s3_env: dict[str, str],
-    form: str,
+    spec: str,
 ) -> None:
     """The same on a real S3 server."""
     outputs = [tmp_path / f"output-{rank}" for rank in range(2)]
-    _kill(forks, tmp_path, chance, 2, outputs, vault=s3_uri, env={None: s3_env}, form=form)
+    more = {"naming": "automatic"} if spec == "attached" else {"form": spec}
+    _kill(forks, tmp_path, chance, 2, outputs, vault=s3_uri, env={None: s3_env}, **more)
