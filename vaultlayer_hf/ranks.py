@@ -147,12 +147,12 @@ class Ranks:
         shown = time.monotonic()
         deadline = shown + bound
         while True:
-            left = deadline - time.monotonic()
+            remaining = deadline - time.monotonic()
             try:
-                store.wait(keys, timedelta(seconds=max(0.001, min(_LOOK, _TICK, left))))
+                store.wait(keys, timedelta(seconds=max(0.001, min(_LOOK, remaining))))
                 return
             except RuntimeError as error:
-                if left <= min(_LOOK, _TICK) or not _is_timeout(error):
+                if remaining <= _LOOK or not _is_timeout(error):
                     raise
             if (gone := self.look(_LEFT)) and not store.check(keys):
                 raise RanksError(f"{gone} has ended its training")
@@ -162,7 +162,11 @@ class Ranks:
 
     def leave(self) -> None:
         """Say that this rank takes no further part, so that nobody waits for it; best effort."""
-        self.note(_LEFT, f"rank {self.rank} on {platform.node()}")
+        self.note(_LEFT, self._who)
+
+    @property
+    def _who(self) -> str:
+        return f"rank {self.rank} on {platform.node()}"
 
     def _publish(self, store: KeyValueStore, key: str, value: Any) -> None:
         store.set(key, pickle.dumps(value))
@@ -235,7 +239,7 @@ class Ranks:
 
     def named(self, error: VaultLayerError | OSError) -> VaultLayerError:
         """Return an error as all ranks may raise it: with the rank and host on which it happened."""
-        where = f"rank {self.rank} on {platform.node()}: " if self.world_size > 1 else ""
+        where = f"{self._who}: " if self.world_size > 1 else ""
         if isinstance(error, OSError) and not isinstance(error, VaultLayerError):
             return ResumeError(f"{where}{error}")
         if isinstance(error, StoreError) or not where:

@@ -64,7 +64,10 @@ def play(
         assert trainer.args.parallel_mode.value == "distributed"
     if ours:
         trainer._vaultlayer._events.listen(said.append)
-    checkpoint = get_last_checkpoint(output) if part == "resumed" and not ours else None
+    checkpoint = None
+    if part == "resumed" and not ours:
+        checkpoint = get_last_checkpoint(output)
+        assert checkpoint is not None, "there is nothing to resume from: it would start anew, and be the same"
     found = None
     try:
         trainer.train(**({"resume_from_checkpoint": checkpoint} if checkpoint else {}))

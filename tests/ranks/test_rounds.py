@@ -110,6 +110,7 @@ def test_nobody_waits_for_a_rank_that_has_left(monkeypatch: pytest.MonkeyPatch) 
 
 def test_who_waits_long_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Signs of life while another rank is busy, with how far it is; the round itself is none the worse."""
+    monkeypatch.setattr("vaultlayer_hf.ranks._LOOK", 0.1)
     monkeypatch.setattr("vaultlayer_hf.ranks._TICK", 0.1)
     seen: list[str] = []
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.run.programs import SCRIPT, Ran, torchrun, vl_run
+from tests.run.programs import SCRIPT, torchrun, vl_run
 from vaultlayer_hf.run.micro_batch import divide
 
 _QUICK = """
@@ -63,41 +63,37 @@ def test_deepspeeds_numbers_go_along(before: dict, after: tuple) -> None:
 @pytest.mark.parametrize("numbers", [("auto", "auto", "auto"), (4, 1, 4)], ids=["auto", "numbers"])
 def test_deepspeed_trains_on_with_half_the_micro_batch(numbers: tuple, tmp_path: Path) -> None:
     """ZeRO-2 that runs out of memory goes on with 2 times 2 rows a step, and each step's loss is what it was with 4."""
-    pytest.importorskip("deepspeed", reason="pip install 'vaultlayer-hf[deepspeed]'")
     script = _CONFIG % numbers + SCRIPT.replace("use_cpu=True,", "use_cpu=True, deepspeed=CONFIG,")
-    _check_halved(*(_train(tmp_path / name, torchrun(1), script, most) for name, most in _FATES.items()))
+    _check(tmp_path, torchrun(1), script)
 
 
 @pytest.mark.slow
 def test_deepspeed_by_accelerate_launch_trains_on_with_half_the_micro_batch(tmp_path: Path) -> None:
     """The same where `accelerate launch` configures DeepSpeed, and the script knows nothing of it."""
-    pytest.importorskip("deepspeed", reason="pip install 'vaultlayer-hf[deepspeed]'")
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--use_deepspeed", "--zero_stage", "2"]
     launch += ["--num_processes", "1", "--deepspeed_multinode_launcher", "standard"]
-    script = _QUICK + SCRIPT
-    _check_halved(*(_train(tmp_path / name, launch, script, most) for name, most in _FATES.items()))
+    _check(tmp_path, launch, _QUICK + SCRIPT)
 
 
-_FATES = {"whole": {}, "halved": {"LARGEST": "2"}}
-
-
-def _train(folder: Path, launch: list[str], script: str, most: dict[str, str]) -> Ran:
-    folder.mkdir()
+def _check(tmp_path: Path, launch: list[str], script: str) -> None:
+    pytest.importorskip("deepspeed", reason="pip install 'vaultlayer-hf[deepspeed]'")
     more = {
         "DS_ACCELERATOR": "cpu",
         "DS_SKIP_CUDA_CHECK": "1",
-        "TORCH_EXTENSIONS_DIR": str(folder / "ext"),
+        "TORCH_EXTENSIONS_DIR": str(tmp_path / "ext"),
         "DROPOUT": "0",
         "TRAIN": _ENGINE,
     }
-    ran = vl_run(folder, *launch, "train.py", script=script, **more, **most)
-    assert ran.code == 0, ran.err[-3000:]
-    return ran
-
-
-def _check_halved(whole: Ran, halved: Ran) -> None:
+    ended = {}
+    for name, largest in (("whole", {}), ("halved", {"LARGEST": "2"})):
+        folder = tmp_path / name
+        folder.mkdir()
+        ran = vl_run(folder, *launch, "train.py", script=script, **more, **largest)
+        assert ran.code == 0, ran.err[-3000:]
+        ended[name] = ran
+    halved = ended["halved"]
     assert halved.causes == ["memory", "finished"]
     last = halved.notes(2, "train")[0]
     assert (last["micro_batch"], last["accumulation"]) == (2, 2)
     assert "ENGINE 2 2 4" in halved.out, "DeepSpeed reckons with other numbers than the Trainer"
-    assert halved.losses == pytest.approx(whole.losses, abs=2e-3)
+    assert halved.losses == pytest.approx(ended["whole"].losses, abs=2e-3)
