@@ -32,7 +32,6 @@ from vaultlayer_hf.saving import News, Plan, Save, Word
 from vaultlayer_hf.settings import Settings
 from vaultlayer_hf.stopping import Ending, heed
 from vaultlayer_hf.stores.base import Store
-from vaultlayer_hf.stores.retry import RetryingStore, RetryPolicy
 from vaultlayer_hf.vault.entry import Commit, Entry, State
 from vaultlayer_hf.vault.job import Job
 from vaultlayer_hf.vault.keys import folder_key
@@ -212,19 +211,9 @@ class Session:
         self._standing = {path.name for path in checkpoints(self.output_dir).values()}
         if self._uploader is not None:
             self._uploader.stop()
-        bare = self.access.bare
-
-        def make_store(should_stop: Callable[[], None], on_trouble: Callable[[StoreError], None]) -> Store:
-            return RetryingStore(
-                bare,
-                RetryPolicy(deadline=None, retry_all=True),
-                should_stop=should_stop,
-                on_retry=lambda error, attempt, delay: on_trouble(error),
-            )
-
         settings = self.settings
         self._uploader = Uploader(
-            make_store,
+            self.access.bare,
             self._writer,
             self.events,
             node=self.node,

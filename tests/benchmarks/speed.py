@@ -6,17 +6,15 @@ over a run it counts only for the seconds that uploads take. Uploads go at full 
 folder on this machine, the worst case: a network would slow them, and so leave more to training. The sink runs
 at the lowest priority: a real server takes nothing from this machine's cores.
 
-Ways: ``thread + nice`` is the package's way: a thread of the training process that gives way to it by a low
-priority. ``thread`` is the same without, ``process`` the same calls in a spawned process, ``+ nice`` with that
-priority: what only this benchmark has, so that the way that slows training least can be told.
+Ways: ``process + nice`` is the package's way: a process of low priority moves large files for the upload thread.
+``process`` is the same at the training's priority; ``thread + nice`` leaves them to the upload thread, as where no
+process can be started, and ``thread`` that at the training's priority.
 Run as ``python -m tests.benchmarks.speed WAY THREADS VAULT FOLDER WINDOW WINDOWS``.
 """
 
 from __future__ import annotations
 
-import os
 import statistics
-import subprocess
 import sys
 import threading
 import time
@@ -24,11 +22,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.benchmarks import ours
-from tests.benchmarks.measure import ROOT, Row, child, done, ready
+from tests.benchmarks.measure import Row, child, done, ready
 from tests.benchmarks.model import Tokens, small_llama
 from tests.benchmarks.servers import BUCKET, environment, null_sink
 from tests.benchmarks.transfer import make_folder
-from vaultlayer_hf.priority import LOWEST
 
 WAYS = ("thread", "thread + nice", "process", "process + nice")
 GOAL = 0.95
@@ -57,46 +54,24 @@ class Load:
         self.on = threading.Event()
         self.rounds = 0
         self.stopping = False
-        self.process: subprocess.Popen[str] | None = None
-        self.carry: Callable[[], None] = lambda: None
-        if way.startswith("process"):
-            command = [sys.executable, "-m", "tests.benchmarks.speed", "carry", vault, str(folder), way]
-            self.process = subprocess.Popen(
-                command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-            )
-            self.carry = self._ask
-        else:
-            if way != ours.WAY:
-                ours.never_give_way()
-            carrier = ours.Carrier(vault, folder)
-            self.carry = carrier.carry
-        self.carry()  # connections are made, threads are there
+        if way != ours.WAY:
+            ours.go_another_way(way)
+        self.carrier = ours.Carrier(vault, folder)
+        self.carrier.carry()  # connections are made, threads are there
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
-    def _ask(self) -> None:
-        assert self.process
-        assert self.process.stdin
-        assert self.process.stdout
-        self.process.stdin.write("carry\n")
-        self.process.stdin.flush()
-        if not self.process.stdout.readline():
-            raise RuntimeError("the uploading process ended")
-
     def _run(self) -> None:
         while self.on.wait() and not self.stopping:
-            self.carry()
+            self.carrier.carry()
             self.rounds += 1
 
     def close(self) -> None:
-        """End the thread and the process."""
+        """End the uploads."""
         self.stopping = True
         self.on.set()
         self.thread.join()
-        if self.process is not None:
-            assert self.process.stdin
-            self.process.stdin.close()
-            self.process.wait()
+        self.carrier.close()
 
 
 def train(way: str, threads: int, vault: str, folder: Path, window: float, windows: int) -> dict[str, float]:
@@ -192,20 +167,6 @@ def measure(
     return rows
 
 
-def carry_on_request(vault: str, folder: Path, way: str) -> None:
-    """The alternative's process: one upload for each line that it is sent."""
-    ours.never_give_way()
-    if "nice" in way:
-        os.setpriority(os.PRIO_PROCESS, 0, LOWEST)
-    carrier = ours.Carrier(vault, folder)
-    for _ in sys.stdin:
-        carrier.carry()
-        print("done", flush=True)
-
-
 if __name__ == "__main__":
-    if sys.argv[1] == "carry":
-        carry_on_request(sys.argv[2], Path(sys.argv[3]), sys.argv[4])
-    else:
-        kind, cores, uri, source_folder, length, count = sys.argv[1:]
-        done(**train(kind, int(cores), uri, Path(source_folder), float(length), int(count)))
+    kind, cores, uri, source_folder, length, count = sys.argv[1:]
+    done(**train(kind, int(cores), uri, Path(source_folder), float(length), int(count)))

@@ -2,7 +2,8 @@
 
 Parts: ``save`` kills a run at every point of its start, of the save in its middle, and of its end; ``disk``
 does so at every fifth point and empties the disk; ``overtaken`` kills the uploader when training has already
-queued the next checkpoint; ``resume`` kills the second start at every point, from a commit and from a sealed
+queued the next checkpoint; ``moved`` has a process move every file, as it does with large ones, and kills the run or
+that process at every point of a save; ``resume`` kills the second start at every point, from a commit and from a sealed
 snapshot. It prints how many points were tried, and ends with 1 where a start was not right.
 """
 

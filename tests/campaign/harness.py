@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.campaign.points import STEPS
+from tests.campaign.points import SAVE_STEPS, STEPS
 from tests.forks import ForkServer, Outcome, Run
 from vaultlayer_hf import ObjectNotFoundError, open_vault
 from vaultlayer_hf.stores import open_store
@@ -51,7 +51,7 @@ class Try:
     empty_disk: bool = False
 
     def __str__(self) -> str:
-        how = " once overtaken" if self.act == "overtaken" else ""
+        how = {"overtaken": " once overtaken", "lose mover": ", the mover"}.get(self.act, "")
         return f"{self.side} {self.point.number} ({self.point.label}){how}" + (
             ", disk emptied" if self.empty_disk else ""
         )
@@ -196,6 +196,23 @@ class Campaign:
         left = leftovers(place.output)
         assert not left, f"left on the disk: {left}"
 
+    def outlive(self, place: Place, attempt: Try) -> None:
+        """Lose the mover there, and check that the run ends as if nothing had happened, with every checkpoint."""
+        outcome, journal = self.run(
+            place,
+            "first",
+            kill=attempt.point.number,
+            side=attempt.side,
+            label=attempt.point.label,
+            act=attempt.act,
+        )
+        assert outcome.code == 0, f"exit {outcome.code}, {journal[-1:]}\n{outcome.errors}"
+        assert any("reached" in line for line in journal), outcome.errors
+        commits = [line["about"] for line in journal if line.get("event") == "commit"]
+        assert commits == list(range(SAVE_STEPS, STEPS + 1, SAVE_STEPS)), outcome.errors
+        assert (place.folder / "first.result").read_text() == self.reference
+        assert_whole(place.vault)
+
     def attempt(self, attempt: Try, start: Place | None = None) -> None:
         """One kill (at a copy of ``start``, if given) and the next start; note a failure."""
         with self._lock:
@@ -204,10 +221,13 @@ class Campaign:
         try:
             if start is not None:
                 copy_place(start, place)
-            self.kill(place, attempt)
-            if attempt.empty_disk:
-                shutil.rmtree(place.output, ignore_errors=True)
-            self.finish(place, expected(place))
+            if attempt.act == "lose mover":
+                self.outlive(place, attempt)
+            else:
+                self.kill(place, attempt)
+                if attempt.empty_disk:
+                    shutil.rmtree(place.output, ignore_errors=True)
+                self.finish(place, expected(place))
         except AssertionError as error:
             with self._lock:
                 self.failures.append(f"{attempt} in {place.folder}: {error}")

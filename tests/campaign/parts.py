@@ -44,6 +44,17 @@ def overtaken(campaign: Campaign, limit: int | None, jobs: int) -> None:
     campaign.attempt_all(spread(tries(points, act="overtaken"), limit), jobs=jobs)
 
 
+def moved(campaign: Campaign, limit: int | None, jobs: int) -> None:
+    """Have a process move every file; kill the run at every point of a save and of the end, or only that process."""
+    before, campaign.options = campaign.options, {**campaign.options, "moved": True}
+    points = [point for point in campaign.record() if point.phase in (MIDDLE, "finish")]
+    said = [point for point in points if " mover." in point.label]
+    half = None if limit is None else limit // 2
+    campaign.attempt_all(spread(tries(points), half), jobs=jobs)
+    campaign.attempt_all(spread(tries(said, act="lose mover"), half), jobs=jobs)
+    campaign.options = before
+
+
 def resume(campaign: Campaign, limit: int | None, jobs: int) -> None:
     """Kill the second start at every point until it trains: from a commit, and from a sealed snapshot."""
     for base in bases(campaign):
@@ -72,6 +83,7 @@ PARTS: dict[str, Callable[[Campaign, int | None, int], None]] = {
     "save": save,
     "disk": disk,
     "overtaken": overtaken,
+    "moved": moved,
     "resume": resume,
 }
 

@@ -2,8 +2,9 @@
 
 In a child process ``Points.install`` puts itself around every function of ``vaultlayer_hf.files``, around the
 few direct ones (copyfile, mkdir, fsync, each removal inside ``remove_tree``), around every operation of the
-store (through FaultStore), and around the steps in which the Trainer writes a checkpoint. Each call gets a
-number; with the same program the numbers are the same from run to run, which the label at the kill proves.
+store (through FaultStore), around the steps in which the Trainer writes a checkpoint, and around what is said to
+the process that moves files. Each call gets a number; with the same program the numbers are the same from run to
+run, which the label at the kill proves.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from typing import Any
 
 from vaultlayer_hf import access, files
 from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
+from vaultlayer_hf.vault import moving
 from vaultlayer_hf.vault.keys import entry_number
+from vaultlayer_hf.vault.mover import Mover
 from vaultlayer_hf.vault.snapshot import LOCAL
 
 SAVE_STEPS, STEPS = 2, 6
@@ -136,8 +139,11 @@ class Points:
 
         return Fault(after=after, during=lambda _: self.reach(number, "during"))
 
-    def install(self, output: Path) -> None:
-        """Put the points into this process. Paths outside ``output`` and the vault aren't touched by them."""
+    def install(self, output: Path, *, moved: bool = False) -> None:
+        """Put the points into this process. Paths outside ``output`` and the vault aren't touched by them.
+
+        ``moved``: every file, however small, is moved by the process that is there for large ones.
+        """
         for name in FUNCTIONS:
             setattr(files, name, self.around(name, getattr(files, name)))
         os.fsync = self.around("fsync", os.fsync, only="")
@@ -148,10 +154,16 @@ class Points:
         opened = access.open_store
 
         def open_store(*args: Any, **kwargs: Any) -> FaultStore:
-            return FaultStore(opened(*args, **kwargs), self.fault)
+            store = opened(*args, **kwargs)
+            faulty = FaultStore(store, self.fault)
+            faulty.reopen = store.reopen if moved else None
+            return faulty
 
         access.open_store = open_store  # type: ignore[assignment]
         self._around_the_trainer()
+        if moved:
+            moving.LARGE = 0
+            self._around_the_mover()
 
     def _only_below(self, owner: Any, name: str, folder: str) -> None:
         plain = getattr(owner, name)
@@ -162,6 +174,25 @@ class Points:
             return (counted if path.startswith(folder) else plain)(*args, **kwargs)
 
         setattr(owner, name, call)
+
+    def _around_the_mover(self) -> None:
+        """What is said between the two processes."""
+        for name, kind in (("ask", 1), ("_send", 1), ("_receive", None)):
+            plain = getattr(Mover, name)
+            counted = self.around(f"mover.{name}", lambda _, call: call())
+
+            def call(
+                *args: Any,
+                _plain: Any = plain,
+                _counted: Any = counted,
+                _kind: int | None = kind,
+                **kwargs: Any,
+            ) -> Any:
+                what = args[_kind] if _kind is not None else ""
+                what = what[0] if isinstance(what, tuple) else what
+                return _counted(what if isinstance(what, str) else "open", lambda: _plain(*args, **kwargs))
+
+            setattr(Mover, name, call if name == "ask" else staticmethod(call))
 
     def _around_the_trainer(self) -> None:
         """Stock writes a checkpoint in these steps: a kill between them leaves a torn folder."""

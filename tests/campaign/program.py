@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch.utils.data import Dataset
 from transformers import TrainerCallback, TrainingArguments, set_seed
@@ -98,19 +99,22 @@ def train(
     side: str = "before",
     label: str | None = None,
     act: str = "die",
+    moved: bool = False,
     pause_at: int | None = None,
     settings: dict[str, Any] | None = None,
 ) -> None:
     """Train for ``steps`` steps on a vault (None: stock) and leave digests of the end in ``result``.
 
     ``kill``, ``side``, ``label``: where to act, see Points. ``act``: ``die``, ``stop``, or ``overtaken``: wait
-    on the upload thread until training has queued its next checkpoint, then die. ``pause_at``: stop after that step.
+    on the upload thread until training has queued its next checkpoint, then die; or ``lose mover``: the process that
+    moves files is killed, this one goes on. ``moved``: see Points. ``pause_at``: stop after that step.
     """
     torch.set_num_threads(1)
     points = Points(Path(journal), kill, side, label)
-    points._act = {"die": die, "stop": stop, "overtaken": lambda: _overtaken(trainer)}[act]
+    acts = {"die": die, "stop": stop, "overtaken": lambda: _overtaken(trainer), "lose mover": _lose_mover}
+    points._act = acts[act]
     points.note(pid=os.getpid())
-    points.install(Path(output))
+    points.install(Path(output), moved=moved)
     set_seed(3)
     script = _Script(points, pause_at)
     options = {"keep_last": 1, "upload_concurrency": 1, "resume_timeout": 20.0, "flush_timeout": 60.0}
@@ -166,6 +170,14 @@ def summary(trainer: Any) -> dict[str, Any]:
 
 def _note_event(points: Points, event: Event) -> None:
     points.note(event=event.kind, message=event.message, about=event.fields.get("step"))
+
+
+def _lose_mover() -> None:
+    """SIGKILL of the process that moves files, where it is there already."""
+    for child in psutil.Process().children():
+        if "mover_process" in " ".join(child.cmdline()):
+            child.kill()
+            psutil.wait_procs([child])
 
 
 def _overtaken(trainer: Any) -> None:

@@ -36,7 +36,9 @@ def on_s3(forks: ForkServer, scratch: Path, s3_uri: str, s3_env: dict[str, str])
     return Campaign(forks, scratch, lambda folder: f"{s3_uri}/{folder.name}", s3_env)
 
 
-@pytest.mark.parametrize(("part", "limit"), [("save", 10), ("disk", 4), ("overtaken", 4), ("resume", 4)])
+@pytest.mark.parametrize(
+    ("part", "limit"), [("save", 10), ("disk", 4), ("overtaken", 4), ("moved", 8), ("resume", 4)]
+)
 def test_a_killed_run_goes_on_from_what_was_acknowledged(on_folders: Campaign, part: str, limit: int) -> None:
     """A sample of kills on a folder: each next start goes on from the right step and ends bit-identical."""
     PARTS[part](on_folders, limit, 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.stores.objects import ObjectStore
 from vaultlayer_hf.stores.retry import RetryingStore, RetryPolicy
 from vaultlayer_hf.testing import FaultStore, StoreConformance
+from vaultlayer_hf.vault import moving
+from vaultlayer_hf.vault.moving import MovingStore
 
 
 class TestFolder(StoreConformance):
@@ -88,3 +90,38 @@ class TestFaultless(StoreConformance):
     @pytest.fixture
     def opener(self, tmp_path: Path) -> Callable[[], Store]:
         return partial(open_store, tmp_path / "vault")
+
+
+class Moving(StoreConformance):
+    """Every file, however small, is moved by a process of its own."""
+
+    @pytest.fixture
+    def uri(self, tmp_path: Path) -> str:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def store(self, uri: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+        monkeypatch.setattr(moving, "LARGE", 0)
+        said: list[str] = []
+        store = MovingStore(open_store(uri), exact=True, say=said.append)
+        yield store
+        store.close()
+        assert not said
+
+    @pytest.fixture
+    def opener(self, uri: str) -> Callable[[], Store]:
+        return partial(open_store, uri)
+
+
+class TestMovingToFolder(Moving):
+    @pytest.fixture
+    def uri(self, tmp_path: Path) -> str:
+        return str(tmp_path / "vault")
+
+
+class TestMovingToS3(Moving):
+    rounds = 3  # SeaweedFS lets the losers of a race wait for seconds
+
+    @pytest.fixture
+    def uri(self, s3_uri: str) -> str:
+        return s3_uri

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from vaultlayer_hf.uri import VaultAddress, parse_vault
@@ -31,10 +32,14 @@ def open_store(
     """
     if not isinstance(address, VaultAddress):
         address = parse_vault(address)
+    store: Store
     if address.scheme == "file":
         from vaultlayer_hf.stores.folder import FolderStore
 
-        return FolderStore(address.path, uri=address.uri, create=create)
-    from vaultlayer_hf.stores.s3 import open_s3
+        store = FolderStore(address.path, uri=address.uri, create=create)
+    else:
+        from vaultlayer_hf.stores.s3 import open_s3
 
-    return open_s3(address, upload_concurrency=upload_concurrency)
+        store = open_s3(address, upload_concurrency=upload_concurrency)
+    store.reopen = partial(open_store, address, upload_concurrency=upload_concurrency, create=False)
+    return store

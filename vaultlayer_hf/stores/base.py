@@ -57,10 +57,12 @@ class Store(ABC):
         uri: the vault's URI, without secrets, for messages.
         supports_create: whether ``create`` is atomic here. False means single-writer use only;
             ``probe_create`` in ``stores.probe`` finds out, names aren't trusted.
+        reopen: opens the same store in another process, so it is picklable; None where that can't be done.
     """
 
     uri: str
     supports_create: bool = True
+    reopen: Callable[[], Store] | None = None
 
     @abstractmethod
     def read(self, key: str, *, limit: int) -> bytes:

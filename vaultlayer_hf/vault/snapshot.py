@@ -127,10 +127,15 @@ def take(source: Path, target: Path, seq: int, manifest: Manifest) -> Snapshot:
     return Snapshot(path, seq, source.name, manifest, linked, stats)
 
 
-def seal(snapshot: Snapshot, on_bytes: Callable[[int], None] | None = None) -> Snapshot:
+def seal(
+    snapshot: Snapshot,
+    on_bytes: Callable[[int], None] | None = None,
+    digest_of: Callable[[Path, Callable[[int], None] | None], tuple[str, int]] = digest_file,
+) -> Snapshot:
     """Flush every file, compute its digest, and write the manifest last; return the sealed snapshot.
 
-    Raises SnapshotChangedError, OSError, and what ``on_bytes`` raises to cancel.
+    ``digest_of`` does what ``digest_file`` does. Raises SnapshotChangedError, OSError, and what ``on_bytes`` raises to
+    cancel.
     """
     if snapshot.sealed:
         return snapshot
@@ -138,7 +143,7 @@ def seal(snapshot: Snapshot, on_bytes: Callable[[int], None] | None = None) -> S
     for name in sorted(snapshot.stats):
         path = snapshot.files / name
         files.fsync_file(path)
-        digest, size = digest_file(path, on_bytes)
+        digest, size = digest_of(path, on_bytes)
         check_unchanged(snapshot, name)
         entries.append(FileEntry(name, size, digest))
     for root, _, _ in os.walk(snapshot.files):

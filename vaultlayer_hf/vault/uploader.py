@@ -9,9 +9,7 @@ With several nodes the one that commits sets the pace: at each save the others a
 still wants (``follow``). They drop all others, and none that it waits for, so that a slow node costs checkpoints
 in between and never all of them. A node that gives one up itself says so in the store.
 
-A thread with the lowest priority, and not a spawned process: measured (tests/benchmarks, part c), the priority is
-what training feels, 0.90 of its speed against 0.80 without while an upload runs as fast as it can. A process of low
-priority would leave it 0.94, for a second Python's memory and start, and a second thing that can die.
+The thread has the lowest priority, and large files are moved by a process: see mover.py.
 
 Nothing here raises into training. What happened is told through events; ``fenced`` is looked at by the seam.
 """
@@ -23,15 +21,17 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
-from vaultlayer_hf.errors import FencedError, StoreError, VaultLayerError
+from vaultlayer_hf.errors import FencedError, VaultLayerError
 from vaultlayer_hf.events import Events, size_text
 from vaultlayer_hf.priority import give_way
 from vaultlayer_hf.stores.base import Store
+from vaultlayer_hf.stores.retry import RetryingStore, RetryPolicy
 from vaultlayer_hf.vault.clearing import Clearing
 from vaultlayer_hf.vault.entry import Commit
 from vaultlayer_hf.vault.job import Figures, Job
 from vaultlayer_hf.vault.log import Writer
 from vaultlayer_hf.vault.manifest import FileEntry
+from vaultlayer_hf.vault.moving import MovingStore
 from vaultlayer_hf.vault.parts import collect_parts, refuse_part
 from vaultlayer_hf.vault.patience import Patience, StoppedError, SupersededError
 from vaultlayer_hf.vault.prune import delete_folder
@@ -52,8 +52,7 @@ class Uploader:
     """Carries snapshots to the vault on a thread of its own.
 
     Args:
-        make_store: gives the store to use, from a function that is called before each retry and while
-            waiting (it raises to give up) and one that is told of each failed attempt.
+        store: the vault's store, bare: patience is the uploader's business.
         writer: the claim under which to commit; None on nodes that only bring in their part.
         node: number of this node.
         events: where to tell what happens.
@@ -71,7 +70,7 @@ class Uploader:
 
     def __init__(
         self,
-        make_store: Callable[[Callable[[], None], Callable[[StoreError], None]], Store],
+        store: Store,
         writer: Writer | None,
         events: Events,
         *,
@@ -89,7 +88,15 @@ class Uploader:
     ) -> None:
         self._queue = UploadQueue(keeps_best)
         self._patience = Patience(self._queue, events, self.exposure, rate)
-        self._store = make_store(self._patience.give_up, self._patience.report)
+        self._moving = MovingStore(
+            store, exact=rate is not None, say=lambda message: events.warn_once(message, "notice", message)
+        )
+        self._store = RetryingStore(
+            self._moving,
+            RetryPolicy(deadline=None, retry_all=True),
+            should_stop=self._patience.give_up,
+            on_retry=lambda error, attempt, delay: self._patience.report(error),
+        )
         self._writer = writer
         self._events = events
         self._resumed_from = resumed_from
@@ -197,6 +204,7 @@ class Uploader:
             self._thread.join(timeout=_LAST_WORD if within is None else within)
             if self._sealing and within is None:
                 self._thread.join(timeout=_LAST_SEAL)
+        self._moving.close()
 
     def exposure(self) -> str:
         """Return in words what would be lost now: time and steps since the last commit."""
@@ -253,7 +261,7 @@ class Uploader:
     def _seal(self, job: Job) -> Snapshot:
         self._sealing = True
         try:
-            return seal(job.snapshot, self._patience.hashed)
+            return seal(job.snapshot, self._patience.hashed, self._moving.digest)
         finally:
             self._sealing = False
 
