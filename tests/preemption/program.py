@@ -16,7 +16,7 @@ import transformers
 from transformers import TrainerCallback
 
 from tests.ranks.program import Journal
-from tests.seam.kit import Boom, FailAt, trainer, weights
+from tests.seam.kit import Boom, FailAt, model, trainer, weights
 from vaultlayer_hf import Checkpointer, Settings, VaultLayerCallback
 
 
@@ -50,8 +50,11 @@ def train(
     thread: bool = False,
     handler: bool = False,
     alone: bool = False,
+    large: bool = False,
 ) -> None:
     """Train; ``thread``: not on the main thread. ``handler``: with a handler of one's own for SIGTERM.
+
+    ``large``: files of 17 and 34 MB, which a process of their own moves.
 
     ``alone``: stock Trainer with the callback, whose training breaks off behind step 3, and SIGTERM comes then.
     """
@@ -59,9 +62,11 @@ def train(
     notes = Journal(journal)
     if handler:
         signal.signal(signal.SIGTERM, lambda number, frame: notes.note(own=number))
-    more = {"ddp_backend": "gloo"} if int(os.environ.get("WORLD_SIZE", "1")) > 1 else {}
+    more: dict[str, Any] = {"ddp_backend": "gloo"} if int(os.environ.get("WORLD_SIZE", "1")) > 1 else {}
     if alone:
         _break_off(output, vault, notes)
+    if large:
+        more["model"] = model(vocab=65536, hidden=64)
     made = trainer(
         output,
         resume=Settings(vault=vault, **(settings or {})),

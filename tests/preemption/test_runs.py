@@ -6,6 +6,8 @@ two: ``python -m tests.preemption``. The slow tests are a part of it in which ea
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,16 @@ def test_too_short(forks: ForkServer, tmp_path: Path, way: str) -> None:
 def test_two_ranks(forks: ForkServer, tmp_path: Path) -> None:
     """A signal at rank 1 alone: both ranks save at the same step, and both end with exit code 75."""
     check_long_enough(forks, tmp_path, "SIGTERM", 2)
+
+
+def test_a_signal_to_all_processes_spares_the_one_that_moves_files(forks: ForkServer, tmp_path: Path) -> None:
+    """Slurm and terminals signal a whole group: the last checkpoint's large files are still sent by that process."""
+    with Told(forks, tmp_path, large=True, saves=[1], settings=settings("SIGTERM", grace=40.0)) as told:
+        told.wait_for_event("commit")
+        os.killpg(told.runs[0].pid, signal.SIGTERM)
+        assert told.codes() == [PREEMPTED], told.errors()
+        assert told.committed() == [1, told.find("over")]
+        assert not [text for text in told.events("notice") if "large files" in text]
 
 
 def _table(*rows: tuple[str, int]) -> pytest.MarkDecorator:

@@ -5,10 +5,11 @@ All kinds on one rank and on two: ``python -m tests.run``. Here is a slice of th
 
 from __future__ import annotations
 
+import psutil
 import pytest
 
 from tests.run.deaths import CLOSE, KINDS, check, play, why_impossible
-from tests.run.programs import Ran, plain, torchrun
+from tests.run.programs import Ran, plain, torchrun, vl_run
 
 DEFAULT = [("SIGKILL", 1), ("exception before the first step", 1)]
 SLOW = [
@@ -37,6 +38,31 @@ def references(tmp_path_factory):
         return made[ranks, dropout]
 
     return reference
+
+
+def test_nothing_that_moves_files_outlives_a_killed_training(tmp_path) -> None:
+    """A training whose large files are being moved is killed, goes on to the same end, and leaves no process."""
+    more = {
+        "BEFORE": "model.ballast = torch.nn.Parameter(torch.ones(6 * 2**20))",
+        "FATE": "9 moves = any('mover_process' in ' '.join(child.cmdline()) for child in __import__('psutil')"
+        ".Process().children()); print('MOVES', moves, flush=True); os.kill(os.getpid(), 9)",
+        "FATE_ONCE": str(tmp_path / "once"),
+        "PACE": "0.1",
+        "VAULTLAYER_VAULT": str(tmp_path / "vault"),
+    }
+    ran = vl_run(tmp_path, **more)
+    assert ran.code == 0
+    assert "MOVES True" in ran.out
+    assert ran.causes == ["killed", "finished"]
+    assert not [one for one in psutil.process_iter() if str(tmp_path) in _command_of(one)]
+    assert ran.weights == plain(tmp_path / "plain", **{**more, "FATE": "0 "}).weights
+
+
+def _command_of(process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 @pytest.mark.parametrize(
