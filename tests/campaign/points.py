@@ -39,6 +39,7 @@ FUNCTIONS = (
     "remove_tree",
     "remove_file",
     "rename_new",
+    "reserve",
 )
 _UUID = re.compile(r"[0-9a-f]{16,}")
 

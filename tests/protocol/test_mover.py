@@ -294,12 +294,14 @@ def test_errors_of_the_store_are_what_they_are_without_it(
         moved.store.copy("data/absent", "data/y")
 
 
+@pytest.mark.parametrize("opened", [True, False])
 def test_a_vault_that_is_gone_is_an_error_over_there_too(
-    tmp_path: Path, open_moved: Callable[..., Moved], large: Path
+    tmp_path: Path, open_moved: Callable[..., Moved], large: Path, opened: bool
 ) -> None:
     """An unmounted vault isn't made anew by the process, and is found again once it is back."""
     moved = open_moved(tmp_path / "vault")
-    moved.store.digest(large)
+    if opened:
+        upload(moved, large, "data/before")
     (tmp_path / "vault").rename(tmp_path / "away")
     with pytest.raises(StoreUnavailableError):
         upload(moved, large)

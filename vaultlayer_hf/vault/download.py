@@ -1,8 +1,11 @@
 """Download: fetch files of a checkpoint onto the disk, in memory that doesn't grow with them, and check each digest.
 
 Stretches are fetched in parallel, each written where it belongs piece by piece as it comes from the network. The digest
-follows in order, over what the file now holds (the page cache still has it), and so covers the writing too. The disk
-begins to write while more comes: what is left to flush at the end is short.
+follows in order, over what the file now holds (the page cache still has it), and so covers the writing too.
+
+Files have their place on the disk from the start, and the disk begins to write while more comes: what is left to flush
+at the end is short. Measured beside a restore of 2 GB that flushes nothing: 0.05 to 0.1 s more, against 0.2 to 0.6 s
+with fsync in between and places found then.
 
 Measured and turned down: to hold pieces in memory for the digest instead of reading them back. It takes as much
 processor time, for fresh memory instead of for the copy, and 160 to 230 MB where this takes 35.
@@ -10,13 +13,13 @@ processor time, for fresh memory instead of for the copy, and 160 to 230 MB wher
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from vaultlayer_hf import files
 from vaultlayer_hf.digest import Digest
 from vaultlayer_hf.errors import CorruptError
 from vaultlayer_hf.vault.manifest import FileEntry
@@ -24,7 +27,7 @@ from vaultlayer_hf.vault.ranges import Range, Source, in_order, ranges_of, reaso
 
 STRETCH = 32 * 2**20
 """Bytes of one ranged read."""
-_FLUSH = 256 * 2**20
+_FLUSH = 64 * 2**20
 """Bytes after which the disk begins to write a file of which more comes."""
 _BUFFER = 4 * 2**20
 """Bytes that are read back at a time."""
@@ -47,6 +50,7 @@ def download(
         path = target / entry.path
         path.parent.mkdir(parents=True, exist_ok=True)
         open(path, "xb").close()
+        files.reserve(path, entry.size)
     writing = {entry.path: threading.Lock() for entry in entries}
     buffer = memoryview(bytearray(_BUFFER))
 
@@ -68,13 +72,13 @@ def download(
                         if on_bytes is not None:
                             on_bytes(count)
                     if end - flushed >= _FLUSH:
-                        flusher.submit(_start_flush, target / entry.path)
+                        flusher.submit(files.start_flush, target / entry.path)
                         flushed = end
             if digest.text() != entry.digest:
                 raise CorruptError(
                     f"{folder}/{entry.path}: its content doesn't have the digest in its manifest"
                 )
-            flusher.submit(_start_flush, target / entry.path)
+            flusher.submit(files.start_flush, target / entry.path)
 
 
 def _land(store: Source, folder: str, piece: Range, target: Path, writing: threading.Lock) -> int:
@@ -93,9 +97,3 @@ def _land(store: Source, folder: str, piece: Range, target: Path, writing: threa
     ):
         store.read_pieces(f"{folder}/{piece.entry.path}", piece.start, piece.length, take)
     return piece.start + piece.length
-
-
-def _start_flush(path: Path) -> None:
-    """Begin to write a file back while others still come; ``place`` makes sure, and tells of errors."""
-    with contextlib.suppress(OSError), open(path, "rb") as file:
-        os.fsync(file.fileno())

@@ -12,6 +12,7 @@ import os
 import pickle
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -19,6 +20,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from vaultlayer_hf.digest import digest_file
+from vaultlayer_hf.errors import ObjectNotFoundError, StoreUnavailableError
 from vaultlayer_hf.stores.base import Store
 
 _LOOK = 1.0
@@ -83,32 +85,47 @@ def main(descriptor: int, parent: int, nice: int) -> None:
     line = _Line(Connection(descriptor))
     threading.Thread(target=_look_out, args=(line, parent), daemon=True).start()
     reopen, interval = line.receive()
-    opening: Future[Store] | None = ThreadPoolExecutor(1).submit(
-        reopen
-    )  # while the first file is read for its digest
-    store: Store | None = None
+    worker = _Worker(line, reopen, interval)
     while True:
         request = line.receive()
         if request == "stop":  # for what was done before it came
             continue
         try:
-            operation, arguments = request
-            if operation == "digest":
-                path, size = arguments
-                line.send("done", digest_file(Path(path), _Pace(line, size, interval)))
-                continue
-            if store is None:
-                store, opening = (opening.result() if opening else reopen()), None
-            if operation == "copy":
-                line.send("done", store.copy(*arguments))
-            else:
-                key, path, size = arguments
-                done = store.upload(key, Path(path), size=size, pace=_Pace(line, size, interval))
-                line.send("done", done)
+            line.send("done", worker.do(*request))
         except _Stopped:
             line.send("stopped")
         except Exception as error:
             line.send("failed", _portable(error))
+
+
+class _Worker:
+    """Does what is asked for, with a store that it opens while the first file is read for its digest."""
+
+    def __init__(self, line: _Line, reopen: Callable[[], Store], interval: float) -> None:
+        self._line, self._reopen, self._interval = line, reopen, interval
+        self._opening: Future[Store] | None = ThreadPoolExecutor(1).submit(reopen)
+        self._store: Store | None = None
+
+    def do(self, operation: str, arguments: tuple[Any, ...]) -> Any:
+        if operation == "digest":
+            path, size = arguments
+            return digest_file(Path(path), _Pace(self._line, size, self._interval))
+        store = self._opened(operation, arguments[0])
+        if operation == "copy":
+            return store.copy(*arguments)
+        key, path, size = arguments
+        return store.upload(key, Path(path), size=size, pace=_Pace(self._line, size, self._interval))
+
+    def _opened(self, operation: str, key: str) -> Store:
+        if self._store is None:
+            opening, self._opening = self._opening, None
+            try:
+                self._store = opening.result() if opening else self._reopen()
+            except (
+                ObjectNotFoundError
+            ) as error:  # the other side has had it open: a mount that is gone for now
+                raise StoreUnavailableError(operation, key, error.reason) from None
+        return self._store
 
 
 def _look_out(line: _Line, parent: int) -> None:
