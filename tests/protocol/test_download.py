@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from vaultlayer_hf import files
 from vaultlayer_hf.digest import digest_bytes
 from vaultlayer_hf.errors import CorruptError
 from vaultlayer_hf.stores.base import Take
@@ -98,3 +101,42 @@ def test_what_overwrites_bytes_is_digested(tmp_path: Path) -> None:
     """Where a source writes over what it gave before, the digest is that of the file, and the file is refused."""
     with pytest.raises(CorruptError, match="digest"):
         download(From(last_wrong), "folder", entries(), tmp_path)
+
+
+def test_no_byte_comes_where_the_disk_has_no_room(tmp_path: Path) -> None:
+    """A file that can't have its place on the disk is an error of the disk before anything is fetched."""
+    asked = []
+
+    def give(data: bytes, start: int, take: Take) -> None:
+        asked.append(start)
+
+    probe = tmp_path / "probe"
+    probe.touch()
+    files.reserve(probe, 10**6)
+    if probe.stat().st_size != 10**6:
+        pytest.skip("this file system reserves no space")
+    huge = FileEntry("huge.bin", 2**60, digest_bytes(b""))
+    with pytest.raises(OSError, match="huge") as caught:
+        download(From(give), "folder", [huge], tmp_path)
+    assert caught.value.errno in (errno.ENOSPC, errno.EFBIG)
+    assert not asked
+
+
+def test_what_is_reserved_has_its_blocks(tmp_path: Path) -> None:
+    """A reserved file is as large as what will come, and its blocks are its own; an empty one has none."""
+    for size in (0, 5 * 10**6):
+        path = tmp_path / str(size)
+        path.touch()
+        files.reserve(path, size)
+        info = path.stat()
+        assert info.st_size in (0, size)
+        assert info.st_size == 0 or info.st_blocks * 512 >= size
+
+
+def test_a_flush_begun_is_no_error_of_anything(tmp_path: Path) -> None:
+    """Beginning to flush is a help only: of an absent file, of a pipe, it says nothing."""
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDWR)
+    files.start_flush(tmp_path / "pipe")
+    files.start_flush(tmp_path / "absent")
+    os.close(reader)

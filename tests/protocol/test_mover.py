@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tests.protocol.tools import Run, content_of
-from vaultlayer_hf.errors import ObjectNotFoundError, StoreError, StoreUnavailableError
+from vaultlayer_hf.errors import ObjectNotFoundError, StoreDeniedError, StoreError, StoreUnavailableError
 from vaultlayer_hf.priority import LOWEST
 from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.stores.base import Store
@@ -292,6 +292,35 @@ def test_errors_of_the_store_are_what_they_are_without_it(
     moved.store.digest(large)
     with pytest.raises(ObjectNotFoundError):
         moved.store.copy("data/absent", "data/y")
+
+
+def test_credentials_renewed_in_the_environment_reach_it(
+    s3_uri: str, open_moved: Callable[..., Moved], large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training that sets new credentials in its own environment goes on with them, over there too."""
+    key = os.environ["AWS_SECRET_ACCESS_KEY"]
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "an old one")
+    moved = open_moved(s3_uri)
+    with pytest.raises(StoreDeniedError):
+        upload(moved, large)
+    before = moved.process.pid
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key)
+    upload(moved, large)
+    assert stored(open_store(s3_uri), "data/x") == large.read_bytes()
+    assert moved.process.pid != before
+    assert not moved.said
+
+
+def test_a_thread_does_what_only_the_training_may(
+    s3_uri: str, open_moved: Callable[..., Moved], large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where only the training's process has credentials that hold, a thread of it sends the file."""
+    moved = open_moved(s3_uri)
+    moved.inner.write("data/first", b"")  # its own client knows the right key for a minute
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another one")
+    upload(moved, large)
+    assert movers()
+    assert stored(moved.inner, "data/x") == large.read_bytes()
 
 
 @pytest.mark.parametrize("opened", [True, False])

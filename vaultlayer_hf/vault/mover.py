@@ -12,7 +12,8 @@ up becomes visible.
 It is a Python of its own (-I, with this one's sys.path), and no fork, which the object store's client wouldn't
 survive, and none of multiprocessing's, which would import the user's script again. It gets no signals: whoever ends
 a training with SIGTERM or Ctrl-C means the training, which may want to send its last checkpoint. It stays in the
-session and group of the training: in a session of its own its low priority would count for nothing (autogroup).
+session and group of the training: in a session of its own its low priority would count for nothing (autogroup). Where
+the training's environment has changed, another one takes its place: credentials may be renewed there.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ class Mover:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
+        self._environment: dict[str, str] = {}
         self._deaths = 0
         self._closed = False
 
@@ -153,11 +155,13 @@ class Mover:
             self._end(kill=True)
 
     def _started(self) -> Connection:
-        if self._connection is not None:
+        if self._connection is not None and self._environment == os.environ:
             return self._connection
+        self._end()
         if self._closed or self._deaths >= _DEATHS:
             raise GoneError
         ours, theirs = Pipe()
+        self._environment = dict(os.environ)
         folders = [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)]
         command = [sys.executable, "-I", "-c", _START, json.dumps(folders)]
         command += map(str, (theirs.fileno(), self._owner, PRIORITY))
@@ -171,6 +175,7 @@ class Mover:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
+                env=self._environment,
             )
         except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: at the end of the interpreter
             self._deaths = _DEATHS

@@ -1,7 +1,7 @@
 """MovingStore: a store whose large files are moved by a process of its own, so that training is left alone.
 
 Where there can be no such process (the store can't be opened a second time, the system refuses, no POSIX), or where
-it has died, the calling thread does the same.
+it has died or isn't let in, the calling thread does the same.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from vaultlayer_hf.digest import digest_file
+from vaultlayer_hf.errors import StoreDeniedError
 from vaultlayer_hf.stores.base import ObjectInfo, Pace, Store, Take
 from vaultlayer_hf.vault.mover import GoneError, Mover
 
@@ -34,7 +35,10 @@ class MovingStore(Store):
     def __init__(self, inner: Store, *, exact: bool = False, say: Callable[[str], None]) -> None:
         self.inner = inner
         self.uri = inner.uri
-        possible = inner.reopen is not None and os.name == "posix" and sys.executable
+        python = sys.executable and not getattr(
+            sys, "frozen", False
+        )  # else it isn't Python that would be started
+        possible = os.name == "posix" and python
         self._mover = Mover(inner.reopen, exact=exact, say=say) if inner.reopen and possible else None
 
     @property
@@ -62,7 +66,7 @@ class MovingStore(Store):
             try:
                 info: ObjectInfo = self._mover.ask("upload", (key, str(source), size), size, pace)
                 return info
-            except GoneError:
+            except (GoneError, StoreDeniedError):  # it may be this process alone that is let in
                 pass
         return self.inner.upload(key, source, size=size, pace=pace)
 
