@@ -9,11 +9,11 @@ far it is, and says whether to go on (before each chunk where a bandwidth cap is
 files are its own business. A file isn't complete before it has agreed to the last bytes, so nothing that was given
 up becomes visible.
 
-It is a Python of its own (-I, with this one's sys.path), and no fork, which the object store's client wouldn't
-survive, and none of multiprocessing's, which would import the user's script again. It gets no signals: whoever ends
-a training with SIGTERM or Ctrl-C means the training, which may want to send its last checkpoint. It stays in the
-session and group of the training: in a session of its own its low priority would count for nothing (autogroup). Where
-the training's environment has changed, another one takes its place: credentials may be renewed there.
+It is a Python of its own (without PYTHON* variables, with this one's sys.path), and no fork, which the object store's
+client wouldn't survive, and none of multiprocessing's, which would import the user's script again. It gets no signals:
+whoever ends a training with SIGTERM or Ctrl-C means the training, which may want to send its last checkpoint. It stays
+in the session and group of the training: in a session of its own its low priority would count for nothing (autogroup).
+Where the training's environment has changed, another one takes its place: credentials may be renewed there.
 """
 
 from __future__ import annotations
@@ -163,11 +163,10 @@ class Mover:
         ours, theirs = Pipe()
         self._environment = dict(os.environ)
         folders = [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)]
-        command = [sys.executable, "-I", "-c", _START, json.dumps(folders)]
+        command = [sys.executable, "-E", "-P", "-c", _START, json.dumps(folders)]
         command += map(str, (theirs.fileno(), self._owner, PRIORITY))
-        before = signal.pthread_sigmask(
-            signal.SIG_BLOCK, _others()
-        )  # a child inherits it, from its first moment
+        # What is blocked here is blocked there, from its first moment.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _others())
         try:
             self._process = subprocess.Popen(
                 command,
