@@ -155,16 +155,13 @@ class Campaign:
             if "point" in line
         ]
 
+    def _run_into(self, place: Place, attempt: Try, name: str) -> tuple[Outcome, list[dict[str, Any]]]:
+        point = attempt.point
+        return self.run(place, name, kill=point.number, side=attempt.side, label=point.label, act=attempt.act)
+
     def kill(self, place: Place, attempt: Try, name: str = "first") -> None:
         """Run until the kill, and check that it happened just there, and that what it was told is in the log."""
-        outcome, journal = self.run(
-            place,
-            name,
-            kill=attempt.point.number,
-            side=attempt.side,
-            label=attempt.point.label,
-            act=attempt.act,
-        )
+        outcome, journal = self._run_into(place, attempt, name)
         reached = [line for line in journal if "reached" in line]
         how = f"it wasn't killed there: exit {outcome.code}, {journal[-1:]}\n{outcome.errors}"
         assert outcome.code == -9, how
@@ -198,14 +195,7 @@ class Campaign:
 
     def outlive(self, place: Place, attempt: Try) -> None:
         """Lose the mover there, and check that the run ends as if nothing had happened, with every checkpoint."""
-        outcome, journal = self.run(
-            place,
-            "first",
-            kill=attempt.point.number,
-            side=attempt.side,
-            label=attempt.point.label,
-            act=attempt.act,
-        )
+        outcome, journal = self._run_into(place, attempt, "first")
         assert outcome.code == 0, f"exit {outcome.code}, {journal[-1:]}\n{outcome.errors}"
         assert any("reached" in line for line in journal), outcome.errors
         commits = [line["about"] for line in journal if line.get("event") == "commit"]

@@ -96,10 +96,6 @@ class Moving(StoreConformance):
     """Every file, however small, is moved by a process of its own."""
 
     @pytest.fixture
-    def uri(self, tmp_path: Path) -> str:
-        raise NotImplementedError
-
-    @pytest.fixture
     def store(self, uri: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
         monkeypatch.setattr(moving, "LARGE", 0)
         said: list[str] = []

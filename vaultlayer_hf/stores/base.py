@@ -134,6 +134,26 @@ class Store(ABC):
         return True
 
 
+class WrappedStore(Store):
+    """What every wrapper around a store has: the store inside, under its name and with its promise.
+
+    Operations are left to each wrapper: none may pass one by unseen.
+    """
+
+    def __init__(self, inner: Store) -> None:
+        self.inner = inner
+        self.uri = inner.uri
+
+    @property
+    def supports_create(self) -> bool:
+        """Whether the store inside promises an atomic create."""
+        return self.inner.supports_create
+
+    @supports_create.setter
+    def supports_create(self, value: bool) -> None:
+        self.inner.supports_create = value
+
+
 def check_key(operation: str, key: str) -> str:
     """Return ``key`` if it is a clean relative key; raise StoreError if it could leave the vault."""
     parts = key.split("/")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from vaultlayer_hf.errors import StoreDeniedError, StoreError, StoreFullError, StoreUnavailableError
-from vaultlayer_hf.stores.base import ObjectInfo, Pace, Store, Take
+from vaultlayer_hf.stores.base import ObjectInfo, Pace, Store, Take, WrappedStore
 
 _T = TypeVar("_T")
 _OWN = random.Random()  # a training draws from the common one: what we took there would change its numbers
@@ -51,7 +51,7 @@ class RetryPolicy:
         return draw * min(self.longest, self.base * 2.0 ** min(attempt - 1, 60))
 
 
-class RetryingStore(Store):
+class RetryingStore(WrappedStore):
     """A store that tries again.
 
     Args:
@@ -74,21 +74,11 @@ class RetryingStore(Store):
         sleep: Callable[[float], None] = time.sleep,
         draw: Callable[[], float] = _OWN.random,
     ) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.policy = policy or RetryPolicy()
-        self.uri = inner.uri
         self._should_stop = should_stop or (lambda: None)
         self._on_retry = on_retry or (lambda *_: None)
         self._clock, self._sleep, self._draw = clock, sleep, draw
-
-    @property
-    def supports_create(self) -> bool:
-        """Whether the store inside promises an atomic create."""
-        return self.inner.supports_create
-
-    @supports_create.setter
-    def supports_create(self, value: bool) -> None:
-        self.inner.supports_create = value
 
     def read(self, key: str, *, limit: int) -> bytes:
         return self._try(partial(self.inner.read, key, limit=limit))

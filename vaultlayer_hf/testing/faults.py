@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from vaultlayer_hf.errors import StoreUnavailableError
-from vaultlayer_hf.stores.base import ObjectInfo, Pace, Store
+from vaultlayer_hf.stores.base import ObjectInfo, Pace, Store, WrappedStore
 
 _T = TypeVar("_T")
 
@@ -107,7 +107,7 @@ Plan = Mapping[int, Fault] | Callable[[Operation], Fault | None]
 """Which operation fails, and how: by number, or by a function that looks at the operation."""
 
 
-class FaultStore(Store):
+class FaultStore(WrappedStore):
     """A store that fails as planned.
 
     Args:
@@ -119,20 +119,10 @@ class FaultStore(Store):
     """
 
     def __init__(self, inner: Store, plan: Plan | None = None) -> None:
-        self.inner = inner
-        self.uri = inner.uri
+        super().__init__(inner)
         self.plan: Plan = {} if plan is None else plan
         self.operations: list[Operation] = []
         self._lock = threading.Lock()
-
-    @property
-    def supports_create(self) -> bool:
-        """Whether the store inside promises an atomic create."""
-        return self.inner.supports_create
-
-    @supports_create.setter
-    def supports_create(self, value: bool) -> None:
-        self.inner.supports_create = value
 
     def read(self, key: str, *, limit: int) -> bytes:
         return self._run("read", key, lambda: self.inner.read(key, limit=limit))

@@ -1,7 +1,7 @@
 """The process that moves large files: it computes their digests and sends them, away from the training's GIL.
 
-Measured (tests/benchmarks, part c): beside an upload at full speed training keeps 0.96 of its speed with a process
-of low priority, and 0.85 to 0.94 with a thread of low priority, which makes the training thread wait for the GIL
+Measured (tests/benchmarks, part c): beside an upload at full speed training keeps 0.97 of its speed with a process
+of low priority, and 0.85 to 0.97 with a thread of low priority, which makes the training thread wait for the GIL
 some 15 times in a step of 130 ms.
 
 What is decided stays with the upload thread: it asks for one file after the other, is told four times a second how

@@ -121,9 +121,8 @@ class _Worker:
             opening, self._opening = self._opening, None
             try:
                 self._store = opening.result() if opening else self._reopen()
-            except (
-                ObjectNotFoundError
-            ) as error:  # the other side has had it open: a mount that is gone for now
+            except ObjectNotFoundError as error:
+                # The other side has had it open: a mount that is gone for now.
                 raise StoreUnavailableError(operation, key, error.reason) from None
         return self._store
 

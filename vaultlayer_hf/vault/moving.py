@@ -13,14 +13,14 @@ from pathlib import Path
 
 from vaultlayer_hf.digest import digest_file
 from vaultlayer_hf.errors import StoreDeniedError
-from vaultlayer_hf.stores.base import ObjectInfo, Pace, Store, Take
+from vaultlayer_hf.stores.base import ObjectInfo, Pace, Store, Take, WrappedStore
 from vaultlayer_hf.vault.mover import GoneError, Mover
 
 LARGE = 16 * 2**20
 """Bytes from which on a file is moved by the process: less doesn't disturb, and many runs have no such file."""
 
 
-class MovingStore(Store):
+class MovingStore(WrappedStore):
     """A store that moves large files in another process.
 
     A pace is told of their bytes in fewer and larger counts, unless ``exact``: of some when they are on their way
@@ -33,22 +33,10 @@ class MovingStore(Store):
     """
 
     def __init__(self, inner: Store, *, exact: bool = False, say: Callable[[str], None]) -> None:
-        self.inner = inner
-        self.uri = inner.uri
-        python = sys.executable and not getattr(
-            sys, "frozen", False
-        )  # else it isn't Python that would be started
-        possible = os.name == "posix" and python
+        super().__init__(inner)
+        # A frozen program isn't Python: to start it would start the training once more.
+        possible = os.name == "posix" and sys.executable and not getattr(sys, "frozen", False)
         self._mover = Mover(inner.reopen, exact=exact, say=say) if inner.reopen and possible else None
-
-    @property
-    def supports_create(self) -> bool:
-        """Whether the store inside promises an atomic create."""
-        return self.inner.supports_create
-
-    @supports_create.setter
-    def supports_create(self, value: bool) -> None:
-        self.inner.supports_create = value
 
     def digest(self, path: Path, on_bytes: Callable[[int], None] | None = None) -> tuple[str, int]:
         """Return what ``digest.digest_file`` does, with the same errors."""
