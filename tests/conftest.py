@@ -14,7 +14,7 @@ import pytest
 
 from tests.forks import ForkServer
 from tests.servers import SeaweedServer
-from vaultlayer_hf.events import Events, logger
+from vaultlayer_hf.base.events import Events, logger
 
 
 def pytest_configure() -> None:

@@ -36,7 +36,13 @@ from typing import Any
 
 from tests.servers import die_with_parent
 
-PRELOAD = ("torch", "transformers", "vaultlayer_hf.trainer", "obstore.store", "tests.campaign.program")
+PRELOAD = (
+    "torch",
+    "transformers",
+    "vaultlayer_hf.trainer.trainer",
+    "obstore.store",
+    "tests.campaign.program",
+)
 _PR_SET_CHILD_SUBREAPER = 36  # <sys/prctl.h>
 
 

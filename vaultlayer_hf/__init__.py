@@ -11,24 +11,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vaultlayer_hf import errors
-from vaultlayer_hf._version import __version__
+from vaultlayer_hf.base.versions import __version__
 from vaultlayer_hf.errors import *  # noqa: F403  the errors are public names, listed in errors.__all__
-from vaultlayer_hf.settings import Settings
+from vaultlayer_hf.session.settings import Settings
 
 if TYPE_CHECKING:
-    from vaultlayer_hf.callback import VaultLayerCallback
-    from vaultlayer_hf.checkpointer import Checkpointer
-    from vaultlayer_hf.trainer import Trainer, resumable
-    from vaultlayer_hf.vault.open import open_vault
-    from vaultlayer_hf.vault.vault import Vault
+    from vaultlayer_hf.loops.checkpointer import Checkpointer
+    from vaultlayer_hf.trainer.callback import VaultLayerCallback
+    from vaultlayer_hf.trainer.trainer import Trainer, resumable
+    from vaultlayer_hf.vault.reader.open import open_vault
+    from vaultlayer_hf.vault.reader.vault import Vault
 
 _LAZY = {
-    "Trainer": "vaultlayer_hf.trainer",
-    "resumable": "vaultlayer_hf.trainer",
-    "VaultLayerCallback": "vaultlayer_hf.callback",
-    "Checkpointer": "vaultlayer_hf.checkpointer",
-    "Vault": "vaultlayer_hf.vault.vault",
-    "open_vault": "vaultlayer_hf.vault.open",
+    "Trainer": "vaultlayer_hf.trainer.trainer",
+    "resumable": "vaultlayer_hf.trainer.trainer",
+    "VaultLayerCallback": "vaultlayer_hf.trainer.callback",
+    "Checkpointer": "vaultlayer_hf.loops.checkpointer",
+    "Vault": "vaultlayer_hf.vault.reader.vault",
+    "open_vault": "vaultlayer_hf.vault.reader.open",
 }
 
 __all__ = [

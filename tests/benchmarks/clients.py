@@ -224,7 +224,12 @@ def all_clients() -> list[Client]:
     return [
         Client(
             OURS,
-            ("vaultlayer_hf.resume", "vaultlayer_hf.stores.s3", "blake3", "botocore.session"),
+            (
+                "vaultlayer_hf.session.start.resume",
+                "vaultlayer_hf.stores.objects.s3",
+                "blake3",
+                "botocore.session",
+            ),
             ours.upload,
             ours.download,
         ),

@@ -63,12 +63,12 @@ def _row(what: str, who: str, size: int, result: dict[str, Any]) -> Row:
 
 def _commit(nodes: int, rounds: int) -> None:
     """Commit with parts that other nodes have just brought in."""
-    from vaultlayer_hf.digest import digest_bytes
+    from vaultlayer_hf.base.digest import digest_bytes
     from vaultlayer_hf.vault.keys import part_key
-    from vaultlayer_hf.vault.log import Log, Writer
+    from vaultlayer_hf.vault.log.log import Log, Writer
     from vaultlayer_hf.vault.manifest import FileEntry, Manifest, encode_part
-    from vaultlayer_hf.vault.parts import collect_parts
-    from vaultlayer_hf.vault.upload import Transfer, commit
+    from vaultlayer_hf.vault.upload.parts import collect_parts
+    from vaultlayer_hf.vault.upload.sending import Transfer, commit
 
     digest = digest_bytes(b"")
     bare = _store(f"commit-{nodes}")
@@ -103,10 +103,10 @@ def _discover(entries: int, rounds: int) -> None:
     """Find the newest checkpoint in a log of so many entries, as a new process does."""
     from dataclasses import replace
 
-    from vaultlayer_hf.digest import digest_bytes
-    from vaultlayer_hf.vault.entry import Commit, State
+    from vaultlayer_hf.base.digest import digest_bytes
     from vaultlayer_hf.vault.keys import HINT
-    from vaultlayer_hf.vault.log import Log, Writer, now
+    from vaultlayer_hf.vault.log.entry import Commit, State
+    from vaultlayer_hf.vault.log.log import Log, Writer, now
 
     store = _store(f"discover-{entries}")
     writer, _ = Writer.claim(store, Log(store))
@@ -154,8 +154,8 @@ def _rounds(world: int, rounds: int) -> None:
 
     from torch.distributed import TCPStore
 
-    from vaultlayer_hf.ranks import Ranks
-    from vaultlayer_hf.saving import Listing, Word, divide
+    from vaultlayer_hf.session.ranks import Ranks
+    from vaultlayer_hf.session.save.rounds import Listing, Word, divide
 
     own = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     others = TCPStore("127.0.0.1", own.port, is_master=False, timeout=timedelta(seconds=60))
@@ -183,7 +183,7 @@ def _rounds(world: int, rounds: int) -> None:
 
 def _store(name: str) -> Any:
     from vaultlayer_hf.stores import open_store
-    from vaultlayer_hf.uri import parse_vault
+    from vaultlayer_hf.stores.uri import parse_vault
 
     return open_store(parse_vault(f"s3://{BUCKET}/{name}"))
 

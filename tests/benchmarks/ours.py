@@ -23,8 +23,8 @@ class Carrier:
     """A claimed vault that takes one checkpoint folder again and again."""
 
     def __init__(self, vault: str, folder: Path) -> None:
-        from vaultlayer_hf.session import Session
-        from vaultlayer_hf.settings import Settings
+        from vaultlayer_hf.session.session import Session
+        from vaultlayer_hf.session.settings import Settings
 
         self.folder = folder
         # one writer after the other in the same output_dir would adopt: each gets its own, on the same disk
@@ -37,7 +37,7 @@ class Carrier:
 
     def carry(self) -> None:
         """Save the folder and wait until it is committed. Raises RuntimeError where it isn't."""
-        from vaultlayer_hf.saving import Save
+        from vaultlayer_hf.session.save.rounds import Save
 
         if self.session.metrics()["vault/commits"]:
             self._change()
@@ -62,7 +62,9 @@ class Carrier:
 
 def go_another_way(way: str) -> None:
     """Have the uploads of this process done in one of the other ways that part c compares."""
-    from vaultlayer_hf.vault import mover, moving, uploader
+    from vaultlayer_hf.vault.upload import uploader
+    from vaultlayer_hf.vault.upload.mover import mover
+    from vaultlayer_hf.vault.upload.mover import store as moving
 
     if way.startswith("thread"):
         moving.LARGE = sys.maxsize
@@ -81,10 +83,10 @@ def upload(prefix: str, folder: Path) -> None:
 
 def download(prefix: str, folder: Path) -> None:
     """Restore the newest checkpoint; its files end up in ``folder`` itself."""
-    from vaultlayer_hf.resume import resume
-    from vaultlayer_hf.session import Session
-    from vaultlayer_hf.settings import Settings
-    from vaultlayer_hf.wish import Wish
+    from vaultlayer_hf.session.session import Session
+    from vaultlayer_hf.session.settings import Settings
+    from vaultlayer_hf.session.start.resume import resume
+    from vaultlayer_hf.session.wish import Wish
 
     wish = Wish(  # a folder of any files: what a Trainer would ask of them isn't the benchmark's business
         parameters=(),

@@ -150,14 +150,14 @@ def _node(rank: int, world: int, port: int, output: Path, passing: bool) -> None
 
     from torch.distributed import TCPStore
 
-    from vaultlayer_hf import relay
-    from vaultlayer_hf.events import Events
-    from vaultlayer_hf.ranks import Ranks
-    from vaultlayer_hf.resume import resume
-    from vaultlayer_hf.session import Session
-    from vaultlayer_hf.settings import Settings
-    from vaultlayer_hf.vault import download
-    from vaultlayer_hf.wish import Wish
+    from vaultlayer_hf.base.events import Events
+    from vaultlayer_hf.session.ranks import Ranks
+    from vaultlayer_hf.session.session import Session
+    from vaultlayer_hf.session.settings import Settings
+    from vaultlayer_hf.session.start import relay
+    from vaultlayer_hf.session.start.resume import resume
+    from vaultlayer_hf.session.wish import Wish
+    from vaultlayer_hf.vault.restore import download
 
     relay.STRETCH = download.STRETCH = STRETCH
     relay.SMALLEST = 0 if passing else 2**60

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vaultlayer_hf.cadence import IO_SHARE, Measured, daly, decide
+from vaultlayer_hf.session.save.cadence import IO_SHARE, Measured, daly, decide
 
 Policy = Callable[[Measured], float]
 """Gives the seconds to the next save, from what was measured."""

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from vaultlayer_hf import SettingsError
-from vaultlayer_hf.cadence import (
+from vaultlayer_hf.session.save.cadence import (
     FIRST,
     IO_SHARE,
     Cadence,

@@ -8,10 +8,10 @@ import pytest
 
 from tests.protocol.tools import memory_store
 from vaultlayer_hf.stores.base import Store
-from vaultlayer_hf.vault.entry import Entry, State, encode_entry
-from vaultlayer_hf.vault.history import History, read_history
 from vaultlayer_hf.vault.keys import entry_key
-from vaultlayer_hf.vault.log import Log
+from vaultlayer_hf.vault.log.entry import Entry, State, encode_entry
+from vaultlayer_hf.vault.log.history import History, read_history
+from vaultlayer_hf.vault.log.log import Log
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -43,8 +43,8 @@ class Past:
 
 
 def _commit(number: int, token: int):  # type: ignore[no-untyped-def]
-    from vaultlayer_hf.digest import digest_bytes
-    from vaultlayer_hf.vault.entry import Commit
+    from vaultlayer_hf.base.digest import digest_bytes
+    from vaultlayer_hf.vault.log.entry import Commit
 
     return Commit(
         number, token, 1, number, f"data/{token}/checkpoint-{number}", "t", 1, 1, digest_bytes(b"x"), 1

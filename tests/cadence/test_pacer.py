@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from torch.distributed import TCPStore
 
-from vaultlayer_hf.cadence import Cadence, parse_cadence
-from vaultlayer_hf.events import Event, Events
-from vaultlayer_hf.pacing import Pacer
-from vaultlayer_hf.ranks import Ranks
-from vaultlayer_hf.vault.history import History
+from vaultlayer_hf.base.events import Event, Events
+from vaultlayer_hf.session.ranks import Ranks
+from vaultlayer_hf.session.save.cadence import Cadence, parse_cadence
+from vaultlayer_hf.session.save.pacing import Pacer
+from vaultlayer_hf.vault.log.history import History
 
 
 class Clock:

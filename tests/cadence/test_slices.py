@@ -9,7 +9,7 @@ import pytest
 
 from tests.cadence.__main__ import ALLOWED, WORLDS, compare
 from tests.cadence.simulation import World
-from vaultlayer_hf.cadence import IO_SHARE
+from vaultlayer_hf.session.save.cadence import IO_SHARE
 
 
 @pytest.mark.slow

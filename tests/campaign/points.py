@@ -1,6 +1,6 @@
 """The points at which a run can be killed: before and after every operation on the store and the local disk.
 
-In a child process ``Points.install`` puts itself around every function of ``vaultlayer_hf.files``, around the
+In a child process ``Points.install`` puts itself around every function of ``vaultlayer_hf.base.files``, around the
 few direct ones (copyfile, mkdir, fsync, each removal inside ``remove_tree``), around every operation of the
 store (through FaultStore), around the steps in which the Trainer writes a checkpoint, and around what is said to
 the process that moves files. Each call gets a number; with the same program the numbers are the same from run to
@@ -20,12 +20,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vaultlayer_hf import access, files
+from vaultlayer_hf.base import files
+from vaultlayer_hf.session import access
 from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
-from vaultlayer_hf.vault import moving
 from vaultlayer_hf.vault.keys import entry_number
-from vaultlayer_hf.vault.mover import Mover
 from vaultlayer_hf.vault.snapshot import LOCAL
+from vaultlayer_hf.vault.upload.mover import store as moving
+from vaultlayer_hf.vault.upload.mover.mover import Mover
 
 SAVE_STEPS, STEPS = 2, 6
 """When the program saves, and when it ends."""

@@ -20,7 +20,7 @@ from transformers import TrainerCallback, TrainingArguments, set_seed
 
 from tests.campaign.points import SAVE_STEPS, STEPS, Points, die, stop
 from vaultlayer_hf import Settings, Trainer
-from vaultlayer_hf.events import Event
+from vaultlayer_hf.base.events import Event
 
 WIDTH = 400
 
@@ -175,7 +175,7 @@ def _note_event(points: Points, event: Event) -> None:
 def _lose_mover() -> None:
     """SIGKILL of the process that moves files, where it is there already."""
     for child in psutil.Process().children():
-        if "mover_process" in " ".join(child.cmdline()):
+        if "mover.worker" in " ".join(child.cmdline()):
             child.kill()
             psutil.wait_procs([child])
 

@@ -10,9 +10,9 @@ from unittest import mock
 
 from vaultlayer_hf.run.journal import OUTPUT, Journal, append
 from vaultlayer_hf.stores import open_store
-from vaultlayer_hf.vault import log as log_module
-from vaultlayer_hf.vault.entry import Commit
-from vaultlayer_hf.vault.log import Log, Writer
+from vaultlayer_hf.vault.log import log as log_module
+from vaultlayer_hf.vault.log.entry import Commit
+from vaultlayer_hf.vault.log.log import Log, Writer
 
 ATTEMPTS = [  # begins, goes on from, reaches, cause, its sentence, commits
     (0.0, 0, 430, "killed", "rank 0 was killed by SIGKILL", (100, 200, 300, 400)),

@@ -11,7 +11,7 @@ from tests.protocol.vaults import tree
 from vaultlayer_hf.cli.checks import Finding, Measured, _judge_clock, check_disk, check_store, judge, predict
 from vaultlayer_hf.cli.common import ExitCode
 from vaultlayer_hf.cli.doctor import checkpoint_size
-from vaultlayer_hf.uri import parse_vault
+from vaultlayer_hf.stores.uri import parse_vault
 
 from .conftest import vl
 
@@ -102,7 +102,7 @@ def test_what_is_predicted() -> None:
 
 def test_a_disk_without_links(tmp_path: Path, monkeypatch) -> None:
     """Where a file can't be linked, each save is a copy, and that is said."""
-    from vaultlayer_hf import files
+    from vaultlayer_hf.base import files
 
     monkeypatch.setattr(files, "link", lambda source, target: False)
     found = list(check_disk(tmp_path, None, Measured()))

@@ -10,8 +10,8 @@ import pytest
 
 from tests.protocol.vaults import a_session, tree, wish
 from tests.protocol.vaults import train as train_on
-from vaultlayer_hf.resume import resume
-from vaultlayer_hf.saving import Save
+from vaultlayer_hf.session.save.rounds import Save
+from vaultlayer_hf.session.start.resume import resume
 
 from .conftest import vl
 

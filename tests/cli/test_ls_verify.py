@@ -73,7 +73,7 @@ def test_ls_of_nothing_says_so_and_creates_nothing(tmp_path) -> None:
 def test_ls_of_a_vault_without_checkpoints_says_so(tmp_path) -> None:
     """A vault that was claimed and holds no commit yet is told apart from no vault at all."""
     from vaultlayer_hf.stores import open_store
-    from vaultlayer_hf.vault.log import Log, Writer
+    from vaultlayer_hf.vault.log.log import Log, Writer
 
     store = open_store(str(tmp_path / "vault"))
     Writer.claim(store, Log(store))

@@ -57,7 +57,7 @@ def test_pull_of_a_damaged_checkpoint_makes_no_folder(vault: Path, tmp_path: Pat
 def test_a_killed_pull_goes_on_where_it_was(tmp_path: Path, s3_server, s3_env, s3_uri) -> None:
     """SIGKILL in the middle of a file from a real S3 server: the next pull fetches only the rest, and it verifies."""
     from vaultlayer_hf.stores import open_store
-    from vaultlayer_hf.vault.log import Log, Writer
+    from vaultlayer_hf.vault.log.log import Log, Writer
 
     store = open_store(s3_uri)
     writer, _ = Writer.claim(store, Log(store))
@@ -86,7 +86,7 @@ def test_a_killed_pull_goes_on_where_it_was(tmp_path: Path, s3_server, s3_env, s
 def commit_big(store, writer, work: Path):
     """Commit a checkpoint of one file of 160 MB."""
     from tests.protocol.tools import snapshot_of, transfer_of
-    from vaultlayer_hf.vault.upload import commit, send, write_part
+    from vaultlayer_hf.vault.upload.sending import commit, send, write_part
 
     folder = work / "checkpoint-7"
     folder.mkdir()

@@ -13,8 +13,8 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from tests.exact.material import BATCH, BrokenOffError, StopAt, arguments, digest, model, padded, scenario
 from vaultlayer_hf import Settings
-from vaultlayer_hf.events import Event
-from vaultlayer_hf.trainer import Trainer
+from vaultlayer_hf.base.events import Event
+from vaultlayer_hf.trainer.trainer import Trainer
 
 PARTS = ("whole", "broken", "resumed")
 

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator, skip_first_batches
 
-from vaultlayer_hf.data.follower import Follower
-from vaultlayer_hf.data.position import Record, read_record
+from vaultlayer_hf.state.data.follower import Follower
+from vaultlayer_hf.state.data.position import Record, read_record
 
 BATCH = 8
 

@@ -11,7 +11,7 @@ import torch
 
 from tests.exact.material import arguments, model, padded, scenario
 from vaultlayer_hf import Checkpointer
-from vaultlayer_hf.trainer import Trainer
+from vaultlayer_hf.trainer.trainer import Trainer
 
 AHEAD = 6
 """Batches of two workers that may be under way between loader and loop."""

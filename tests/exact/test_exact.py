@@ -13,8 +13,8 @@ from tests.exact.material import MORE, NEW, TABLE, Scenario, scenario
 from tests.exact.skip import measure
 from tests.exact.table import MODULES, play_all, play_row, text_of
 from tests.forks import ForkServer
-from vaultlayer_hf.data.inner import Inner
-from vaultlayer_hf.data.position import read_record
+from vaultlayer_hf.state.data.inner import Inner
+from vaultlayer_hf.state.data.position import read_record
 
 TELLING = (
     "group_by_length",

@@ -15,7 +15,7 @@ EDITED = tuple(sorted(path.stem for path in SCRIPTS.glob("*.py") if path.stem no
 def proposal_text(name: str) -> str:
     """Return what `vl init` shows of a script, as it is kept in golden/."""
     from vaultlayer_hf.cli.init import proposal_lines, unrecognised_text
-    from vaultlayer_hf.insert.propose import Unrecognised, propose
+    from vaultlayer_hf.run.insert.propose import Unrecognised, propose
 
     found = propose(SCRIPTS / f"{name}.py", VAULT)
     text = (

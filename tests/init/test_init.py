@@ -17,8 +17,8 @@ from tests.cli.conftest import vl
 from tests.init.kit import EDITED, SCRIPTS, VAULT, proposal_text
 from vaultlayer_hf.cli.init import offer_before_run
 from vaultlayer_hf.errors import SettingsError
-from vaultlayer_hf.insert.apply import apply, undo
-from vaultlayer_hf.insert.propose import propose
+from vaultlayer_hf.run.insert.apply import apply, undo
+from vaultlayer_hf.run.insert.propose import propose
 
 ROOT = str(Path(__file__).parents[2])
 

@@ -13,8 +13,8 @@ import torch
 from tests.forks import ForkServer
 from tests.init.kit import EDITED, SCRIPTS, VAULT
 from tests.init.program import STEPS, commits
-from vaultlayer_hf.insert.apply import apply
-from vaultlayer_hf.insert.propose import Proposal, propose
+from vaultlayer_hf.run.insert.apply import apply
+from vaultlayer_hf.run.insert.propose import Proposal, propose
 
 QUICK = ("step_loop", "functions", "accumulation", "accelerate_loop", "trainer")
 """Edited and killed in each run of the tests; the others are slow tests."""

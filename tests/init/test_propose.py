@@ -6,7 +6,7 @@ import pytest
 
 from tests.init.kit import EDITED, GOLDEN, LEFT_ALONE, SCRIPTS, proposal_text
 from vaultlayer_hf.errors import SettingsError, VaultUriError
-from vaultlayer_hf.insert.propose import Proposal, Unrecognised, propose
+from vaultlayer_hf.run.insert.propose import Proposal, Unrecognised, propose
 
 STEP = """\
 import torch

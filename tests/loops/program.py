@@ -30,8 +30,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from tests.campaign.points import SAVE_STEPS, STEPS, Points, die, stop
 from tests.ranks.frameworks import believe_in_accelerators, local, zero_config, zero_parts
-from vaultlayer_hf import Checkpointer, Settings, loop_files
-from vaultlayer_hf.contents import missing_shards
+from vaultlayer_hf import Checkpointer, Settings
+from vaultlayer_hf.loops import files as loop_files
+from vaultlayer_hf.state.layouts import missing_shards
 from vaultlayer_hf.vault.snapshot import list_files
 
 WIDTH = 32

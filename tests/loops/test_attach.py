@@ -11,7 +11,7 @@ import pytest
 from tests.campaign.harness import Campaign
 from tests.forks import ForkServer
 from vaultlayer_hf import open_vault
-from vaultlayer_hf.accelerator_hooks import step_of
+from vaultlayer_hf.loops.hooks import step_of
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from vaultlayer_hf.stores.folder import FolderStore
-from vaultlayer_hf.vault.log import Log, Writer
+from vaultlayer_hf.vault.log.log import Log, Writer
 
 PUBLIC = [
     "AlreadyExistsError",

@@ -13,7 +13,7 @@ import pytest
 
 from tests.preemption.metadata import MetadataServer
 from tests.servers import free_ports
-from vaultlayer_hf.preemption.clouds import detect, sources
+from vaultlayer_hf.session.stop.clouds import detect, sources
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def test_where_this_is(tmp_path: Path, cloud: str | None) -> None:
 
 def test_aws_is_left_alone_where_it_is_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """AWS_EC2_METADATA_DISABLED is respected; by name the user has the last word."""
-    monkeypatch.setattr("vaultlayer_hf.preemption.clouds.detect", lambda: "aws")
+    monkeypatch.setattr("vaultlayer_hf.session.stop.clouds.detect", lambda: "aws")
     assert [source.name for source in sources("auto")] == ["AWS"]
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     assert sources("auto") == sources("none") == []

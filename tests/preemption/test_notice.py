@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vaultlayer_hf.preemption.notice import LEAD, MARGIN, Load, Notice, fit
+from vaultlayer_hf.session.stop.notice import LEAD, MARGIN, Load, Notice, fit
 
 NOW = 1_000_000.0
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.forks import ForkServer
 from tests.preemption.launch import SLOW, Told
-from vaultlayer_hf.preemption.exits import INTERRUPTED, PREEMPTED
+from vaultlayer_hf.session.stop.exits import INTERRUPTED, PREEMPTED
 
 WAYS = ("SIGTERM", "SIGUSR1", "aws", "gcp", "azure")
 

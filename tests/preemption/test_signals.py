@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from vaultlayer_hf.preemption.signals import Traps, signal_names
+from vaultlayer_hf.session.stop.signals import Traps, signal_names
 
 ROOT = Path(__file__).parents[2]
 USED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
@@ -94,7 +94,7 @@ def test_ignored_signals_stay_ignored() -> None:
 
 TWICE = """
 import signal
-from vaultlayer_hf.preemption.signals import Traps
+from vaultlayer_hf.session.stop.signals import Traps
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 seen = []

@@ -10,10 +10,10 @@ import pytest
 
 from tests.preemption.metadata import MetadataServer
 from tests.servers import free_ports
-from vaultlayer_hf.events import Event, Events
-from vaultlayer_hf.preemption.clouds import Aws
-from vaultlayer_hf.preemption.notice import Action
-from vaultlayer_hf.preemption.watch import Watch
+from vaultlayer_hf.base.events import Event, Events
+from vaultlayer_hf.session.stop.clouds import Aws
+from vaultlayer_hf.session.stop.notice import Action
+from vaultlayer_hf.session.stop.watch import Watch
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_one_rank_of_a_host_asks(monkeypatch: pytest.MonkeyPatch, server: Metada
 
 def test_outside_the_clouds_nobody_is_asked(monkeypatch: pytest.MonkeyPatch, server: MetadataServer) -> None:
     """By default a machine whose firmware names no cloud sends nothing to any metadata address."""
-    monkeypatch.setattr("vaultlayer_hf.preemption.clouds.detect", lambda: None)
+    monkeypatch.setattr("vaultlayer_hf.session.stop.clouds.detect", lambda: None)
     watch = Watch((), 30.0, "auto", Events())
     watch.open()
     time.sleep(0.1)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.protocol.vaults import content, start, tree, write_checkpoint
-from vaultlayer_hf.digest import digest_bytes
+from vaultlayer_hf.base.digest import digest_bytes
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.vault.parse import dump
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tests.protocol.vaults import PARAMETERS, a_session, wish, write_checkpoint
 from vaultlayer_hf import NoSuchCheckpointError, ObjectNotFoundError, open_vault
-from vaultlayer_hf.resume import resume
-from vaultlayer_hf.saving import Save
+from vaultlayer_hf.session.save.rounds import Save
+from vaultlayer_hf.session.start.resume import resume
 
 
 def write(vault: str, output: str, saves: int) -> None:

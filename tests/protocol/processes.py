@@ -14,7 +14,7 @@ from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
 from vaultlayer_hf.testing.model import Saved
 from vaultlayer_hf.vault.keys import LOG
 from vaultlayer_hf.vault.snapshot import Snapshot
-from vaultlayer_hf.vault.upload import Transfer
+from vaultlayer_hf.vault.upload.sending import Transfer
 
 
 class Died(BaseException):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vaultlayer_hf import FencedError
 from vaultlayer_hf.stores import open_store
-from vaultlayer_hf.vault.log import Log, Writer
+from vaultlayer_hf.vault.log.log import Log, Writer
 
 
 def race(vault: str, gate: str, result: str, appends: int = 5) -> None:

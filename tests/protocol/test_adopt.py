@@ -12,8 +12,8 @@ import pytest
 from tests.protocol.tools import Run, claim, content_of, flip, memory_store
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
-from vaultlayer_hf.vault.log import Log
-from vaultlayer_hf.vault.vault import Vault
+from vaultlayer_hf.vault.log.log import Log
+from vaultlayer_hf.vault.reader.vault import Vault
 
 MODEL = (("weight", (2, 2), "float32"),)
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from vaultlayer_hf import files
-from vaultlayer_hf.digest import digest_bytes
+from vaultlayer_hf.base import files
+from vaultlayer_hf.base.digest import digest_bytes
 from vaultlayer_hf.errors import CorruptError
 from vaultlayer_hf.stores.base import Take
-from vaultlayer_hf.vault import download as module
-from vaultlayer_hf.vault.download import download
 from vaultlayer_hf.vault.manifest import FileEntry
+from vaultlayer_hf.vault.restore import download as module
+from vaultlayer_hf.vault.restore.download import download
 
 DATA = bytes(range(256)) * 40
 PIECE = 1000

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from vaultlayer_hf.digest import digest_bytes
+from vaultlayer_hf.base.digest import digest_bytes
 from vaultlayer_hf.errors import CorruptError, FormatVersionError
 from vaultlayer_hf.stores.folder import FolderStore
-from vaultlayer_hf.vault.entry import decode_entry, encode_entry
 from vaultlayer_hf.vault.keys import entry_key
-from vaultlayer_hf.vault.log import Log
+from vaultlayer_hf.vault.log.entry import decode_entry, encode_entry
+from vaultlayer_hf.vault.log.log import Log
 from vaultlayer_hf.vault.manifest import decode_manifest, decode_part, encode_manifest, encode_part
 from vaultlayer_hf.vault.parse import FORMAT_VERSION
-from vaultlayer_hf.vault.vault import Vault
+from vaultlayer_hf.vault.reader.vault import Vault
 
 GOLDEN = Path(__file__).parent / "golden"
 VERSIONS = sorted(path.name for path in GOLDEN.iterdir() if path.name.startswith("v"))

@@ -13,7 +13,7 @@ import pytest
 from tests.protocol.damage import MANIFEST, NEWEST, assert_older_is_used, hostile
 from tests.protocol.vaults import FILES, content, start, tree, write_checkpoint
 from vaultlayer_hf import CorruptError, FormatVersionError, VaultUnreachableError
-from vaultlayer_hf.digest import digest_bytes
+from vaultlayer_hf.base.digest import digest_bytes
 from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.vault.parse import dump
 

@@ -23,8 +23,8 @@ from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.stores.folder import FolderStore
 from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
 from vaultlayer_hf.vault.keys import HINT, LOG, entry_key
-from vaultlayer_hf.vault.log import Log, Writer
-from vaultlayer_hf.vault.prune import retire
+from vaultlayer_hf.vault.log.log import Log, Writer
+from vaultlayer_hf.vault.retention.prune import retire
 
 
 def note(writer: Writer, step: int = 1) -> int:

@@ -22,8 +22,8 @@ from tests.protocol.tools import (
     sign,
 )
 from vaultlayer_hf.errors import CorruptError, FormatVersionError, VaultLayerError
-from vaultlayer_hf.vault.entry import ENTRY_LIMIT, Commit, Entry, State, decode_entry, encode_entry
 from vaultlayer_hf.vault.keys import manifest_key
+from vaultlayer_hf.vault.log.entry import ENTRY_LIMIT, Commit, Entry, State, decode_entry, encode_entry
 from vaultlayer_hf.vault.manifest import (
     Manifest,
     check_path,

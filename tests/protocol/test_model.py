@@ -8,7 +8,7 @@ import pytest
 
 from tests.protocol.tools import claim, commit_step, entries, memory_store
 from vaultlayer_hf.testing.model import ForbiddenError, Saved, VaultModel
-from vaultlayer_hf.vault.prune import retire
+from vaultlayer_hf.vault.retention.prune import retire
 
 
 def saved(model: VaultModel, token: int, step: int, origin: int | None = None) -> Saved:

@@ -15,13 +15,14 @@ import psutil
 import pytest
 
 from tests.protocol.tools import Run, content_of
+from vaultlayer_hf.base.priority import LOWEST
 from vaultlayer_hf.errors import ObjectNotFoundError, StoreDeniedError, StoreError, StoreUnavailableError
-from vaultlayer_hf.priority import LOWEST
 from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.stores.base import Store
-from vaultlayer_hf.vault import mover, moving
-from vaultlayer_hf.vault.moving import LARGE, MovingStore
-from vaultlayer_hf.vault.open import open_vault
+from vaultlayer_hf.vault.reader.open import open_vault
+from vaultlayer_hf.vault.upload.mover import mover
+from vaultlayer_hf.vault.upload.mover import store as moving
+from vaultlayer_hf.vault.upload.mover.store import LARGE, MovingStore
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -49,7 +50,7 @@ def movers() -> list[psutil.Process]:
     found = []
     for child in psutil.Process().children():
         with suppress(psutil.Error):
-            if child.status() != psutil.STATUS_ZOMBIE and "mover_process" in " ".join(child.cmdline()):
+            if child.status() != psutil.STATUS_ZOMBIE and "mover.worker" in " ".join(child.cmdline()):
                 found.append(child)
     return found
 
@@ -381,7 +382,7 @@ PROGRAM = """
 import os, sys, time
 from pathlib import Path
 from vaultlayer_hf.stores import open_store
-from vaultlayer_hf.vault.moving import MovingStore
+from vaultlayer_hf.vault.upload.mover.store import MovingStore
 
 open("starts", "a").write("x")  # no guard: who imports this again starts again
 
@@ -411,7 +412,7 @@ def test_it_ends_with_the_training(tmp_path: Path, large: Path) -> None:
         assert program.stdout is not None
         assert program.stdout.readline() == b"moving\n"
         family = psutil.Process(program.pid).children()
-        (process,) = [one for one in family if "mover_process" in " ".join(one.cmdline())]
+        (process,) = [one for one in family if "mover.worker" in " ".join(one.cmdline())]
         program.kill()
         program.wait()
         assert not psutil.wait_procs([process], timeout=20)[1]

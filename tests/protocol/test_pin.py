@@ -14,12 +14,12 @@ from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.stores.retry import RetryingStore, RetryPolicy
 from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
 from vaultlayer_hf.testing.model import VaultModel
-from vaultlayer_hf.vault.entry import decode_entry, encode_entry
 from vaultlayer_hf.vault.keys import entry_key
-from vaultlayer_hf.vault.pin import pin
-from vaultlayer_hf.vault.prune import retire
-from vaultlayer_hf.vault.retention import Policy
-from vaultlayer_hf.vault.tidy import tidy_vault
+from vaultlayer_hf.vault.log.entry import decode_entry, encode_entry
+from vaultlayer_hf.vault.reader.pin import pin
+from vaultlayer_hf.vault.retention.policy import Policy
+from vaultlayer_hf.vault.retention.prune import retire
+from vaultlayer_hf.vault.retention.tidy import tidy_vault
 
 SAVES = 15
 

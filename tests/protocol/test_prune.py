@@ -22,10 +22,12 @@ from tests.protocol.tools import (
 from vaultlayer_hf.errors import CorruptError, FencedError, StoreUnavailableError
 from vaultlayer_hf.stores.base import ObjectInfo, Store
 from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
-from vaultlayer_hf.vault.entry import Commit
-from vaultlayer_hf.vault.log import Log, Writer
+from vaultlayer_hf.vault.log.entry import Commit
+from vaultlayer_hf.vault.log.log import Log, Writer
 from vaultlayer_hf.vault.manifest import read_manifest
-from vaultlayer_hf.vault.prune import (
+from vaultlayer_hf.vault.reader.vault import Vault
+from vaultlayer_hf.vault.restore.restore import restore
+from vaultlayer_hf.vault.retention.prune import (
     ORPHAN_GRACE,
     clean_orphans,
     delete_folder,
@@ -33,9 +35,7 @@ from vaultlayer_hf.vault.prune import (
     find_orphans,
     retire,
 )
-from vaultlayer_hf.vault.restore import restore
-from vaultlayer_hf.vault.upload import commit, send, write_part
-from vaultlayer_hf.vault.vault import Vault
+from vaultlayer_hf.vault.upload.sending import commit, send, write_part
 
 DAY = 86400.0
 

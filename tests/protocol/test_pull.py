@@ -12,7 +12,7 @@ import pytest
 from tests.protocol.tools import claim, commit_step, content_of, flip, memory_store
 from vaultlayer_hf.errors import CorruptError, SettingsError, StoreUnavailableError, VaultLayerError
 from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
-from vaultlayer_hf.vault.pull import pull
+from vaultlayer_hf.vault.reader.pull import pull
 
 
 @pytest.fixture

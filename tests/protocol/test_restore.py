@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from tests.protocol.tools import claim, commit_step, content_of, flip, memory_store, write_checkpoint
-from vaultlayer_hf import files
-from vaultlayer_hf.digest import digest_file
+from vaultlayer_hf.base import files
+from vaultlayer_hf.base.digest import digest_file
 from vaultlayer_hf.errors import (
     CorruptError,
     ResumeError,
@@ -25,10 +25,10 @@ from vaultlayer_hf.errors import (
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.stores.folder import FolderStore
 from vaultlayer_hf.testing.faults import Fault, FaultStore
-from vaultlayer_hf.vault.check import CHUNK, check
-from vaultlayer_hf.vault.entry import Commit
+from vaultlayer_hf.vault.log.entry import Commit
 from vaultlayer_hf.vault.manifest import FileEntry, Manifest, read_manifest
-from vaultlayer_hf.vault.restore import restore
+from vaultlayer_hf.vault.reader.check import CHUNK, check
+from vaultlayer_hf.vault.restore.restore import restore
 from vaultlayer_hf.vault.snapshot import LOCAL
 
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vaultlayer_hf.vault.entry import Commit, State
-from vaultlayer_hf.vault.retention import Policy, decide
+from vaultlayer_hf.vault.log.entry import Commit, State
+from vaultlayer_hf.vault.retention.policy import Policy, decide
 
 
 def commit_of(

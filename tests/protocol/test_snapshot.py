@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.protocol.tools import content_of, memory_store, write_checkpoint
-from vaultlayer_hf import files
+from vaultlayer_hf.base import files
 from vaultlayer_hf.errors import CorruptError, StoreError, VaultLayerError
 from vaultlayer_hf.vault.manifest import Manifest, decode_manifest, encode_manifest
 from vaultlayer_hf.vault.snapshot import (
@@ -26,7 +26,7 @@ from vaultlayer_hf.vault.snapshot import (
     take,
     verify,
 )
-from vaultlayer_hf.vault.upload import Transfer, send
+from vaultlayer_hf.vault.upload.sending import Transfer, send
 
 BIG = COPY_BELOW + 5
 TOKEN = 7

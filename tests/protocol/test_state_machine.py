@@ -37,13 +37,13 @@ from vaultlayer_hf.errors import (
     VaultLayerError,
     VaultUnreachableError,
 )
-from vaultlayer_hf.saving import Save
+from vaultlayer_hf.session.save.rounds import Save
 from vaultlayer_hf.vault import snapshot as snapshot_module
 from vaultlayer_hf.vault.keys import folder_key
 from vaultlayer_hf.vault.manifest import Manifest
-from vaultlayer_hf.vault.prune import clean_orphans, delete_folder, retire
+from vaultlayer_hf.vault.retention.prune import clean_orphans, delete_folder, retire
 from vaultlayer_hf.vault.snapshot import seal, take
-from vaultlayer_hf.vault.upload import Transfer, commit, folder_name, send, write_part
+from vaultlayer_hf.vault.upload.sending import Transfer, commit, folder_name, send, write_part
 
 MOST_ALIVE = 3
 HOSTS = st.sampled_from(["here", "there"])

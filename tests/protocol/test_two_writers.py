@@ -22,8 +22,8 @@ from tests.forks import ForkServer, Run
 from tests.protocol.tools import entries, numbers
 from tests.protocol.vaults import PARAMETERS, a_session, content, start, train, tree, wish, write_checkpoint
 from vaultlayer_hf import FencedError, StoreDeniedError, StoreError, open_vault
-from vaultlayer_hf.resume import resume
-from vaultlayer_hf.saving import Save
+from vaultlayer_hf.session.save.rounds import Save
+from vaultlayer_hf.session.start.resume import resume
 from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
 

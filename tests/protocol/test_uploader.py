@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 
 from tests.protocol.tools import Run, memory_store
+from vaultlayer_hf.base.priority import LOWEST
 from vaultlayer_hf.errors import ObjectNotFoundError, StoreDeniedError, StoreError, StoreUnavailableError
-from vaultlayer_hf.priority import LOWEST
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
-from vaultlayer_hf.vault import patience
-from vaultlayer_hf.vault.entry import Commit, State
-from vaultlayer_hf.vault.log import Log
-from vaultlayer_hf.vault.retention import Policy
-from vaultlayer_hf.vault.tidy import tidy_local
-from vaultlayer_hf.vault.vault import Vault
+from vaultlayer_hf.vault.log.entry import Commit, State
+from vaultlayer_hf.vault.log.log import Log
+from vaultlayer_hf.vault.reader.vault import Vault
+from vaultlayer_hf.vault.retention.policy import Policy
+from vaultlayer_hf.vault.retention.tidy import tidy_local
+from vaultlayer_hf.vault.upload import patience
 
 pytestmark = pytest.mark.usefixtures("quiet")
 

@@ -10,24 +10,24 @@ from typing import Any
 
 from obstore.store import MemoryStore
 
-from vaultlayer_hf.digest import digest_bytes
-from vaultlayer_hf.events import Event
-from vaultlayer_hf.fingerprint import Parameters
-from vaultlayer_hf.resume import resume
-from vaultlayer_hf.saving import Save
-from vaultlayer_hf.session import Session
-from vaultlayer_hf.settings import Settings
+from vaultlayer_hf.base.digest import digest_bytes
+from vaultlayer_hf.base.events import Event
+from vaultlayer_hf.session.save.rounds import Save
+from vaultlayer_hf.session.session import Session
+from vaultlayer_hf.session.settings import Settings
+from vaultlayer_hf.session.start.resume import resume
+from vaultlayer_hf.session.wish import Wish
+from vaultlayer_hf.state.model_identity import Parameters
 from vaultlayer_hf.stores.base import ObjectInfo, Store
-from vaultlayer_hf.stores.objects import ObjectStore
+from vaultlayer_hf.stores.objects.store import ObjectStore
 from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
-from vaultlayer_hf.vault.entry import Commit, Entry
 from vaultlayer_hf.vault.keys import LOG, entry_key, entry_number, folder_key
-from vaultlayer_hf.vault.log import Log, Writer
+from vaultlayer_hf.vault.log.entry import Commit, Entry
+from vaultlayer_hf.vault.log.log import Log, Writer
 from vaultlayer_hf.vault.manifest import FileEntry, Manifest
 from vaultlayer_hf.vault.parse import dump
 from vaultlayer_hf.vault.snapshot import Snapshot, seal, take
-from vaultlayer_hf.vault.upload import Transfer, commit, folder_name, send, write_part
-from vaultlayer_hf.wish import Wish
+from vaultlayer_hf.vault.upload.sending import Transfer, commit, folder_name, send, write_part
 
 
 def memory_store() -> ObjectStore:

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vaultlayer_hf import Settings
-from vaultlayer_hf.contents import STATE, localise, missing_files, refusal, wanted_files
-from vaultlayer_hf.events import Event, Events
-from vaultlayer_hf.fingerprint import Parameters
-from vaultlayer_hf.resume import resume
-from vaultlayer_hf.saving import Save
-from vaultlayer_hf.session import Session
+from vaultlayer_hf.base.events import Event, Events
+from vaultlayer_hf.session.save.rounds import Save
+from vaultlayer_hf.session.session import Session
+from vaultlayer_hf.session.start.resume import resume
+from vaultlayer_hf.session.wish import Wish
+from vaultlayer_hf.state.layouts import STATE, localise, missing_files, refusal, wanted_files
+from vaultlayer_hf.state.model_identity import Parameters
 from vaultlayer_hf.stores.base import Store
-from vaultlayer_hf.wish import Wish
 
 PARAMETERS: Parameters = (("first.weight", (4, 4), "float32"),)
 FILES = (

@@ -18,11 +18,11 @@ from tests.protocol.tools import ClockStore, content_of, memory_store, objects
 from vaultlayer_hf.errors import NoSuchCheckpointError, NoUsableCheckpointError
 from vaultlayer_hf.stores.folder import FolderStore
 from vaultlayer_hf.testing.model import Saved, VaultModel
-from vaultlayer_hf.vault.entry import Commit, Entry, decode_entry
 from vaultlayer_hf.vault.keys import LOG, entry_key
-from vaultlayer_hf.vault.log import Log
-from vaultlayer_hf.vault.pin import pin
-from vaultlayer_hf.vault.prune import ORPHAN_GRACE
+from vaultlayer_hf.vault.log.entry import Commit, Entry, decode_entry
+from vaultlayer_hf.vault.log.log import Log
+from vaultlayer_hf.vault.reader.pin import pin
+from vaultlayer_hf.vault.retention.prune import ORPHAN_GRACE
 from vaultlayer_hf.vault.snapshot import LOCAL, Snapshot
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from tests.forks import ForkServer
 from tests.ranks.launch import Attempt, Group, Ranks, random_kill, samples
 from vaultlayer_hf.stores import open_store
-from vaultlayer_hf.uri import parse_vault
-from vaultlayer_hf.vault.entry import Commit
-from vaultlayer_hf.vault.vault import Vault
+from vaultlayer_hf.stores.uri import parse_vault
+from vaultlayer_hf.vault.log.entry import Commit
+from vaultlayer_hf.vault.reader.vault import Vault
 
 
 def same_run(reference: Attempt, attempts: Sequence[Attempt]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.ranks.launch import Group
-from vaultlayer_hf.contents import missing_files, missing_shards, wanted_files
+from vaultlayer_hf.state.layouts import missing_files, missing_shards, wanted_files
 from vaultlayer_hf.vault.snapshot import list_files
 
 SPARE = {

@@ -25,8 +25,9 @@ import transformers
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, TrainingArguments
 
 from tests.ranks.frameworks import believe_in_accelerators, local, zero_config, zero_parts
-from vaultlayer_hf import Settings, relay
-from vaultlayer_hf.trainer import Trainer
+from vaultlayer_hf import Settings
+from vaultlayer_hf.session.start import relay
+from vaultlayer_hf.trainer.trainer import Trainer
 
 STEPS, EVERY, VOCAB = 10, 2, 64
 WRAPPERS = {

@@ -10,14 +10,14 @@ import pytest
 
 from tests.protocol.tools import file_entry, memory_store
 from vaultlayer_hf.errors import CorruptError
-from vaultlayer_hf.saving import Listing, divide
+from vaultlayer_hf.session.save.rounds import Listing, divide
 from vaultlayer_hf.testing.faults import FaultStore
-from vaultlayer_hf.vault.job import Job
 from vaultlayer_hf.vault.keys import part_key
 from vaultlayer_hf.vault.manifest import Manifest, encode_part
-from vaultlayer_hf.vault.parts import PartMissingError, collect_parts, refuse_part
-from vaultlayer_hf.vault.queue import UploadQueue
 from vaultlayer_hf.vault.snapshot import Snapshot
+from vaultlayer_hf.vault.upload.job import Job
+from vaultlayer_hf.vault.upload.parts import PartMissingError, collect_parts, refuse_part
+from vaultlayer_hf.vault.upload.queue import UploadQueue
 
 FOLDER = "data/1/checkpoint-2"
 

@@ -15,18 +15,19 @@ import pytest
 from tests.protocol.tools import claim, memory_store, transfer_of
 from tests.protocol.vaults import PARAMETERS, content, wish, write_checkpoint
 from tests.ranks.test_rounds import on_all, ranks_of
-from vaultlayer_hf import Settings, relay
-from vaultlayer_hf.events import Event, Events
-from vaultlayer_hf.ranks import Ranks
-from vaultlayer_hf.relay import Relay
-from vaultlayer_hf.resume import resume
-from vaultlayer_hf.session import Session
+from vaultlayer_hf import Settings
+from vaultlayer_hf.base.events import Event, Events
+from vaultlayer_hf.session.ranks import Ranks
+from vaultlayer_hf.session.session import Session
+from vaultlayer_hf.session.start import relay
+from vaultlayer_hf.session.start.relay import Relay
+from vaultlayer_hf.session.start.resume import resume
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.testing.faults import FaultStore
-from vaultlayer_hf.vault import download
 from vaultlayer_hf.vault.manifest import Manifest
+from vaultlayer_hf.vault.restore import download
 from vaultlayer_hf.vault.snapshot import seal, take
-from vaultlayer_hf.vault.upload import commit, send, write_part
+from vaultlayer_hf.vault.upload.sending import commit, send, write_part
 
 LARGE = {"model.safetensors": 700_000, "optimizer.pt": 1_450_000}
 PIECE = 100_000

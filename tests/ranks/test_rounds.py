@@ -16,8 +16,8 @@ import pytest
 from torch.distributed import TCPStore
 
 from vaultlayer_hf.errors import RanksError, ResumeError, SettingsError, WrongModelError
-from vaultlayer_hf.place import locate
-from vaultlayer_hf.ranks import Ranks, current_ranks
+from vaultlayer_hf.session.place import locate
+from vaultlayer_hf.session.ranks import Ranks, current_ranks
 
 
 @contextmanager
@@ -93,7 +93,7 @@ def test_a_rank_that_stays_away_is_named_on_all() -> None:
 
 def test_nobody_waits_for_a_rank_that_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rank whose training has failed says so: the others, in a round or before it, get RanksError that names it."""
-    monkeypatch.setattr("vaultlayer_hf.ranks._LOOK", 0.1)
+    monkeypatch.setattr("vaultlayer_hf.session.ranks._LOOK", 0.1)
 
     def take_part(one: Ranks) -> Any:
         if one.rank == 1:
@@ -110,8 +110,8 @@ def test_nobody_waits_for_a_rank_that_has_left(monkeypatch: pytest.MonkeyPatch) 
 
 def test_who_waits_long_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Signs of life while another rank is busy, with how far it is; the round itself is none the worse."""
-    monkeypatch.setattr("vaultlayer_hf.ranks._LOOK", 0.1)
-    monkeypatch.setattr("vaultlayer_hf.ranks._TICK", 0.1)
+    monkeypatch.setattr("vaultlayer_hf.session.ranks._LOOK", 0.1)
+    monkeypatch.setattr("vaultlayer_hf.session.ranks._TICK", 0.1)
     seen: list[str] = []
 
     def take_part(one: Ranks) -> list[int]:

@@ -18,8 +18,8 @@ from tests.ranks.proxy import Proxy
 from tests.ranks.test_nodes import two_nodes
 from tests.servers import SeaweedServer
 from vaultlayer_hf.stores import open_store
-from vaultlayer_hf.uri import parse_vault
-from vaultlayer_hf.vault.log import Log, Writer
+from vaultlayer_hf.stores.uri import parse_vault
+from vaultlayer_hf.vault.log.log import Log, Writer
 
 
 @pytest.mark.parametrize("node", [0, 1])

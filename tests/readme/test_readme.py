@@ -290,7 +290,7 @@ def same_for_all(text: str) -> str:
 def test_settings_table_is_complete_and_right(monkeypatch) -> None:
     """Each option is in the table with its variable and the default that the code has."""
     from vaultlayer_hf import Settings
-    from vaultlayer_hf.settings import settings_table
+    from vaultlayer_hf.session.settings import settings_table
 
     for name in list(os.environ):
         if name.startswith("VAULTLAYER_"):
@@ -317,7 +317,7 @@ def test_exit_codes_are_those_of_the_code() -> None:
 
 def test_exit_codes_of_a_training_are_those_of_the_code() -> None:
     """The table of how a training ends that was told to stop names the codes that it ends with."""
-    from vaultlayer_hf.preemption.exits import INTERRUPTED, PREEMPTED
+    from vaultlayer_hf.session.stop.exits import INTERRUPTED, PREEMPTED
 
     assert [int(row[0]) for row in table_after("| exit code of a training |")] == [PREEMPTED, INTERRUPTED]
 

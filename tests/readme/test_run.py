@@ -10,7 +10,7 @@ import uuid
 from tests.readme.blocks import RUN, blocks
 from tests.readme.test_readme import shell, table_after
 from tests.run.programs import SCRIPT, environment
-from vaultlayer_hf.run.cause import Cause
+from vaultlayer_hf.run.decide.cause import Cause
 
 KILL = """import time
 from vaultlayer_hf import open_vault

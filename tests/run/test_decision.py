@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from vaultlayer_hf.run.cause import Cause, Death, Error, blame, classify, means_full, means_memory
-from vaultlayer_hf.run.decision import (
+from vaultlayer_hf.run.decide.cause import Cause, Death, Error, blame, classify, means_full, means_memory
+from vaultlayer_hf.run.decide.decision import (
     Action,
     History,
     Limits,
@@ -56,7 +56,7 @@ CASES = {
         replace(TRAINING, code=None, signal="SIGKILL", oom_kills=1), Cause.HOST_MEMORY, Action.RESTART, 5,
     ),
     "loss is nan": (
-        replace(TRAINING, nonfinite=6, errors=[error("vaultlayer_hf.run.watch.NonFiniteLossError")]),
+        replace(TRAINING, nonfinite=6, errors=[error("vaultlayer_hf.run.inside.watch.NonFiniteLossError")]),
         Cause.NONFINITE, Action.RESTART, 5,
     ),
     "hang": (replace(TRAINING, code=None, signal="SIGKILL", silent=99.0), Cause.HANG, Action.RESTART, 5),

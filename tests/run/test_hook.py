@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.run.programs import environment
-from vaultlayer_hf.run.reach import STARTUP, Lookout, why_unreached
+from vaultlayer_hf.run.engines.reach import STARTUP, Lookout, why_unreached
 
 MODULES = "import sys, json; print(json.dumps(sorted(sys.modules)))"
 

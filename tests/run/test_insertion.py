@@ -14,11 +14,11 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from tests.seam import kit
-from vaultlayer_hf.callback import VaultLayerCallback
-from vaultlayer_hf.run import insertion
+from vaultlayer_hf.run.inside import hook as insertion
+from vaultlayer_hf.run.inside.watch import NonFiniteLossError
 from vaultlayer_hf.run.journal import read_beats, read_notes
-from vaultlayer_hf.run.watch import NonFiniteLossError
-from vaultlayer_hf.trainer import resumable
+from vaultlayer_hf.trainer.callback import VaultLayerCallback
+from vaultlayer_hf.trainer.trainer import resumable
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 CHANGED = (
@@ -233,7 +233,7 @@ def test_a_loss_that_stays_nan_ends_the_training(changed, attempt, tmp_path) -> 
         kit.trainer(tmp_path / "output", changed, model=model, callbacks=[Poison(5, 6)]).train()
     assert [line["step"] for line in read_notes(attempt)[0] if line["kind"] == "nonfinite"] == [5]
     errors = [line["type"] for line in read_notes(attempt)[0] if line["kind"] == "error"]
-    assert errors == ["vaultlayer_hf.run.watch.NonFiniteLossError"]
+    assert errors == ["vaultlayer_hf.run.inside.watch.NonFiniteLossError"]
     assert kit.state_of(tmp_path / "vault").finished is None
 
 

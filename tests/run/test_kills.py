@@ -44,7 +44,7 @@ def test_nothing_that_moves_files_outlives_a_killed_training(tmp_path) -> None:
     """A training whose large files are being moved is killed, goes on to the same end, and leaves no process."""
     more = {
         "BEFORE": "model.ballast = torch.nn.Parameter(torch.ones(6 * 2**20))",
-        "FATE": "9 moves = any('mover_process' in ' '.join(child.cmdline()) for child in __import__('psutil')"
+        "FATE": "9 moves = any('mover.worker' in ' '.join(child.cmdline()) for child in __import__('psutil')"
         ".Process().children()); print('MOVES', moves, flush=True); os.kill(os.getpid(), 9)",
         "FATE_ONCE": str(tmp_path / "once"),
         "PACE": "0.1",

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.run.programs import SCRIPT, torchrun, vl_run
-from vaultlayer_hf.run.micro_batch import divide
+from vaultlayer_hf.run.inside.micro_batch import divide
 
 _QUICK = """
 import deepspeed

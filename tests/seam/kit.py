@@ -18,13 +18,13 @@ import torch
 import transformers
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, TrainingArguments
 
-from vaultlayer_hf.callback import VaultLayerCallback
-from vaultlayer_hf.events import Event
+from vaultlayer_hf.base.events import Event
 from vaultlayer_hf.stores import open_store
-from vaultlayer_hf.trainer import Trainer
-from vaultlayer_hf.uri import parse_vault
-from vaultlayer_hf.vault.entry import State
-from vaultlayer_hf.vault.log import Log
+from vaultlayer_hf.stores.uri import parse_vault
+from vaultlayer_hf.trainer.callback import VaultLayerCallback
+from vaultlayer_hf.trainer.trainer import Trainer
+from vaultlayer_hf.vault.log.entry import State
+from vaultlayer_hf.vault.log.log import Log
 
 STEPS, EVERY = 8, 2
 torch.set_num_threads(1)

@@ -23,10 +23,10 @@ from tests.seam.kit import (
     weights,
 )
 from vaultlayer_hf import Settings
-from vaultlayer_hf.local import checkpoints, settle
+from vaultlayer_hf.session.output_dir import checkpoints, settle
 from vaultlayer_hf.stores import open_store
+from vaultlayer_hf.stores.uri import parse_vault
 from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
-from vaultlayer_hf.uri import parse_vault
 
 
 class Chosen:

@@ -13,7 +13,7 @@ import transformers
 from tests.seam.conftest import Reference
 from tests.seam.kit import STEPS, Boom, Do, FailAt, Recorder, Tokens, state_of, steps_of, trainer, weights
 from vaultlayer_hf import VaultLayerCallback
-from vaultlayer_hf.ending import Past, is_over
+from vaultlayer_hf.trainer.over import Past, is_over
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import transformers
 from tests.seam.conftest import Reference
 from tests.seam.kit import STEPS, Boom, FailAt, Patient, Recorder, state_of, steps_of, trainer, weights
 from vaultlayer_hf import NoSuchCheckpointError, Settings, SettingsError, Trainer, VaultUriError
-from vaultlayer_hf.trainer import settings_for
+from vaultlayer_hf.trainer.trainer import settings_for
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from vaultlayer_hf import Settings, SettingsError
-from vaultlayer_hf.settings import parse_rate, settings_table
+from vaultlayer_hf.session.settings import parse_rate, settings_table
 
 VARIABLES: dict[str, tuple[str, Any]] = {
     "vault": ("s3://bucket/run", "s3://bucket/run"),

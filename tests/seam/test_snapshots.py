@@ -24,8 +24,8 @@ from tests.seam.kit import (
 )
 from vaultlayer_hf import open_vault
 from vaultlayer_hf.stores import open_store
+from vaultlayer_hf.stores.uri import parse_vault
 from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
-from vaultlayer_hf.uri import parse_vault
 
 
 class Gate:

@@ -35,8 +35,8 @@ from tests.seam.test_snapshots import Gate, verified
 from tests.servers import SeaweedServer
 from vaultlayer_hf import Settings, StoreUnavailableError
 from vaultlayer_hf.stores import open_store
+from vaultlayer_hf.stores.uri import parse_vault
 from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
-from vaultlayer_hf.uri import parse_vault
 from vaultlayer_hf.vault.snapshot import find_sealed, local_folder
 
 

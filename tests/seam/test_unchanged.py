@@ -130,7 +130,7 @@ def test_each_event_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixt
 PROGRAM = """
 import logging, sys
 if "before" in sys.argv: logging.basicConfig(format="PROGRAM %(message)s", level="INFO", force=True)
-from vaultlayer_hf.events import Events
+from vaultlayer_hf.base.events import Events
 events = Events()
 if "after" in sys.argv: logging.basicConfig(format="PROGRAM %(message)s", level="INFO", force=True)
 events.info("claim", "something happened")

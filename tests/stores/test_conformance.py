@@ -11,11 +11,11 @@ from obstore.store import MemoryStore
 
 from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.stores.base import Store
-from vaultlayer_hf.stores.objects import ObjectStore
+from vaultlayer_hf.stores.objects.store import ObjectStore
 from vaultlayer_hf.stores.retry import RetryingStore, RetryPolicy
 from vaultlayer_hf.testing import FaultStore, StoreConformance
-from vaultlayer_hf.vault import moving
-from vaultlayer_hf.vault.moving import MovingStore
+from vaultlayer_hf.vault.upload.mover import store as moving
+from vaultlayer_hf.vault.upload.mover.store import MovingStore
 
 
 class TestFolder(StoreConformance):

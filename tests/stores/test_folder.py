@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from vaultlayer_hf import files
+from vaultlayer_hf.base import files
 from vaultlayer_hf.errors import (
     AlreadyExistsError,
     ObjectNotFoundError,
@@ -22,9 +22,9 @@ from vaultlayer_hf.errors import (
     StoreUnavailableError,
 )
 from vaultlayer_hf.stores import open_store
-from vaultlayer_hf.stores._local import translate
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.stores.folder import FolderStore
+from vaultlayer_hf.stores.folder.local import translate
 from vaultlayer_hf.stores.probe import probe_create
 
 ROOT = Path(__file__).resolve().parents[2]

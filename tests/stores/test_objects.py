@@ -20,8 +20,8 @@ from tests.servers import SeaweedServer
 from tests.sink import SinkServer
 from vaultlayer_hf.errors import AlreadyExistsError, StoreUnavailableError
 from vaultlayer_hf.stores import open_store
-from vaultlayer_hf.stores._parts import CHUNK, part_plan
-from vaultlayer_hf.stores.objects import ObjectStore
+from vaultlayer_hf.stores.objects.parts import CHUNK, part_plan
+from vaultlayer_hf.stores.objects.store import ObjectStore
 
 ROOT = Path(__file__).resolve().parents[2]
 TB = 10**12

@@ -14,8 +14,9 @@ import pytest
 
 from tests.servers import CannedServer, SeaweedServer, free_ports
 from vaultlayer_hf.errors import MissingExtraError, SettingsError, StoreDeniedError
-from vaultlayer_hf.stores import open_store, s3
-from vaultlayer_hf.stores.s3 import S3Access, find_access
+from vaultlayer_hf.stores import open_store
+from vaultlayer_hf.stores.objects import s3
+from vaultlayer_hf.stores.objects.s3 import S3Access, find_access
 
 ROOT = Path(__file__).resolve().parents[2]
 Config = Callable[..., None]
@@ -346,7 +347,7 @@ from vaultlayer_hf.stores import open_store
 heavy = {{"torch", "transformers", "accelerate", "obstore", "botocore", "pytest"}}
 open_store({str(tmp_path / "vault")!r}).write("x", b"x")
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
-import vaultlayer_hf.stores.s3, vaultlayer_hf.testing, vaultlayer_hf.stores.retry, vaultlayer_hf.stores.probe
+import vaultlayer_hf.stores.objects.s3, vaultlayer_hf.testing, vaultlayer_hf.stores.retry, vaultlayer_hf.stores.probe
 assert heavy & set(sys.modules) == {{"obstore"}}, heavy & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=60)

@@ -21,8 +21,9 @@ from vaultlayer_hf.errors import (
     StoreFullError,
     StoreUnavailableError,
 )
-from vaultlayer_hf.stores import open_store, s3
+from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.stores.base import Store
+from vaultlayer_hf.stores.objects import s3
 from vaultlayer_hf.stores.retry import RetryingStore, RetryPolicy
 
 

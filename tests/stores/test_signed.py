@@ -20,8 +20,8 @@ import pytest
 
 from tests.servers import CannedServer, SeaweedServer
 from vaultlayer_hf.stores import open_store
-from vaultlayer_hf.stores._signed import SignedReads
-from vaultlayer_hf.stores.objects import ObjectStore
+from vaultlayer_hf.stores.objects.signed import SignedReads
+from vaultlayer_hf.stores.objects.store import ObjectStore
 
 DATA = random.Random(0).randbytes(3 * 2**20 + 17)
 SECRET = "X-Amz-Signature=5ec7e7"

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vaultlayer_hf.errors import VaultUriError
-from vaultlayer_hf.uri import parse_vault
+from vaultlayer_hf.stores.uri import parse_vault
 
 
 @pytest.mark.parametrize(

@@ -14,15 +14,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from vaultlayer_hf import files
+from vaultlayer_hf.base import files
 from vaultlayer_hf.cli.common import ExitCode, exit_code, size_text, span_text
 from vaultlayer_hf.errors import ObjectNotFoundError, StoreError, VaultLayerError
 from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.stores.probe import PROBES, probe_create
 from vaultlayer_hf.stores.retry import RetryingStore, RetryPolicy
-from vaultlayer_hf.uri import VaultAddress
-from vaultlayer_hf.vault.log import Log
+from vaultlayer_hf.stores.uri import VaultAddress
+from vaultlayer_hf.vault.log.log import Log
 
 _CLOCK_WARN, _CLOCK_FAIL = 60.0, 900.0
 """Seconds that the clocks may differ; S3 refuses a signed request at 15 minutes."""

@@ -14,8 +14,8 @@ import typer
 from vaultlayer_hf import errors
 
 if TYPE_CHECKING:
-    from vaultlayer_hf.vault.entry import Commit
-    from vaultlayer_hf.vault.vault import Vault
+    from vaultlayer_hf.vault.log.entry import Commit
+    from vaultlayer_hf.vault.reader.vault import Vault
 
 PATIENCE = 10.0
 """Seconds for which a store that doesn't answer is tried again: a person waits."""
@@ -118,7 +118,7 @@ def open_at(address: str) -> Iterator[tuple[Vault, Commit]]:
 
     Raises NoSuchCheckpointError where it isn't there, and what ``open_if_there`` does.
     """
-    from vaultlayer_hf.uri import parse_vault
+    from vaultlayer_hf.stores.uri import parse_vault
 
     vault = open_if_there(address)
     if vault is None:
@@ -129,7 +129,7 @@ def open_at(address: str) -> Iterator[tuple[Vault, Commit]]:
 
 def full_uri(uri: str) -> str:
     """Return a vault's URI in its canonical form, for messages."""
-    from vaultlayer_hf.uri import parse_vault
+    from vaultlayer_hf.stores.uri import parse_vault
 
     return parse_vault(uri).uri
 

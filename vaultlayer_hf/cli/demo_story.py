@@ -16,7 +16,7 @@ from rich.table import Table
 from vaultlayer_hf import open_vault
 from vaultlayer_hf.cli.demo_run import Run, train, training_command
 from vaultlayer_hf.stores import open_store
-from vaultlayer_hf.uri import parse_vault
+from vaultlayer_hf.stores.uri import parse_vault
 
 STEPS = 120
 SAVE_STEPS = 20

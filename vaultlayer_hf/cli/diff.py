@@ -12,8 +12,8 @@ from vaultlayer_hf.cli.common import DebugOption, JsonOption, one_line_errors, o
 from vaultlayer_hf.cli.tables import print_table, say
 
 if TYPE_CHECKING:
-    from vaultlayer_hf.vault.entry import Commit
-    from vaultlayer_hf.vault.vault import Vault
+    from vaultlayer_hf.vault.log.entry import Commit
+    from vaultlayer_hf.vault.reader.vault import Vault
 
 FirstArgument = Annotated[str, typer.Argument(metavar="VAULT@STEP", help="A checkpoint.")]
 SecondArgument = Annotated[

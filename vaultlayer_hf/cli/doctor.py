@@ -67,7 +67,7 @@ def doctor(
             judge,
             predict,
         )
-        from vaultlayer_hf.uri import parse_vault
+        from vaultlayer_hf.stores.uri import parse_vault
 
         named = vault or os.environ.get("VAULTLAYER_VAULT", "").strip()
         if not named:

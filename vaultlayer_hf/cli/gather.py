@@ -18,7 +18,7 @@ from vaultlayer_hf.run import journal
 
 if TYPE_CHECKING:
     from vaultlayer_hf.run.story import Story
-    from vaultlayer_hf.vault.entry import Entry
+    from vaultlayer_hf.vault.log.entry import Entry
 
 TargetArgument = Annotated[
     str | None,

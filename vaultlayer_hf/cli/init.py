@@ -15,7 +15,7 @@ from vaultlayer_hf.cli.common import DebugOption, ExitCode, JsonOption, fail, on
 from vaultlayer_hf.errors import MissingExtraError, SettingsError
 
 if TYPE_CHECKING:
-    from vaultlayer_hf.insert.propose import Proposal, Unrecognised
+    from vaultlayer_hf.run.insert.propose import Proposal, Unrecognised
 
 ScriptArgument = Annotated[str, typer.Argument(metavar="SCRIPT", help="The training script, a Python file.")]
 VaultOption = Annotated[
@@ -49,7 +49,7 @@ def init(
         if undo:
             _undo(script, as_json)
             return
-        from vaultlayer_hf.insert.propose import Unrecognised, propose
+        from vaultlayer_hf.run.insert.propose import Unrecognised, propose
 
         found = propose(script, vault)
         if isinstance(found, Unrecognised):
@@ -76,7 +76,7 @@ def offer(proposal: Proposal, yes: bool, can_ask: bool = True, err: bool = False
 
     ``err``: talk on stderr. Raises SettingsError.
     """
-    from vaultlayer_hf.insert.apply import apply
+    from vaultlayer_hf.run.insert.apply import apply
 
     if not yes and not (
         can_ask and on_both_ends() and typer.confirm(f"Edit {proposal.path}?", default=False, err=err)
@@ -111,7 +111,7 @@ def offer_before_run(
     """
     if not _has_a_loop(Path(script)):
         return
-    from vaultlayer_hf.insert.propose import Unrecognised, propose
+    from vaultlayer_hf.run.insert.propose import Unrecognised, propose
 
     try:
         found = propose(script, vault)
@@ -164,7 +164,7 @@ def unrecognised_text(found: Unrecognised) -> str:
 
 def describe(found: Proposal | Unrecognised, backup: str | None = None) -> dict[str, Any]:
     """Return what `vl init --json` prints."""
-    from vaultlayer_hf.insert.propose import Unrecognised
+    from vaultlayer_hf.run.insert.propose import Unrecognised
 
     if isinstance(found, Unrecognised):
         return {
@@ -188,7 +188,7 @@ def describe(found: Proposal | Unrecognised, backup: str | None = None) -> dict[
 
 
 def _undo(script: str, as_json: bool) -> None:
-    from vaultlayer_hf.insert.apply import undo
+    from vaultlayer_hf.run.insert.apply import undo
 
     undo(script)
     text = f"{script} is as it was before vl init."

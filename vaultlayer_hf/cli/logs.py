@@ -25,7 +25,7 @@ from vaultlayer_hf.cli.tables import print_table
 from vaultlayer_hf.run import journal
 
 if TYPE_CHECKING:
-    from vaultlayer_hf.vault.entry import Entry
+    from vaultlayer_hf.vault.log.entry import Entry
 
 AttemptOption = Annotated[
     int | None, typer.Option("--attempt", min=1, help="Which attempt; without it, the last.")

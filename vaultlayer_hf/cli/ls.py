@@ -18,8 +18,8 @@ from vaultlayer_hf.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from vaultlayer_hf.vault.entry import Commit
-    from vaultlayer_hf.vault.vault import Vault
+    from vaultlayer_hf.vault.log.entry import Commit
+    from vaultlayer_hf.vault.reader.vault import Vault
 
 
 def ls(vault: VaultArgument, as_json: JsonOption = False, debug: DebugOption = False) -> None:

@@ -23,8 +23,8 @@ from vaultlayer_hf.cli.common import (
 from vaultlayer_hf.cli.tables import print_table, say
 
 if TYPE_CHECKING:
-    from vaultlayer_hf.vault.retention import Policy
-    from vaultlayer_hf.vault.vault import Vault
+    from vaultlayer_hf.vault.reader.vault import Vault
+    from vaultlayer_hf.vault.retention.policy import Policy
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Required: only the run itself may delete.")]
 LastOption = Annotated[int | None, typer.Option("--keep-last", min=1, help="As VAULTLAYER_KEEP_LAST.")]
@@ -52,8 +52,8 @@ def prune(
                 ExitCode.USAGE,
                 "only the run that holds the vault deletes, after each commit: add --dry-run to see what it would do",
             )
-        from vaultlayer_hf.settings import Settings
-        from vaultlayer_hf.vault.retention import Policy
+        from vaultlayer_hf.session.settings import Settings
+        from vaultlayer_hf.vault.retention.policy import Policy
 
         settings = Settings(vault=vault)
         policy = Policy(
@@ -75,8 +75,8 @@ def prune(
 def plan(vault: Vault, policy: Policy, now: float) -> dict[str, Any]:
     """Return what `vl prune --dry-run --json` prints; ``now`` in seconds since the epoch. Raises StoreError."""
     from vaultlayer_hf.errors import CorruptError
-    from vaultlayer_hf.vault.prune import ORPHAN_GRACE
-    from vaultlayer_hf.vault.retention import decide
+    from vaultlayer_hf.vault.retention.policy import decide
+    from vaultlayer_hf.vault.retention.prune import ORPHAN_GRACE
 
     state = vault.state
     assert state is not None, "open_if_there gives no vault without entries"

@@ -97,7 +97,7 @@ def run(
     Example: vl run --vault s3://bucket/my-run -- torchrun --nproc-per-node 2 train.py --lr 1e-4
     """
     with one_line_errors(debug):
-        from vaultlayer_hf.run.decision import Limits
+        from vaultlayer_hf.run.decide.decision import Limits
         from vaultlayer_hf.run.journal import JOURNAL, run_folder
         from vaultlayer_hf.run.notebook import as_program
         from vaultlayer_hf.run.supervise import Options, supervise

@@ -22,8 +22,8 @@ from vaultlayer_hf.cli.ls import state_text
 from vaultlayer_hf.cli.tables import print_table, say
 
 if TYPE_CHECKING:
-    from vaultlayer_hf.vault.entry import Commit
-    from vaultlayer_hf.vault.vault import Vault
+    from vaultlayer_hf.vault.log.entry import Commit
+    from vaultlayer_hf.vault.reader.vault import Vault
 
 _DIGITS = 12
 """How many hex digits of a digest a person is shown; --json has all."""

@@ -22,8 +22,8 @@ from vaultlayer_hf.cli.common import (
 from vaultlayer_hf.cli.ls import state_text
 
 if TYPE_CHECKING:
-    from vaultlayer_hf.vault.entry import Commit
-    from vaultlayer_hf.vault.vault import Vault
+    from vaultlayer_hf.vault.log.entry import Commit
+    from vaultlayer_hf.vault.reader.vault import Vault
 
 StepOption = Annotated[
     int | None, typer.Option("--step", min=0, help="Check only the checkpoint of this step.")

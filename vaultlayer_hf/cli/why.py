@@ -48,8 +48,8 @@ def why(
 
 def explain_at(address: str, number: int | None) -> dict[str, Any]:
     """Return what `vl why --json` prints."""
-    from vaultlayer_hf.uri import parse_vault
-    from vaultlayer_hf.vault.why import committed, explain
+    from vaultlayer_hf.stores.uri import parse_vault
+    from vaultlayer_hf.vault.reader.why import committed, explain
 
     step = parse_vault(address).step
     vault = open_if_there(address)

@@ -30,7 +30,7 @@ A rank's notes:
               and the integration is in place
     train     output_dir, max_steps, step (that it goes on from), micro_batch, accumulation, world_size, vault
     log       step and what the Trainer logged (loss, learning_rate, ...)
-    vault     event (kind of vaultlayer_hf.events), message, step (where it has one): commits, walk-backs, trouble
+    vault     event (kind of vaultlayer_hf.base.events), message, step (where it has one): commits, walk-backs, trouble
     nonfinite step (first one with a loss that is nan or inf)
     error     type (qualified name), message, traceback, memory (bool: out of memory), full (bool: no space)
     trained   step: train() has returned

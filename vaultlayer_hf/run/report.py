@@ -15,8 +15,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from vaultlayer_hf.events import Event
-from vaultlayer_hf.run.cause import means_full, means_memory
+from vaultlayer_hf.base.events import Event
+from vaultlayer_hf.run.decide.cause import means_full, means_memory
 from vaultlayer_hf.run.journal import append
 
 ATTEMPT_VARIABLE = "VAULTLAYER_RUN_ATTEMPT"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeGuard
 
-from vaultlayer_hf.vault.entry import Entry
+from vaultlayer_hf.vault.log.entry import Entry
 
 Point = tuple[float, float]
 """Seconds since the epoch, and a value."""

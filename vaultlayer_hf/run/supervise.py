@@ -15,15 +15,15 @@ from types import FrameType
 
 import psutil
 
-from vaultlayer_hf._version import __version__
-from vaultlayer_hf.run import processes
-from vaultlayer_hf.run.attempt import Attempt, Pulse, Told
-from vaultlayer_hf.run.cause import Cause, Death
-from vaultlayer_hf.run.clean import free_space
-from vaultlayer_hf.run.decision import Action, Decision, History, Limits, decide, exit_code, follow
-from vaultlayer_hf.run.facts import gather
+from vaultlayer_hf.base.versions import __version__
+from vaultlayer_hf.run.decide.cause import Cause, Death
+from vaultlayer_hf.run.decide.clean import free_space
+from vaultlayer_hf.run.decide.decision import Action, Decision, History, Limits, decide, exit_code, follow
+from vaultlayer_hf.run.decide.facts import gather
+from vaultlayer_hf.run.engines import processes
+from vaultlayer_hf.run.engines.local import Attempt, Pulse, Told
+from vaultlayer_hf.run.engines.reach import STARTUP, why_unreached
 from vaultlayer_hf.run.journal import FORMAT_VERSION, Journal, read_notes
-from vaultlayer_hf.run.reach import STARTUP, why_unreached
 from vaultlayer_hf.run.report import AT_VARIABLE, ATTEMPT_VARIABLE, DIVIDE_VARIABLE, INSERT_VARIABLE
 
 _SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")

@@ -17,7 +17,7 @@ from typing import Any
 
 from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.run.journal import run_folder
-from vaultlayer_hf.settings import settings_table
+from vaultlayer_hf.session.settings import settings_table
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING
 
-from vaultlayer_hf.uri import VaultAddress, parse_vault
+from vaultlayer_hf.stores.uri import VaultAddress, parse_vault
 
 if TYPE_CHECKING:
     from vaultlayer_hf.stores.base import Store
@@ -38,7 +38,7 @@ def open_store(
 
         store = FolderStore(address.path, uri=address.uri, create=create)
     else:
-        from vaultlayer_hf.stores.s3 import open_s3
+        from vaultlayer_hf.stores.objects.s3 import open_s3
 
         store = open_s3(address, upload_concurrency=upload_concurrency)
     store.reopen = partial(open_store, address, upload_concurrency=upload_concurrency, create=False)

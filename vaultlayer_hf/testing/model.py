@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from vaultlayer_hf.vault.entry import Entry, State
+from vaultlayer_hf.vault.log.entry import Entry, State
 
 
 class ForbiddenError(Exception):

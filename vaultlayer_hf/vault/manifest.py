@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from vaultlayer_hf.digest import digest_bytes, is_digest
+from vaultlayer_hf.base.digest import digest_bytes, is_digest
 from vaultlayer_hf.errors import CorruptError, ObjectNotFoundError, StoreError
 from vaultlayer_hf.stores.base import Store
-from vaultlayer_hf.vault.entry import Commit
 from vaultlayer_hf.vault.keys import META, manifest_key
+from vaultlayer_hf.vault.log.entry import Commit
 from vaultlayer_hf.vault.parse import FORMAT_VERSION, Fields, dump, has_bad_character, load
 
 MANIFEST_LIMIT = 256 * 2**20

@@ -25,8 +25,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vaultlayer_hf import files
-from vaultlayer_hf.digest import digest_file
+from vaultlayer_hf.base import files
+from vaultlayer_hf.base.digest import digest_file
 from vaultlayer_hf.errors import CorruptError, VaultLayerError
 from vaultlayer_hf.vault.manifest import FileEntry, Manifest, check_path, decode_manifest, encode_manifest
 

@@ -1,0 +1,126 @@
+"""What an Accelerator has prepared, as the state of a loop: written and read by accelerate's own save_state.
+
+So the layouts of DDP, FSDP and DeepSpeed, gradient scalers and objects registered for checkpointing come along as
+accelerate writes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vaultlayer_hf.errors import ResumeError, SettingsError
+from vaultlayer_hf.loops.files import peeled
+from vaultlayer_hf.loops.objects import Objects
+from vaultlayer_hf.state.layouts import missing_parts
+from vaultlayer_hf.state.model_identity import Parameters, parameters_of
+
+_WHOLE = ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_NPU", "MULTI_XPU", "MULTI_MLU", "MULTI_HPU", "MULTI_MUSA")
+"""Kinds of training in which each rank has the whole model."""
+
+
+class Prepared:
+    """The models, optimizers, schedulers, data loaders and registered objects of an Accelerator.
+
+    Args:
+        accelerator: that has prepared, or will have before ``resume()``, everything.
+    """
+
+    def __init__(self, accelerator: Any) -> None:
+        self.accelerator = accelerator
+        self._added = Objects(None, None, None)
+
+    @property
+    def _kind(self) -> str:
+        return str(getattr(self.accelerator.distributed_type, "name", self.accelerator.distributed_type))
+
+    def add(self, name: str, thing: Any) -> None:
+        """Take one more object in, as ``<name>.pt``. Raises SettingsError."""
+        self._added.add(name, thing)
+
+    def parameters(self) -> Parameters:
+        """Return the parameters of all prepared models; empty where they are flattened into others (FSDP 1)."""
+        models = [peeled(model) for model in self.accelerator._models]
+        if any(type(model).__name__ == "FullyShardedDataParallel" for model in models):
+            return ()
+        found = list(self._added.parameters())
+        for number, model in enumerate(models):
+            prefix = f"{number}/" if number else ""
+            found += [(f"{prefix}{name}", shape, dtype) for name, shape, dtype in parameters_of(model)]
+        return tuple(sorted(found))
+
+    def write(self, folder: Path, rank: int) -> None:
+        """Have accelerate write its files, on all ranks. Raises OSError."""
+        if not self.accelerator._models and not self.accelerator._optimizers:
+            raise SettingsError(
+                "this Accelerator has prepared nothing: call accelerator.prepare(…) before resume()"
+            )
+        with _own_folder(self.accelerator):
+            self.accelerator.save_state(str(folder))
+        self._added.write(folder, rank)
+
+    def read(self, folder: Path) -> None:
+        """Have accelerate load its files, on all ranks. Raises ResumeError."""
+        try:
+            self.accelerator.load_state(str(folder))
+        except (RuntimeError, ValueError, KeyError, OSError) as error:
+            raise ResumeError(f"accelerate can't load {folder.name}: {error}") from error
+        self._added.read(folder)
+
+    def missing(self, paths: set[str], world_size: int) -> list[str]:
+        """Return what a checkpoint with these files lacks that ``world_size`` ranks have written."""
+        accelerator = self.accelerator
+        needed = [f"random_states_{rank}.pkl" for rank in range(world_size)]
+        needed += [f"custom_checkpoint_{number}.pkl" for number in range(len(accelerator._custom_objects))]
+        lacking = []
+        if self._kind in _WHOLE:
+            for number in range(len(accelerator._models)):
+                end = f"_{number}" if number else ""
+                if not {f"model{end}.safetensors", f"pytorch_model{end}.bin"} & paths:
+                    lacking.append(f"model{end}.safetensors")
+            needed += _numbered("optimizer", len(accelerator._optimizers))
+        else:
+            if not any(path.startswith("pytorch_model") for path in paths):
+                lacking.append("the model's weights")
+            lacking += missing_parts(paths, world_size)
+        if self._kind == "FSDP":
+            for number in range(len(accelerator._optimizers)):
+                end = f"_{number}" if number else ""
+                spread = (f"optimizer_{number}/", f"optimizer_{number}_rank")
+                if f"optimizer{end}.bin" not in paths and not any(path.startswith(spread) for path in paths):
+                    lacking.append(f"optimizer{end}.bin")
+        own = [one for one in accelerator._schedulers if type(one).__name__ != "DeepSpeedSchedulerWrapper"]
+        needed += _numbered("scheduler", len(own))
+        lacking += [name for name in needed if name not in paths]
+        return lacking + self._added.missing(paths, world_size)
+
+    def refuse(self, paths: set[str], written: int, now: int) -> str:
+        """Return why a checkpoint of ``written`` ranks can't be loaded by ``now``; empty where it can."""
+        if written == now or self._kind == "FSDP":
+            return ""
+        if self._kind == "DEEPSPEED":
+            return f"DeepSpeed wrote it on {written} ranks and this run has {now}: start on {written} ranks"
+        if (written == 1) != (now == 1):
+            return (
+                f"accelerate wrote the model of {written} rank(s) under other names than {now} rank(s) load: start on "
+                f"{written}"
+            )
+        return ""
+
+
+@contextmanager
+def _own_folder(accelerator: Any) -> Iterator[None]:
+    """Have save_state write to the folder that it is given, whatever the script has asked for its own saves."""
+    options = accelerator.project_configuration
+    before = options.automatic_checkpoint_naming, options.iteration
+    options.automatic_checkpoint_naming = False
+    try:
+        yield
+    finally:
+        options.automatic_checkpoint_naming, options.iteration = before
+
+
+def _numbered(name: str, count: int) -> list[str]:
+    return [f"{name}_{number}.bin" if number else f"{name}.bin" for number in range(count)]

@@ -1,0 +1,170 @@
+"""The loop's side of the place in the data: which pass, how many batches of it, and how to be there again.
+
+A DataLoader is followed, as the Trainer's is. Of another loader that has a ``state_dict`` the position is what that
+says; from any other one the batches that are done are fetched again, in the order that the random state of then makes.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from vaultlayer_hf.base.events import Events
+from vaultlayer_hf.errors import ResumeError
+from vaultlayer_hf.loops.ways import Followed, Other, Place, Way, place_from
+from vaultlayer_hf.state.data.followed import follower_of, why_not
+from vaultlayer_hf.state.data.follower import Follower
+from vaultlayer_hf.state.data.samplers import parts, raise_counters
+from vaultlayer_hf.state.random_state import put_random_state, take_random_state
+
+FORMAT = 2
+
+
+class LoopData:
+    """Where a loop is in its data.
+
+    Attributes:
+        passes: how many passes are behind it.
+        batches: how many batches of the current pass it was given.
+        left: whether the loop over epochs was left before its end.
+        rank, world_size: of this process; known when the run goes on.
+    """
+
+    def __init__(self, events: Events) -> None:
+        self.passes = 0
+        self.batches = 0
+        self.left = False
+        self.rank, self.world_size = 0, 1
+        self._events = events
+        self._way: Way | None = None
+        self._followers: weakref.WeakSet[Follower] = weakref.WeakSet()
+        self._under_way = False
+        self._dawn: dict[str, Any] | None = (
+            None  # random state in which the epoch began, ahead of its batches
+        )
+        self._kept: Place | None = None  # of a checkpoint, until a pass is opened
+        self._random: dict[str, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what ``load_state_dict`` needs, between two batches."""
+        place = self._kept
+        if place is None and self._way is not None:
+            place = self._way.place()
+            if place.why:
+                self._events.warn_once("data", "notice", f"the place in the data isn't kept: {place.why}")
+        return {
+            "format": FORMAT,
+            "passes": self.passes,
+            "batches": self.batches,
+            "left": self.left,
+            "dawn": self._dawn,
+            "under_way": self._under_way,
+            "place": place.state_dict() if place is not None else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any], random: dict[str, Any] | None, written: int) -> None:
+        """Be where the loop was, on as many ranks as have ``written`` it or on others.
+
+        The next ``batches_of`` goes on from there, with the random state given; None: with that of now. Raises
+        ResumeError.
+        """
+        if state.get("format") != FORMAT:
+            raise ResumeError(
+                f"its place in the data is of format {state.get('format')}, and this version of vaultlayer-hf reads "
+                f"format {FORMAT}: go on with the version that wrote it"
+            )
+        self.passes, self.left, self._dawn = state["passes"], state["left"], state["dawn"]
+        self.batches = state["batches"] * written // self.world_size
+        self._under_way = state["under_way"]
+        self._kept = place_from(state["place"]) if state["place"] is not None else None
+        self._random = random or take_random_state()
+
+    @property
+    def at_end(self) -> bool:
+        """Whether all batches of the current pass were given out, where their number is known."""
+        try:
+            return self._under_way and self._way is not None and self.batches == len(self._way.loader)
+        except TypeError:
+            return False
+
+    def begin_epoch(self, number: int) -> None:
+        """Begin an epoch, or begin again the one that was under way: with the same random numbers."""
+        self.passes = number
+        if self._kept is not None and self._under_way and self._dawn is not None:
+            put_random_state(self._dawn)
+        else:
+            self._dawn = take_random_state()
+
+    def end_epoch(self, number: int) -> None:
+        """Be behind an epoch, whether or not it has gone through all of its batches."""
+        if self._under_way and self._way is not None:
+            self._way.end()
+        self.passes, self.batches, self._under_way, self._dawn = number + 1, 0, False, None
+
+    def begin_pass(self) -> None:
+        """Be at the start of a pass, unless a restored one is to go on."""
+        if self._kept is None or not self._under_way:
+            self.batches = 0
+
+    def batches_of(self, loader: Iterable[Any], number: int, *, tell: bool = True) -> Iterator[Any]:
+        """Yield the batches of pass ``number``, or what is left of it; samplers are told that number on request."""
+        way = self._way_of(loader)
+        kept, goes_on = self._kept, self._kept is not None and self._under_way
+        if kept is not None and goes_on:
+            batches = way.go_on(kept, self.batches, self._random)
+        else:
+            self.passes, self.batches = number, 0
+            if kept is not None:
+                raise_counters(loader, kept.between)
+            if tell:
+                _set_epoch(loader, number)
+            batches = way.begin(kept)
+        self._way, self._under_way, self._kept = way, True, None
+        for batch in batches:
+            self.batches += 1
+            way.given()
+            self._say(way)
+            yield batch
+        self._say(way)
+        way.end()
+        self.passes, self.batches, self._under_way = self.passes + 1, 0, False
+
+    def leave(self) -> None:
+        """Leave all loaders as they were."""
+        for follower in list(self._followers):
+            follower.leave()
+
+    def _way_of(self, loader: Any) -> Way:
+        why = why_not(loader)
+        follower = follower_of(loader)
+        now = self._way
+        if now is not None and now.loader is loader and (why or getattr(now, "follower", None) is follower):
+            return now
+        if why:
+            return Other(loader, why if isinstance(loader, DataLoader) else "")
+        if follower is None or follower not in self._followers or follower.outer is not loader:
+            follower = Follower(loader, self.rank, self.world_size)
+            self._followers.add(follower)
+        return Followed(follower, self.world_size)
+
+    def _say(self, way: Way) -> None:
+        """Log, behind the first batch of a pass that went on, what there is to say of it."""
+        doubts, notices = way.said()
+        if doubts:
+            self._events.warn(
+                "inexact", f"the numbers may differ from an unbroken run's: {'; '.join(doubts)}"
+            )
+        for words in notices:
+            self._events.info("notice", words)
+
+
+def _set_epoch(loader: Any, epoch: int) -> None:
+    """Tell a plain loader's samplers which pass this is, as torch asks of scripts; accelerate's count themselves."""
+    if hasattr(loader, "base_dataloader"):
+        return
+    for part in parts(loader).values():
+        if part is not loader and callable(getattr(part, "set_epoch", None)):
+            part.set_epoch(epoch)

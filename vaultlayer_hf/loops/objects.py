@@ -1,0 +1,123 @@
+"""What a loop's checkpoint consists of: its objects, by name, or whatever an Accelerator has prepared.
+
+Both kinds answer the same questions: write this rank's files of a checkpoint, read them, say what must be there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from vaultlayer_hf.errors import ResumeError, SettingsError
+from vaultlayer_hf.loops.files import read_model, read_state, whole, write_model, write_state
+from vaultlayer_hf.state.model_identity import Parameters, parameters_of
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_TAKEN = re.compile(r"model|optimizer|scheduler|rng_state_\d+|data_\d+|vaultlayer")
+
+
+class State(Protocol):
+    """The state of a training, without its random numbers and its position in the data."""
+
+    def add(self, name: str, thing: Any) -> None:
+        """Take one more object in. Raises SettingsError."""
+
+    def parameters(self) -> Parameters:
+        """Return the identity of the model."""
+
+    def write(self, folder: Path, rank: int) -> None:
+        """Write what this rank has to write. All ranks. Raises OSError."""
+
+    def read(self, folder: Path) -> None:
+        """Load everything. All ranks. Raises ResumeError."""
+
+    def missing(self, paths: set[str], world_size: int) -> list[str]:
+        """Return what a checkpoint with these files lacks that ``world_size`` ranks have written."""
+
+    def refuse(self, paths: set[str], written: int, now: int) -> str:
+        """Return why a checkpoint of ``written`` ranks can't be resumed on ``now``; empty where it can."""
+
+
+class Objects:
+    """Objects with ``state_dict`` and ``load_state_dict``, each in a file of its own.
+
+    Args:
+        model: written by rank 0 without its wrapper, as one model.
+        optimizer, scheduler: None where there is none.
+    """
+
+    def __init__(self, model: Any, optimizer: Any, scheduler: Any) -> None:
+        self.model = model
+        self._things: dict[str, Any] = {}
+        for name, thing in (("optimizer", optimizer), ("scheduler", scheduler)):
+            if thing is not None:
+                self._things[name] = _checked(name, thing)
+
+    def add(self, name: str, thing: Any) -> None:
+        """Take one more object in, as ``<name>.pt``. Raises SettingsError."""
+        if not _NAME.fullmatch(name) or _TAKEN.fullmatch(name):
+            raise SettingsError(
+                f"add({name!r}): use letters, digits, '-' and '_', and no name of our own files"
+            )
+        if name in self._things:
+            raise SettingsError(f"add({name!r}): there is something of this name already")
+        self._things[name] = _checked(name, thing)
+
+    def parameters(self) -> Parameters:
+        """Return the parameters of the model, and of models that were added."""
+        found = list(parameters_of(whole(self.model))) if self.model is not None else []
+        for name, thing in self._models():
+            found += [(f"{name}/{path}", shape, dtype) for path, shape, dtype in parameters_of(thing)]
+        return tuple(sorted(found))
+
+    def _models(self) -> Iterator[tuple[str, torch.nn.Module]]:
+        for name, thing in self._things.items():
+            if isinstance(thing, torch.nn.Module):
+                yield name, whole(thing)
+
+    def write(self, folder: Path, rank: int) -> None:
+        """Write every object; on rank 0. Raises OSError."""
+        if rank != 0:
+            return
+        if self.model is not None:
+            write_model(folder, whole(self.model))
+        for name, thing in self._things.items():
+            write_state(folder / f"{name}.pt", _bare(thing).state_dict())
+
+    def read(self, folder: Path) -> None:
+        """Load every object. Raises ResumeError."""
+        if self.model is not None:
+            read_model(folder, whole(self.model))
+        for name, thing in self._things.items():
+            state = read_state(folder / f"{name}.pt")
+            try:
+                _bare(thing).load_state_dict(state)
+            except (RuntimeError, ValueError, KeyError, TypeError) as error:
+                raise ResumeError(f"{name}.pt of {folder.name} can't be loaded: {error}") from error
+
+    def missing(self, paths: set[str], world_size: int) -> list[str]:
+        """Return what a checkpoint with these files lacks that ``world_size`` ranks have written."""
+        lacking = [f"{name}.pt" for name in self._things if f"{name}.pt" not in paths]
+        if self.model is not None and not {"model.safetensors", "model.pt"} & paths:
+            lacking.insert(0, "the model's weights")
+        return lacking
+
+    def refuse(self, paths: set[str], written: int, now: int) -> str:
+        """Any number of ranks can go on: the objects are whole."""
+        return ""
+
+
+def _checked(name: str, thing: Any) -> Any:
+    if not callable(getattr(thing, "state_dict", None)) or not callable(
+        getattr(thing, "load_state_dict", None)
+    ):
+        raise SettingsError(f"{name}: a {type(thing).__name__} has no state_dict and load_state_dict")
+    return thing
+
+
+def _bare(thing: Any) -> Any:
+    return whole(thing) if isinstance(thing, torch.nn.Module) else thing

@@ -1,0 +1,65 @@
+"""A script's own loops over epochs and batches, led past what is done: for scripts that keep their shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from vaultlayer_hf.loops.data import LoopData
+
+_T = TypeVar("_T")
+
+
+class Passes:
+    """Walks through epochs and batches from a position.
+
+    Args:
+        position: where the run is in its data; moved along.
+    """
+
+    def __init__(self, position: LoopData) -> None:
+        self._position = position
+        self._inside = False
+
+    @property
+    def at_end(self) -> bool:
+        """Whether the last batch of an epoch of ``epochs`` was given out: what is left of it is its own code."""
+        return self._inside and self._position.at_end
+
+    def epochs(self, epochs: Iterable[_T], finished: bool, over: Callable[[], None]) -> Iterator[_T]:
+        """Yield the epochs that aren't over; ``over`` is called behind each.
+
+        The epoch that was under way begins with the random numbers that it began with. One that was left by ``break``
+        ends a run that is ``finished``.
+        """
+        if finished and self._position.left:
+            return
+        for number, epoch in enumerate(epochs):
+            if number < self._position.passes:
+                continue
+            self._position.begin_epoch(number)
+            self._inside = True
+            try:
+                yield epoch
+            except GeneratorExit:
+                self._position.left = True
+                raise
+            finally:
+                self._inside = False
+            self._position.end_epoch(number)
+            over()
+
+
+class Batches:
+    """The batches of one pass, or what is left of it; its length is their number, where that is known."""
+
+    def __init__(self, position: LoopData, loader: Iterable[Any]) -> None:
+        self._position, self._loader = position, loader
+        position.begin_pass()
+        self._done = position.batches
+
+    def __len__(self) -> int:
+        return len(self._loader) - self._done  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._position.batches_of(self._loader, self._position.passes, tell=False)

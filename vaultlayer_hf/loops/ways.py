@@ -1,0 +1,234 @@
+"""Ways to a place in a loader: a DataLoader is followed; a pass of any other one is opened again, as well as can be.
+
+A loader that tells its own position (``state_dict``) is put there. From one that doesn't, the batches that are done are
+fetched again, in the order that the random state of then makes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Protocol
+
+from vaultlayer_hf.state.data.feed import Emptied
+from vaultlayer_hf.state.data.follower import Follower
+from vaultlayer_hf.state.data.likeness import Print, differences, take_print
+from vaultlayer_hf.state.data.position import Moment, Position, position_from, state_lost
+from vaultlayer_hf.state.data.samplers import SamplerStates, put_samplers, raise_counters, take_samplers
+from vaultlayer_hf.state.random_state import put_random_state, take_random_state
+
+_NOTHING = object()
+
+
+@dataclass
+class Place:
+    """Where a loop is in one loader.
+
+    Attributes:
+        random: this process's random state when the pass began, before the loader was asked for anything.
+        samplers: of the loader, then.
+        between: of the loader, now.
+        loader: state of a loader that isn't followed and keeps its position itself; else None.
+        position: of a loader that is followed, where it could be had.
+        print: what a loader is like that is followed.
+        why: why there is no position where there should be one.
+    """
+
+    random: dict[str, Any]
+    samplers: SamplerStates
+    between: SamplerStates
+    loader: Any = None
+    position: Position | None = None
+    print: Print = field(default_factory=dict)
+    why: str = ""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return asdict(self)
+
+
+def place_from(state: dict[str, Any]) -> Place:
+    """Return what ``state_dict`` was called on."""
+    position = state["position"]
+    return Place(**{**state, "position": position_from(position) if position is not None else None})
+
+
+class Way(Protocol):
+    """How to be at a place in one loader."""
+
+    loader: Any
+
+    def begin(self, before: Place | None) -> Iterator[Any]:
+        """Open a pass, behind a place of a checkpoint where there is one."""
+
+    def go_on(self, at: Place, batches: int, random: dict[str, Any]) -> Iterator[Any]:
+        """Open the pass that was left behind so many batches, and be in that random state there."""
+
+    def given(self) -> None:
+        """Note that a batch is handed to the loop."""
+
+    def end(self) -> None:
+        """Note that the pass is over, or was left."""
+
+    def place(self) -> Place:
+        """Return what the next start needs."""
+
+    def said(self) -> tuple[list[str], list[str]]:
+        """Return, once, why numbers may differ behind a pass that went on; and what else there is to say of it."""
+
+
+class Followed:
+    """A DataLoader, which is followed.
+
+    Args:
+        follower: of this loader.
+        world_size: number of ranks.
+    """
+
+    def __init__(self, follower: Follower, world_size: int) -> None:
+        self.loader = follower.outer
+        self.follower = follower
+        self._print = take_print(self.loader, world_size, 1)
+        self._begin = Place({}, {}, {})
+        self._words: list[str] = []
+        self._emptied = False
+
+    def begin(self, before: Place | None) -> Iterator[Any]:
+        """Open a pass, behind a place of a checkpoint where there is one."""
+        follower = self.follower
+        if before is not None and before.position is not None:
+            # The loop's own code between the two passes may have drawn already: it has its random state.
+            now = replace(before.position.now, random=None)
+            follower.resume(replace(before.position, over=True, now=now))
+        elif before is not None:
+            put_samplers(self.loader, before.between)
+        self._note_begin()
+        follower.begin_epoch()
+        return iter(self.loader)
+
+    def go_on(self, at: Place, batches: int, random: dict[str, Any]) -> Iterator[Any]:
+        """Open the pass that was left behind so many batches, and be in that random state there."""
+        follower, position = self.follower, at.position
+        words, holds = ([at.why], False) if position is None else self._compared(at, position)
+        self._words = words + ([follower.doubt] if follower.doubt else [])
+        raise_counters(self.loader, at.samplers)
+        self._begin = at
+        if position is not None and holds and batches == position.batches:
+            follower.resume(replace(position, now=replace(position.now, random=random)))
+        else:
+            begin = Position(begin=Moment(at.random), samplers=at.samplers)
+            follower.resume_near(position or begin, batches)
+        follower.begin_epoch()
+        opened = follower.skip(batches)
+        self._emptied = isinstance(opened, Emptied)
+        return iter(opened) if follower.opens or self._emptied else _then(iter(opened), random)
+
+    def _compared(self, at: Place, position: Position) -> tuple[list[str], bool]:
+        """Return what is different now, and whether the position holds."""
+        words, holds = differences(at.print, self._print, workers_draw=bool(position.workers))
+        return words, holds and "world size" not in {word.partition(":")[0] for word in words}
+
+    def _note_begin(self) -> None:
+        self._begin = Place(take_random_state(), take_samplers(self.loader), {})
+
+    def given(self) -> None:
+        """Note that a batch is handed to the loop."""
+        self.follower.batch_done()
+
+    def end(self) -> None:
+        """Note that the pass is over, or was left."""
+        self.follower.end_epoch()
+        if self._emptied and hasattr(self.loader, "iteration"):
+            self.loader.iteration += 1  # accelerate doesn't count a pass of which nothing was left
+        self._emptied = False
+
+    def place(self) -> Place:
+        """Return what the next start needs."""
+        position, why = None, ""
+        try:
+            position = self.follower.position()
+        except Exception as error:
+            why = state_lost("couldn't be had", error)
+        return replace(
+            self._begin,
+            between=take_samplers(self.loader),
+            position=position,
+            print=self._print,
+            why=why,
+        )
+
+    def said(self) -> tuple[list[str], list[str]]:
+        """Return, once, why numbers may differ behind a pass that went on; and what else there is to say of it."""
+        words, self._words = self._words, []
+        notices = self.follower.said[:]
+        self.follower.said.clear()
+        return words, notices
+
+
+class Other:
+    """A loader that can't be followed.
+
+    Args:
+        loader: with or without ``state_dict`` and ``load_state_dict``.
+        why: why it can't be, where its batches may be others for that; else empty.
+    """
+
+    def __init__(self, loader: Any, why: str) -> None:
+        self.loader = loader
+        self._why = why
+        self._words: list[str] = []
+        self._begin = Place({}, {}, {})
+
+    @property
+    def _tells(self) -> bool:
+        return hasattr(self.loader, "state_dict") and hasattr(self.loader, "load_state_dict")
+
+    def begin(self, before: Place | None) -> Iterator[Any]:
+        """Open a pass, behind a place of a checkpoint where there is one."""
+        if before is not None:
+            put_samplers(self.loader, before.between)
+        self._begin = Place(take_random_state(), take_samplers(self.loader), {})
+        return iter(self.loader)
+
+    def go_on(self, at: Place, batches: int, random: dict[str, Any]) -> Iterator[Any]:
+        """Open the pass that was left behind so many batches, and be in that random state there."""
+        self._begin = at
+        self._words = [self._why] if self._why else []
+        tells = at.loader is not None and self._tells
+        if tells:
+            put_samplers(self.loader, at.between)
+            self.loader.load_state_dict(at.loader)
+            opened: Iterator[Any] = iter(self.loader)
+        else:
+            put_random_state(at.random)
+            put_samplers(self.loader, at.samplers)
+            opened = iter(self.loader)
+            for _ in range(batches):
+                next(opened, None)
+        put_random_state(random)
+        return opened
+
+    def given(self) -> None:
+        """Nothing is to be noted."""
+
+    def end(self) -> None:
+        """Nothing is to be noted."""
+
+    def place(self) -> Place:
+        """Return what the next start needs."""
+        state = self.loader.state_dict() if self._tells else None
+        return replace(self._begin, between=take_samplers(self.loader), loader=state)
+
+    def said(self) -> tuple[list[str], list[str]]:
+        """Return, once, why numbers may differ behind a pass that went on; and what else there is to say of it."""
+        words, self._words = self._words, []
+        return words, []
+
+
+def _then(batches: Iterator[Any], random: dict[str, Any]) -> Iterator[Any]:
+    """Another rank fetches for this one: its random state belongs behind the first batch."""
+    first = next(batches, _NOTHING)
+    put_random_state(random)
+    if first is not _NOTHING:
+        yield first
+        yield from batches

@@ -1,0 +1,274 @@
+"""What to do about the death of an attempt. Pure: facts in, a decision with its reason out.
+
+    death (facts) ──classify──> cause ──decide, with the history──> decision ──follow──> history
+
+| cause | decision |
+|---|---|
+| finished | done |
+| told | leave: `vl run` itself was told to end |
+| preempted | restart, while the machine is still there |
+| fenced, refused | stop: another writer has the vault, or a person must change something |
+| startup | stop: the first attempt failed before its first step |
+| memory, host-memory | restart with a smaller micro-batch and more accumulation, the global batch stays; stop at 1 |
+| nonfinite | restart from the newest checkpoint before the loss was nan or inf; stop after ``walk_back`` times |
+| hang, killed | restart |
+| disk-full | restart once something could be deleted, else stop |
+| store | restart with back-off: the vault couldn't be read |
+| crash | restart; stop where the same error ends the same step ``same`` times in a row |
+
+Whatever the cause: stop after ``stuck`` attempts in a row without progress. An attempt has made progress where it
+committed a later checkpoint than any attempt before, or trained a later step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from vaultlayer_hf.run.decide.cause import Cause, Death, Error, blame, classify
+from vaultlayer_hf.run.decide.words import Words
+
+
+class Action(StrEnum):
+    """What `vl run` does next."""
+
+    DONE = "done"
+    RESTART = "restart"
+    STOP = "stop"
+    LEAVE = "leave"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When to give up, and how long to wait.
+
+    Attributes:
+        stuck: attempts in a row without progress.
+        same: of these, with the same error after the same step.
+        walk_back: walks back for a loss that is nan or inf, in a row.
+        backoff: seconds before the second restart without progress; it doubles with each further one.
+        longest: seconds that this can grow to.
+    """
+
+    stuck: int = 5
+    same: int = 3
+    walk_back: int = 3
+    backoff: float = 1.0
+    longest: float = 60.0
+
+
+@dataclass(frozen=True)
+class History:
+    """What is remembered of the attempts before.
+
+    Attributes:
+        trained: one of them trained a step.
+        furthest: the highest step trained.
+        committed: the highest committed step.
+        stuck: attempts in a row without progress.
+        same: how often in a row the last error has ended the last step.
+        last: that error's type and step.
+        walks: walks back in a row.
+        bad: the step at which the loss was nan or inf.
+        divide: micro-batches are divided by this.
+        at: the step to go on from instead of the newest checkpoint.
+        tight: the disk was full once.
+    """
+
+    trained: bool = False
+    furthest: int = 0
+    committed: int = 0
+    stuck: int = 0
+    same: int = 0
+    last: tuple[str, int | None] = ("", None)
+    walks: int = 0
+    bad: int | None = None
+    divide: int = 1
+    at: int | None = None
+    tight: bool = False
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do, and why.
+
+    Attributes:
+        action: restart, stop, leave or done.
+        cause: of the death.
+        detail: what happened, in one sentence.
+        reason: why this is done about it, in one sentence.
+        wait: seconds before the restart.
+        divide: micro-batches are divided by this from now on.
+        at: the step to go on from; None: the newest checkpoint.
+        clean: free disk space first, and stop where there is nothing to delete.
+        blame: the exception that counts.
+    """
+
+    action: Action
+    cause: Cause
+    detail: str
+    reason: str
+    wait: float = 0.0
+    divide: int = 1
+    at: int | None = None
+    clean: bool = False
+    blame: Error | None = field(default=None, compare=False)
+
+
+def decide(death: Death, history: History, limits: Limits | None = None) -> Decision:
+    """Return what to do about a death. Never raises."""
+    limits = limits or Limits()
+    cause = classify(death, history.trained)
+    error = blame(death.errors)
+    say = Words(death, cause, error)
+    after = _counted(death, history, cause, error)
+
+    def stop(reason: str) -> Decision:
+        return Decision(Action.STOP, cause, say.detail(), reason, blame=error)
+
+    if cause is Cause.FINISHED:
+        return Decision(Action.DONE, cause, say.detail(), "the program has ended well")
+    if cause is Cause.TOLD:
+        reason = f"vl run was sent {death.told}: the same command goes on from {say.checkpoint()}"
+        return Decision(Action.LEAVE, cause, say.detail(), reason)
+    if cause is Cause.STARTUP:
+        return stop("it failed before its first step, so a restart would fail in the same way")
+    if cause is Cause.REFUSED:
+        return stop("this needs a change by a person, and a restart changes nothing")
+    if cause is Cause.FENCED:
+        return stop("another process has taken this vault and goes on with the run there")
+    if after.stuck >= limits.stuck:
+        return stop(f"{after.stuck} attempts in a row have made no progress beyond step {after.furthest}")
+    if cause is Cause.CRASH and after.same >= limits.same:
+        return stop(
+            f"the same error has ended the run after step {death.step or 0} {after.same} times in a row"
+        )
+    if cause is Cause.NONFINITE:
+        return _walk_back(death, history, after, limits, say)
+    divide, reason = history.divide, f"it goes on from {say.checkpoint(after.at)}"
+    if cause in (Cause.MEMORY, Cause.HOST_MEMORY):
+        factor = smallest_factor(death.micro_batch)
+        if factor is None:
+            left = "the micro-batch is 1 already" if death.micro_batch == 1 else "the micro-batch isn't known"
+            return stop(f"{left}, so it can't be made smaller")
+        divide *= factor
+        reason = (
+            f"the micro-batch goes from {death.micro_batch} to {death.micro_batch // factor} and accumulation from "
+            f"{death.accumulation} to {death.accumulation * factor}, so the global batch stays the same; {reason}"
+        )
+    if cause is Cause.DISK_FULL:
+        reason = f"what retention allows is deleted from the disk first; {reason}"
+    return Decision(
+        Action.RESTART,
+        cause,
+        say.detail(),
+        reason,
+        wait=backoff(after.stuck, limits),
+        divide=divide,
+        at=after.at,
+        clean=cause is Cause.DISK_FULL,
+        blame=error,
+    )
+
+
+def follow(death: Death, history: History, decision: Decision) -> History:
+    """Return the history after a death and the decision about it."""
+    after = _counted(death, history, decision.cause, blame(death.errors))
+    if decision.cause is Cause.NONFINITE:
+        reached = decision.at or 0  # what was reached beyond it doesn't count any more
+        return replace(
+            after,
+            walks=history.walks + 1,
+            bad=death.nonfinite,
+            at=decision.at,
+            furthest=reached,
+            committed=reached,
+        )
+    if after.bad is not None and (death.step or 0) > after.bad:
+        after = replace(after, walks=0, bad=None)
+    tight = history.tight or decision.cause is Cause.DISK_FULL
+    return replace(after, divide=decision.divide, at=decision.at, tight=tight)
+
+
+def exit_code(decision: Decision, death: Death) -> int:
+    """Return the exit code of `vl run`: those of cli.common.ExitCode.
+
+    0: the program has ended well. 2: a setting must be changed. 3: the store can't be reached. 4: fenced. 5: the
+    training failed, and starting it again doesn't help. 75: told to end, the same command goes on. 130: Ctrl-C.
+    """
+    if decision.action is Action.DONE:
+        return 0
+    if decision.action is Action.LEAVE:
+        return 130 if death.told == "SIGINT" else 75
+    if decision.cause is Cause.REFUSED:
+        usage = ("SettingsError", "VaultUriError", "MissingExtraError")
+        return 2 if decision.blame is not None and decision.blame.type.endswith(usage) else 1
+    return {Cause.STORE: 3, Cause.FENCED: 4}.get(decision.cause, 5)
+
+
+def backoff(stuck: int, limits: Limits) -> float:
+    """Return seconds to wait before a restart: none after progress, then ``backoff``, doubling up to ``longest``."""
+    return 0.0 if stuck == 0 else min(limits.longest, limits.backoff * 2.0 ** min(stuck - 1, 30))
+
+
+def smallest_factor(size: int) -> int | None:
+    """Return the least number above 1 that divides a micro-batch without a rest: 2 for an even one; None at 1."""
+    return next((factor for factor in range(2, size + 1) if size % factor == 0), None)
+
+
+def hang_limit(gaps: Sequence[float], *, least: float = 300.0, first: float = 1800.0) -> float:
+    """Return for how many seconds a rank may show no sign of life.
+
+    Ten times the longest pause between two signs of life seen so far, at least ``least``; ``first`` where fewer
+    than three are known: loading, compiling and the first step take as long as they take.
+    """
+    return first if len(gaps) < 3 else max(least, 10.0 * max(gaps))
+
+
+def _counted(death: Death, history: History, cause: Cause, error: Error | None) -> History:
+    furthest, committed = max(history.furthest, death.step or 0), max(history.committed, death.committed or 0)
+    forward = furthest > history.furthest or (death.committed_here and committed > history.committed)
+    # A smaller micro-batch is a change: what comes after it isn't the same again.
+    changed = cause in (Cause.MEMORY, Cause.HOST_MEMORY) and (death.micro_batch or 0) > 1
+    last = (error.type if error is not None else "", death.step)
+    same = history.same + 1 if error is not None and last == history.last else 1
+    return replace(
+        history,
+        trained=history.trained or death.trained,
+        furthest=furthest,
+        committed=committed,
+        stuck=0 if forward or changed else history.stuck + 1,
+        same=same,
+        last=last,
+        # Once a walked-back attempt has committed, the checkpoints that it left out count no more.
+        at=None if death.committed_here else history.at,
+    )
+
+
+def _walk_back(death: Death, history: History, after: History, limits: Limits, say: Words) -> Decision:
+    bad = death.nonfinite or 0
+    detail = say.detail()
+    walks = history.walks + 1
+    if walks > limits.walk_back:
+        reason = f"walking back {limits.walk_back} times hasn't helped: lower the learning rate or look at the data"
+        return Decision(Action.STOP, Cause.NONFINITE, detail, reason, blame=say.error)
+    good = [step for step in death.commits if step < bad]
+    before = history.at if history.at is not None else death.began_at
+    if history.walks and before:  # that one led here again
+        good = [step for step in good if step < before]
+    if not good and death.commits:
+        reason = f"the vault holds no checkpoint that is older than step {before or bad}"
+        return Decision(Action.STOP, Cause.NONFINITE, detail, reason, blame=say.error)
+    at = good[-1] if good else None
+    where = f"the checkpoint of step {at}" if at is not None else "the start: nothing is committed yet"
+    return Decision(
+        Action.RESTART,
+        Cause.NONFINITE,
+        detail,
+        f"it walks back to {where} (time {walks} of {limits.walk_back})",
+        wait=backoff(after.stuck, limits),
+        divide=history.divide,
+        at=at,
+        blame=say.error,
+    )

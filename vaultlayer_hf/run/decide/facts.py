@@ -1,0 +1,164 @@
+"""Gathers what is known of an attempt that has ended: its notes, its output, its exit status, the vault."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from vaultlayer_hf.errors import VaultLayerError
+from vaultlayer_hf.run.decide.cause import Death, Error, means_full, means_memory
+from vaultlayer_hf.run.journal import read_beats, read_notes
+from vaultlayer_hf.session.stop.exits import INTERRUPTED, PREEMPTED
+
+_PATIENCE = 10.0
+_EXIT = re.compile(r"exitcode\s*:\s*(-?\d+)")  # torchrun's summary of a worker's end
+_TRACE = re.compile(r"^(?:\[rank(\d+)\]:)?\s?Traceback \(most recent call last\):\n", re.MULTILINE)
+_RAISED = re.compile(
+    r"^(?:\[rank\d+\]:)?\s?([A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Warning|Full)\w*)(?:: (.*))?$"
+)
+
+
+def gather(
+    folder: Path,
+    status: int,
+    output: str,
+    *,
+    vault: str | None,
+    told: str | None = None,
+    silent: float | None = None,
+    oom_kills: int = 0,
+    seconds: float = 0.0,
+) -> Death:
+    """Return the facts of an attempt.
+
+    Args:
+        folder: the attempt's.
+        status: what subprocess says: an exit code, or minus a signal's number.
+        output: the end of what it wrote.
+        vault: the URI that it was given; a script may have one of its own.
+        told, silent, oom_kills, seconds: as in Death.
+    """
+    code, name = _status(status)
+    if told is None and status == INTERRUPTED:
+        told = "SIGINT"  # a person has told the program itself
+    notes = read_notes(folder)
+    trains = [line for lines in notes.values() for line in lines if line["kind"] == "train"]
+    errors = [
+        _error(rank, line) for rank, lines in notes.items() for line in lines if line["kind"] == "error"
+    ]
+    exits = [int(text) for text in _EXIT.findall(output)]
+    preempted = code == PREEMPTED or PREEMPTED in exits
+    if not errors and code not in (0, None):
+        printed = last_traceback(output)
+        errors = [printed] if printed is not None else []
+    last = trains[-1] if trains else {}
+    began_at = last.get("step") if trains else None
+    steps = [beat["step"] for beat in read_beats(folder).values() if isinstance(beat.get("step"), int)]
+    step = max(steps, default=None)
+    said = [line for lines in notes.values() for line in lines if line["kind"] == "vault"]
+    committed_here = [
+        line["step"] for line in said if line.get("event") in ("commit", "adopt") and line.get("step")
+    ]
+    commits = committed_steps(last.get("vault") or vault)
+    if commits is None:
+        commits = sorted(set(committed_here))
+    bad = [line["step"] for lines in notes.values() for line in lines if line["kind"] == "nonfinite"]
+    return Death(
+        code=code,
+        signal=name,
+        errors=tuple(errors),
+        began=bool(trains),
+        began_at=began_at,
+        step=step if step is not None and step > (began_at or 0) else None,
+        committed=commits[-1] if commits else None,
+        committed_here=bool(committed_here),
+        commits=tuple(commits),
+        nonfinite=min(bad, default=None),
+        silent=silent,
+        told=told,
+        oom_kills=oom_kills,
+        lost=()
+        if preempted
+        else tuple(_lost(notes)) or ((0,) if any(number < 0 for number in exits) else ()),
+        preempted=preempted,
+        micro_batch=int(last.get("micro_batch") or 0),
+        accumulation=int(last.get("accumulation") or 0),
+        seconds=seconds,
+        vault=str(last.get("vault") or vault or ""),
+    )
+
+
+def _status(status: int) -> tuple[int | None, str | None]:
+    number = -status if status < 0 else status - 128 if 128 < status < 128 + signal.NSIG else 0
+    if not number:
+        return status, None
+    try:
+        return None, signal.Signals(number).name  # 137 is how a shell says SIGKILL
+    except ValueError:
+        return (None, f"signal {number}") if status < 0 else (status, None)
+
+
+def _error(rank: int, line: dict[str, Any]) -> Error:
+    return Error(
+        rank=rank,
+        type=str(line.get("type", "")),
+        message=str(line.get("message", "")),
+        traceback=str(line.get("traceback", "")),
+        memory=bool(line.get("memory")),
+        full=bool(line.get("full")),
+        time=float(line.get("time", 0.0)),
+    )
+
+
+def _lost(notes: dict[int, list[dict[str, Any]]]) -> list[int]:
+    """Return the ranks that trained and are gone without an error or an end."""
+    lost = []
+    for rank, lines in notes.items():
+        state = [line for line in lines if line["kind"] in ("train", "error", "trained")]
+        if state and state[-1]["kind"] == "train" and not psutil.pid_exists(int(state[-1].get("pid") or 0)):
+            lost.append(rank)
+    return lost
+
+
+def committed_steps(vault: str | None) -> list[int] | None:
+    """Return the steps of a vault's live checkpoints, oldest first; None where they can't be read now."""
+    if not vault:
+        return []
+    from vaultlayer_hf.errors import ObjectNotFoundError
+    from vaultlayer_hf.vault.reader.open import open_vault
+
+    try:
+        with open_vault(vault, patience=_PATIENCE) as opened:
+            return [commit.step for commit in opened.checkpoints() if not commit.abandoned]
+    except ObjectNotFoundError:
+        return []
+    except VaultLayerError:
+        return None
+
+
+def last_traceback(output: str) -> Error | None:
+    """Return the last exception whose traceback stands in a program's output; None where there is none."""
+    found = list(_TRACE.finditer(output))
+    if not found:
+        return None
+    begin = found[-1]
+    lines: Sequence[str] = output[begin.end() :].splitlines()
+    for number, line in enumerate(lines):
+        raised = _RAISED.match(line)
+        if raised:
+            name, message = raised[1], raised[2] or ""
+            text = begin[0] + "\n".join(lines[: number + 1]) + "\n"
+            return Error(
+                int(begin[1] or 0),
+                name,
+                message,
+                text,
+                means_memory(name, message),
+                means_full(name, message),
+            )
+    return None

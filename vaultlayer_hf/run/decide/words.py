@@ -1,0 +1,53 @@
+"""Puts the death of an attempt into words. Pure."""
+
+from __future__ import annotations
+
+from vaultlayer_hf.run.decide.cause import Cause, Death, Error
+
+
+class Words:
+    """A death in words."""
+
+    def __init__(self, death: Death, cause: Cause, error: Error | None) -> None:
+        self.death, self.cause, self.error = death, cause, error
+
+    def checkpoint(self, at: int | None = None) -> str:
+        """The checkpoint that the next attempt goes on from."""
+        if at is not None:
+            return f"the checkpoint of step {at}"
+        step = self.death.committed
+        return (
+            f"the newest checkpoint (step {step})"
+            if step is not None
+            else "a complete local snapshot or the start: nothing is committed yet"
+        )
+
+    def where(self) -> str:
+        """After which step it was."""
+        death = self.death
+        if death.trained:
+            return f"after step {death.step}"
+        return "before its first step" if not death.began_at else f"before a step beyond {death.began_at}"
+
+    def detail(self) -> str:
+        """What happened, in one sentence without its full stop."""
+        death, error = self.death, self.error
+        who = f"rank {error.rank} raised {error.type.rpartition('.')[2]}" if error is not None else ""
+        ended = f"{death.signal} ended it" if death.signal else f"it ended with exit code {death.code}"
+        if death.lost and error is None and not death.signal:
+            ended = f"rank {', '.join(map(str, death.lost))} died without a word"
+        said = f"{who} {self.where()}: {_first_line(error.message)}" if error is not None else ""
+        words = {
+            Cause.FINISHED: "it ended with exit code 0",
+            Cause.TOLD: f"{ended} {self.where()}",
+            Cause.PREEMPTED: f"it was preempted and drained {self.where()}",
+            Cause.HANG: f"no rank showed a sign of life for {death.silent or 0:.0f} s {self.where()}",
+            Cause.NONFINITE: f"the loss is nan or inf since step {death.nonfinite}",
+            Cause.HOST_MEMORY: f"the kernel killed it for memory {self.where()}",
+        }
+        return words.get(self.cause) or said or f"{ended} {self.where()}"
+
+
+def _first_line(text: str) -> str:
+    line = text.strip().partition("\n")[0]
+    return line if len(line) <= 300 else line[:300] + "…"

@@ -1,0 +1,87 @@
+"""Write a proposal into the script and keep what it was; put that back.
+
+    train.py.before-vl-<digest of what was written>     the script as it was, byte by byte
+
+The backup is durable before the script changes, and the script changes at once, by a rename: whatever happens, one of
+the two is whole. Its name tells what was written, so an undo knows whether somebody has edited the script since.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from vaultlayer_hf.errors import SettingsError
+from vaultlayer_hf.run.insert.propose import Proposal, digest
+
+_MARK = ".before-vl-"
+
+
+def apply(proposal: Proposal) -> Path:
+    """Write a proposal and return the backup.
+
+    Raises SettingsError where the script has changed since it was read, or can't be written.
+    """
+    path = Path(os.path.realpath(proposal.path))
+    backup = path.with_name(f"{path.name}{_MARK}{digest(proposal.after)}")
+    try:
+        if path.read_bytes() != proposal.before:
+            raise SettingsError(f"{proposal.path} has changed since it was read: start again")
+        _replace(backup, proposal.before, path)
+        _replace(path, proposal.after, path)
+    except OSError as error:
+        raise SettingsError(f"{proposal.path} can't be edited: {error.strerror or error}") from error
+    return backup
+
+
+def undo(path: str | os.PathLike[str]) -> None:
+    """Put a script back as it was before ``apply``, to the byte, and remove the backup.
+
+    Raises SettingsError where there is no backup, or the script was edited since.
+    """
+    path = Path(path)
+    real = Path(os.path.realpath(path))
+    try:
+        backup = real.with_name(f"{real.name}{_MARK}{digest(real.read_bytes())}")
+        if backup.exists():
+            os.replace(backup, real)
+            _flush(real.parent)
+            return
+        others = sorted(one.name for one in real.parent.glob(f"{_escaped(real.name)}{_MARK}*"))
+    except OSError as error:
+        raise SettingsError(f"{path} can't be put back: {error.strerror or error}") from error
+    if others:
+        raise SettingsError(
+            f"{path} was edited after vl init, which undo would lose: compare it with {' and '.join(others)} beside it"
+        )
+    raise SettingsError(f"{path} can't be put back: vl init has left no backup of it")
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+
+
+def _replace(path: Path, data: bytes, like: Path) -> None:
+    """Make a file appear at once and durably, with the mode of another."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        shutil.copymode(like, temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    _flush(path.parent)
+
+
+def _flush(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,267 @@
+"""Find a script's training loop: where a step ends, which loop gives the batches, which one the epochs.
+
+    optimizer.step() -> the suite that it ends -> the loop around it -> the loop around that
+
+From a function the way goes on to the one place that calls it. What isn't understood is said, never guessed.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+
+_SCHEDULER = re.compile(r"sched|lr_", re.IGNORECASE)
+_OPTIMIZER = re.compile(r"optim|adam|sgd|adagrad|rmsprop|lion|adafactor|\bopt\b", re.IGNORECASE)
+
+
+class UnclearError(Exception):
+    """The loop isn't understood; the message says what in it."""
+
+
+@dataclass
+class Call:
+    """A call of a function of the script's own, on the way from the step to the outermost loop.
+
+    Attributes:
+        function: the FunctionDef.
+        call: where it is called.
+    """
+
+    function: Any
+    call: Any
+
+
+@dataclass
+class Loop:
+    """A training loop.
+
+    Attributes:
+        steps: the calls that step the optimizer.
+        suite: the IndentedBlock whose end is the end of a step.
+        tail: the statements of that suite from the step on.
+        condition: the ``if`` that lets only each Kth batch make a step; None where each does.
+        inner: the loop around the step, For or While.
+        outer: the loop around that one, the epochs; None where there is none.
+        calls: the functions between the step and the outermost loop, from the inside.
+        crossed: how many of ``calls`` lie between the step and ``inner``.
+        optimizer: how the optimizer is called where it steps.
+        sync: whether batches are gathered by ``accelerator.accumulate``.
+    """
+
+    steps: list[Any]
+    suite: Any
+    tail: list[Any]
+    condition: Any
+    inner: Any
+    outer: Any = None
+    calls: list[Call] = field(default_factory=list)
+    crossed: int = 0
+    optimizer: str = ""
+    sync: bool = False
+
+    @property
+    def top(self) -> Any:
+        """The outermost loop."""
+        return self.outer if self.outer is not None else self.inner
+
+
+def find_loop(script: Script) -> Loop:
+    """Return the training loop. Raises UnclearError."""
+    cst: Any = libcst_or_error()
+    if not method_calls(script, "backward"):
+        raise UnclearError("nothing in it calls backward()")
+    steps = _optimizer_steps(script)
+    if not steps:
+        raise UnclearError("nothing in it calls optimizer.step() after backward()")
+    names = {name for _, name in steps}
+    if len(names) > 1:
+        raise UnclearError(f"it steps several optimizers ({', '.join(sorted(names))})")
+    calls = [call for call, _ in steps]
+    functions = {id(_function(script, call)) for call in calls}
+    if len(functions) > 1:
+        lines = ", ".join(str(script.line(call)) for call in calls)
+        raise UnclearError(f"it steps the optimizer in several functions (lines {lines})")
+    statement = _common_statement(script, calls)
+    if isinstance(statement, (cst.For, cst.While, cst.FunctionDef, cst.Module)):
+        raise UnclearError("the optimizer steps at several places of one loop")
+    loop = _climb(script, calls, statement)
+    loop.optimizer = names.pop()
+    _find_outer(script, loop)
+    return loop
+
+
+def method_calls(script: Script, name: str, inside: Any = None) -> list[Any]:
+    """Return the calls of methods of a name."""
+    cst: Any = libcst_or_error()
+    return [
+        call
+        for call in script.all(cst.Call, inside)
+        if isinstance(call.func, cst.Attribute) and call.func.attr.value == name
+    ]
+
+
+def receiver(call: Any) -> str:
+    """Return what a method is called on, as ``a.b``; ``""`` where that is no name."""
+    return dotted(call.func.value)
+
+
+def _optimizer_steps(script: Script) -> list[tuple[Any, str]]:
+    cleared = {receiver(call) for call in method_calls(script, "zero_grad")}
+    found = []
+    for call in method_calls(script, "step"):
+        on, first = receiver(call), dotted(call.args[0].value) if call.args else ""
+        if first and (first in cleared or _OPTIMIZER.search(first)):
+            found.append((call, first))  # scaler.step(optimizer)
+        elif on and not _SCHEDULER.search(on) and (on in cleared or _OPTIMIZER.search(on)):
+            found.append((call, on))
+    return found
+
+
+def is_schedule(script: Script, name: str) -> bool:
+    """Tell whether a name is that of a learning rate schedule."""
+    if _SCHEDULER.search(name):
+        return True
+    return any("lr_scheduler" in made or "schedule" in made for made in made_by(script, name))
+
+
+def made_by(script: Script, name: str) -> list[str]:
+    """Return the paths of what is called to make what a name is assigned."""
+    cst: Any = libcst_or_error()
+    return [
+        script.path(node.value.func)
+        for node in script.all(cst.Assign)
+        if isinstance(node.value, cst.Call) and any(dotted(target.target) == name for target in node.targets)
+    ]
+
+
+def _function(script: Script, node: Any) -> Any:
+    cst: Any = libcst_or_error()
+    return next((one for one in script.around(node) if isinstance(one, (cst.FunctionDef, cst.Lambda))), None)
+
+
+def is_statement(node: Any) -> bool:
+    """Tell whether a node is a statement with a line of its own."""
+    cst: Any = libcst_or_error()
+    return isinstance(node, (cst.SimpleStatementLine, cst.BaseCompoundStatement))
+
+
+def _common_statement(script: Script, calls: list[Any]) -> Any:
+    """Return the smallest statement that holds all of these."""
+    paths = [[call, *script.around(call)] for call in calls]
+    common = [node for node in paths[0] if all(any(node is one for one in path) for path in paths[1:])]
+    return next((node for node in common if is_statement(node)), script.module)
+
+
+def _climb(script: Script, steps: list[Any], statement: Any) -> Loop:
+    """Go from the step to the loop around it."""
+    cst: Any = libcst_or_error()
+    suite: Any = None
+    condition: Any = None
+    sync = False
+    calls: list[Call] = []
+    tail: list[Any] = []
+    while True:
+        block = script.parent(statement)
+        if not isinstance(block, cst.IndentedBlock):
+            if block is script.module or block is None:
+                raise UnclearError(f"optimizer.step() in line {script.line(steps[0])} is in no loop")
+            raise UnclearError(f"line {script.line(statement)} has a block on the line of its head")
+        owner = script.parent(block)
+        if suite is None:
+            position = next(number for number, one in enumerate(block.body) if one is statement)
+            tail = list(block.body[position:])
+        if isinstance(owner, (cst.For, cst.While)):
+            return Loop(steps, suite or block, tail, condition, owner, None, calls, len(calls), "", sync)
+        if isinstance(owner, cst.If) and re.search("%|sync_gradients", script.code(owner.test)):
+            if suite is None:
+                suite, condition = block, owner
+        elif isinstance(owner, cst.With):
+            sync = sync or any("accumulate" in script.code(item.item) for item in owner.items)
+        elif isinstance(owner, cst.FunctionDef):
+            if suite is not None:
+                raise UnclearError(f"{owner.name.value}() decides itself which batches make a step")
+            calls.append(_only_call(script, owner))
+            statement = _statement_of(script, calls[-1].call)
+            continue
+        elif isinstance(owner, (cst.Else, cst.Finally, cst.ExceptHandler)):
+            kinds = (cst.If, cst.Try, cst.For, cst.While)
+            owner = next(one for one in script.around(owner) if isinstance(one, kinds))
+            if isinstance(owner, (cst.For, cst.While)):
+                raise UnclearError(
+                    f"optimizer.step() in line {script.line(steps[0])} is in the else of a loop"
+                )
+        elif not isinstance(owner, (cst.If, cst.Try)):
+            raise UnclearError(
+                f"optimizer.step() in line {script.line(steps[0])} is in a {type(owner).__name__}"
+            )
+        statement = owner
+        while isinstance(script.parent(statement), cst.If):  # elif hangs from the if before
+            statement = script.parent(statement)
+
+
+def _statement_of(script: Script, node: Any) -> Any:
+    return next(one for one in script.around(node) if is_statement(one))
+
+
+def _calls_of(script: Script, function: Any) -> list[Any]:
+    """Return the calls of a function of the script's own; of a method, whatever object it is called on."""
+    cst: Any = libcst_or_error()
+    name = function.name.value
+    method = any(isinstance(one, cst.ClassDef) for one in script.around(function))
+    return [
+        call
+        for call in script.all(cst.Call)
+        if (method and isinstance(call.func, cst.Attribute) and call.func.attr.value == name)
+        or (not method and dotted(call.func) == name)
+    ]
+
+
+def _is_plain(script: Script, function: Any) -> bool:
+    cst: Any = libcst_or_error()
+    return not any(isinstance(one, (cst.ClassDef, cst.FunctionDef)) for one in script.around(function))
+
+
+def _only_call(script: Script, function: Any) -> Call:
+    name, found = function.name.value, _calls_of(script, function)
+    if not _is_plain(script, function):
+        raise UnclearError(f"the loop is spread over {name}(), which is a method or a function in a function")
+    if len(found) != 1:
+        raise UnclearError(f"{name}(), which steps the optimizer, is called at {len(found)} places")
+    return Call(function, found[0])
+
+
+def _loops_around(script: Script, node: Any) -> list[Any]:
+    cst: Any = libcst_or_error()
+    return [one for one in script.around(node) if isinstance(one, (cst.For, cst.While))]
+
+
+def _find_outer(script: Script, loop: Loop) -> None:
+    """Find the loop of the epochs, and refuse a third one around it."""
+    cst: Any = libcst_or_error()
+    found: list[Any] = []
+    calls: list[Call] = []
+    node = loop.inner
+    while (node := script.parent(node)) is not None:
+        if isinstance(node, (cst.For, cst.While)):
+            found.append(node)
+            if len(found) == 1:
+                loop.outer = node
+                loop.calls += calls
+        elif isinstance(node, cst.FunctionDef):
+            places = _calls_of(script, node)
+            if _is_plain(script, node) and len(places) == 1:
+                calls.append(Call(node, places[0]))
+                node = places[0]
+            elif not any(_loops_around(script, place) for place in places) and len(places) <= 1:
+                break
+            else:
+                raise UnclearError(
+                    f"the loop is spread over {node.name.value}(), which is a method, or called {len(places)} times"
+                )
+    if len(found) > 1:
+        raise UnclearError(
+            f"its training is in a loop of trainings (line {script.line(found[1])}), and each needs a vault of its own"
+        )

@@ -1,0 +1,89 @@
+"""Accelerate scripts that save and load states themselves: their own calls are led through the vault."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vaultlayer_hf.run.insert.loop import is_statement, method_calls
+from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error, new_import
+from vaultlayer_hf.run.insert.trainers import Plan
+
+LINES = (
+    "from vaultlayer_hf import Checkpointer",
+    "ckpt = Checkpointer({vault})",
+    "newest = ckpt.attach(accelerator)  # behind accelerator.prepare(…)",
+    "if newest is not None:",
+    "    accelerator.load_state(newest)  # and go on from the step that it belongs to",
+)
+_OPTION = "resume_from_checkpoint"
+
+
+def saves_states(script: Script) -> bool:
+    """Tell whether a script calls ``accelerator.save_state``."""
+    return bool(method_calls(script, "save_state"))
+
+
+def plan_states(script: Script, vault: str) -> Plan:
+    """Return the edits for a script that ``saves_states``; ``vault`` is the code that names the vault."""
+    prepared = method_calls(script, "prepare") + method_calls(script, "register_for_checkpointing")
+    loads = method_calls(script, "load_state")
+    if not prepared or not loads:
+        what = "never prepares anything" if not prepared else "saves states and never loads one"
+        return Plan(reason=f"it {what}")
+    statements = [_statement(script, call) for call in prepared]
+    suites = {id(script.parent(statement)) for statement in statements}
+    if len(suites) > 1:
+        where = ", ".join(str(script.line(call)) for call in prepared)
+        return Plan(reason=f"it prepares in several blocks (lines {where})")
+    last = max(statements, key=script.line)
+    accelerator = dotted(prepared[0].func.value)
+    ckpt, newest = (
+        script.free("ckpt", "checkpointer", "vault_ckpt"),
+        script.free("newest", "newest_checkpoint"),
+    )
+    lines = [f"{ckpt} = Checkpointer({vault})", f"{newest} = {ckpt}.attach({accelerator})"]
+    plan = Plan(
+        [
+            new_import(
+                script, "from vaultlayer_hf import Checkpointer", "Saves to a vault and resumes from there."
+            )
+        ]
+    )
+    option = _option(script)
+    if option:
+        lines += [f"if {newest} is not None:", f"    {option} = str({newest})"]
+        how = f"{option} then names it, so the script's own way of resuming goes on from there"
+    else:
+        how = "load_state() then loads it"
+        plan.remarks.append(
+            f"Line {script.line(loads[0])} must be reached where there is a state: see that nothing hinders it."
+        )
+    why = f"save_state() now also goes to the vault, and the newest state in it is brought back here; {how}."
+    plan.edits.append(script.lines_behind(last, lines, why))
+    if not method_calls(script, "end_training"):
+        end = _last_statement(script, last)
+        why = "Waits until the last state is committed, and notes that the run is done."
+        plan.edits.append(script.lines_behind(end, [f"{ckpt}.finish()"], why))
+    return plan
+
+
+def _statement(script: Script, node: Any) -> Any:
+    return next(one for one in script.around(node) if is_statement(one))
+
+
+def _last_statement(script: Script, statement: Any) -> Any:
+    """Return the outermost loop behind a statement, in the same block; else the block's last statement."""
+    cst: Any = libcst_or_error()
+    body = list(script.parent(statement).body)
+    position = next(number for number, one in enumerate(body) if one is statement)
+    loops = [one for one in body[position:] if isinstance(one, (cst.For, cst.While))]
+    return loops[-1] if loops else body[-1]
+
+
+def _option(script: Script) -> str:
+    """Return the expression that holds the checkpoint which the user has asked for; ``""`` where there is none."""
+    cst: Any = libcst_or_error()
+    for node in script.all(cst.Attribute):
+        if node.attr.value == _OPTION and dotted(node):
+            return dotted(node)
+    return ""

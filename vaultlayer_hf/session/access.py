@@ -1,0 +1,116 @@
+"""Getting at a vault at the start: open the store with patience, read the log, claim. Start-up errors are typed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from vaultlayer_hf.base.events import Events
+from vaultlayer_hf.errors import SettingsError, StoreError, VaultUnreachableError
+from vaultlayer_hf.session.settings import Settings
+from vaultlayer_hf.stores import open_store
+from vaultlayer_hf.stores.base import Store
+from vaultlayer_hf.stores.probe import probe_create
+from vaultlayer_hf.stores.retry import RetryingStore, RetryPolicy
+from vaultlayer_hf.stores.uri import VaultAddress, parse_vault
+from vaultlayer_hf.vault.log.entry import Entry
+from vaultlayer_hf.vault.log.log import Log, Writer
+
+_FRESH_CLAIM = 600.0
+"""Seconds: a log whose last entry is younger may belong to a run that is alive."""
+
+
+class Access:
+    """A vault's store, opened when it is first needed.
+
+    Args:
+        settings: options; ``settings.vault`` names the vault.
+        events: where to tell what happens.
+        store: the store to use instead of the one that the URI names; for tests and for special stores.
+
+    Raises SettingsError (VaultUriError) for a vault that can't be meant.
+    """
+
+    def __init__(self, settings: Settings, events: Events, store: Store | None = None) -> None:
+        if not settings.vault:
+            raise SettingsError("no vault is named: give its URI, or set VAULTLAYER_VAULT")
+        self.address: VaultAddress = parse_vault(settings.vault)
+        self._settings = settings
+        self._events = events
+        self._bare = store
+        self._patient: Store | None = None
+
+    @property
+    def bare(self) -> Store:
+        """The store without retries. Raises VaultUnreachableError, MissingExtraError."""
+        if self._bare is None:
+            try:
+                self._bare = open_store(self.address, upload_concurrency=self._settings.upload_concurrency)
+            except StoreError as error:
+                raise self.unreachable(error) from error
+        return self._bare
+
+    @property
+    def store(self) -> Store:
+        """The store with start-up patience. Raises VaultUnreachableError, MissingExtraError."""
+        if self._patient is None:
+            policy = RetryPolicy(deadline=self._settings.resume_timeout)
+            self._patient = RetryingStore(self.bare, policy, on_retry=self._say_retry)
+        return self._patient
+
+    def log(self) -> Log:
+        """Return the vault's log, as a reader."""
+        return Log(self.store, lambda reason: self._events.warn("walk-back", reason, reason=reason))
+
+    def last(self) -> tuple[int, Entry | None]:
+        """Return ``Log.last()``. Raises VaultUnreachableError, CorruptError."""
+        try:
+            return self.log().last()
+        except StoreError as error:
+            raise self.unreachable(error) from error
+
+    def claim(self, seen: tuple[int, Entry | None]) -> tuple[Writer, Entry | None]:
+        """Take the vault; return the writer and the newest entry before. Raises VaultUnreachableError."""
+        self._warn_of_life(seen[1])
+        try:
+            if not probe_create(self.store):
+                self._events.warn(
+                    "notice",
+                    f"{self.store.uri} can't create an object only if it is absent: it is used as a single-writer "
+                    "vault, so make sure that only one process at a time trains on it",
+                )
+            writer, before = Writer.claim(self.store, self.log(), seen=seen)
+        except StoreError as error:
+            raise self.unreachable(error) from error
+        self._events.info("claim", f"{self.store.uri} claimed with token {writer.token}", token=writer.token)
+        return writer, before
+
+    def unreachable(self, error: StoreError) -> VaultUnreachableError:
+        """Return the error for a vault that can't be used at the start."""
+        return VaultUnreachableError(
+            f"the vault {self.address.uri} can't be used, so it is unknown which checkpoint to go on from, and "
+            f"training doesn't start at step 0 in silence: {error}. Check the address, the network and the "
+            "credentials and start again; to train without a vault, leave out resume="
+        )
+
+    def _say_retry(self, error: StoreError, attempt: int, delay: float) -> None:
+        self._events.warn_once(
+            f"start {error.reason}", "trouble", f"the vault doesn't answer, it is tried again: {error}"
+        )
+
+    def _warn_of_life(self, entry: Entry | None) -> None:
+        if (
+            entry is None
+            or entry.kind == "finish"
+            or (entry.kind == "pin" and entry.state.finished is not None)
+        ):
+            return
+        try:
+            age = (datetime.now(UTC) - datetime.fromisoformat(entry.time)).total_seconds()
+        except (ValueError, TypeError, OverflowError):  # TypeError: a time without a zone
+            return
+        if 0 <= age < _FRESH_CLAIM:
+            self._events.warn(
+                "notice",
+                f"the last entry of {self.address.uri} is only {age:.0f} s old: if its writer is still alive, it is "
+                "fenced now and stops; two runs can't share a vault",
+            )

@@ -1,0 +1,225 @@
+"""When to save, asked at the end of each step, alike on all ranks and without a collective.
+
+A cadence in steps is counted by each rank for itself. One by the clock is decided by rank 0 alone, whose word
+reaches the others by ``Ranks.soon`` at the same step. ``auto`` measures what saves cost, and asks ``cadence``.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vaultlayer_hf.base.events import Events
+from vaultlayer_hf.session.ranks import Ranks
+from vaultlayer_hf.session.save.cadence import (
+    Cadence,
+    Decision,
+    Measured,
+    decide,
+    duration_text,
+    parse_cadence,
+)
+from vaultlayer_hf.vault.log.history import History, read_history
+from vaultlayer_hf.vault.log.log import Log
+
+if TYPE_CHECKING:
+    from vaultlayer_hf.session.session import Session
+
+_THINK_EVERY = 10.0
+"""Seconds between two looks of ``auto`` at what was measured."""
+_MUCH = 1.5
+"""Factor by which an interval has to change to be worth a line of the log."""
+_REMEMBERED = 5
+"""How many of the last saves count for what one costs."""
+_AHEAD = 2
+"""Steps that a word takes to reach all ranks."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What to do at the end of a step, the same on all ranks.
+
+    Attributes:
+        save: save a checkpoint now.
+        stop: why no further step is to be trained, or None. Save first where ``save`` says so, and not otherwise.
+    """
+
+    save: bool = False
+    stop: str | None = None
+
+
+class Pacer:
+    """Counts steps and seconds between saves. On the training thread of every rank.
+
+    Args:
+        cadence: what was asked for.
+        ranks: the ranks that save together.
+        events: where to say which cadence was chosen, and why.
+        max_loss: seconds of training that a failure may cost, for ``auto``; or None.
+        upload_seconds: returns how long an upload takes; 0 while that isn't known.
+        history: returns what the attempts before this one have come to.
+        clock: seconds, as time.monotonic.
+    """
+
+    def __init__(
+        self,
+        cadence: Cadence,
+        ranks: Ranks,
+        events: Events,
+        *,
+        max_loss: float | None = None,
+        upload_seconds: Callable[[], float] = lambda: 0.0,
+        history: Callable[[], History] = History,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._cadence = cadence
+        self._ranks = ranks
+        self._events = events
+        self._max_loss = max_loss
+        self._upload_seconds = upload_seconds
+        self._history = history
+        self._clock = clock
+        self._stalls: deque[float] = deque(maxlen=_REMEMBERED)
+        self._interval = cadence.value
+        self._said = 0.0
+        self._known = False  # what was said rests on a measurement
+        self._thought = 0.0
+        self._step_seconds = 0.0
+        self._begun = self._last = self._mark = self._step_end = clock()
+        self.stalled = 0.0
+        """Seconds that saves have kept training waiting since ``begin``."""
+        self.last_save = 0.0
+        """When the last save ended, on the clock; 0 before the first."""
+
+    def begin(self) -> None:
+        """Start the clock: training begins."""
+        self._begun = self._last = self._mark = self._step_end = self._clock()
+        self.stalled = 0.0
+        if self._cadence.kind == "auto":
+            self._think()
+        elif self._cadence.kind != "none":
+            self._events.info(
+                "cadence", f"a save {self._cadence}, as save_every says", every=str(self._cadence)
+            )
+
+    def mark(self) -> None:
+        """Say that a save begins about now, if one does: what follows up to ``saved`` is its cost."""
+        self._mark = self._clock()
+
+    def saved(self) -> None:
+        """Say that a save, whoever asked for it, is done and training goes on."""
+        now = self._clock()
+        self._stalls.append(now - self._mark)
+        self.stalled += now - self._mark
+        self._last = self._mark = self._step_end = self.last_save = now
+        if self._cadence.kind == "auto":
+            self._think()
+
+    @property
+    def active(self) -> bool:
+        """Whether a cadence was asked for."""
+        return self._cadence.kind != "none"
+
+    @property
+    def stall(self) -> float | None:
+        """Seconds that a save keeps training waiting; None before the first."""
+        return sum(self._stalls) / len(self._stalls) if self._stalls else None
+
+    @property
+    def share(self) -> float:
+        """Share of the time since ``begin`` that training has waited for saves."""
+        return self.stalled / max(1e-9, self._clock() - self._begun)
+
+    def due(self, step: int) -> bool:
+        """Return whether to save at the end of ``step``. On all ranks at each step."""
+        if self._cadence.kind == "none":
+            return False
+        if self._cadence.kind == "steps":
+            return step % int(self._cadence.value) == 0
+        now = self._clock()
+        self._step_seconds += ((now - self._step_end) - self._step_seconds) / 4
+        self._step_end = now
+        wanted = False
+        if self._ranks.rank == 0:
+            if self._cadence.kind == "auto" and now - self._thought > _THINK_EVERY:
+                self._think()
+            ahead = _AHEAD * self._step_seconds if self._ranks.world_size > 1 else 0.0
+            wanted = now - self._last + min(ahead, self._interval / 2) >= self._interval
+        if self._ranks.soon(step, "save" if wanted else None, topic="save") is None:
+            return False
+        self._last = now  # should the save fail, the next one isn't due at once
+        return True
+
+    def _think(self) -> None:
+        """Choose the interval of ``auto`` from what is known now, and say so where it is another."""
+        if self._ranks.rank != 0:
+            return
+        self._thought = self._clock()
+        past = self._history()
+        measured = Measured(
+            self.stall if self.stall is not None else past.stall,
+            self._upload_seconds() or past.upload,
+            past.failures,
+            past.alive + self._thought - self._begun,
+            self.stalled,
+            self._last - self._begun,
+        )
+        decision = decide(measured, self._max_loss)
+        self._interval = decision.seconds
+        known = measured.stall is not None
+        if self._said and known == self._known and 1 / _MUCH < decision.seconds / self._said < _MUCH:
+            return
+        self._known = known
+        self._say(decision)
+
+    def _say(self, decision: Decision) -> None:
+        self._said = decision.seconds
+        self._events.info(
+            "cadence",
+            f"a save every {duration_text(decision.seconds)}, chosen by save_every='auto': {decision.reason}",
+            seconds=decision.seconds,
+            reason=decision.reason,
+        )
+
+
+def pacer_of(session: Session) -> Pacer:
+    """Return the pacer that a session's settings ask for."""
+    past = _Past(session)
+
+    def upload_seconds() -> float:
+        return session.uploader.figures.seconds_each if session.uploader is not None else 0.0
+
+    return Pacer(
+        parse_cadence(session.settings.save_every),
+        session.ranks,
+        session.events,
+        max_loss=session.settings.loss,
+        upload_seconds=upload_seconds,
+        history=past.known,
+    )
+
+
+class _Past:
+    """The history of a vault, read beside training: it costs requests, and is only worth having."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._thread: threading.Thread | None = None
+        self._found = History()
+
+    def known(self) -> History:
+        """Return what is known by now; the first call begins to read."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._read, name="vaultlayer-history", daemon=True)
+            self._thread.start()
+        return self._found
+
+    def _read(self) -> None:
+        try:
+            self._found = read_history(Log(self._session.access.bare), self._session.entered.token)
+        except Exception:  # whatever it is, there is a default
+            pass

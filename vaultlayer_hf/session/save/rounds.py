@@ -1,0 +1,299 @@
+"""A save of all ranks: agreed in two short rounds on the main thread, then carried by background threads.
+
+1. Every rank says that it has written its files. `on_save` fires on rank 0 before the others have written
+   theirs, so only after this round is the folder complete. Here too all ranks learn whether to stop, and how the
+   uploads of the saves before are getting on.
+2. Each node's leader freezes its folder and tells rank 0 which files it holds. A file that several nodes hold
+   is the lowest node's to send, so each file is uploaded once and a node sends what only it has.
+
+A rank that doesn't answer in time costs that checkpoint, never the run. With one rank both rounds are free.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vaultlayer_hf.base import files
+from vaultlayer_hf.base.versions import versions
+from vaultlayer_hf.errors import FencedError, RanksError, VaultLayerError
+from vaultlayer_hf.state.model_identity import Parameters
+from vaultlayer_hf.vault.log.entry import Commit
+from vaultlayer_hf.vault.manifest import Manifest
+from vaultlayer_hf.vault.snapshot import Snapshot, take
+
+if TYPE_CHECKING:
+    from vaultlayer_hf.session.session import Session
+
+_TOLD = 4
+"""Commits that the other ranks are told at a save: more than can happen between two."""
+
+
+@dataclass(frozen=True)
+class Save:
+    """What the seam tells about a checkpoint folder that has just been written.
+
+    Attributes:
+        folder: where it is on this rank's disk.
+        step: global step.
+        missing: returns what a folder with these files lacks; empty means that it may be committed.
+        parameters: of the model.
+        best_step: step of the best checkpoint so far, or None.
+        rotates: whether the Trainer itself rotates old folders on this rank's disk.
+    """
+
+    folder: Path
+    step: int
+    missing: Callable[[Path, set[str]], list[str]]
+    parameters: Parameters = ()
+    best_step: int | None = None
+    rotates: bool = True
+
+
+@dataclass(frozen=True)
+class Word:
+    """What each rank says in the first round: that it has written, why to stop, and what troubles its uploads.
+
+    Attributes:
+        node: number of its node.
+        fenced: why to stop, or None.
+        trouble: the host's name and what keeps its uploads from succeeding, or None.
+    """
+
+    node: int
+    fenced: str | None = None
+    trouble: str | None = None
+
+
+@dataclass(frozen=True)
+class News:
+    """What rank 0 makes of the words, for all ranks.
+
+    Attributes:
+        fenced: why to stop, or None.
+        troubles: (rank, node, words) of each rank in trouble.
+        wanted: positions of the saves that rank 0 still carries, and of this one.
+        commits: the newest commits, oldest first.
+        best_step: step of the best checkpoint as the log knows it.
+    """
+
+    fenced: str | None = None
+    troubles: tuple[tuple[int, int, str], ...] = ()
+    wanted: tuple[int, ...] = ()
+    commits: tuple[Commit, ...] = ()
+    best_step: int | None = None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What each node's leader says in the second round; the other ranks say nothing of their own.
+
+    Attributes:
+        node: number of the node; None from ranks that lead none.
+        paths: files that lie in the node's folder.
+        error: why the folder could not be frozen.
+        folders: names of the checkpoint folders on the disk, after rotation.
+    """
+
+    node: int | None = None
+    paths: tuple[str, ...] = ()
+    error: str | None = None
+    folders: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Who sends what of one checkpoint.
+
+    Attributes:
+        folder: name of the checkpoint's folder in the vault.
+        owners: the node that sends each file which lies on several.
+        others: the nodes other than 0 that have something to send.
+        paths: all files, of all nodes; only on rank 0.
+        objection: why this checkpoint can't be committed, or None.
+        folders: names of the checkpoint folders on rank 0's disk.
+    """
+
+    owners: dict[str, int]
+    folder: str = ""
+    others: tuple[int, ...] = ()
+    paths: frozenset[str] = frozenset()
+    objection: str | None = None
+    folders: tuple[str, ...] = ()
+
+    def share_of(self, node: int, paths: Iterable[str]) -> frozenset[str]:
+        """Return those of the files that lie on a node which it sends."""
+        return frozenset(path for path in paths if self.owners.get(path, node) == node)
+
+
+def divide(listings: Sequence[Listing]) -> Plan:
+    """Give each file to the lowest node that holds it. Pure."""
+    first: dict[str, int] = {}
+    owners: dict[str, int] = {}
+    senders = set()
+    for listing in sorted((item for item in listings if item.node is not None), key=_node_of):
+        node = _node_of(listing)
+        for path in listing.paths:
+            if path in first:
+                owners[path] = first[path]
+            else:
+                first[path] = node
+                senders.add(node)
+    return Plan(owners, others=tuple(sorted(senders - {0})), paths=frozenset(first))
+
+
+def _node_of(listing: Listing) -> int:
+    assert listing.node is not None
+    return listing.node
+
+
+def mirror_rotation(output_dir: Path, keep: Sequence[str], step: int) -> None:
+    """Remove checkpoint folders that rank 0's disk has rotated away; for nodes on which nobody else does."""
+    for path in output_dir.glob("checkpoint-*"):
+        number = path.name.removeprefix("checkpoint-")
+        if path.is_dir() and number.isdigit() and int(number) < step and path.name not in keep:
+            files.remove_tree(path)
+
+
+def save(session: Session, save: Save, seq: int) -> None:
+    """Carry out a save; what goes wrong costs this checkpoint and is reported. Raises FencedError. All ranks."""
+    try:
+        _save(session, save, seq)
+    except FencedError:
+        raise
+    except RanksError as error:
+        _abandon(session, save, str(error))
+    except Exception as error:  # no mistake of ours may end a training
+        _abandon(session, save, f"unexpected {type(error).__name__}: {error}")
+
+
+def _save(session: Session, save: Save, seq: int) -> None:
+    ranks, timeout = session.ranks, session.settings.part_timeout
+    news = ranks.decide(
+        word_of(session), lambda words: news_from(session, words, seq), tag=f"save/{seq}", timeout=timeout
+    )
+    hear(session, news)
+    session.stop_if_fenced(news.fenced)
+    if session.disabled:
+        return
+    snapshot, listing = _freeze(session, save, seq) if session.leads else (None, Listing())
+    plan = None
+    try:
+        plan = ranks.decide(
+            listing,
+            lambda listings: _plan(session, save, seq, listings),
+            tag=f"listed/{seq}",
+            timeout=timeout,
+        )
+    finally:
+        if snapshot is not None and (plan is None or plan.objection is not None):
+            snapshot.remove()
+    if plan.objection is not None:
+        _abandon(session, save, plan.objection)
+        return
+    if session.leads and not save.rotates:
+        mirror_rotation(session.output_dir, plan.folders, save.step)
+    session.carry(snapshot, plan)
+    session.apply_local_retention()
+
+
+def word_of(session: Session) -> Word:
+    """Return what this rank has to say of its uploads."""
+    uploader = session.uploader
+    if uploader is None:
+        return Word(session.node)
+    fenced = str(uploader.fenced) if uploader.fenced is not None else None
+    trouble = f"{platform.node()}: {uploader.trouble}" if uploader.trouble else None
+    return Word(session.node, fenced, trouble)
+
+
+def news_from(session: Session, words: Sequence[Word], seq: int | None = None) -> News:
+    """Return what all ranks should know; ``seq`` is the save that is coming. On rank 0."""
+    carried = session.uploader.carried if session.uploader is not None else ()
+    troubles = tuple(
+        (rank, word.node, word.trouble) for rank, word in enumerate(words) if rank and word.trouble
+    )
+    return News(
+        fenced=next((word.fenced for word in words if word.fenced), None),
+        troubles=troubles,
+        wanted=(*carried, *([seq] if seq is not None else [])),
+        commits=session.newest_commits(_TOLD),
+        best_step=session.state.best_step,
+    )
+
+
+def hear(session: Session, news: News) -> None:
+    """Take in what rank 0 has made of the words."""
+    uploader = session.uploader
+    if session.ranks.rank != 0:
+        session.learn(news.commits, news.best_step)
+        if uploader is not None:
+            uploader.follow(news.wanted, news.commits)
+        return
+    if uploader is not None:
+        uploader.hear({node: trouble for _, node, trouble in news.troubles})
+    for rank, _, trouble in news.troubles:
+        exposure = uploader.exposure() if uploader is not None else ""
+        session.events.warn("trouble", f"rank {rank} on {trouble}; {exposure}", rank=rank)
+
+
+def _plan(session: Session, save: Save, seq: int, listings: Sequence[Listing]) -> Plan:
+    """Decide on rank 0 who sends what, and whether the checkpoint is whole."""
+    plan = divide(listings)
+    objection = None
+    for rank, listing in enumerate(listings):
+        if listing.error is not None and objection is None:
+            objection = f"rank {rank}: {listing.error}" if len(listings) > 1 else listing.error
+    if objection is None:
+        try:
+            lacking = save.missing(save.folder, set(plan.paths))
+        except (OSError, ValueError, VaultLayerError) as error:
+            lacking = [f"what can be read ({error})"]
+        objection = f"it lacks {', '.join(lacking)}" if lacking else None
+    folder = session.name_folder(save.folder.name, seq) if objection is None else ""
+    return replace(plan, folder=folder, paths=frozenset(), objection=objection, folders=listings[0].folders)
+
+
+def _freeze(session: Session, save: Save, seq: int) -> tuple[Snapshot | None, Listing]:
+    """Take the snapshot of this node's folder, and say what it holds."""
+    manifest = Manifest(
+        step=save.step,
+        token=session.entered.token,
+        seq=seq,
+        files=(),
+        world_size=session.ranks.world_size,
+        parameters=save.parameters,
+        best_step=save.best_step,
+        resumed_from=session.resumed_from,
+        saved_at=time.time(),
+        versions=versions(),
+    )
+    try:
+        snapshot = take(save.folder, session.snapshots, seq, manifest)
+    except (OSError, VaultLayerError) as error:
+        where = f"on {platform.node()}, " if session.ranks.world_size > 1 else ""
+        return None, Listing(session.node, error=f"{where}it can't be copied for upload: {error}")
+    if not snapshot.linked:
+        session.events.warn_once(
+            "links",
+            "notice",
+            f"{session.output_dir} lies on a file system without hard links: each save is copied, and training "
+            "waits for the copy; an output_dir on a local disk avoids that",
+        )
+    folders = tuple(path.name for path in session.output_dir.glob("checkpoint-*"))
+    return snapshot, Listing(session.node, tuple(sorted(snapshot.stats)), folders=folders)
+
+
+def _abandon(session: Session, save: Save, reason: str) -> None:
+    if session.ranks.rank == 0:
+        exposure = f"; {session.uploader.exposure()}" if session.uploader is not None else ""
+        session.events.warn(
+            "abandon",
+            f"{save.folder.name} isn't committed, training goes on: {reason}{exposure}",
+            step=save.step,
+            reason=reason,
+        )

@@ -1,0 +1,183 @@
+"""The options of a run, in one typed object; each is also an environment variable.
+
+A value given in code wins over its ``VAULTLAYER_*`` variable, which wins over the default. The variable's
+name is the field's, in capitals: ``keep_last`` is ``VAULTLAYER_KEEP_LAST``.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, cast
+
+from vaultlayer_hf.errors import SettingsError
+from vaultlayer_hf.session.save.cadence import parse_cadence, parse_duration
+from vaultlayer_hf.session.stop.notice import CLOUDS
+from vaultlayer_hf.session.stop.signals import signal_names
+
+_NONE = ("none", "off")
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+
+
+def parse_rate(text: str | float | None) -> float | None:
+    """Return bytes per second from a number or from text such as ``"50MB"``, ``"1.5 GiB/s"``; None is no cap.
+
+    Raises SettingsError.
+    """
+    if text is None or (isinstance(text, (int, float)) and not isinstance(text, bool)):
+        return None if text is None else float(text)
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?(?:/s)?\s*", str(text).lower())
+    if match is None:
+        raise SettingsError(f"{text!r} is no bandwidth: give bytes per second, such as '50MB' or '1.5GiB'")
+    return float(match[1]) * _UNITS[match[2] or ""]
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in ("1", "true", "yes", "on", "0", "false", "no", "off"):
+        raise ValueError
+    return text.lower() in ("1", "true", "yes", "on")
+
+
+def _or_none(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    return lambda text: None if text.lower() in _NONE else parse(text)
+
+
+def _from_environment(name: str, parse: Callable[[str], Any], default: Any) -> Any:
+    """Return a dataclass field whose default is read from its variable when an object is made."""
+    variable = f"VAULTLAYER_{name.upper()}"
+
+    def read() -> Any:
+        text = os.environ.get(variable, "").strip()
+        if not text:
+            return default
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise SettingsError(f"{variable}={text!r} can't be used for {name}") from error
+
+    return field(default_factory=read)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Options of a run.
+
+    A variable that is set to nothing counts as not set; ``none`` means None.
+
+    Attributes:
+        vault: URI of the vault; None means the variable ``VAULTLAYER_VAULT``.
+        on_fenced: when another process has claimed the vault: ``"stop"`` ends train() with FencedError at
+            the next step; ``"continue"`` trains on without a vault.
+        save_every: also save at this cadence, on top of the training's own saves: ``"5min"``, ``"200 steps"``, or
+            ``"auto"``, which measures and keeps saves under 1 % of the time; None: no other saves.
+        max_loss: for ``"auto"``: training that a failure may cost at most, such as ``"10min"`` or a number of
+            seconds; None: no bound.
+        signals: which signals announce the end of this process, such as ``"SIGTERM,SIGINT,SIGUSR1"``: training
+            saves and stops, and the process ends with exit code 75 (SIGINT: KeyboardInterrupt). ``"none"``: none.
+        grace: seconds from such a signal to the kill, and from GCP's word that a VM is preempted; for SIGINT there is
+            no limit.
+        notices: whose notices of preemption to look for: ``"auto"`` asks the metadata server where the firmware says
+            that this is AWS, GCP or Azure; names such as ``"aws"``; ``"none"``.
+        upload_concurrency: parts of a file in flight at once, 1 to 64.
+        bandwidth: cap on uploads in bytes per second, as a number or as text such as ``"50MB"``; None: no cap.
+        keep_last: how many of the newest checkpoints to keep in the vault; None keeps all.
+        keep_every: also keep those whose step is a multiple of this.
+        keep_best: also keep the one that the Trainer names as its best.
+        local_keep_last: the same in ``output_dir``, for committed checkpoints; None leaves rotation to
+            ``save_total_limit``.
+        local_keep_every: also keep those in ``output_dir`` whose step is a multiple of this.
+        exact_data: ``"on"``: keep the place in the data and the random state of its workers with each checkpoint of a
+            Trainer, so that a resume is bit-exact where the Trainer's own isn't; an unbroken run's numbers are the
+            same with it and without. ``"off"``: resume as the Trainer does.
+        flush_timeout: seconds that the end of training waits for uploads that are still under way.
+        part_timeout: seconds that the ranks of a run wait for each other at a save; who is later costs that
+            checkpoint, never the run.
+        resume_timeout: seconds for which an unreachable vault is tried at the start.
+
+    Raises SettingsError where a value can't be used.
+    """
+
+    vault: str | None = _from_environment("vault", str, None)
+    on_fenced: Literal["stop", "continue"] = _from_environment(
+        "on_fenced", lambda text: cast(Literal["stop", "continue"], text), "stop"
+    )
+    save_every: str | None = _from_environment("save_every", str, None)
+    max_loss: float | str | None = _from_environment("max_loss", str, None)
+    signals: str = _from_environment("signals", str, "SIGTERM,SIGINT")
+    grace: float = _from_environment("grace", float, 30.0)
+    notices: str = _from_environment("notices", str, "auto")
+    upload_concurrency: int = _from_environment("upload_concurrency", int, 8)
+    bandwidth: float | str | None = _from_environment("bandwidth", _or_none(parse_rate), None)
+    keep_last: int | None = _from_environment("keep_last", _or_none(int), 3)
+    keep_every: int | None = _from_environment("keep_every", _or_none(int), None)
+    keep_best: bool = _from_environment("keep_best", _flag, True)
+    local_keep_last: int | None = _from_environment("local_keep_last", _or_none(int), None)
+    local_keep_every: int | None = _from_environment("local_keep_every", _or_none(int), None)
+    exact_data: Literal["on", "off"] = _from_environment(
+        "exact_data", lambda text: cast(Literal["on", "off"], text.lower()), "on"
+    )
+    flush_timeout: float = _from_environment("flush_timeout", float, 1800.0)
+    part_timeout: float = _from_environment("part_timeout", float, 600.0)
+    resume_timeout: float = _from_environment("resume_timeout", float, 120.0)
+
+    def __post_init__(self) -> None:
+        if self.vault is None:  # written out, None still means the variable
+            object.__setattr__(self, "vault", os.environ.get("VAULTLAYER_VAULT", "").strip() or None)
+        elif isinstance(self.vault, os.PathLike):
+            object.__setattr__(self, "vault", os.fspath(self.vault))
+        object.__setattr__(self, "bandwidth", parse_rate(self.bandwidth))
+        object.__setattr__(self, "max_loss", parse_duration(self.max_loss, "max_loss"))
+        parse_cadence(self.save_every)
+        try:
+            names = () if str(self.signals).lower() in _NONE else signal_names(str(self.signals))
+        except ValueError as error:
+            raise SettingsError(
+                f"signals={self.signals!r}: {error}; use such as 'SIGTERM,SIGINT,SIGUSR1'"
+            ) from error
+        object.__setattr__(self, "signals", ",".join(names) or "none")
+        object.__setattr__(self, "notices", str(self.notices).lower().replace(" ", ""))
+        if self.notices not in ("auto", "none") and not set(self.notices.split(",")) <= set(CLOUDS):
+            raise SettingsError(f"notices={self.notices!r}: use 'auto', 'none', 'aws', 'gcp' or 'azure'")
+        if self.on_fenced not in ("stop", "continue"):
+            raise SettingsError(f"on_fenced={self.on_fenced!r}: use 'stop' or 'continue'")
+        if self.exact_data not in ("on", "off"):
+            raise SettingsError(f"exact_data={self.exact_data!r}: use 'on' or 'off'")
+        if not _is_number(self.upload_concurrency, whole=True) or not 1 <= self.upload_concurrency <= 64:
+            raise SettingsError(f"upload_concurrency={self.upload_concurrency!r}: use 1 to 64")
+        for name in ("keep_last", "keep_every", "local_keep_last", "local_keep_every", "bandwidth"):
+            value = getattr(self, name)
+            if value is not None and not (_is_number(value, whole=name != "bandwidth") and value > 0):
+                raise SettingsError(f"{name}={value!r}: use a number above 0, or None")
+        for name in ("grace", "flush_timeout", "part_timeout", "resume_timeout"):
+            value = getattr(self, name)
+            if not _is_number(value) or not value >= 0:
+                raise SettingsError(f"{name}={value!r}: use seconds, 0 or more")
+
+    @property
+    def signal_names(self) -> tuple[str, ...]:
+        """The names in ``signals``."""
+        return () if self.signals == "none" else tuple(self.signals.split(","))
+
+    @property
+    def loss(self) -> float | None:
+        """``max_loss`` in seconds, or None."""
+        return cast("float | None", self.max_loss)
+
+    @property
+    def rate(self) -> float | None:
+        """The bandwidth cap in bytes per second, or None."""
+        return cast("float | None", self.bandwidth)
+
+
+def _is_number(value: object, *, whole: bool = False) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+        return False
+    return math.isfinite(value)
+
+
+def settings_table() -> list[tuple[str, str]]:
+    """Return (variable, field) for each option, for documentation and its test."""
+    return [(f"VAULTLAYER_{item.name.upper()}", item.name) for item in fields(Settings)]

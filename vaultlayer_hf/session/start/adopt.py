@@ -1,0 +1,168 @@
+"""Adopt: go on from a complete local snapshot that is newer than the newest commit, then commit it.
+
+A snapshot counts only if it is sealed, every digest holds, and its token is that of the newest claim before
+ours: nobody else has written since. With several nodes it counts only if all of its parts are there; they are
+then committed first, and each node restores what it lacks from the vault. One node goes on at once, and commits
+in the background.
+"""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vaultlayer_hf.base import files
+from vaultlayer_hf.errors import CorruptError
+from vaultlayer_hf.session.output_dir import settle
+from vaultlayer_hf.session.save.rounds import Listing, Plan, divide
+from vaultlayer_hf.session.session import Session
+from vaultlayer_hf.vault.log.entry import Commit, State
+from vaultlayer_hf.vault.manifest import Manifest
+from vaultlayer_hf.vault.restore.restore import place
+from vaultlayer_hf.vault.snapshot import LOCAL, Snapshot, find_sealed, local_folder, move, verify
+
+Missing = Callable[[set[str], int], list[str]]
+Localise = Callable[[Path, Path], dict[str, bytes]]
+Differs = Callable[[Manifest], str]
+
+
+def adopt(
+    session: Session, before: State, missing: Missing, localise: Localise, differs: Differs
+) -> Manifest | None:
+    """Adopt the newest snapshot that counts. All ranks.
+
+    ``differs`` says how the model that has written a snapshot differs from this run's; empty where it doesn't.
+    Returns its manifest where this run goes on from it right away: it is at ``output_dir/checkpoint-<step>`` then,
+    and its upload is queued. None where there is none, or where it has just been committed and is to be restored
+    like any other. Raises, on all ranks, RanksError, ResumeError (a disk).
+    """
+    newest = before.newest
+    last = newest if newest is not None and newest.token == before.token else None  # the dead writer's own
+    floor = last.seq if last else 0
+    found: dict[int, Snapshot] = {}
+    if session.leads:
+        folder = local_folder(session.output_dir, before.vault_id, before.token)
+        found = {snapshot.seq: snapshot for snapshot in find_sealed(folder) if snapshot.seq > floor}
+    common, heads = session.ranks.decide(sorted(found) if session.leads else None, _common)
+    for seq in common:
+        snapshot, listing = _look(session, found[seq]) if session.leads else (None, Listing())
+        verdict = session.ranks.decide(
+            listing,
+            lambda listings, own=snapshot: _judge(session, own, listings, missing, differs),  # type: ignore[misc]
+            timeout=session.settings.flush_timeout,
+        )
+        if verdict.reason is not None:
+            session.tell("walk-back", f"the local snapshot {seq} isn't adopted: {verdict.reason}", seq=seq)
+            continue
+        manifest, mine = verdict.manifest, session.next_seq()
+        # Not simply the newest commit: that may be the one that the dead writer found corrupted and went around.
+        origin = last or before.origin(manifest.resumed_from)
+        handover = _Handover(session, snapshot, mine, origin, localise if heads == 1 else None)
+        # All wait here: nobody loads before the folder is in place.
+        session.ranks.everywhere(handover, timeout=session.settings.flush_timeout)
+        session.events.info(
+            "adopt",
+            f"checkpoint-{manifest.step} was complete on {'this disk' if heads == 1 else 'all nodes'} and newer "
+            f"than the newest commit: adopted, the run goes on from step {manifest.step}",
+            step=manifest.step,
+        )
+        session.start_uploads(origin)
+        session.carry(handover.snapshot, verdict.plan)
+        if heads == 1:
+            return manifest
+        session.settle_uploads()
+        return None
+    return None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What rank 0 makes of a snapshot.
+
+    Attributes:
+        manifest: of node 0's part.
+        plan: who sends what.
+        reason: why it can't be adopted, or None.
+    """
+
+    manifest: Manifest
+    plan: Plan
+    reason: str | None
+
+
+class _Handover:
+    """Hands this node's snapshot over to this run; and puts it in place, where there is a ``localise``.
+
+    Attributes:
+        snapshot: the one handed over; None on ranks that lead no node.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        snapshot: Snapshot | None,
+        seq: int,
+        origin: Commit | None,
+        localise: Localise | None,
+    ) -> None:
+        self.snapshot = snapshot
+        self._session, self._seq, self._localise = session, seq, localise
+        self._origin = origin.number if origin else None
+
+    def __call__(self) -> None:
+        if self.snapshot is None:
+            return
+        session = self._session
+        token = session.entered.token
+        self.snapshot = move(self.snapshot, session.snapshots, self._seq, token, self._origin)
+        if self._localise is not None:
+            _put_in_place(session, self.snapshot, self._localise)
+
+
+def _common(heads: list[list[int] | None]) -> tuple[list[int], int]:
+    """Return the snapshots that are on all nodes, newest first, and how many nodes there are. Pure."""
+    seqs = [set(found) for found in heads if found is not None]
+    return sorted(set.intersection(*seqs), reverse=True), len(seqs)
+
+
+def _judge(
+    session: Session, own: Snapshot | None, listings: list[Listing], missing: Missing, differs: Differs
+) -> Verdict:
+    """Decide on rank 0 whether a snapshot counts."""
+    assert own is not None
+    manifest, here = own.manifest, session.ranks.world_size
+    plan = replace(divide(listings), folder=session.name_folder(own.name, session.coming_seq))
+    reason = next((item.error for item in listings if item.error is not None), None)
+    if reason is None and (lacking := missing(set(plan.paths), manifest.world_size)):
+        reason = f"it lacks {', '.join(lacking)}, so a resume would not be the same run"
+    if reason is None and manifest.world_size != here:
+        reason = f"{manifest.world_size} ranks have written it, and this run has {here}"
+    if reason is None and (words := differs(manifest)):
+        reason = f"it belongs to another model: {words}"
+    return Verdict(manifest, replace(plan, paths=frozenset()), reason)
+
+
+def _look(session: Session, snapshot: Snapshot) -> tuple[Snapshot | None, Listing]:
+    """Verify this node's part of a snapshot."""
+    try:
+        sound = verify(snapshot)
+    except (CorruptError, OSError) as error:
+        return snapshot, Listing(session.node, error=str(error))
+    return sound, Listing(session.node, tuple(sorted(sound.stats)))
+
+
+def _put_in_place(session: Session, snapshot: Snapshot, localise: Localise) -> None:
+    """Make a snapshot appear as a checkpoint folder in ``output_dir``."""
+    staging = session.output_dir / LOCAL / f"restore-{uuid.uuid4().hex}"
+    for entry in snapshot.manifest.files:
+        target = staging / entry.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not files.link(snapshot.files / entry.path, target):
+            shutil.copyfile(snapshot.files / entry.path, target)
+    for name, data in localise(staging, session.output_dir).items():
+        files.write_file(staging / name, data)
+    place(staging, session.output_dir / snapshot.name)
+    settle(session.output_dir, snapshot.manifest.step)

@@ -1,0 +1,182 @@
+"""Bring a commit to the disks: on each node once what its ranks load, whichever node wrote it. All or none."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from vaultlayer_hf.base import files
+from vaultlayer_hf.base.events import size_text
+from vaultlayer_hf.errors import CorruptError, ResumeError, StoreError, VaultLayerError
+from vaultlayer_hf.session.session import Session
+from vaultlayer_hf.session.start import relay
+from vaultlayer_hf.session.start.relay import Relay
+from vaultlayer_hf.session.waiting import bytes_bar
+from vaultlayer_hf.session.wish import Conversion, Wish
+from vaultlayer_hf.vault.log.entry import Commit
+from vaultlayer_hf.vault.manifest import Manifest
+from vaultlayer_hf.vault.restore.ranges import Source
+from vaultlayer_hf.vault.restore.restore import restore
+
+_NOTED_EVERY = 5.0
+"""Seconds between two notes of how far a node's restore is."""
+_CONVERSION = 1200.0
+"""Seconds that a conversion may take on top of a restore."""
+_SLOWEST = 2e6
+"""Bytes per second: a node that restores more slowly than this counts as gone."""
+
+
+def bring_everywhere(
+    session: Session, wish: Wish, commit: Commit, manifest: Manifest, purpose: str
+) -> str | None:
+    """Restore a commit on every node; return why the commit itself is bad, raise any other error on all ranks."""
+    failure: VaultLayerError | None = None
+    passing = _relay(session, wish, manifest)
+    if session.leads:
+        try:
+            _bring(session, wish, commit, manifest, purpose, passing)
+        except StoreError as error:
+            failure = session.ranks.named(session.access.unreachable(error))
+        except VaultLayerError as error:
+            failure = session.ranks.named(error)
+        except OSError as error:
+            what = f"{commit.name} can't be restored to {session.output_dir}: {error}"
+            failure = session.ranks.named(ResumeError(what))
+    else:
+        session.events.info("waiting", f"waiting for {commit.name} to be restored on this node")
+    slow = _CONVERSION if conversion_for(session, wish, manifest) is not None else 0.0
+    bound = slow + session.settings.resume_timeout + session.settings.part_timeout + manifest.bytes / _SLOWEST
+    try:
+        answers = session.ranks.gather(failure, timeout=bound, on_wait=lambda: _say_waiting(session, commit))
+    finally:
+        if passing is not None:
+            passing.close()
+    failures = [found for found in answers if found is not None]
+    for found in failures:
+        if not isinstance(found, CorruptError):
+            raise found
+    return str(failures[0]) if failures else None
+
+
+def _relay(session: Session, wish: Wish, manifest: Manifest) -> Relay | None:
+    """Connect the nodes, where there is enough that all of them need; on leaders. All ranks. Raises RanksError."""
+    place = session.place
+    if place is None or len(place.nodes) < 2:
+        return None
+    # What two nodes load isn't one rank's own: all load it.
+    first, second = (set(_share_of_node(session, wish, manifest, node).files) for node in (0, 1))
+    common = [entry for entry in manifest.files if entry in first and entry in second]
+    if sum(entry.size for entry in common) < relay.SMALLEST:
+        return None
+    mine: Relay | None = None
+    if session.leads and (host := relay.own_address()) is not None:
+        try:
+            mine = Relay(session.node, host)
+        except OSError:
+            pass  # the others do without this node, and this one without them
+    own = (session.node, mine.address) if mine is not None else None
+    try:
+        key, found = session.ranks.decide(own, lambda found: (uuid.uuid4().hex, found))
+    except BaseException:
+        if mine is not None:
+            mine.close()
+        raise
+    if mine is not None:
+        peers = dict(each for each in found if each is not None)
+        mine.connect(key, peers, common, relay.stretches(common, len(place.nodes)))
+    return mine
+
+
+def _bring(
+    session: Session, wish: Wish, commit: Commit, manifest: Manifest, purpose: str, passing: Relay | None
+) -> None:
+    """Restore what this node's ranks load of a commit."""
+    whole, manifest = manifest, _share_of_node(session, wish, manifest, session.node)
+    conversion = conversion_for(session, wish, whole)
+    store = session.access.store
+
+    def finish(staging: Path) -> None:
+        if passing is not None:
+            passing.end()
+        if conversion is not None:
+            conversion.of_folder(staging)
+        for name, data in wish.localise(staging, session.output_dir).items():
+            files.write_file(staging / name, data)
+
+    moved, noted = 0, time.monotonic()
+
+    def count(size: int) -> None:
+        nonlocal moved, noted
+        moved += size
+        bar.update(size)
+        if time.monotonic() - noted > _NOTED_EVERY:
+            noted = time.monotonic()
+            session.ranks.note(_topic(session), f"{size_text(moved)} of {size_text(manifest.bytes)}")
+
+    def attempt(source: Callable[[Path, set[str]], Source] | None) -> int:
+        nonlocal moved
+        moved = 0
+        bar.reset()
+        return restore(
+            store,
+            commit.folder,
+            manifest,
+            session.output_dir / f"checkpoint-{manifest.step}",
+            concurrency=session.settings.upload_concurrency,
+            on_bytes=count,
+            finish=finish,
+            source=source,
+        )
+
+    taken = 0
+    with bytes_bar(manifest.bytes, f"Restoring {commit.name}", shown=session.progress) as bar:
+        try:
+            if passing is None:
+                fetched = attempt(None)
+            else:
+                fetched = attempt(lambda staging, there: passing.source(store, commit.folder, staging, there))
+                taken = passing.taken
+        except CorruptError:
+            if passing is None or not passing.taken:
+                raise
+            fetched = attempt(None)  # whether it is the store's bytes that are bad, only they can tell
+        finally:
+            if passing is not None:
+                passing.end()
+    if fetched == whole.bytes and not taken:
+        session.read_back.add(commit.number)
+    passed = f"{size_text(taken)} of them by way of other nodes, " if taken else ""
+    session.events.info(
+        "restore",
+        f"{commit.name} (log entry {commit.number}) restored and verified: {size_text(fetched)} fetched, {passed}"
+        f"{size_text(manifest.bytes - fetched)} were here; {purpose}",
+        step=commit.step,
+        number=commit.number,
+        fetched=fetched,
+        taken=taken,
+    )
+
+
+def _topic(session: Session) -> str:
+    return f"restore/{session.node}"
+
+
+def _say_waiting(session: Session, commit: Commit) -> None:
+    here = session.ranks.look(_topic(session))
+    what = "the other nodes" if session.leads else f"this node ({here})" if here else "this node"
+    session.events.sign_of_life(f"still waiting for {commit.name} to be restored on {what}")
+
+
+def conversion_for(session: Session, wish: Wish, manifest: Manifest) -> Conversion | None:
+    """Return how a checkpoint is made loadable for this many ranks; None where it is already."""
+    return wish.convert(manifest.paths, manifest.world_size, session.ranks.world_size)
+
+
+def _share_of_node(session: Session, wish: Wish, manifest: Manifest, node: int) -> Manifest:
+    if session.place is None or manifest.world_size != session.ranks.world_size:
+        return manifest
+    wanted = wish.wanted(manifest.paths, session.place.nodes[node], manifest.world_size)
+    return replace(manifest, files=tuple(entry for entry in manifest.files if entry.path in wanted))

@@ -1,0 +1,237 @@
+"""Discover -> restore -> resume: which checkpoint a start goes on from, and bringing it to the disk.
+
+Rank 0 alone decides, and all ranks learn it before any of them loads. Read only until the choice is known to
+make sense; then claim; then bring the bytes. In this order:
+
+1. What the vault says is read. Out of reach: VaultUnreachableError. Another model's: WrongModelError,
+   before the right run is fenced and before anything is loaded.
+2. The claim. From here on nobody else retires or commits.
+3. A sealed local snapshot newer than the newest commit, of the newest token before ours, is adopted:
+   nobody else has written since.
+4. Else the newest commit whose every digest holds, on every node; on any mismatch the reason is said and the one
+   before is tried. Commits exist and none is usable: NoUsableCheckpointError. Never a silent start at step 0.
+
+Each node fetches once what its ranks load, whichever node wrote it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vaultlayer_hf.errors import (
+    CorruptError,
+    FormatVersionError,
+    NoSuchCheckpointError,
+    NoUsableCheckpointError,
+    StoreError,
+    WorldSizeError,
+    WrongModelError,
+)
+from vaultlayer_hf.session.output_dir import clear_half_done, settle, warn_of_unknown
+from vaultlayer_hf.session.session import Session
+from vaultlayer_hf.session.start.adopt import adopt
+from vaultlayer_hf.session.start.bring import bring_everywhere, conversion_for
+from vaultlayer_hf.session.wish import Wish
+from vaultlayer_hf.state.model_identity import differences
+from vaultlayer_hf.vault.keys import DATA
+from vaultlayer_hf.vault.log.entry import Commit, Entry, State
+from vaultlayer_hf.vault.manifest import Manifest, read_manifest
+
+
+def resume(session: Session, wish: Wish) -> Path | None:
+    """Claim the vault and return the local folder to resume from; None on an empty vault. All ranks.
+
+    Raises, on all ranks alike, VaultUnreachableError, WrongModelError, WorldSizeError, NoSuchCheckpointError,
+    NoUsableCheckpointError, CorruptError (the whole log), ResumeError (no space on a disk), RanksError.
+    """
+    claim = session.enter(lambda number, entry: _check_first_candidate(session, wish, number, entry))
+    if session.leads:
+        clear_half_done(session.output_dir)
+    if claim.before is None:
+        session.events.info("fresh", f"{session.address.uri} is empty: the run starts fresh")
+        if session.leads:
+            warn_of_unknown(session.output_dir, session.events)
+        session.start_uploads(None)
+        return None
+    adopted = None
+    if session.address.step is None:
+        adopted = adopt(
+            session,
+            claim.before,
+            wish.missing,
+            wish.localise,
+            lambda manifest: _other_model(wish, manifest),
+        )
+    if adopted is None:
+        return _restore_newest(session, wish)
+    _bring_best(session, wish, claim.before, adopted)
+    return session.output_dir / f"checkpoint-{adopted.step}"
+
+
+def _candidates(session: Session, state: State) -> list[Commit]:
+    step = session.address.step
+    if step is None:
+        return [commit for commit in reversed(state.commits) if not commit.abandoned]
+    found = [commit for commit in reversed(state.commits) if commit.step == step]
+    if not found:
+        steps = ", ".join(str(commit.step) for commit in state.commits) or "none"
+        raise NoSuchCheckpointError(
+            f"{session.address.uri} has no checkpoint of step {step}; it has: {steps}. Name one of them, or leave "
+            "out @<step> for the newest"
+        )
+    return found
+
+
+def _check_first_candidate(session: Session, wish: Wish, number: int, entry: Entry | None) -> None:
+    candidates = _candidates(session, entry.state) if entry is not None else []
+    if not candidates:
+        _check_no_damage(session, number, entry)
+        return
+    try:
+        _check_fit(session, wish, candidates[0], read_manifest(session.access.store, candidates[0]))
+    except FormatVersionError:
+        raise
+    except CorruptError:
+        pass  # said, with its reason, when it is this commit's turn
+    except StoreError as error:
+        raise session.access.unreachable(error) from error
+
+
+def _check_no_damage(session: Session, number: int, entry: Entry | None) -> None:
+    """Raise NoUsableCheckpointError where a log that shows no checkpoint has lost what could have shown one."""
+    try:
+        headless = entry is None and any(True for _ in session.access.store.list(DATA))
+    except StoreError as error:
+        raise session.access.unreachable(error) from error
+    if headless:
+        lost = f"its log is gone, and checkpoints lie under {DATA}"
+    elif entry is not None and entry.number != number:
+        lost = f"its log is damaged behind entry {entry.number}, and shows no checkpoint up to there"
+    else:
+        return
+    raise NoUsableCheckpointError(
+        f"{session.address.uri}: {lost}, so nothing was loaded, and training doesn't start at step 0 in silence. A "
+        f"checkpoint folder there can be copied out and named in train(resume_from_checkpoint=…); to start over, "
+        "name an empty vault"
+    )
+
+
+def _check_fit(session: Session, wish: Wish, commit: Commit, manifest: Manifest) -> None:
+    """Raise WrongModelError or WorldSizeError where the checkpoint can't be this run's."""
+    words = _other_model(wish, manifest)
+    if words:
+        raise WrongModelError(
+            f"{commit.name} in {session.address.uri} belongs to another model: {words}. Give each run a vault "
+            "of its own, or build the model that this vault was written with"
+        )
+    refusal = wish.refuse(manifest.paths, manifest.world_size, session.ranks.world_size)
+    if refusal:
+        raise WorldSizeError(f"{commit.name} in {session.address.uri}: {refusal}")
+
+
+def _other_model(wish: Wish, manifest: Manifest) -> str:
+    """Return how the checkpoint's model differs from the one at hand; empty where it doesn't, or isn't known."""
+    known = manifest.parameters and wish.parameters
+    return differences(manifest.parameters, wish.parameters) if known else ""
+
+
+def _unfit(wish: Wish, manifest: Manifest) -> str:
+    """Return why a checkpoint isn't whole; empty where it is."""
+    lacking = wish.missing(manifest.paths, manifest.world_size)
+    return f"it lacks {', '.join(lacking)}, so a resume would not be the same run" if lacking else ""
+
+
+def _restore_newest(session: Session, wish: Wish) -> Path | None:
+    state = session.ranks.lead(lambda: session.state)
+    candidates = _candidates(session, state)
+    reasons = []
+    for commit in candidates:
+        manifest, reason = _lead_look(session, wish, commit)
+        if manifest is not None:
+            reason = bring_everywhere(
+                session, wish, commit, manifest, f"the run goes on from step {commit.step}"
+            )
+        if manifest is None or reason is not None:
+            reasons.append(str(reason))
+            session.tell(
+                "walk-back",
+                f"{commit.name} (log entry {commit.number}) can't be resumed from, the one before is tried: {reason}",
+                step=commit.step,
+                number=commit.number,
+                reason=reason,
+            )
+            continue
+        session.start_uploads(commit)
+        _bring_best(session, wish, state, manifest)
+        _settle(session, manifest.step)
+        conversion = conversion_for(session, wish, manifest)
+        if conversion is not None:
+            conversion.on_ranks()
+        _say_world_size(session, manifest)
+        return session.output_dir / f"checkpoint-{manifest.step}"
+    if candidates:
+        raise NoUsableCheckpointError(
+            f"{session.address.uri} holds {len(candidates)} checkpoint(s) and none can be resumed from, so nothing was "
+            f"loaded: {'; '.join(reasons)}. Look with `vl verify {session.address.uri}`; to start over, name an "
+            "empty vault"
+        )
+    session.events.info("fresh", f"{session.address.uri} holds no checkpoint yet: the run starts fresh")
+    session.start_uploads(None)
+    _settle(session, 0)
+    return None
+
+
+def _settle(session: Session, step: int) -> None:
+    session.ranks.everywhere(lambda: settle(session.output_dir, step) if session.leads else None)
+
+
+def _lead_look(session: Session, wish: Wish, commit: Commit) -> tuple[Manifest | None, str | None]:
+    """Look at a commit on rank 0, for all."""
+    return session.ranks.lead(
+        lambda: _look(session, wish, commit), within=2 * session.settings.resume_timeout
+    )
+
+
+def _look(session: Session, wish: Wish, commit: Commit) -> tuple[Manifest | None, str | None]:
+    """Return a commit's manifest, or why it can't be used."""
+    try:
+        manifest = read_manifest(session.access.store, commit)
+    except FormatVersionError:
+        raise
+    except CorruptError as error:
+        return None, str(error)
+    except StoreError as error:
+        raise session.access.unreachable(error) from error
+    _check_fit(session, wish, commit, manifest)
+    unfit = _unfit(wish, manifest)
+    return (None, f"{commit.name}: {unfit}") if unfit else (manifest, None)
+
+
+def _bring_best(session: Session, wish: Wish, state: State, manifest: Manifest) -> None:
+    """Bring the best checkpoint too, where the end of training will load it."""
+    step = manifest.best_step
+    if not wish.best or step is None or step == manifest.step:
+        return
+    for commit in reversed(state.commits):
+        if commit.step != step or commit.abandoned:
+            continue
+        best, reason = _lead_look(session, wish, commit)
+        if best is not None:
+            reason = bring_everywhere(session, wish, commit, best, "the best so far")
+        if reason is None:
+            return
+        session.tell("walk-back", f"the best checkpoint can't be restored: {reason}", reason=reason)
+    session.tell(
+        "notice",
+        f"the best checkpoint so far (step {step}) isn't in the vault: load_best_model_at_end can only choose among "
+        "later ones",
+    )
+
+
+def _say_world_size(session: Session, manifest: Manifest) -> None:
+    if manifest.world_size != session.ranks.world_size:
+        session.tell(
+            "notice",
+            f"the checkpoint was written by {manifest.world_size} rank(s), and {session.ranks.world_size} go on from "
+            "it: which rank sees which sample and the ranks' random states aren't those of an unbroken run any more",
+        )

@@ -1,0 +1,165 @@
+"""The watch for notices while a training runs: signals, and the metadata server of the cloud, off the main thread."""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from types import CodeType
+from typing import Any
+
+from vaultlayer_hf.base.events import Events
+from vaultlayer_hf.session.stop.clouds import Source, sources
+from vaultlayer_hf.session.stop.exits import INTERRUPTED, PREEMPTED
+from vaultlayer_hf.session.stop.notice import Action, Notice
+from vaultlayer_hf.session.stop.signals import Traps
+
+_TRIES = 3
+"""How often a metadata server that has never answered is asked."""
+
+
+class Watch:
+    """Keeps what announces the end of this process, from ``open`` to ``close``. On the training thread.
+
+    Args:
+        signals: names of signals to catch.
+        grace: seconds from a signal, or a notice that names no time, to the kill that follows.
+        notices: ``auto``, ``none``, or names of clouds; looked at by one rank of each host.
+        events: where to say what comes.
+    """
+
+    def __init__(self, signals: Sequence[str], grace: float, notices: str, events: Events) -> None:
+        self._grace = grace
+        self._notices = notices
+        self._events = events
+        self._found: dict[tuple[str, str], Notice] = {}
+        self._done: set[tuple[str, str]] = set()
+        self._words: queue.SimpleQueue[Notice | None] = queue.SimpleQueue()  # may be put into by a handler
+        self._traps = Traps(signals, self._caught, self._hurry)
+        self._signals = signals
+        self._thread: threading.Thread | None = None
+        self.hurried = False
+        """A second SIGINT has asked to end at once."""
+
+    def open(self, within: CodeType | None = None) -> None:
+        """Begin to watch. Safe to call again. ``within``: code that runs for as long as the training does."""
+        if self._thread is not None:
+            return
+        if not self._traps.set(within) and self._signals:
+            self._events.info(
+                "notice",
+                f"{', '.join(self._signals)} won't be seen: training doesn't run on the main thread, and Python "
+                "handles signals there",
+            )
+        looks = sources(self._notices) if os.environ.get("LOCAL_RANK", "0") == "0" else []
+        self._thread = threading.Thread(target=self._run, args=(looks,), name="vaultlayer-watch", daemon=True)
+        self._thread.start()
+        _at_end_of_cell(self.close)
+
+    def close(self, *_: Any, leaving: bool = False) -> None:
+        """Stop watching, and put the handlers back. ``leaving``: the process ends now, with a code of its own."""
+        self._traps.release(leaving=leaving and _shell() is None)
+        if self._thread is not None:
+            self._words.put(None)
+            self._thread = None
+
+    def pending(self, now: float, needed: float, saved: float) -> tuple[Action, Notice] | None:
+        """Return what to do about which notice at ``now``; the arguments are those of ``Notice.action``."""
+        found = []
+        for key, notice in list(self._found.items()):
+            action = notice.action(now, needed, saved)
+            if action == "stop" or (action == "save" and key not in self._done):
+                found.append((action, notice))
+        # What stops goes first, and of these what comes first.
+        return min(found, key=lambda pair: (pair[0] != "stop", pair[1].deadline or 0.0), default=None)
+
+    def done(self, notice: Notice) -> None:
+        """Note that a save was asked for because of a notice."""
+        self._done.add(_key(notice))
+
+    def _caught(self, name: str) -> None:
+        """Take note of a signal. Inside a handler."""
+        now = time.time()
+        if name == "SIGINT":
+            what = "interrupted (SIGINT): training saves and stops; once more ends it at once"
+            self._note(Notice(name, what, code=INTERRUPTED, seen=now))
+        else:
+            what = f"{name} announces the end of this process within {self._grace:g} s (grace)"
+            self._note(Notice(name, what, now + self._grace, code=PREEMPTED, seen=now))
+
+    def _hurry(self) -> None:
+        self.hurried = True
+
+    def _note(self, notice: Notice) -> None:
+        if _key(notice) not in self._found:
+            self._found[_key(notice)] = notice
+            self._words.put(notice)
+
+    def _timed(self, notice: Notice, source: Source) -> Notice:
+        """Return a cloud's notice with when it was seen, and the deadline where only that it comes is known."""
+        now, deadline = time.time(), notice.deadline
+        if notice.stops and deadline is None:
+            deadline = now + max(0.0, self._grace - source.interval)  # so late it may have been seen
+        return replace(notice, seen=now, deadline=deadline)
+
+    def _run(self, looks: list[Source]) -> None:
+        """Say what comes, and look for notices where there are any."""
+        next_look = dict.fromkeys(range(len(looks)), 0.0)
+        failed = dict.fromkeys(next_look, 0)
+        while True:
+            timeout = max(0.0, min(next_look.values()) - time.monotonic()) if next_look else None
+            try:
+                notice = self._words.get(timeout=timeout)
+                if notice is None:
+                    return
+                self._events.warn("preempt", notice.what, source=notice.source, deadline=notice.deadline)
+                continue
+            except queue.Empty:
+                pass
+            for number in [number for number, due in next_look.items() if due <= time.monotonic()]:
+                source = looks[number]
+                try:
+                    for found in source.look():
+                        self._note(self._timed(found, source))
+                    failed[number] = -1
+                except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                    failed[number] += failed[number] >= 0
+                    if failed[number] == _TRIES:
+                        del next_look[number]
+                        self._events.info(
+                            "notice", f"{source.name}'s notices aren't seen: {_why(source, error)}"
+                        )
+                        continue
+                next_look[number] = time.monotonic() + source.interval
+
+
+def _key(notice: Notice) -> tuple[str, str]:
+    return notice.source, notice.what
+
+
+def _why(source: Source, error: Exception) -> str:
+    hint = "; in a container its hop limit has to be 2" if source.name == "AWS" else ""
+    return f"its metadata server can't be asked ({error}){hint}"
+
+
+def _shell() -> Any:
+    """Return the IPython shell that this runs in, or None."""
+    module = sys.modules.get("IPython")
+    return module.get_ipython() if module is not None else None
+
+
+def _at_end_of_cell(close: Any) -> None:
+    """In a notebook, have a training whose cell broke off leave no handler behind."""
+    shell = _shell()
+    if shell is None:
+        return
+
+    def once(*_: Any) -> None:
+        shell.events.unregister("post_run_cell", once)
+        close()
+
+    shell.events.register("post_run_cell", once)

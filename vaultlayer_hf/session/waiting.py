@@ -1,0 +1,38 @@
+"""Progress bars on the console: bytes of a restore, bytes of the final flush."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from vaultlayer_hf.vault.upload.uploader import Uploader
+
+
+def bytes_bar(total: int, what: str, *, shown: bool = True) -> Any:
+    """Return a tqdm bar that counts bytes; a context manager."""
+    return tqdm(total=total, unit="B", unit_scale=True, desc=what, disable=not shown)
+
+
+def wait_for_uploads(
+    uploader: Uploader, timeout: float, *, shown: bool = True, for_others: float = math.inf
+) -> bool:
+    """Wait until nothing is queued or under way, for ``timeout`` seconds at most; return whether that is so.
+
+    ``for_others``: seconds to wait at most where nothing but parts of other nodes is missing.
+    """
+    if uploader.wait(0):
+        return True
+    deadline = time.monotonic() + timeout
+    with bytes_bar(max(1, uploader.remaining), "Committing to the vault", shown=shown) as bar:
+        while True:
+            left = deadline - time.monotonic()
+            if uploader.wait(min(0.2, max(0.0, left))):
+                bar.update(bar.total - bar.n)
+                return True
+            bar.update(max(0, min(bar.total, bar.total - uploader.remaining) - bar.n))
+            since = uploader.waiting_since
+            if left <= 0 or (since is not None and time.monotonic() - since > for_others):
+                return False

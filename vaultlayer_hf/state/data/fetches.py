@@ -1,0 +1,154 @@
+"""What is noted of a pass while its batches are fetched: the random state ahead of each, and what workers tell."""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from vaultlayer_hf.state.data.inner import Inner
+from vaultlayer_hf.state.data.position import Moment
+from vaultlayer_hf.state.data.sources import unwrapped
+from vaultlayer_hf.state.data.workers import LOST, Mark, Marking, packed, unpacked
+from vaultlayer_hf.state.random_state import put_random_state, take_random_state
+
+
+class Fetches:
+    """The fetches of one DataLoader's passes.
+
+    Args:
+        base: the DataLoader.
+        source: the data set that tells its own position; None where there is none to rely on.
+        per_batch: how many of its batches are one of the loop's.
+
+    Attributes:
+        after: the random state behind the newest fetch; only noted while it isn't None.
+        workers: the newest state of each worker, packed.
+        ended: workers that have come to the end of their data set in this pass.
+        collate: in the place of the loader's collator, where this process fetches and the end of the data shows there.
+    """
+
+    def __init__(self, base: Any, source: Any, per_batch: int) -> None:
+        self.after: Moment | None = None
+        self.workers: dict[int, bytes] = {}
+        self.ended: list[int] = []
+        self.collate: Marking | None = None
+        self.source = source
+        self._own = not base.num_workers  # this process fetches
+        self._number_of_workers = max(1, base.num_workers)
+        self._inner = Inner(dataset=unwrapped(base.dataset), collate=base.collate_fn)
+        self._lost: Exception | None = None
+        self._ahead: deque[tuple[int, Moment]] = deque(maxlen=2 * max(1, per_batch) + 2)
+        self._marks: deque[tuple[int, Mark]] = deque()
+        self._last: int | None = None
+        self._count = 0
+
+    def start(self, drawn: int, ended: Sequence[int] = ()) -> None:
+        """Begin a pass behind so many fetches."""
+        self._ahead.clear()
+        self._marks.clear()
+        self.ended, self._last, self._count = list(ended), None, drawn
+
+    # Moments --------------------------------------------------------------------------------------------
+
+    def moment(self) -> Moment:
+        """Return the state of now."""
+        told = None
+        if self.source is not None and self._own:
+            try:
+                told = copy.deepcopy(self.source.state_dict())
+            except Exception as error:  # a data set's own state_dict may raise anything: raised by ``told``
+                self.source, self._lost = None, error
+        return Moment(take_random_state(), self._inner.take(), told)
+
+    def put(self, moment: Moment) -> None:
+        """Be in a state of then; not of the data set itself."""
+        if moment.random is not None:
+            put_random_state(moment.random)
+        self._inner.put(moment.inner)
+
+    # Each fetch -----------------------------------------------------------------------------------------
+
+    def before(self, moment: Moment | None) -> None:
+        """Be ahead of a fetch, in a state of then where there is one."""
+        if moment is not None:
+            self.put(moment)
+        if self._own:
+            self._ahead.append((self._count, self.moment()))
+
+    def settle(self) -> None:
+        """Note the random state behind a fetch, while somebody wants it."""
+        if self.after is not None:
+            self.after = Moment(take_random_state())
+
+    def done(self, batch: Any) -> Any:
+        """Take note of a batch, and return it."""
+        if isinstance(batch, Mark):
+            mark = batch
+            batch, mark.batch = mark.batch, None  # what is noted must not keep batches in memory
+            self._marks.append((self._count, mark))
+        elif self.collate is not None and self.collate.ended:
+            self._last = self._count
+        self._count += 1
+        return batch
+
+    def note(self, mark: Mark) -> None:
+        """Take note of what a worker tells."""
+        if mark.state is not None:
+            self.workers[mark.worker] = mark.state
+        if mark.ended:
+            self.ended.append(mark.worker)
+
+    def note_all(self) -> None:
+        """Take note of all that workers have told."""
+        for _, mark in self._marks:
+            self.note(mark)
+        self._marks.clear()
+
+    def unmarked(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """Yield the batches of a pass that isn't followed, by workers that mark them."""
+        for batch in batches:
+            if isinstance(batch, Mark):
+                self.note(batch)
+                batch = batch.batch
+            yield batch
+
+    # What it comes to -----------------------------------------------------------------------------------
+
+    @property
+    def workers_draw(self) -> bool:
+        """Whether worker processes were seen to draw random numbers, or to hold a state of their own."""
+        return bool(self.workers) or any(mark.state for _, mark in self._marks)
+
+    def turn_behind(self, drawn: int, turn: int) -> int:
+        """Take note of what workers told with the first ``drawn`` batches; return whose turn it is."""
+        while self._marks and self._marks[0][0] < drawn:
+            mark = self._marks.popleft()[1]
+            turn = (mark.worker + 1) % self._number_of_workers
+            self.note(mark)
+        return turn
+
+    def ahead_of(self, drawn: int) -> list[Moment]:
+        """Return the states ahead of the fetches behind the first ``drawn``."""
+        return [moment for number, moment in self._ahead if number >= drawn]
+
+    def ended_within(self, drawn: int, *, workers: bool) -> list[int]:
+        """Return which workers have come to their end, where they are asked for; 0 where this process fetches."""
+        own = [0] if self._last is not None and self._last < drawn else []
+        return (self.ended if workers else []) + own
+
+    def told(self) -> dict[int, dict[str, Any]]:
+        """Return the workers' states. Raises what the data set raised that can't tell its own."""
+        if self._lost is not None:
+            raise self._lost
+        found = {worker: unpacked(state) for worker, state in self.workers.items()}
+        for state in found.values():
+            if LOST in state:
+                raise RuntimeError(state[LOST])
+        return found
+
+
+def pickled(states: dict[int, dict[str, Any]]) -> dict[int, bytes]:
+    """Return the states of workers as they travel."""
+    return {worker: packed(state) for worker, state in states.items()}

@@ -1,0 +1,288 @@
+"""Follows a DataLoader in place, and reopens a pass where a checkpoint left it.
+
+An unbroken run: each pass is opened as torch opens it; what it begins with is noted, and ahead of each fetch the
+random state; batches of worker processes bring their worker's state. Nothing is drawn and nothing is changed.
+
+A pass that goes on: (1) the random state, samplers and data set as when the pass began; (2) the iterator is made, with
+workers that start as they were left and get nothing to do yet; (3) the indices of what was trained on are left out,
+or, where a data set knows neither indices nor its position, its batches are fetched again; (4) the worker whose turn
+it is goes first; (5) what had been fetched ahead is fetched with the random state of then; the first fetch beyond that
+with the state of the save.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from torch.utils.data import IterableDataset
+
+from vaultlayer_hf.state.data.feed import Emptied, Feed
+from vaultlayer_hf.state.data.fetches import Fetches, pickled
+from vaultlayer_hf.state.data.followed import Opener, base_of, let_go, take, workers_persist, workers_run
+from vaultlayer_hf.state.data.opening import Opening, OwnState, begun
+from vaultlayer_hf.state.data.position import Moment, Position
+from vaultlayer_hf.state.data.samplers import generators_only, put_samplers, take_samplers
+from vaultlayer_hf.state.data.sources import source_of
+
+
+class Follower:
+    """Follows one loader.
+
+    Args:
+        loader: accelerate's, or a plain DataLoader. ``why_not`` has no objection to it.
+        rank, world_size: of this process.
+
+    Attributes:
+        said: what there was to say of how a pass was reopened, in words.
+    """
+
+    def __init__(self, loader: Any, rank: int, world_size: int) -> None:
+        self.outer, self.base = loader, base_of(loader)
+        self._expected = False
+        self._pending: Position | None = None
+        self._near = False
+        self._skip: int | None = None
+        self._offset = 0
+        self._left = False
+        dispatches = type(loader).__name__ == "DataLoaderDispatcher"
+        alone = not dispatches or bool(loader.split_batches)
+        self._per_batch = (1 if alone else world_size) if rank == 0 or not dispatches else 0
+        dataset = self.base.dataset
+        self.iterable = isinstance(dataset, IterableDataset)
+        stateful = hasattr(self.base, "load_state_dict") and hasattr(self.base, "state_dict")
+        completes = dispatches and world_size > 1 and not getattr(loader, "_drop_last", False)
+        source = source_of(dataset) if self.iterable and not completes and not stateful else None
+        self._fetches = Fetches(self.base, source, self._per_batch)
+        self._opening = Opening(self.base, self.iterable, self._fetches)
+        self._own_state = OwnState(self.base, self.iterable, self._fetches) if stateful else None
+        self.said = self._opening.said
+        self._at = Position(again=self.iterable and source is None and not stateful, passes=-1)
+        self._foreign = workers_run(self.base)
+        take(self.base, self)
+
+    def leave(self) -> None:
+        """Stop following: the loader is as it was. Where persistent workers go on, their marks are taken off still."""
+        self._left = True
+        if not self._opening.marks_persist:
+            let_go(self.base)
+
+    def hand_over(self) -> None:
+        """Make way for another follower, with workers of its own."""
+        self._opening.drop_workers()
+        let_go(self.base)
+
+    # What the loop tells --------------------------------------------------------------------------------
+
+    @property
+    def doubt(self) -> str:
+        """Why numbers may differ behind a resume all the same; empty where there is no reason."""
+        if self._own_state and self.base.num_workers:
+            return f"a {type(self.base).__name__} doesn't keep what is drawn in and for its worker processes"
+        if self._foreign:
+            return (
+                "the script had started the loader's worker processes before, so what they draw isn't known"
+            )
+        return ""
+
+    @property
+    def opens(self) -> bool:
+        """Whether this rank opens the DataLoader itself: not where another one loads for it."""
+        return self._per_batch > 0
+
+    @property
+    def after(self) -> Moment | None:
+        """The random state behind the newest fetch; only noted while it isn't None."""
+        return self._fetches.after
+
+    @after.setter
+    def after(self, moment: Moment | None) -> None:
+        self._fetches.after = moment
+
+    def resume(self, position: Position | None) -> None:
+        """Go on from a position with the next pass."""
+        self._pending = position
+
+    def resume_near(self, position: Position, batches: int) -> None:
+        """Go on behind that many batches in the order of a position, where no more of it can be had."""
+        self._near = True
+        self._pending = replace(
+            position,
+            batches=batches,
+            drawn=batches * self._per_batch,
+            birth=position.birth if self._own_state else position.begin,
+            ahead=[],
+            workers={},
+            turn=0,
+            loader=None,
+            ended=[],
+            order=None,
+        )
+
+    def begin_epoch(self) -> None:
+        """Expect that the loop opens a pass: others may look at the loader, too."""
+        self._expected = True
+        self._at.over = False
+        if not self.opens:
+            self._at.batches = 0
+
+    def end_epoch(self) -> None:
+        """Note that the loop has ended the pass, perhaps before its last batch."""
+        self._at.over, self._expected = True, False
+        if self._opening.marks_persist:
+            self._opening.settle_workers()
+        if self._pending is not None:
+            self._pending = replace(self._pending, over=True)
+
+    def batch_done(self) -> None:
+        """Note that a batch was trained on, and take in what workers told with it."""
+        self._at.batches += 1
+        self._settle()
+
+    def _settle(self) -> int:
+        """Take in what came with the batches that were trained on; return how many of the DataLoader's these are."""
+        drawn = self._at.batches * self._per_batch
+        self._at.turn = self._fetches.turn_behind(drawn, self._at.turn)
+        return drawn
+
+    @property
+    def epoch(self) -> int | None:
+        """The number of the pass, where the Trainer's own count is another; else None."""
+        return self._at.passes if self._offset else None
+
+    @property
+    def batches(self) -> int:
+        """How many batches of the pass were trained on."""
+        return self._at.batches
+
+    @property
+    def workers_draw(self) -> bool:
+        """Whether worker processes were seen to draw random numbers, or to hold a state of their own."""
+        return self._fetches.workers_draw
+
+    def skip(self, count: int) -> Any:
+        """Leave out ``count`` batches of the pass that is about to be opened; return the loader to open."""
+        at = self._pending
+        self._skip = count
+        if at is not None and at.emptied and not at.over:
+            return Emptied(self.outer, lambda: self._stand_behind(at))
+        if at is not None and not self.opens:
+            self._at = replace(at, ahead=[])
+        return self.outer
+
+    def position(self) -> Position:
+        """Return where the loop is, between two steps. Raises what the parts raise that tell their state."""
+        at, fetches = self._at, self._fetches
+        drawn = self._settle()
+        told = fetches.told()
+        return replace(
+            at,
+            drawn=drawn,
+            emptied=at.emptied or bool(getattr(self.outer, "end_of_dataloader", False)),
+            ahead=fetches.ahead_of(drawn),
+            now=fetches.moment(),
+            between=take_samplers(self.outer),
+            workers=at.workers if at.again else told,
+            loader=self.outer.state_dict() if self._own_state else None,
+            ended=fetches.ended_within(drawn, workers=not at.again),
+            order=self._opening.sum_of(drawn, at.order),
+        )
+
+    # What the loader does -------------------------------------------------------------------------------
+
+    def open(self, plain: Opener) -> Iterator[Any]:
+        """Open a pass; ``plain`` does it as torch does."""
+        if not self._expected or self._left:
+            return self._fetches.unmarked(plain()) if self._opening.marks_persist else plain()
+        self._expected = False
+        at, self._pending = self._pending, None
+        skip, self._skip = self._skip, None
+        if at is not None and skip is not None and not at.over:
+            return self._go_on(at, plain)
+        return self._begin(at, (skip or 0) if at is None else 0, plain)
+
+    def _begin(self, before: Position | None, skip: int, plain: Opener) -> Iterator[Any]:
+        """Open a pass at its start, behind the position ``before`` where this process wasn't there yet."""
+        fetches = self._fetches
+        number = self._number(before)
+        self._opening.settle_workers()
+        if before is not None:
+            put_samplers(self.outer, generators_only(before.between))
+            fetches.put(before.now)
+            fetches.workers = pickled(before.workers)
+        begin = fetches.moment()
+        goes_on = workers_persist(self.base) and (before is not None or self._at.passes >= 0)
+        if not goes_on:
+            fetches.workers = {}
+        self._at = Position(
+            passes=number,
+            batches=skip,
+            begin=begin,
+            samplers=take_samplers(self.outer),
+            birth=(before or self._at).birth if goes_on else begun(begin, self.base),
+            again=self._at.again,
+            workers=fetches.told() if self._at.again else {},
+        )
+        left_out = skip * self._per_batch
+        fetches.start(left_out)
+        if self._own_state:
+            batches = self._own_state.begin(self._at, before, plain)
+            self._opening.fetch_again(batches, left_out)
+        elif (before is not None and goes_on) or (left_out and not self.iterable):
+            batches = self._reopen(self._at, plain, left_out)
+        else:
+            batches = self._opening.make(plain, {})
+            self._opening.fetch_again(batches, left_out)
+        return Feed(self._fetches, batches, [], None, self._emptied)
+
+    def _number(self, before: Position | None) -> int:
+        """Return the number of the pass that begins, and have the loader know it."""
+        told = getattr(self.outer, "iteration", None)
+        if before is not None:
+            number = before.passes + 1
+            self._offset = number - told if told is not None else 0
+        elif self._at.passes < 0:
+            return told or 0
+        else:
+            number = self._at.passes + 1
+        self._tell_epoch(number)
+        return number
+
+    def _tell_epoch(self, number: int) -> None:
+        if self._offset and callable(getattr(self.outer, "set_epoch", None)):
+            self.outer.set_epoch(number)
+
+    def _go_on(self, at: Position, plain: Opener) -> Iterator[Any]:
+        """Open a pass where it was left."""
+        told = getattr(self.outer, "iteration", None)
+        self._offset = at.passes - told if told is not None else 0
+        self._tell_epoch(at.passes)
+        put_samplers(self.outer, at.samplers)
+        self._at = replace(at, again=self._at.again, emptied=False, ahead=[], loader=None)
+        self._fetches.workers = pickled(at.workers)
+        self._fetches.start(at.drawn, at.ended)
+        batches = self._reopen(at, plain, at.drawn)
+        return Feed(self._fetches, batches, list(at.ahead), at.now, self._emptied)
+
+    def _reopen(self, at: Position, plain: Opener, drawn: int) -> Iterator[Any]:
+        near, self._near = self._near, False
+        if self._own_state:
+            batches = self._own_state.again(at, plain, near=near)
+            self._opening.fetch_again(batches, at.drawn if near else 0)
+            return batches
+        near = near and self.iterable
+        return self._opening.again(at, plain, drawn, near=near, refetch=self._at.again or near)
+
+    def _stand_behind(self, at: Position) -> None:
+        """Be at the end of a pass of which nothing is left."""
+        told = getattr(self.outer, "iteration", None)
+        self._offset = at.passes - told if told is not None else 0
+        self._at, self._fetches.workers, self._expected = replace(at, ahead=[]), pickled(at.workers), False
+        self._fetches.put(at.now)
+        self._pending = replace(at, now=replace(at.now, random=None))
+
+    def _emptied(self) -> None:
+        """Note that the DataLoader has no more batches; accelerate's own loaders say so themselves."""
+        if not hasattr(self.outer, "end_of_dataloader"):
+            self._at.emptied = True

@@ -1,0 +1,65 @@
+"""What a run is like, as far as its numbers follow from it; and how two runs differ. Pure but for ``take_print``."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+from torch.utils.data import IterableDataset
+
+from vaultlayer_hf.base.versions import versions
+from vaultlayer_hf.state.data.followed import base_of
+from vaultlayer_hf.state.data.sources import unwrapped
+
+Print = dict[str, Any]
+_ORDER = ("samples", "batch size", "data set", "sampler", "last batches", "loader", "data loading processes")
+"""Where these differ, a place in the data of one run is none in that of the other."""
+_WORKERS = ("worker processes", "persistent workers")
+"""These matter where worker processes draw."""
+
+
+def take_print(loader: Any, world_size: int, accumulation: int) -> Print:
+    """Return the fingerprint of a run on this loader; only numbers, text and None."""
+    base = base_of(loader)
+    dataset = unwrapped(getattr(base, "dataset", None))
+    try:
+        samples = len(dataset)
+    except TypeError:
+        samples = None
+    sampler = getattr(base, "batch_sampler", None)
+    found: Print = {
+        "world size": world_size,
+        "samples": samples,
+        "batch size": getattr(sampler, "batch_size", None) or getattr(base, "batch_size", None),
+        "data set": type(dataset).__name__,
+        "sampler": _sampler_name(sampler if sampler is not None else getattr(base, "sampler", None)),
+        "last batches": "left out" if getattr(base, "drop_last", False) else "kept",
+        "loader": type(loader).__name__,
+        "accumulation": accumulation,
+        "worker processes": getattr(base, "num_workers", 0),
+        "persistent workers": bool(getattr(base, "persistent_workers", False)),
+        "processor": platform.machine(),
+        "Python": ".".join(platform.python_version_tuple()[:2]),
+    }
+    if isinstance(dataset, IterableDataset):  # which process reads what
+        found["data loading processes"] = found["worker processes"]
+    return found | {name: version for name, version in versions().items() if name != "vaultlayer-hf"}
+
+
+def _sampler_name(sampler: Any) -> str:
+    while (
+        getattr(sampler, "batch_sampler", None) is not None or getattr(sampler, "sampler", None) is not None
+    ):
+        sampler = getattr(sampler, "batch_sampler", None) or sampler.sampler
+    return type(sampler).__name__
+
+
+def differences(then: Print, now: Print, *, workers_draw: bool) -> tuple[list[str], bool]:
+    """Return in words what has changed so that numbers may differ, and whether the place in the data still holds."""
+    words, holds = [], True
+    for name, value in then.items():
+        matters = workers_draw or name not in _WORKERS
+        if matters and name in now and now[name] != value:
+            words.append(f"{name}: {value} then, {now[name]} now")
+            holds = holds and name not in _ORDER
+    return words, holds

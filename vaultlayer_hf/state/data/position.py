@@ -1,0 +1,137 @@
+"""What is kept of a training's place in its data, one small file a rank: ``vaultlayer_data_<rank>.pt``."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vaultlayer_hf.loops.files import write_atomically
+from vaultlayer_hf.state.data.samplers import SamplerStates
+
+FORMAT = 1
+
+
+def file_name(rank: int) -> str:
+    """Return the name of a rank's file."""
+    return f"vaultlayer_data_{rank}.pt"
+
+
+def state_lost(what: str, error: Exception) -> str:
+    """Say in one line why there is no position, where a data set's own state ``what``: it may raise anything."""
+    return f"the data's own state {what} ({type(error).__name__}: {error})".splitlines()[0]
+
+
+@dataclass
+class Moment:
+    """What the next item follows from, beside the order: this process's random state, and what its data set holds.
+
+    Attributes:
+        random: None where it isn't to be put back.
+        inner: generators and counters inside data set and collator.
+        source: the data set's own state, where that is its position.
+    """
+
+    random: dict[str, Any] | None = None
+    inner: dict[str, Any] = field(default_factory=dict)
+    source: Any = None
+
+
+@dataclass
+class Position:
+    """Where a rank is in its data, between two steps.
+
+    Attributes:
+        passes: number of the pass, from 0.
+        batches: how many batches of it were trained on.
+        drawn: how many the DataLoader itself has given for them: another number where one rank loads for all.
+        over: whether the loop has ended this pass.
+        emptied: whether its last batch was given out.
+        begin: when the pass began.
+        samplers: then.
+        birth: when the worker processes were started; the same as ``begin`` unless they persist.
+        ahead: ahead of each batch that was fetched by this process and not yet trained on.
+        now: when it was saved.
+        between: the samplers then.
+        workers: state of each worker process that isn't its seed's, by number: behind ``drawn``, or where they
+            are to fetch again (``again``), when the pass began.
+        turn: number of the worker that fetches next.
+        again: whether the pass can only be fetched again up to here.
+        loader: state of a loader that keeps its position itself.
+        ended: numbers of the worker processes that have come to the end of a data set without indices that tells its
+            state: it may have begun the next pass there. Without workers: 0 for this process.
+        order: a sum over the indices given up to here, where it is known.
+    """
+
+    passes: int = 0
+    batches: int = 0
+    drawn: int = 0
+    over: bool = False
+    emptied: bool = False
+    begin: Moment = field(default_factory=Moment)
+    samplers: SamplerStates = field(default_factory=dict)
+    birth: Moment = field(default_factory=Moment)
+    ahead: list[Moment] = field(default_factory=list)
+    now: Moment = field(default_factory=Moment)
+    between: SamplerStates = field(default_factory=dict)
+    workers: dict[int, dict[str, Any]] = field(default_factory=dict)
+    turn: int = 0
+    again: bool = False
+    loader: Any = None
+    ended: list[int] = field(default_factory=list)
+    order: str | None = None
+
+
+@dataclass
+class Record:
+    """The content of a file.
+
+    Attributes:
+        position: None where this training's loader couldn't be followed.
+        print: what the run was like that wrote it, see ``fingerprint``.
+        why: why there is no position.
+    """
+
+    position: Position | None
+    print: dict[str, Any]
+    why: str = ""
+
+    def write(self, folder: Path, rank: int) -> None:
+        """Write it into a checkpoint folder. Raises OSError."""
+        folder.mkdir(parents=True, exist_ok=True)
+        content = {
+            "format": FORMAT,
+            "position": asdict(self.position) if self.position is not None else None,
+            "print": self.print,
+            "why": self.why,
+        }
+        data = io.BytesIO()  # torch's own writer raises no OSError where a disk is full
+        torch.save(content, data)
+        write_atomically(folder / file_name(rank), lambda temporary: temporary.write_bytes(data.getbuffer()))
+
+
+def read_record(folder: Path, rank: int) -> Record | str:
+    """Return a rank's record from a checkpoint folder, or why it has none."""
+    path = folder / file_name(rank)
+    if not path.is_file():
+        return f"{folder.name} has no {path.name}"
+    try:
+        content = torch.load(path, weights_only=True)
+        if content["format"] != FORMAT:
+            return f"{path.name} of {folder.name} is of another version"
+        position = content["position"]
+        return Record(
+            position_from(position) if position is not None else None, content["print"], content["why"]
+        )
+    except Exception as error:  # whatever is wrong with a file, the run goes on without it
+        return f"{path.name} of {folder.name} can't be read ({type(error).__name__}: {error})".splitlines()[0]
+
+
+def position_from(content: dict[str, Any]) -> Position:
+    """Return a position from its ``asdict``. Raises KeyError, TypeError."""
+    moments = {name: Moment(**content[name]) for name in ("begin", "birth", "now")}
+    ahead = [Moment(**moment) for moment in content["ahead"]]
+    return Position(**{**content, **moments, "ahead": ahead})

@@ -1,0 +1,35 @@
+"""Helpers of ObjectStore: who may ask the client, and what its answers mean."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from vaultlayer_hf.errors import StoreError, StoreUnavailableError
+from vaultlayer_hf.stores.base import ObjectInfo
+from vaultlayer_hf.stores.objects.errors import CHECK_ENDPOINT, NO_STORE
+
+_user = 0  # the process that has started the client's threads; a forked child inherits the number
+
+
+def same_process(operation: str, key: str) -> None:
+    """Raise StoreError in a forked child: the client's threads aren't there."""
+    global _user
+    me = os.getpid()
+    _user = _user or me
+    if _user != me:
+        hint = "start processes that need it with the spawn method"
+        raise StoreError(operation, key, "an object store can't be used in a forked process", hint)
+
+
+def object_info(operation: str, key: str, meta: Any) -> ObjectInfo:
+    """Return what the client says of an object; raise StoreUnavailableError where no store can have said that."""
+    modified = meta["last_modified"].timestamp()
+    if meta["e_tag"] is None and not modified:
+        raise StoreUnavailableError(operation, key, NO_STORE, CHECK_ENDPOINT)
+    return ObjectInfo(key, meta["size"], meta["e_tag"], modified)
+
+
+def too_short(key: str, start: int, length: int, reason: str) -> StoreError:
+    """Return the error of a range that the object doesn't have."""
+    return StoreError("read_range", key, f"bytes {start} to {start + length} were asked for, {reason}")

@@ -1,0 +1,219 @@
+"""Vaults on S3 and on servers that speak its protocol: credentials, endpoint and region as boto3 finds them.
+
+With botocore installed (the extra ``s3``) it looks in all the places that the AWS command line knows:
+AWS_* variables, profiles in the shared config and credentials files, SSO, credential processes, web identity,
+container and instance roles; and the endpoint in AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or the profile.
+
+Without it the client's own, shorter list holds: AWS_* variables, web identity, container and instance roles.
+A profile that is evidently wanted is then an error that names the extra, never skipped in silence.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from vaultlayer_hf.errors import MissingExtraError, SettingsError, StoreDeniedError
+from vaultlayer_hf.stores.objects.errors import CHECK_KEYS
+from vaultlayer_hf.stores.objects.signed import SignedReads
+from vaultlayer_hf.stores.objects.store import ObjectStore
+from vaultlayer_hf.stores.uri import VaultAddress
+
+CONNECT_TIMEOUT = timedelta(seconds=10)
+QUICK_TIMEOUT = timedelta(seconds=60)  # of a request that moves little
+TRANSFER_TIMEOUT = timedelta(seconds=300)  # of one part or range; 8 MiB at 28 kB/s
+SIGNED_FOR = timedelta(minutes=10)  # how long the address of one range may be read
+_REREAD = 60.0  # seconds after which credentials are looked up again, so that a corrected file is noticed
+
+
+@dataclass(frozen=True, slots=True)
+class S3Access:
+    """How to reach a bucket, as found on this machine.
+
+    Attributes:
+        region: such as ``us-east-1``, or None where nothing names one.
+        endpoint: the server's URL, or None for AWS itself.
+        addressing: ``"virtual"``, ``"path"`` or None, as in the profile's ``s3`` section.
+        ca_bundle: path of a PEM file with authorities to trust, or None.
+        credentials: a callable for obstore, or None where obstore looks for itself or nothing is signed.
+    """
+
+    region: str | None = None
+    endpoint: str | None = None
+    addressing: str | None = None
+    ca_bundle: str | None = None
+    credentials: Callable[[], dict[str, Any]] | None = field(default=None, repr=False)
+
+
+def open_s3(address: VaultAddress, *, upload_concurrency: int = 8) -> ObjectStore:
+    """Open a vault on S3. Looks for credentials, but sends nothing to the bucket yet.
+
+    Raises:
+        StoreDeniedError: no credentials were found, or the profile doesn't exist.
+        MissingExtraError: a profile is wanted, and botocore isn't installed.
+        SettingsError: the endpoint or the file of authorities can't be used.
+    """
+    import obstore
+    import obstore.store
+
+    make: Any = obstore.store.S3Store  # its annotations exist for type checkers only
+    access = find_access()
+    config: dict[str, Any] = {"unsigned_payload": True}
+    if access.region:
+        config["region"] = access.region
+    endpoint = access.endpoint
+    if endpoint and not endpoint.startswith(("http://", "https://")):
+        raise SettingsError("the S3 endpoint has to start with http:// or https://; see AWS_ENDPOINT_URL")
+    virtual = access.addressing == "virtual" or (not endpoint and access.addressing != "path")
+    if virtual and "." not in address.bucket:  # a certificate covers no bucket with dots
+        config["virtual_hosted_style_request"] = True
+        if endpoint:
+            scheme, _, host = endpoint.partition("://")
+            endpoint = f"{scheme}://{address.bucket}.{host}"
+    if endpoint:
+        config["endpoint"] = endpoint.rstrip("/")
+    metadata = os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT")
+    if metadata and access.credentials is None:
+        config["metadata_endpoint"] = metadata.rstrip("/")
+    options: dict[str, Any] = {
+        "connect_timeout": CONNECT_TIMEOUT,
+        "allow_http": bool(endpoint and endpoint.startswith("http://"))
+        or bool(metadata and metadata.startswith("http://")),
+    }
+    if access.ca_bundle:
+        try:
+            options["root_certificate"] = Path(access.ca_bundle).expanduser().read_bytes()
+        except OSError as error:
+            raise SettingsError(f"AWS_CA_BUNDLE: can't read {access.ca_bundle}: {error.strerror}") from None
+    clients = [
+        make(
+            address.bucket,
+            config=config,
+            client_options=options | {"timeout": timeout},
+            # Few: patience is the business of RetryingStore, which can be stopped and reports.
+            retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=30)},
+            credential_provider=access.credentials,
+        )
+        for timeout in (TRANSFER_TIMEOUT, QUICK_TIMEOUT)
+    ]
+
+    def sign(name: str) -> str:
+        return str(obstore.sign(clients[0], "GET", name, SIGNED_FOR))
+
+    return ObjectStore(
+        clients[0],
+        quick=clients[1],
+        uri=address.uri,
+        prefix=address.prefix,
+        upload_concurrency=upload_concurrency,
+        signed=None if _unsigned() else SignedReads(sign, options.get("root_certificate")),
+    )
+
+
+def find_access() -> S3Access:
+    """Find endpoint, region and credentials on this machine; see the module's docstring for where."""
+    try:
+        import botocore.session  # noqa: F401  the extra is there
+    except ImportError:
+        return _without_botocore()
+    return _with_botocore()
+
+
+def _with_botocore() -> S3Access:
+    import botocore.configprovider
+    import botocore.exceptions
+
+    try:
+        session = _session()
+        profile = session.get_scoped_config()
+        endpoint = None
+        if not session.get_config_variable("ignore_configured_endpoint_urls"):
+            endpoint = botocore.configprovider.ConfiguredEndpointProvider(
+                full_config=session.full_config, scoped_config=profile, client_name="s3"
+            ).provide()
+        options = profile.get("s3")
+        return S3Access(
+            region=os.environ.get("AWS_REGION") or session.get_config_variable("region"),
+            endpoint=endpoint or None,
+            addressing=options.get("addressing_style") if isinstance(options, dict) else None,
+            ca_bundle=session.get_config_variable("ca_bundle"),
+            credentials=None if _unsigned() else _Credentials(session),
+        )
+    except botocore.exceptions.ProfileNotFound:
+        name = os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE")
+        hint = "correct AWS_PROFILE, or add the profile to ~/.aws/config"
+        raise StoreDeniedError("open", "", f"there is no AWS profile {name!r}", hint) from None
+    except botocore.exceptions.BotoCoreError as error:
+        reason = f"the AWS configuration can't be used ({type(error).__name__})"
+        raise StoreDeniedError("open", "", reason, CHECK_KEYS) from None
+
+
+def _without_botocore() -> S3Access:
+    env = os.environ.get
+    extra = "pip install 'vaultlayer-hf[s3]'"
+    if env("AWS_PROFILE") or env("AWS_DEFAULT_PROFILE"):
+        raise MissingExtraError(f"AWS_PROFILE is set, and profiles are read by botocore: {extra}")
+    roles = (
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    )
+    if not env("AWS_ACCESS_KEY_ID") and not any(map(env, roles)) and not _unsigned():
+        for variable, default in (
+            ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
+            ("AWS_CONFIG_FILE", "~/.aws/config"),
+        ):
+            path = Path(env(variable) or default).expanduser()
+            if path.exists():
+                raise MissingExtraError(f"credentials may be in {path}, which botocore reads: {extra}")
+    return S3Access(
+        region=env("AWS_REGION") or env("AWS_DEFAULT_REGION"),
+        endpoint=env("AWS_ENDPOINT_URL_S3") or env("AWS_ENDPOINT_URL"),
+        ca_bundle=env("AWS_CA_BUNDLE"),
+    )
+
+
+def _unsigned() -> bool:
+    """Whether a public bucket is to be read without credentials; a variable that the client knows."""
+    return os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true", "yes", "on")
+
+
+def _session() -> Any:
+    import botocore.session
+
+    return botocore.session.Session()
+
+
+class _Credentials:
+    """Hands botocore's credentials to obstore, which asks again once a minute.
+
+    Expiring ones are refreshed by botocore. Those that were read from a file are read again, so that a
+    training that runs on gets to see the corrected file.
+    """
+
+    def __init__(self, session: Any) -> None:
+        self._lock = threading.Lock()
+        self._found = session.get_credentials()
+        self._since = time.monotonic()
+        if self._found is None:
+            raise StoreDeniedError("open", "", "no AWS credentials were found", CHECK_KEYS)
+
+    def __call__(self) -> dict[str, Any]:
+        with self._lock:
+            from_file = self._found.method in ("shared-credentials-file", "config-file", "env")
+            if from_file and time.monotonic() - self._since > _REREAD / 2:
+                self._found = _session().get_credentials() or self._found
+                self._since = time.monotonic()
+            frozen = self._found.get_frozen_credentials()
+        return {
+            "access_key_id": frozen.access_key,
+            "secret_access_key": frozen.secret_key,
+            "token": frozen.token,
+            "expires_at": datetime.now(UTC) + timedelta(seconds=_REREAD),
+        }

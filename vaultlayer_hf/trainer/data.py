@@ -1,0 +1,204 @@
+"""The Trainer's side: follows the loader of a training, keeps its place with each checkpoint, and goes on from it.
+
+The Trainer tells its callbacks when a pass begins, when a batch is done and when it has saved; the loader tells when it
+is opened. One function of the Trainer's is replaced: ``skip_first_batches``, by which it goes past what was trained on.
+For loaders that nobody follows it is what it was.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import transformers.trainer
+from transformers import TrainerState, TrainingArguments
+
+from vaultlayer_hf.base.events import Events
+from vaultlayer_hf.errors import RanksError
+from vaultlayer_hf.session.ranks import Ranks
+from vaultlayer_hf.state.data.followed import follower_of, why_not
+from vaultlayer_hf.state.data.follower import Follower
+from vaultlayer_hf.state.data.likeness import Print, differences, take_print
+from vaultlayer_hf.state.data.position import Moment, Record, read_record, state_lost
+from vaultlayer_hf.state.random_state import put_random_state
+from vaultlayer_hf.trainer.evaluations import Evaluations
+
+
+class TrainerData:
+    """Follows the data of one training, on one rank."""
+
+    def __init__(self, events: Events, ranks: Ranks) -> None:
+        self._events, self._ranks = events, ranks
+        self._follower: Follower | None = None
+        self._evaluations: Evaluations | None = None
+        self._print: Print = {}
+        self._why = ""
+
+    # The Trainer's events -------------------------------------------------------------------------------
+
+    def begin(
+        self,
+        loader: Any,
+        args: TrainingArguments,
+        state: TrainerState,
+        folder: Path | None,
+        handler: Any | None,
+    ) -> None:
+        """Follow a training that is about to begin, from the checkpoint in ``folder`` if that isn't None. All ranks.
+
+        ``handler``: the Trainer's CallbackHandler, which knows the loaders of evaluations.
+        """
+        self.end()
+        if handler is not None:
+            self._evaluations = Evaluations(handler)
+        self._why = why_not(loader)
+        self._print = take_print(loader, self._ranks.world_size, args.gradient_accumulation_steps)
+        if self._why:
+            self._events.warn("notice", f"the place in the data isn't kept: {self._why}")
+        else:
+            _replace_skipping()
+            self._follower = Follower(loader, self._ranks.rank, self._ranks.world_size)
+        if folder is not None:
+            self._go_on(folder, args, state)
+
+    def begin_epoch(self) -> None:
+        """Note that a pass begins."""
+        if self._follower is not None:
+            self._follower.begin_epoch()
+
+    def begin_step(self) -> None:
+        """Put the random state back that belongs here: behind a skip the Trainer has put that of the save."""
+        follower = self._follower
+        if follower is None or follower.after is None:
+            return
+        after, follower.after = follower.after, None
+        if after.random is not None:
+            put_random_state(after.random)
+        for words in follower.said:
+            self._events.info("notice", words)
+        follower.said.clear()
+
+    def end_batch(self, state: TrainerState, max_batches: int | None = None) -> None:
+        """Note that a batch was trained on."""
+        follower = self._follower
+        if follower is None:
+            return
+        follower.batch_done()
+        if max_batches and follower.epoch is not None:
+            state.epoch = follower.epoch + follower.batches / max_batches  # as an unbroken run counts
+
+    def end_epoch(self) -> None:
+        """Note that a pass has ended."""
+        if self._follower is not None:
+            self._follower.end_epoch()
+
+    def save(self, folder: Path, state: TrainerState) -> None:
+        """Write this rank's file into a checkpoint folder; trouble costs the file's content, never the training."""
+        position, why = None, self._why
+        if self._follower is not None:
+            try:
+                position = self._follower.position()
+            except Exception as error:
+                why = self._not_kept("can't be had", error)
+        found = self._print | {"step": state.global_step, "loss": _loss_of(state)}
+        if self._evaluations is not None:
+            found["evaluations"] = self._evaluations.count
+        try:
+            self._write(Record(position, found, why), folder)
+        except OSError as error:
+            self._events.warn("trouble", f"the place in the data can't be written into {folder}: {error}")
+
+    def _write(self, record: Record, folder: Path) -> None:
+        try:
+            record.write(folder, self._ranks.rank)
+        except OSError:
+            raise
+        except Exception as error:  # the data set's state may hold what can't be pickled
+            why = self._not_kept("can't be written", error)
+            replace(record, position=None, why=why).write(folder, self._ranks.rank)
+
+    def _not_kept(self, what: str, error: Exception) -> str:
+        """Say once that the place isn't kept; return why."""
+        why = state_lost(what, error)
+        self._events.warn_once("data", "notice", f"the place in the data isn't kept: {why}")
+        return why
+
+    def end(self) -> None:
+        """Leave the loader as it was."""
+        if self._follower is not None:
+            self._follower.leave()
+            self._follower = None
+        if self._evaluations is not None:
+            self._evaluations.end()
+            self._evaluations = None
+
+    # Inside ---------------------------------------------------------------------------------------------
+
+    def _go_on(self, folder: Path, args: TrainingArguments, state: TrainerState) -> None:
+        """Go on from a checkpoint's record, where every rank can; else say why not."""
+        record, words = self._look(folder, args, state)
+        position = record.position if record is not None else None
+        try:
+            usable, words = self._ranks.decide(
+                (position is not None, words),
+                lambda said: (
+                    all(can for can, _ in said),
+                    next((text for can, text in said if not can), said[0][1]),
+                ),
+            )
+        except RanksError as error:
+            usable, words = False, [str(error)]
+        if words and self._ranks.rank == 0:
+            self._events.warn(
+                "inexact", f"{folder.name}: the numbers may differ from an unbroken run's: {'; '.join(words)}"
+            )
+        if self._follower is not None and usable:
+            self._follower.resume(position)
+            self._follower.after = Moment()
+        if self._evaluations is not None and usable and record is not None:
+            self._evaluations.owed = record.print.get("evaluations", 0)
+
+    def _look(
+        self, folder: Path, args: TrainingArguments, state: TrainerState
+    ) -> tuple[Record | None, list[str]]:
+        """Return the record to go on from, and what speaks against the same numbers."""
+        if self._follower is None:
+            return None, [self._why]
+        record = read_record(folder, self._ranks.rank)
+        if isinstance(record, str):
+            return None, [record]
+        if record.print.get("world size") != self._ranks.world_size:
+            return None, [f"{record.print.get('world size')} ranks then, {self._ranks.world_size} now"]
+        if record.position is None:
+            return None, [record.why]
+        if (record.print.get("step"), record.print.get("loss")) != (state.global_step, _loss_of(state)):
+            return None, [f"its place in the data is of step {record.print.get('step')}"]
+        if args.ignore_data_skip and record.position.batches and not record.position.over:
+            return None, ["ignore_data_skip=True begins the data anew"]
+        words, holds = differences(record.print, self._print, workers_draw=bool(record.position.workers))
+        if self._follower.doubt:
+            words.append(self._follower.doubt)
+        return (record if holds else None), words
+
+
+def _loss_of(state: TrainerState) -> float | None:
+    """Return the newest loss that was logged."""
+    return next((float(entry["loss"]) for entry in reversed(state.log_history) if "loss" in entry), None)
+
+
+def _replace_skipping() -> None:
+    """Have the Trainer ask the follower of a loader to go past batches."""
+    module: Any = transformers.trainer
+    original = module.skip_first_batches
+    if hasattr(original, "_vaultlayer"):
+        return
+
+    @functools.wraps(original)
+    def skip_first_batches(dataloader: Any, num_batches: int = 0) -> Any:
+        follower = follower_of(dataloader)
+        return original(dataloader, num_batches) if follower is None else follower.skip(num_batches)
+
+    skip_first_batches._vaultlayer = True  # type: ignore[attr-defined] # a mark: replaced once
+    module.skip_first_batches = skip_first_batches

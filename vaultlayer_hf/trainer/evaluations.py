@@ -1,0 +1,94 @@
+"""Evaluations with persistent workers: a run that goes on starts these workers without drawing a seed for them.
+
+Torch draws it from the process's random numbers when a DataLoader starts its workers, so with persistent ones in the
+first evaluation only. A run that goes on behind that one has to start them again, and would have drawn once more than
+an unbroken run from there on: another dropout, another order of the next epoch.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from vaultlayer_hf.state.data.followed import Opener, base_of, let_go, take, workers_persist, workers_run
+
+
+class Evaluations:
+    """Knows the loaders of a Trainer's evaluations whose workers persist.
+
+    Args:
+        handler: the Trainer's CallbackHandler: it is told of each loader before that is opened.
+
+    Attributes:
+        owed: how many loaders, not opened here yet, had their workers in the run that this one goes on from.
+    """
+
+    def __init__(self, handler: Any) -> None:
+        self.owed = 0
+        self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._anew = False
+        self._handler = handler
+        handler.__dict__["_vaultlayer"] = self._begins
+        handler.__class__ = _telling(type(handler))
+
+    def end(self) -> None:
+        """Leave the handler as it was."""
+        if self._handler.__dict__.pop("_vaultlayer", None) is not None:
+            self._handler.__class__ = type(self._handler).__bases__[0]
+
+    @property
+    def count(self) -> int:
+        """How many loaders have their workers, or would in an unbroken run; 0 where each evaluation has its own."""
+        return 0 if self._anew else len(self._seen) + self.owed
+
+    def _begins(self, loader: Any) -> None:
+        base = base_of(loader)
+        if not isinstance(base, DataLoader) or not workers_persist(base):
+            return
+        self._anew |= any(other is not base and other.dataset is base.dataset for other in self._seen)
+        if base not in self._seen and self.owed and not workers_run(base):
+            self.owed -= 1
+            if base.generator is None:
+                take(base, _WithoutDrawing(base))
+        self._seen.add(base)
+
+
+class _WithoutDrawing:
+    """Has a DataLoader started once without a draw from the process's random numbers."""
+
+    def __init__(self, base: Any) -> None:
+        self._base = base
+
+    def open(self, plain: Opener) -> Iterator[Any]:
+        let_go(self._base)
+        self._base.generator = torch.Generator()
+        try:
+            return plain()
+        finally:
+            self._base.generator = None
+
+    def hand_over(self) -> None:
+        let_go(self._base)
+
+
+_classes: dict[type, type] = {}
+
+
+def _telling(cls: Any) -> Any:
+    """Return a class that a CallbackHandler of this class has meanwhile: it tells of each evaluation's loader."""
+
+    def get(self: Any) -> Any:
+        return self.__dict__.get("eval_dataloader")
+
+    def put(self: Any, loader: Any) -> None:
+        self.__dict__["eval_dataloader"] = loader
+        self.__dict__["_vaultlayer"](loader)
+
+    if cls not in _classes:
+        body = {"__module__": cls.__module__, "eval_dataloader": property(get, put)}
+        _classes[cls] = type(cls.__name__, (cls,), body)
+    return _classes[cls]

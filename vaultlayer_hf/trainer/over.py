@@ -1,0 +1,63 @@
+"""Whether a run is over. Pure: the log and the checkpoint on one side, what is asked for on the other.
+
+Stock transformers trains one more step from a checkpoint that is already at the end, and goes on behind an
+early stop. Here a run that has ended stays ended, until more steps are asked for than it was to train then.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from vaultlayer_hf.state.layouts import STATE, best_step
+
+
+@dataclass(frozen=True)
+class Past:
+    """What a run had come to when it is resumed.
+
+    Attributes:
+        step: of the checkpoint.
+        max_steps: how many steps were asked for when the checkpoint was written.
+        epochs: how many epochs were asked for then, rounded up.
+        finished: step at which the run ended, by the log; None where it didn't.
+        best_step: step of the best checkpoint, or None.
+    """
+
+    step: int
+    max_steps: int
+    epochs: int = 0
+    finished: int | None = None
+    best_step: int | None = None
+
+    @classmethod
+    def read(cls, folder: Path, finished: int | None) -> Past:
+        """Read a checkpoint folder's trainer state. Raises OSError, ValueError, KeyError."""
+        state = json.loads((folder / STATE).read_text())
+        epochs = math.ceil(state.get("num_train_epochs") or 0)
+        return cls(int(state["global_step"]), int(state["max_steps"]), epochs, finished, best_step(state))
+
+
+def is_over(past: Past, max_steps: int, *, loads_best: bool) -> bool:
+    """Return whether a run of ``max_steps`` steps has nothing left to train.
+
+    ``loads_best``: the end of training loads the best checkpoint; then a run that has ended is over also
+    where its newest checkpoint is the best one and not the last step.
+    """
+    if past.step >= max_steps:
+        return True
+    if past.finished is None or max_steps > past.max_steps:
+        return False
+    return past.step == past.finished or (loads_best and past.step == past.best_step)
+
+
+def asked_steps(past: Past, max_steps: int, epochs: float) -> int:
+    """Return how many steps are asked for, as far as that can be told before the data is looked at.
+
+    ``max_steps`` wins over ``epochs`` where it is above 0, as in the Trainer.
+    """
+    if max_steps > 0:
+        return max_steps
+    return past.max_steps + 1 if math.ceil(epochs) > past.epochs else past.max_steps

@@ -1,0 +1,160 @@
+"""The Trainer's terms in those of a session: its arguments as a wish, its state as a save."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from transformers import EarlyStoppingCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import CallbackHandler
+from transformers.training_args import ParallelMode
+
+from vaultlayer_hf.base.events import Events
+from vaultlayer_hf.errors import SettingsError
+from vaultlayer_hf.session.ranks import Ranks, current_ranks
+from vaultlayer_hf.session.save.rounds import Save
+from vaultlayer_hf.session.wish import Conversion, Wish
+from vaultlayer_hf.state.data.position import file_name
+from vaultlayer_hf.state.layouts import (
+    STATE,
+    best_step,
+    is_zero,
+    localise,
+    missing_files,
+    missing_shards,
+    refusal,
+    wanted_files,
+)
+from vaultlayer_hf.state.model_identity import Parameters
+from vaultlayer_hf.trainer import zero
+
+
+def wish_of(args: TrainingArguments, parameters: Parameters) -> Wish:
+    """Return what a Trainer with these arguments and this model wants of a checkpoint."""
+    output_dir = str(args.output_dir)
+
+    zero_config = zero.configuration(args)
+
+    def missing(paths: set[str], world_size: int) -> list[str]:
+        found = missing_files(paths, world_size)
+        if zero_config is None and is_zero(paths):
+            found.append("an optimizer state that a run without DeepSpeed can load")
+        if zero_config is not None and not any(path.startswith("global_step") for path in paths):
+            found.append("the state of DeepSpeed, which this run uses")
+        return found
+
+    def refuse(paths: set[str], written: int, now: int) -> str:
+        converts = zero_config is not None and is_zero(paths) and zero.can_convert()
+        return "" if converts else refusal(paths, written, now)
+
+    def convert(paths: set[str], written: int, now: int) -> Conversion | None:
+        if zero_config is None or not is_zero(paths):
+            return None
+        if written == now and not zero.loads_universal(zero_config):
+            return None
+        return Conversion(
+            lambda folder: zero.convert(folder, paths), lambda: zero.ask_for_universal(zero_config)
+        )
+
+    def localised(folder: Path, _: Path) -> dict[str, bytes]:
+        data = localise(folder, output_dir)
+        return {STATE: data} if data else {}
+
+    return Wish(
+        parameters=parameters,
+        missing=missing,
+        wanted=wanted_files,
+        refuse=refuse,
+        convert=convert,
+        localise=localised,
+        best=cast(Any, args).load_best_model_at_end,
+    )
+
+
+def ranks_of(args: TrainingArguments, timeout: float) -> Ranks:
+    """Return the ranks that train together. Raises SettingsError where stock would have each train alone."""
+    ranks = current_ranks(timeout)
+    if ranks.world_size > 1 and args.parallel_mode == ParallelMode.NOT_PARALLEL:
+        raise SettingsError(
+            f"there are {ranks.world_size} ranks, and the Trainer doesn't train them together: each would go its own "
+            "way, all on one vault. On CPU set use_cpu=True in TrainingArguments"
+        )
+    return ranks
+
+
+def save_of(args: TrainingArguments, state: TrainerState, parameters: Parameters, *, data: bool) -> Save:
+    """Return what there is to say about the checkpoint that a Trainer has just saved; ``data``: with data files."""
+    world_size = args.world_size
+
+    def missing(folder: Path, paths: set[str]) -> list[str]:
+        if args.save_only_model:
+            return []
+        places = [file_name(rank) for rank in range(world_size)] if data else []
+        lost = [name for name in places if name not in paths]
+        return missing_files(paths, world_size) + missing_shards(folder, paths) + lost
+
+    return Save(
+        Path(str(args.output_dir)) / f"checkpoint-{state.global_step}",
+        state.global_step,
+        missing,
+        parameters=parameters,
+        best_step=best_step({"best_model_checkpoint": state.best_model_checkpoint}),
+        rotates=args.should_save,
+    )
+
+
+def save_the_end(args: TrainingArguments, control: TrainerControl, *, paced: bool) -> None:
+    """Have the Trainer save where it is told to stop: stock doesn't, and the end of the run would be lost.
+
+    With ``save_strategy="epoch"`` stock does; with ``"best"`` or ``"no"`` no other checkpoints are wanted, unless
+    ``paced``: the settings ask for them.
+    """
+    if control.should_training_stop and (
+        args.save_strategy == "steps" or (paced and args.save_strategy != "epoch")
+    ):
+        control.should_save = True
+
+
+def stop_now(control: TrainerControl, *, save: bool) -> None:
+    """Have the Trainer stop behind this step, with nothing but a save where there is time for one."""
+    control.should_training_stop, control.should_save, control.should_evaluate = True, save, False
+
+
+def end_figures(state: TrainerState) -> dict[str, float]:
+    """Return the figures that a training ended with: those of its last log."""
+    last = state.log_history[-1] if state.log_history else {}
+    return {name: value for name, value in last.items() if isinstance(value, (int, float)) and name != "step"}
+
+
+def has_ended(state: TrainerState, handler: CallbackHandler | None) -> bool:
+    """Return whether a training is at its end: all steps, or stopped early by its metric.
+
+    Any other stop, such as by a callback that watches the clock, is one to go on from.
+    """
+    if state.global_step >= state.max_steps:
+        return True
+    return any(
+        isinstance(callback, EarlyStoppingCallback)
+        and callback.early_stopping_patience_counter >= callback.early_stopping_patience
+        for callback in (handler.callbacks if handler is not None else ())
+    )
+
+
+def warn_of_arguments(events: Events, args: TrainingArguments, *, paced: bool) -> None:
+    """Say which of a Trainer's arguments take away what a vault is for. ``paced``: the settings ask for saves."""
+    if args.save_strategy == "no" and not paced:
+        events.warn(
+            "notice",
+            "save_strategy='no': the Trainer saves nothing, so nothing is committed and nothing can be resumed",
+        )
+    elif args.save_only_model:
+        events.warn(
+            "notice",
+            "save_only_model=True: what is saved can't be resumed from, so a restart will refuse it",
+        )
+    if getattr(args, "enable_jit_checkpoint", False):
+        events.warn(
+            "notice",
+            "enable_jit_checkpoint=True: on SIGTERM each rank saves by itself, beside the save that all ranks make for "
+            "the vault at one step; leave it out",
+        )

@@ -1,0 +1,261 @@
+"""The one argument: ``resume=`` for transformers.Trainer and for any subclass of it.
+
+The seam to transformers is small, because transformers moves: the public callback API, a wrap of
+``train`` and a wrap of ``_save_checkpoint``.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import transformers
+from transformers.trainer_utils import TrainOutput
+
+from vaultlayer_hf.errors import SettingsError
+from vaultlayer_hf.session.settings import Settings
+from vaultlayer_hf.trainer.callback import AlreadyFinishedError, VaultLayerCallback
+
+_T = TypeVar("_T")
+Resume = str | os.PathLike[str] | bool | Settings | None
+Explicit = str | bool | None
+"""What a script may name in ``train(resume_from_checkpoint=…)``."""
+
+_DOC = """
+
+One more argument:
+    resume: where this run's checkpoints are kept, and from where it goes on: a vault URI
+        (``s3://bucket/prefix``, ``file:///folder``, a path), ``URI@<step>`` for an older checkpoint, True for
+        the vault that ``VAULTLAYER_VAULT`` names, or Settings. None or False: the Trainer as it is.
+"""
+
+
+def settings_for(resume: Resume) -> Settings | None:
+    """Return the settings that a value of ``resume=`` means; None where it switches the vault off.
+
+    Raises SettingsError.
+    """
+    if resume is None or resume is False:
+        return None
+    if isinstance(resume, Settings):
+        settings = resume
+    elif resume is True:
+        settings = Settings()
+    elif isinstance(resume, (str, os.PathLike)):
+        settings = Settings(vault=os.fspath(resume) or None)
+    else:
+        raise SettingsError(
+            f"resume={resume!r} can't be used: give a vault's URI, True, Settings, None or False"
+        )
+    if not settings.vault:
+        raise SettingsError(
+            f"resume={resume!r} means the vault that VAULTLAYER_VAULT names, and that isn't set"
+        )
+    return settings
+
+
+class _ResumableMixin:
+    """Sits in front of a Trainer class: adds the argument, the callback and the two wraps."""
+
+    _vaultlayer: VaultLayerCallback | None = None
+
+    def __init__(self, *args: Any, resume: Resume = None, **kwargs: Any) -> None:
+        if "_vaultlayer" in self.__dict__:
+            # super(MyTrainer, self) in a decorated MyTrainer finds this class again, and would so for ever.
+            raise TypeError(
+                f"{type(self).__qualname__} is decorated with @resumable: in its methods write super() without "
+                "arguments, or decorate where it is used: resumable(MyTrainer)(…)"
+            )
+        settings = settings_for(resume)
+        self._vaultlayer = None
+        vault = VaultLayerCallback(settings) if settings is not None else None
+        super().__init__(*args, **kwargs)
+        trainer: Any = self
+        if vault is not None:
+            vault.bind(trainer.args, trainer.model, trainer.callback_handler)
+            vault.stops_when_finished = True
+            trainer.add_callback(vault)
+            self._vaultlayer = vault
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train, from the newest complete checkpoint of the vault where there is one; else as transformers does."""
+        train: Callable[..., Any] = super().train  # type: ignore[misc]
+        vault = self._vaultlayer
+        if vault is None:
+            return train(*args, **kwargs)
+        return train_on(vault, self, train, args, kwargs)
+
+    def _save_checkpoint(self, model: Any, trial: Any, *args: Any, **kwargs: Any) -> Any:
+        trainer: Any = self
+        if self._vaultlayer is not None:
+            make_way(self._vaultlayer, trainer, trial)
+        return super()._save_checkpoint(model, trial, *args, **kwargs)  # type: ignore[misc]
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # A class that is made at run time may not be found by its name: then through the one it was made from.
+        cls = type(self)
+        if "_vaultlayer_origin" not in cls.__dict__ or _named(cls) is cls:
+            return super().__reduce_ex__(protocol)
+        return _rebuild, (cls.__dict__["_vaultlayer_origin"],), self.__dict__
+
+
+def train_on(
+    vault: VaultLayerCallback,
+    trainer: Any,
+    train: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    choose: Callable[[VaultLayerCallback, Explicit], Explicit] | None = None,
+) -> Any:
+    """Make a Trainer's call of ``train(*args, **kwargs)`` on a vault: what ``resume=`` does.
+
+    A search, and a second training of the Trainer, are trained as stock. ``choose`` claims the vault and returns
+    what to resume from, given what the script names; by default that wins.
+    """
+    call = _Call(train, args, kwargs)
+    if call.get("trial", 1) is not None:
+        with vault.suspended("a hyperparameter search"):
+            return call.do()
+    if getattr(trainer, "_vaultlayer_trained", False):
+        with vault.suspended("a second train() of one Trainer"):
+            return call.do()
+    explicit = call.get("resume_from_checkpoint", 0)
+    vault.attach(trainer.model)
+    try:
+        chosen = (choose or _explicit_wins)(vault, explicit)
+        if chosen is not explicit:
+            call.set("resume_from_checkpoint", 0, chosen)
+        output = call.do()
+        trainer._vaultlayer_trained = True
+        return output
+    except AlreadyFinishedError:
+        trainer._vaultlayer_trained = True
+        return _end_untrained(vault, trainer)
+    finally:
+        vault.close()
+
+
+def _explicit_wins(vault: VaultLayerCallback, explicit: Explicit) -> Explicit:
+    if explicit is None or explicit is False:
+        return vault.pull() or explicit
+    vault.start(explicit)
+    return explicit
+
+
+def make_way(vault: VaultLayerCallback, trainer: Any, trial: Any) -> None:
+    """Clear the place of the checkpoint folder that a Trainer is about to write."""
+    folder = f"checkpoint-{trainer.state.global_step}"
+    vault.before_save(Path(trainer._get_output_dir(trial=trial)) / folder)
+
+
+def _end_untrained(vault: VaultLayerCallback, trainer: Any) -> TrainOutput:
+    """End a train() that has nothing left to train: stock would train one more step."""
+    trainer.is_in_train = False
+    metrics = vault.say_finished(trainer.state)
+    if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None:
+        trainer._load_best_model()
+    trainer.control = trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
+    return TrainOutput(trainer.state.global_step, metrics.get("train_loss", float("nan")), metrics)
+
+
+class _Call:
+    """A call of a Trainer's train(), whatever signature a subclass has given it.
+
+    Arguments hidden behind ``*args`` are taken to stand where transformers has them.
+    """
+
+    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._function, self._args, self._kwargs = function, list(args), dict(kwargs)
+        self._parameters = inspect.signature(function).parameters
+
+    def _place(self, name: str, usual: int) -> int | None:
+        """Return the position at which an argument was given; None where it wasn't given by position."""
+        parameter = self._parameters.get(name)
+        if parameter is not None:
+            usual = list(self._parameters).index(name)
+            if parameter.kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD:
+                return None
+        elif not any(one.kind is inspect.Parameter.VAR_POSITIONAL for one in self._parameters.values()):
+            return None
+        return usual if usual < len(self._args) else None
+
+    def get(self, name: str, usual: int) -> Any:
+        """Return an argument, None where it wasn't given; ``usual`` is its position in transformers."""
+        place = self._place(name, usual)
+        return self._kwargs.get(name) if place is None else self._args[place]
+
+    def set(self, name: str, usual: int, value: Any) -> None:
+        """Give an argument another value."""
+        place = self._place(name, usual)
+        if place is None:
+            self._kwargs[name] = value
+        else:
+            self._args[place] = value
+
+    def do(self) -> Any:
+        """Make the call."""
+        return self._function(*self._args, **self._kwargs)
+
+
+@functools.cache
+def resumable(cls: type[_T]) -> type[_T]:
+    """Return a subclass of a Trainer class that takes ``resume=``; usable as a class decorator.
+
+    The same class gives the same subclass each time, and a class that takes ``resume=`` already is returned as
+    it is. isinstance, the signature, help() and further subclassing work as before.
+
+    Raises TypeError where ``cls`` is no Trainer.
+    """
+    if not (isinstance(cls, type) and issubclass(cls, transformers.Trainer)):
+        raise TypeError(f"resumable() takes a subclass of transformers.Trainer, not {cls!r}")
+    if issubclass(cls, _ResumableMixin):
+        return cls
+    namespace = {
+        "__doc__": inspect.cleandoc(cls.__doc__ or "") + _DOC,
+        "__module__": cls.__module__,
+        "__qualname__": cls.__qualname__,
+        "__init__": _like(cls.__init__, _ResumableMixin.__init__, resume=True),
+        "train": _like(cls.train, _ResumableMixin.train),
+        "_vaultlayer_origin": cls,
+    }
+    return type(cls.__name__, (_ResumableMixin, cls), namespace)
+
+
+def _like(original: Any, method: Callable[..., Any], *, resume: bool = False) -> Callable[..., Any]:
+    """Return a method that looks like ``original`` to help() and inspect, with ``resume`` where asked."""
+
+    @functools.wraps(original)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return method(self, *args, **kwargs)
+
+    if resume:
+        signature = inspect.signature(original)
+        extra = inspect.Parameter("resume", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Resume)
+        parameters = list(signature.parameters.values())
+        behind = 1 if parameters and parameters[-1].kind is inspect.Parameter.VAR_KEYWORD else 0
+        parameters.insert(len(parameters) - behind, extra)
+        call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return call
+
+
+def _named(cls: type) -> Any:
+    """Return what stands in a class's module under its name, as pickle looks for it."""
+    found: Any = sys.modules.get(cls.__module__)
+    for name in cls.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found
+
+
+def _rebuild(cls: type) -> Any:
+    return object.__new__(resumable(cls))
+
+
+Trainer = resumable(transformers.Trainer)
+"""transformers.Trainer with one more argument, ``resume=``."""
+Trainer.__module__ = __name__  # where pickle and help() find it

@@ -1,0 +1,148 @@
+"""Pull: copy one checkpoint out of a vault into a folder of its own, verified, or not at all.
+
+    <parent>/.<name>.<digest>.part/   what has come so far; named by the manifest, so only its own pull goes on there
+    <parent>/<name>/                  appears by one rename, once every digest holds and everything is flushed
+
+A pull that is stopped at any moment goes on where it was, within a file too: the bytes that are there are read and
+digested again, and only the rest is fetched. Where the digest then fails, that file is fetched once more from its
+beginning, so that what rotted on the disk isn't blamed on the vault.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vaultlayer_hf.base import files
+from vaultlayer_hf.base.digest import CHUNK, Digest, digest_file
+from vaultlayer_hf.errors import CorruptError, SettingsError, VaultLayerError
+from vaultlayer_hf.stores.base import Store
+from vaultlayer_hf.vault.log.entry import Commit
+from vaultlayer_hf.vault.manifest import FileEntry, Manifest, read_manifest
+from vaultlayer_hf.vault.restore.ranges import in_order, reasons, threads
+
+_RANGE = 8 * 2**20
+_AHEAD = 8
+"""Ranged reads under way at a time: with ``_RANGE``, 64 MiB of memory."""
+
+
+def pull(
+    store: Store, commit: Commit, target: Path, progress: Callable[[int], None] = lambda count: None
+) -> int:
+    """Bring a checkpoint to the folder ``target`` and return how many bytes were fetched.
+
+    ``progress`` is called with byte counts that add up to the size, those that are there already included.
+    A target that holds this very checkpoint is left as it is, and 0 is returned.
+
+    Raises CorruptError where the vault's content isn't what it vouches for; SettingsError where ``target``
+    holds something else; VaultLayerError where there is no space or another pull is at it; StoreError; OSError.
+    """
+    manifest = read_manifest(store, commit)
+    if os.path.lexists(target):
+        if not holds(target, manifest, progress):
+            raise SettingsError(
+                f"{target} is there and isn't this checkpoint: choose another folder, or remove it"
+            )
+        return 0
+    part = target.parent / f".{target.name}.{commit.manifest.rpartition(':')[2][:16]}.part"
+    with _alone(part):
+        fetched = _fetch_all(store, commit.folder, manifest, part, progress)
+        for folder, _, _ in os.walk(part):
+            files.fsync_folder(Path(folder))
+        files.rename(part, target)
+    return fetched
+
+
+def holds(folder: Path, manifest: Manifest, progress: Callable[[int], None] = lambda count: None) -> bool:
+    """Tell whether a folder holds exactly the files of a manifest, with their digests. Raises OSError."""
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    if found != manifest.paths or any(
+        (folder / entry.path).stat().st_size != entry.size for entry in manifest.files
+    ):
+        return False
+    return all(digest_file(folder / entry.path, progress)[0] == entry.digest for entry in manifest.files)
+
+
+@contextmanager
+def _alone(part: Path) -> Iterator[None]:
+    """Make the folder and hold it against a second pull of the same checkpoint to the same place."""
+    files.make_folder(part)
+    descriptor = os.open(part, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise VaultLayerError(f"another pull is at work in {part}: wait for it, or end it") from error
+        if not part.is_dir():
+            raise VaultLayerError(f"another pull has just ended and moved {part} into its place: start again")
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _fetch_all(
+    store: Store, folder: str, manifest: Manifest, part: Path, progress: Callable[[int], None]
+) -> int:
+    for path in part.rglob("*"):
+        if not path.is_dir() and path.relative_to(part).as_posix() not in manifest.paths:
+            path.unlink()
+    there = {entry.path: _size(part / entry.path) for entry in manifest.files}
+    needed = sum(max(0, entry.size - there[entry.path]) for entry in manifest.files)
+    free = shutil.disk_usage(part).free
+    if needed > free:
+        raise VaultLayerError(
+            f"{needed / 1e9:.2f} GB are still to come and {part.parent} has {free / 1e9:.2f} GB free: free some space"
+        )
+    fetched = 0
+    for entry in manifest.files:
+        (part / entry.path).parent.mkdir(parents=True, exist_ok=True)
+        begin = there[entry.path] if there[entry.path] <= entry.size else 0
+        count, sound = _fetch(store, folder, entry, part / entry.path, begin, progress)
+        fetched += count
+        if not sound and begin > 0:
+            count, sound = _fetch(store, folder, entry, part / entry.path, 0, lambda count: None)
+            fetched += count
+        if not sound:
+            files.remove_file(part / entry.path)
+            raise CorruptError(f"{folder}/{entry.path}: its content doesn't have the digest in its manifest")
+    return fetched
+
+
+def _fetch(
+    store: Store, folder: str, entry: FileEntry, path: Path, begin: int, progress: Callable[[int], None]
+) -> tuple[int, bool]:
+    """Fetch a file from ``begin`` on; return how many bytes came and whether the digest of the whole holds."""
+    digest = Digest()
+    with open(path, "r+b" if path.exists() else "w+b", buffering=0) as file:
+        file.truncate(begin)
+        while file.tell() < begin:
+            data = file.read(min(CHUNK, begin - file.tell()))
+            digest.update(data)
+            progress(len(data))
+        for piece in _ranges(store, f"{folder}/{entry.path}", begin, entry.size):
+            digest.update(piece)
+            left = piece
+            while left:
+                left = left[file.write(left) :]
+            progress(len(piece))
+        os.fsync(file.fileno())
+    return entry.size - begin, digest.text() == entry.digest
+
+
+def _ranges(store: Store, key: str, begin: int, end: int) -> Iterator[memoryview]:
+    """Yield an object's bytes in order, with several requests under way."""
+
+    def read(start: int) -> memoryview:
+        with reasons(key):
+            return store.read_range(key, start, min(_RANGE, end - start))
+
+    with threads(_AHEAD, "vaultlayer-pull") as pool:
+        yield from in_order(pool, read, range(begin, end, _RANGE), _AHEAD)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0

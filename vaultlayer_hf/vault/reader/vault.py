@@ -1,0 +1,180 @@
+"""A vault from outside a run: list, look into, verify, copy out and pin. Only ``pin`` needs write permission."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from vaultlayer_hf.base.digest import digest_bytes
+from vaultlayer_hf.errors import CorruptError, NoSuchCheckpointError, ObjectNotFoundError
+from vaultlayer_hf.stores.base import Store
+from vaultlayer_hf.vault.keys import DATA
+from vaultlayer_hf.vault.log.entries import read_entries
+from vaultlayer_hf.vault.log.entry import Commit, Entry, State
+from vaultlayer_hf.vault.log.log import Log
+from vaultlayer_hf.vault.manifest import Manifest, read_manifest
+from vaultlayer_hf.vault.reader.check import check, check_sizes
+from vaultlayer_hf.vault.reader.pin import pin
+from vaultlayer_hf.vault.reader.pull import pull
+from vaultlayer_hf.vault.retention.prune import Leftover, find_leftovers
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a verification found.
+
+    Attributes:
+        ok: whether every digest holds.
+        problems: one line for each thing that is wrong.
+        bytes: how many bytes were read.
+    """
+
+    ok: bool
+    problems: list[str]
+    bytes: int
+
+
+class Vault:
+    """One vault as it was when it was opened. Made by ``open_vault``; usable as a context manager.
+
+    Attributes:
+        uri: where it is.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.uri = store.uri
+        self.damage: list[str] = []
+        self._entry = Log(store, self.damage.append).last()[1]
+
+    @property
+    def state(self) -> State | None:
+        """The state after the last entry of the log; None where the vault is empty."""
+        return self._entry.state if self._entry else None
+
+    def checkpoints(self) -> list[Commit]:
+        """Return the live checkpoints, oldest first."""
+        return list(self._entry.state.commits) if self._entry else []
+
+    def checkpoint(self, step: int | None = None) -> Commit:
+        """Return the newest live checkpoint of a step; without one, that which the next start goes on from.
+
+        Raises NoSuchCheckpointError.
+        """
+        live = self.checkpoints()
+        if step is None:
+            found = self.state.newest if self.state else None
+        else:
+            found = next((commit for commit in reversed(live) if commit.step == step), None)
+        if found is None:
+            steps = ", ".join(str(commit.step) for commit in live) or "none"
+            what = "no checkpoint" if step is None else f"no live checkpoint of step {step}"
+            raise NoSuchCheckpointError(f"{self.uri} holds {what}; it holds: {steps}")
+        return found
+
+    def history(self) -> list[Entry]:
+        """Return every entry of the log that is whole, oldest first; damaged ones are added to ``damage``.
+
+        One request an entry: a log of thousands takes a while. Raises StoreError, FormatVersionError.
+        """
+        return read_entries(self._store, self.damage.append)
+
+    def leftovers(self) -> list[Leftover]:
+        """Return the folders that no live checkpoint refers to: retired ones, and what was never committed.
+
+        Lists every object of the vault. Raises StoreError.
+        """
+        return find_leftovers(self._store.list(DATA), {commit.folder for commit in self.checkpoints()})
+
+    def manifest(self, commit: Commit) -> Manifest:
+        """Return a checkpoint's manifest. Raises CorruptError, StoreError."""
+        return read_manifest(self._store, commit)
+
+    def verify(self, commit: Commit, progress: Callable[[int], None] | None = None) -> Report:
+        """Read every file of a checkpoint and check every digest; ``progress`` gets byte counts as they pass.
+
+        Raises StoreError where the store is in trouble: that says nothing about the checkpoint.
+        """
+        count = 0
+
+        def on_bytes(size: int) -> None:
+            nonlocal count
+            count += size
+            if progress is not None:
+                progress(size)
+
+        try:
+            manifest = self.manifest(commit)
+        except CorruptError as error:
+            return Report(False, [str(error)], 0)
+        problems = check(self._store, commit.folder, list(manifest.files), on_bytes=on_bytes)
+        return Report(not problems, problems, count)
+
+    def glance(self, commit: Commit) -> list[str]:
+        """Return what is wrong with a checkpoint as far as a listing shows it: no content is read.
+
+        Raises StoreError.
+        """
+        try:
+            manifest = self.manifest(commit)
+        except CorruptError as error:
+            return [str(error)]
+        return check_sizes(self._store, commit.folder, list(manifest.files))
+
+    def read(self, commit: Commit, path: str, *, limit: int = 64 * 2**20) -> bytes | None:
+        """Return a small file of a checkpoint, verified; None where it has no such file.
+
+        Raises CorruptError where it isn't what the manifest vouches for or has more than ``limit`` bytes;
+        StoreError.
+        """
+        entry = next((item for item in self.manifest(commit).files if item.path == path), None)
+        if entry is None:
+            return None
+        key = f"{commit.folder}/{path}"
+        if entry.size > limit:
+            raise CorruptError(f"{key}: {entry.size} bytes are more than such a file may have")
+        try:
+            data = self._store.read(key, limit=entry.size)
+        except ObjectNotFoundError as error:
+            raise CorruptError(f"{key}: it is missing") from error
+        if digest_bytes(data) != entry.digest:
+            raise CorruptError(f"{key}: its content doesn't have the digest in its manifest")
+        return data
+
+    def pull(
+        self,
+        commit: Commit,
+        target: str | os.PathLike[str],
+        progress: Callable[[int], None] = lambda count: None,
+    ) -> int:
+        """Copy a checkpoint to the folder ``target``, verified, and return how many bytes were fetched.
+
+        It appears there whole or not at all; a pull that was stopped goes on where it was. ``progress`` is
+        called with byte counts, which add up to the checkpoint's size.
+
+        Raises CorruptError; SettingsError where ``target`` holds something else; VaultLayerError (no space,
+        another pull); StoreError; OSError.
+        """
+        return pull(self._store, commit, Path(target).absolute(), progress)
+
+    def pin(self, commit: Commit, pinned: bool = True, *, alone: bool = False) -> None:
+        """Keep a checkpoint whatever the retention policy says, or let it go; a run may be writing meanwhile.
+
+        ``alone``: no run is writing to this vault; needed where the store lacks create-if-absent.
+        Raises NoSuchCheckpointError where it was retired meanwhile; StoreError.
+        """
+        self._entry = pin(self._store, commit, pinned, alone=alone)
+
+    def close(self) -> None:
+        """Release the store's connections."""
+
+    def __enter__(self) -> Vault:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,71 @@
+"""Retention: which checkpoints to keep and why. Pure: data in, decisions with reasons out.
+
+One function serves the vault, the local folder and any dry run. What it returns as ``keep=False`` may be
+retired; whoever acts on it appends the entry first and deletes after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from vaultlayer_hf.vault.log.entry import Commit
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What to keep: the newest ``last`` (None: all), steps that are a multiple of ``every``, the best."""
+
+    last: int | None = 3
+    every: int | None = None
+    best: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Keep a checkpoint or not, and the reason."""
+
+    commit: Commit
+    keep: bool
+    reason: str
+
+
+def decide(
+    commits: Sequence[Commit],
+    policy: Policy,
+    *,
+    best_step: int | None = None,
+    protected: Collection[int] = (),
+) -> list[Decision]:
+    """Return a decision for each commit, in the order given (the log's order, oldest first).
+
+    ``protected`` holds numbers of commits that stay whatever the policy: the one this run resumed from, the
+    newest verified one. The newest live commit always stays. Commits that the run went on without
+    (``abandoned``) don't push others out, and stay only until as many newer ones exist.
+    """
+    line = [commit for commit in commits if not commit.abandoned]
+    lately = [*line, *commits] if policy.last is None else [*line[-policy.last :], *commits[-policy.last :]]
+    newest = {commit.number for commit in lately}
+    best = [
+        commit.number for commit in line if policy.best and best_step is not None and commit.step == best_step
+    ]
+    decisions = []
+    for commit in commits:
+        if commit.pinned:
+            keep, reason = True, "pinned"
+        elif commit.number in protected:
+            keep, reason = True, "in use"
+        elif line and commit.number == line[-1].number:
+            keep, reason = True, "the newest"
+        elif best and commit.number == best[-1]:
+            keep, reason = True, "the best"
+        elif commit.number in newest:
+            keep, reason = True, f"among the last {policy.last}" if policy.last else "all are kept"
+        elif policy.every and commit.step % policy.every == 0 and not commit.abandoned:
+            keep, reason = True, f"step is a multiple of {policy.every}"
+        elif commit.abandoned:
+            keep, reason = False, "the run went on from an older one"
+        else:
+            keep, reason = False, f"older than the last {policy.last}"
+        decisions.append(Decision(commit, keep, reason))
+    return decisions

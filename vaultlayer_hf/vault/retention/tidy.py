@@ -1,0 +1,65 @@
+"""What a commit makes superfluous, in the vault and on the local disk. Trouble here costs nothing but space."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+from vaultlayer_hf.base import files
+from vaultlayer_hf.stores.base import Store
+from vaultlayer_hf.vault.log.entry import State
+from vaultlayer_hf.vault.log.log import Writer
+from vaultlayer_hf.vault.retention.policy import Decision, Policy, decide
+from vaultlayer_hf.vault.retention.prune import retire
+from vaultlayer_hf.vault.snapshot import LOCAL
+
+
+def tidy_vault(store: Store, writer: Writer, policy: Policy, protected: set[int]) -> list[Decision]:
+    """Apply the retention policy to a vault and return what was retired. Raises FencedError, StoreError."""
+    state = writer.state
+    decisions = decide(state.commits, policy, best_step=state.best_step, protected=protected)
+    drop = [decision for decision in decisions if not decision.keep]
+    if not drop and not state.retiring:
+        return []
+    reasons = {decision.commit.number: decision.reason for decision in drop}
+    gone = retire(store, writer, [decision.commit for decision in drop], reasons)
+    return [decision for decision in drop if decision.commit.number in gone]
+
+
+def tidy_local(output_dir: Path, state: State, policy: Policy, protected: set[int]) -> list[str]:
+    """Apply a retention policy to committed checkpoint folders in ``output_dir``; return the names removed.
+
+    A folder there is named by its step, and belongs to the newest commit of that step. It goes by one rename,
+    and ``clear_superseded`` deletes it: where the Trainer looks through its folders meanwhile, it must not
+    meet half a one. Raises OSError.
+    """
+    newest = {item.step: item for item in state.commits}
+    here = [item for item in state.commits if item is newest[item.step]]
+    here = [item for item in here if (output_dir / f"checkpoint-{item.step}").is_dir()]
+    removed = []
+    for decision in decide(here, policy, best_step=state.best_step, protected=protected):
+        if not decision.keep:
+            removed.append(f"checkpoint-{decision.commit.step}")
+            files.make_folder(output_dir / LOCAL)
+            files.rename(output_dir / removed[-1], output_dir / LOCAL / f"old-{uuid.uuid4().hex}")
+    return removed
+
+
+def clear_superseded(output_dir: Path, snapshots: Path, step: int) -> None:
+    """Remove what a commit of ``step`` makes pointless: folders put aside, older writers' snapshots, and trash.
+
+    ``snapshots`` is the folder of the snapshots of the writer that has committed.
+    """
+    for path in (output_dir / LOCAL / "aside").glob("checkpoint-*"):
+        if int(path.name.removeprefix("checkpoint-")) <= step:
+            files.remove_tree(path)
+    for path in snapshots.parent.iterdir() if snapshots.parent.is_dir() else ():
+        if path.name.isdigit() and int(path.name) < int(snapshots.name):
+            files.remove_tree(path)
+    clear_trash(output_dir)
+
+
+def clear_trash(output_dir: Path) -> None:
+    """Delete the folders that ``tidy_local`` and restores have taken out."""
+    for path in (output_dir / LOCAL).glob("old-*"):
+        files.remove_tree(path)

@@ -1,0 +1,114 @@
+"""How long the upload thread bears with a store in trouble: for ever, until a newer save makes the try pointless.
+
+Tidying is borne with for a bounded time: what it leaves costs only space, and the next commit goes on with it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from vaultlayer_hf.base.events import Events
+from vaultlayer_hf.errors import StoreError
+from vaultlayer_hf.stores.pace import BandwidthCap
+from vaultlayer_hf.vault.upload.queue import UploadQueue
+
+TIDY_PATIENCE = 30.0
+"""Seconds for which a store in trouble is tried while old checkpoints are deleted."""
+
+
+class SupersededError(Exception):
+    """Nobody wants it any more; or a newer save waits, or tidying has lasted long, and the store is in trouble."""
+
+
+class StoppedError(Exception):
+    """The uploader was told to stop."""
+
+
+class Patience:
+    """Knows whether the store is in trouble, and raises where a try is to be given up. On the upload thread.
+
+    Args:
+        queue: tells what waits, and whether to stop.
+        events: where trouble is told, each once.
+        exposure: says in words what would be lost now.
+        rate: bandwidth cap in bytes per second, or None.
+    """
+
+    def __init__(
+        self, queue: UploadQueue, events: Events, exposure: Callable[[], str], rate: float | None
+    ) -> None:
+        self._queue = queue
+        self._events = events
+        self._exposure = exposure
+        self._cap = BandwidthCap(rate, should_stop=self.give_up) if rate else None
+        self._tidy_end: float | None = None
+        self.in_trouble = False
+        self.trouble: str | None = None
+        """What keeps uploads from succeeding now, or None."""
+        self.moved = 0
+        """Bytes hashed or sent of the snapshot under way."""
+        self.taken = 0
+        """Bytes of it that the store has taken."""
+        self.begun = time.monotonic()
+        """When it was taken up."""
+
+    def begin(self) -> None:
+        """A new save is taken up."""
+        self.moved, self.taken, self.in_trouble = 0, 0, False
+        self.begun = time.monotonic()
+
+    def recovered(self) -> None:
+        """An upload has succeeded."""
+        self.trouble = None
+        if self._events.forget("upload "):
+            self._events.info("recovered", "the vault can be written again")
+
+    @contextmanager
+    def tidying(self) -> Iterator[None]:
+        """Within, patience is bounded, and trouble is none of the uploads'."""
+        self.in_trouble, self._tidy_end = False, time.monotonic() + TIDY_PATIENCE
+        try:
+            yield
+        finally:
+            self._tidy_end = None
+
+    def give_up(self) -> None:
+        """Called before each attempt of a store operation and while waiting for one.
+
+        Raises StoppedError, SupersededError.
+        """
+        if self._queue.stopping:
+            raise StoppedError
+        late = self._tidy_end is not None and time.monotonic() > self._tidy_end
+        if self._queue.unwanted or (self.in_trouble and (self._queue.newer_waits or late)):
+            raise SupersededError
+
+    def report(self, error: StoreError) -> None:
+        """Called with each failed attempt."""
+        self.in_trouble = True
+        if self._tidy_end is None:
+            self.trouble = str(error)
+            topic, what = "upload", "the vault can't be written now, training goes on and it is tried again"
+        else:
+            topic, what = "tidy", "old checkpoints can't be deleted now, it is tried again"
+        self._events.warn_once(
+            f"{topic} {type(error).__name__} {error.reason}",
+            "trouble",
+            f"{what}: {error}; {self._exposure()}",
+            reason=error.reason,
+        )
+
+    def hashed(self, count: int) -> None:
+        """Called with counts of bytes that were read."""
+        self.moved += count
+
+    def sent(self, count: int) -> None:
+        """Called with counts of bytes that the store has taken. Raises as ``give_up`` does."""
+        self.in_trouble = False
+        self.give_up()
+        self.moved += count
+        if self._cap is not None:
+            self._cap(count)
+        self.taken += count
