@@ -105,13 +105,13 @@ def _discover(entries: int, rounds: int) -> None:
 
     from vaultlayer_hf.base.digest import digest_bytes
     from vaultlayer_hf.vault.keys import HINT
-    from vaultlayer_hf.vault.log.entry import Commit, State
+    from vaultlayer_hf.vault.log.entry import Commit, VaultState
     from vaultlayer_hf.vault.log.log import Log, Writer, now
 
     store = _store(f"discover-{entries}")
     writer, _ = Writer.claim(store, Log(store))
 
-    def change(state: State, number: int) -> State:
+    def change(state: VaultState, number: int) -> VaultState:
         made = Commit(
             number=number,
             token=writer.token,
@@ -155,27 +155,27 @@ def _rounds(world: int, rounds: int) -> None:
     from torch.distributed import TCPStore
 
     from vaultlayer_hf.session.ranks import Ranks
-    from vaultlayer_hf.session.save.rounds import Listing, Word, divide
+    from vaultlayer_hf.session.save.rounds import NodeFiles, RankStatus, divide
 
     own = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     others = TCPStore("127.0.0.1", own.port, is_master=False, timeout=timedelta(seconds=60))
     ranks = Ranks(0, world, own, 60.0)
 
-    def listing(rank: int) -> Listing:
+    def listing(rank: int) -> NodeFiles:
         if rank % 8:
-            return Listing()
+            return NodeFiles()
         names = [f"global_step10/shard_{rank}_{file}.pt" for file in range(FILES)]
-        return Listing(rank // 8, ("trainer_state.json", "scheduler.pt", *names))
+        return NodeFiles(rank // 8, ("trainer_state.json", "scheduler.pt", *names))
 
     for number in range(rounds):
         for rank in range(1, world):
-            others.set(f"vaultlayer/0/save/{number}/{rank}", pickle.dumps(Word(rank // 8)))
+            others.set(f"vaultlayer/0/save/{number}/{rank}", pickle.dumps(RankStatus(rank // 8)))
             others.set(f"vaultlayer/0/listed/{number}/{rank}", pickle.dumps(listing(rank)))
     ready()
     seconds = []
     for number in range(rounds):
         begin = time.perf_counter()
-        ranks.gather(Word(0), tag=f"save/{number}")
+        ranks.gather(RankStatus(0), tag=f"save/{number}")
         ranks.decide(listing(0), lambda found: divide(found).owners, tag=f"listed/{number}")
         seconds.append(time.perf_counter() - begin)
     done(seconds=seconds)

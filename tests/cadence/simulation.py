@@ -14,9 +14,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vaultlayer_hf.session.save.cadence import IO_SHARE, Measured, daly, decide
+from vaultlayer_hf.session.save.cadence import IO_SHARE, SaveCosts, choose_interval, daly
 
-Policy = Callable[[Measured], float]
+Policy = Callable[[SaveCosts], float]
 """Gives the seconds to the next save, from what was measured."""
 
 
@@ -105,7 +105,7 @@ def simulate(world: World, policy: Policy, seed: int) -> Result:
         while True:
             stall = sum(stalls) / len(stalls) if stalls else known
             upload = world.upload if uploads.commits or known is not None else 0.0
-            interval = policy(Measured(stall, upload, deaths, alive + attempt, spent, attempt))
+            interval = policy(SaveCosts(stall, upload, deaths, alive + attempt, spent, attempt))
             if done + interval >= world.work:
                 end = attempt + (world.work - done) + world.upload
                 if end > until:
@@ -132,7 +132,7 @@ def simulate(world: World, policy: Policy, seed: int) -> Result:
 
 def auto(max_loss: float | None = None) -> Policy:
     """The policy under test: what ``save_every="auto"`` does."""
-    return lambda measured: decide(measured, max_loss).seconds
+    return lambda measured: choose_interval(measured, max_loss).seconds
 
 
 def fixed(seconds: float) -> Policy:

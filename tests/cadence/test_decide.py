@@ -11,9 +11,9 @@ from vaultlayer_hf.session.save.cadence import (
     FIRST,
     IO_SHARE,
     Cadence,
-    Measured,
+    SaveCosts,
+    choose_interval,
     daly,
-    decide,
     mean_time_between_failures,
     parse_cadence,
     parse_duration,
@@ -82,8 +82,8 @@ def test_failures_are_learnt() -> None:
 
 def test_the_first_save_measures() -> None:
     """Before anything was measured, a save comes soon, and within the loss that is allowed."""
-    assert decide(Measured()).seconds == FIRST
-    assert decide(Measured(), max_loss=45.0).seconds == 45.0
+    assert choose_interval(SaveCosts()).seconds == FIRST
+    assert choose_interval(SaveCosts(), max_loss=45.0).seconds == 45.0
 
 
 @pytest.mark.parametrize("failures", [0, 3, 1000])
@@ -91,38 +91,38 @@ def test_the_first_save_measures() -> None:
 @pytest.mark.parametrize("stall", [0.0, 0.01, 2.0, 50.0])
 def test_saves_stay_under_their_share(stall: float, upload: float, failures: int) -> None:
     """Whatever the failures, saves take at most 1 % of the time, and no save comes before the last is uploaded."""
-    decision = decide(Measured(stall, upload, failures, 10 * HOUR))
+    decision = choose_interval(SaveCosts(stall, upload, failures, 10 * HOUR))
     assert stall / (decision.seconds + stall) <= IO_SHARE * (1 + 1e-9)
     assert decision.seconds >= upload
 
 
 def test_what_was_spent_too_early_is_made_up_for() -> None:
     """Saves that have taken more than their share so far make the next one wait until the whole run keeps it."""
-    decision = decide(Measured(1.0, 0.0, 1000, HOUR, stalled=5.0, running=60.0))
+    decision = choose_interval(SaveCosts(1.0, 0.0, 1000, HOUR, stalled=5.0, running=60.0))
     assert 6.0 / (60.0 + decision.seconds + 1.0) == pytest.approx(IO_SHARE)
-    frugal = decide(Measured(1.0, 0.0, 1000, HOUR, stalled=1.0, running=5000.0))
+    frugal = choose_interval(SaveCosts(1.0, 0.0, 1000, HOUR, stalled=1.0, running=5000.0))
     assert frugal.seconds == daly(1.0, mean_time_between_failures(1000, HOUR))
 
 
 def test_more_failures_mean_more_saves() -> None:
     """The interval shrinks with the failures that were seen, down to the bound, and the reason names them."""
-    intervals = [decide(Measured(0.05, 1.0, failures, 24 * HOUR)) for failures in (0, 5, 50)]
+    intervals = [choose_interval(SaveCosts(0.05, 1.0, failures, 24 * HOUR)) for failures in (0, 5, 50)]
     assert intervals[0].seconds > intervals[1].seconds > intervals[2].seconds
     assert "5 in 24 h" in intervals[1].reason
 
 
 def test_the_loss_is_bounded() -> None:
     """What a failure may cost, upload included, wins over the optimum and over the share, and the reason says so."""
-    decision = decide(Measured(0.1, 20.0, 0, HOUR), max_loss=60.0)
+    decision = choose_interval(SaveCosts(0.1, 20.0, 0, HOUR), max_loss=60.0)
     assert decision.seconds + 0.1 + 20.0 == pytest.approx(60.0)
     assert "at most 60 s may be lost" in decision.reason
-    dear = decide(Measured(5.0, 20.0, 0, HOUR), max_loss=60.0)
+    dear = choose_interval(SaveCosts(5.0, 20.0, 0, HOUR), max_loss=60.0)
     assert dear.seconds + 25.0 == pytest.approx(60.0)
     assert "12.5% of the time" in dear.reason
 
 
 def test_a_loss_that_uploads_dont_allow() -> None:
     """Uploads too slow for the bound: as often as they allow, and the reason says that it can't be met."""
-    decision = decide(Measured(0.1, 120.0, 0, HOUR), max_loss=60.0)
+    decision = choose_interval(SaveCosts(0.1, 120.0, 0, HOUR), max_loss=60.0)
     assert decision.seconds == 120.0
     assert "too long for a loss of" in decision.reason

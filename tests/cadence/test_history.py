@@ -9,8 +9,8 @@ import pytest
 from tests.protocol.tools import memory_store
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.vault.keys import entry_key
-from vaultlayer_hf.vault.log.entry import Entry, State, encode_entry
-from vaultlayer_hf.vault.log.history import History, read_history
+from vaultlayer_hf.vault.log.entry import Entry, VaultState, encode_entry
+from vaultlayer_hf.vault.log.history import VaultHistory, read_history
 from vaultlayer_hf.vault.log.log import Log
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -22,7 +22,7 @@ class Past:
     def __init__(self) -> None:
         self.store: Store = memory_store()
         self.number = 0
-        self.state = State("vault", 0)
+        self.state = VaultState("vault", 0)
 
     def add(self, kind: str, hours: float, **detail: float) -> Past:
         """Append an entry ``hours`` after the start."""
@@ -37,7 +37,7 @@ class Past:
         self.store.create(entry_key(self.number), encode_entry(entry))
         return self
 
-    def read(self) -> History:
+    def read(self) -> VaultHistory:
         """The history as the claim that is the last entry finds it."""
         return read_history(Log(self.store), self.number)
 
@@ -53,7 +53,7 @@ def _commit(number: int, token: int):  # type: ignore[no-untyped-def]
 
 def test_a_fresh_vault_tells_nothing() -> None:
     """The first claim has no past."""
-    assert Past().add("claim", 0).read() == History()
+    assert Past().add("claim", 0).read() == VaultHistory()
 
 
 def test_deaths_are_counted() -> None:
@@ -62,13 +62,13 @@ def test_deaths_are_counted() -> None:
     past.add("claim", 0).add("commit", 1).add("commit", 2, stall=0.5, upload=7.0)
     past.add("claim", 10).add("commit", 13, stall=0.25, upload=8.0).add("retire", 13)
     past.add("claim", 20)
-    assert past.read() == History(failures=2, alive=5 * 3600.0, stall=0.25, upload=8.0)
+    assert past.read() == VaultHistory(failures=2, alive=5 * 3600.0, stall=0.25, upload=8.0)
 
 
 def test_what_ended_well_or_never_began_is_no_death() -> None:
     """A finished attempt, and one that never committed, say nothing of how often this run dies."""
     past = Past().add("claim", 0).add("commit", 4, stall=1.0).add("finish", 5).add("claim", 6).add("claim", 7)
-    assert past.read() == History(failures=0, alive=5 * 3600.0, stall=1.0)
+    assert past.read() == VaultHistory(failures=0, alive=5 * 3600.0, stall=1.0)
 
 
 @pytest.mark.parametrize("stall", [-1.0, True, "x", None])
@@ -90,4 +90,4 @@ def test_damage_ends_the_history() -> None:
     past = Past().add("claim", 0).add("commit", 1)
     past.add("claim", 2)
     past.store.delete([entry_key(2)])
-    assert past.read() == History()
+    assert past.read() == VaultHistory()

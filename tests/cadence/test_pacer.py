@@ -12,7 +12,7 @@ from vaultlayer_hf.base.events import Event, Events
 from vaultlayer_hf.session.ranks import Ranks
 from vaultlayer_hf.session.save.cadence import Cadence, parse_cadence
 from vaultlayer_hf.session.save.pacing import Pacer
-from vaultlayer_hf.vault.log.history import History
+from vaultlayer_hf.vault.log.history import VaultHistory
 
 
 class Clock:
@@ -75,7 +75,7 @@ def test_auto_keeps_its_share_and_says_why_once() -> None:
     """It measures with its first save, makes up for it, keeps its share, and says so in three lines."""
     clock, events, heard = Clock(), Events(), list[Event]()
     events.listen(heard.append)
-    made = pacer(Cadence("auto"), clock, events, history=lambda: History(400, 3600.0))
+    made = pacer(Cadence("auto"), clock, events, history=lambda: VaultHistory(400, 3600.0))
     made.begin()
     saved = drive(made, clock, 5000, seconds=1.0, stall=2.0)
     assert saved[0] == 60
@@ -90,7 +90,9 @@ def test_auto_knows_what_saves_cost_before_its_first() -> None:
     """What an attempt before has noted in the log counts at once: no save is needed to measure."""
     clock, events, heard = Clock(), Events(), list[Event]()
     events.listen(heard.append)
-    made = pacer(Cadence("auto"), clock, events, history=lambda: History(0, 3600.0, stall=2.0, upload=400.0))
+    made = pacer(
+        Cadence("auto"), clock, events, history=lambda: VaultHistory(0, 3600.0, stall=2.0, upload=400.0)
+    )
     made.begin()
     assert drive(made, clock, 1000, seconds=1.0, stall=2.0)[0] > 400
     assert "measures" not in heard[0].message

@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from tests.protocol.vaults import tree
-from vaultlayer_hf.cli.checks import Finding, Measured, _judge_clock, check_disk, check_store, judge, predict
+from vaultlayer_hf.cli.checks import (
+    Finding,
+    Measurements,
+    _judge_clock,
+    check_disk,
+    check_store,
+    judge,
+    predict,
+)
 from vaultlayer_hf.cli.common import ExitCode
 from vaultlayer_hf.cli.doctor import checkpoint_size
 from vaultlayer_hf.stores.uri import parse_vault
@@ -68,7 +76,7 @@ def test_nobody_answers(no_aws, monkeypatch) -> None:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{held.getsockname()[1]}")
         for name in ("AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             monkeypatch.setenv(name, "us-east-1")
-        found = list(check_store(parse_vault("s3://bucket/run"), 0.1, Measured()))
+        found = list(check_store(parse_vault("s3://bucket/run"), 0.1, Measurements()))
     assert [(item.name, item.state) for item in found] == [("credentials", "ok"), ("store", "bad")]
     assert (found[-1].code, bool(found[-1].fix)) == (ExitCode.STORE, True)
 
@@ -88,16 +96,18 @@ def test_clocks_that_differ(offset: float, state: str) -> None:
 
 def test_what_is_predicted() -> None:
     """By hand: 10 GB at 100 MB/s up and 1 GB/s of disk is 110 s to the commit; saving each minute is too often."""
-    measured = Measured(upload_rate=1e8, download_rate=2e8, latency=0.0, disk_rate=1e9, links=True)
+    measured = Measurements(upload_rate=1e8, download_rate=2e8, latency=0.0, disk_rate=1e9, links=True)
     found = predict(10**10, 1800, measured)
     assert found is not None
     assert (found.upload, found.at_risk, found.restore, found.stall) == (110, 1910, 50, 0.005)
     assert judge(found, 1800) == Finding("prediction", "ok", judge(found, 1800).text)
     often = judge(predict(10**10, 60, measured), 60)
     assert (often.state, "every 110 s" in often.fix) == ("warning", True)
-    copied = predict(10**10, 1800, Measured(upload_rate=1e8, download_rate=2e8, disk_rate=1e9, links=False))
+    copied = predict(
+        10**10, 1800, Measurements(upload_rate=1e8, download_rate=2e8, disk_rate=1e9, links=False)
+    )
     assert copied.stall == 10
-    assert predict(1, 1, Measured()) is None
+    assert predict(1, 1, Measurements()) is None
 
 
 def test_a_disk_without_links(tmp_path: Path, monkeypatch) -> None:
@@ -105,7 +115,7 @@ def test_a_disk_without_links(tmp_path: Path, monkeypatch) -> None:
     from vaultlayer_hf.base import files
 
     monkeypatch.setattr(files, "link", lambda source, target: False)
-    found = list(check_disk(tmp_path, None, Measured()))
+    found = list(check_disk(tmp_path, None, Measurements()))
     assert [(item.name, item.state) for item in found] == [("disk", "ok"), ("snapshots", "warning")]
 
 

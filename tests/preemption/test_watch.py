@@ -13,7 +13,7 @@ from tests.servers import free_ports
 from vaultlayer_hf.base.events import Event, Events
 from vaultlayer_hf.session.stop.clouds import Aws
 from vaultlayer_hf.session.stop.notice import Action
-from vaultlayer_hf.session.stop.watch import Watch
+from vaultlayer_hf.session.stop.watch import NoticeWatch
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def action(watch: Watch, saved: float = 0.0) -> Action | None:
+def action(watch: NoticeWatch, saved: float = 0.0) -> Action | None:
     found = watch.pending(time.time(), 0.0, saved)
     return found[0] if found is not None else None
 
@@ -48,7 +48,7 @@ def test_a_notice_is_seen_once(server: MetadataServer) -> None:
     """A notice that stands is said once, asks for a save until one was asked for, and a stop outranks it."""
     events = Events()
     said = heard(events)
-    watch = Watch((), 30.0, "aws", events)
+    watch = NoticeWatch((), 30.0, "aws", events)
     watch.open()
     assert action(watch) is None
     server.rebalance = {"noticeTime": "2026-01-01T00:00:00Z"}
@@ -67,7 +67,7 @@ def test_a_notice_is_seen_once(server: MetadataServer) -> None:
 
 def test_closed_it_asks_nobody(server: MetadataServer) -> None:
     """Behind the training no request is made, and no thread is left."""
-    watch = Watch((), 30.0, "aws", Events())
+    watch = NoticeWatch((), 30.0, "aws", Events())
     before = set(threading.enumerate())  # a training that a test has broken off may have left one
     watch.open()
     wait_for(lambda: server.requests.total() > 3)
@@ -84,7 +84,7 @@ def test_a_server_that_never_answers_is_given_up(
     monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", f"http://127.0.0.1:{free_ports(1)[0]}")
     events = Events()
     said = heard(events)
-    watch = Watch((), 30.0, "aws", events)
+    watch = NoticeWatch((), 30.0, "aws", events)
     watch.open()
     wait_for(lambda: bool(said))
     watch.close()
@@ -97,7 +97,7 @@ def test_a_server_that_fails_meanwhile_is_asked_on(
     """One that has answered before is asked on through whatever trouble, in silence."""
     events = Events()
     said = heard(events)
-    watch = Watch((), 30.0, "aws", events)
+    watch = NoticeWatch((), 30.0, "aws", events)
     watch.open()
     wait_for(lambda: server.requests.total() > 3)
     plain, broken = server._find, [True]
@@ -114,7 +114,7 @@ def test_a_server_that_fails_meanwhile_is_asked_on(
 def test_one_rank_of_a_host_asks(monkeypatch: pytest.MonkeyPatch, server: MetadataServer) -> None:
     """Only local rank 0 asks the metadata server of its host."""
     monkeypatch.setenv("LOCAL_RANK", "1")
-    watch = Watch((), 30.0, "aws", Events())
+    watch = NoticeWatch((), 30.0, "aws", Events())
     watch.open()
     time.sleep(0.1)
     watch.close()
@@ -124,7 +124,7 @@ def test_one_rank_of_a_host_asks(monkeypatch: pytest.MonkeyPatch, server: Metada
 def test_outside_the_clouds_nobody_is_asked(monkeypatch: pytest.MonkeyPatch, server: MetadataServer) -> None:
     """By default a machine whose firmware names no cloud sends nothing to any metadata address."""
     monkeypatch.setattr("vaultlayer_hf.session.stop.clouds.detect", lambda: None)
-    watch = Watch((), 30.0, "auto", Events())
+    watch = NoticeWatch((), 30.0, "auto", Events())
     watch.open()
     time.sleep(0.1)
     watch.close()

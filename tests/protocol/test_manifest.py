@@ -23,7 +23,7 @@ from tests.protocol.tools import (
 )
 from vaultlayer_hf.errors import CorruptError, FormatVersionError, VaultLayerError
 from vaultlayer_hf.vault.keys import manifest_key
-from vaultlayer_hf.vault.log.entry import ENTRY_LIMIT, Commit, Entry, State, decode_entry, encode_entry
+from vaultlayer_hf.vault.log.entry import ENTRY_LIMIT, Commit, Entry, VaultState, decode_entry, encode_entry
 from vaultlayer_hf.vault.manifest import (
     Manifest,
     check_path,
@@ -51,7 +51,7 @@ ENTRY = Entry(
     token=5,
     time="2026-01-01T00:00:00.000Z",
     detail={"step": 500},
-    state=State(
+    state=VaultState(
         vault_id="a" * 32,
         token=5,
         commits=(

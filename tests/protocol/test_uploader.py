@@ -17,7 +17,7 @@ from vaultlayer_hf.base.priority import LOWEST
 from vaultlayer_hf.errors import ObjectNotFoundError, StoreDeniedError, StoreError, StoreUnavailableError
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
-from vaultlayer_hf.vault.log.entry import Commit, State
+from vaultlayer_hf.vault.log.entry import Commit, VaultState
 from vaultlayer_hf.vault.log.log import Log
 from vaultlayer_hf.vault.reader.vault import Vault
 from vaultlayer_hf.vault.retention.policy import Policy
@@ -164,9 +164,9 @@ def commit_of(number: int, step: int, token: int, *, abandoned: bool = False) ->
     return Commit(number, token, 1, step, folder, "", 1, 1, "blake3:" + "0" * 64, 1, abandoned=abandoned)
 
 
-def state_of(*commits: Commit) -> State:
+def state_of(*commits: Commit) -> VaultState:
     """Return a state that holds these commits."""
-    return State("v", 9, commits)
+    return VaultState("v", 9, commits)
 
 
 def test_a_local_folder_belongs_to_the_newest_commit_of_its_step(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.protocol.tools import file_entry, memory_store
 from vaultlayer_hf.errors import CorruptError
-from vaultlayer_hf.session.save.rounds import Listing, divide
+from vaultlayer_hf.session.save.rounds import NodeFiles, divide
 from vaultlayer_hf.testing.faults import FaultStore
 from vaultlayer_hf.vault.keys import part_key
 from vaultlayer_hf.vault.manifest import Manifest, encode_part
@@ -36,10 +36,10 @@ def test_each_file_is_sent_by_one_node() -> None:
     """What several nodes hold is the lowest one's to send; what only one holds is that one's."""
     plan = divide(
         [
-            Listing(0, ("model", "rng_0")),
-            Listing(),
-            Listing(1, ("model", "optimizer", "rng_1")),
-            Listing(2, ("model", "optimizer")),
+            NodeFiles(0, ("model", "rng_0")),
+            NodeFiles(),
+            NodeFiles(1, ("model", "optimizer", "rng_1")),
+            NodeFiles(2, ("model", "optimizer")),
         ]
     )
     assert plan.share_of(0, ["model", "rng_0"]) == {"model", "rng_0"}

@@ -16,7 +16,7 @@ import pytest
 from torch.distributed import TCPStore
 
 from vaultlayer_hf.errors import RanksError, ResumeError, SettingsError, WrongModelError
-from vaultlayer_hf.session.place import locate
+from vaultlayer_hf.session.place import find_topology
 from vaultlayer_hf.session.ranks import Ranks, current_ranks
 
 
@@ -166,7 +166,7 @@ def test_what_one_rank_wants_happens_at_the_same_step_on_all() -> None:
 def test_nodes_are_found_by_what_they_see(tmp_path: Path) -> None:
     """Ranks 0 and 2 share one folder, 1 and 3 another: two nodes, led by 0 and 1; no probe is left."""
     with ranks_of(4) as ranks:
-        places = on_all(ranks, lambda one: locate(one, tmp_path / str(one.rank % 2)))
+        places = on_all(ranks, lambda one: find_topology(one, tmp_path / str(one.rank % 2)))
     assert [place.nodes for place in places] == [((0, 2), (1, 3))] * 4
     assert [place.leads for place in places] == [True, True, False, False]
     assert [place.node for place in places] == [0, 1, 0, 1]
@@ -178,7 +178,7 @@ def test_a_disk_that_cant_be_written_is_said_on_all(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with ranks_of(2) as ranks:
         folders = [tmp_path / "good", tmp_path / "file" / "below"]
-        found = on_all(ranks, lambda one: locate(one, folders[one.rank]))
+        found = on_all(ranks, lambda one: find_topology(one, folders[one.rank]))
     assert [type(error) for error in found] == [ResumeError] * 2
     assert str(found[0]).startswith("rank 1 on ")
 

@@ -9,10 +9,10 @@ import pytest
 from vaultlayer_hf.run.decide.cause import Cause, Death, Error, blame, classify, means_full, means_memory
 from vaultlayer_hf.run.decide.decision import (
     Action,
-    History,
     Limits,
+    RestartHistory,
     backoff,
-    decide,
+    decide_restart,
     exit_code,
     follow,
     hang_limit,
@@ -23,7 +23,7 @@ TRAINING = Death(
     code=1, began=True, began_at=4, step=7, committed=6, commits=(2, 4, 6), micro_batch=8, accumulation=2
 )
 """An attempt that went on from step 4, trained to 7 and has failed."""
-SEEN = History(trained=True, furthest=7, committed=6)
+SEEN = RestartHistory(trained=True, furthest=7, committed=6)
 
 
 def error(name: str, message: str = "", **more: object) -> Error:
@@ -82,7 +82,7 @@ CASES = {
 def test_each_kind_of_death_has_its_cause_and_its_decision(name) -> None:
     """What is known of a death leads to the cause, the decision and the exit code that the table promises."""
     death, cause, action, code = CASES[name]
-    decision = decide(death, History())
+    decision = decide_restart(death, RestartHistory())
     assert (decision.cause, decision.action) == (cause, action)
     assert decision.detail
     assert decision.reason
@@ -92,8 +92,8 @@ def test_each_kind_of_death_has_its_cause_and_its_decision(name) -> None:
 def test_a_start_that_worked_before_is_tried_again() -> None:
     """An error before the first step ends a run at once only where no attempt has trained yet."""
     death = Death(code=1, errors=[error("OSError", "port in use")])
-    assert decide(death, History()).action is Action.STOP
-    assert decide(death, SEEN).action is Action.RESTART
+    assert decide_restart(death, RestartHistory()).action is Action.STOP
+    assert decide_restart(death, SEEN).action is Action.RESTART
 
 
 def test_a_smaller_micro_batch_keeps_the_global_batch() -> None:
@@ -103,7 +103,7 @@ def test_a_smaller_micro_batch_keeps_the_global_batch() -> None:
     seen = []
     while True:
         death = replace(oom, micro_batch=micro, accumulation=accumulation)
-        decision = decide(death, history)
+        decision = decide_restart(death, history)
         if decision.action is Action.STOP:
             break
         assert f"from {micro} to" in decision.reason
@@ -118,65 +118,65 @@ def test_a_smaller_micro_batch_keeps_the_global_batch() -> None:
 def test_a_nan_walks_back_behind_it_and_not_for_ever() -> None:
     """The checkpoint of the bad step isn't used, each return to the bad step goes one further back, then it stops."""
     death = replace(TRAINING, nonfinite=6, step=7, commits=(2, 4, 6))
-    first = decide(death, SEEN)
+    first = decide_restart(death, SEEN)
     assert first.at == 4
     history = follow(death, SEEN, first)
     again = replace(death, began_at=4)
-    second = decide(again, history)
+    second = decide_restart(again, history)
     assert second.at == 2
     history = follow(again, history, second)
-    third = decide(replace(death, began_at=2), history)
+    third = decide_restart(replace(death, began_at=2), history)
     assert third.action is Action.STOP
     assert "older than step 2" in third.reason
     many = Death(
         code=1, began=True, began_at=18, step=21, committed=20, commits=tuple(range(2, 22, 2)), nonfinite=20
     )
-    history = History(trained=True)
+    history = RestartHistory(trained=True)
     for _ in range(3):
-        decision = decide(many, history, Limits(walk_back=3))
+        decision = decide_restart(many, history, Limits(walk_back=3))
         assert decision.action is Action.RESTART
         history = follow(many, history, decision)
         many = replace(many, began_at=decision.at)
-    assert decide(many, history, Limits(walk_back=3)).action is Action.STOP
+    assert decide_restart(many, history, Limits(walk_back=3)).action is Action.STOP
 
 
 def test_the_step_walked_back_to_holds_until_something_is_committed() -> None:
     """An attempt that dies before its first commit is followed by one from the same step, not from the bad one."""
     death = replace(TRAINING, nonfinite=6)
-    history = follow(death, SEEN, decide(death, SEEN))
+    history = follow(death, SEEN, decide_restart(death, SEEN))
     killed = replace(TRAINING, code=None, signal="SIGKILL", began_at=4, step=5)
-    decision = decide(killed, history)
+    decision = decide_restart(killed, history)
     assert decision.at == 4
     history = follow(killed, history, decision)
     assert history.at == 4
     later = replace(killed, committed=6, committed_here=True)
-    assert follow(later, history, decide(later, history)).at is None
+    assert follow(later, history, decide_restart(later, history)).at is None
 
 
 def test_without_progress_it_gives_up() -> None:
     """Attempts that get no further are counted and waited for longer; a commit or a new step starts anew."""
     history, waits = SEEN, []
     death = replace(TRAINING, code=None, signal="SIGKILL", began_at=6, step=7)
-    while (decision := decide(death, history)).action is Action.RESTART:
+    while (decision := decide_restart(death, history)).action is Action.RESTART:
         waits.append(decision.wait)
         history = follow(death, history, decision)
     assert waits == [1.0, 2.0, 4.0, 8.0]
     assert "5 attempts in a row" in decision.reason
     further = replace(death, step=8)
-    assert decide(further, history).action is Action.RESTART
-    assert follow(further, history, decide(further, history)).stuck == 0
+    assert decide_restart(further, history).action is Action.RESTART
+    assert follow(further, history, decide_restart(further, history)).stuck == 0
     committed = replace(death, committed=8, committed_here=True)
-    assert follow(committed, history, decide(committed, history)).stuck == 0
+    assert follow(committed, history, decide_restart(committed, history)).stuck == 0
     assert [backoff(stuck, Limits(longest=5.0)) for stuck in range(5)] == [0.0, 1.0, 2.0, 4.0, 5.0]
 
 
 def test_the_same_error_at_the_same_step_ends_it_sooner() -> None:
     """What fails in the same way three times will go on doing so, and is shown instead of tried again."""
     death = replace(TRAINING, errors=[error("ValueError", "bad row")])
-    history = History()
+    history = RestartHistory()
     actions = []
     for _ in range(3):
-        decision = decide(death, history)
+        decision = decide_restart(death, history)
         actions.append(decision.action)
         history = follow(death, history, decision)
     assert actions == [Action.RESTART, Action.RESTART, Action.STOP]

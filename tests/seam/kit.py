@@ -23,7 +23,7 @@ from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.stores.uri import parse_vault
 from vaultlayer_hf.trainer.callback import VaultLayerCallback
 from vaultlayer_hf.trainer.trainer import Trainer
-from vaultlayer_hf.vault.log.entry import State
+from vaultlayer_hf.vault.log.entry import VaultState
 from vaultlayer_hf.vault.log.log import Log
 
 STEPS, EVERY = 8, 2
@@ -174,10 +174,10 @@ class Recorder:
         return [event for event in self.events if event.kind == kind]
 
 
-def state_of(vault: str | Path) -> State:
+def state_of(vault: str | Path) -> VaultState:
     """The state of a vault's log."""
     entry = Log(open_store(parse_vault(str(vault)))).last()[1]
-    return entry.state if entry is not None else State("none", 0)
+    return entry.state if entry is not None else VaultState("none", 0)
 
 
 def steps_of(vault: str | Path) -> list[int]:

@@ -13,7 +13,7 @@ import transformers
 from tests.seam.conftest import Reference
 from tests.seam.kit import STEPS, Boom, Do, FailAt, Recorder, Tokens, state_of, steps_of, trainer, weights
 from vaultlayer_hf import VaultLayerCallback
-from vaultlayer_hf.trainer.over import Past, is_over
+from vaultlayer_hf.trainer.over import EarlierRun, is_over
 
 
 @pytest.fixture(scope="module")
@@ -196,16 +196,16 @@ def test_broken_run_is_not_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("past", "asked", "loads_best", "over"),
     [
-        (Past(8, 8), 8, False, True),  # at the end, whatever the log says
-        (Past(8, 8), 9, False, False),
-        (Past(6, 8, finished=6), 8, False, True),  # stopped early
-        (Past(6, 8, finished=6), 9, False, False),  # and more asked for
-        (Past(4, 8, finished=6), 8, False, False),  # went back behind its end
-        (Past(4, 8, finished=8, best_step=4), 8, True, True),  # only the best was saved
-        (Past(4, 8, finished=8, best_step=4), 8, False, False),  # and isn't what the end is
-        (Past(4, 8), 8, True, False),
+        (EarlierRun(8, 8), 8, False, True),  # at the end, whatever the log says
+        (EarlierRun(8, 8), 9, False, False),
+        (EarlierRun(6, 8, finished=6), 8, False, True),  # stopped early
+        (EarlierRun(6, 8, finished=6), 9, False, False),  # and more asked for
+        (EarlierRun(4, 8, finished=6), 8, False, False),  # went back behind its end
+        (EarlierRun(4, 8, finished=8, best_step=4), 8, True, True),  # only the best was saved
+        (EarlierRun(4, 8, finished=8, best_step=4), 8, False, False),  # and isn't what the end is
+        (EarlierRun(4, 8), 8, True, False),
     ],
 )
-def test_is_over(past: Past, asked: int, loads_best: bool, over: bool) -> None:
+def test_is_over(past: EarlierRun, asked: int, loads_best: bool, over: bool) -> None:
     """The rule by which a run counts as over, case by case."""
     assert is_over(past, asked, loads_best=loads_best) is over

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vaultlayer_hf.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from vaultlayer_hf.run.story import Story
+    from vaultlayer_hf.run.story import RunStory
 
 INK, MUTED, GRID = "#1f2933", "#66727f", "#e4e7eb"
 BLUE, GREEN, RED, AMBER, GREY = "#2f6fde", "#1f9d63", "#d64545", "#d9822b", "#b8c1cc"
@@ -33,7 +33,7 @@ _STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 9,
 }
-Draw = Callable[[Any, "Story"], None]
+Draw = Callable[[Any, "RunStory"], None]
 
 
 def figures() -> list[tuple[str, float, Draw]]:
@@ -47,7 +47,7 @@ def figures() -> list[tuple[str, float, Draw]]:
     ]
 
 
-def svgs(story: Story) -> list[tuple[str, str]]:
+def svgs(story: RunStory) -> list[tuple[str, str]]:
     """Return each picture's title and its SVG, for a page. Raises MissingExtraError."""
     plots = _matplotlib()
     found = []
@@ -64,7 +64,7 @@ def svgs(story: Story) -> list[tuple[str, str]]:
     return found
 
 
-def png(story: Story) -> bytes:
+def png(story: RunStory) -> bytes:
     """Return all pictures as one PNG. Raises MissingExtraError."""
     plots = _matplotlib()
     with plots.rc_context(_STYLE):
@@ -95,13 +95,13 @@ def _matplotlib() -> Any:
     return pyplot
 
 
-def _unit(story: Story) -> tuple[float, str]:
+def _unit(story: RunStory) -> tuple[float, str]:
     """Return seconds in the unit of the time axis, and its name."""
     span = story.end - story.begin
     return (1.0, "s") if span < 180 else (60.0, "min") if span < 3 * 3600 else (3600.0, "h")
 
 
-def _time_axis(axes: Any, story: Story) -> Callable[[float], float]:
+def _time_axis(axes: Any, story: RunStory) -> Callable[[float], float]:
     """Label the time axis; return what turns a moment into a place on it."""
     unit, name = _unit(story)
     axes.set_xlabel(f"{name} since the first attempt began")
@@ -109,7 +109,7 @@ def _time_axis(axes: Any, story: Story) -> Callable[[float], float]:
     return lambda moment: (moment - story.begin) / unit
 
 
-def _steps(axes: Any, story: Story) -> None:
+def _steps(axes: Any, story: RunStory) -> None:
     place = _time_axis(axes, story)
     for attempt, after in zip(story.attempts, [*story.attempts[1:], None], strict=False):
         line = [(place(moment), step) for moment, step in attempt.steps]
@@ -148,7 +148,7 @@ def _steps(axes: Any, story: Story) -> None:
     _legend(axes)
 
 
-def _exposure(axes: Any, story: Story) -> None:
+def _exposure(axes: Any, story: RunStory) -> None:
     place = _time_axis(axes, story)
     unit, name = _unit(story)
     times = [moment for moment, _ in story.commits]
@@ -177,7 +177,7 @@ def _exposure(axes: Any, story: Story) -> None:
     _legend(axes)
 
 
-def _time(axes: Any, story: Story) -> None:
+def _time(axes: Any, story: RunStory) -> None:
     wall = max(1e-9, story.end - story.begin)
     left = 0.0
     for (name, seconds), color in zip(time_parts(story), (GREEN, RED, GREY), strict=True):
@@ -192,7 +192,7 @@ def _time(axes: Any, story: Story) -> None:
     _legend(axes)
 
 
-def time_parts(story: Story) -> list[tuple[str, float]]:
+def time_parts(story: RunStory) -> list[tuple[str, float]]:
     """Return seconds of the wall time that went into steps that count, into steps trained twice, and into the rest."""
     good = (story.goodput or 0.0) * (story.end - story.begin)
     spans = [
@@ -209,7 +209,7 @@ def time_parts(story: Story) -> list[tuple[str, float]]:
     ]
 
 
-def _stalls(axes: Any, story: Story) -> None:
+def _stalls(axes: Any, story: RunStory) -> None:
     place = _time_axis(axes, story)
     points = story.stalls
     if not points:
@@ -220,7 +220,7 @@ def _stalls(axes: Any, story: Story) -> None:
     axes.set_ylim(bottom=0)
 
 
-def _losses(axes: Any, story: Story) -> None:
+def _losses(axes: Any, story: RunStory) -> None:
     drawn = [attempt for attempt in story.attempts if attempt.losses]
     if not drawn:
         _empty(axes, "no loss was logged")

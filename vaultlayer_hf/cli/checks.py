@@ -52,7 +52,7 @@ class Finding:
 
 
 @dataclass
-class Measured:
+class Measurements:
     """What the checks have measured; None: not. Bytes a second, seconds, bytes."""
 
     upload_rate: float | None = None
@@ -85,7 +85,7 @@ def check_libraries() -> Iterator[Finding]:
         yield Finding("libraries", "ok", ", ".join(found))
 
 
-def check_store(address: VaultAddress, patience: float, measured: Measured) -> Iterator[Finding]:
+def check_store(address: VaultAddress, patience: float, measured: Measurements) -> Iterator[Finding]:
     """Open, read, write, create, delete, time: what a run does with a vault."""
     made = _missing_folders(address)
     try:
@@ -125,7 +125,7 @@ def _check_reading(store: Store) -> Finding:
     return Finding("log", "ok", f"readable, {number} entries; {holds}")
 
 
-def _check_writing(store: Store, measured: Measured) -> Iterator[Finding]:
+def _check_writing(store: Store, measured: Measurements) -> Iterator[Finding]:
     measured.create_if_absent = probe_create(store)
     if measured.create_if_absent:
         yield Finding("create-if-absent", "ok", "two runs on this vault can't harm each other")
@@ -168,7 +168,7 @@ def _judge_clock(offset: float) -> Finding:
     return Finding("clock", "ok", text)
 
 
-def _check_bandwidth(store: Store, measured: Measured) -> Iterator[Finding]:
+def _check_bandwidth(store: Store, measured: Measurements) -> Iterator[Finding]:
     with tempfile.TemporaryDirectory(prefix="vl-doctor-") as folder:
         source = Path(folder) / "probe"
         for size in _SIZES:
@@ -193,7 +193,7 @@ def _check_bandwidth(store: Store, measured: Measured) -> Iterator[Finding]:
     yield Finding("bandwidth", "ok", f"up {up}/s, down {down}/s, a small object takes {latency}")
 
 
-def check_disk(folder: Path, needed: int | None, measured: Measured) -> Iterator[Finding]:
+def check_disk(folder: Path, needed: int | None, measured: Measurements) -> Iterator[Finding]:
     """Look at the disk that checkpoints are written to: its space, its speed, and whether it has hard links."""
     home = next(path for path in (folder, *folder.parents) if path.is_dir())
     free = shutil.disk_usage(home).free
@@ -253,7 +253,7 @@ class Prediction:
     restore: float
 
 
-def predict(size: int, interval: float, measured: Measured) -> Prediction | None:
+def predict(size: int, interval: float, measured: Measurements) -> Prediction | None:
     """Predict from what was measured; None where the store or the disk couldn't be.
 
     Upload: sealing reads and digests the file (at the disk's speed, as measured), then it is sent. Stall: 5 ms for

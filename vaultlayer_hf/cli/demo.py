@@ -58,10 +58,10 @@ def demo(vault: VaultOption = None, keep: KeepOption = False, debug: DebugOption
 def _tell(folder: Path, vault: str | None) -> bool:
     """Run the story and print it; return whether every promise was kept."""
     from vaultlayer_hf.cli.demo_run import TrainingFailedError
-    from vaultlayer_hf.cli.demo_story import Story
+    from vaultlayer_hf.cli.demo_story import DemoStory
 
     began = time.monotonic()
-    story = Story(folder, vault or str(folder / "vault"))
+    story = DemoStory(folder, vault or str(folder / "vault"))
     try:
         story.reference()
         story.killed_in_a_save()

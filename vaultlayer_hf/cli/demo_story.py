@@ -30,7 +30,7 @@ _LOOK = 0.03
 """Seconds between two looks into the vault."""
 
 
-class Story:
+class DemoStory:
     """Tells, and checks, what happens to one run; ``folder`` gets outputs and logs."""
 
     def __init__(self, folder: Path, vault: str) -> None:

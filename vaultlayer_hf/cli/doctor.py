@@ -60,7 +60,7 @@ def doctor(
     """
     with one_line_errors(debug):
         from vaultlayer_hf.cli.checks import (
-            Measured,
+            Measurements,
             check_disk,
             check_libraries,
             check_store,
@@ -78,7 +78,7 @@ def doctor(
                 ExitCode.USAGE,
                 f"--model {model!r}: use parameters such as 7B or 350M, or a size such as 84GB",
             )
-        address, measured = parse_vault(named), Measured()
+        address, measured = parse_vault(named), Measurements()
         findings = []
         for checks in (
             check_libraries(),

@@ -17,7 +17,7 @@ from vaultlayer_hf.errors import VaultLayerError
 from vaultlayer_hf.run import journal
 
 if TYPE_CHECKING:
-    from vaultlayer_hf.run.story import Story
+    from vaultlayer_hf.run.story import RunStory
     from vaultlayer_hf.vault.log.entry import Entry
 
 TargetArgument = Annotated[
@@ -62,12 +62,12 @@ def find_target(text: str | None) -> Target:
     return Target(None, full_uri(text))
 
 
-def gather(target: Target) -> Story:
+def gather(target: Target) -> RunStory:
     """Read all that there is. A vault that can't be read is said in the story, where a run folder tells the rest.
 
     Raises typer.Exit where a vault was asked for and there is none; StoreError, CorruptError.
     """
-    from vaultlayer_hf.run.story import tell
+    from vaultlayer_hf.run.story import tell_story
 
     history: list[Entry] = []
     trouble: list[str] = []
@@ -94,7 +94,7 @@ def gather(target: Target) -> Story:
             beats[number] = pulse
     now = time.time()
     alive = _alive(target.journal, list(beats.values()), now)
-    story = tell(target.journal, notes, beats, history, vault=target.vault, alive=alive, now=now)
+    story = tell_story(target.journal, notes, beats, history, vault=target.vault, alive=alive, now=now)
     return replace(story, trouble=tuple(trouble))
 
 

@@ -75,7 +75,7 @@ def prune(
 def plan(vault: Vault, policy: Policy, now: float) -> dict[str, Any]:
     """Return what `vl prune --dry-run --json` prints; ``now`` in seconds since the epoch. Raises StoreError."""
     from vaultlayer_hf.errors import CorruptError
-    from vaultlayer_hf.vault.retention.policy import decide
+    from vaultlayer_hf.vault.retention.policy import decide_retention
     from vaultlayer_hf.vault.retention.prune import ORPHAN_GRACE
 
     state = vault.state
@@ -87,7 +87,7 @@ def plan(vault: Vault, policy: Policy, now: float) -> dict[str, Any]:
         except CorruptError:
             origin = None
         protected |= {origin} if origin is not None else set()
-    decisions = decide(state.commits, policy, best_step=state.best_step, protected=protected)
+    decisions = decide_retention(state.commits, policy, best_step=state.best_step, protected=protected)
     retiring = set(state.retiring)
     leftovers = []
     for item in vault.leftovers():

@@ -16,7 +16,7 @@ from vaultlayer_hf.cli.status import ATTEMPT_HEADINGS, attempt_rows, describe, f
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vaultlayer_hf.run.story import Story
+    from vaultlayer_hf.run.story import RunStory
 
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="The file to write.")]
 PngOption = Annotated[Path | None, typer.Option("--png", help="Also write the pictures as one PNG.")]
@@ -87,7 +87,7 @@ def report(
             typer.echo(f"{path}: {size_text(path.stat().st_size)}")
 
 
-def page(story: Story) -> str:
+def page(story: RunStory) -> str:
     """Return the page. Raises MissingExtraError."""
     from vaultlayer_hf import __version__
     from vaultlayer_hf.cli.charts import svgs

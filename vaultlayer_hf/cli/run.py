@@ -12,7 +12,7 @@ from vaultlayer_hf.cli.common import DebugOption, full_uri, one_line_errors
 from vaultlayer_hf.cli.init import offer_before_run
 
 if TYPE_CHECKING:
-    from vaultlayer_hf.run.supervise import Ending, Options
+    from vaultlayer_hf.run.supervise import Options, RunOutcome
     from vaultlayer_hf.run.vaults import Choice
 
 CommandArgument = Annotated[
@@ -143,7 +143,7 @@ def say(message: str) -> None:
     typer.echo(f"[vl] {message}", err=True)
 
 
-def describe(options: Options, ending: Ending) -> dict[str, Any]:
+def describe(options: Options, ending: RunOutcome) -> dict[str, Any]:
     """Return what `vl run --json` prints."""
     decision, death = ending.decision, ending.death
     return {
@@ -170,7 +170,7 @@ def _where(uri: str, choice: Choice) -> str:
     return f"the vault is {uri}{source}"
 
 
-def _tell(options: Options, ending: Ending) -> None:
+def _tell(options: Options, ending: RunOutcome) -> None:
     decision, error = ending.decision, ending.decision.blame
     attempts = f"{ending.attempts} attempt{'s' if ending.attempts > 1 else ''}, {ending.seconds:.0f} s"
     if decision.action.value == "stop" and error is not None and not ending.shown:

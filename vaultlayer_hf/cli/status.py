@@ -14,7 +14,7 @@ from vaultlayer_hf.cli.gather import TargetArgument, find_target, gather
 from vaultlayer_hf.cli.tables import print_table, say
 
 if TYPE_CHECKING:
-    from vaultlayer_hf.run.story import Story
+    from vaultlayer_hf.run.story import RunStory
 
 WatchOption = Annotated[
     bool, typer.Option("--watch", help="Show it again every 2 seconds, until the run ends.")
@@ -49,7 +49,7 @@ def status(
             time.sleep(_EVERY)
 
 
-def describe(story: Story) -> dict[str, Any]:
+def describe(story: RunStory) -> dict[str, Any]:
     """Return what `vl status --json` prints. Times are seconds since the epoch, spans seconds."""
     last = story.commits[-1] if story.commits else None
     exposure = story.exposure

@@ -29,7 +29,7 @@ from vaultlayer_hf.loops.files import (
     write_about,
     write_state,
 )
-from vaultlayer_hf.loops.objects import Objects, State
+from vaultlayer_hf.loops.objects import Objects, Stateful
 from vaultlayer_hf.loops.passes import Batches, Passes
 from vaultlayer_hf.session.ranks import current_ranks
 from vaultlayer_hf.session.save.rounds import Save
@@ -91,7 +91,7 @@ class Checkpointer:
     ) -> None:
         self._settings = _settings_of(vault, save_every)
         self._folder = Path(output_dir) if output_dir is not None else None
-        self._state: State = _state_of(accelerator, model, optimizer, scheduler)
+        self._state: Stateful = _state_of(accelerator, model, optimizer, scheduler)
         self._loader = dataloader
         self._events = Events()
         self._position = LoopData(self._events)
@@ -401,7 +401,7 @@ class Checkpointer:
         return self._state.missing(paths, world_size) + [name for name in needed if name not in paths]
 
 
-def _state_of(accelerator: Any, model: Any, optimizer: Any, scheduler: Any) -> State:
+def _state_of(accelerator: Any, model: Any, optimizer: Any, scheduler: Any) -> Stateful:
     if accelerator is None:
         return Objects(model, optimizer, scheduler)
     if model is not None or optimizer is not None or scheduler is not None:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from vaultlayer_hf.base.events import Events
 from vaultlayer_hf.errors import ResumeError
-from vaultlayer_hf.loops.ways import Followed, Other, Place, Way, place_from
+from vaultlayer_hf.loops.ways import Followed, LoaderPosition, Other, Way, loader_position_from
 from vaultlayer_hf.state.data.followed import follower_of, why_not
 from vaultlayer_hf.state.data.follower import Follower
 from vaultlayer_hf.state.data.samplers import parts, raise_counters
@@ -45,7 +45,7 @@ class LoopData:
         self._dawn: dict[str, Any] | None = (
             None  # random state in which the epoch began, ahead of its batches
         )
-        self._kept: Place | None = None  # of a checkpoint, until a pass is opened
+        self._kept: LoaderPosition | None = None  # of a checkpoint, until a pass is opened
         self._random: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class LoopData:
         self.passes, self.left, self._dawn = state["passes"], state["left"], state["dawn"]
         self.batches = state["batches"] * written // self.world_size
         self._under_way = state["under_way"]
-        self._kept = place_from(state["place"]) if state["place"] is not None else None
+        self._kept = loader_position_from(state["place"]) if state["place"] is not None else None
         self._random = random or take_random_state()
 
     @property

@@ -20,7 +20,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _TAKEN = re.compile(r"model|optimizer|scheduler|rng_state_\d+|data_\d+|vaultlayer")
 
 
-class State(Protocol):
+class Stateful(Protocol):
     """The state of a training, without its random numbers and its position in the data."""
 
     def add(self, name: str, thing: Any) -> None:

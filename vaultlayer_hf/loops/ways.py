@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from vaultlayer_hf.state.data.feed import Emptied
 from vaultlayer_hf.state.data.follower import Follower
-from vaultlayer_hf.state.data.likeness import Print, differences, take_print
+from vaultlayer_hf.state.data.likeness import DataPrint, data_differences, take_print
 from vaultlayer_hf.state.data.position import Moment, Position, position_from, state_lost
 from vaultlayer_hf.state.data.samplers import SamplerStates, put_samplers, raise_counters, take_samplers
 from vaultlayer_hf.state.random_state import put_random_state, take_random_state
@@ -21,7 +21,7 @@ _NOTHING = object()
 
 
 @dataclass
-class Place:
+class LoaderPosition:
     """Where a loop is in one loader.
 
     Attributes:
@@ -39,7 +39,7 @@ class Place:
     between: SamplerStates
     loader: Any = None
     position: Position | None = None
-    print: Print = field(default_factory=dict)
+    print: DataPrint = field(default_factory=dict)
     why: str = ""
 
     def state_dict(self) -> dict[str, Any]:
@@ -47,10 +47,10 @@ class Place:
         return asdict(self)
 
 
-def place_from(state: dict[str, Any]) -> Place:
+def loader_position_from(state: dict[str, Any]) -> LoaderPosition:
     """Return what ``state_dict`` was called on."""
     position = state["position"]
-    return Place(**{**state, "position": position_from(position) if position is not None else None})
+    return LoaderPosition(**{**state, "position": position_from(position) if position is not None else None})
 
 
 class Way(Protocol):
@@ -58,10 +58,10 @@ class Way(Protocol):
 
     loader: Any
 
-    def begin(self, before: Place | None) -> Iterator[Any]:
+    def begin(self, before: LoaderPosition | None) -> Iterator[Any]:
         """Open a pass, behind a place of a checkpoint where there is one."""
 
-    def go_on(self, at: Place, batches: int, random: dict[str, Any]) -> Iterator[Any]:
+    def go_on(self, at: LoaderPosition, batches: int, random: dict[str, Any]) -> Iterator[Any]:
         """Open the pass that was left behind so many batches, and be in that random state there."""
 
     def given(self) -> None:
@@ -70,7 +70,7 @@ class Way(Protocol):
     def end(self) -> None:
         """Note that the pass is over, or was left."""
 
-    def place(self) -> Place:
+    def place(self) -> LoaderPosition:
         """Return what the next start needs."""
 
     def said(self) -> tuple[list[str], list[str]]:
@@ -89,11 +89,11 @@ class Followed:
         self.loader = follower.outer
         self.follower = follower
         self._print = take_print(self.loader, world_size, 1)
-        self._begin = Place({}, {}, {})
+        self._begin = LoaderPosition({}, {}, {})
         self._words: list[str] = []
         self._emptied = False
 
-    def begin(self, before: Place | None) -> Iterator[Any]:
+    def begin(self, before: LoaderPosition | None) -> Iterator[Any]:
         """Open a pass, behind a place of a checkpoint where there is one."""
         follower = self.follower
         if before is not None and before.position is not None:
@@ -106,7 +106,7 @@ class Followed:
         follower.begin_epoch()
         return iter(self.loader)
 
-    def go_on(self, at: Place, batches: int, random: dict[str, Any]) -> Iterator[Any]:
+    def go_on(self, at: LoaderPosition, batches: int, random: dict[str, Any]) -> Iterator[Any]:
         """Open the pass that was left behind so many batches, and be in that random state there."""
         follower, position = self.follower, at.position
         words, holds = ([at.why], False) if position is None else self._compared(at, position)
@@ -123,13 +123,13 @@ class Followed:
         self._emptied = isinstance(opened, Emptied)
         return iter(opened) if follower.opens or self._emptied else _then(iter(opened), random)
 
-    def _compared(self, at: Place, position: Position) -> tuple[list[str], bool]:
+    def _compared(self, at: LoaderPosition, position: Position) -> tuple[list[str], bool]:
         """Return what is different now, and whether the position holds."""
-        words, holds = differences(at.print, self._print, workers_draw=bool(position.workers))
+        words, holds = data_differences(at.print, self._print, workers_draw=bool(position.workers))
         return words, holds and "world size" not in {word.partition(":")[0] for word in words}
 
     def _note_begin(self) -> None:
-        self._begin = Place(take_random_state(), take_samplers(self.loader), {})
+        self._begin = LoaderPosition(take_random_state(), take_samplers(self.loader), {})
 
     def given(self) -> None:
         """Note that a batch is handed to the loop."""
@@ -142,7 +142,7 @@ class Followed:
             self.loader.iteration += 1  # accelerate doesn't count a pass of which nothing was left
         self._emptied = False
 
-    def place(self) -> Place:
+    def place(self) -> LoaderPosition:
         """Return what the next start needs."""
         position, why = None, ""
         try:
@@ -177,20 +177,20 @@ class Other:
         self.loader = loader
         self._why = why
         self._words: list[str] = []
-        self._begin = Place({}, {}, {})
+        self._begin = LoaderPosition({}, {}, {})
 
     @property
     def _tells(self) -> bool:
         return hasattr(self.loader, "state_dict") and hasattr(self.loader, "load_state_dict")
 
-    def begin(self, before: Place | None) -> Iterator[Any]:
+    def begin(self, before: LoaderPosition | None) -> Iterator[Any]:
         """Open a pass, behind a place of a checkpoint where there is one."""
         if before is not None:
             put_samplers(self.loader, before.between)
-        self._begin = Place(take_random_state(), take_samplers(self.loader), {})
+        self._begin = LoaderPosition(take_random_state(), take_samplers(self.loader), {})
         return iter(self.loader)
 
-    def go_on(self, at: Place, batches: int, random: dict[str, Any]) -> Iterator[Any]:
+    def go_on(self, at: LoaderPosition, batches: int, random: dict[str, Any]) -> Iterator[Any]:
         """Open the pass that was left behind so many batches, and be in that random state there."""
         self._begin = at
         self._words = [self._why] if self._why else []
@@ -214,7 +214,7 @@ class Other:
     def end(self) -> None:
         """Nothing is to be noted."""
 
-    def place(self) -> Place:
+    def place(self) -> LoaderPosition:
         """Return what the next start needs."""
         state = self.loader.state_dict() if self._tells else None
         return replace(self._begin, between=take_samplers(self.loader), loader=state)

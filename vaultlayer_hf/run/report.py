@@ -35,7 +35,7 @@ _WIDTH = 160
 _TRACEBACK = 20_000
 
 
-class Report:
+class AttemptReport:
     """One process's voice; it speaks as the rank that RANK names at its first word.
 
     Attributes:
@@ -136,5 +136,5 @@ class Report:
         sys.excepthook = hook
 
 
-report = Report()
+report = AttemptReport()
 """This process's."""

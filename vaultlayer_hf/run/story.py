@@ -21,7 +21,7 @@ _RECENT = 10
 
 
 @dataclass(frozen=True)
-class Attempt:
+class AttemptStory:
     """One attempt at the training.
 
     Attributes:
@@ -61,7 +61,7 @@ class Attempt:
 
 
 @dataclass(frozen=True)
-class Story:
+class RunStory:
     """A run as a whole; times in seconds since the epoch.
 
     Attributes:
@@ -79,7 +79,7 @@ class Story:
     vault: str | None
     state: str
     reason: str
-    attempts: tuple[Attempt, ...]
+    attempts: tuple[AttemptStory, ...]
     commits: tuple[Point, ...]
     stalls: tuple[Point, ...]
     max_steps: int | None
@@ -142,7 +142,7 @@ class Story:
         return min(1.0, good / wall)
 
 
-def tell(
+def tell_story(
     journal: Sequence[dict[str, Any]],
     notes: Mapping[int, Notes],
     beats: Mapping[int, dict[str, Any]],
@@ -151,7 +151,7 @@ def tell(
     vault: str | None,
     alive: bool,
     now: float,
-) -> Story:
+) -> RunStory:
     """Put a story together.
 
     Args:
@@ -186,7 +186,7 @@ def tell(
         for note in ranks.get(0, ())
         if note["kind"] == "train"
     ]
-    return Story(
+    return RunStory(
         vault=vault,
         state=state,
         reason=reason,
@@ -204,7 +204,7 @@ def _attempt(
     journal: Sequence[dict[str, Any]],
     notes: Notes,
     beats: Mapping[int, dict[str, Any]],
-) -> Attempt:
+) -> AttemptStory:
     number = start["attempt"]
     mine = {
         line["kind"]: line for line in journal if line["attempt"] == number and line["run"] == start["run"]
@@ -221,7 +221,7 @@ def _attempt(
     train = next((note for note in lead if note["kind"] == "train"), {})
     last = max([step for _, step in steps], default=None)
     ended = death.get("step") if isinstance(death.get("step"), int) else None
-    return Attempt(
+    return AttemptStory(
         number=number,
         begin=start["time"],
         end=death.get("time"),
@@ -262,7 +262,7 @@ def _how_it_is(journal: Sequence[dict[str, Any]], alive: bool) -> tuple[str, str
     return "stopped", "vl run itself is gone without a word: it was killed, or its machine was lost"
 
 
-def _from_claims(history: Sequence[Entry]) -> list[Attempt]:
+def _from_claims(history: Sequence[Entry]) -> list[AttemptStory]:
     claims = [
         (entry, moment) for entry in history if entry.kind == "claim" if (moment := _seconds(entry.time))
     ]
@@ -278,7 +278,7 @@ def _from_claims(history: Sequence[Entry]) -> list[Attempt]:
         done = next((entry for _, entry in times if entry.kind == "finish"), None)
         host = claim.detail.get("host")
         found.append(
-            Attempt(
+            AttemptStory(
                 number=number,
                 begin=begin,
                 end=times[-1][0] if times and (done or number < len(claims)) else None,
@@ -291,7 +291,7 @@ def _from_claims(history: Sequence[Entry]) -> list[Attempt]:
     return found
 
 
-def _with_losses(attempts: Sequence[Attempt]) -> list[Attempt]:
+def _with_losses(attempts: Sequence[AttemptStory]) -> list[AttemptStory]:
     """Say of each attempt how many of its steps a later one trained again: those behind where the next went on."""
     found = []
     for attempt, after in zip(attempts, [*attempts[1:], None], strict=False):

@@ -18,10 +18,18 @@ import psutil
 from vaultlayer_hf.base.versions import __version__
 from vaultlayer_hf.run.decide.cause import Cause, Death
 from vaultlayer_hf.run.decide.clean import free_space
-from vaultlayer_hf.run.decide.decision import Action, Decision, History, Limits, decide, exit_code, follow
+from vaultlayer_hf.run.decide.decision import (
+    Action,
+    Limits,
+    RestartDecision,
+    RestartHistory,
+    decide_restart,
+    exit_code,
+    follow,
+)
 from vaultlayer_hf.run.decide.facts import gather
 from vaultlayer_hf.run.engines import processes
-from vaultlayer_hf.run.engines.local import Attempt, Pulse, Told
+from vaultlayer_hf.run.engines.local import LocalAttempt, Pulse, Told
 from vaultlayer_hf.run.engines.reach import STARTUP, why_unreached
 from vaultlayer_hf.run.journal import FORMAT_VERSION, Journal, read_notes
 from vaultlayer_hf.run.report import AT_VARIABLE, ATTEMPT_VARIABLE, DIVIDE_VARIABLE, INSERT_VARIABLE
@@ -60,7 +68,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Ending:
+class RunOutcome:
     """How `vl run` ended.
 
     Attributes:
@@ -72,7 +80,7 @@ class Ending:
         shown: the program itself has shown the traceback of what ended it, as its last words.
     """
 
-    decision: Decision
+    decision: RestartDecision
     death: Death
     attempts: int
     seconds: float
@@ -80,7 +88,7 @@ class Ending:
     shown: bool
 
 
-def supervise(options: Options, say: Callable[[str], None]) -> Ending:
+def supervise(options: Options, say: Callable[[str], None]) -> RunOutcome:
     """Run a program until it has ended well, or is better not started again.
 
     ``say`` is told one line for each decision. Everything is written to the run folder's journal, too.
@@ -104,7 +112,7 @@ def supervise(options: Options, say: Callable[[str], None]) -> Ending:
         journal.write("notice", topic=topic, message=message)
         say(message)
 
-    history, attempts, vault = History(), 0, options.vault
+    history, attempts, vault = RestartHistory(), 0, options.vault
     pulse = Pulse(fixed=options.hang_after)
     keep = frozenset(child.pid for child in psutil.Process().children())
     processes.adopt_orphans()
@@ -117,7 +125,7 @@ def supervise(options: Options, say: Callable[[str], None]) -> Ending:
         while True:
             attempts += 1
             death, output = _attempt(options, journal, history, vault, pulse, told, notice, keep)
-            decision = decide(death, history, options.limits)
+            decision = decide_restart(death, history, options.limits)
             if decision.clean and decision.action is Action.RESTART:
                 decision = _clean(decision, journal, options, notice)
             _note(journal, death, decision)
@@ -127,7 +135,7 @@ def supervise(options: Options, say: Callable[[str], None]) -> Ending:
             say(f"attempt {journal.attempt}: {decision.detail}; {_next(decision)}")
             if not _pause(decision.wait, told):
                 death = replace(death, told=told.names[-1])
-                decision = Decision(
+                decision = RestartDecision(
                     Action.LEAVE, Cause.TOLD, decision.detail, f"vl run was sent {death.told}"
                 )
                 break
@@ -136,7 +144,7 @@ def supervise(options: Options, say: Callable[[str], None]) -> Ending:
             "untouched",
             "no transformers.Trainer was trained, so nothing is in the vault: for a loop of your own, see `vl init`",
         )
-    ending = Ending(
+    ending = RunOutcome(
         decision,
         death,
         attempts,
@@ -155,7 +163,7 @@ def supervise(options: Options, say: Callable[[str], None]) -> Ending:
     return ending
 
 
-def environment(options: Options, folder: Path, history: History, vault: str) -> dict[str, str]:
+def environment(options: Options, folder: Path, history: RestartHistory, vault: str) -> dict[str, str]:
     """Return the environment of an attempt; ``vault`` is the one that ``history.at`` is about."""
     path = [str(STARTUP), *filter(None, [os.environ.get("PYTHONPATH")])]
     found = {
@@ -178,7 +186,7 @@ def environment(options: Options, folder: Path, history: History, vault: str) ->
 def _attempt(
     options: Options,
     journal: Journal,
-    history: History,
+    history: RestartHistory,
     vault: str,
     pulse: Pulse,
     told: Told,
@@ -187,7 +195,7 @@ def _attempt(
 ) -> tuple[Death, str]:
     folder = journal.new_attempt()
     oom_kills = processes.oom_kills()
-    attempt = Attempt(
+    attempt = LocalAttempt(
         options.command,
         environment(options, folder, history, vault),
         folder,
@@ -211,14 +219,14 @@ def _attempt(
     return death, attempt.output
 
 
-def _shown(decision: Decision, output: str) -> bool:
+def _shown(decision: RestartDecision, output: str) -> bool:
     if decision.blame is None:
         return False
     last = decision.blame.traceback.strip().rpartition("\n")[2]
     return last in output[-1500 - len(last) :]
 
 
-def _note(journal: Journal, death: Death, decision: Decision) -> None:
+def _note(journal: Journal, death: Death, decision: RestartDecision) -> None:
     error = decision.blame
     journal.write(
         "death",
@@ -244,14 +252,14 @@ def _note(journal: Journal, death: Death, decision: Decision) -> None:
     )
 
 
-def _next(decision: Decision) -> str:
+def _next(decision: RestartDecision) -> str:
     wait = f" in {decision.wait:.0f} s" if decision.wait >= 1 else ""
     return f"restarting{wait}: {decision.reason}"
 
 
 def _clean(
-    decision: Decision, journal: Journal, options: Options, notice: Callable[[str, str], None]
-) -> Decision:
+    decision: RestartDecision, journal: Journal, options: Options, notice: Callable[[str, str], None]
+) -> RestartDecision:
     freed = 0
     trains = [
         line
@@ -272,7 +280,7 @@ def _clean(
         )
     if freed:
         return decision
-    return Decision(
+    return RestartDecision(
         Action.STOP,
         decision.cause,
         decision.detail,

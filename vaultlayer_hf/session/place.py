@@ -21,7 +21,7 @@ _LOOKS = 5
 
 
 @dataclass(frozen=True)
-class Place:
+class Topology:
     """Where a rank is among the others.
 
     Attributes:
@@ -45,13 +45,13 @@ class Place:
         return self.nodes[self.node][0] == self.rank
 
 
-def locate(ranks: Ranks, folder: Path) -> Place:
+def find_topology(ranks: Ranks, folder: Path) -> Topology:
     """Find out which ranks see one file system under ``folder``. All ranks.
 
     Raises RanksError, and ResumeError where a rank can't write there.
     """
     if ranks.world_size == 1:
-        return Place(0, 1, ((0,),))
+        return Topology(0, 1, ((0,),))
     probe = folder / f"probe-{ranks.share(uuid.uuid4().hex)}"
 
     def leave() -> None:
@@ -65,7 +65,7 @@ def locate(ranks: Ranks, folder: Path) -> Place:
             seen = tuple(sorted(int(path.name) for path in probe.iterdir()))
             nodes = _partition(ranks.gather(seen))
             if nodes is not None:
-                return Place(ranks.rank, ranks.world_size, nodes)
+                return Topology(ranks.rank, ranks.world_size, nodes)
         raise RanksError(f"the ranks don't agree on who shares the file system of {folder}")
     finally:
         files.remove_tree(probe)

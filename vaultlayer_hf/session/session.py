@@ -22,19 +22,19 @@ from vaultlayer_hf.base.events import Events
 from vaultlayer_hf.errors import FencedError, RanksError, StoreError
 from vaultlayer_hf.session.access import Access
 from vaultlayer_hf.session.output_dir import checkpoints
-from vaultlayer_hf.session.place import Place, locate
+from vaultlayer_hf.session.place import Topology, find_topology
 from vaultlayer_hf.session.ranks import Ranks
 from vaultlayer_hf.session.save import rounds as saving
-from vaultlayer_hf.session.save.pacing import Verdict, pacer_of
-from vaultlayer_hf.session.save.rounds import News, Plan, Save, Word
+from vaultlayer_hf.session.save.pacing import StepDecision, pacer_of
+from vaultlayer_hf.session.save.rounds import RankStatus, Save, SaveSummary, UploadPlan
 from vaultlayer_hf.session.settings import Settings
 from vaultlayer_hf.session.stop.notice import MARGIN
 from vaultlayer_hf.session.stop.stopping import Ending, heed
-from vaultlayer_hf.session.stop.watch import Watch
+from vaultlayer_hf.session.stop.watch import NoticeWatch
 from vaultlayer_hf.session.waiting import wait_for_uploads
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.vault.keys import folder_key
-from vaultlayer_hf.vault.log.entry import Commit, Entry, State
+from vaultlayer_hf.vault.log.entry import Commit, Entry, VaultState
 from vaultlayer_hf.vault.log.log import Writer
 from vaultlayer_hf.vault.retention.policy import Policy
 from vaultlayer_hf.vault.retention.tidy import clear_superseded, clear_trash, tidy_local
@@ -59,7 +59,7 @@ class Claim:
 
     token: int
     vault_id: str
-    before: State | None
+    before: VaultState | None
 
 
 class Session:
@@ -103,7 +103,7 @@ class Session:
         self._standing: set[str] = set()
         """Names of checkpoint folders that were there at the start, or that this run has saved."""
         self.claim: Claim | None = None
-        self.place: Place | None = None
+        self.place: Topology | None = None
         self._writer: Writer | None = None
         self._uploader: Uploader | None = None
         self._seq = 0
@@ -124,7 +124,7 @@ class Session:
         """Bytes of this node's part of a checkpoint; None while that isn't known."""
         self.ending: Ending | None = None
         """How this training ends, once it was told to stop."""
-        self.watch = Watch(settings.signal_names, settings.grace, settings.notices, self.events)
+        self.watch = NoticeWatch(settings.signal_names, settings.grace, settings.notices, self.events)
         self.pacer = pacer_of(self)
 
     # Start ---------------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ class Session:
             return Claim(self._writer.token, self._writer.state.vault_id, before.state if before else None)
 
         self.claim = self.ranks.lead(claim, within=3 * self.settings.resume_timeout)
-        self.place = locate(self.ranks, self.output_dir / LOCAL)
+        self.place = find_topology(self.ranks, self.output_dir / LOCAL)
         before = self.claim.before
         self._commits = {commit.number: commit for commit in before.commits} if before else {}
         return self.claim
@@ -166,12 +166,12 @@ class Session:
         return 0 if self.place is None else self.place.node
 
     @property
-    def state(self) -> State:
+    def state(self) -> VaultState:
         """The state of the vault as far as this rank knows it."""
         if self._writer is not None:
             return self._writer.state
         claim = self.entered
-        return (claim.before or State(claim.vault_id, claim.token)).claimed(claim.token)
+        return (claim.before or VaultState(claim.vault_id, claim.token)).claimed(claim.token)
 
     @property
     def uploader(self) -> Uploader | None:
@@ -235,7 +235,7 @@ class Session:
         """Choose the name of a checkpoint's folder in the vault. On rank 0."""
         return folder_name(name, seq, self._used_names)
 
-    def carry(self, snapshot: Snapshot | None, plan: Plan) -> None:
+    def carry(self, snapshot: Snapshot | None, plan: UploadPlan) -> None:
         """Queue this node's snapshot of a checkpoint that all ranks have agreed on. All ranks."""
         folder = folder_key(self.entered.token, plan.folder)
         if snapshot is None or self._uploader is None:
@@ -295,7 +295,7 @@ class Session:
         self.watch.open(within)
         self.pacer.begin()
 
-    def at_step(self, step: int) -> Verdict:
+    def at_step(self, step: int) -> StepDecision:
         """Return whether to save and whether to stop, at the end of ``step``. All ranks, after each step.
 
         What one rank knows all act on at the end of the same step, a few steps later. Raises FencedError, on all
@@ -303,11 +303,11 @@ class Session:
         """
         self.step = step
         if self.claim is None or self.disabled:
-            return Verdict()
+            return StepDecision()
         self.pacer.mark()
         verdict = heed(self, step)
         if verdict is None:
-            return Verdict(save=self.pacer.due(step))
+            return StepDecision(save=self.pacer.due(step))
         return verdict
 
     def stop_if_fenced(self, reason: str | None) -> None:
@@ -348,7 +348,7 @@ class Session:
         timeout = self._bound(self.settings.flush_timeout)
         done = uploader is None or self._wait(uploader)
 
-        def sum_up(said: list[tuple[Word, bool]]) -> tuple[News, bool]:
+        def sum_up(said: list[tuple[RankStatus, bool]]) -> tuple[SaveSummary, bool]:
             return saving.news_from(self, [word for word, _ in said]), said[0][1]
 
         try:
@@ -358,7 +358,7 @@ class Session:
         except RanksError as error:
             self.events.warn("trouble", str(error))
         else:
-            saving.hear(self, news)
+            saving.apply_summary(self, news)
             if uploader is not None:
                 uploader.take_news()
             self.stop_if_fenced(news.fenced)

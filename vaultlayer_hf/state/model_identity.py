@@ -25,7 +25,7 @@ def _shape(parameter: torch.nn.Parameter) -> tuple[int, ...]:
     return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
 
-def differences(found: Parameters, expected: Parameters, limit: int = 3) -> str:
+def parameter_differences(found: Parameters, expected: Parameters, limit: int = 3) -> str:
     """Return in words how a checkpoint's parameters differ from a model's; empty where they don't. Pure."""
     if found == expected:
         return ""

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from vaultlayer_hf.vault.log.entry import Entry, State
+from vaultlayer_hf.vault.log.entry import Entry, VaultState
 
 
 class ForbiddenError(Exception):
@@ -186,7 +186,7 @@ class VaultModel:
         if words := self.difference(entry.state):
             raise ForbiddenError(f"entry {entry.number} ({entry.kind}): {words}")
 
-    def difference(self, state: State) -> str:
+    def difference(self, state: VaultState) -> str:
         """Return in words how a real state differs from what it must be; empty where it doesn't."""
         real = [
             Saved(item.number, item.token, item.seq, item.step, item.folder, item.abandoned, item.pinned)

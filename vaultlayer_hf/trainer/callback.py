@@ -26,7 +26,7 @@ from vaultlayer_hf.state.model_identity import Parameters, parameters_of
 from vaultlayer_hf.stores.uri import VaultAddress, parse_vault
 from vaultlayer_hf.trainer.data import TrainerData
 from vaultlayer_hf.trainer.figures import FiguresCallback
-from vaultlayer_hf.trainer.over import Past, asked_steps, is_over
+from vaultlayer_hf.trainer.over import EarlierRun, asked_steps, is_over
 from vaultlayer_hf.trainer.terms import (
     end_figures,
     has_ended,
@@ -83,7 +83,7 @@ class VaultLayerCallback(TrainerCallback):
         self.finished: int | None = None
         self._parameters: Parameters = ()
         self._path: str | None = None
-        self._past: Past | None = None
+        self._past: EarlierRun | None = None
         self._pulled = False  # the vault is claimed, and what to go on from is known
         self._suspended: str | None = None  # why trainings are kept away from the vault now
         self._active = False  # between the begin and the end of the training that is committed
@@ -169,7 +169,7 @@ class VaultLayerCallback(TrainerCallback):
         session.begin(state.global_step, getattr(Trainer.train, "__code__", None))
         self._active = True
         warn_of_arguments(session.events, args, paced=session.pacer.active)
-        past = self._past or Past(state.global_step, state.max_steps)
+        past = self._past or EarlierRun(state.global_step, state.max_steps)
         self._over = is_over(past, state.max_steps, loads_best=bool(args.load_best_model_at_end))
         if self._over and self.stops_when_finished:
             raise AlreadyFinishedError
@@ -376,7 +376,7 @@ class VaultLayerCallback(TrainerCallback):
 
     def _look_back(self, args: TrainingArguments, session: Session, path: Path) -> None:
         try:
-            self._past = past = Past.read(path, session.state.finished)
+            self._past = past = EarlierRun.read(path, session.state.finished)
         except (OSError, ValueError, KeyError, TypeError):
             return  # the Trainer will say what is wrong with it
         asked = asked_steps(past, args.max_steps, args.num_train_epochs)

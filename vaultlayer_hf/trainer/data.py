@@ -20,7 +20,7 @@ from vaultlayer_hf.errors import RanksError
 from vaultlayer_hf.session.ranks import Ranks
 from vaultlayer_hf.state.data.followed import follower_of, why_not
 from vaultlayer_hf.state.data.follower import Follower
-from vaultlayer_hf.state.data.likeness import Print, differences, take_print
+from vaultlayer_hf.state.data.likeness import DataPrint, data_differences, take_print
 from vaultlayer_hf.state.data.position import Moment, Record, read_record, state_lost
 from vaultlayer_hf.state.random_state import put_random_state
 from vaultlayer_hf.trainer.evaluations import Evaluations
@@ -33,7 +33,7 @@ class TrainerData:
         self._events, self._ranks = events, ranks
         self._follower: Follower | None = None
         self._evaluations: Evaluations | None = None
-        self._print: Print = {}
+        self._print: DataPrint = {}
         self._why = ""
 
     # The Trainer's events -------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ class TrainerData:
             return None, [f"its place in the data is of step {record.print.get('step')}"]
         if args.ignore_data_skip and record.position.batches and not record.position.over:
             return None, ["ignore_data_skip=True begins the data anew"]
-        words, holds = differences(record.print, self._print, workers_draw=bool(record.position.workers))
+        words, holds = data_differences(record.print, self._print, workers_draw=bool(record.position.workers))
         if self._follower.doubt:
             words.append(self._follower.doubt)
         return (record if holds else None), words

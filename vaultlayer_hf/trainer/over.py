@@ -15,7 +15,7 @@ from vaultlayer_hf.state.layouts import STATE, best_step
 
 
 @dataclass(frozen=True)
-class Past:
+class EarlierRun:
     """What a run had come to when it is resumed.
 
     Attributes:
@@ -33,14 +33,14 @@ class Past:
     best_step: int | None = None
 
     @classmethod
-    def read(cls, folder: Path, finished: int | None) -> Past:
+    def read(cls, folder: Path, finished: int | None) -> EarlierRun:
         """Read a checkpoint folder's trainer state. Raises OSError, ValueError, KeyError."""
         state = json.loads((folder / STATE).read_text())
         epochs = math.ceil(state.get("num_train_epochs") or 0)
         return cls(int(state["global_step"]), int(state["max_steps"]), epochs, finished, best_step(state))
 
 
-def is_over(past: Past, max_steps: int, *, loads_best: bool) -> bool:
+def is_over(past: EarlierRun, max_steps: int, *, loads_best: bool) -> bool:
     """Return whether a run of ``max_steps`` steps has nothing left to train.
 
     ``loads_best``: the end of training loads the best checkpoint; then a run that has ended is over also
@@ -53,7 +53,7 @@ def is_over(past: Past, max_steps: int, *, loads_best: bool) -> bool:
     return past.step == past.finished or (loads_best and past.step == past.best_step)
 
 
-def asked_steps(past: Past, max_steps: int, epochs: float) -> int:
+def asked_steps(past: EarlierRun, max_steps: int, epochs: float) -> int:
     """Return how many steps are asked for, as far as that can be told before the data is looked at.
 
     ``max_steps`` wins over ``epochs`` where it is above 0, as in the Trainer.

@@ -59,7 +59,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class History:
+class RestartHistory:
     """What is remembered of the attempts before.
 
     Attributes:
@@ -90,7 +90,7 @@ class History:
 
 
 @dataclass(frozen=True)
-class Decision:
+class RestartDecision:
     """What to do, and why.
 
     Attributes:
@@ -116,7 +116,7 @@ class Decision:
     blame: Error | None = field(default=None, compare=False)
 
 
-def decide(death: Death, history: History, limits: Limits | None = None) -> Decision:
+def decide_restart(death: Death, history: RestartHistory, limits: Limits | None = None) -> RestartDecision:
     """Return what to do about a death. Never raises."""
     limits = limits or Limits()
     cause = classify(death, history.trained)
@@ -124,14 +124,14 @@ def decide(death: Death, history: History, limits: Limits | None = None) -> Deci
     say = Words(death, cause, error)
     after = _counted(death, history, cause, error)
 
-    def stop(reason: str) -> Decision:
-        return Decision(Action.STOP, cause, say.detail(), reason, blame=error)
+    def stop(reason: str) -> RestartDecision:
+        return RestartDecision(Action.STOP, cause, say.detail(), reason, blame=error)
 
     if cause is Cause.FINISHED:
-        return Decision(Action.DONE, cause, say.detail(), "the program has ended well")
+        return RestartDecision(Action.DONE, cause, say.detail(), "the program has ended well")
     if cause is Cause.TOLD:
         reason = f"vl run was sent {death.told}: the same command goes on from {say.checkpoint()}"
-        return Decision(Action.LEAVE, cause, say.detail(), reason)
+        return RestartDecision(Action.LEAVE, cause, say.detail(), reason)
     if cause is Cause.STARTUP:
         return stop("it failed before its first step, so a restart would fail in the same way")
     if cause is Cause.REFUSED:
@@ -159,7 +159,7 @@ def decide(death: Death, history: History, limits: Limits | None = None) -> Deci
         )
     if cause is Cause.DISK_FULL:
         reason = f"what retention allows is deleted from the disk first; {reason}"
-    return Decision(
+    return RestartDecision(
         Action.RESTART,
         cause,
         say.detail(),
@@ -172,7 +172,7 @@ def decide(death: Death, history: History, limits: Limits | None = None) -> Deci
     )
 
 
-def follow(death: Death, history: History, decision: Decision) -> History:
+def follow(death: Death, history: RestartHistory, decision: RestartDecision) -> RestartHistory:
     """Return the history after a death and the decision about it."""
     after = _counted(death, history, decision.cause, blame(death.errors))
     if decision.cause is Cause.NONFINITE:
@@ -191,7 +191,7 @@ def follow(death: Death, history: History, decision: Decision) -> History:
     return replace(after, divide=decision.divide, at=decision.at, tight=tight)
 
 
-def exit_code(decision: Decision, death: Death) -> int:
+def exit_code(decision: RestartDecision, death: Death) -> int:
     """Return the exit code of `vl run`: those of cli.common.ExitCode.
 
     0: the program has ended well. 2: a setting must be changed. 3: the store can't be reached. 4: fenced. 5: the
@@ -226,7 +226,7 @@ def hang_limit(gaps: Sequence[float], *, least: float = 300.0, first: float = 18
     return first if len(gaps) < 3 else max(least, 10.0 * max(gaps))
 
 
-def _counted(death: Death, history: History, cause: Cause, error: Error | None) -> History:
+def _counted(death: Death, history: RestartHistory, cause: Cause, error: Error | None) -> RestartHistory:
     furthest, committed = max(history.furthest, death.step or 0), max(history.committed, death.committed or 0)
     forward = furthest > history.furthest or (death.committed_here and committed > history.committed)
     # A smaller micro-batch is a change: what comes after it isn't the same again.
@@ -246,23 +246,25 @@ def _counted(death: Death, history: History, cause: Cause, error: Error | None) 
     )
 
 
-def _walk_back(death: Death, history: History, after: History, limits: Limits, say: Words) -> Decision:
+def _walk_back(
+    death: Death, history: RestartHistory, after: RestartHistory, limits: Limits, say: Words
+) -> RestartDecision:
     bad = death.nonfinite or 0
     detail = say.detail()
     walks = history.walks + 1
     if walks > limits.walk_back:
         reason = f"walking back {limits.walk_back} times hasn't helped: lower the learning rate or look at the data"
-        return Decision(Action.STOP, Cause.NONFINITE, detail, reason, blame=say.error)
+        return RestartDecision(Action.STOP, Cause.NONFINITE, detail, reason, blame=say.error)
     good = [step for step in death.commits if step < bad]
     before = history.at if history.at is not None else death.began_at
     if history.walks and before:  # that one led here again
         good = [step for step in good if step < before]
     if not good and death.commits:
         reason = f"the vault holds no checkpoint that is older than step {before or bad}"
-        return Decision(Action.STOP, Cause.NONFINITE, detail, reason, blame=say.error)
+        return RestartDecision(Action.STOP, Cause.NONFINITE, detail, reason, blame=say.error)
     at = good[-1] if good else None
     where = f"the checkpoint of step {at}" if at is not None else "the start: nothing is committed yet"
-    return Decision(
+    return RestartDecision(
         Action.RESTART,
         Cause.NONFINITE,
         detail,

@@ -66,7 +66,7 @@ class Told:
     names: list[str] = field(default_factory=list)
 
 
-class Attempt:
+class LocalAttempt:
     """A running program.
 
     Args:

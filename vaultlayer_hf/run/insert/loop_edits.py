@@ -9,7 +9,7 @@ from vaultlayer_hf.run.insert.loop_limits import refuse_what_cannot_resume
 from vaultlayer_hf.run.insert.loop_names import Names, find_names
 from vaultlayer_hf.run.insert.remarks import loop_remarks
 from vaultlayer_hf.run.insert.source import Edit, Script, dotted, libcst_or_error, new_import
-from vaultlayer_hf.run.insert.trainers import Plan
+from vaultlayer_hf.run.insert.trainers import TrainerEdit
 
 LINES = (
     "from vaultlayer_hf import Checkpointer",
@@ -20,13 +20,13 @@ LINES = (
 )
 
 
-def plan_loop(script: Script, vault: str) -> Plan:
+def plan_loop(script: Script, vault: str) -> TrainerEdit:
     """Return the edits for a script with a loop; ``vault`` is the code that names the vault."""
     try:
         loop = find_loop(script)
         return _Planner(script, loop, find_names(script, loop), vault).plan()
     except UnclearError as error:
-        return Plan(reason=str(error), trains=bool(method_calls(script, "backward")))
+        return TrainerEdit(reason=str(error), trains=bool(method_calls(script, "backward")))
 
 
 class _Planner:
@@ -38,7 +38,7 @@ class _Planner:
         self.start = script.free("start", "start_step", "first_step")
         self.edits: list[Edit] = []
 
-    def plan(self) -> Plan:
+    def plan(self) -> TrainerEdit:
         script, loop = self.script, self.loop
         refuse_what_cannot_resume(script, loop)
         self.edits.append(
@@ -62,7 +62,7 @@ class _Planner:
         self._step()
         why = "Saves the end, waits until it is committed, and notes that the run is done."
         self.edits.append(script.lines_behind(loop.top, [f"{self.ckpt}.finish()"], why))
-        return Plan(self.edits, loop_remarks(script, loop, counter))
+        return TrainerEdit(self.edits, loop_remarks(script, loop, counter))
 
     def _counts_steps(self) -> bool:
         """Tell whether the loop is one over step numbers, each with one step."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from vaultlayer_hf.run.insert.loop import is_statement, method_calls
 from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error, new_import
-from vaultlayer_hf.run.insert.trainers import Plan
+from vaultlayer_hf.run.insert.trainers import TrainerEdit
 
 LINES = (
     "from vaultlayer_hf import Checkpointer",
@@ -23,18 +23,18 @@ def saves_states(script: Script) -> bool:
     return bool(method_calls(script, "save_state"))
 
 
-def plan_states(script: Script, vault: str) -> Plan:
+def plan_states(script: Script, vault: str) -> TrainerEdit:
     """Return the edits for a script that ``saves_states``; ``vault`` is the code that names the vault."""
     prepared = method_calls(script, "prepare") + method_calls(script, "register_for_checkpointing")
     loads = method_calls(script, "load_state")
     if not prepared or not loads:
         what = "never prepares anything" if not prepared else "saves states and never loads one"
-        return Plan(reason=f"it {what}")
+        return TrainerEdit(reason=f"it {what}")
     statements = [_statement(script, call) for call in prepared]
     suites = {id(script.parent(statement)) for statement in statements}
     if len(suites) > 1:
         where = ", ".join(str(script.line(call)) for call in prepared)
-        return Plan(reason=f"it prepares in several blocks (lines {where})")
+        return TrainerEdit(reason=f"it prepares in several blocks (lines {where})")
     last = max(statements, key=script.line)
     accelerator = dotted(prepared[0].func.value)
     ckpt, newest = (
@@ -42,7 +42,7 @@ def plan_states(script: Script, vault: str) -> Plan:
         script.free("newest", "newest_checkpoint"),
     )
     lines = [f"{ckpt} = Checkpointer({vault})", f"{newest} = {ckpt}.attach({accelerator})"]
-    plan = Plan(
+    plan = TrainerEdit(
         [
             new_import(
                 script, "from vaultlayer_hf import Checkpointer", "Saves to a vault and resumes from there."

@@ -19,7 +19,7 @@ LINES = (
 
 
 @dataclass
-class Plan:
+class TrainerEdit:
     """What to change, or why nothing can be.
 
     Attributes:
@@ -40,15 +40,15 @@ def uses_trainer(script: Script) -> bool:
     return bool(_made(script))
 
 
-def plan_trainer(script: Script, vault: str) -> Plan:
+def plan_trainer(script: Script, vault: str) -> TrainerEdit:
     """Return the edits for a script that ``uses_trainer``; ``vault`` is the code to write for ``resume=``."""
     calls = _trained(script, _made(script))
     if len(calls) != 1 and not _alternatives(script, calls):
         lines = ", ".join(str(script.line(call)) for call in calls)
-        return Plan(
+        return TrainerEdit(
             reason=f"it makes {len(calls)} Trainers (lines {lines}), and each training needs a vault of its own"
         )
-    plan = Plan()
+    plan = TrainerEdit()
     if all(script.path(call.func) == "transformers.Trainer" for call in calls) and _swap(script, plan):
         pass
     else:
@@ -131,7 +131,7 @@ def _alternatives(script: Script, calls: list[Any]) -> bool:
     return len(tops) == 1 and len({id(branch) for branch in branches}) == len(branches)
 
 
-def _swap(script: Script, plan: Plan) -> bool:
+def _swap(script: Script, plan: TrainerEdit) -> bool:
     """Import our Trainer instead of theirs, where nothing but the calls uses that name."""
     cst: Any = libcst_or_error()
     found = [
@@ -182,7 +182,7 @@ def _argument(script: Script, call: Any, text: str, why: str) -> list[Edit]:
     return [*edits, Edit(line, line, f"{indent}{text}{',' if has_comma else ''}{script.newline}", why)]
 
 
-def _explicit_resume(script: Script, plan: Plan) -> None:
+def _explicit_resume(script: Script, plan: TrainerEdit) -> None:
     """Deal with what train() is given: an explicit checkpoint wins over the vault."""
     cst: Any = libcst_or_error()
     for call in script.all(cst.Call):
@@ -243,7 +243,7 @@ def _without(script: Script, arguments: Any, number: int) -> tuple[int, int]:
     return start, max(end, close) if not script.text[end:close].strip(", \t\r\n") else end
 
 
-def _arguments(script: Script, plan: Plan) -> None:
+def _arguments(script: Script, plan: TrainerEdit) -> None:
     """Say which arguments keep checkpoints from being written, or from being whole."""
     cst: Any = libcst_or_error()
     for argument in script.all(cst.Arg):

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from vaultlayer_hf.run.inside.micro_batch import divide
-from vaultlayer_hf.run.inside.watch import Watch
+from vaultlayer_hf.run.inside.watch import TrainingMonitor
 from vaultlayer_hf.run.report import AT_VARIABLE, DIVIDE_VARIABLE, INSERT_VARIABLE, report
 from vaultlayer_hf.session.settings import Settings
 from vaultlayer_hf.state.layouts import missing_files
@@ -183,7 +183,7 @@ def _pull(original: Any) -> Any:
 
 def _watch(trainer: Any, vault: VaultLayerCallback | None) -> None:
     if "_vaultlayer_watch" not in trainer.__dict__:
-        trainer._vaultlayer_watch = watch = Watch(vault.vault.uri if vault is not None else None)
+        trainer._vaultlayer_watch = watch = TrainingMonitor(vault.vault.uri if vault is not None else None)
         # Ahead of the others: a training that is ended for its loss is neither saved nor noted as finished.
         trainer.callback_handler.callbacks = [watch, *trainer.callback_handler.callbacks]
     if vault is not None and not getattr(vault, "_vaultlayer_heard", False):

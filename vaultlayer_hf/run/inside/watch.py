@@ -19,7 +19,7 @@ class NonFiniteLossError(VaultLayerError):
     """The loss is nan or inf and stays so: what is trained from here on is lost."""
 
 
-class Watch(TrainerCallback):
+class TrainingMonitor(TrainerCallback):
     """Reports a training. The Trainer's ``logging_nan_inf_filter`` hides a nan, so the loss itself is looked at.
 
     On an accelerator the look is one step late: by then the value is there without waiting for it.

@@ -59,7 +59,7 @@ class Cadence:
 
 
 @dataclass(frozen=True)
-class Measured:
+class SaveCosts:
     """What ``auto`` decides from.
 
     Attributes:
@@ -80,7 +80,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Decision:
+class Interval:
     """An interval and why.
 
     Attributes:
@@ -117,7 +117,7 @@ def parse_duration(text: str | float | None, name: str) -> float | None:
     return value * _UNITS[unit]
 
 
-def decide(measured: Measured, max_loss: float | None = None) -> Decision:
+def choose_interval(measured: SaveCosts, max_loss: float | None = None) -> Interval:
     """Choose an interval: Daly's optimum, within the bounds.
 
     ``max_loss``: seconds of training that a failure may cost at most, wherever uploads are quick enough for it; it
@@ -126,7 +126,7 @@ def decide(measured: Measured, max_loss: float | None = None) -> Decision:
     stall = measured.stall
     if stall is None:
         first = min(FIRST, max_loss or FIRST)
-        return Decision(first, f"the first save, after {duration_text(first)}, measures what one costs")
+        return Interval(first, f"the first save, after {duration_text(first)}, measures what one costs")
     mean = mean_time_between_failures(measured.failures, measured.alive)
     optimum = daly(stall, mean)
     seen = f"{measured.failures} in {duration_text(measured.alive)} so far"
@@ -145,7 +145,7 @@ def decide(measured: Measured, max_loss: float | None = None) -> Decision:
         seconds, why = measured.upload, f"an upload takes {duration_text(measured.upload)}"
         if max_loss is not None:
             why += f", which is too long for a loss of {duration_text(max_loss)}"
-    return Decision(seconds, why)
+    return Interval(seconds, why)
 
 
 def daly(stall: float, mean: float) -> float:

@@ -17,13 +17,13 @@ from vaultlayer_hf.base.events import Events
 from vaultlayer_hf.session.ranks import Ranks
 from vaultlayer_hf.session.save.cadence import (
     Cadence,
-    Decision,
-    Measured,
-    decide,
+    Interval,
+    SaveCosts,
+    choose_interval,
     duration_text,
     parse_cadence,
 )
-from vaultlayer_hf.vault.log.history import History, read_history
+from vaultlayer_hf.vault.log.history import VaultHistory, read_history
 from vaultlayer_hf.vault.log.log import Log
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ _AHEAD = 2
 
 
 @dataclass(frozen=True)
-class Verdict:
+class StepDecision:
     """What to do at the end of a step, the same on all ranks.
 
     Attributes:
@@ -73,7 +73,7 @@ class Pacer:
         *,
         max_loss: float | None = None,
         upload_seconds: Callable[[], float] = lambda: 0.0,
-        history: Callable[[], History] = History,
+        history: Callable[[], VaultHistory] = VaultHistory,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cadence = cadence
@@ -160,7 +160,7 @@ class Pacer:
             return
         self._thought = self._clock()
         past = self._history()
-        measured = Measured(
+        measured = SaveCosts(
             self.stall if self.stall is not None else past.stall,
             self._upload_seconds() or past.upload,
             past.failures,
@@ -168,7 +168,7 @@ class Pacer:
             self.stalled,
             self._last - self._begun,
         )
-        decision = decide(measured, self._max_loss)
+        decision = choose_interval(measured, self._max_loss)
         self._interval = decision.seconds
         known = measured.stall is not None
         if self._said and known == self._known and 1 / _MUCH < decision.seconds / self._said < _MUCH:
@@ -176,7 +176,7 @@ class Pacer:
         self._known = known
         self._say(decision)
 
-    def _say(self, decision: Decision) -> None:
+    def _say(self, decision: Interval) -> None:
         self._said = decision.seconds
         self._events.info(
             "cadence",
@@ -188,7 +188,7 @@ class Pacer:
 
 def pacer_of(session: Session) -> Pacer:
     """Return the pacer that a session's settings ask for."""
-    past = _Past(session)
+    past = _HistoryReader(session)
 
     def upload_seconds() -> float:
         return session.uploader.figures.seconds_each if session.uploader is not None else 0.0
@@ -203,15 +203,15 @@ def pacer_of(session: Session) -> Pacer:
     )
 
 
-class _Past:
+class _HistoryReader:
     """The history of a vault, read beside training: it costs requests, and is only worth having."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._thread: threading.Thread | None = None
-        self._found = History()
+        self._found = VaultHistory()
 
-    def known(self) -> History:
+    def known(self) -> VaultHistory:
         """Return what is known by now; the first call begins to read."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._read, name="vaultlayer-history", daemon=True)

@@ -55,7 +55,7 @@ class Save:
 
 
 @dataclass(frozen=True)
-class Word:
+class RankStatus:
     """What each rank says in the first round: that it has written, why to stop, and what troubles its uploads.
 
     Attributes:
@@ -70,7 +70,7 @@ class Word:
 
 
 @dataclass(frozen=True)
-class News:
+class SaveSummary:
     """What rank 0 makes of the words, for all ranks.
 
     Attributes:
@@ -89,7 +89,7 @@ class News:
 
 
 @dataclass(frozen=True)
-class Listing:
+class NodeFiles:
     """What each node's leader says in the second round; the other ranks say nothing of their own.
 
     Attributes:
@@ -106,7 +106,7 @@ class Listing:
 
 
 @dataclass(frozen=True)
-class Plan:
+class UploadPlan:
     """Who sends what of one checkpoint.
 
     Attributes:
@@ -130,7 +130,7 @@ class Plan:
         return frozenset(path for path in paths if self.owners.get(path, node) == node)
 
 
-def divide(listings: Sequence[Listing]) -> Plan:
+def divide(listings: Sequence[NodeFiles]) -> UploadPlan:
     """Give each file to the lowest node that holds it. Pure."""
     first: dict[str, int] = {}
     owners: dict[str, int] = {}
@@ -143,10 +143,10 @@ def divide(listings: Sequence[Listing]) -> Plan:
             else:
                 first[path] = node
                 senders.add(node)
-    return Plan(owners, others=tuple(sorted(senders - {0})), paths=frozenset(first))
+    return UploadPlan(owners, others=tuple(sorted(senders - {0})), paths=frozenset(first))
 
 
-def _node_of(listing: Listing) -> int:
+def _node_of(listing: NodeFiles) -> int:
     assert listing.node is not None
     return listing.node
 
@@ -176,11 +176,11 @@ def _save(session: Session, save: Save, seq: int) -> None:
     news = ranks.decide(
         word_of(session), lambda words: news_from(session, words, seq), tag=f"save/{seq}", timeout=timeout
     )
-    hear(session, news)
+    apply_summary(session, news)
     session.stop_if_fenced(news.fenced)
     if session.disabled:
         return
-    snapshot, listing = _freeze(session, save, seq) if session.leads else (None, Listing())
+    snapshot, listing = _freeze(session, save, seq) if session.leads else (None, NodeFiles())
     plan = None
     try:
         plan = ranks.decide(
@@ -201,23 +201,23 @@ def _save(session: Session, save: Save, seq: int) -> None:
     session.apply_local_retention()
 
 
-def word_of(session: Session) -> Word:
+def word_of(session: Session) -> RankStatus:
     """Return what this rank has to say of its uploads."""
     uploader = session.uploader
     if uploader is None:
-        return Word(session.node)
+        return RankStatus(session.node)
     fenced = str(uploader.fenced) if uploader.fenced is not None else None
     trouble = f"{platform.node()}: {uploader.trouble}" if uploader.trouble else None
-    return Word(session.node, fenced, trouble)
+    return RankStatus(session.node, fenced, trouble)
 
 
-def news_from(session: Session, words: Sequence[Word], seq: int | None = None) -> News:
+def news_from(session: Session, words: Sequence[RankStatus], seq: int | None = None) -> SaveSummary:
     """Return what all ranks should know; ``seq`` is the save that is coming. On rank 0."""
     carried = session.uploader.carried if session.uploader is not None else ()
     troubles = tuple(
         (rank, word.node, word.trouble) for rank, word in enumerate(words) if rank and word.trouble
     )
-    return News(
+    return SaveSummary(
         fenced=next((word.fenced for word in words if word.fenced), None),
         troubles=troubles,
         wanted=(*carried, *([seq] if seq is not None else [])),
@@ -226,7 +226,7 @@ def news_from(session: Session, words: Sequence[Word], seq: int | None = None) -
     )
 
 
-def hear(session: Session, news: News) -> None:
+def apply_summary(session: Session, news: SaveSummary) -> None:
     """Take in what rank 0 has made of the words."""
     uploader = session.uploader
     if session.ranks.rank != 0:
@@ -241,7 +241,7 @@ def hear(session: Session, news: News) -> None:
         session.events.warn("trouble", f"rank {rank} on {trouble}; {exposure}", rank=rank)
 
 
-def _plan(session: Session, save: Save, seq: int, listings: Sequence[Listing]) -> Plan:
+def _plan(session: Session, save: Save, seq: int, listings: Sequence[NodeFiles]) -> UploadPlan:
     """Decide on rank 0 who sends what, and whether the checkpoint is whole."""
     plan = divide(listings)
     objection = None
@@ -258,7 +258,7 @@ def _plan(session: Session, save: Save, seq: int, listings: Sequence[Listing]) -
     return replace(plan, folder=folder, paths=frozenset(), objection=objection, folders=listings[0].folders)
 
 
-def _freeze(session: Session, save: Save, seq: int) -> tuple[Snapshot | None, Listing]:
+def _freeze(session: Session, save: Save, seq: int) -> tuple[Snapshot | None, NodeFiles]:
     """Take the snapshot of this node's folder, and say what it holds."""
     manifest = Manifest(
         step=save.step,
@@ -276,7 +276,7 @@ def _freeze(session: Session, save: Save, seq: int) -> tuple[Snapshot | None, Li
         snapshot = take(save.folder, session.snapshots, seq, manifest)
     except (OSError, VaultLayerError) as error:
         where = f"on {platform.node()}, " if session.ranks.world_size > 1 else ""
-        return None, Listing(session.node, error=f"{where}it can't be copied for upload: {error}")
+        return None, NodeFiles(session.node, error=f"{where}it can't be copied for upload: {error}")
     if not snapshot.linked:
         session.events.warn_once(
             "links",
@@ -285,7 +285,7 @@ def _freeze(session: Session, save: Save, seq: int) -> tuple[Snapshot | None, Li
             "waits for the copy; an output_dir on a local disk avoids that",
         )
     folders = tuple(path.name for path in session.output_dir.glob("checkpoint-*"))
-    return snapshot, Listing(session.node, tuple(sorted(snapshot.stats)), folders=folders)
+    return snapshot, NodeFiles(session.node, tuple(sorted(snapshot.stats)), folders=folders)
 
 
 def _abandon(session: Session, save: Save, reason: str) -> None:

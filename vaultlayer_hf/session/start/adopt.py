@@ -17,9 +17,9 @@ from pathlib import Path
 from vaultlayer_hf.base import files
 from vaultlayer_hf.errors import CorruptError
 from vaultlayer_hf.session.output_dir import settle
-from vaultlayer_hf.session.save.rounds import Listing, Plan, divide
+from vaultlayer_hf.session.save.rounds import NodeFiles, UploadPlan, divide
 from vaultlayer_hf.session.session import Session
-from vaultlayer_hf.vault.log.entry import Commit, State
+from vaultlayer_hf.vault.log.entry import Commit, VaultState
 from vaultlayer_hf.vault.manifest import Manifest
 from vaultlayer_hf.vault.restore.restore import place
 from vaultlayer_hf.vault.snapshot import LOCAL, Snapshot, find_sealed, local_folder, move, verify
@@ -30,7 +30,7 @@ Differs = Callable[[Manifest], str]
 
 
 def adopt(
-    session: Session, before: State, missing: Missing, localise: Localise, differs: Differs
+    session: Session, before: VaultState, missing: Missing, localise: Localise, differs: Differs
 ) -> Manifest | None:
     """Adopt the newest snapshot that counts. All ranks.
 
@@ -48,7 +48,7 @@ def adopt(
         found = {snapshot.seq: snapshot for snapshot in find_sealed(folder) if snapshot.seq > floor}
     common, heads = session.ranks.decide(sorted(found) if session.leads else None, _common)
     for seq in common:
-        snapshot, listing = _look(session, found[seq]) if session.leads else (None, Listing())
+        snapshot, listing = _look(session, found[seq]) if session.leads else (None, NodeFiles())
         verdict = session.ranks.decide(
             listing,
             lambda listings, own=snapshot: _judge(session, own, listings, missing, differs),  # type: ignore[misc]
@@ -79,7 +79,7 @@ def adopt(
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Judgement:
     """What rank 0 makes of a snapshot.
 
     Attributes:
@@ -89,7 +89,7 @@ class Verdict:
     """
 
     manifest: Manifest
-    plan: Plan
+    plan: UploadPlan
     reason: str | None
 
 
@@ -129,8 +129,8 @@ def _common(heads: list[list[int] | None]) -> tuple[list[int], int]:
 
 
 def _judge(
-    session: Session, own: Snapshot | None, listings: list[Listing], missing: Missing, differs: Differs
-) -> Verdict:
+    session: Session, own: Snapshot | None, listings: list[NodeFiles], missing: Missing, differs: Differs
+) -> Judgement:
     """Decide on rank 0 whether a snapshot counts."""
     assert own is not None
     manifest, here = own.manifest, session.ranks.world_size
@@ -142,16 +142,16 @@ def _judge(
         reason = f"{manifest.world_size} ranks have written it, and this run has {here}"
     if reason is None and (words := differs(manifest)):
         reason = f"it belongs to another model: {words}"
-    return Verdict(manifest, replace(plan, paths=frozenset()), reason)
+    return Judgement(manifest, replace(plan, paths=frozenset()), reason)
 
 
-def _look(session: Session, snapshot: Snapshot) -> tuple[Snapshot | None, Listing]:
+def _look(session: Session, snapshot: Snapshot) -> tuple[Snapshot | None, NodeFiles]:
     """Verify this node's part of a snapshot."""
     try:
         sound = verify(snapshot)
     except (CorruptError, OSError) as error:
-        return snapshot, Listing(session.node, error=str(error))
-    return sound, Listing(session.node, tuple(sorted(sound.stats)))
+        return snapshot, NodeFiles(session.node, error=str(error))
+    return sound, NodeFiles(session.node, tuple(sorted(sound.stats)))
 
 
 def _put_in_place(session: Session, snapshot: Snapshot, localise: Localise) -> None:

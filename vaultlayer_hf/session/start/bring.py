@@ -18,7 +18,7 @@ from vaultlayer_hf.session.waiting import bytes_bar
 from vaultlayer_hf.session.wish import Conversion, Wish
 from vaultlayer_hf.vault.log.entry import Commit
 from vaultlayer_hf.vault.manifest import Manifest
-from vaultlayer_hf.vault.restore.ranges import Source
+from vaultlayer_hf.vault.restore.ranges import ByteSource
 from vaultlayer_hf.vault.restore.restore import restore
 
 _NOTED_EVERY = 5.0
@@ -116,7 +116,7 @@ def _bring(
             noted = time.monotonic()
             session.ranks.note(_topic(session), f"{size_text(moved)} of {size_text(manifest.bytes)}")
 
-    def attempt(source: Callable[[Path, set[str]], Source] | None) -> int:
+    def attempt(source: Callable[[Path, set[str]], ByteSource] | None) -> int:
         nonlocal moved
         moved = 0
         bar.reset()

@@ -26,7 +26,7 @@ from pathlib import Path
 from vaultlayer_hf.stores.base import Take
 from vaultlayer_hf.vault.manifest import FileEntry
 from vaultlayer_hf.vault.restore.download import STRETCH
-from vaultlayer_hf.vault.restore.ranges import Source
+from vaultlayer_hf.vault.restore.ranges import ByteSource
 
 SMALLEST = 256 * 2**20
 """Bytes that all nodes need below which connecting them isn't worth it."""
@@ -110,7 +110,7 @@ class Relay:
             self._sizes = {entry.path: entry.size for entry in entries}
             self._change.notify_all()
 
-    def source(self, store: Source, folder: str, root: Path, there: set[str]) -> Source:
+    def source(self, store: ByteSource, folder: str, root: Path, there: set[str]) -> ByteSource:
         """Return what to restore a checkpoint's ``folder`` from into ``root``, which holds the files ``there``."""
         with self._change:
             self._folder, self._root = folder, root
@@ -136,7 +136,7 @@ class Relay:
                 os.close(descriptor)
             self._files, self._there = {}, set()
 
-    def read_pieces(self, store: Source, key: str, start: int, length: int, take: Take) -> None:
+    def read_pieces(self, store: ByteSource, key: str, start: int, length: int, take: Take) -> None:
         """Take a stretch from the node that fetches it; else, or what is left of it, from the store."""
         path = key.removeprefix(f"{self._folder}/")
         owner = self._owners.get((path, start), self.node)
@@ -214,7 +214,7 @@ class Relay:
 class _Passing:
     """A store of which other nodes fetch the most."""
 
-    def __init__(self, relay: Relay, store: Source) -> None:
+    def __init__(self, relay: Relay, store: ByteSource) -> None:
         self._relay, self._store = relay, store
 
     def read_pieces(self, key: str, start: int, length: int, take: Take) -> None:

@@ -32,9 +32,9 @@ from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.start.adopt import adopt
 from vaultlayer_hf.session.start.bring import bring_everywhere, conversion_for
 from vaultlayer_hf.session.wish import Wish
-from vaultlayer_hf.state.model_identity import differences
+from vaultlayer_hf.state.model_identity import parameter_differences
 from vaultlayer_hf.vault.keys import DATA
-from vaultlayer_hf.vault.log.entry import Commit, Entry, State
+from vaultlayer_hf.vault.log.entry import Commit, Entry, VaultState
 from vaultlayer_hf.vault.manifest import Manifest, read_manifest
 
 
@@ -68,7 +68,7 @@ def resume(session: Session, wish: Wish) -> Path | None:
     return session.output_dir / f"checkpoint-{adopted.step}"
 
 
-def _candidates(session: Session, state: State) -> list[Commit]:
+def _candidates(session: Session, state: VaultState) -> list[Commit]:
     step = session.address.step
     if step is None:
         return [commit for commit in reversed(state.commits) if not commit.abandoned]
@@ -132,7 +132,7 @@ def _check_fit(session: Session, wish: Wish, commit: Commit, manifest: Manifest)
 def _other_model(wish: Wish, manifest: Manifest) -> str:
     """Return how the checkpoint's model differs from the one at hand; empty where it doesn't, or isn't known."""
     known = manifest.parameters and wish.parameters
-    return differences(manifest.parameters, wish.parameters) if known else ""
+    return parameter_differences(manifest.parameters, wish.parameters) if known else ""
 
 
 def _unfit(wish: Wish, manifest: Manifest) -> str:
@@ -207,7 +207,7 @@ def _look(session: Session, wish: Wish, commit: Commit) -> tuple[Manifest | None
     return (None, f"{commit.name}: {unfit}") if unfit else (manifest, None)
 
 
-def _bring_best(session: Session, wish: Wish, state: State, manifest: Manifest) -> None:
+def _bring_best(session: Session, wish: Wish, state: VaultState, manifest: Manifest) -> None:
     """Bring the best checkpoint too, where the end of training will load it."""
     step = manifest.best_step
     if not wish.best or step is None or step == manifest.step:

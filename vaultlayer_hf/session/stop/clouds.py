@@ -33,7 +33,7 @@ _AZURE_CHASSIS = "7783-7084-3265-9085-8269-3286-77"
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-class Source(Protocol):
+class NoticeSource(Protocol):
     """Where notices of one cloud come from.
 
     Attributes:
@@ -137,10 +137,10 @@ class Azure:
         return _found(*_ask(f"{self._base}/metadata/{path}", {"Metadata": "true"})) or ""
 
 
-_MAKE: dict[str, Callable[[], Source]] = {"aws": Aws, "gcp": Gcp, "azure": Azure}
+_MAKE: dict[str, Callable[[], NoticeSource]] = {"aws": Aws, "gcp": Gcp, "azure": Azure}
 
 
-def sources(wanted: str) -> list[Source]:
+def sources(wanted: str) -> list[NoticeSource]:
     """Return where to look for notices: ``auto``, ``none``, or names of clouds. Asks nobody."""
     if wanted == "auto":
         found = detect()

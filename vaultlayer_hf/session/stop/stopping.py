@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vaultlayer_hf.errors import RanksError
-from vaultlayer_hf.session.save.pacing import Verdict
+from vaultlayer_hf.session.save.pacing import StepDecision
 from vaultlayer_hf.session.stop.notice import MARGIN, Fit, Load, Notice, fit
 
 if TYPE_CHECKING:
@@ -44,20 +44,20 @@ class Ending:
         return max(0.0, min(timeout, self.deadline - MARGIN - time.time()))
 
 
-def heed(session: Session, step: int) -> Verdict | None:
+def heed(session: Session, step: int) -> StepDecision | None:
     """Return what a word of any rank asks for at the end of ``step``; None: nothing. All ranks.
 
     Raises FencedError.
     """
     if session.ending is not None:
-        return Verdict(stop=session.ending.reason)
+        return StepDecision(stop=session.ending.reason)
     agreed = session.ranks.soon(step, _word(session))
     if agreed is None:
         return None
     kind, _, said = agreed.partition(" ")
     if kind == "fenced":
         session.stop_if_fenced(said)
-        return Verdict()
+        return StepDecision()
     where, _, word = said.partition(" ")
     notice = Notice.decode(word)
     text = f"{notice.what}; seen on rank {where}" if session.ranks.world_size > 1 else notice.what
@@ -65,7 +65,7 @@ def heed(session: Session, step: int) -> Verdict | None:
         session.watch.done(notice)
         if session.ranks.rank == 0:
             session.events.info("preempt", f"a save at step {step}: {text}", step=step)
-        return Verdict(save=True)
+        return StepDecision(save=True)
     return _end(session, step, notice, text)
 
 
@@ -89,7 +89,7 @@ def _word(session: Session) -> str | None:
     return f"{action} {session.ranks.rank}@{platform.node()} {notice.encode()}"
 
 
-def _end(session: Session, step: int, notice: Notice, text: str) -> Verdict:
+def _end(session: Session, step: int, notice: Notice, text: str) -> StepDecision:
     left = notice.deadline - time.time() if notice.deadline is not None else None
     wait = _ROUND if left is None else max(0.5, min(_ROUND, left / 4))
     try:
@@ -106,4 +106,4 @@ def _end(session: Session, step: int, notice: Notice, text: str) -> Verdict:
         step=step,
         saves=found.save,
     )
-    return Verdict(save=found.save, stop=text)
+    return StepDecision(save=found.save, stop=text)

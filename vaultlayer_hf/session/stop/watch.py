@@ -13,7 +13,7 @@ from types import CodeType
 from typing import Any
 
 from vaultlayer_hf.base.events import Events
-from vaultlayer_hf.session.stop.clouds import Source, sources
+from vaultlayer_hf.session.stop.clouds import NoticeSource, sources
 from vaultlayer_hf.session.stop.exits import INTERRUPTED, PREEMPTED
 from vaultlayer_hf.session.stop.notice import Action, Notice
 from vaultlayer_hf.session.stop.signals import Traps
@@ -22,7 +22,7 @@ _TRIES = 3
 """How often a metadata server that has never answered is asked."""
 
 
-class Watch:
+class NoticeWatch:
     """Keeps what announces the end of this process, from ``open`` to ``close``. On the training thread.
 
     Args:
@@ -99,14 +99,14 @@ class Watch:
             self._found[_key(notice)] = notice
             self._words.put(notice)
 
-    def _timed(self, notice: Notice, source: Source) -> Notice:
+    def _timed(self, notice: Notice, source: NoticeSource) -> Notice:
         """Return a cloud's notice with when it was seen, and the deadline where only that it comes is known."""
         now, deadline = time.time(), notice.deadline
         if notice.stops and deadline is None:
             deadline = now + max(0.0, self._grace - source.interval)  # so late it may have been seen
         return replace(notice, seen=now, deadline=deadline)
 
-    def _run(self, looks: list[Source]) -> None:
+    def _run(self, looks: list[NoticeSource]) -> None:
         """Say what comes, and look for notices where there are any."""
         next_look = dict.fromkeys(range(len(looks)), 0.0)
         failed = dict.fromkeys(next_look, 0)
@@ -141,7 +141,7 @@ def _key(notice: Notice) -> tuple[str, str]:
     return notice.source, notice.what
 
 
-def _why(source: Source, error: Exception) -> str:
+def _why(source: NoticeSource, error: Exception) -> str:
     hint = "; in a container its hop limit has to be 2" if source.name == "AWS" else ""
     return f"its metadata server can't be asked ({error}){hint}"
 

@@ -65,7 +65,7 @@ class Commit:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class VaultState:
     """The state of a vault after an entry.
 
     Attributes:
@@ -95,11 +95,11 @@ class State:
         """The checkpoint to resume from, if its content verifies."""
         return next((commit for commit in reversed(self.commits) if not commit.abandoned), None)
 
-    def claimed(self, token: int) -> State:
+    def claimed(self, token: int) -> VaultState:
         """Return the state after a claim."""
         return replace(self, token=token)
 
-    def committed(self, commit: Commit, *, resumed_from: int | None, best_step: int | None) -> State:
+    def committed(self, commit: Commit, *, resumed_from: int | None, best_step: int | None) -> VaultState:
         """Return the state after a commit.
 
         ``resumed_from`` is the number of the commit this run went on from: live commits after it that
@@ -116,25 +116,25 @@ class State:
         commits = tuple(replace(old, abandoned=off_the_way(old)) for old in self.commits)
         return replace(self, commits=(*commits, commit), best_step=best_step, finished=None, metrics={})
 
-    def done(self, step: int, metrics: dict[str, float]) -> State:
+    def done(self, step: int, metrics: dict[str, float]) -> VaultState:
         """Return the state after the run has ended at ``step`` with these figures; infinite ones are left out."""
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
         return replace(self, finished=step, metrics=finite)
 
-    def retired(self, numbers: set[int]) -> State:
+    def retired(self, numbers: set[int]) -> VaultState:
         """Return the state after checkpoints were taken out of the log's care; pinned ones stay."""
         gone = tuple(commit for commit in self.commits if commit.number in numbers and not commit.pinned)
         left = tuple(commit for commit in self.commits if commit not in gone)
         return replace(self, commits=left, retiring=(*self.retiring, *(commit.folder for commit in gone)))
 
-    def pinned(self, number: int, pinned: bool) -> State:
+    def pinned(self, number: int, pinned: bool) -> VaultState:
         """Return the state after the checkpoint of entry ``number`` was pinned, or let go."""
         commits = (
             replace(commit, pinned=pinned) if commit.number == number else commit for commit in self.commits
         )
         return replace(self, commits=tuple(commits))
 
-    def deleted(self, folders: set[str]) -> State:
+    def deleted(self, folders: set[str]) -> VaultState:
         """Return the state after retired folders are known to be gone."""
         return replace(self, retiring=tuple(folder for folder in self.retiring if folder not in folders))
 
@@ -159,7 +159,7 @@ class Entry:
     token: int
     time: str
     detail: dict[str, Any]
-    state: State
+    state: VaultState
 
 
 def encode_entry(entry: Entry) -> bytes:
@@ -200,7 +200,7 @@ def decode_entry(data: bytes, number: int) -> Entry:
     )
 
 
-def _state(fields: Fields, number: int, what: str) -> State:
+def _state(fields: Fields, number: int, what: str) -> VaultState:
     vault_id = fields.text("vault_id", limit=64)
     if _VAULT_ID.fullmatch(vault_id) is None:  # it names a local folder
         raise CorruptError(f"{what}: the vault's id is malformed")
@@ -211,7 +211,7 @@ def _state(fields: Fields, number: int, what: str) -> State:
     retiring = fields.items("retiring", limit=_MANY)
     if not all(isinstance(folder, str) and split_folder(folder) for folder in retiring):
         raise CorruptError(f"{what}: a retired folder lies outside data/")
-    return State(
+    return VaultState(
         vault_id=vault_id,
         token=fields.whole("token", low=1),
         commits=commits,

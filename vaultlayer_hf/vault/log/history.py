@@ -19,7 +19,7 @@ _ATTEMPTS = 20
 
 
 @dataclass(frozen=True)
-class History:
+class VaultHistory:
     """What the attempts before this one have come to.
 
     Attributes:
@@ -35,7 +35,7 @@ class History:
     upload: float = 0.0
 
 
-def read_history(log: Log, token: int) -> History:
+def read_history(log: Log, token: int) -> VaultHistory:
     """Return the history of the attempts before the claim ``token``; what can't be read ends it."""
     failures, alive = 0, 0.0
     stall: float | None = None
@@ -54,7 +54,7 @@ def read_history(log: Log, token: int) -> History:
         ended = last.kind == "finish" or (last.kind == "pin" and last.state.finished is not None)
         failures += last.number > claim.number and not ended
         token = claim.number
-    return History(failures, alive, stall, upload)
+    return VaultHistory(failures, alive, stall, upload)
 
 
 def _cost(log: Log, last: Entry) -> tuple[float | None, float]:

@@ -50,7 +50,7 @@ from vaultlayer_hf.errors import (
 )
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.vault.keys import HINT, LOG, entry_key, entry_number
-from vaultlayer_hf.vault.log.entry import ENTRY_LIMIT, Entry, Kind, State, decode_entry, encode_entry
+from vaultlayer_hf.vault.log.entry import ENTRY_LIMIT, Entry, Kind, VaultState, decode_entry, encode_entry
 
 _HINT_EVERY = 100
 """Entries between two hints. A listing page holds 1000 keys, so a hint that is this stale costs nothing."""
@@ -137,7 +137,7 @@ class Writer:
         self.token = entry.number
 
     @property
-    def state(self) -> State:
+    def state(self) -> VaultState:
         """The state after the last entry that this writer has read or written."""
         return self._last.state
 
@@ -159,7 +159,7 @@ class Writer:
         number, before = log.last() if seen is None else seen
         while True:
             mine = number + 1
-            state = before.state.claimed(mine) if before else State(vault_id=write_id, token=mine)
+            state = before.state.claimed(mine) if before else VaultState(vault_id=write_id, token=mine)
             entry = Entry(mine, "claim", write_id, mine, now(), {**who(), **(detail or {})}, state)
             try:
                 store.create(entry_key(mine), encode_entry(entry))
@@ -184,8 +184,8 @@ class Writer:
     def append(
         self,
         kind: Kind,
-        change: Callable[[State, int], State],
-        detail: dict[str, Any] | Callable[[State], dict[str, Any]] | None = None,
+        change: Callable[[VaultState, int], VaultState],
+        detail: dict[str, Any] | Callable[[VaultState], dict[str, Any]] | None = None,
         *,
         store: Store | None = None,
     ) -> Entry:

@@ -13,7 +13,7 @@ from vaultlayer_hf.errors import CorruptError, NoSuchCheckpointError, ObjectNotF
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.vault.keys import DATA
 from vaultlayer_hf.vault.log.entries import read_entries
-from vaultlayer_hf.vault.log.entry import Commit, Entry, State
+from vaultlayer_hf.vault.log.entry import Commit, Entry, VaultState
 from vaultlayer_hf.vault.log.log import Log
 from vaultlayer_hf.vault.manifest import Manifest, read_manifest
 from vaultlayer_hf.vault.reader.check import check, check_sizes
@@ -23,7 +23,7 @@ from vaultlayer_hf.vault.retention.prune import Leftover, find_leftovers
 
 
 @dataclass(frozen=True)
-class Report:
+class VerifyReport:
     """What a verification found.
 
     Attributes:
@@ -51,7 +51,7 @@ class Vault:
         self._entry = Log(store, self.damage.append).last()[1]
 
     @property
-    def state(self) -> State | None:
+    def state(self) -> VaultState | None:
         """The state after the last entry of the log; None where the vault is empty."""
         return self._entry.state if self._entry else None
 
@@ -93,7 +93,7 @@ class Vault:
         """Return a checkpoint's manifest. Raises CorruptError, StoreError."""
         return read_manifest(self._store, commit)
 
-    def verify(self, commit: Commit, progress: Callable[[int], None] | None = None) -> Report:
+    def verify(self, commit: Commit, progress: Callable[[int], None] | None = None) -> VerifyReport:
         """Read every file of a checkpoint and check every digest; ``progress`` gets byte counts as they pass.
 
         Raises StoreError where the store is in trouble: that says nothing about the checkpoint.
@@ -109,9 +109,9 @@ class Vault:
         try:
             manifest = self.manifest(commit)
         except CorruptError as error:
-            return Report(False, [str(error)], 0)
+            return VerifyReport(False, [str(error)], 0)
         problems = check(self._store, commit.folder, list(manifest.files), on_bytes=on_bytes)
-        return Report(not problems, problems, count)
+        return VerifyReport(not problems, problems, count)
 
     def glance(self, commit: Commit) -> list[str]:
         """Return what is wrong with a checkpoint as far as a listing shows it: no content is read.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from vaultlayer_hf.vault.log.entry import Commit, Entry, State
+from vaultlayer_hf.vault.log.entry import Commit, Entry, VaultState
 
 Verdict = Literal["newest", "older", "abandoned", "retired"]
 
@@ -99,7 +99,7 @@ def explain(history: Sequence[Entry], commit: Commit) -> Why:
     return Why(commit, "older", reason, tuple(walk))
 
 
-def _find(state: State, commit: Commit) -> Commit | None:
+def _find(state: VaultState, commit: Commit) -> Commit | None:
     return next((item for item in state.commits if item.number == commit.number), None)
 
 

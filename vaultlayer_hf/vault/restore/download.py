@@ -23,7 +23,7 @@ from vaultlayer_hf.base import files
 from vaultlayer_hf.base.digest import Digest
 from vaultlayer_hf.errors import CorruptError
 from vaultlayer_hf.vault.manifest import FileEntry
-from vaultlayer_hf.vault.restore.ranges import Range, Source, in_order, ranges_of, reasons, threads
+from vaultlayer_hf.vault.restore.ranges import ByteSource, Range, in_order, ranges_of, reasons, threads
 
 STRETCH = 32 * 2**20
 """Bytes of one ranged read."""
@@ -34,7 +34,7 @@ _BUFFER = 4 * 2**20
 
 
 def download(
-    store: Source,
+    store: ByteSource,
     folder: str,
     entries: list[FileEntry],
     target: Path,
@@ -81,7 +81,7 @@ def download(
             flusher.submit(files.start_flush, target / entry.path)
 
 
-def _land(store: Source, folder: str, piece: Range, target: Path, writing: threading.Lock) -> int:
+def _land(store: ByteSource, folder: str, piece: Range, target: Path, writing: threading.Lock) -> int:
     """Fetch a range into its place in a file; return where it ends."""
 
     def take(offset: int, data: memoryview) -> None:

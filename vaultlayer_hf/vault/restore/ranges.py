@@ -26,7 +26,7 @@ class Range:
     length: int
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """What a restore reads from: a store, or something with other ways to the same bytes."""
 
     def read_pieces(self, key: str, start: int, length: int, take: Take) -> None:

@@ -20,7 +20,7 @@ from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.vault.manifest import FileEntry, Manifest
 from vaultlayer_hf.vault.reader.check import sizes_of, wrong_size
 from vaultlayer_hf.vault.restore.download import download
-from vaultlayer_hf.vault.restore.ranges import Source
+from vaultlayer_hf.vault.restore.ranges import ByteSource
 from vaultlayer_hf.vault.snapshot import LOCAL
 
 _OLDER = 60.0
@@ -36,7 +36,7 @@ def restore(
     concurrency: int = 8,
     on_bytes: Callable[[int], None] | None = None,
     finish: Callable[[Path], None] | None = None,
-    source: Callable[[Path, set[str]], Source] | None = None,
+    source: Callable[[Path, set[str]], ByteSource] | None = None,
 ) -> int:
     """Bring a checkpoint to ``final`` and return how many bytes weren't there.
 

@@ -22,7 +22,7 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class RetentionDecision:
     """Keep a checkpoint or not, and the reason."""
 
     commit: Commit
@@ -30,13 +30,13 @@ class Decision:
     reason: str
 
 
-def decide(
+def decide_retention(
     commits: Sequence[Commit],
     policy: Policy,
     *,
     best_step: int | None = None,
     protected: Collection[int] = (),
-) -> list[Decision]:
+) -> list[RetentionDecision]:
     """Return a decision for each commit, in the order given (the log's order, oldest first).
 
     ``protected`` holds numbers of commits that stay whatever the policy: the one this run resumed from, the
@@ -67,5 +67,5 @@ def decide(
             keep, reason = False, "the run went on from an older one"
         else:
             keep, reason = False, f"older than the last {policy.last}"
-        decisions.append(Decision(commit, keep, reason))
+        decisions.append(RetentionDecision(commit, keep, reason))
     return decisions

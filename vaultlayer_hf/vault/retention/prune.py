@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from vaultlayer_hf.stores.base import ObjectInfo, Store
 from vaultlayer_hf.vault.keys import DATA, split_folder
-from vaultlayer_hf.vault.log.entry import Commit, State
+from vaultlayer_hf.vault.log.entry import Commit, VaultState
 from vaultlayer_hf.vault.log.log import Writer
 
 ORPHAN_GRACE = 24 * 3600.0
@@ -29,7 +29,7 @@ def retire(store: Store, writer: Writer, commits: Iterable[Commit], reasons: dic
     """
     numbers = {commit.number for commit in commits}
 
-    def going(state: State) -> list[int]:
+    def going(state: VaultState) -> list[int]:
         return [item.number for item in state.commits if item.number in numbers and not item.pinned]
 
     gone: set[int] = set()

@@ -7,17 +7,17 @@ from pathlib import Path
 
 from vaultlayer_hf.base import files
 from vaultlayer_hf.stores.base import Store
-from vaultlayer_hf.vault.log.entry import State
+from vaultlayer_hf.vault.log.entry import VaultState
 from vaultlayer_hf.vault.log.log import Writer
-from vaultlayer_hf.vault.retention.policy import Decision, Policy, decide
+from vaultlayer_hf.vault.retention.policy import Policy, RetentionDecision, decide_retention
 from vaultlayer_hf.vault.retention.prune import retire
 from vaultlayer_hf.vault.snapshot import LOCAL
 
 
-def tidy_vault(store: Store, writer: Writer, policy: Policy, protected: set[int]) -> list[Decision]:
+def tidy_vault(store: Store, writer: Writer, policy: Policy, protected: set[int]) -> list[RetentionDecision]:
     """Apply the retention policy to a vault and return what was retired. Raises FencedError, StoreError."""
     state = writer.state
-    decisions = decide(state.commits, policy, best_step=state.best_step, protected=protected)
+    decisions = decide_retention(state.commits, policy, best_step=state.best_step, protected=protected)
     drop = [decision for decision in decisions if not decision.keep]
     if not drop and not state.retiring:
         return []
@@ -26,7 +26,7 @@ def tidy_vault(store: Store, writer: Writer, policy: Policy, protected: set[int]
     return [decision for decision in drop if decision.commit.number in gone]
 
 
-def tidy_local(output_dir: Path, state: State, policy: Policy, protected: set[int]) -> list[str]:
+def tidy_local(output_dir: Path, state: VaultState, policy: Policy, protected: set[int]) -> list[str]:
     """Apply a retention policy to committed checkpoint folders in ``output_dir``; return the names removed.
 
     A folder there is named by its step, and belongs to the newest commit of that step. It goes by one rename,
@@ -37,7 +37,7 @@ def tidy_local(output_dir: Path, state: State, policy: Policy, protected: set[in
     here = [item for item in state.commits if item is newest[item.step]]
     here = [item for item in here if (output_dir / f"checkpoint-{item.step}").is_dir()]
     removed = []
-    for decision in decide(here, policy, best_step=state.best_step, protected=protected):
+    for decision in decide_retention(here, policy, best_step=state.best_step, protected=protected):
         if not decision.keep:
             removed.append(f"checkpoint-{decision.commit.step}")
             files.make_folder(output_dir / LOCAL)

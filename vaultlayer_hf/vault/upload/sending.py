@@ -18,7 +18,7 @@ from vaultlayer_hf.base.digest import digest_bytes
 from vaultlayer_hf.errors import CorruptError, StoreError
 from vaultlayer_hf.stores.base import Pace, Store
 from vaultlayer_hf.vault.keys import manifest_key, part_key
-from vaultlayer_hf.vault.log.entry import Commit, State
+from vaultlayer_hf.vault.log.entry import Commit, VaultState
 from vaultlayer_hf.vault.log.log import Writer, now
 from vaultlayer_hf.vault.manifest import (
     FileEntry,
@@ -128,7 +128,7 @@ def commit(
             manifest_size=len(data),
         )
 
-    def change(state: State, number: int) -> State:
+    def change(state: VaultState, number: int) -> VaultState:
         return state.committed(describe(number), resumed_from=resumed_from, best_step=manifest.best_step)
 
     transfer.committing = True
