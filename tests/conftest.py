@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import signal
 import threading
 import uuid
@@ -31,6 +32,22 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     server = getattr(session.config, "_vaultlayer_server", None)
     if server is not None:
         server.close()
+
+
+@pytest.fixture(autouse=True)
+def _no_vault_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No VAULTLAYER_* variable of whoever runs the tests reaches them."""
+    for name in list(os.environ):
+        if name.startswith("VAULTLAYER_") and name != "VAULTLAYER_TEST_SEED":
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def chance() -> random.Random:
+    """Random numbers from a seed that is printed; ``VAULTLAYER_TEST_SEED`` repeats a run."""
+    seed = int(os.environ.get("VAULTLAYER_TEST_SEED") or random.SystemRandom().randrange(2**32))
+    print(f"VAULTLAYER_TEST_SEED={seed}")
+    return random.Random(seed)
 
 
 @pytest.fixture(scope="session")

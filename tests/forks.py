@@ -34,6 +34,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tests import ROOT
 from tests.servers import die_with_parent
 
 PRELOAD = (
@@ -128,10 +129,9 @@ class ForkServer:
         """``preload``: modules to import ahead of the first fork, on top of ``PRELOAD``."""
         self._folder = tempfile.mkdtemp(prefix="vl-forks-")
         self._address = f"{self._folder}/socket"
-        root = Path(__file__).resolve().parent.parent
         environment = {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])]),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
             **{f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")},
             "TOKENIZERS_PARALLELISM": "false",
             "JE_ARROW_MALLOC_CONF": "background_thread:false",  # pyarrow's allocator would start a thread
@@ -140,7 +140,7 @@ class ForkServer:
         with open(f"{self._folder}/log", "wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.forks", self._address, *preload],
-                cwd=root,
+                cwd=ROOT,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -18,6 +18,7 @@ import sys
 import time
 from pathlib import Path
 
+from tests import ROOT
 from tests.servers import die_with_parent
 
 LOOKUP, FORGET, GETATTR, SETATTR, MKDIR, UNLINK, RMDIR, RENAME = 1, 2, 3, 4, 9, 10, 11, 12
@@ -189,7 +190,7 @@ class FuseMount:
         self.point = point
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.fuse", str(folder), str(point)],
-            cwd=Path(__file__).resolve().parents[1],
+            cwd=ROOT,
             stdout=subprocess.PIPE,
             preexec_fn=die_with_parent,
         )

@@ -17,8 +17,8 @@ import sys
 import threading
 import urllib.parse
 import uuid
-from pathlib import Path
 
+from tests import ROOT
 from tests.servers import die_with_parent
 
 _BUFFER = 1024 * 1024
@@ -212,10 +212,9 @@ class SinkServer:
     """
 
     def __init__(self) -> None:
-        root = Path(__file__).resolve().parents[1]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.sink"],
-            cwd=root,
+            cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,

@@ -16,12 +16,12 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any
 
 import psutil
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests import ROOT
+
 """The repository: children run there."""
 
 

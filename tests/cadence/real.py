@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from tests.seam.kit import Recorder, big_model, model, trainer
+from tests.trainer.kit import Recorder, big_model, model, trainer
 from vaultlayer_hf import Settings
 
 

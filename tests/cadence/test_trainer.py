@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.seam.kit import Do, Patient, Recorder, steps_of, trainer
+from tests.trainer.kit import Do, Patient, Recorder, steps_of, trainer
 from vaultlayer_hf import Settings
 
 
 @pytest.fixture(autouse=True)
-def _no_vault_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_flush(_no_vault_variables: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """No flush outlasts a test's patience."""
     monkeypatch.setenv("VAULTLAYER_FLUSH_TIMEOUT", "45")
 

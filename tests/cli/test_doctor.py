@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.protocol.vaults import tree
+from tests.vault.vaults import tree
 from vaultlayer_hf.cli.checks import (
     Finding,
     Measurements,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.protocol.vaults import a_session, tree, wish
-from tests.protocol.vaults import train as train_on
+from tests.vault.vaults import a_session, tree, wish
+from tests.vault.vaults import train as train_on
 from vaultlayer_hf.session.save.rounds import Save
 from vaultlayer_hf.session.start.resume import resume
 

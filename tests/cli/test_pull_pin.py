@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.protocol.vaults import content, tree
-from tests.protocol.vaults import train as train_on
+from tests.vault.vaults import content, tree
+from tests.vault.vaults import train as train_on
 
 from .conftest import vl
 
@@ -85,7 +85,7 @@ def test_a_killed_pull_goes_on_where_it_was(tmp_path: Path, s3_server, s3_env, s
 
 def commit_big(store, writer, work: Path):
     """Commit a checkpoint of one file of 160 MB."""
-    from tests.protocol.tools import snapshot_of, transfer_of
+    from tests.vault.tools import snapshot_of, transfer_of
     from vaultlayer_hf.vault.upload.sending import commit, send, write_part
 
     folder = work / "checkpoint-7"

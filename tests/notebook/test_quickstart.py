@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from tests import ROOT
+
 nbformat = pytest.importorskip("nbformat", reason="needs nbformat: pip install nbformat")
 nbclient = pytest.importorskip("nbclient", reason="needs nbclient: pip install nbclient")
 pytest.importorskip("ipykernel", reason="needs a kernel: pip install ipykernel")
 
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "quickstart.ipynb"
+NOTEBOOK = ROOT / "notebooks" / "quickstart.ipynb"
 
 
 @pytest.fixture

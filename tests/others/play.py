@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests import ROOT
 from tests.servers import die_with_parent
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
 TRAINER = (
     *("--output_dir", "out", "--use_cpu", "--max_steps", "10", "--save_steps", "2", "--logging_steps", "1"),
     *("--per_device_train_batch_size", "2", "--report_to", "none", "--disable_tqdm", "True"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -15,10 +14,3 @@ def forks() -> Iterator[ForkServer]:
     """Starts a process in tens of milliseconds."""
     with ForkServer("tests.preemption.program") as server:
         yield server
-
-
-@pytest.fixture(autouse=True)
-def _no_vault_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith("VAULTLAYER_"):
-            monkeypatch.delenv(name)

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.forks import ForkServer, Outcome, Run
-from tests.preemption.metadata import MetadataServer
-from tests.seam.kit import steps_of
 from tests.servers import free_ports
+from tests.session.stop.metadata import MetadataServer
+from tests.trainer.kit import steps_of
 
 SLOW = {"bandwidth": "40kB", "grace": 3.0}
 """An upload takes 2 s or more: with the margin no second one fits into the grace."""

@@ -16,7 +16,7 @@ import transformers
 from transformers import TrainerCallback
 
 from tests.ranks.program import Journal
-from tests.seam.kit import Boom, FailAt, model, trainer, weights
+from tests.trainer.kit import Boom, FailAt, model, trainer, weights
 from vaultlayer_hf import Checkpointer, Settings, VaultLayerCallback
 
 

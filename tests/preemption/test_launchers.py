@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pytest
 
+from tests import ROOT
 from tests.preemption.test_runs import two_ranks_work
 from tests.ranks.launchers import Launched
-from tests.seam.kit import steps_of
+from tests.trainer.kit import steps_of
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
 
 SCRIPT = """
 import time
 from pathlib import Path
-from tests.seam.kit import Do, trainer
+from tests.trainer.kit import Do, trainer
 
 def step(state):
     time.sleep(0.05)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -34,22 +32,6 @@ def reference(forks: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Ca
         return made[kind, world]
 
     return find
-
-
-@pytest.fixture
-def chance() -> random.Random:
-    """Random numbers from a seed that is printed; ``VAULTLAYER_TEST_SEED`` repeats a run."""
-    seed = int(os.environ.get("VAULTLAYER_TEST_SEED") or random.SystemRandom().randrange(2**32))
-    print(f"VAULTLAYER_TEST_SEED={seed}")
-    return random.Random(seed)
-
-
-@pytest.fixture(autouse=True)
-def _no_vault_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No VAULTLAYER_* variable of whoever runs the tests reaches them."""
-    for name in list(os.environ):
-        if name.startswith("VAULTLAYER_") and name != "VAULTLAYER_TEST_SEED":
-            monkeypatch.delenv(name)
 
 
 WHOLE_RUNS = (

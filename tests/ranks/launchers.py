@@ -15,10 +15,10 @@ from typing import Any
 
 import psutil
 
+from tests import ROOT
 from tests.ranks.launch import PATIENCE, Attempt
 from tests.servers import die_with_parent, free_ports
 
-ROOT = Path(__file__).resolve().parents[2]
 _MARK = "VL_TEST_LAUNCH"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.protocol.tools import file_entry, memory_store
+from tests.vault.tools import file_entry, memory_store
 from vaultlayer_hf.errors import CorruptError
 from vaultlayer_hf.session.save.rounds import NodeFiles, divide
 from vaultlayer_hf.testing.faults import FaultStore

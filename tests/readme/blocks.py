@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
-README = Path(__file__).parents[2] / "README.md"
+from tests import ROOT
+
+README = ROOT / "README.md"
 DEMO = "$ vl demo\n"
 """How the block with the demo's story starts; tests/cli/test_demo.py runs it."""
 

@@ -13,7 +13,7 @@ import transformers
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from tests.seam import kit
+from tests.trainer import kit
 from vaultlayer_hf.run.inside import hook as insertion
 from vaultlayer_hf.run.inside.watch import NonFiniteLossError
 from vaultlayer_hf.run.journal import read_beats, read_notes

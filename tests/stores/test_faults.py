@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from tests import ROOT
 from vaultlayer_hf.errors import StoreError, StoreUnavailableError
 from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.stores.probe import probe_create
 from vaultlayer_hf.testing import Fault, FaultStore, Operation
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import ROOT
 from vaultlayer_hf.base import files
 from vaultlayer_hf.errors import (
     AlreadyExistsError,
@@ -26,8 +27,6 @@ from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.stores.folder import FolderStore
 from vaultlayer_hf.stores.folder.local import translate
 from vaultlayer_hf.stores.probe import probe_create
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture

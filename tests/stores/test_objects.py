@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from obstore.store import MemoryStore
 
+from tests import ROOT
 from tests.servers import SeaweedServer
 from tests.sink import SinkServer
 from vaultlayer_hf.errors import AlreadyExistsError, StoreUnavailableError
@@ -23,7 +24,6 @@ from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.stores.objects.parts import CHUNK, part_plan
 from vaultlayer_hf.stores.objects.store import ObjectStore
 
-ROOT = Path(__file__).resolve().parents[2]
 TB = 10**12
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from tests import ROOT
 from tests.servers import CannedServer, SeaweedServer, free_ports
 from vaultlayer_hf.errors import MissingExtraError, SettingsError, StoreDeniedError
 from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.stores.objects import s3
 from vaultlayer_hf.stores.objects.s3 import S3Access, find_access
 
-ROOT = Path(__file__).resolve().parents[2]
 Config = Callable[..., None]
 
 

@@ -1,0 +1,20 @@
+"""A fork server that has imported what the scripts import."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+
+import pytest
+
+from tests.forks import ForkServer
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[ForkServer]:
+    """Forks a run in tens of milliseconds; its runs die with it."""
+    trl = ["trl.trainer.sft_trainer"] if importlib.util.find_spec("trl") else []
+    with ForkServer(
+        "tests.run.insert.program", "accelerate", "tqdm", "torch.optim.swa_utils", *trl
+    ) as server:
+        yield server

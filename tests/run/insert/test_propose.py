@@ -1,0 +1,217 @@
+"""What `vl init` proposes for scripts of many kinds, and for odd ones."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.run.insert.kit import EDITED, GOLDEN, LEFT_ALONE, SCRIPTS, proposal_text
+from vaultlayer_hf.errors import SettingsError, VaultUriError
+from vaultlayer_hf.run.insert.propose import Proposal, Unrecognised, propose
+
+STEP = """\
+import torch
+model = torch.nn.Linear(2, 2)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+"""
+
+
+def proposed(tmp_path, text: str | bytes, vault: str | None = "v") -> Proposal:
+    """The proposal for a script of this text."""
+    path = tmp_path / "train.py"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    found = propose(path, vault)
+    assert isinstance(found, Proposal), found
+    return found
+
+
+def reason(tmp_path, text: str) -> str:
+    """Why a script of this text isn't recognised."""
+    (tmp_path / "train.py").write_text(text)
+    found = propose(tmp_path / "train.py", "v")
+    assert isinstance(found, Unrecognised), found
+    assert len(found.lines) == 5
+    return found.reason
+
+
+@pytest.mark.parametrize("name", [*EDITED, *LEFT_ALONE])
+def test_diff_and_explanations_are_these(name) -> None:
+    """Each script gets exactly the edits, the explanations and the remarks that somebody has read and approved."""
+    assert proposal_text(name) == (GOLDEN / f"{name}.txt").read_text()
+
+
+@pytest.mark.parametrize("name", EDITED)
+def test_an_edited_script_is_left_alone(name, tmp_path) -> None:
+    """What was integrated once is recognised as such: a second `vl init` has nothing to do."""
+    found = propose(SCRIPTS / f"{name}.py", "v")
+    again = proposed(tmp_path, found.after)
+    assert (again.kind, again.hunks, again.after) == ("integrated", (), found.after)
+
+
+@pytest.mark.parametrize("name", EDITED)
+def test_every_changed_line_is_explained_and_no_other_is_changed(name) -> None:
+    """Without the added and with the removed lines of its hunks the edited script is the old one; none lacks a why."""
+    found = propose(SCRIPTS / f"{name}.py", "v")
+    assert all(hunk.why for hunk in found.hunks)
+    removed = [line[1:] for hunk in found.hunks for line in hunk.diff if line[0] == "-"]
+    added = [line[1:] for hunk in found.hunks for line in hunk.diff if line[0] == "+"]
+    before, after = found.before.decode().splitlines(), found.after.decode().splitlines()
+    for line in added:
+        after.remove(line)
+    for line in removed:
+        before.remove(line)
+    assert after == before
+
+
+@pytest.mark.parametrize("newline", ["\r\n", "\n"])
+def test_line_ends_tabs_and_encoding_stay(tmp_path, newline) -> None:
+    """A script in Latin-1 with Windows line ends and tabs stays so: added lines have the same."""
+    loop = (
+        "for step in range(3):\n\tloss = model(torch.ones(1, 2)).sum()\n\tloss.backward()\n"
+        "\toptimizer.step()  # Schr\xf6dinger"
+    )
+    text = "# -*- coding: latin-1 -*-\n" + STEP + loop
+    found = proposed(tmp_path, text.replace("\n", newline).encode("latin-1"))
+    after = found.after.decode("latin-1")
+    assert after.replace(newline, "").count("\n") == after.replace(newline, "").count("\r") == 0
+    assert f"\tckpt.step(loss=loss){newline}" in after
+    assert "Schr\xf6dinger" in after
+
+
+def test_a_byte_order_mark_and_a_shebang_stay_first(tmp_path) -> None:
+    """What must stand at the very start of a file still does."""
+    for start in (b"\xef\xbb\xbf", b"#!/usr/bin/env python\n"):
+        text = b"".join([start, (SCRIPTS / "step_loop.py").read_bytes()])
+        assert proposed(tmp_path, text).after.startswith(start)
+
+
+def test_names_that_the_script_uses_are_not_taken(tmp_path) -> None:
+    """A script with a ckpt and a start of its own keeps them."""
+    loop = (
+        "ckpt, start = None, 1.5\nfor i in range(3):\n    loss = model(torch.ones(1, 2)).sum()\n"
+        "    loss.backward()\n    optimizer.step()\nprint(ckpt, start)"
+    )
+    after = proposed(tmp_path, STEP + loop).after.decode()
+    assert "checkpointer = Checkpointer(" in after
+    assert "start_step = checkpointer.resume()" in after
+    assert "range(start_step, 3)" in after
+
+
+def test_vault_is_the_given_one_the_variable_or_a_folder(tmp_path, monkeypatch) -> None:
+    """`--vault` is written as it is; else VAULTLAYER_VAULT is read at each start; else it is a folder by the name."""
+    text = (SCRIPTS / "trainer.py").read_text()
+    monkeypatch.setenv("VAULTLAYER_VAULT", "s3://somewhere/else")
+    assert b'resume="s3://b/r",' in proposed(tmp_path, text, "s3://b/r").after
+    assert b"resume=True," in proposed(tmp_path, text, None).after
+    monkeypatch.delenv("VAULTLAYER_VAULT")
+    assert b'resume="vaults/train",' in proposed(tmp_path, text, None).after
+    with pytest.raises(VaultUriError, match="ftp"):
+        proposed(tmp_path, text, "ftp://nowhere")
+
+
+UNCLEAR = {
+    "nothing in it calls backward": "",
+    "optimizer.step() in line 6 is in no loop": """
+model(torch.ones(1, 2)).sum().backward()
+optimizer.step()
+""",
+    "its training is in a loop of trainings (line 5)": """
+for fold in range(5):
+    for epoch in range(2):
+        for x in data:
+            model(x).sum().backward()
+            optimizer.step()
+""",
+    "it makes 2 Trainers (lines 6, 7)": """
+from transformers import Trainer
+a = Trainer(m)
+b = Trainer(n)
+a.train()
+b.train()
+""",
+    "fit(), which is a method, or called 2 times": """
+def fit(n):
+    for x in range(n):
+        model(x).sum().backward()
+        optimizer.step()
+fit(1)
+fit(2)
+""",
+    "spread over epoch(), which is a method": """
+class Runner:
+    def epoch(self):
+        for x in data:
+            model(x).sum().backward()
+            optimizer.step()
+    def fit(self):
+        for _ in range(3):
+            self.epoch()
+""",
+    "sched.step() in line 9 comes after the end of the step": """sched = StepLR(optimizer, 1)
+for i, x in enumerate(data):
+    model(x).sum().backward()
+    if i % 2 == 0:
+        optimizer.step()
+    sched.step()
+""",
+    "where a resume within the epoch would repeat it": """sched = StepLR(optimizer, 1)
+for e in range(3):
+    sched.step()
+    for x in data:
+        model(x).sum().backward()
+        optimizer.step()
+""",
+    "network isn't known in line 11": """
+def build():
+    network = torch.nn.Linear(2, 2)
+    return torch.optim.SGD(network.parameters(), lr=0.1)
+
+opt = build()
+def fit():
+    for x in data:
+        opt.step()
+        x.backward()
+""",
+    "the loop in line 5 has no counter of its steps": """
+while loss > 1:
+    model(x).sum().backward()
+    optimizer.step()
+""",
+}
+"""Why nothing is changed, and the end of a script of which that is said."""
+
+
+@pytest.mark.parametrize("words", UNCLEAR)
+def test_what_is_not_understood_is_said_with_its_line(tmp_path, words) -> None:
+    """A loop that a resume couldn't bring back right is never edited on a guess: the reason is named."""
+    assert words in reason(tmp_path, STEP + UNCLEAR[words])
+
+
+def test_what_a_resume_does_not_bring_back_is_said(tmp_path) -> None:
+    """Variables that rounds of a loop leave to each other or to the end are named with their lines, others aren't."""
+    loop = """best, history = 9.0, []
+for step in range(10):
+    x = torch.ones(1, 2)
+    loss = model(x).sum()
+    loss.backward()
+    optimizer.step()
+    history.append(loss.item())
+    if loss.item() < best:
+        best = loss.item()
+    if best < 0:
+        break
+print(loss.item(), [x for x in history])
+"""
+    assert proposed(tmp_path, STEP + loop).remarks == (
+        "A resume doesn't bring back history (line 10), best (line 12).",
+        "Line 14 ends the training early: a run that is started again after that goes on behind it.",
+        "Only the loop sets loss (line 15): a run that is started again after its end hasn't got it.",
+    )
+
+
+def test_what_is_no_python_is_one_sentence(tmp_path) -> None:
+    """A file that can't be parsed, or isn't there, is a typed error that names the place."""
+    (tmp_path / "train.py").write_text("def f(:\n")
+    with pytest.raises(SettingsError, match="line 1"):
+        propose(tmp_path / "train.py", "v")
+    with pytest.raises(SettingsError, match="No such file"):
+        propose(tmp_path / "none.py", "v")

@@ -1,0 +1,218 @@
+"""Adoption: a dead process's complete local snapshot is gone on from, if nobody has written since."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.vault.tools import Run, claim, content_of, flip, memory_store
+from vaultlayer_hf.stores.base import Store
+from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
+from vaultlayer_hf.vault.log.log import Log
+from vaultlayer_hf.vault.reader.vault import Vault
+
+MODEL = (("weight", (2, 2), "float32"),)
+
+
+pytestmark = pytest.mark.usefixtures("quiet")
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
+    """Return a function that makes a run on a store, by default on one and the same disk."""
+    opened: list[Run] = []
+
+    def begin(store: Store, disk: str = "disk", **options: Any) -> Run:
+        opened.append(Run(store, tmp_path / disk, **options))
+        return opened[-1]
+
+    yield begin
+    for run in opened:
+        run.close()
+
+
+def unreachable(store: Store) -> FaultStore:
+    """Return a store that can be claimed, and that takes no file."""
+    down = Fault.refused()
+    return FaultStore(store, lambda operation: down if operation.name in ("upload", "copy") else None)
+
+
+def die_with_a_sealed_snapshot(run: Run, step: int, **options: Any) -> None:
+    """Save a checkpoint that can't be sent, wait for its seal, and die."""
+    run.save(step, **options)
+    assert wait_for(lambda: any(path.parent.name.endswith(f"-{step}") for path in seals_of(run)))
+    run.close()
+
+
+def seals_of(run: Run) -> list[Path]:
+    """Return the seals on a run's disk."""
+    return list(run.session.snapshots.glob("*/manifest.json"))
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20) -> bool:
+    """Wait until a condition holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def steps(store: Store) -> list[int]:
+    """Return the steps of the live checkpoints that are on the run's way."""
+    last = Log(store).last()[1]
+    return [commit.step for commit in last.state.commits if not commit.abandoned] if last else []
+
+
+def test_a_sealed_snapshot_is_gone_on_from_and_committed(start: Callable[..., Run]) -> None:
+    """The next start on the same disk resumes from the snapshot, and commits it under its own token."""
+    store = memory_store()
+    run = start(store)
+    assert run.resume() is None
+    run.save(100)
+    run.wait()
+    run.close()
+    second = start(unreachable(store))
+    second.resume()
+    die_with_a_sealed_snapshot(second, 200)
+    third = start(store)
+    path = third.resume()
+    assert path == third.session.output_dir / "checkpoint-200"
+    third.wait()
+    assert steps(store) == [100, 200]
+    with Vault(store) as vault:
+        commit = vault.checkpoints()[-1]
+        assert commit.token == third.session.entered.token
+        assert vault.verify(commit).ok
+    assert [event.fields["step"] for event in third.events("adopt")] == [200]
+
+
+def test_a_snapshot_is_not_adopted_twice_or_after_its_commit(start: Callable[..., Run]) -> None:
+    """A snapshot whose commit landed is restored like any other, even where its answer was lost for good."""
+    store = memory_store()
+    faulty = FaultStore(store)
+    run = start(faulty)
+    run.resume()
+
+    def lost_for_good(operation: Operation) -> Fault | None:
+        if operation.name == "create":
+            faulty.plan = lambda operation: Fault.refused()  # the store is out of reach from here on
+            return Fault.lost_answer()
+        return None
+
+    faulty.plan = lost_for_good
+    run.save(100)
+    assert wait_for(lambda: steps(store) == [100])
+    run.close()
+    assert seals_of(run) != []
+    second = start(store)
+    assert second.resume() is not None
+    assert second.events("adopt") == []
+    assert [event.fields["step"] for event in second.events("restore")] == [100]
+    assert len([1 for _ in store.list("log/")]) == 3
+
+
+def test_an_older_writers_snapshot_is_never_adopted(start: Callable[..., Run], tmp_path: Path) -> None:
+    """Once somebody else has claimed the vault, a snapshot that is left on a disk counts no more."""
+    store = memory_store()
+    run = start(unreachable(store))
+    run.resume()
+    die_with_a_sealed_snapshot(run, 100)
+    other = start(store, "other disk")
+    assert other.resume() is None
+    other.close()
+    third = start(store)
+    assert third.resume() is None
+    assert third.events("adopt") == []
+
+
+def test_a_snapshot_survives_a_second_death(start: Callable[..., Run]) -> None:
+    """A start that adopts and dies before it commits leaves the snapshot to the next one."""
+    store = memory_store()
+    run = start(unreachable(store))
+    run.resume()
+    die_with_a_sealed_snapshot(run, 100)
+    for _ in range(2):
+        again = start(unreachable(store))
+        assert again.resume() is not None
+        again.close()
+    last = start(store)
+    path = last.resume()
+    assert path is not None
+    last.wait()
+    assert steps(store) == [100]
+    assert set(content_of(path)) == {"config.json", "model.safetensors", "sub/trainer_state.json"}
+
+
+def test_a_snapshot_of_another_model_is_not_adopted(start: Callable[..., Run]) -> None:
+    """What another model's run left on the disk isn't gone on from."""
+    store = memory_store()
+    run = start(unreachable(store))
+    run.resume(MODEL)
+    die_with_a_sealed_snapshot(run, 100, parameters=MODEL)
+    second = start(store)
+    assert second.resume((("weight", (3, 3), "float32"),)) is None
+    assert "another model" in second.events("walk-back")[0].message
+
+
+def test_an_adopted_run_goes_on_from_where_the_dead_one_did(start: Callable[..., Run]) -> None:
+    """A run that walked back before it died leaves the corrupted commit behind, and copies nothing from it."""
+    store = memory_store()
+    run = start(store)
+    run.resume()
+    for step in (100, 200):
+        run.save(step)
+        run.wait()
+    run.close()
+    flip(store, "data/1/checkpoint-200/config.json")
+    second = start(unreachable(store), "new disk")
+    path = second.resume()
+    assert path is not None
+    assert path.name == "checkpoint-100"
+    die_with_a_sealed_snapshot(second, 300)
+    third = start(store, "new disk")
+    path = third.resume()
+    assert path is not None
+    assert path.name == "checkpoint-300"
+    third.wait()
+    assert steps(store) == [100, 300]
+    with Vault(store) as vault:
+        assert vault.verify(vault.checkpoints()[-1]).problems == []
+
+
+def test_a_run_that_was_asked_to_start_at_a_step_stays_on_its_way(start: Callable[..., Run]) -> None:
+    """A run from an older step that died before its first commit leaves the newer commits behind when adopted."""
+    store = memory_store()
+    run = start(store)
+    run.resume()
+    for step in (100, 200):
+        run.save(step)
+        run.wait()
+    run.close()
+    second = start(unreachable(store), uri="/nonexistent/vault@100")
+    assert second.resume() is not None
+    die_with_a_sealed_snapshot(second, 150)
+    third = start(store)
+    path = third.resume()
+    assert path is not None
+    assert path.name == "checkpoint-150"
+    third.wait()
+    assert steps(store) == [100, 150]
+
+
+def test_a_claim_of_a_vault_that_was_made_anew_adopts_nothing(start: Callable[..., Run]) -> None:
+    """A snapshot of a deleted vault isn't adopted by the vault that has its place now."""
+    store = memory_store()
+    run = start(unreachable(store))
+    run.resume()
+    die_with_a_sealed_snapshot(run, 100)
+    store.delete([item.key for item in store.list("")])
+    claim(store)
+    second = start(store)
+    assert second.resume() is None
+    assert second.events("adopt") == []

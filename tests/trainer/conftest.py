@@ -1,0 +1,38 @@
+"""What the tests of the seam share: the uninterrupted run that all others are compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+
+from tests.trainer.kit import STEPS, trainer, weights
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The uninterrupted run of the stock Trainer, in ``folder``."""
+
+    folder: Path
+    weights: str
+    history: list[dict[str, Any]]
+    metrics: dict[str, float]
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    """The common schedule, trained by stock transformers without a stop."""
+    folder = tmp_path_factory.mktemp("reference")
+    stock = trainer(folder, cls=transformers.Trainer)
+    output = stock.train()
+    assert output.global_step == STEPS
+    return Reference(folder, weights(stock.model), stock.state.log_history, output.metrics)
+
+
+@pytest.fixture(autouse=True)
+def _short_flush(_no_vault_variables: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No flush outlasts a test's patience."""
+    monkeypatch.setenv("VAULTLAYER_FLUSH_TIMEOUT", "45")

@@ -1,0 +1,76 @@
+"""The callback without our Trainer: VaultLayerCallback in any Trainer's callbacks."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import transformers
+
+from tests.trainer.conftest import Reference
+from tests.trainer.kit import STEPS, Boom, FailAt, state_of, steps_of, trainer, weights
+from vaultlayer_hf import SettingsError, VaultLayerCallback
+from vaultlayer_hf.vault.snapshot import LOCAL
+
+
+def test_goes_on_to_the_same_weights(tmp_path: Path, reference: Reference) -> None:
+    """A stock Trainer with the callback, stopped by an exception, ends bit-identical on an emptied disk."""
+    vault = VaultLayerCallback(tmp_path / "vault")
+    first = trainer(tmp_path / "a", cls=transformers.Trainer, callbacks=[vault, FailAt(5)])
+    with pytest.raises(Boom):
+        first.train(resume_from_checkpoint=vault.pull())
+    vault.close()
+
+    vault = VaultLayerCallback(tmp_path / "vault")
+    second = trainer(tmp_path / "b", cls=transformers.Trainer, callbacks=[vault])
+    path = vault.pull()
+    assert path == str(tmp_path / "b" / "checkpoint-4")
+    assert second.train(resume_from_checkpoint=path).global_step == STEPS
+    assert weights(second.model) == reference.weights
+    assert state_of(tmp_path / "vault").finished == STEPS
+
+
+def test_pull_needs_the_trainer(tmp_path: Path) -> None:
+    """pull() before any Trainer exists says what to do instead of guessing an output_dir."""
+    with pytest.raises(SettingsError, match=r"callbacks=\[vault\] first"):
+        VaultLayerCallback(tmp_path / "vault").pull()
+
+
+def test_pull_twice_is_one_claim(tmp_path: Path) -> None:
+    """A second pull() returns the same path and doesn't fence the first."""
+    vault = VaultLayerCallback(tmp_path / "vault")
+    trainer(tmp_path / "a", cls=transformers.Trainer, callbacks=[vault])
+    assert vault.pull() is None
+    assert vault.pull() is None
+    assert state_of(tmp_path / "vault").token == 1
+    vault.close()
+
+
+def test_forgotten_pull_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """train() without pull() on a vault that holds a checkpoint starts at step 0, and warns with the fix."""
+    first = VaultLayerCallback(tmp_path / "vault")
+    trainer(tmp_path / "a", cls=transformers.Trainer, callbacks=[first], max_steps=2).train()
+    caplog.clear()
+    second = VaultLayerCallback(tmp_path / "vault")
+    trainer(tmp_path / "b", cls=transformers.Trainer, callbacks=[second], max_steps=2).train()
+    said = [r for r in caplog.records if "vault.pull()" in r.getMessage()]
+    assert [r.levelno for r in said] == [logging.WARNING]
+    assert "checkpoint-2" in said[0].getMessage()
+    assert steps_of(tmp_path / "vault") == [2, 2]
+
+
+def test_what_is_ours_stays_out_of_the_hub() -> None:
+    """push_to_hub of a Trainer leaves our folder in output_dir out, as it leaves out the checkpoints."""
+    import inspect
+    import re
+
+    from huggingface_hub.utils import filter_repo_objects
+
+    code = inspect.getsource(transformers.Trainer.push_to_hub)
+    patterns = re.search(r"ignore_patterns=\[\"(.+?)\"", code)
+    assert patterns is not None
+    kept = filter_repo_objects(
+        [f"{LOCAL}/v/1/2-checkpoint-4/files/optimizer.pt", "a"], ignore_patterns=[patterns[1]]
+    )
+    assert list(kept) == ["a"]

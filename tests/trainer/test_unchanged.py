@@ -1,0 +1,190 @@
+"""What resume= leaves as it is: the numbers of a training, what it returns, and what it writes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+
+from tests import ROOT
+from tests.trainer.conftest import Reference
+from tests.trainer.kit import STEPS, Boom, Do, FailAt, Patient, Tokens, state_of, trainer, wait_for, weights
+from vaultlayer_hf import VaultLayerCallback
+
+TIMES = ("runtime", "per_second")
+
+
+def timeless(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A log history without what a clock has measured."""
+    return [{name: value for name, value in entry.items() if not name.endswith(TIMES)} for entry in entries]
+
+
+def test_unbroken_run_is_stock(tmp_path: Path, reference: Reference) -> None:
+    """Without a break, weights, losses, metrics and files are stock's, but for one file of ours in each checkpoint."""
+    run = trainer(tmp_path / "out", resume=tmp_path / "vault")
+    output = run.train()
+    assert weights(run.model) == reference.weights
+    assert timeless(run.state.log_history) == timeless(reference.history)
+    assert set(output.metrics) == set(reference.metrics)
+    assert output.metrics["train_loss"] == reference.metrics["train_loss"]
+    for step in (2, STEPS):
+        ours = json.loads((tmp_path / "out" / f"checkpoint-{step}" / "trainer_state.json").read_text())
+        stock = json.loads((reference.folder / f"checkpoint-{step}" / "trainer_state.json").read_text())
+        assert ours == stock
+    names = {path.name for path in (tmp_path / "out" / "checkpoint-8").iterdir()}
+    stocks = {path.name for path in (reference.folder / "checkpoint-8").iterdir()}
+    assert names == stocks | {"vaultlayer_data_0.pt"}
+
+
+def test_resumed_run_logs_as_an_unbroken_one(tmp_path: Path, reference: Reference) -> None:
+    """After a break, losses and learning rates in the history are those of an unbroken run, step by step."""
+    with pytest.raises(Boom):
+        trainer(tmp_path / "a", resume=tmp_path / "vault", callbacks=[FailAt(5)]).train()
+    run = trainer(tmp_path / "b", resume=tmp_path / "vault")
+    run.train()
+    per_step = [entry for entry in timeless(run.state.log_history) if "loss" in entry]
+    assert per_step == [entry for entry in timeless(reference.history) if "loss" in entry]
+
+
+def test_evaluate_and_train_return_their_own(tmp_path: Path) -> None:
+    """The dicts of evaluate() and train() hold nothing of ours."""
+    run = trainer(tmp_path / "out", resume=tmp_path / "vault", eval_dataset=Tokens(2), max_steps=2)
+    output = run.train()
+    assert not [name for name in (*output.metrics, *run.evaluate()) if "vault" in name]
+    assert not [name for entry in run.state.log_history for name in entry if "vault" in name]
+
+
+FIGURES = {
+    "vault/stall_seconds",
+    "vault/upload_seconds",
+    "vault/uploaded_bytes",
+    "vault/commits",
+    "vault/exposure_seconds",
+    "vault/exposure_steps",
+}
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_figures_reach_tensorboard(alone: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The figures stand in the events file that report_to="tensorboard" writes, beside the losses."""
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "tb"))  # from transformers 5.2
+    vault = tmp_path / "vault"
+    callback = VaultLayerCallback(vault)
+    more = {"report_to": "tensorboard"}
+    if "logging_dir" in transformers.TrainingArguments.__dataclass_fields__:
+        more["logging_dir"] = str(tmp_path / "tb")
+    run = (
+        trainer(tmp_path / "out", cls=transformers.Trainer, callbacks=[callback, Patient(vault)], **more)
+        if alone
+        else trainer(tmp_path / "out", resume=vault, callbacks=[Patient(vault)], **more)
+    )
+    ours = callback if alone else run._vaultlayer
+    # The log shows a commit a moment before the uploader has taken note of it.
+    run.add_callback(Do(on_step_begin=lambda state: wait_for(lambda: ours.session.uploader.idle)))
+    run.train(resume_from_checkpoint=callback.pull() if alone else None)
+    (file,) = (tmp_path / "tb").rglob("events.out.tfevents.*")
+    read = EventAccumulator(str(file))
+    read.Reload()
+    tags = {tag.removeprefix("train/") for tag in read.Tags()["scalars"]}
+    assert tags >= FIGURES | {"loss"}
+    commits = {event.step: event.value for event in read.Scalars("train/vault/commits")}
+    assert commits[STEPS] == 3
+    exposed = {event.step: event.value for event in read.Scalars("train/vault/exposure_steps")}
+    assert (exposed[1], exposed[7]) == (1, 1)
+    sizes = [event.value for event in read.Scalars("train/vault/uploaded_bytes")]
+    assert sizes == sorted(sizes)
+    assert sizes[-1] > 100_000
+
+
+def test_each_event_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Claim, fresh, every commit, retirement, the end: one line each, through logging, under our own name."""
+    vault = tmp_path / "vault"
+    trainer(tmp_path / "out", resume=vault, callbacks=[Patient(vault)]).train()
+    lines = [record for record in caplog.records if record.name.startswith("vaultlayer_hf")]
+    messages = [record.getMessage() for record in lines]
+    assert len(messages) == len(set(messages))
+    told = [
+        "claimed with token 1",
+        "is empty: the run starts fresh",
+        "checkpoint-2 committed",
+        "checkpoint-4 committed",
+        "checkpoint-6 committed",
+        "checkpoint-8 committed",
+        "checkpoint-2 retired",
+        "run finished at step 8",
+    ]
+    for text in told:
+        assert len([message for message in messages if text in message]) == 1, text
+    assert len(messages) == len(told)
+    assert {record.levelno for record in lines} == {logging.INFO}
+
+
+PROGRAM = """
+import logging, sys
+if "before" in sys.argv: logging.basicConfig(format="PROGRAM %(message)s", level="INFO", force=True)
+from vaultlayer_hf.base.events import Events
+events = Events()
+if "after" in sys.argv: logging.basicConfig(format="PROGRAM %(message)s", level="INFO", force=True)
+events.info("claim", "something happened")
+events.warn("notice", "something is wrong")
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "level", "expected"),
+    [
+        ("", "", ["[vaultlayer] something happened", "[vaultlayer] something is wrong"]),
+        ("", "warning", ["[vaultlayer] something is wrong"]),
+        ("", "nonsense", ["[vaultlayer] something happened", "[vaultlayer] something is wrong"]),
+        ("before", "", ["PROGRAM something happened", "PROGRAM something is wrong"]),
+        ("after", "", ["PROGRAM something happened", "PROGRAM something is wrong"]),
+    ],
+)
+def test_where_events_are_written(how: str, level: str, expected: list[str]) -> None:
+    """Without logging of the program's own, events go to stderr; with it only there, set up early or late."""
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM, how],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env={"PATH": "/usr/bin:/bin", "VAULTLAYER_VERBOSITY": level},
+    )
+    assert run.stderr.splitlines() == expected
+    assert run.stdout == ""
+
+
+def test_a_listener_that_fails_harms_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A program that listens to events and raises neither ends a training nor an upload."""
+
+    def listener(event: Any) -> None:
+        raise RuntimeError("the listener's own")
+
+    run = trainer(tmp_path / "out", resume=tmp_path / "vault", max_steps=2)
+    run._vaultlayer._events.listen(listener)
+    run.train()
+    assert state_of(tmp_path / "vault").finished == 2
+    assert "a listener to events failed" in caplog.text
+
+
+def test_copied_out_checkpoint_works_in_stock(tmp_path: Path, reference: Reference) -> None:
+    """A checkpoint folder copied out of the vault, with our notes, is resumed by stock transformers, bit-identical."""
+    vault = tmp_path / "vault"
+    with pytest.raises(Boom):
+        trainer(tmp_path / "a", resume=vault, callbacks=[FailAt(5), Patient(vault)]).train()
+    copied = tmp_path / "b" / "checkpoint-4"
+    copied.parent.mkdir()
+    subprocess.run(["cp", "-r", str(vault / "data" / "1" / "checkpoint-4"), str(copied)], check=True)
+    assert (copied / ".vault" / "manifest.json").is_file()
+    run = trainer(tmp_path / "b", cls=transformers.Trainer)
+    run.train(resume_from_checkpoint=True)
+    assert weights(run.model) == reference.weights

@@ -1,0 +1,268 @@
+"""Snapshots: frozen against rotation and rewriting, found again only if sealed and whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.vault.tools import content_of, memory_store, write_checkpoint
+from vaultlayer_hf.base import files
+from vaultlayer_hf.errors import CorruptError, StoreError, VaultLayerError
+from vaultlayer_hf.vault.manifest import Manifest, decode_manifest, encode_manifest
+from vaultlayer_hf.vault.snapshot import (
+    COPY_BELOW,
+    Snapshot,
+    SnapshotChangedError,
+    check_unchanged,
+    find_sealed,
+    list_files,
+    local_folder,
+    move,
+    seal,
+    take,
+    verify,
+)
+from vaultlayer_hf.vault.upload.sending import Transfer, send
+
+BIG = COPY_BELOW + 5
+TOKEN = 7
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A checkpoint folder with one file that gets linked and two that get copied."""
+    return write_checkpoint(tmp_path / "out", 500, BIG)
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """The folder of one writer's snapshots."""
+    return local_folder(tmp_path / "out", "v1", TOKEN)
+
+
+def frozen(source: Path, target: Path, seq: int = 1) -> Snapshot:
+    """Take a snapshot."""
+    return take(source, target, seq, Manifest(step=500, token=TOKEN, seq=seq, files=()))
+
+
+def test_a_snapshot_holds_what_the_folder_held(source: Path, target: Path) -> None:
+    """A snapshot has every file of the folder with its content; its manifest lists them all with their sizes."""
+    expected = content_of(source)
+    snapshot = seal(frozen(source, target))
+    assert content_of(snapshot.files) == expected
+    assert {entry.path: entry.size for entry in snapshot.manifest.files} == {
+        name: len(data) for name, data in expected.items()
+    }
+    assert verify(snapshot).manifest == snapshot.manifest
+
+
+def test_large_files_are_linked_and_small_ones_copied(source: Path, target: Path) -> None:
+    """A large file shares its content with the Trainer's, a small one, which gets rewritten, doesn't."""
+    snapshot = frozen(source, target)
+    assert snapshot.linked
+    same = {name: os.path.samefile(source / name, snapshot.files / name) for name in content_of(source)}
+    assert same == {"model.safetensors": True, "config.json": False, "sub/trainer_state.json": False}
+
+
+def test_without_links_everything_is_copied(
+    source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a file system without links the snapshot is a copy, and says so."""
+    monkeypatch.setattr(files, "link", lambda source, target: False)
+    snapshot = frozen(source, target)
+    assert not snapshot.linked
+    assert not os.path.samefile(source / "model.safetensors", snapshot.files / "model.safetensors")
+    assert content_of(seal(snapshot).files) == content_of(source)
+
+
+def test_rotation_takes_nothing_from_a_snapshot(source: Path, target: Path) -> None:
+    """The Trainer may delete or write the folder anew while the snapshot waits."""
+    expected = content_of(source)
+    snapshot = frozen(source, target)
+    shutil.rmtree(source)
+    write_checkpoint(source.parent, 500, 10)
+    assert content_of(seal(snapshot).files) == expected
+
+
+@pytest.mark.parametrize("moment", ["before the seal", "after the seal"])
+@pytest.mark.parametrize("change", ["same size", "longer", "truncated"])
+def test_a_rewrite_in_place_is_never_committed(source: Path, target: Path, moment: str, change: str) -> None:
+    """A linked file that somebody rewrites in place costs the checkpoint, whenever it happens."""
+
+    def rewrite() -> None:
+        path = source / "model.safetensors"
+        data = {"same size": b"y" * BIG, "longer": b"y" * (BIG + 1), "truncated": b"y" * (COPY_BELOW + 1)}
+        path.write_bytes(data[change])
+        later = path.stat().st_mtime_ns + 10**6  # where the clock of the disk is coarse
+        os.utime(path, ns=(later, later))
+
+    store = memory_store()
+    snapshot = frozen(source, target)
+    if moment == "before the seal":
+        rewrite()
+        with pytest.raises(SnapshotChangedError, match="rewritten"):
+            seal(snapshot)
+        assert find_sealed(target) == []
+        return
+    snapshot = seal(snapshot)
+    rewrite()
+    with pytest.raises((SnapshotChangedError, StoreError)):
+        send(store, snapshot, Transfer("data/7/checkpoint-500"))
+    with pytest.raises(CorruptError):
+        verify(snapshot)
+
+
+def test_small_files_may_be_rewritten(source: Path, target: Path) -> None:
+    """A small file that is rewritten in place changes nothing in the snapshot."""
+    expected = content_of(source)
+    snapshot = frozen(source, target)
+    (source / "config.json").write_bytes(b"other")
+    assert content_of(seal(snapshot).files) == expected
+
+
+def test_links_to_files_are_followed_once(source: Path, target: Path) -> None:
+    """A symbolic link to a file is kept as the file's content; where it leads may change afterwards."""
+    outside = source.parent / "blob"
+    outside.write_bytes(b"z" * BIG)
+    (source / "linked.bin").symlink_to(outside)
+    snapshot = frozen(source, target)
+    outside.write_bytes(b"changed")
+    assert not (snapshot.files / "linked.bin").is_symlink()
+    assert content_of(seal(snapshot).files)["linked.bin"] == b"z" * BIG
+
+
+@pytest.mark.parametrize("kind", ["folder link", "dangling link", "pipe", "bad name", "undecodable name"])
+def test_what_a_checkpoint_cannot_hold_is_refused(source: Path, target: Path, kind: str) -> None:
+    """A folder with something that can't be carried is refused with a typed error, and leaves nothing behind."""
+    if kind == "folder link":
+        (source / "link").symlink_to(source.parent)
+    elif kind == "dangling link":
+        (source / "link").symlink_to(source / "absent")
+    elif kind == "pipe":
+        os.mkfifo(source / "pipe")
+    elif kind == "bad name":
+        (source / "a\\b").write_bytes(b"")
+    else:
+        (Path(os.fsdecode(os.fsencode(source) + b"/\xff"))).write_bytes(b"")
+    with pytest.raises((VaultLayerError, OSError)):
+        frozen(source, target)
+    assert not target.exists() or list(target.iterdir()) == []
+
+
+def test_an_unsealed_snapshot_is_never_found(source: Path, target: Path) -> None:
+    """What a process left that died before the seal isn't found."""
+    frozen(source, target)
+    assert find_sealed(target) == []
+    assert find_sealed(target.parent / "99") == []
+
+
+def test_sealed_snapshots_are_found_newest_first(source: Path, target: Path) -> None:
+    """All sealed snapshots of a writer are found, the newest first, and nothing else."""
+    for seq in (2, 10, 9):
+        seal(frozen(source, target, seq))
+    frozen(source, target, 11)
+    (target / "junk").mkdir()
+    (target / "12-checkpoint-9").write_bytes(b"")
+    assert [snapshot.seq for snapshot in find_sealed(target)] == [10, 9, 2]
+
+
+def test_removal_takes_the_seal_first(source: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A snapshot whose removal was cut short is never found again."""
+    snapshot = seal(frozen(source, target))
+    monkeypatch.setattr(files, "remove_tree", lambda path: None)
+    snapshot.remove()
+    assert snapshot.files.is_dir()
+    assert find_sealed(target) == []
+
+
+@pytest.mark.parametrize("damage", ["missing", "extra", "flipped", "linked folder", "manifest", "no files"])
+def test_a_damaged_snapshot_is_never_adopted(source: Path, target: Path, damage: str) -> None:
+    """A sealed snapshot with a file missing, added or changed, or with a damaged manifest, doesn't verify."""
+    snapshot = seal(frozen(source, target))
+    if damage == "missing":
+        (snapshot.files / "config.json").unlink()
+    elif damage == "extra":
+        (snapshot.files / "more").write_bytes(b"")
+    elif damage == "flipped":
+        (snapshot.files / "config.json").write_bytes(b'{"model_type": "tesT"}')
+    elif damage == "linked folder":
+        (snapshot.files / "more").symlink_to(source)
+    elif damage == "no files":
+        shutil.rmtree(snapshot.files)
+    else:
+        (snapshot.path / "manifest.json").write_bytes(b"{")
+        assert find_sealed(target) == []
+        return
+    found = find_sealed(target)
+    assert len(found) == 1
+    with pytest.raises((CorruptError, OSError)):
+        verify(found[0])
+
+
+def test_a_snapshot_is_handed_over(source: Path, target: Path, tmp_path: Path) -> None:
+    """A moved snapshot belongs to the new writer, whole, and is gone from the old one."""
+    snapshot = verify(find_sealed_one(source, target))
+    other = local_folder(tmp_path / "out", "v1", 9)
+    moved = move(snapshot, other, 1, 9, 4)
+    assert find_sealed(target) == []
+    found = find_sealed(other)
+    assert [(item.seq, item.manifest.token, item.manifest.step) for item in found] == [(1, 9, 500)]
+    assert found[0].manifest.resumed_from == 4
+    assert verify(found[0]).manifest.files == snapshot.manifest.files
+    check_unchanged(moved, "model.safetensors")
+
+
+@pytest.mark.parametrize("seq", [1, 4])
+def test_a_hand_over_that_was_cut_short_is_passed_over(
+    source: Path, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seq: int
+) -> None:
+    """A stop between the manifest and the folder leaves a snapshot that belongs to nobody, whatever its number."""
+    snapshot = verify(find_sealed_one(source, target, seq))
+
+    def stop(source: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    other = local_folder(tmp_path / "out", "v1", 9)
+    real = files.rename
+    monkeypatch.setattr(
+        files, "rename", lambda old, new: stop(old, new) if old == snapshot.path else real(old, new)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        move(snapshot, other, 1, 9, 4)
+    assert find_sealed(other) == []
+    assert find_sealed(target) == []
+
+
+def find_sealed_one(source: Path, target: Path, seq: int = 1) -> Snapshot:
+    """Seal a snapshot and find it again, as the next start does."""
+    seal(frozen(source, target, seq))
+    return find_sealed(target)[0]
+
+
+def test_a_manifest_of_another_writer_is_not_found(source: Path, target: Path) -> None:
+    """A snapshot whose manifest names another token than its folder isn't this writer's."""
+    snapshot = seal(frozen(source, target))
+    path = snapshot.path / "manifest.json"
+    path.write_bytes(encode_manifest(replace(decode_manifest(path.read_bytes(), "it"), token=TOKEN + 1)))
+    assert find_sealed(target) == []
+
+
+def test_cancelling_a_seal_leaves_it_unsealed(source: Path, target: Path) -> None:
+    """A seal that is given up on the way isn't one."""
+
+    def cancel(count: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        seal(frozen(source, target), cancel)
+    assert find_sealed(target) == []
+
+
+def test_files_are_listed_in_order(source: Path) -> None:
+    """Listing gives every file by its path with slashes, in order, hidden ones, too."""
+    (source / ".metadata").write_bytes(b"")
+    assert list_files(source) == [".metadata", "config.json", "model.safetensors", "sub/trainer_state.json"]
