@@ -189,7 +189,7 @@ def test_pins_outlive_what_follows(tmp_path: Path) -> None:
 
 def test_the_golden_pin() -> None:
     """The pin entry that this format version wrote first is read, and written again, byte for byte."""
-    data = (Path(__file__).parent / "golden" / "pin-v1.json").read_bytes()
+    data = (Path(__file__).parents[1] / "golden" / "pin-v1.json").read_bytes()
     entry = decode_entry(data, 5)
     assert (entry.kind, entry.token, entry.detail["number"], entry.detail["pinned"]) == ("pin", 1, 2, True)
     assert [item.pinned for item in entry.state.commits] == [True, False]
