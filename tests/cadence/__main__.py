@@ -11,7 +11,8 @@ import argparse
 import sys
 
 from tests.cadence.simulation import Result, World, auto, fixed, grid, simulate
-from vaultlayer_hf.session.save.cadence import IO_SHARE, duration_text
+from vaultlayer_hf.base.text import duration_text
+from vaultlayer_hf.session.save.cadence import IO_SHARE
 
 HOUR = 3600.0
 RATES = (HOUR, 3 * HOUR, 12 * HOUR, 48 * HOUR, 240 * HOUR)

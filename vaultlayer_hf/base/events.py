@@ -19,15 +19,6 @@ logger = logging.getLogger("vaultlayer_hf")
 _configured = False
 
 
-def size_text(size: float) -> str:
-    """Return a number of bytes for a person, in powers of 1000."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.2f} TB"
-
-
 class _OwnHandler(logging.StreamHandler[Any]):
     """Writes to what is stderr at that time, and only while the program has set up no logging of its own."""
 

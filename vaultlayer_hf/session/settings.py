@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, cast
 
+from vaultlayer_hf.base.spans import parse_cadence, parse_duration
 from vaultlayer_hf.errors import SettingsError
-from vaultlayer_hf.session.save.cadence import parse_cadence, parse_duration
 from vaultlayer_hf.session.stop.notice import CLOUDS
 from vaultlayer_hf.session.stop.signals import signal_names
 

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
 
-from tqdm.auto import tqdm
-
+from vaultlayer_hf.base.text import bytes_bar
 from vaultlayer_hf.vault.upload.uploader import Uploader
-
-
-def bytes_bar(total: int, what: str, *, shown: bool = True) -> Any:
-    """Return a tqdm bar that counts bytes; a context manager."""
-    return tqdm(total=total, unit="B", unit_scale=True, desc=what, disable=not shown)
 
 
 def wait_for_uploads(

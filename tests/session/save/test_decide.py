@@ -7,16 +7,14 @@ import math
 import pytest
 
 from vaultlayer_hf import SettingsError
+from vaultlayer_hf.base.spans import Cadence, parse_cadence, parse_duration
 from vaultlayer_hf.session.save.cadence import (
     FIRST,
     IO_SHARE,
-    Cadence,
     SaveCosts,
     choose_interval,
     daly,
     mean_time_between_failures,
-    parse_cadence,
-    parse_duration,
 )
 
 HOUR = 3600.0

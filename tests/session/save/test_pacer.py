@@ -9,8 +9,8 @@ import pytest
 from torch.distributed import TCPStore
 
 from vaultlayer_hf.base.events import Event, Events
+from vaultlayer_hf.base.spans import Cadence, parse_cadence
 from vaultlayer_hf.session.ranks import Ranks
-from vaultlayer_hf.session.save.cadence import Cadence, parse_cadence
 from vaultlayer_hf.session.save.pacing import Pacer
 from vaultlayer_hf.vault.log.history import VaultHistory
 

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vaultlayer_hf.base.events import Events
+from vaultlayer_hf.base.spans import Cadence, parse_cadence
+from vaultlayer_hf.base.text import duration_text
 from vaultlayer_hf.session.ranks import Ranks
 from vaultlayer_hf.session.save.cadence import (
-    Cadence,
     Interval,
     SaveCosts,
     choose_interval,
-    duration_text,
-    parse_cadence,
 )
 from vaultlayer_hf.vault.log.history import VaultHistory, read_history
 from vaultlayer_hf.vault.log.log import Log

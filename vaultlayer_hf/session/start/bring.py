@@ -9,12 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from vaultlayer_hf.base import files
-from vaultlayer_hf.base.events import size_text
+from vaultlayer_hf.base.text import bytes_bar, size_text
 from vaultlayer_hf.errors import CorruptError, ResumeError, StoreError, VaultLayerError
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.start import relay
 from vaultlayer_hf.session.start.relay import Relay
-from vaultlayer_hf.session.waiting import bytes_bar
 from vaultlayer_hf.session.wish import Conversion, Wish
 from vaultlayer_hf.vault.log.entry import Commit
 from vaultlayer_hf.vault.manifest import Manifest

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from vaultlayer_hf.base.events import size_text
-from vaultlayer_hf.session.save.cadence import duration_text
+from vaultlayer_hf.base.text import duration_text, size_text
 from vaultlayer_hf.session.stop.exits import PREEMPTED
 
 CLOUDS = ("aws", "gcp", "azure")

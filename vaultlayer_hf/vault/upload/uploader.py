@@ -21,8 +21,9 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
-from vaultlayer_hf.base.events import Events, size_text
+from vaultlayer_hf.base.events import Events
 from vaultlayer_hf.base.priority import give_way
+from vaultlayer_hf.base.text import size_text
 from vaultlayer_hf.errors import FencedError, VaultLayerError
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.stores.retry import RetryingStore, RetryPolicy
