@@ -17,7 +17,8 @@ from torch.distributed import TCPStore
 
 from vaultlayer_hf.errors import RanksError, ResumeError, SettingsError, WrongModelError
 from vaultlayer_hf.session.place import find_topology
-from vaultlayer_hf.session.ranks import Ranks, current_ranks
+from vaultlayer_hf.session.process_group import current_ranks
+from vaultlayer_hf.session.ranks import Ranks
 
 
 @contextmanager
@@ -48,7 +49,7 @@ def test_rank_0_decides_for_all() -> None:
     """All ranks get what rank 0 makes of everybody's words."""
     with ranks_of(4) as ranks:
         assert on_all(ranks, lambda one: one.decide(one.rank * 10, sum)) == [60] * 4
-        assert on_all(ranks, lambda one: one.share(one.rank + 5)) == [5] * 4
+        assert on_all(ranks, lambda one: one.broadcast(one.rank + 5)) == [5] * 4
 
 
 def test_an_error_of_rank_0_is_raised_on_all() -> None:
@@ -61,9 +62,9 @@ def test_an_error_of_rank_0_is_raised_on_all() -> None:
         raise KeyError("x")
 
     with ranks_of(3) as ranks:
-        found = on_all(ranks, lambda one: one.lead(wrong))
+        found = on_all(ranks, lambda one: one.on_rank_zero(wrong))
         assert [(type(error), str(error)) for error in found] == [(WrongModelError, "another model")] * 3
-        found = on_all(ranks, lambda one: one.lead(broken))
+        found = on_all(ranks, lambda one: one.on_rank_zero(broken))
         assert [type(error) for error in found] == [KeyError, RanksError, RanksError]
 
 
@@ -75,7 +76,7 @@ def test_an_error_of_any_rank_is_raised_on_all() -> None:
             raise OSError(28, "No space left on device")
 
     with ranks_of(3) as ranks:
-        found = on_all(ranks, lambda one: one.everywhere(lambda: write(one)))
+        found = on_all(ranks, lambda one: one.on_every_rank(lambda: write(one)))
         assert {type(error) for error in found} == {ResumeError}
         assert len({str(error) for error in found}) == 1
         assert str(found[0]).startswith("rank 2 on ")
@@ -93,7 +94,7 @@ def test_a_rank_that_stays_away_is_named_on_all() -> None:
 
 def test_nobody_waits_for_a_rank_that_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rank whose training has failed says so: the others, in a round or before it, get RanksError that names it."""
-    monkeypatch.setattr("vaultlayer_hf.session.ranks._LOOK", 0.1)
+    monkeypatch.setattr("vaultlayer_hf.session.ranks._LOOK_SECONDS", 0.1)
 
     def take_part(one: Ranks) -> Any:
         if one.rank == 1:
@@ -110,15 +111,15 @@ def test_nobody_waits_for_a_rank_that_has_left(monkeypatch: pytest.MonkeyPatch) 
 
 def test_who_waits_long_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Signs of life while another rank is busy, with how far it is; the round itself is none the worse."""
-    monkeypatch.setattr("vaultlayer_hf.session.ranks._LOOK", 0.1)
-    monkeypatch.setattr("vaultlayer_hf.session.ranks._TICK", 0.1)
+    monkeypatch.setattr("vaultlayer_hf.session.ranks._LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("vaultlayer_hf.session.ranks._SIGN_OF_LIFE_SECONDS", 0.1)
     seen: list[str] = []
 
     def take_part(one: Ranks) -> list[int]:
         if one.rank == 1:
-            one.note("restore/1", "3 MB of 9 MB")
+            one.set_status("restore/1", "3 MB of 9 MB")
             time.sleep(0.5)
-        return one.gather(one.rank, on_wait=lambda: seen.append(f"{one.rank} {one.look('restore/1')}"))
+        return one.gather(one.rank, on_wait=lambda: seen.append(f"{one.rank} {one.get_status('restore/1')}"))
 
     with ranks_of(3) as ranks:
         assert on_all(ranks, take_part) == [[0, 1, 2]] * 3
@@ -153,7 +154,7 @@ def test_what_one_rank_wants_happens_at_the_same_step_on_all() -> None:
             for step in range(steps):
                 step_done[step].wait(20)
                 time.sleep(0.002 * ((one.rank * 7 + step) % 3))
-                word = one.soon(step, f"rank {one.rank} is fenced" if step >= 10 - one.rank else None)
+                word = one.request(step, f"rank {one.rank} is fenced" if step >= 10 - one.rank else None)
                 if word is not None:
                     return step, word
             return None
@@ -168,7 +169,7 @@ def test_nodes_are_found_by_what_they_see(tmp_path: Path) -> None:
     with ranks_of(4) as ranks:
         places = on_all(ranks, lambda one: find_topology(one, tmp_path / str(one.rank % 2)))
     assert [place.nodes for place in places] == [((0, 2), (1, 3))] * 4
-    assert [place.leads for place in places] == [True, True, False, False]
+    assert [place.leads_node for place in places] == [True, True, False, False]
     assert [place.node for place in places] == [0, 1, 0, 1]
     assert not list(tmp_path.glob("*/probe-*"))
 

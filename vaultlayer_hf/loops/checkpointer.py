@@ -31,7 +31,7 @@ from vaultlayer_hf.loops.files import (
 )
 from vaultlayer_hf.loops.objects import Objects, Stateful
 from vaultlayer_hf.loops.passes import Batches, Passes
-from vaultlayer_hf.session.ranks import current_ranks
+from vaultlayer_hf.session.process_group import current_ranks
 from vaultlayer_hf.session.save.rounds import Save
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.settings import Settings

@@ -94,7 +94,7 @@ class Hooks:
                 f"it is kept, and {session.address.uri}@{self.step} leads to it",
             )
         if output_dir is not None and not session.disabled:
-            if session.leads:
+            if session.leads_node:
                 _unshare(Path(output_dir))
             self._meet("unshared")
         location = self._save(output_dir, *args, **kwargs)
@@ -113,7 +113,7 @@ class Hooks:
         tree = session.output_dir / f"checkpoint-{self.step}"
         self._meet("written")  # each rank writes its own files, in its own time
         try:
-            if session.leads:
+            if session.leads_node:
                 files.remove_tree(tree)
                 _link_tree(location, tree)
             if session.ranks.rank == 0:
@@ -128,7 +128,7 @@ class Hooks:
             return self.missing(paths, world_size) + missing_shards(found, paths)
 
         session.save(Save(tree, self.step, missing, self._state.parameters()))
-        if session.leads:
+        if session.leads_node:
             files.remove_tree(tree)  # the snapshot has links of its own
         self._on_saved(self.step)
 
@@ -150,10 +150,10 @@ class Hooks:
     def _put_where_it_was(self, restored: Path) -> Path:
         session = self._session
         about: dict[str, Any] = {}
-        session.ranks.everywhere(lambda: about.update(read_about(restored)))  # by all, before one moves it
+        session.ranks.on_every_rank(lambda: about.update(read_about(restored)))  # by all, before one moves it
         self.step = int(about["step"])
         target = self._root / _safe(str(about.get("folder", restored.name)))
-        session.ranks.everywhere(lambda: self._move(restored, target) if session.leads else None)
+        session.ranks.on_every_rank(lambda: self._move(restored, target) if session.leads_node else None)
         own = _OWN_NAME.fullmatch(target.name)
         options = self._accelerator.project_configuration
         if options.automatic_checkpoint_naming and own is not None:

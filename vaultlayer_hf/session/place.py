@@ -40,7 +40,7 @@ class Topology:
         return next(number for number, ranks in enumerate(self.nodes) if self.rank in ranks)
 
     @property
-    def leads(self) -> bool:
+    def leads_node(self) -> bool:
         """Whether this rank is the leader of its node."""
         return self.nodes[self.node][0] == self.rank
 
@@ -52,13 +52,13 @@ def find_topology(ranks: Ranks, folder: Path) -> Topology:
     """
     if ranks.world_size == 1:
         return Topology(0, 1, ((0,),))
-    probe = folder / f"probe-{ranks.share(uuid.uuid4().hex)}"
+    probe = folder / f"probe-{ranks.broadcast(uuid.uuid4().hex)}"
 
-    def leave() -> None:
+    def leave_mark() -> None:
         files.make_folder(probe)
         (probe / str(ranks.rank)).touch()
 
-    ranks.everywhere(leave)
+    ranks.on_every_rank(leave_mark)
     try:
         for look in range(_LOOKS):
             time.sleep(look * 0.2)

@@ -10,8 +10,6 @@ missing, too: a rank that came late reads that it was left out, and is back at t
 
 from __future__ import annotations
 
-import itertools
-import os
 import pickle
 import platform
 import time
@@ -20,21 +18,25 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar, cast
 
-from vaultlayer_hf.errors import RanksError, ResumeError, SettingsError, StoreError, VaultLayerError
+from vaultlayer_hf.errors import RanksError, ResumeError, StoreError, VaultLayerError
 
 T = TypeVar("T")
-_GRACE = 10.0
-"""Seconds that the others wait longer than rank 0, so that it is rank 0 that decides who is missing."""
-_TICK = 30.0
-"""Seconds between two signs of life of a rank that waits."""
-_LOOK = 2.0
-"""Seconds after which a rank that waits looks whether another one has left, again and again."""
+_GRACE_SECONDS = 10.0
+"""How much longer than rank 0 the others wait, so that it is rank 0 that decides who is missing."""
+_SIGN_OF_LIFE_SECONDS = 30.0
+"""Time between two signs of life of a rank that waits."""
+_LOOK_SECONDS = 2.0
+"""Time after which a rank that waits looks whether another one has left, again and again."""
 _KEPT_ROUNDS = 8
-_SEEN_WITHIN = 2
-"""Steps after which every rank has seen what one has asked for: none can end a step that another hasn't begun."""
+"""Results that stay in the store: who takes part is at most one round behind, so it has read all older ones."""
+LAG = 2
+"""Steps between a request and the step at whose end all ranks act on it.
+
+Each training step holds a collective (DDP's all-reduce), so ranks are at most one step apart: who asks at the end of
+step n is seen by all at n + 1 at the latest. A loop without one (LocalSGD, no_sync over many steps) must not use this.
+"""
 _LEFT = "left"
 """Topic of the note of a rank that has left."""
-_made = itertools.count()
 
 
 class KeyValueStore(Protocol):
@@ -76,7 +78,7 @@ class Ranks:
         self._store = store
         self._prefix = f"vaultlayer/{name}/"
         self._count = 0
-        self._asked: dict[str, int] = {}
+        self._requests: dict[str, int] = {}
         self._published: deque[str] = deque()
 
     def decide(
@@ -103,7 +105,7 @@ class Ranks:
         try:
             if self.rank != 0:
                 self._store.set(f"{prefix}{self.rank}", pickle.dumps(value))
-                self._wait(self._store, [f"{prefix}all"], bound + _GRACE, on_wait)
+                self._wait(self._store, [f"{prefix}all"], bound + _GRACE_SECONDS, on_wait)
                 result, failure = pickle.loads(self._store.get(f"{prefix}all"))
             else:
                 found, missing = self._collect(self._store, prefix, value, bound, on_wait)
@@ -149,20 +151,20 @@ class Ranks:
         while True:
             remaining = deadline - time.monotonic()
             try:
-                store.wait(keys, timedelta(seconds=max(0.001, min(_LOOK, remaining))))
+                store.wait(keys, timedelta(seconds=max(0.001, min(_LOOK_SECONDS, remaining))))
                 return
             except RuntimeError as error:
-                if remaining <= _LOOK or not _is_timeout(error):
+                if remaining <= _LOOK_SECONDS or not _is_timeout(error):
                     raise
-            if (gone := self.look(_LEFT)) and not store.check(keys):
+            if (gone := self.get_status(_LEFT)) and not store.check(keys):
                 raise RanksError(f"{gone} has ended its training")
-            if on_wait is not None and time.monotonic() - shown >= _TICK:
+            if on_wait is not None and time.monotonic() - shown >= _SIGN_OF_LIFE_SECONDS:
                 on_wait()
                 shown = time.monotonic()
 
     def leave(self) -> None:
         """Say that this rank takes no further part, so that nobody waits for it; best effort."""
-        self.note(_LEFT, self._who)
+        self.set_status(_LEFT, self._who)
 
     @property
     def _who(self) -> str:
@@ -185,7 +187,7 @@ class Ranks:
         """Return what each rank gave, by rank; everything else as ``decide``."""
         return self.decide(value, lambda found: found, tag=tag, timeout=timeout, on_wait=on_wait)
 
-    def note(self, topic: str, words: str) -> None:
+    def set_status(self, topic: str, words: str) -> None:
         """Leave words for others to look at meanwhile; best effort. On any thread."""
         if self._store is not None:
             try:
@@ -193,7 +195,7 @@ class Ranks:
             except (RuntimeError, OSError):
                 pass
 
-    def look(self, topic: str) -> str:
+    def get_status(self, topic: str) -> str:
         """Return the words that a rank has left last; empty where there are none."""
         key = f"{self._prefix}note/{topic}"
         try:
@@ -203,11 +205,11 @@ class Ranks:
         except (RuntimeError, OSError):
             return ""
 
-    def share(self, value: Any, *, timeout: float | None = None) -> Any:
+    def broadcast(self, value: Any, *, timeout: float | None = None) -> Any:
         """Return what rank 0 gave; the others' value is ignored. Raises RanksError."""
         return self.decide(value if self.rank == 0 else None, lambda found: found[0], timeout=timeout)
 
-    def lead(self, function: Callable[[], T], *, within: float = 0.0) -> T:
+    def on_rank_zero(self, function: Callable[[], T], *, within: float = 0.0) -> T:
         """Call ``function`` on rank 0 alone and return its result on all; what it raises is raised on all.
 
         ``within``: seconds that it may take, on top of what ranks wait for each other anyway.
@@ -216,14 +218,14 @@ class Ranks:
             return function()
         result, failure = _outcome(function, [], 0.0) if self.rank == 0 else (None, None)
         patience = self.timeout + (within if self.rank != 0 else 0.0)
-        told = self.share((result, _portable(failure)), timeout=patience)
+        told = self.broadcast((result, _portable(failure)), timeout=patience)
         if self.rank != 0:
             result, failure = told
         if failure is not None:
             raise failure
         return cast(T, result)
 
-    def everywhere(self, function: Callable[[], object], *, timeout: float | None = None) -> None:
+    def on_every_rank(self, function: Callable[[], object], *, timeout: float | None = None) -> None:
         """Call ``function`` on every rank; where it fails on one, that failure is raised on all.
 
         An OSError becomes a ResumeError that names the rank and its host.
@@ -246,20 +248,20 @@ class Ranks:
             return error
         return type(error)(f"{where}{error}")
 
-    def soon(self, step: int, word: str | None, topic: str = "stop") -> str | None:
-        """Say at the end of ``step`` that one rank wants something of all, such as to stop; None: nothing.
+    def request(self, step: int, wanted: str | None, topic: str = "stop") -> str | None:
+        """Ask at the end of ``step`` for something that all ranks are to do, such as to stop; None: ask for nothing.
 
-        One word at a time for each ``topic``. Returns the word at the end of the same step, a few steps later, on
-        every rank: that of the rank which was first. Costs one small request a step. Where the others can't be
-        reached nothing is agreed on.
+        Returns what was asked for, ``LAG`` steps later and at the end of the same step on every rank; None until then.
+        Of several requests under one ``topic`` the first wins. Costs one small request to the store a step. Where the
+        store can't be reached nothing is agreed on.
         """
         if self._store is None:
-            return word
-        count = self._asked.get(topic, 0)
-        key = f"{self._prefix}soon/{topic}/{count}"
+            return wanted
+        count = self._requests.get(topic, 0)
+        key = f"{self._prefix}request/{topic}/{count}"
         try:
-            if word is not None:
-                self._store.compare_set(key, "", f"{step + _SEEN_WITHIN} {word}")
+            if wanted is not None:
+                self._store.compare_set(key, "", f"{step + LAG} {wanted}")
             if not self._store.check([key]):
                 return None
             target, _, agreed = self._store.get(key).decode().partition(" ")
@@ -267,29 +269,8 @@ class Ranks:
             return None
         if step < int(target):
             return None
-        self._asked[topic] = count + 1
+        self._requests[topic] = count + 1
         return agreed
-
-
-def current_ranks(timeout: float = 600.0) -> Ranks:
-    """Return the ranks of the process group that is set up, or a single rank where there is none.
-
-    All ranks must call it, equally often. Raises SettingsError where a launcher has started several processes
-    that aren't connected.
-    """
-    import torch.distributed as dist
-
-    if not (dist.is_available() and dist.is_initialized()):
-        if int(os.environ.get("WORLD_SIZE") or 1) > 1 and "RANK" in os.environ:
-            raise SettingsError(
-                f"a launcher has started {os.environ['WORLD_SIZE']} processes, and no process group connects them: "
-                "each would train alone, all on one vault. Set up torch.distributed first"
-            )
-        return Ranks()
-    if dist.get_world_size() == 1:
-        return Ranks()
-    store: Any = dist.distributed_c10d._get_default_store()
-    return Ranks(dist.get_rank(), dist.get_world_size(), store, timeout, name=str(next(_made)))
 
 
 def _outcome(

@@ -142,7 +142,7 @@ class Session:
             self._writer, before = self.access.claim(seen)
             return Claim(self._writer.token, self._writer.state.vault_id, before.state if before else None)
 
-        self.claim = self.ranks.lead(claim, within=3 * self.settings.resume_timeout)
+        self.claim = self.ranks.on_rank_zero(claim, within=3 * self.settings.resume_timeout)
         self.place = find_topology(self.ranks, self.output_dir / LOCAL)
         before = self.claim.before
         self._commits = {commit.number: commit for commit in before.commits} if before else {}
@@ -156,9 +156,9 @@ class Session:
         return self.claim
 
     @property
-    def leads(self) -> bool:
+    def leads_node(self) -> bool:
         """Whether this rank looks after the disk of its node."""
-        return self.place is None or self.place.leads
+        return self.place is None or self.place.leads_node
 
     @property
     def node(self) -> int:
@@ -206,8 +206,8 @@ class Session:
         """
         self.resumed_from = resumed_from.number if resumed_from else None
         self.part_bytes = resumed_from.bytes if resumed_from else None
-        self.ranks.everywhere(lambda: self.access.bare if self.leads else None)
-        if not self.leads:
+        self.ranks.on_every_rank(lambda: self.access.bare if self.leads_node else None)
+        if not self.leads_node:
             return
         self._standing = {path.name for path in checkpoints(self.output_dir).values()}
         if self._uploader is not None:
@@ -265,7 +265,7 @@ class Session:
         if self.claim is None or self.disabled:
             return
         self.pacer.mark()
-        if self.leads and folder.name in self._standing:
+        if self.leads_node and folder.name in self._standing:
             files.remove_tree(folder)
             self._standing.discard(folder.name)
         if self.ranks.world_size > 1:
@@ -363,7 +363,7 @@ class Session:
                 uploader.take_news()
             self.stop_if_fenced(news.fenced)
         self.apply_local_retention()
-        if self.leads:
+        if self.leads_node:
             clear_trash(self.output_dir)
         self._flush_failed = not done
         if not done and uploader is not None:
@@ -437,7 +437,7 @@ class Session:
     def apply_local_retention(self) -> None:
         """Keep as many committed folders in ``output_dir`` as the settings say; on the training thread only."""
         settings = self.settings
-        if not self.leads or (settings.local_keep_last is None and settings.local_keep_every is None):
+        if not self.leads_node or (settings.local_keep_last is None and settings.local_keep_every is None):
             return
         # With those that the vault has retired: their folders may still be here.
         known = tuple(commit for _, commit in sorted(self._commits.items()))

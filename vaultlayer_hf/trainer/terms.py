@@ -11,7 +11,8 @@ from transformers.training_args import ParallelMode
 
 from vaultlayer_hf.base.events import Events
 from vaultlayer_hf.errors import SettingsError
-from vaultlayer_hf.session.ranks import Ranks, current_ranks
+from vaultlayer_hf.session.process_group import current_ranks
+from vaultlayer_hf.session.ranks import Ranks
 from vaultlayer_hf.session.save.rounds import Save
 from vaultlayer_hf.session.wish import Conversion, Wish
 from vaultlayer_hf.state.data.position import file_name

@@ -1,7 +1,7 @@
 """When to save, asked at the end of each step, alike on all ranks and without a collective.
 
 A cadence in steps is counted by each rank for itself. One by the clock is decided by rank 0 alone, whose word
-reaches the others by ``Ranks.soon`` at the same step. ``auto`` measures what saves cost, and asks ``cadence``.
+reaches the others by ``Ranks.request`` at the same step. ``auto`` measures what saves cost, and asks ``cadence``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from vaultlayer_hf.base.events import Events
 from vaultlayer_hf.base.spans import Cadence, parse_cadence
 from vaultlayer_hf.base.text import duration_text
-from vaultlayer_hf.session.ranks import Ranks
+from vaultlayer_hf.session.ranks import LAG, Ranks
 from vaultlayer_hf.session.save.cadence import (
     Interval,
     SaveCosts,
@@ -34,8 +34,6 @@ _MUCH = 1.5
 """Factor by which an interval has to change to be worth a line of the log."""
 _REMEMBERED = 5
 """How many of the last saves count for what one costs."""
-_AHEAD = 2
-"""Steps that a word takes to reach all ranks."""
 
 
 @dataclass(frozen=True)
@@ -146,9 +144,9 @@ class Pacer:
         if self._ranks.rank == 0:
             if self._cadence.kind == "auto" and now - self._thought > _THINK_EVERY:
                 self._think()
-            ahead = _AHEAD * self._step_seconds if self._ranks.world_size > 1 else 0.0
+            ahead = LAG * self._step_seconds if self._ranks.world_size > 1 else 0.0
             wanted = now - self._last + min(ahead, self._interval / 2) >= self._interval
-        if self._ranks.soon(step, "save" if wanted else None, topic="save") is None:
+        if self._ranks.request(step, "save" if wanted else None, topic="save") is None:
             return False
         self._last = now  # should the save fail, the next one isn't due at once
         return True

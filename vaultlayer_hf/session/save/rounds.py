@@ -180,7 +180,7 @@ def _save(session: Session, save: Save, seq: int) -> None:
     session.stop_if_fenced(news.fenced)
     if session.disabled:
         return
-    snapshot, listing = _freeze(session, save, seq) if session.leads else (None, NodeFiles())
+    snapshot, listing = _freeze(session, save, seq) if session.leads_node else (None, NodeFiles())
     plan = None
     try:
         plan = ranks.decide(
@@ -195,7 +195,7 @@ def _save(session: Session, save: Save, seq: int) -> None:
     if plan.objection is not None:
         _abandon(session, save, plan.objection)
         return
-    if session.leads and not save.rotates:
+    if session.leads_node and not save.rotates:
         mirror_rotation(session.output_dir, plan.folders, save.step)
     session.carry(snapshot, plan)
     session.apply_local_retention()

@@ -43,12 +43,12 @@ def adopt(
     last = newest if newest is not None and newest.token == before.token else None  # the dead writer's own
     floor = last.seq if last else 0
     found: dict[int, Snapshot] = {}
-    if session.leads:
+    if session.leads_node:
         folder = local_folder(session.output_dir, before.vault_id, before.token)
         found = {snapshot.seq: snapshot for snapshot in find_sealed(folder) if snapshot.seq > floor}
-    common, heads = session.ranks.decide(sorted(found) if session.leads else None, _common)
+    common, heads = session.ranks.decide(sorted(found) if session.leads_node else None, _common)
     for seq in common:
-        snapshot, listing = _look(session, found[seq]) if session.leads else (None, NodeFiles())
+        snapshot, listing = _look(session, found[seq]) if session.leads_node else (None, NodeFiles())
         verdict = session.ranks.decide(
             listing,
             lambda listings, own=snapshot: _judge(session, own, listings, missing, differs),  # type: ignore[misc]
@@ -62,7 +62,7 @@ def adopt(
         origin = last or before.origin(manifest.resumed_from)
         handover = _Handover(session, snapshot, mine, origin, localise if heads == 1 else None)
         # All wait here: nobody loads before the folder is in place.
-        session.ranks.everywhere(handover, timeout=session.settings.flush_timeout)
+        session.ranks.on_every_rank(handover, timeout=session.settings.flush_timeout)
         session.events.info(
             "adopt",
             f"checkpoint-{manifest.step} was complete on {'this disk' if heads == 1 else 'all nodes'} and newer "

@@ -34,7 +34,7 @@ def bring_everywhere(
     """Restore a commit on every node; return why the commit itself is bad, raise any other error on all ranks."""
     failure: VaultLayerError | None = None
     passing = _relay(session, wish, manifest)
-    if session.leads:
+    if session.leads_node:
         try:
             _bring(session, wish, commit, manifest, purpose, passing)
         except StoreError as error:
@@ -71,7 +71,7 @@ def _relay(session: Session, wish: Wish, manifest: Manifest) -> Relay | None:
     if sum(entry.size for entry in common) < relay.SMALLEST:
         return None
     mine: Relay | None = None
-    if session.leads and (host := relay.own_address()) is not None:
+    if session.leads_node and (host := relay.own_address()) is not None:
         try:
             mine = Relay(session.node, host)
         except OSError:
@@ -113,7 +113,7 @@ def _bring(
         bar.update(size)
         if time.monotonic() - noted > _NOTED_EVERY:
             noted = time.monotonic()
-            session.ranks.note(_topic(session), f"{size_text(moved)} of {size_text(manifest.bytes)}")
+            session.ranks.set_status(_topic(session), f"{size_text(moved)} of {size_text(manifest.bytes)}")
 
     def attempt(source: Callable[[Path, set[str]], ByteSource] | None) -> int:
         nonlocal moved
@@ -164,8 +164,8 @@ def _topic(session: Session) -> str:
 
 
 def _say_waiting(session: Session, commit: Commit) -> None:
-    here = session.ranks.look(_topic(session))
-    what = "the other nodes" if session.leads else f"this node ({here})" if here else "this node"
+    here = session.ranks.get_status(_topic(session))
+    what = "the other nodes" if session.leads_node else f"this node ({here})" if here else "this node"
     session.events.sign_of_life(f"still waiting for {commit.name} to be restored on {what}")
 
 

@@ -45,11 +45,11 @@ def resume(session: Session, wish: Wish) -> Path | None:
     NoUsableCheckpointError, CorruptError (the whole log), ResumeError (no space on a disk), RanksError.
     """
     claim = session.enter(lambda number, entry: _check_first_candidate(session, wish, number, entry))
-    if session.leads:
+    if session.leads_node:
         clear_half_done(session.output_dir)
     if claim.before is None:
         session.events.info("fresh", f"{session.address.uri} is empty: the run starts fresh")
-        if session.leads:
+        if session.leads_node:
             warn_of_unknown(session.output_dir, session.events)
         session.start_uploads(None)
         return None
@@ -142,7 +142,7 @@ def _unfit(wish: Wish, manifest: Manifest) -> str:
 
 
 def _restore_newest(session: Session, wish: Wish) -> Path | None:
-    state = session.ranks.lead(lambda: session.state)
+    state = session.ranks.on_rank_zero(lambda: session.state)
     candidates = _candidates(session, state)
     reasons = []
     for commit in candidates:
@@ -182,12 +182,12 @@ def _restore_newest(session: Session, wish: Wish) -> Path | None:
 
 
 def _settle(session: Session, step: int) -> None:
-    session.ranks.everywhere(lambda: settle(session.output_dir, step) if session.leads else None)
+    session.ranks.on_every_rank(lambda: settle(session.output_dir, step) if session.leads_node else None)
 
 
 def _lead_look(session: Session, wish: Wish, commit: Commit) -> tuple[Manifest | None, str | None]:
     """Look at a commit on rank 0, for all."""
-    return session.ranks.lead(
+    return session.ranks.on_rank_zero(
         lambda: _look(session, wish, commit), within=2 * session.settings.resume_timeout
     )
 

@@ -1,7 +1,7 @@
 """What one rank knows and all have to heed: another writer's claim, and notices that the process will be ended.
 
-Looked at after each step. The word of one rank reaches all at the end of the same step (``Ranks.soon``); there, once,
-the ranks decide together whether one more checkpoint can be uploaded before the deadline. Then training ends, what
+Looked at after each step. What one rank asks for reaches all at the end of the same step (``Ranks.request``); there,
+they decide together, once, whether one more checkpoint can be uploaded before the deadline. Then training ends, what
 is under way is drained, and the process leaves with an exit code that says so.
 """
 
@@ -51,7 +51,7 @@ def heed(session: Session, step: int) -> StepDecision | None:
     """
     if session.ending is not None:
         return StepDecision(stop=session.ending.reason)
-    agreed = session.ranks.soon(step, _word(session))
+    agreed = session.ranks.request(step, _word(session))
     if agreed is None:
         return None
     kind, _, said = agreed.partition(" ")
