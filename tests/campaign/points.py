@@ -51,7 +51,7 @@ class Points:
     Args:
         journal: file that gets one JSON object a line; it survives the kill.
         kill: number of the operation to be killed at, or None to record only.
-        side: ``before``, ``after``, or ``during`` (uploads only) that operation.
+        side: ``before``, ``after``, or ``during`` (uploads, and files written under another name first) that operation.
         label: what the operation must be; another one there means that the numbers aren't reproducible.
         act: what to do there instead of SIGKILL.
     """
@@ -148,6 +148,7 @@ class Points:
         """
         for name in FUNCTIONS:
             setattr(files, name, self.around(name, getattr(files, name)))
+        files.write_atomically = self._around_writing(files.write_atomically)  # type: ignore[assignment]
         os.fsync = self.around("fsync", os.fsync, only="")
         os.unlink = self.around("unlink", os.unlink, only="remove_tree")  # type: ignore[assignment]
         ours = f"{output}/{LOCAL}"
@@ -166,6 +167,20 @@ class Points:
         if moved:
             moving.LARGE = 0
             self._around_the_mover()
+
+    def _around_writing(self, plain: Callable[..., Any]) -> Callable[..., Any]:
+        """A file of a checkpoint is written under another name first: a kill then, too, leaves a torn folder."""
+
+        def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+            def written(temporary: Path) -> None:
+                write(temporary)
+                self.reach(number, "during")
+
+            number = self.enter("write", path.name)
+            plain(path, written)
+            self.reach(number, "after")
+
+        return write_atomically
 
     def _only_below(self, owner: Any, name: str, folder: str) -> None:
         plain = getattr(owner, name)

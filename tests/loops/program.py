@@ -31,7 +31,6 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from tests.campaign.points import SAVE_STEPS, STEPS, Points, die, stop
 from tests.ranks.frameworks import believe_in_accelerators, local, zero_config, zero_parts
 from vaultlayer_hf import Checkpointer, Settings
-from vaultlayer_hf.loops import files as loop_files
 from vaultlayer_hf.state.layouts import missing_shards
 from vaultlayer_hf.vault.snapshot import list_files
 
@@ -321,7 +320,6 @@ def train(
     points._act = {"die": die, "stop": stop}[act]
     points.note(pid=os.getpid())
     points.install(Path(output))
-    _around_our_files(points)
     loop = Loop(steps, rows, data, augment, workers, persistent, form, stateful)
     points.note(joined=True)
     if vault is None:
@@ -401,7 +399,8 @@ def _spare(ckpt: Checkpointer, folder: Path, world: int) -> list[str]:
     """The files of a checkpoint without any one of which it would still be committed."""
     names = set(list_files(folder))
     lacks = {
-        name: ckpt._missing(names - {name}, world) + missing_shards(folder, names - {name}) for name in names
+        name: ckpt._content().missing(names - {name}, world) + missing_shards(folder, names - {name})
+        for name in names
     }
     return sorted(name for name in names if not lacks[name])
 
@@ -411,22 +410,6 @@ def _settle(ckpt: Checkpointer, points: Points) -> None:
     uploader = ckpt._session.uploader if ckpt._session is not None else None
     while uploader is not None and not points.reached.is_set() and not uploader.wait(0.02):
         pass
-
-
-def _around_our_files(points: Points) -> None:
-    """A checkpoint is written file by file: a kill before, in and after each leaves a torn folder."""
-    plain = loop_files.write_atomically
-
-    def write_atomically(path: Path, write: Any) -> None:
-        def written(temporary: Path) -> None:
-            write(temporary)
-            points.reach(number, "during")
-
-        number = points.enter("write", path.name)
-        plain(path, written)
-        points.reach(number, "after")
-
-    loop_files.write_atomically = write_atomically  # type: ignore[assignment]
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import errno
 import os
 import shutil
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 _AT_FDCWD, _RENAME_NOREPLACE = -100, 1  # <fcntl.h>, <linux/fs.h>
@@ -124,6 +125,20 @@ def write_file(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         rename(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Have ``write`` fill a file under another name, then give it its own: a file that has its name is whole.
+
+    Not flushed to the disk: training waits for this one. What must outlive a power cut is flushed where it is sealed.
+    """
+    temporary = path.with_name(f".tmp-{path.name}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -7,7 +7,6 @@ it, so that ``for step in range(start, total)`` is never off by one.
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,19 +16,12 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from vaultlayer_hf.base.events import Events
-from vaultlayer_hf.base.versions import versions
 from vaultlayer_hf.errors import SettingsError, VaultLayerError
+from vaultlayer_hf.loops.arguments import default_folder, settings_of, state_of
 from vaultlayer_hf.loops.data import LoopData
-from vaultlayer_hf.loops.files import (
-    ABOUT,
-    of_others,
-    rank_files,
-    read_about,
-    read_state,
-    write_about,
-    write_state,
-)
-from vaultlayer_hf.loops.objects import Objects, Stateful
+from vaultlayer_hf.loops.files import of_others
+from vaultlayer_hf.loops.folder import LoopFolder
+from vaultlayer_hf.loops.objects import Stateful
 from vaultlayer_hf.loops.passes import Batches, Passes
 from vaultlayer_hf.session.process_group import current_ranks
 from vaultlayer_hf.session.save.rounds import Save
@@ -39,8 +31,6 @@ from vaultlayer_hf.session.start.resume import resume
 from vaultlayer_hf.session.stop.exits import leave
 from vaultlayer_hf.session.wish import Wish
 from vaultlayer_hf.state.layouts import missing_shards
-from vaultlayer_hf.state.random_state import put_random_state, take_random_state
-from vaultlayer_hf.stores.uri import parse_vault
 
 _T = TypeVar("_T")
 
@@ -89,15 +79,14 @@ class Checkpointer:
         save_every: str | int | None = None,
         output_dir: str | os.PathLike[str] | None = None,
     ) -> None:
-        self._settings = _settings_of(vault, save_every)
+        self._settings = settings_of(vault, save_every)
         self._folder = Path(output_dir) if output_dir is not None else None
-        self._state: Stateful = _state_of(accelerator, model, optimizer, scheduler)
+        self._state: Stateful = state_of(accelerator, model, optimizer, scheduler)
         self._loader = dataloader
         self._events = Events()
         self._position = LoopData(self._events)
         self._passes = Passes(self._position)
         self._due = False  # a save, when the epoch is over
-        self._passed = 0  # passes through data that steps() was asked for
         self._session: Session | None = None
         self._step = 0
         self._saved = 0  # the step of the newest checkpoint
@@ -131,8 +120,8 @@ class Checkpointer:
         settings = self._settings
         if settings.local_keep_last is None:  # nobody else rotates here: the disk keeps as many as the vault
             settings = replace(settings, local_keep_last=settings.keep_last)
-        folder = self._folder or _beside_the_script(str(settings.vault))
-        with self._opened(settings, folder, self._missing) as (session, path):
+        folder = self._folder or default_folder(str(settings.vault))
+        with self._opened(settings, folder, self._content().missing) as (session, path):
             if path is not None:
                 self._read(session, path)
         return self._step
@@ -216,11 +205,11 @@ class Checkpointer:
         loader = dataloader if dataloader is not None else self._loader
         if loader is None:
             raise SettingsError("steps() needs a dataloader: give it one, or Checkpointer(dataloader=…)")
-        if start is not None and self._passed == 0 and start != self._step:
+        if start is not None and self._passes.asked == 0 and start != self._step:
             raise SettingsError(
                 f"steps(start={start}): this run goes on from step {self._step}; leave start out"
             )
-        return self._walk(loader, epochs, total)
+        return self._passes.steps(loader, epochs, total, lambda: self._step)
 
     def epochs(self, epochs: Iterable[_T]) -> Iterator[_T]:
         """Yield the epochs that aren't over, for a script's own loop: ``for epoch in ckpt.epochs(range(10))``.
@@ -245,26 +234,6 @@ class Checkpointer:
         if self._due:
             self._due = False
             self.save()
-
-    def _walk(
-        self, loader: Iterable[Any], epochs: int | None, total: int | None
-    ) -> Iterator[tuple[int, Any]]:
-        count = epochs if epochs is not None else 1 if total is None else None
-        while count is None or count > 0:
-            count = count - 1 if count is not None else None
-            self._passed += 1
-            if self._passed <= self._position.passes:
-                continue
-            if total is not None and self._step >= total:
-                return
-            empty = self._position.batches == 0
-            for batch in self._position.batches_of(loader, self._passed - 1):
-                empty = False
-                yield self._step, batch
-                if total is not None and self._step >= total:
-                    return
-            if empty and count is None and self._position.passes > 1:
-                raise SettingsError(f"steps(total={total}): the dataloader gives no batches")
 
     def step(self, loss: Any = None) -> None:
         """Note that a step is done, at its very end; saves when it is time to. All ranks.
@@ -300,14 +269,20 @@ class Checkpointer:
         folder = session.output_dir / f"checkpoint-{self._step}"
         session.before_save(folder)
         try:
-            self._write(session, folder)
+            self._content().write(
+                folder,
+                self._step,
+                self._figures() if session.ranks.rank == 0 else {},
+                rank=session.ranks.rank,
+                world_size=session.ranks.world_size,
+            )
             self._saved = self._step
         except OSError as error:
             session.events.warn("trouble", f"{folder.name} can't be written: {error}", step=self._step)
         world_size = session.ranks.world_size
 
         def missing(found: Path, paths: set[str]) -> list[str]:
-            return self._missing(paths, world_size) + missing_shards(found, paths)
+            return self._content().missing(paths, world_size) + missing_shards(found, paths)
 
         session.save(Save(folder, self._step, missing, self._state.parameters()))
 
@@ -360,70 +335,16 @@ class Checkpointer:
     def _figures(self) -> dict[str, float]:
         return {} if self._loss is None else {"loss": float(self._loss)}
 
-    def _write(self, session: Session, folder: Path) -> None:
-        rank = session.ranks.rank
-        folder.mkdir(parents=True, exist_ok=True)
-        self._state.write(folder, rank)
-        random_file, data_file = rank_files(rank)
-        write_state(folder / random_file, take_random_state())
-        write_state(folder / data_file, self._position.state_dict())
-        if rank == 0:
-            write_about(
-                folder,
-                step=self._step,
-                world_size=session.ranks.world_size,
-                versions=versions(),
-                **self._figures(),
-            )
-
     def _read(self, session: Session, folder: Path) -> None:
         """Load a checkpoint; where it fails on one rank, that failure is raised on all."""
         failure: VaultLayerError | None = None
         try:
-            about = read_about(folder)
-            self._state.read(folder)
-            rank, written = session.ranks.rank, int(about["world_size"])
-            random_file, data_file = rank_files(rank if rank < written else 0)
-            position = read_state(folder / data_file)
-            random = read_state(folder / random_file) if rank < written else None
-            self._position.load_state_dict(position, random, written)
-            self._step = self._saved = int(about["step"])
-            if random is not None:
-                put_random_state(random)
+            self._step = self._saved = self._content().read(folder, rank=session.ranks.rank)
         except VaultLayerError as error:
             failure = session.ranks.named(error)
         for found in session.ranks.gather(failure):
             if found is not None:
                 raise found
 
-    def _missing(self, paths: set[str], world_size: int) -> list[str]:
-        needed = [ABOUT, *(name for rank in range(world_size) for name in rank_files(rank))]
-        return self._state.missing(paths, world_size) + [name for name in needed if name not in paths]
-
-
-def _state_of(accelerator: Any, model: Any, optimizer: Any, scheduler: Any) -> Stateful:
-    if accelerator is None:
-        return Objects(model, optimizer, scheduler)
-    if model is not None or optimizer is not None or scheduler is not None:
-        raise SettingsError("what an Accelerator has prepared comes along with it: give accelerator= alone")
-    from vaultlayer_hf.loops.accelerator import Prepared
-
-    return Prepared(accelerator)
-
-
-def _settings_of(vault: str | os.PathLike[str] | Settings | None, save_every: str | int | None) -> Settings:
-    settings = vault if isinstance(vault, Settings) else Settings(vault=os.fspath(vault) if vault else None)
-    if not settings.vault:
-        raise SettingsError("no vault is named: give its URI, or set VAULTLAYER_VAULT")
-    parse_vault(settings.vault)
-    every = save_every if save_every is not None else settings.save_every or "auto"
-    if isinstance(every, int) and not isinstance(every, bool):
-        every = f"{every} steps"
-    return replace(settings, save_every=str(every))
-
-
-def _beside_the_script(vault: str) -> Path:
-    """Return ``checkpoints-<name>`` beside the script, or in the current folder where there is no script."""
-    script = getattr(sys.modules.get("__main__"), "__file__", None)
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", vault.partition("@")[0].rstrip("/").rsplit("/", 1)[-1])
-    return (Path(script).resolve().parent if script else Path.cwd()) / f"checkpoints-{name or 'vault'}"
+    def _content(self) -> LoopFolder:
+        return LoopFolder(self._state, self._position)

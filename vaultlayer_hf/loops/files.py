@@ -11,15 +11,15 @@ checkpoint-500/vaultlayer.json      step, world size, versions, loss: written la
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from vaultlayer_hf.base import files
 from vaultlayer_hf.errors import ResumeError, SettingsError
 
 ABOUT = "vaultlayer.json"
@@ -39,20 +39,9 @@ def of_others(path: str, ranks: Collection[int], world_size: int) -> bool:
     return rank is not None and rank < world_size and rank not in ranks
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Have a file written under another name, then give it its own: what has its name is whole."""
-    temporary = path.with_name(f".tmp-{path.name}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def write_state(path: Path, state: Any) -> None:
     """Write a state dictionary by ``torch.save``."""
-    write_atomically(path, lambda temporary: torch.save(state, temporary))
+    files.write_atomically(path, lambda temporary: torch.save(state, temporary))
 
 
 def read_state(path: Path) -> Any:
@@ -72,7 +61,7 @@ def read_state(path: Path) -> Any:
 def write_about(checkpoint: Path, /, **fields: Any) -> None:
     """Write what there is to know about a checkpoint."""
     text = json.dumps({"format_version": _FORMAT, **fields}, indent=2, sort_keys=True) + "\n"
-    write_atomically(checkpoint / ABOUT, lambda temporary: temporary.write_text(text))
+    files.write_atomically(checkpoint / ABOUT, lambda temporary: temporary.write_text(text))
 
 
 def read_about(folder: Path) -> dict[str, Any]:
@@ -126,7 +115,7 @@ def write_model(folder: Path, model: torch.nn.Module) -> None:
         write_state(folder / "model.pt", state)
     else:
         dropped = {name: "tied" for name in state if name not in tensors}
-        write_atomically(
+        files.write_atomically(
             folder / "model.safetensors",
             lambda path: save_file(tensors, path, metadata={"format": "pt", **dropped}),
         )

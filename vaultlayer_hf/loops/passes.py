@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
+from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.loops.data import LoopData
 
 _T = TypeVar("_T")
@@ -20,6 +21,32 @@ class Passes:
     def __init__(self, position: LoopData) -> None:
         self._position = position
         self._inside = False
+        self.asked = 0
+        """Passes that ``steps`` was asked for, those that are behind the run too."""
+
+    def steps(
+        self, loader: Iterable[Any], epochs: int | None, total: int | None, done: Callable[[], int]
+    ) -> Iterator[tuple[int, Any]]:
+        """Yield (step, batch): ``epochs`` passes, or until ``total`` steps are done; one pass where neither is given.
+
+        ``done`` returns how many steps are done. Raises SettingsError for a loader without batches.
+        """
+        count = epochs if epochs is not None else 1 if total is None else None
+        while count is None or count > 0:
+            count = count - 1 if count is not None else None
+            self.asked += 1
+            if self.asked <= self._position.passes:
+                continue
+            if total is not None and done() >= total:
+                return
+            empty = self._position.batches == 0
+            for batch in self._position.batches_of(loader, self.asked - 1):
+                empty = False
+                yield done(), batch
+                if total is not None and done() >= total:
+                    return
+            if empty and count is None and self._position.passes > 1:
+                raise SettingsError(f"steps(total={total}): the dataloader gives no batches")
 
     @property
     def at_end(self) -> bool:

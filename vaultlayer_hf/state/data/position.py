@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from vaultlayer_hf.loops.files import write_atomically
+from vaultlayer_hf.base import files
 from vaultlayer_hf.state.data.samplers import SamplerStates
 
 FORMAT = 1
@@ -110,7 +110,9 @@ class Record:
         }
         data = io.BytesIO()  # torch's own writer raises no OSError where a disk is full
         torch.save(content, data)
-        write_atomically(folder / file_name(rank), lambda temporary: temporary.write_bytes(data.getbuffer()))
+        files.write_atomically(
+            folder / file_name(rank), lambda temporary: temporary.write_bytes(data.getbuffer())
+        )
 
 
 def read_record(folder: Path, rank: int) -> Record | str:
