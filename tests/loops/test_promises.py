@@ -227,16 +227,6 @@ def test_no_vault_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert Checkpointer(model=small(), output_dir=tmp_path / "output").resume() == 0
 
 
-def test_the_default_folder_is_beside_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Checkpoints lie beside the script, in a folder named after the vault."""
-    monkeypatch.setattr("__main__.__file__", str(tmp_path / "train.py"), raising=False)
-    ckpt = Checkpointer(str(tmp_path / "my run"), model=small(), save_every="none")
-    ckpt.resume()
-    ckpt.step()
-    ckpt.finish()
-    assert (tmp_path / "checkpoints-my-run" / "checkpoint-1").is_dir()
-
-
 class Counted(Dataset[int]):
     """Notes which samples were fetched."""
 

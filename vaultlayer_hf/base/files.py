@@ -16,7 +16,8 @@ from pathlib import Path
 
 _AT_FDCWD, _RENAME_NOREPLACE = -100, 1  # <fcntl.h>, <linux/fs.h>
 _SYNC_FILE_RANGE_WRITE = 2  # <linux/fs.h>
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Error numbers of a disk without space, or of a quota or size limit that is used up."""
 _NO_LINKS = {
     errno.EPERM,
     errno.ENOTSUP,
@@ -62,7 +63,7 @@ def reserve(path: Path, size: int) -> None:
     fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
     descriptor = os.open(path, os.O_WRONLY)
     try:
-        if fallocate(descriptor, 0, 0, size) != 0 and (code := ctypes.get_errno()) in _FULL:
+        if fallocate(descriptor, 0, 0, size) != 0 and (code := ctypes.get_errno()) in FULL:
             raise OSError(code, os.strerror(code), str(path))
     finally:
         os.close(descriptor)

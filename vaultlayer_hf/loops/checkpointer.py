@@ -58,8 +58,8 @@ class Checkpointer:
         dataloader: what ``steps()`` goes through where it is given no other.
         save_every: ``"5min"``, ``"200 steps"`` or that number alone, ``"auto"``, or ``"none"``: only by ``save()`` and
             ``finish()``. None: as Settings say, else ``"auto"``.
-        output_dir: where checkpoint folders and snapshots lie, best on a local disk; None: ``checkpoints-<name>``
-            beside the script, named after the vault.
+        output_dir: where checkpoint folders and snapshots lie, best on a local disk; None: one for this vault,
+            ``checkpoints-<name>-<digest>`` beside the script.
 
     Attributes:
         finished: after ``resume()``: the step at which the run was finished, or None.
@@ -120,8 +120,7 @@ class Checkpointer:
         settings = self._settings
         if settings.local_keep_last is None:  # nobody else rotates here: the disk keeps as many as the vault
             settings = replace(settings, local_keep_last=settings.keep_last)
-        folder = self._folder or default_folder(str(settings.vault))
-        with self._opened(settings, folder, self._content().missing) as (session, path):
+        with self._opened(settings, self._folder, self._content().missing) as (session, path):
             if path is not None:
                 self._read(session, path)
         return self._step
@@ -160,7 +159,7 @@ class Checkpointer:
 
     @contextmanager
     def _opened(
-        self, settings: Settings, folder: Path, missing: Callable[[set[str], int], list[str]]
+        self, settings: Settings, folder: Path | None, missing: Callable[[set[str], int], list[str]]
     ) -> Iterator[tuple[Session, Path | None]]:
         """Claim the vault and give the folder to load, None on an empty vault; training begins behind the block."""
         wish = Wish(
@@ -173,6 +172,7 @@ class Checkpointer:
             localise=lambda folder, output_dir: {},
         )
         ranks = current_ranks(settings.part_timeout)
+        folder = folder or default_folder(settings, ranks, self._events)
         session = Session(settings, folder, ranks=ranks, events=self._events, progress=sys.stderr.isatty())
         self._position.rank, self._position.world_size = ranks.rank, ranks.world_size
         try:
