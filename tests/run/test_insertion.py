@@ -99,6 +99,7 @@ def test_the_vault_wins_over_what_the_script_finds_on_its_disk(
     changed, attempt, tmp_path, monkeypatch, caplog
 ) -> None:
     """get_last_checkpoint's folder, torn or not, doesn't count where the vault holds one; the log says which won."""
+    caplog.set_level("INFO", "vaultlayer_hf")
     crash(changed, tmp_path / "output")
     torn = tmp_path / "output" / "checkpoint-6"
     shutil.copytree(tmp_path / "output" / "checkpoint-4", torn)
@@ -114,6 +115,7 @@ def test_the_vault_wins_over_what_the_script_finds_on_its_disk(
 @pytest.mark.parametrize("torn", [False, True])
 def test_an_empty_vault_leaves_it_to_the_script(torn, changed, attempt, tmp_path, caplog) -> None:
     """A local checkpoint from before `vl run` is followed as the script says, but not half a one."""
+    caplog.set_level("INFO", "vaultlayer_hf")
     with pytest.raises(KeyError):
         kit.trainer(tmp_path / "output", transformers.Trainer, callbacks=[Stop(5)]).train()
     if torn:

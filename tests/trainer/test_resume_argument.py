@@ -115,6 +115,7 @@ def test_explicit_checkpoint_wins(
     how: str, copy: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """train(resume_from_checkpoint=…) wins over resume=, the log says so once, and its saves are committed."""
+    caplog.set_level("INFO", "vaultlayer_hf")
     local = tmp_path / "out" / "checkpoint-3"
     stock = trainer(tmp_path / "out", cls=transformers.Trainer, max_steps=3, save_steps=3)
     stock.train()

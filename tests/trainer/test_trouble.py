@@ -73,6 +73,7 @@ def test_s3_goes_away_and_comes_back(
     tmp_path: Path, s3_server: SeaweedServer, s3_uri: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With the server gone training goes on, warns once for each cause, reports exposure, and then catches up."""
+    caplog.set_level("INFO", "vaultlayer_hf")
     run = trainer(tmp_path / "out", resume=s3_uri, max_steps=20, save_steps=1)
     record = Recorder(run)
     exposed: list[float] = []

@@ -1,8 +1,9 @@
 """Events: everything that happens to a run's checkpoints, said once, in one line, through ``logging``.
 
-Logging works as in transformers: the library's root logger is ``vaultlayer_hf``; where the program has set
-up no logging, the library's own handler writes to stderr at the level of ``VAULTLAYER_VERBOSITY`` (a name
-of the logging module such as ``warning``; default ``info``: a run has few events, and each matters).
+The logger is ``vaultlayer_hf``. Where the program has set up logging (its root logger has a handler), the lines go
+there, and its levels hold: those of the root logger, or one that it gave to ``vaultlayer_hf``. Where it hasn't, the
+library's own handler writes to stderr from the level INFO on: a run has few events, and each matters.
+``VAULTLAYER_VERBOSITY`` (debug, info, warning, error or critical) wins over both.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 logger = logging.getLogger("vaultlayer_hf")
+_VARIABLE = "VAULTLAYER_VERBOSITY"
+_LEVELS = ("debug", "info", "warning", "error", "critical")
 _configured = False
 
 
@@ -30,18 +34,75 @@ class _OwnHandler(logging.StreamHandler[Any]):
 
 
 def _configure() -> None:
-    """Give the library's logger a handler and a level, unless the program has its own."""
+    """Give the library's logger its own handler, and the level that the environment names."""
     global _configured
     if _configured:
         return
     _configured = True
-    level = logging.getLevelName(os.environ.get("VAULTLAYER_VERBOSITY", "info").upper())
-    if logger.level == logging.NOTSET:
-        logger.setLevel(level if isinstance(level, int) else logging.INFO)
     if not logger.handlers:
         handler = _OwnHandler()
         handler.setFormatter(logging.Formatter("[vaultlayer] %(message)s"))
         logger.addHandler(handler)
+    named = os.environ.get(_VARIABLE, "").strip()
+    if named.lower() in _LEVELS:
+        logger.setLevel(named.upper())
+    elif named:
+        logger.warning(
+            "%s=%r is no level, so it has no effect: use one of %s", _VARIABLE, named, ", ".join(_LEVELS)
+        )
+
+
+def log(level: int, message: str) -> None:
+    """Log a line of the library: from INFO on where nobody has set up logging, else as the program's levels say.
+
+    The root logger's level is WARNING until somebody sets it, so without this INFO would be lost where nobody has. To
+    give our own logger the level INFO instead would overrule the root's, which a program may set later than we start.
+    """
+    root = logging.getLogger()
+    nobody = logger.level == logging.NOTSET and root.level == logging.WARNING and not root.handlers
+    if logger.isEnabledFor(level) or (nobody and level >= logging.INFO and root.manager.disable < level):
+        file, line, function, _ = logger.findCaller(stacklevel=2)
+        logger.handle(logger.makeRecord(logger.name, level, file, line, "%s", (message,), None, function))
+
+
+class EventKind(StrEnum):
+    """The kinds of events, each with the sentence that says what has happened.
+
+    A member equals its value, so ``event.kind == "commit"`` is as good as ``EventKind.COMMIT``.
+    """
+
+    sentence: str
+
+    CLAIM = "claim", "This process has become the vault's one writer."
+    FRESH = "fresh", "The vault holds no checkpoint, so the run starts at step 0."
+    RESTORE = "restore", "A checkpoint has been fetched from the vault and verified; the run goes on from it."
+    WAITING = "waiting", "This process waits for its node's first process to restore the checkpoint."
+    WALK_BACK = "walk-back", "A commit can't be used, for the reason given, and the one before it is tried."
+    ADOPT = (
+        "adopt",
+        "A complete checkpoint on this disk is newer than the newest commit; the run goes on from it.",
+    )
+    INEXACT = "inexact", "The numbers of the resumed run may differ from those of an unbroken one."
+    CADENCE = "cadence", "The interval between saves has been chosen, or has changed."
+    PART = "part", "A node other than the first has uploaded its part of a checkpoint."
+    COMMIT = "commit", "A checkpoint is in the vault, complete and durable: a restart can go on from it."
+    ABANDON = "abandon", "A checkpoint that was saved won't be committed; training goes on."
+    RETIRE = "retire", "An old checkpoint has been deleted from the vault, as the settings ask."
+    TROUBLE = "trouble", "Something fails for now, and is tried again or left out; training goes on."
+    RECOVERED = "recovered", "The vault can be written again after a time of trouble."
+    NOTICE = "notice", "Something that the user should know of: an argument that has no effect, a limit."
+    PREEMPT = "preempt", "The machine is about to be taken away, or the process was told to end."
+    FENCED = "fenced", "A newer writer has claimed the vault, so this one writes no more."
+    STOPPED = "stopped", "Training has stopped before its last step, and the next start goes on from there."
+    FINISH = "finish", "Training has reached its end, and the vault says so."
+    FINISHED = "finished", "The run was over before this start, so nothing is left to train."
+
+    def __new__(cls, value: str, sentence: str) -> EventKind:
+        """Make a member of its value and its sentence."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.sentence = sentence
+        return member
 
 
 @dataclass(frozen=True)
@@ -49,14 +110,12 @@ class Event:
     """One thing that happened.
 
     Attributes:
-        kind: ``claim``, ``fresh``, ``save``, ``commit``, ``abandon``, ``adopt``, ``restore``, ``walk-back``,
-            ``fenced``, ``trouble``, ``recovered``, ``retire``, ``finish``, ``finished``, ``cadence``, ``preempt``,
-            ``inexact`` or ``notice``.
+        kind: what has happened; compares equal to its text, such as ``"commit"``.
         message: one line for a person.
         fields: the same for a program: step, token, seconds, bytes, reason and the like.
     """
 
-    kind: str
+    kind: EventKind
     message: str
     fields: dict[str, Any] = field(default_factory=dict)
 
@@ -78,19 +137,19 @@ class Events:
         """Call ``listener`` with every later event, on the thread on which it happens."""
         self._listeners.append(listener)
 
-    def info(self, kind: str, message: str, **fields: Any) -> None:
+    def info(self, kind: EventKind, message: str, **fields: Any) -> None:
         """Report something that is as it should be."""
         self._emit(logging.INFO, kind, message, fields)
 
-    def warn(self, kind: str, message: str, **fields: Any) -> None:
+    def warn(self, kind: EventKind, message: str, **fields: Any) -> None:
         """Report something that somebody should know of or act on."""
         self._emit(logging.WARNING, kind, message, fields)
 
     def sign_of_life(self, message: str) -> None:
         """Log that something is waited for, on whichever rank."""
-        logger.info("%s", f"rank {self.rank}: {message}" if self.rank else message)
+        log(logging.INFO, f"rank {self.rank}: {message}" if self.rank else message)
 
-    def warn_once(self, cause: str, kind: str, message: str, **fields: Any) -> None:
+    def warn_once(self, cause: str, kind: EventKind, message: str, **fields: Any) -> None:
         """Report as ``warn`` does, once for each ``cause`` until it is forgotten."""
         with self._lock:
             if cause in self._said:
@@ -105,14 +164,14 @@ class Events:
             self._said -= over
         return bool(over)
 
-    def _emit(self, level: int, kind: str, message: str, fields: dict[str, Any]) -> None:
+    def _emit(self, level: int, kind: EventKind, message: str, fields: dict[str, Any]) -> None:
         if self.rank and level == logging.INFO:
             level = logging.DEBUG
-        if kind == "trouble" and self.host and "rank" not in fields:
+        if kind == EventKind.TROUBLE and self.host and "rank" not in fields:
             message = f"rank {self.rank} on {self.host}: {message}"
         elif self.rank:
             message = f"rank {self.rank}: {message}"
-        logger.log(level, "%s", message)
+        log(level, message)
         event = Event(kind, message, fields)
         for listener in self._listeners:
             try:

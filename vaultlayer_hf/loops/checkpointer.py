@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from vaultlayer_hf.base.events import Events
+from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import SettingsError, VaultLayerError
 from vaultlayer_hf.loops.arguments import default_folder, settings_of, state_of
 from vaultlayer_hf.loops.data import LoopData
@@ -278,7 +278,9 @@ class Checkpointer:
             )
             self._saved = self._step
         except OSError as error:
-            session.events.warn("trouble", f"{folder.name} can't be written: {error}", step=self._step)
+            session.events.warn(
+                EventKind.TROUBLE, f"{folder.name} can't be written: {error}", step=self._step
+            )
         world_size = session.ranks.world_size
 
         def missing(found: Path, paths: set[str]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from vaultlayer_hf.base.events import Events
+from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import ResumeError
 from vaultlayer_hf.loops.ways import Followed, LoaderPosition, Other, Way, loader_position_from
 from vaultlayer_hf.state.data.followed import follower_of, why_not
@@ -54,7 +54,9 @@ class LoopData:
         if place is None and self._way is not None:
             place = self._way.place()
             if place.why:
-                self._events.warn_once("data", "notice", f"the place in the data isn't kept: {place.why}")
+                self._events.warn_once(
+                    "data", EventKind.NOTICE, f"the place in the data isn't kept: {place.why}"
+                )
         return {
             "format": FORMAT,
             "passes": self.passes,
@@ -155,10 +157,10 @@ class LoopData:
         doubts, notices = way.said()
         if doubts:
             self._events.warn(
-                "inexact", f"the numbers may differ from an unbroken run's: {'; '.join(doubts)}"
+                EventKind.INEXACT, f"the numbers may differ from an unbroken run's: {'; '.join(doubts)}"
             )
         for words in notices:
-            self._events.info("notice", words)
+            self._events.info(EventKind.NOTICE, words)
 
 
 def _set_epoch(loader: Any, epoch: int) -> None:

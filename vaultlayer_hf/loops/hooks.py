@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vaultlayer_hf.base import files
+from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.base.versions import versions
 from vaultlayer_hf.errors import RanksError
 from vaultlayer_hf.loops.accelerator import Prepared
@@ -72,12 +73,14 @@ class Hooks:
         if self.folder is None or (named is not None and named.is_dir()):
             if self.folder is not None and named is not None and named.resolve() != self.folder.resolve():
                 events.info(
-                    "notice",
+                    EventKind.NOTICE,
                     f"load_state({str(named)!r}) wins over {self.folder}, the newest of {self._session.address.uri}",
                 )
         else:
             what = "no folder was named" if named is None else f"{named} isn't here"
-            events.info("notice", f"load_state() loads {self.folder}, restored from the vault: {what}")
+            events.info(
+                EventKind.NOTICE, f"load_state() loads {self.folder}, restored from the vault: {what}"
+            )
             input_dir = str(self.folder)
         loaded = self._load(input_dir, *args, **kwargs)
         self._loaded = True
@@ -89,7 +92,7 @@ class Hooks:
         if self.folder is not None and not self._loaded:
             session.events.warn_once(
                 "passed over",
-                "notice",
+                EventKind.NOTICE,
                 f"{session.address.uri} holds {self.folder.name}, and this run started without load_state(): "
                 f"it is kept, and {session.address.uri}@{self.step} leads to it",
             )
@@ -122,7 +125,7 @@ class Hooks:
                     tree, step=self.step, world_size=world_size, versions=versions(), folder=str(folder)
                 )
         except OSError as error:
-            session.events.warn("trouble", f"{location} can't be linked to {tree}: {error}")
+            session.events.warn(EventKind.TROUBLE, f"{location} can't be linked to {tree}: {error}")
 
         def missing(found: Path, paths: set[str]) -> list[str]:
             return self.missing(paths, world_size) + missing_shards(found, paths)
@@ -145,7 +148,7 @@ class Hooks:
                     None, tag=f"{what}/{session.coming_seq}", timeout=session.settings.part_timeout
                 )
             except RanksError as error:
-                session.events.warn("trouble", str(error))
+                session.events.warn(EventKind.TROUBLE, str(error))
 
     def _put_where_it_was(self, restored: Path) -> Path:
         session = self._session

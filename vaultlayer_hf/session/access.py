@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from vaultlayer_hf.base.events import Events
+from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import SettingsError, StoreError, VaultUnreachableError
 from vaultlayer_hf.session.settings import Settings
 from vaultlayer_hf.stores import open_store
@@ -59,7 +59,7 @@ class Access:
 
     def log(self) -> Log:
         """Return the vault's log, as a reader."""
-        return Log(self.store, lambda reason: self._events.warn("walk-back", reason, reason=reason))
+        return Log(self.store, lambda reason: self._events.warn(EventKind.WALK_BACK, reason, reason=reason))
 
     def last(self) -> tuple[int, Entry | None]:
         """Return ``Log.last()``. Raises VaultUnreachableError, CorruptError."""
@@ -74,14 +74,16 @@ class Access:
         try:
             if not probe_create(self.store):
                 self._events.warn(
-                    "notice",
+                    EventKind.NOTICE,
                     f"{self.store.uri} can't create an object only if it is absent: it is used as a single-writer "
                     "vault, so make sure that only one process at a time trains on it",
                 )
             writer, before = Writer.claim(self.store, self.log(), seen=seen)
         except StoreError as error:
             raise self.unreachable(error) from error
-        self._events.info("claim", f"{self.store.uri} claimed with token {writer.token}", token=writer.token)
+        self._events.info(
+            EventKind.CLAIM, f"{self.store.uri} claimed with token {writer.token}", token=writer.token
+        )
         return writer, before
 
     def unreachable(self, error: StoreError) -> VaultUnreachableError:
@@ -94,7 +96,9 @@ class Access:
 
     def _say_retry(self, error: StoreError, attempt: int, delay: float) -> None:
         self._events.warn_once(
-            f"start {error.reason}", "trouble", f"the vault doesn't answer, it is tried again: {error}"
+            f"start {error.reason}",
+            EventKind.TROUBLE,
+            f"the vault doesn't answer, it is tried again: {error}",
         )
 
     def _warn_of_life(self, entry: Entry | None) -> None:
@@ -110,7 +114,7 @@ class Access:
             return
         if 0 <= age < _FRESH_CLAIM:
             self._events.warn(
-                "notice",
+                EventKind.NOTICE,
                 f"the last entry of {self.address.uri} is only {age:.0f} s old: if its writer is still alive, it is "
                 "fenced now and stops; two runs can't share a vault",
             )

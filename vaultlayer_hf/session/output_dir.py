@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from vaultlayer_hf.base import files
-from vaultlayer_hf.base.events import Events
+from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.vault.snapshot import LOCAL
 
 _OLDER = 60.0
@@ -72,7 +72,7 @@ def warn_of_unknown(output_dir: Path, events: Events) -> None:
     if names:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         events.warn(
-            "notice",
+            EventKind.NOTICE,
             f"{output_dir} holds checkpoints that this vault doesn't know ({', '.join(names[-3:])}{more}): to go on "
             "from one, call train(resume_from_checkpoint=…) with it once; what it saves from then on is in the vault",
         )

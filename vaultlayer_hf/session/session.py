@@ -18,7 +18,7 @@ from pathlib import Path
 from types import CodeType
 
 from vaultlayer_hf.base import files
-from vaultlayer_hf.base.events import Events
+from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import FencedError, RanksError, StoreError
 from vaultlayer_hf.session.access import Access
 from vaultlayer_hf.session.output_dir import checkpoints
@@ -193,7 +193,7 @@ class Session:
         """What ``next_seq`` will return."""
         return self._seq + 1
 
-    def tell(self, kind: str, message: str, **fields: object) -> None:
+    def tell(self, kind: EventKind, message: str, **fields: object) -> None:
         """Warn of something that all ranks have learnt alike: on rank 0, for all."""
         if self.ranks.rank == 0:
             self.events.warn(kind, message, **fields)
@@ -272,7 +272,7 @@ class Session:
             try:
                 self.ranks.gather(None, tag=f"clear/{self._seq}")
             except RanksError as error:
-                self.events.warn("trouble", f"{error}: {folder.name} may be left out")
+                self.events.warn(EventKind.TROUBLE, f"{error}: {folder.name} may be left out")
 
     def save(self, save: Save) -> None:
         """Snapshot a checkpoint folder and queue it; never raises for the storage's or the disk's sake. All ranks.
@@ -317,7 +317,7 @@ class Session:
         self.disabled = True
         if self.settings.on_fenced == "stop":
             raise FencedError(reason)
-        self.events.warn("fenced", "training goes on without a vault: on_fenced is 'continue'")
+        self.events.warn(EventKind.FENCED, "training goes on without a vault: on_fenced is 'continue'")
 
     def metrics(self) -> dict[str, float]:
         """Return figures for the Trainer's ``report_to``; seconds, bytes and steps."""
@@ -356,7 +356,7 @@ class Session:
                 (saving.word_of(self), done), sum_up, timeout=self._bound(timeout + 60)
             )
         except RanksError as error:
-            self.events.warn("trouble", str(error))
+            self.events.warn(EventKind.TROUBLE, str(error))
         else:
             saving.apply_summary(self, news)
             if uploader is not None:
@@ -368,7 +368,7 @@ class Session:
         self._flush_failed = not done
         if not done and uploader is not None:
             self.events.warn(
-                "trouble",
+                EventKind.TROUBLE,
                 f"uploads aren't done after {timeout:.0f} s ({self._bound_by()}); {uploader.exposure()}; "
                 f"what waits stays in {self.output_dir / LOCAL}, and the next start on this disk goes on from it",
             )
@@ -380,11 +380,11 @@ class Session:
             return
         try:
             self._writer.append("finish", lambda state, _: state.done(step, metrics), {"step": step})
-            self.events.info("finish", f"run finished at step {step}", step=step)
+            self.events.info(EventKind.FINISH, f"run finished at step {step}", step=step)
         except FencedError as error:
             self.stop_if_fenced(str(error))
         except StoreError as error:
-            self.events.warn("trouble", f"the end of the run can't be noted in the vault: {error}")
+            self.events.warn(EventKind.TROUBLE, f"the end of the run can't be noted in the vault: {error}")
 
     def close(self) -> None:
         """Wait for what is under way, unless ``flush`` just did so in vain, then stop; safe to call twice.
@@ -448,5 +448,7 @@ class Session:
             tidy_local(self.output_dir, state, policy, set())
         except OSError as error:
             self.events.warn_once(
-                "local", "trouble", f"old checkpoints can't be taken out of {self.output_dir}: {error}"
+                "local",
+                EventKind.TROUBLE,
+                f"old checkpoints can't be taken out of {self.output_dir}: {error}",
             )

@@ -16,7 +16,7 @@ from typing import Any
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import CallbackHandler
 
-from vaultlayer_hf.base.events import Events
+from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import FencedError, SettingsError
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.settings import Settings
@@ -158,7 +158,7 @@ class VaultLayerCallback(TrainerCallback):
     ) -> None:
         reason = self._why_not(state)
         if reason is not None:
-            self._events.warn_once(reason, "notice", reason)
+            self._events.warn_once(reason, EventKind.NOTICE, reason)
             return
         if self._args is None:
             self.bind(args, kwargs.get("model"), _calling_handler())
@@ -175,7 +175,7 @@ class VaultLayerCallback(TrainerCallback):
             raise AlreadyFinishedError
         if self._over:
             session.events.warn(
-                "finished",
+                EventKind.FINISHED,
                 f"this run is already over, at step {past.finished or past.step}: stock transformers trains one more "
                 "step, which isn't committed; ask `if vault.finished is None` before train(), or for more steps",
                 step=past.step,
@@ -260,7 +260,7 @@ class VaultLayerCallback(TrainerCallback):
             ending = None
         elif state.global_step < state.max_steps:
             session.events.info(
-                "stopped",
+                EventKind.STOPPED,
                 f"training stopped at step {state.global_step} of {state.max_steps}, the next start goes on from there",
                 step=state.global_step,
             )
@@ -312,7 +312,7 @@ class VaultLayerCallback(TrainerCallback):
         assert session is not None
         self._active, self._ended = False, True
         session.events.info(
-            "finished",
+            EventKind.FINISHED,
             f"this run is already over, at step {state.global_step} of {state.max_steps}: no step is trained; ask for "
             "more steps to go on",
             step=state.global_step,
@@ -326,7 +326,7 @@ class VaultLayerCallback(TrainerCallback):
         """Claim the vault without resuming from it: the script names its own checkpoint."""
         session = self._open()
         session.events.info(
-            "notice",
+            EventKind.NOTICE,
             f"train(resume_from_checkpoint={explicit!r}) wins over resume={self._settings.vault!r}: it starts from "
             "there, and what it saves from now on is committed to the vault",
         )
@@ -400,7 +400,7 @@ class VaultLayerCallback(TrainerCallback):
         self._pulled = True
         if newest is not None:
             session.events.warn(
-                "notice",
+                EventKind.NOTICE,
                 f"{session.address.uri} holds {newest.name}, and this run starts at step {state.global_step} without "
                 "it: call trainer.train(resume_from_checkpoint=vault.pull()) to go on from it. It is kept, and "
                 f"{session.address.uri}@{newest.step} leads to it",

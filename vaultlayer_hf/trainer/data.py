@@ -15,7 +15,7 @@ from typing import Any
 import transformers.trainer
 from transformers import TrainerState, TrainingArguments
 
-from vaultlayer_hf.base.events import Events
+from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import RanksError
 from vaultlayer_hf.session.ranks import Ranks
 from vaultlayer_hf.state.data.followed import follower_of, why_not
@@ -56,7 +56,7 @@ class TrainerData:
         self._why = why_not(loader)
         self._print = take_print(loader, self._ranks.world_size, args.gradient_accumulation_steps)
         if self._why:
-            self._events.warn("notice", f"the place in the data isn't kept: {self._why}")
+            self._events.warn(EventKind.NOTICE, f"the place in the data isn't kept: {self._why}")
         else:
             _replace_skipping()
             self._follower = Follower(loader, self._ranks.rank, self._ranks.world_size)
@@ -77,7 +77,7 @@ class TrainerData:
         if after.random is not None:
             put_random_state(after.random)
         for words in follower.said:
-            self._events.info("notice", words)
+            self._events.info(EventKind.NOTICE, words)
         follower.said.clear()
 
     def end_batch(self, state: TrainerState, max_batches: int | None = None) -> None:
@@ -108,7 +108,9 @@ class TrainerData:
         try:
             self._write(Record(position, found, why), folder)
         except OSError as error:
-            self._events.warn("trouble", f"the place in the data can't be written into {folder}: {error}")
+            self._events.warn(
+                EventKind.TROUBLE, f"the place in the data can't be written into {folder}: {error}"
+            )
 
     def _write(self, record: Record, folder: Path) -> None:
         try:
@@ -122,7 +124,7 @@ class TrainerData:
     def _not_kept(self, what: str, error: Exception) -> str:
         """Say once that the place isn't kept; return why."""
         why = state_lost(what, error)
-        self._events.warn_once("data", "notice", f"the place in the data isn't kept: {why}")
+        self._events.warn_once("data", EventKind.NOTICE, f"the place in the data isn't kept: {why}")
         return why
 
     def end(self) -> None:
@@ -152,7 +154,8 @@ class TrainerData:
             usable, words = False, [str(error)]
         if words and self._ranks.rank == 0:
             self._events.warn(
-                "inexact", f"{folder.name}: the numbers may differ from an unbroken run's: {'; '.join(words)}"
+                EventKind.INEXACT,
+                f"{folder.name}: the numbers may differ from an unbroken run's: {'; '.join(words)}",
             )
         if self._follower is not None and usable:
             self._follower.resume(position)

@@ -9,7 +9,7 @@ from transformers import EarlyStoppingCallback, TrainerControl, TrainerState, Tr
 from transformers.trainer_callback import CallbackHandler
 from transformers.training_args import ParallelMode
 
-from vaultlayer_hf.base.events import Events
+from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.session.process_group import current_ranks
 from vaultlayer_hf.session.ranks import Ranks
@@ -145,17 +145,17 @@ def warn_of_arguments(events: Events, args: TrainingArguments, *, paced: bool) -
     """Say which of a Trainer's arguments take away what a vault is for. ``paced``: the settings ask for saves."""
     if args.save_strategy == "no" and not paced:
         events.warn(
-            "notice",
+            EventKind.NOTICE,
             "save_strategy='no': the Trainer saves nothing, so nothing is committed and nothing can be resumed",
         )
     elif args.save_only_model:
         events.warn(
-            "notice",
+            EventKind.NOTICE,
             "save_only_model=True: what is saved can't be resumed from, so a restart will refuse it",
         )
     if getattr(args, "enable_jit_checkpoint", False):
         events.warn(
-            "notice",
+            EventKind.NOTICE,
             "enable_jit_checkpoint=True: on SIGTERM each rank saves by itself, beside the save that all ranks make for "
             "the vault at one step; leave it out",
         )

@@ -24,6 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.run.inside.micro_batch import divide
 from vaultlayer_hf.run.inside.watch import TrainingMonitor
 from vaultlayer_hf.run.report import AT_VARIABLE, DIVIDE_VARIABLE, INSERT_VARIABLE, report
@@ -201,7 +202,7 @@ def _choose(trainer: Any, vault: VaultLayerCallback, explicit: Explicit) -> Expl
         return path or explicit
     if path is not None:
         vault.events.info(
-            "notice",
+            EventKind.NOTICE,
             f"the vault wins over train(resume_from_checkpoint={explicit!r}): it holds {Path(path).name}, which this "
             "run goes on from; to start from another one, name an empty vault",
         )
@@ -210,13 +211,13 @@ def _choose(trainer: Any, vault: VaultLayerCallback, explicit: Explicit) -> Expl
     lacking = _lacking(trainer, named)
     if lacking:
         vault.events.warn(
-            "notice",
+            EventKind.NOTICE,
             f"the vault is empty, and train(resume_from_checkpoint={explicit!r}) can't be followed, so the run starts "
             f"fresh: {lacking}",
         )
         return None
     vault.events.info(
-        "notice",
+        EventKind.NOTICE,
         f"the vault is empty: train(resume_from_checkpoint={explicit!r}) is followed, as the script says",
     )
     return explicit

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vaultlayer_hf.base.events import Events
+from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.base.spans import Cadence, parse_cadence
 from vaultlayer_hf.base.text import duration_text
 from vaultlayer_hf.session.ranks import LAG, Ranks
@@ -100,7 +100,7 @@ class Pacer:
             self._think()
         elif self._cadence.kind != "none":
             self._events.info(
-                "cadence", f"a save {self._cadence}, as save_every says", every=str(self._cadence)
+                EventKind.CADENCE, f"a save {self._cadence}, as save_every says", every=str(self._cadence)
             )
 
     def mark(self) -> None:
@@ -176,7 +176,7 @@ class Pacer:
     def _say(self, decision: Interval) -> None:
         self._said = decision.seconds
         self._events.info(
-            "cadence",
+            EventKind.CADENCE,
             f"a save every {duration_text(decision.seconds)}, chosen by save_every='auto': {decision.reason}",
             seconds=decision.seconds,
             reason=decision.reason,

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vaultlayer_hf.base import files
+from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.base.versions import versions
 from vaultlayer_hf.errors import FencedError, RanksError, VaultLayerError
 from vaultlayer_hf.state.model_identity import Parameters
@@ -238,7 +239,7 @@ def apply_summary(session: Session, news: SaveSummary) -> None:
         uploader.hear({node: trouble for _, node, trouble in news.troubles})
     for rank, _, trouble in news.troubles:
         exposure = uploader.exposure() if uploader is not None else ""
-        session.events.warn("trouble", f"rank {rank} on {trouble}; {exposure}", rank=rank)
+        session.events.warn(EventKind.TROUBLE, f"rank {rank} on {trouble}; {exposure}", rank=rank)
 
 
 def _plan(session: Session, save: Save, seq: int, listings: Sequence[NodeFiles]) -> UploadPlan:
@@ -280,7 +281,7 @@ def _freeze(session: Session, save: Save, seq: int) -> tuple[Snapshot | None, No
     if not snapshot.linked:
         session.events.warn_once(
             "links",
-            "notice",
+            EventKind.NOTICE,
             f"{session.output_dir} lies on a file system without hard links: each save is copied, and training "
             "waits for the copy; an output_dir on a local disk avoids that",
         )
@@ -292,7 +293,7 @@ def _abandon(session: Session, save: Save, reason: str) -> None:
     if session.ranks.rank == 0:
         exposure = f"; {session.uploader.exposure()}" if session.uploader is not None else ""
         session.events.warn(
-            "abandon",
+            EventKind.ABANDON,
             f"{save.folder.name} isn't committed, training goes on: {reason}{exposure}",
             step=save.step,
             reason=reason,

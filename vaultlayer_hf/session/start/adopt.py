@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vaultlayer_hf.base import files
+from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.errors import CorruptError
 from vaultlayer_hf.session.output_dir import settle
 from vaultlayer_hf.session.save.rounds import NodeFiles, UploadPlan, divide
@@ -55,7 +56,9 @@ def adopt(
             timeout=session.settings.flush_timeout,
         )
         if verdict.reason is not None:
-            session.tell("walk-back", f"the local snapshot {seq} isn't adopted: {verdict.reason}", seq=seq)
+            session.tell(
+                EventKind.WALK_BACK, f"the local snapshot {seq} isn't adopted: {verdict.reason}", seq=seq
+            )
             continue
         manifest, mine = verdict.manifest, session.next_seq()
         # Not simply the newest commit: that may be the one that the dead writer found corrupted and went around.
@@ -64,7 +67,7 @@ def adopt(
         # All wait here: nobody loads before the folder is in place.
         session.ranks.on_every_rank(handover, timeout=session.settings.flush_timeout)
         session.events.info(
-            "adopt",
+            EventKind.ADOPT,
             f"checkpoint-{manifest.step} was complete on {'this disk' if heads == 1 else 'all nodes'} and newer "
             f"than the newest commit: adopted, the run goes on from step {manifest.step}",
             step=manifest.step,

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vaultlayer_hf.base import files
+from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.base.text import bytes_bar, size_text
 from vaultlayer_hf.errors import CorruptError, ResumeError, StoreError, VaultLayerError
 from vaultlayer_hf.session.session import Session
@@ -45,7 +46,7 @@ def bring_everywhere(
             what = f"{commit.name} can't be restored to {session.output_dir}: {error}"
             failure = session.ranks.named(ResumeError(what))
     else:
-        session.events.info("waiting", f"waiting for {commit.name} to be restored on this node")
+        session.events.info(EventKind.WAITING, f"waiting for {commit.name} to be restored on this node")
     slow = _CONVERSION if conversion_for(session, wish, manifest) is not None else 0.0
     bound = slow + session.settings.resume_timeout + session.settings.part_timeout + manifest.bytes / _SLOWEST
     try:
@@ -149,7 +150,7 @@ def _bring(
         session.read_back.add(commit.number)
     passed = f"{size_text(taken)} of them by way of other nodes, " if taken else ""
     session.events.info(
-        "restore",
+        EventKind.RESTORE,
         f"{commit.name} (log entry {commit.number}) restored and verified: {size_text(fetched)} fetched, {passed}"
         f"{size_text(manifest.bytes - fetched)} were here; {purpose}",
         step=commit.step,

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.errors import (
     CorruptError,
     FormatVersionError,
@@ -48,7 +49,7 @@ def resume(session: Session, wish: Wish) -> Path | None:
     if session.leads_node:
         clear_half_done(session.output_dir)
     if claim.before is None:
-        session.events.info("fresh", f"{session.address.uri} is empty: the run starts fresh")
+        session.events.info(EventKind.FRESH, f"{session.address.uri} is empty: the run starts fresh")
         if session.leads_node:
             warn_of_unknown(session.output_dir, session.events)
         session.start_uploads(None)
@@ -154,7 +155,7 @@ def _restore_newest(session: Session, wish: Wish) -> Path | None:
         if manifest is None or reason is not None:
             reasons.append(str(reason))
             session.tell(
-                "walk-back",
+                EventKind.WALK_BACK,
                 f"{commit.name} (log entry {commit.number}) can't be resumed from, the one before is tried: {reason}",
                 step=commit.step,
                 number=commit.number,
@@ -175,7 +176,9 @@ def _restore_newest(session: Session, wish: Wish) -> Path | None:
             f"loaded: {'; '.join(reasons)}. Look with `vl verify {session.address.uri}`; to start over, name an "
             "empty vault"
         )
-    session.events.info("fresh", f"{session.address.uri} holds no checkpoint yet: the run starts fresh")
+    session.events.info(
+        EventKind.FRESH, f"{session.address.uri} holds no checkpoint yet: the run starts fresh"
+    )
     session.start_uploads(None)
     _settle(session, 0)
     return None
@@ -220,9 +223,9 @@ def _bring_best(session: Session, wish: Wish, state: VaultState, manifest: Manif
             reason = bring_everywhere(session, wish, commit, best, "the best so far")
         if reason is None:
             return
-        session.tell("walk-back", f"the best checkpoint can't be restored: {reason}", reason=reason)
+        session.tell(EventKind.WALK_BACK, f"the best checkpoint can't be restored: {reason}", reason=reason)
     session.tell(
-        "notice",
+        EventKind.NOTICE,
         f"the best checkpoint so far (step {step}) isn't in the vault: load_best_model_at_end can only choose among "
         "later ones",
     )
@@ -231,7 +234,7 @@ def _bring_best(session: Session, wish: Wish, state: VaultState, manifest: Manif
 def _say_world_size(session: Session, manifest: Manifest) -> None:
     if manifest.world_size != session.ranks.world_size:
         session.tell(
-            "notice",
+            EventKind.NOTICE,
             f"the checkpoint was written by {manifest.world_size} rank(s), and {session.ranks.world_size} go on from "
             "it: which rank sees which sample and the ranks' random states aren't those of an unbroken run any more",
         )

@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.errors import RanksError
 from vaultlayer_hf.session.save.pacing import StepDecision
 from vaultlayer_hf.session.stop.notice import MARGIN, Fit, Load, Notice, fit
@@ -64,7 +65,7 @@ def heed(session: Session, step: int) -> StepDecision | None:
     if kind == "save":
         session.watch.done(notice)
         if session.ranks.rank == 0:
-            session.events.info("preempt", f"a save at step {step}: {text}", step=step)
+            session.events.info(EventKind.PREEMPT, f"a save at step {step}: {text}", step=step)
         return StepDecision(save=True)
     return _end(session, step, notice, text)
 
@@ -101,7 +102,7 @@ def _end(session: Session, step: int, notice: Notice, text: str) -> StepDecision
     session.ending = Ending(text, notice.deadline, notice.code)
     what = "saves and stops" if found.save else "stops without another save"
     session.events.info(
-        "preempt",
+        EventKind.PREEMPT,
         f"training {what} at step {step}, and what is under way is drained: {text}; {found.reason}",
         step=step,
         saves=found.save,

@@ -12,7 +12,7 @@ from dataclasses import replace
 from types import CodeType
 from typing import Any
 
-from vaultlayer_hf.base.events import Events
+from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.session.stop.clouds import NoticeSource, sources
 from vaultlayer_hf.session.stop.exits import INTERRUPTED, PREEMPTED
 from vaultlayer_hf.session.stop.notice import Action, Notice
@@ -51,7 +51,7 @@ class NoticeWatch:
             return
         if not self._traps.set(within) and self._signals:
             self._events.info(
-                "notice",
+                EventKind.NOTICE,
                 f"{', '.join(self._signals)} won't be seen: training doesn't run on the main thread, and Python "
                 "handles signals there",
             )
@@ -116,7 +116,9 @@ class NoticeWatch:
                 notice = self._words.get(timeout=timeout)
                 if notice is None:
                     return
-                self._events.warn("preempt", notice.what, source=notice.source, deadline=notice.deadline)
+                self._events.warn(
+                    EventKind.PREEMPT, notice.what, source=notice.source, deadline=notice.deadline
+                )
                 continue
             except queue.Empty:
                 pass
@@ -131,7 +133,7 @@ class NoticeWatch:
                     if failed[number] == _TRIES:
                         del next_look[number]
                         self._events.info(
-                            "notice", f"{source.name}'s notices aren't seen: {_why(source, error)}"
+                            EventKind.NOTICE, f"{source.name}'s notices aren't seen: {_why(source, error)}"
                         )
                         continue
                 next_look[number] = time.monotonic() + source.interval

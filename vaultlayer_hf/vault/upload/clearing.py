@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from vaultlayer_hf.base.events import Events
+from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import FencedError, StoreError
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.vault.log.entry import Commit
@@ -90,14 +90,14 @@ class Clearing:
             cause = error.reason if isinstance(error, StoreError) else error
             self._events.warn_once(
                 f"tidy {type(error).__name__} {cause}",
-                "trouble",
+                EventKind.TROUBLE,
                 f"old checkpoints can't be deleted now, it is tried again after the next commit: {error}",
             )
 
     def _tidy_the_vault(self, writer: Writer, done: Commit) -> None:
         for decision in tidy_vault(self._store, writer, self._policy, {done.number} | self._protected):
             self._events.info(
-                "retire",
+                EventKind.RETIRE,
                 f"{decision.commit.name} retired and deleted: {decision.reason}",
                 step=decision.commit.step,
                 reason=decision.reason,
@@ -111,4 +111,4 @@ class Clearing:
             self._after_commit(done)
         except Exception as error:
             what = f"what {done.name} makes superfluous on this disk can't be removed: {error}"
-            self._events.warn_once(f"local {type(error).__name__}", "trouble", what)
+            self._events.warn_once(f"local {type(error).__name__}", EventKind.TROUBLE, what)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from vaultlayer_hf.base.events import Events
+from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import StoreError
 from vaultlayer_hf.stores.pace import BandwidthCap
 from vaultlayer_hf.vault.upload.queue import UploadQueue
@@ -63,7 +63,7 @@ class Patience:
         """An upload has succeeded."""
         self.trouble = None
         if self._events.forget("upload "):
-            self._events.info("recovered", "the vault can be written again")
+            self._events.info(EventKind.RECOVERED, "the vault can be written again")
 
     @contextmanager
     def tidying(self) -> Iterator[None]:
@@ -95,7 +95,7 @@ class Patience:
             topic, what = "tidy", "old checkpoints can't be deleted now, it is tried again"
         self._events.warn_once(
             f"{topic} {type(error).__name__} {error.reason}",
-            "trouble",
+            EventKind.TROUBLE,
             f"{what}: {error}; {self._exposure()}",
             reason=error.reason,
         )

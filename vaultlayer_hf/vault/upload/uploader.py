@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
-from vaultlayer_hf.base.events import Events
+from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.base.priority import give_way
 from vaultlayer_hf.base.text import size_text
 from vaultlayer_hf.errors import FencedError, VaultLayerError
@@ -90,7 +90,9 @@ class Uploader:
         self._queue = UploadQueue(keeps_best)
         self._patience = Patience(self._queue, events, self.exposure, rate)
         self._moving = MovingStore(
-            store, exact=rate is not None, say=lambda message: events.warn_once(message, "notice", message)
+            store,
+            exact=rate is not None,
+            say=lambda message: events.warn_once(message, EventKind.NOTICE, message),
         )
         self._store = RetryingStore(
             self._moving,
@@ -134,7 +136,7 @@ class Uploader:
         for other in replaced:
             self._clearing.put_aside(other.snapshot)
             self._events.warn(
-                "abandon",
+                EventKind.ABANDON,
                 f"{other.snapshot.name} is abandoned: {job.snapshot.name} is newer and the upload before it isn't "
                 f"done; {self.exposure()}",
                 step=other.snapshot.manifest.step,
@@ -222,7 +224,9 @@ class Uploader:
             try:
                 going = self._attempt(job)
             except Exception as error:  # whatever it is, the next save is to be carried
-                self._events.warn("trouble", f"unexpected {type(error).__name__} in the uploader: {error}")
+                self._events.warn(
+                    EventKind.TROUBLE, f"unexpected {type(error).__name__} in the uploader: {error}"
+                )
             finally:
                 self.waiting_since = None
                 self._queue.finish()
@@ -240,7 +244,7 @@ class Uploader:
             self._abandon(job, self._why_superseded())
         except FencedError as error:
             self.fenced = error
-            self._events.warn("fenced", f"{error}")
+            self._events.warn(EventKind.FENCED, f"{error}")
             return False
         except (SnapshotChangedError, OSError) as error:
             self._abandon(job, str(error), keep=False)
@@ -289,13 +293,13 @@ class Uploader:
         self.figures.upload_seconds += seconds
         if done is None:
             self._clearing.put_aside(snapshot)  # not committed yet: kept until the next one is sealed
-            self._events.info("part", f"the part of {snapshot.name} is in after {seconds:.1f} s")
+            self._events.info(EventKind.PART, f"the part of {snapshot.name} is in after {seconds:.1f} s")
             return
         self._known = done
         self.figures.add(done)
         snapshot.remove()
         self._events.info(
-            "commit",
+            EventKind.COMMIT,
             f"{done.name} committed to {self._store.uri}: {size_text(done.bytes)} in {seconds:.1f} s"
             + (f", {size_text(transfer.copied)} of it copied inside the store" if transfer.copied else ""),
             step=done.step,
@@ -359,7 +363,7 @@ class Uploader:
             except OSError as error:
                 reason = f"{reason}; and its snapshot can't be removed: {error}"
         self._events.warn(
-            "abandon",
+            EventKind.ABANDON,
             f"{snapshot.name} is abandoned, training goes on: {reason}; {self.exposure()}",
             step=snapshot.manifest.step,
             reason=reason,

@@ -1,0 +1,90 @@
+"""Where events are written, and at which level: the program's own logging decides, or the environment."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests import ROOT
+
+PROGRAM = """
+import logging, sys
+
+def set_up():
+    level = sys.argv[2] or None
+    logging.basicConfig(format="PROGRAM %(message)s", level=level, force=True)
+
+if sys.argv[1] == "before": set_up()
+if sys.argv[1] == "ours": logging.getLogger("vaultlayer_hf").setLevel(sys.argv[2])
+if sys.argv[1] == "root": logging.getLogger().setLevel(sys.argv[2])
+from vaultlayer_hf.base.events import EventKind, Events
+events = Events()
+if sys.argv[1] == "after": set_up()
+events.info(EventKind.CLAIM, "good news")
+events.sign_of_life("still waiting")
+events.warn(EventKind.NOTICE, "bad news")
+"""
+GOOD, WAITING, BAD = "good news", "still waiting", "bad news"
+
+
+def lines(how: str, level: str = "", verbosity: str | None = None) -> list[str]:
+    """Return what a program's stderr shows of two events and a sign of life."""
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM, how, level],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env={"PATH": "/usr/bin:/bin"} | ({} if verbosity is None else {"VAULTLAYER_VERBOSITY": verbosity}),
+    )
+    assert run.stdout == ""
+    return run.stderr.splitlines()
+
+
+def own(*messages: str) -> list[str]:
+    """Return lines as the library's own handler writes them."""
+    return [f"[vaultlayer] {message}" for message in messages]
+
+
+def programs(*messages: str) -> list[str]:
+    """Return lines as the program's handler writes them."""
+    return [f"PROGRAM {message}" for message in messages]
+
+
+def test_a_program_without_logging_sees_all_events() -> None:
+    """Where nobody has set up logging, events go to stderr from INFO on."""
+    assert lines("") == own(GOOD, WAITING, BAD)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_the_root_loggers_level_holds(when: str) -> None:
+    """A program that set logging to WARNING sees no INFO line, whether it did so before or after we started."""
+    assert lines(when, "WARNING") == programs(BAD)
+    assert lines(when, "ERROR") == []
+    assert lines(when, "INFO") == programs(GOOD, WAITING, BAD)
+    assert lines(when) == programs(BAD)  # the root logger's own default
+
+
+def test_a_level_of_our_logger_holds() -> None:
+    """A program that gave our logger a level has that one, also without a handler of its own."""
+    assert lines("ours", "WARNING") == own(BAD)
+    assert lines("root", "ERROR") == []
+
+
+@pytest.mark.parametrize("when", ["", "before", "after"])
+def test_the_environment_wins(when: str) -> None:
+    """VAULTLAYER_VERBOSITY decides where it is set, whatever the program's root logger says."""
+    made = programs if when else own
+    assert lines(when, "ERROR", "info") == made(GOOD, WAITING, BAD)
+    assert lines(when, "INFO", "warning") == made(BAD)
+    assert lines(when, "WARNING", "") == (programs(BAD) if when else own(GOOD, WAITING, BAD))
+
+
+def test_a_wrong_level_is_said() -> None:
+    """A VAULTLAYER_VERBOSITY that is no level is named together with the levels that there are; events go on."""
+    told, *rest = lines("", verbosity="loud")
+    assert "VAULTLAYER_VERBOSITY='loud'" in told
+    assert "debug, info, warning, error, critical" in told
+    assert rest == own(GOOD, WAITING, BAD)
