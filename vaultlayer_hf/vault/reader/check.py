@@ -10,6 +10,7 @@ from vaultlayer_hf.errors import CorruptError
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.vault.manifest import FileEntry
 from vaultlayer_hf.vault.restore.ranges import Range, in_order, ranges_of, reasons, threads
+from vaultlayer_hf.vault.restore.sizes import sizes_of, wrong_size
 
 CHUNK = 8 * 2**20
 """Bytes of one ranged read."""
@@ -49,23 +50,6 @@ def check_sizes(store: Store, folder: str, entries: list[FileEntry]) -> list[str
     """Return which files are missing or have another size than their manifest says; reads none. Raises StoreError."""
     sizes = sizes_of(store, folder)
     return [problem for entry in entries if (problem := wrong_size(sizes, folder, entry))]
-
-
-def sizes_of(store: Store, folder: str) -> dict[str, int]:
-    """Return the size of each object below a checkpoint's folder."""
-    return {item.key: item.size for item in store.list(f"{folder}/")}
-
-
-def wrong_size(sizes: dict[str, int], folder: str, entry: FileEntry) -> str:
-    """Return in words how a file's size isn't that of its manifest; empty where it is."""
-    key = f"{folder}/{entry.path}"
-    if key not in sizes:
-        return f"{key}: it is missing"
-    return (
-        ""
-        if sizes[key] == entry.size
-        else f"{key}: it has {sizes[key]} bytes, its manifest says {entry.size}"
-    )
 
 
 @contextmanager

@@ -18,9 +18,9 @@ from vaultlayer_hf.base.digest import digest_file
 from vaultlayer_hf.errors import CorruptError, ResumeError
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.vault.manifest import FileEntry, Manifest
-from vaultlayer_hf.vault.reader.check import sizes_of, wrong_size
 from vaultlayer_hf.vault.restore.download import download
 from vaultlayer_hf.vault.restore.ranges import ByteSource
+from vaultlayer_hf.vault.restore.sizes import sizes_of, wrong_size
 from vaultlayer_hf.vault.snapshot import LOCAL
 
 _OLDER = 60.0

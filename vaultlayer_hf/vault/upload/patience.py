@@ -6,12 +6,13 @@ Tidying is borne with for a bounded time: what it leaves costs only space, and t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import StoreError
 from vaultlayer_hf.stores.pace import BandwidthCap
+from vaultlayer_hf.vault.upload.figures import UploadFigures
 from vaultlayer_hf.vault.upload.queue import UploadQueue
 
 TIDY_PATIENCE = 30.0
@@ -32,16 +33,16 @@ class Patience:
     Args:
         queue: tells what waits, and whether to stop.
         events: where trouble is told, each once.
-        exposure: says in words what would be lost now.
+        figures: says what would be lost now, and counts what is sent.
         rate: bandwidth cap in bytes per second, or None.
     """
 
     def __init__(
-        self, queue: UploadQueue, events: Events, exposure: Callable[[], str], rate: float | None
+        self, queue: UploadQueue, events: Events, figures: UploadFigures, rate: float | None
     ) -> None:
         self._queue = queue
         self._events = events
-        self._exposure = exposure
+        self._figures = figures
         self._cap = BandwidthCap(rate, should_stop=self.give_up) if rate else None
         self._tidy_end: float | None = None
         self.in_trouble = False
@@ -49,15 +50,11 @@ class Patience:
         """What keeps uploads from succeeding now, or None."""
         self.moved = 0
         """Bytes hashed or sent of the snapshot under way."""
-        self.taken = 0
-        """Bytes of it that the store has taken."""
-        self.begun = time.monotonic()
-        """When it was taken up."""
 
     def begin(self) -> None:
         """A new save is taken up."""
-        self.moved, self.taken, self.in_trouble = 0, 0, False
-        self.begun = time.monotonic()
+        self.moved, self.in_trouble = 0, False
+        self._figures.begin_upload()
 
     def recovered(self) -> None:
         """An upload has succeeded."""
@@ -96,7 +93,7 @@ class Patience:
         self._events.warn_once(
             f"{topic} {type(error).__name__} {error.reason}",
             EventKind.TROUBLE,
-            f"{what}: {error}; {self._exposure()}",
+            f"{what}: {error}; {self._figures.exposure_text}",
             reason=error.reason,
         )
 
@@ -111,4 +108,4 @@ class Patience:
         self.moved += count
         if self._cap is not None:
             self._cap(count)
-        self.taken += count
+        self._figures.sent(count)

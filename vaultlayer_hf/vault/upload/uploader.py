@@ -17,32 +17,24 @@ Nothing here raises into training. What happened is told through events; ``fence
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 
 from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.base.priority import give_way
-from vaultlayer_hf.base.text import size_text
-from vaultlayer_hf.errors import FencedError, VaultLayerError
+from vaultlayer_hf.errors import FencedError
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.stores.retry import RetryingStore, RetryPolicy
 from vaultlayer_hf.vault.log.entry import Commit
 from vaultlayer_hf.vault.log.log import Writer
-from vaultlayer_hf.vault.manifest import FileEntry
 from vaultlayer_hf.vault.retention.policy import Policy
-from vaultlayer_hf.vault.retention.prune import delete_folder
-from vaultlayer_hf.vault.snapshot import Snapshot, SnapshotChangedError, seal
+from vaultlayer_hf.vault.upload.carrying import Carrier
 from vaultlayer_hf.vault.upload.clearing import Clearing
-from vaultlayer_hf.vault.upload.job import Figures, Job
+from vaultlayer_hf.vault.upload.figures import UploadFigures
+from vaultlayer_hf.vault.upload.job import Job
 from vaultlayer_hf.vault.upload.mover.store import MovingStore
-from vaultlayer_hf.vault.upload.parts import collect_parts, refuse_part
-from vaultlayer_hf.vault.upload.patience import Patience, StoppedError, SupersededError
+from vaultlayer_hf.vault.upload.patience import Patience
 from vaultlayer_hf.vault.upload.queue import UploadQueue
-from vaultlayer_hf.vault.upload.sending import Transfer, commit, send, write_part
 
-_TELLING = 2.0
-"""Seconds of an upload under way that say something of its rate."""
 _LAST_WORD = 10.0
 """Seconds that an end of the process waits for the upload thread to give up."""
 _LAST_SEAL = 60.0
@@ -87,45 +79,46 @@ class Uploader:
         measured: Callable[[], dict[str, float]] = dict,
         protected: Collection[int] = (),
     ) -> None:
+        self.figures = UploadFigures(resumed_from.step if resumed_from else 0, current_step)
         self._queue = UploadQueue(keeps_best)
-        self._patience = Patience(self._queue, events, self.exposure, rate)
+        self._events = events
+        self._patience = Patience(self._queue, events, self.figures, rate)
         self._moving = MovingStore(
             store,
             exact=rate is not None,
             say=lambda message: events.warn_once(message, EventKind.NOTICE, message),
+            sending=self.figures.sending,
         )
-        self._store = RetryingStore(
+        patient = RetryingStore(
             self._moving,
             RetryPolicy(deadline=None, retry_all=True),
             should_stop=self._patience.give_up,
             on_retry=lambda error, attempt, delay: self._patience.report(error),
         )
-        self._writer = writer
-        self._events = events
-        self._resumed_from = resumed_from
-        self._known = known
-        self._current_step = current_step
-        self._measured = measured
-        self._node = node
-        self._part_timeout = part_timeout
-        protected = set(protected) | ({resumed_from.number} if resumed_from else set())
         self._clearing = Clearing(
-            self._store,
+            patient,
             writer,
             events,
             self._patience,
             policy,
-            protected=protected,
+            protected={*protected, *((resumed_from.number,) if resumed_from else ())},
             after_commit=after_commit,
         )
-        self._refused: list[tuple[str, str]] = []
-        self._sealing = False
-        self._others: Mapping[int, str] = {}
+        self._carrier = Carrier(
+            patient,
+            writer,
+            events,
+            self.figures,
+            self._patience,
+            self._clearing,
+            digest=self._moving.digest,
+            node=node,
+            resumed_from=resumed_from,
+            known=known,
+            part_timeout=part_timeout,
+            measured=measured,
+        )
         self._thread: threading.Thread | None = None
-        self.fenced: FencedError | None = None
-        self.waiting_since: float | None = None
-        """Since when (of time.monotonic) only parts of other nodes are missing, or None."""
-        self.figures = Figures(last_commit_step=resumed_from.step if resumed_from else 0)
 
     def submit(self, job: Job) -> None:
         """Queue a snapshot; never blocks and never raises for the store's sake. On one thread only."""
@@ -157,7 +150,7 @@ class Uploader:
 
     def hear(self, others: Mapping[int, str]) -> None:
         """Learn which other nodes are in trouble, and why; for the node that commits."""
-        self._others = others
+        self._carrier.others = others
 
     @property
     def carried(self) -> tuple[int, ...]:
@@ -182,16 +175,22 @@ class Uploader:
     @property
     def unsent(self) -> int:
         """Bytes that are queued or under way and not in the store, at most."""
-        return max(0, sum(job.size for job in self._queue.jobs) - self._patience.taken)
+        return max(0, sum(job.size for job in self._queue.jobs) - self.figures.taken)
 
     @property
     def rate(self) -> float | None:
-        """Bytes per second that uploads reach, by those that are done, else by the one under way; None: not known."""
-        figures, patience = self.figures, self._patience
-        if figures.uploaded_bytes and figures.upload_seconds:
-            return figures.uploaded_bytes / figures.upload_seconds
-        seconds = time.monotonic() - patience.begun
-        return patience.taken / seconds if patience.taken and seconds > _TELLING else None
+        """Bytes per second that the store takes while they are sent; None: not known yet."""
+        return self.figures.rate
+
+    @property
+    def fenced(self) -> FencedError | None:
+        """Why nothing can be committed any more, or None."""
+        return self._carrier.fenced
+
+    @property
+    def waiting_since(self) -> float | None:
+        """Since when (of time.monotonic) only parts of other nodes are missing, or None."""
+        return self._carrier.waiting_since
 
     def wait(self, timeout: float) -> bool:
         """Wait until idle or fenced; return whether that is so within ``timeout`` seconds."""
@@ -205,181 +204,37 @@ class Uploader:
         self._queue.stop()
         if self._thread is not None:
             self._thread.join(timeout=_LAST_WORD if within is None else within)
-            if self._sealing and within is None:
+            if self._carrier.sealing and within is None:
                 self._thread.join(timeout=_LAST_SEAL)
         self._moving.close()
 
     def exposure(self) -> str:
         """Return in words what would be lost now: time and steps since the last commit."""
-        return self.figures.exposure_text(self._current_step())
+        return self.figures.exposure_text
 
     def exposure_figures(self) -> tuple[float, int]:
         """Return (seconds, steps) since the last commit, or since the start where there is none."""
-        return self.figures.exposure(self._current_step())
+        return self.figures.exposure
 
     def _run(self) -> None:
         going = True
         while going and (job := self._queue.take()) is not None:
             give_way()  # each time: the store's threads may be new
             try:
-                going = self._attempt(job)
+                going = self._carrier.attempt(job)
             except Exception as error:  # whatever it is, the next save is to be carried
                 self._events.warn(
                     EventKind.TROUBLE, f"unexpected {type(error).__name__} in the uploader: {error}"
                 )
             finally:
-                self.waiting_since = None
                 self._queue.finish()
         if self.fenced is None:
             self._seal_what_waits()
-
-    def _attempt(self, job: Job) -> bool:
-        """Carry a save or abandon it; return whether the next one is to be carried."""
-        self._patience.begin()
-        try:
-            self._carry(job)
-        except StoppedError:
-            return False
-        except SupersededError:
-            self._abandon(job, self._why_superseded())
-        except FencedError as error:
-            self.fenced = error
-            self._events.warn(EventKind.FENCED, f"{error}")
-            return False
-        except (SnapshotChangedError, OSError) as error:
-            self._abandon(job, str(error), keep=False)
-        except VaultLayerError as error:
-            # What can't be sent may still be whole on the disk: the next start can go on from it.
-            self._abandon(job, str(error))
-        except Exception as error:
-            self._abandon(job, f"unexpected {type(error).__name__}: {error}")
-        return True
 
     def _seal_what_waits(self) -> None:
         """Stopped: make what wasn't sent adoptable."""
         for job in self._queue.waiting:
             try:
-                self._seal(job)
+                self._carrier.seal(job)
             except Exception as error:
-                self._abandon(job, str(error), keep=False)
-
-    def _seal(self, job: Job) -> Snapshot:
-        self._sealing = True
-        try:
-            return seal(job.snapshot, self._patience.hashed, self._moving.digest)
-        finally:
-            self._sealing = False
-
-    def _carry(self, job: Job) -> None:
-        self._clearing.take_news()
-        snapshot = self._seal(job)
-        self._clearing.remove_stale()
-        transfer = Transfer(job.folder)
-        begin = time.monotonic()
-        try:
-            if self._writer is not None:
-                self._writer.check(self._store)
-            send(self._store, snapshot, transfer, known=self._known, pace=self._patience.sent, only=job.only)
-            self._refuse()
-            part = write_part(self._store, snapshot, transfer, self._node)
-            done = self._commit(job, snapshot, transfer, part)
-        except (SupersededError, VaultLayerError, OSError) as error:
-            if self._writer is not None and not isinstance(error, FencedError):
-                self._discard(transfer)
-            raise
-        self._patience.recovered()
-        seconds = time.monotonic() - begin
-        self.figures.uploaded_bytes += transfer.sent
-        self.figures.upload_seconds += seconds
-        if done is None:
-            self._clearing.put_aside(snapshot)  # not committed yet: kept until the next one is sealed
-            self._events.info(EventKind.PART, f"the part of {snapshot.name} is in after {seconds:.1f} s")
-            return
-        self._known = done
-        self.figures.add(done)
-        snapshot.remove()
-        self._events.info(
-            EventKind.COMMIT,
-            f"{done.name} committed to {self._store.uri}: {size_text(done.bytes)} in {seconds:.1f} s"
-            + (f", {size_text(transfer.copied)} of it copied inside the store" if transfer.copied else ""),
-            step=done.step,
-            number=done.number,
-            token=done.token,
-            seconds=seconds,
-            bytes=done.bytes,
-            sent=transfer.sent,
-        )
-        self._clearing.after(done)
-
-    def _commit(
-        self, job: Job, snapshot: Snapshot, transfer: Transfer, part: tuple[FileEntry, ...]
-    ) -> Commit | None:
-        """Commit, once all parts are in; None on a node that only brings in its part."""
-        if self._writer is None:
-            return None
-        parts = collect_parts(
-            self._store, job.folder, job.others, self._part_timeout, self._waiting_for_parts
-        )
-        files = tuple(sorted((*part, *parts), key=lambda entry: entry.path))
-        origin = self._resumed_from.number if self._resumed_from else None
-        manifest = replace(snapshot.manifest, files=files)
-        return commit(
-            self._store,
-            self._writer,
-            manifest,
-            transfer,
-            resumed_from=origin,
-            measured={**self._measured(), "upload": round(self.figures.seconds_each, 6)},
-        )
-
-    def _waiting_for_parts(self, missing: Collection[int], seconds: float) -> None:
-        self.waiting_since = self.waiting_since or time.monotonic()
-        known = {node: self._others[node] for node in missing if node in self._others}
-        self._patience.in_trouble = bool(known)
-        for node, trouble in known.items():
-            self._patience.trouble = f"the part of node {node} isn't in: {trouble}"
-        self._patience.give_up()
-
-    def _why_superseded(self) -> str:
-        if self.trouble is not None:
-            return f"{self.trouble}, and a newer checkpoint waits"
-        return "the node that commits has given it up"
-
-    def _refuse(self) -> None:
-        """Tell the node that commits what this one has given up, so that it doesn't wait. Raises StoreError."""
-        while self._refused:
-            folder, reason = self._refused[0]
-            refuse_part(self._store, folder, self._node, reason)
-            self._refused.pop(0)
-
-    def _abandon(self, job: Job, reason: str, *, keep: bool = True) -> None:
-        """Give a checkpoint up; its snapshot stays until a newer one is sealed, where it may be worth adopting."""
-        snapshot = job.snapshot
-        if keep:
-            self._clearing.put_aside(snapshot)
-        else:
-            try:
-                snapshot.remove()
-            except OSError as error:
-                reason = f"{reason}; and its snapshot can't be removed: {error}"
-        self._events.warn(
-            EventKind.ABANDON,
-            f"{snapshot.name} is abandoned, training goes on: {reason}; {self.exposure()}",
-            step=snapshot.manifest.step,
-            reason=reason,
-        )
-        if self._writer is None:
-            self._refused.append((job.folder, reason))
-            try:
-                self._refuse()
-            except Exception:
-                pass  # tried again ahead of the next upload
-
-    def _discard(self, transfer: Transfer) -> None:
-        """Delete what an abandoned upload left, unless its commit may have landed; best effort."""
-        if transfer.committing:
-            return
-        try:
-            delete_folder(self._store, transfer.folder)
-        except Exception:
-            pass  # an orphan: a later writer deletes it after the grace
+                self._carrier.abandon(job, str(error), keep=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from vaultlayer_hf.base.digest import digest_file
@@ -30,10 +31,19 @@ class MovingStore(WrappedStore):
         inner: the store to use.
         exact: a pace holds uploads to a rate, so it has to be asked before each chunk.
         say: called with a sentence where the process is in trouble.
+        sending: a context that each try at an upload runs in.
     """
 
-    def __init__(self, inner: Store, *, exact: bool = False, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        inner: Store,
+        *,
+        exact: bool = False,
+        say: Callable[[str], None],
+        sending: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         super().__init__(inner)
+        self._sending = sending
         # A frozen program isn't Python: to start it would start the training once more.
         possible = os.name == "posix" and sys.executable and not getattr(sys, "frozen", False)
         self._mover = Mover(inner.reopen, exact=exact, say=say) if inner.reopen and possible else None
@@ -52,11 +62,13 @@ class MovingStore(WrappedStore):
     def upload(self, key: str, source: Path, *, size: int, pace: Pace | None = None) -> ObjectInfo:
         if self._mover is not None and size >= LARGE:
             try:
-                info: ObjectInfo = self._mover.ask("upload", (key, str(source), size), size, pace)
-                return info
+                with self._sending():
+                    info: ObjectInfo = self._mover.ask("upload", (key, str(source), size), size, pace)
+                    return info
             except (GoneError, StoreDeniedError):  # it may be this process alone that is let in
                 pass
-        return self.inner.upload(key, source, size=size, pace=pace)
+        with self._sending():
+            return self.inner.upload(key, source, size=size, pace=pace)
 
     def copy(self, source: str, target: str) -> ObjectInfo:
         # Where there are large files the process runs already, for their digests; a copy may stream one through.
