@@ -12,6 +12,7 @@ import pytest
 
 from tests.run.programs import environment
 from vaultlayer_hf.run.engines.reach import STARTUP, Lookout, why_unreached
+from vaultlayer_hf.run.journal import read_beats, read_notes
 
 MODULES = "import sys, json; print(json.dumps(sorted(sys.modules)))"
 
@@ -66,6 +67,70 @@ def test_the_hook_finds_the_trainer_in_every_way_to_import_it(tmp_path) -> None:
     notes = [json.loads(line) for line in (tmp_path / "attempt" / "rank-0.jsonl").read_text().splitlines()]
     assert [note["kind"] for note in notes] == ["hooked", "hooked"]
     assert len({note["pid"] for note in notes}) == 2
+
+
+ORDERS = """
+import os, sys, torch
+torch.set_num_threads(1)
+orders = {
+    "transformers": "from transformers import Trainer, TrainingArguments; Own = None",
+    "ours": "from vaultlayer_hf import Trainer as Own",
+    "callback": "import vaultlayer_hf.trainer.callback; from vaultlayer_hf import Trainer as Own",
+    "late": "import transformers.trainer; from vaultlayer_hf import Trainer as Own",
+    "loop": "from vaultlayer_hf import Checkpointer; from vaultlayer_hf import Trainer as Own",
+    "peft": "import peft; from vaultlayer_hf import Trainer as Own",
+    "trl": "from trl import SFTTrainer; from vaultlayer_hf import Trainer as Own",
+    "cycle": "import vaultlayer_hf.trainer.data; from transformers import Trainer, TrainingArguments; Own = None",
+}
+for name, order in orders.items():
+    if os.fork() == 0:
+        os.environ["VAULTLAYER_RUN_ATTEMPT"] = attempt = os.path.join(os.getcwd(), name)
+        os.mkdir(attempt)
+        os.chdir(attempt)
+        exec(order)
+        from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
+        sizes = dict(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+        args = TrainingArguments(
+            "out", max_steps=2, save_steps=1, per_device_train_batch_size=4, use_cpu=True, report_to=[],
+            disable_tqdm=True, dataloader_pin_memory=False, save_strategy="steps",
+        )
+        row = torch.arange(4)
+        rows = [{"input_ids": row, "labels": row}] * 16
+        kwargs = dict(model=LlamaForCausalLM(LlamaConfig(**sizes)), args=args, train_dataset=rows)
+        trainer = Own(resume="own", **kwargs) if Own else Trainer(**kwargs)
+        trainer.train()
+        print(name, args.per_device_train_batch_size, flush=True)
+        os._exit(0)
+    assert os.wait()[1] == 0, name
+"""
+"""Trains a little after each order of imports, each in a process of its own that has imported torch alone."""
+
+
+def test_a_training_is_kept_and_watched_in_every_order_of_imports(tmp_path) -> None:
+    """Whoever brings transformers.trainer, our own modules too: its vault, steps and micro-batch are `vl run`'s."""
+    done = run_orders(tmp_path)
+    assert "nothing is kept" not in done.stderr
+    sizes = dict(line.split() for line in done.stdout.splitlines() if line[-2:] == " 2")
+    assert sorted(sizes) == ["callback", "cycle", "late", "loop", "ours", "peft", "transformers", "trl"]
+    for name in sizes:
+        attempt = tmp_path / name
+        trains = [note for note in read_notes(attempt)[0] if note["kind"] == "train"]
+        vault = tmp_path / "inserted" if name in ("transformers", "cycle") else attempt / "own"
+        assert [note["vault"] for note in trains] == [f"file://{vault}"], name
+        assert read_beats(attempt)[0]["step"] == 2, name
+
+
+def run_orders(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run ORDERS in a folder, with half the micro-batch asked for."""
+    given = environment(
+        VAULTLAYER_RUN_ATTEMPT=str(folder),
+        VAULTLAYER_RUN_DIVIDE="2",
+        VAULTLAYER_VAULT=str(folder / "inserted"),
+    )
+    given["PYTHONPATH"] = os.pathsep.join([str(STARTUP), given["PYTHONPATH"]])
+    return subprocess.run(
+        [sys.executable, "-c", ORDERS], env=given, cwd=folder, capture_output=True, text=True, check=True
+    )
 
 
 @pytest.mark.parametrize(

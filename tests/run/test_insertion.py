@@ -14,7 +14,8 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from tests.trainer import kit
-from vaultlayer_hf.run.inside import hook as insertion
+from vaultlayer_hf.run.inside import hook
+from vaultlayer_hf.run.inside import trainer as inside
 from vaultlayer_hf.run.inside.watch import NonFiniteLossError
 from vaultlayer_hf.run.journal import read_beats, read_notes
 from vaultlayer_hf.trainer.callback import VaultLayerCallback
@@ -47,10 +48,10 @@ def attempt(tmp_path, monkeypatch):
     """An attempt's folder, as the ranks that `vl run` starts have it, and a vault in VAULTLAYER_VAULT."""
     folder = tmp_path / "attempt"
     folder.mkdir()
-    monkeypatch.setattr(insertion.report, "folder", folder)
-    monkeypatch.setattr(insertion.report, "_pid", 0)
-    monkeypatch.setattr(insertion.report, "watch_uncaught", lambda: None)
-    monkeypatch.setattr(insertion, "_count", 0)
+    monkeypatch.setattr(hook.report, "folder", folder)
+    monkeypatch.setattr(hook.report, "_pid", 0)
+    monkeypatch.setattr(hook.report, "watch_uncaught", lambda: None)
+    monkeypatch.setattr(inside, "_count", 0)
     monkeypatch.setenv("VAULTLAYER_VAULT", str(tmp_path / "vault"))
     monkeypatch.setattr(logging.getLogger("vaultlayer_hf"), "propagate", True)
     return folder
@@ -62,7 +63,8 @@ def changed(attempt, monkeypatch):
     plain = transformers.Trainer
     monkeypatch.setattr(VaultLayerCallback, "pull", VaultLayerCallback.pull)  # put back at the end
     cls = type("Trainer", (plain,), {name: plain.__dict__[name] for name in CHANGED})
-    insertion.install(cls)
+    hook.install(cls)
+    inside.install()
     return cls
 
 
@@ -79,7 +81,7 @@ def crash(cls, output, step=5):
 
 def fresh_process(monkeypatch) -> None:
     """Be as a new process, in which no Trainer has trained yet."""
-    monkeypatch.setattr(insertion, "_count", 0)
+    monkeypatch.setattr(inside, "_count", 0)
 
 
 def test_an_unedited_trainer_goes_on_from_the_vault(changed, attempt, tmp_path, monkeypatch) -> None:
