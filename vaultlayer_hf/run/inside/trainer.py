@@ -116,7 +116,7 @@ def _choose(trainer: Any, vault: VaultLayerCallback, explicit: Explicit) -> Expl
         )
         return None
     vault.events.info(
-        "notice",
+        EventKind.NOTICE,
         f"the vault is empty: train(resume_from_checkpoint={explicit!r}) is followed, as the script says",
     )
     return explicit
