@@ -155,7 +155,7 @@ def _rounds(world: int, rounds: int) -> None:
     from torch.distributed import TCPStore
 
     from vaultlayer_hf.session.ranks import Ranks
-    from vaultlayer_hf.session.save.rounds import NodeFiles, RankStatus, divide
+    from vaultlayer_hf.session.save.plan import NodeFiles, RankStatus, divide
 
     own = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     others = TCPStore("127.0.0.1", own.port, is_master=False, timeout=timedelta(seconds=60))

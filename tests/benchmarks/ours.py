@@ -25,25 +25,25 @@ class Carrier:
     def __init__(self, vault: str, folder: Path) -> None:
         from vaultlayer_hf.session.session import Session
         from vaultlayer_hf.session.settings import Settings
+        from vaultlayer_hf.session.training import Training
 
         self.folder = folder
         # one writer after the other in the same output_dir would adopt: each gets its own, on the same disk
         self.output = Path(tempfile.mkdtemp(prefix="output-", dir=folder.parent))
-        self.session: Any = Session(
-            Settings(vault=vault, keep_last=1, flush_timeout=600), self.output, progress=False
-        )
-        self.session.enter()
-        self.session.start_uploads(None)
+        session = Session(Settings(vault=vault, keep_last=1, flush_timeout=600), self.output, progress=False)
+        self.training: Any = Training(session)
+        session.enter()
+        session.start_uploads(None)
 
     def carry(self) -> None:
         """Save the folder and wait until it is committed. Raises RuntimeError where it isn't."""
         from vaultlayer_hf.session.save.rounds import Save
 
-        if self.session.metrics()["vault/commits"]:
+        if self.training.metrics()["vault/commits"]:
             self._change()
-        before = self.session.metrics()["vault/commits"]
-        self.session.save(Save(self.folder, 500, lambda folder, paths: []))
-        if not self.session.flush() or self.session.metrics()["vault/commits"] != before + 1:
+        before = self.training.metrics()["vault/commits"]
+        self.training.save(Save(self.folder, 500, lambda folder, paths: []))
+        if not self.training.flush() or self.training.metrics()["vault/commits"] != before + 1:
             raise RuntimeError("the checkpoint wasn't committed")
 
     def _change(self) -> None:
@@ -56,7 +56,7 @@ class Carrier:
 
     def close(self) -> None:
         """End the uploader and remove its folder."""
-        self.session.close()
+        self.training.close()
         shutil.rmtree(self.output, ignore_errors=True)
 
 

@@ -30,7 +30,7 @@ class Until(TrainerCallback):
 def run(
     folder: Path, seconds: float, save_every: str, max_loss: float | None = None, *, big: bool = False
 ) -> tuple[Any, Recorder]:
-    """Train for some seconds on the vault in a folder; return its session and its events."""
+    """Train for some seconds on the vault in a folder; return its training on the vault and its events."""
     made = trainer(
         folder / "output",
         model=big_model() if big else model(),
@@ -41,20 +41,20 @@ def run(
     )
     recorder = Recorder(made)
     made.train()
-    return made._vaultlayer.session, recorder
+    return made._vaultlayer.training, recorder
 
 
 def main() -> None:
     """Print what saves have cost, and why they came when they came."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 240.0
     with tempfile.TemporaryDirectory() as folder:
-        session, recorder = run(Path(folder), seconds, "auto", max_loss=seconds / 6, big=True)
+        training, recorder = run(Path(folder), seconds, "auto", max_loss=seconds / 6, big=True)
     for event in recorder.of("cadence"):
         print(event.message)
     commits = len(recorder.of("commit"))
-    print(f"{commits} commits in {seconds:.0f} s, a save stalls for {session.pacer.stall * 1000:.0f} ms, "
-          f"saves took {session.pacer.share:.3%} of the time")  # fmt: skip
-    sys.exit(0 if session.pacer.share < 0.01 and commits > 3 else 1)
+    print(f"{commits} commits in {seconds:.0f} s, a save stalls for {training.pacer.stall * 1000:.0f} ms, "
+          f"saves took {training.pacer.share:.3%} of the time")  # fmt: skip
+    sys.exit(0 if training.pacer.share < 0.01 and commits > 3 else 1)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from tests.vault.vaults import a_session, tree, wish
 from tests.vault.vaults import train as train_on
 from vaultlayer_hf.session.save.rounds import Save
 from vaultlayer_hf.session.start.resume import resume
+from vaultlayer_hf.session.training import Training
 
 from .conftest import vl
 
@@ -144,14 +145,15 @@ def test_diff_of_two_runs_finds_the_setting(trained: Path, tmp_path: Path) -> No
 def commit_files(vault: str, output: Path, content: dict[str, bytes]) -> None:
     """Commit a checkpoint of step 5 that holds these files."""
     session, heard = a_session(vault, output)
+    training = Training(session)
     resume(session, wish(()))
     folder = output / "checkpoint-5"
     folder.mkdir(parents=True)
     for name, data in content.items():
         (folder / name).write_bytes(data)
-    session.save(Save(folder, 5, lambda *_: []))
-    assert session.flush(), heard.events
-    session.close()
+    training.save(Save(folder, 5, lambda *_: []))
+    assert training.flush(), heard.events
+    training.close()
 
 
 def test_prune_shows_what_a_run_would_do(vault: Path) -> None:

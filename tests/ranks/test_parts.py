@@ -10,7 +10,7 @@ import pytest
 
 from tests.vault.tools import file_entry, memory_store
 from vaultlayer_hf.errors import CorruptError
-from vaultlayer_hf.session.save.rounds import NodeFiles, divide
+from vaultlayer_hf.session.save.plan import NodeFiles, divide
 from vaultlayer_hf.testing.faults import FaultStore
 from vaultlayer_hf.vault.keys import part_key
 from vaultlayer_hf.vault.manifest import Manifest, encode_part

@@ -84,7 +84,7 @@ def test_s3_goes_away_and_comes_back(
             s3_server.stop()
         elif state.global_step == 19:
             wait_for(lambda: bool(record.of("trouble")))
-            exposed.append(run._vaultlayer.session.metrics()["vault/exposure_steps"])
+            exposed.append(run._vaultlayer.training.metrics()["vault/exposure_steps"])
             s3_server.start()
         elif 4 < state.global_step < 19:
             time.sleep(0.02)

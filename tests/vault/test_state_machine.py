@@ -239,7 +239,7 @@ class VaultMachine(RuleBasedStateMachine):
         told = len(process.run.told)
         process.store.arm(mishap, self._intrude)
         with world.acts(process):
-            session.save(Save(folder, process.step, lambda folder, paths: []))
+            process.run.training.save(Save(folder, process.step, lambda folder, paths: []))
             process.run.wait()
         self._end_of_step(process)
         commits = [item for item in process.run.told[told:] if item.kind == "commit"]
@@ -347,7 +347,7 @@ class VaultMachine(RuleBasedStateMachine):
             return
         with self.world.acts(process):
             try:
-                session.finish(process.step, {"loss": 1.0})
+                process.run.training.finish(process.step, {"loss": 1.0})
                 assert not fenced
             except FencedError:
                 assert fenced

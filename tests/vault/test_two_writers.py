@@ -24,6 +24,7 @@ from tests.vault.vaults import PARAMETERS, a_session, content, start, train, tre
 from vaultlayer_hf import FencedError, StoreDeniedError, StoreError, open_vault
 from vaultlayer_hf.session.save.rounds import Save
 from vaultlayer_hf.session.start.resume import resume
+from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
 
@@ -169,12 +170,13 @@ def test_many_claim_at_once(
 def whole_run(store: FaultStore, vault: str, output: Path) -> None:
     """Start, save twice, end: every kind of entry but a fence."""
     session, heard = a_session(vault, output, store=store, keep_last=1)
+    training = Training(session)
     resume(session, wish())
     for step in (100, 200):
-        session.save(Save(write_checkpoint(output, step), step, lambda *_: [], parameters=PARAMETERS))
-        assert session.flush(), heard.events
-    session.finish(200, {"train_loss": 0.5})
-    session.close()
+        training.save(Save(write_checkpoint(output, step), step, lambda *_: [], parameters=PARAMETERS))
+        assert training.flush(), heard.events
+    training.finish(200, {"train_loss": 0.5})
+    training.close()
 
 
 @pytest.fixture(scope="module")
@@ -228,10 +230,11 @@ def test_a_commit_that_is_denied_for_a_while(tmp_path: Path) -> None:
         return None
 
     session, heard = a_session(vault, output, store=FaultStore(open_store(vault), plan))
+    training = Training(session)
     resume(session, wish())
-    session.save(Save(write_checkpoint(output, 100), 100, lambda *_: [], parameters=PARAMETERS))
-    assert session.flush()
-    session.close()
+    training.save(Save(write_checkpoint(output, 100), 100, lambda *_: [], parameters=PARAMETERS))
+    assert training.flush()
+    training.close()
     assert len(attempts) == 4
     assert "expired" in heard.reasons("trouble")
     assert committed(vault) == [(1, 100)]
@@ -247,10 +250,11 @@ def test_an_upload_that_a_store_refuses_for_good_can_still_be_adopted(tmp_path: 
         return None
 
     session, heard = a_session(vault, output, store=FaultStore(open_store(vault), plan))
+    training = Training(session)
     resume(session, wish())
-    session.save(Save(write_checkpoint(output, 100), 100, lambda *_: [], parameters=PARAMETERS))
-    session.flush()
-    session.close()
+    training.save(Save(write_checkpoint(output, 100), 100, lambda *_: [], parameters=PARAMETERS))
+    training.flush()
+    training.close()
     assert "not allowed here" in heard.reasons("abandon")
     path, again = start(vault, output)
     assert path == output / "checkpoint-100"
@@ -267,13 +271,14 @@ def test_the_end_waits_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     session, heard = a_session(vault, output, store=FaultStore(open_store(vault), plan), flush_timeout=0.2)
     waits = []
-    plain = session._wait
-    monkeypatch.setattr(session, "_wait", lambda uploader: waits.append(uploader) or plain(uploader))
+    training = Training(session)
+    plain = training._wait
+    monkeypatch.setattr(training, "_wait", lambda uploader: waits.append(uploader) or plain(uploader))
     resume(session, wish())
-    session.save(Save(write_checkpoint(output, 100), 100, lambda *_: [], parameters=PARAMETERS))
-    assert not session.flush()
+    training.save(Save(write_checkpoint(output, 100), 100, lambda *_: [], parameters=PARAMETERS))
+    assert not training.flush()
     threading.Timer(0.1, let_go.set).start()
-    session.close()
+    training.close()
     assert len(waits) == 1
     assert "the next start on this disk goes on from it" in heard.reasons("trouble")
     path, again = start(vault, output)
@@ -289,17 +294,17 @@ def test_a_zombie_of_many_turns(tmp_path: Path) -> None:
         output = tmp_path / f"host-{turn}"
         session, heard = a_session(vault, output)
         resume(session, wish())
-        sessions.append((session, heard, output))
-    for number, (session, heard, output) in enumerate(sessions):
-        session.save(
+        sessions.append((Training(session), heard, output))
+    for number, (training, heard, output) in enumerate(sessions):
+        training.save(
             Save(write_checkpoint(output, 900 - number), 900 - number, lambda *_: [], parameters=PARAMETERS)
         )
         if number < 3:
             with pytest.raises(FencedError, match="claimed this vault"):
-                session.flush()
+                training.flush()
             assert "claimed this vault" in heard.reasons("fenced")
         else:
-            assert session.flush()
-        session.close()
+            assert training.flush()
+        training.close()
     assert committed(vault) == [(4, 897)]
     assert train(vault, tmp_path / "next", 1000).reasons("restore").startswith("checkpoint-897")

@@ -16,6 +16,7 @@ from vaultlayer_hf.session.save.rounds import Save
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.settings import Settings
 from vaultlayer_hf.session.start.resume import resume
+from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.session.wish import Wish
 from vaultlayer_hf.state.model_identity import Parameters
 from vaultlayer_hf.stores.base import ObjectInfo, Store
@@ -170,6 +171,7 @@ class Run:
         settings = Settings(vault=uri, resume_timeout=0, flush_timeout=0, upload_concurrency=1, **options)
         self.told: list[Event] = []
         self.session = Session(settings, output_dir, store=store, progress=False)
+        self.training = Training(self.session)
         self.session.events.listen(self.told.append)
 
     def resume(self, parameters: Parameters = ()) -> Path | None:
@@ -186,9 +188,9 @@ class Run:
     def save(self, step: int, *, size: int = 3000, parameters: Parameters = ()) -> None:
         """Write a checkpoint as the Trainer does, and hand it over."""
         folder = self.session.output_dir / f"checkpoint-{step}"
-        self.session.before_save(folder)
+        self.training.before_save(folder)
         write_checkpoint(self.session.output_dir, step, size)
-        self.session.save(Save(folder, step, lambda folder, paths: [], parameters))
+        self.training.save(Save(folder, step, lambda folder, paths: [], parameters))
 
     def wait(self, seconds: float = 30) -> None:
         """Wait until all uploads are done."""
@@ -201,7 +203,7 @@ class Run:
 
     def close(self) -> None:
         """Give up at once what is under way, as a process does that is killed."""
-        self.session.close()
+        self.training.close()
 
 
 def _update(body: dict[str, Any], change: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from vaultlayer_hf.base.events import Event, Events
 from vaultlayer_hf.session.save.rounds import Save
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.start.resume import resume
+from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.session.wish import Wish
 from vaultlayer_hf.state.layouts import STATE, localise, missing_files, refusal, wanted_files
 from vaultlayer_hf.state.model_identity import Parameters
@@ -83,21 +84,23 @@ def wish(parameters: Parameters = PARAMETERS) -> Wish:
 def train(vault: str, output: Path, *steps: int, **settings: object) -> Heard:
     """Resume, save at each step, each committed before the next, and end without a finish."""
     session, heard = a_session(vault, output, **settings)
+    training = Training(session)
     resume(session, wish())
     for step in steps:
-        session.save(Save(write_checkpoint(output, step), step, lambda *_: [], parameters=PARAMETERS))
-        assert session.flush(), heard.events
-    session.close()
+        training.save(Save(write_checkpoint(output, step), step, lambda *_: [], parameters=PARAMETERS))
+        assert training.flush(), heard.events
+    training.close()
     return heard
 
 
 def start(vault: str, output: Path, **settings: object) -> tuple[Path | None, Heard]:
     """Resume and stop again; return where it went on, and what was told."""
     session, heard = a_session(vault, output, **settings)
+    training = Training(session)
     try:
         return resume(session, wish()), heard
     finally:
-        session.close()
+        training.close()
 
 
 def tree(folder: Path, *, without: tuple[Path, ...] = ()) -> dict[str, str]:

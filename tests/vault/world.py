@@ -80,7 +80,7 @@ class World:
         """Write a checkpoint folder as the Trainer does; its weights are this process's and nobody else's."""
         process.step += 0 if same_step and process.step else 10
         folder = process.run.session.output_dir / f"checkpoint-{process.step}"
-        process.run.session.before_save(folder)
+        process.run.training.before_save(folder)
         shutil.rmtree(folder, ignore_errors=True)
         self.count += 1
         content = {

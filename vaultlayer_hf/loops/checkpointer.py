@@ -29,6 +29,7 @@ from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.settings import Settings
 from vaultlayer_hf.session.start.resume import resume
 from vaultlayer_hf.session.stop.exits import leave
+from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.session.wish import Wish
 from vaultlayer_hf.state.layouts import missing_shards
 
@@ -87,7 +88,7 @@ class Checkpointer:
         self._position = LoopData(self._events)
         self._passes = Passes(self._position)
         self._due = False  # a save, when the epoch is over
-        self._session: Session | None = None
+        self._training: Training | None = None
         self._step = 0
         self._saved = 0  # the step of the newest checkpoint
         self._loss: Any = None
@@ -120,9 +121,9 @@ class Checkpointer:
         settings = self._settings
         if settings.local_keep_last is None:  # nobody else rotates here: the disk keeps as many as the vault
             settings = replace(settings, local_keep_last=settings.keep_last)
-        with self._opened(settings, self._folder, self._content().missing) as (session, path):
+        with self._opened(settings, self._folder, self._content().missing) as (training, path):
             if path is not None:
-                self._read(session, path)
+                self._read(training.session, path)
         return self._step
 
     def attach(self, accelerator: Any) -> Path | None:
@@ -150,8 +151,8 @@ class Checkpointer:
 
         # Nobody asks after each step whether to save or to stop: signals do what they do without us.
         settings = replace(self._settings, save_every="none", signals="none", notices="none")
-        with self._opened(settings, root / OURS, missing) as (session, path):
-            hooks = Hooks(accelerator, session, state, root, path, saved, self.finish)
+        with self._opened(settings, root / OURS, missing) as (training, path):
+            hooks = Hooks(accelerator, training, state, root, path, saved, self.finish)
             if path is not None:
                 saved(hooks.step)
         self._attached = True
@@ -160,7 +161,7 @@ class Checkpointer:
     @contextmanager
     def _opened(
         self, settings: Settings, folder: Path | None, missing: Callable[[set[str], int], list[str]]
-    ) -> Iterator[tuple[Session, Path | None]]:
+    ) -> Iterator[tuple[Training, Path | None]]:
         """Claim the vault and give the folder to load, None on an empty vault; training begins behind the block."""
         wish = Wish(
             parameters=self._state.parameters(),
@@ -174,16 +175,17 @@ class Checkpointer:
         ranks = current_ranks(settings.part_timeout)
         folder = folder or default_folder(settings, ranks, self._events)
         session = Session(settings, folder, ranks=ranks, events=self._events, progress=sys.stderr.isatty())
+        training = Training(session)
         self._position.rank, self._position.world_size = ranks.rank, ranks.world_size
         try:
             path = resume(session, wish)
-            yield session, path
+            yield training, path
         except BaseException:
-            session.close()
+            training.close()
             raise
         self.finished = session.state.finished if path is not None else None
-        session.begin(self._step)
-        self._session = session
+        training.begin(self._step)
+        self._training = training
 
     def steps(
         self,
@@ -242,18 +244,18 @@ class Checkpointer:
         taken the vault. Where this process is about to be ended (SIGTERM, a notice of the cloud), saves if that still
         fits, waits for the upload, and raises SystemExit with exit code 75; on Ctrl-C likewise KeyboardInterrupt.
         """
-        session = self._looped("step()")
+        training = self._looped("step()")
         self._step += 1
         if loss is not None:
             self._loss = loss.detach() if hasattr(loss, "detach") else loss
-        verdict = session.at_step(self._step)
+        verdict = training.at_step(self._step)
         # What follows the last batch of an epoch belongs to it; told to end there is no time for it.
         self._due = verdict.save and verdict.stop is None and self._passes.at_end
         if verdict.save and not self._due:
             self.save()
         if verdict.stop is not None:
-            session.flush()
-            ending = session.ending
+            training.flush()
+            ending = training.ending
             self.close()
             if ending is not None:
                 leave(ending.reason, ending.code)
@@ -263,11 +265,12 @@ class Checkpointer:
 
         Trouble of disk or storage costs this checkpoint, never the run, and is logged.
         """
-        session = self._looped("save()")
+        training = self._looped("save()")
+        session = training.session
         if session.disabled:
             return
         folder = session.output_dir / f"checkpoint-{self._step}"
-        session.before_save(folder)
+        training.before_save(folder)
         try:
             self._content().write(
                 folder,
@@ -286,28 +289,28 @@ class Checkpointer:
         def missing(found: Path, paths: set[str]) -> list[str]:
             return self._content().missing(paths, world_size) + missing_shards(found, paths)
 
-        session.save(Save(folder, self._step, missing, self._state.parameters()))
+        training.save(Save(folder, self._step, missing, self._state.parameters()))
 
     def finish(self) -> None:
         """Save what isn't saved yet, wait for its commit, and note in the vault that the run is done. All ranks.
 
         Raises FencedError. Safe to call twice.
         """
-        session = self._begun("finish()")
+        training = self._begun("finish()")
         if self._ended:
             return
         if self._step > self._saved:
             self.save()
-        if session.flush():
-            session.finish(self._step, self._figures() or dict(session.state.metrics))
+        if training.flush():
+            training.finish(self._step, self._figures() or dict(training.session.state.metrics))
         self.close()
 
     def close(self) -> None:
         """Wait for what is under way, and stop; the run isn't noted as done. Safe to call twice."""
         self._ended = True
         self._position.leave()
-        if self._session is not None:
-            self._session.close()
+        if self._training is not None:
+            self._training.close()
 
     def __enter__(self) -> Checkpointer:
         return self
@@ -315,19 +318,23 @@ class Checkpointer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None and self._session is not None:
+        if kind is None and self._training is not None:
             self.finish()
         else:
             self.close()
 
     # Inside --------------------------------------------------------------------------------------------
 
-    def _begun(self, what: str) -> Session:
-        if self._session is None:
-            raise SettingsError(f"{what} needs to know where the run is: call resume() first")
-        return self._session
+    @property
+    def _session(self) -> Session | None:
+        return self._training.session if self._training is not None else None
 
-    def _looped(self, what: str) -> Session:
+    def _begun(self, what: str) -> Training:
+        if self._training is None:
+            raise SettingsError(f"{what} needs to know where the run is: call resume() first")
+        return self._training
+
+    def _looped(self, what: str) -> Training:
         if self._attached:
             raise SettingsError(
                 f"{what} isn't for a script whose Accelerator is attached: it saves by save_state()"

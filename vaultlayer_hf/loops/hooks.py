@@ -20,7 +20,7 @@ from vaultlayer_hf.errors import RanksError
 from vaultlayer_hf.loops.accelerator import Prepared
 from vaultlayer_hf.loops.files import ABOUT, read_about, write_about
 from vaultlayer_hf.session.save.rounds import Save
-from vaultlayer_hf.session.session import Session
+from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.state.layouts import missing_shards
 from vaultlayer_hf.vault.snapshot import LOCAL
 
@@ -33,10 +33,10 @@ class Hooks:
 
     Args:
         accelerator: whose methods are replaced, on this object alone.
-        session: has claimed the vault.
+        training: on a vault that is claimed.
         state: of the accelerator.
         root: the folder that the script's checkpoint folders are named from.
-        restored: what ``session`` has brought, or None.
+        restored: what the vault has brought, or None.
         on_saved: called with the step of each save.
         on_end: called when the script calls end_training.
     """
@@ -44,14 +44,15 @@ class Hooks:
     def __init__(
         self,
         accelerator: Any,
-        session: Session,
+        training: Training,
         state: Prepared,
         root: Path,
         restored: Path | None,
         on_saved: Callable[[int], None],
         on_end: Callable[[], None],
     ) -> None:
-        self._accelerator, self._session, self._state, self._root = accelerator, session, state, root
+        self._accelerator, self._training, self._state, self._root = accelerator, training, state, root
+        self._session = training.session
         self._on_saved, self._on_end = on_saved, on_end
         self._save, self._load, self._end = (
             accelerator.save_state,
@@ -130,7 +131,7 @@ class Hooks:
         def missing(found: Path, paths: set[str]) -> list[str]:
             return self.missing(paths, world_size) + missing_shards(found, paths)
 
-        session.save(Save(tree, self.step, missing, self._state.parameters()))
+        self._training.save(Save(tree, self.step, missing, self._state.parameters()))
         if session.leads_node:
             files.remove_tree(tree)  # the snapshot has links of its own
         self._on_saved(self.step)

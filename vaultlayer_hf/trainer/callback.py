@@ -22,6 +22,7 @@ from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.settings import Settings
 from vaultlayer_hf.session.start.resume import resume
 from vaultlayer_hf.session.stop.exits import leave
+from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.state.model_identity import Parameters, parameters_of
 from vaultlayer_hf.stores.uri import VaultAddress, parse_vault
 from vaultlayer_hf.trainer.data import TrainerData
@@ -79,7 +80,7 @@ class VaultLayerCallback(TrainerCallback):
     def _reset(self) -> None:
         """Be as before the first pull()."""
         self._events = Events()
-        self.session: Session | None = None
+        self.training: Training | None = None
         self.finished: int | None = None
         self._parameters: Parameters = ()
         self._path: str | None = None
@@ -126,6 +127,11 @@ class VaultLayerCallback(TrainerCallback):
         return self._path
 
     @property
+    def session(self) -> Session | None:
+        """What this rank holds of its run; None before the vault is claimed."""
+        return self.training.session if self.training is not None else None
+
+    @property
     def vault(self) -> VaultAddress:
         """The vault's address."""
         return parse_vault(self._settings.vault or "")
@@ -143,8 +149,8 @@ class VaultLayerCallback(TrainerCallback):
     def close(self) -> None:
         """Wait for uploads under way, as at the end of training, and stop. Safe to call twice."""
         self._leave_data()
-        if self.session is not None:
-            self.session.close()
+        if self.training is not None:
+            self.training.close()
 
     # What the Trainer calls ----------------------------------------------------------------------------
 
@@ -164,11 +170,12 @@ class VaultLayerCallback(TrainerCallback):
             self.bind(args, kwargs.get("model"), _calling_handler())
         if not self._pulled:
             self._start_unpulled(state)
-        session = self.session
-        assert session is not None
-        session.begin(state.global_step, getattr(Trainer.train, "__code__", None))
+        training = self.training
+        assert training is not None
+        session = training.session
+        training.begin(state.global_step, getattr(Trainer.train, "__code__", None))
         self._active = True
-        warn_of_arguments(session.events, args, paced=session.pacer.active)
+        warn_of_arguments(session.events, args, paced=training.pacer.active)
         past = self._past or EarlierRun(state.global_step, state.max_steps)
         self._over = is_over(past, state.max_steps, loads_best=bool(args.load_best_model_at_end))
         if self._over and self.stops_when_finished:
@@ -208,63 +215,63 @@ class VaultLayerCallback(TrainerCallback):
     ) -> None:
         if self._data is not None:
             self._data.end_batch(state, args.max_steps * args.gradient_accumulation_steps)
-        if self.session is not None and self._active:
-            verdict = self.session.at_step(state.global_step)
+        if self.training is not None and self._active:
+            verdict = self.training.at_step(state.global_step)
             if verdict.stop is not None:
                 stop_now(control, save=verdict.save)
                 return
             if verdict.save:
                 control.should_save = True
-            save_the_end(args, control, paced=self.session.pacer.active)
+            save_the_end(args, control, paced=self.training.pacer.active)
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if self._data is not None:
             self._data.end_epoch()
-        if self.session is not None and self._active and self.session.ending is not None:
+        if self.training is not None and self._active and self.training.ending is not None:
             stop_now(control, save=False)  # it was saved at the end of the step, if there was time
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self.session is not None and self._active:
-            self.session.pacer.mark()
-            save_the_end(args, control, paced=self.session.pacer.active)
+        if self.training is not None and self._active:
+            self.training.pacer.mark()
+            save_the_end(args, control, paced=self.training.pacer.active)
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        session = self.session
-        if session is None or not self._active or self._over:
+        training = self.training
+        if training is None or not self._active or self._over:
             return
         save = save_of(args, state, self._parameters, data=self._data is not None)
         if self._data is not None:
             self._data.save(save.folder, state)
-        session.save(save)
+        training.save(save)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        session = self.session
-        if session is None or not self._active:
+        training = self.training
+        if training is None or not self._active:
             return
         self._active, self._ended = False, True
         self._leave_data()
-        flushed = session.flush()
-        ending = session.ending
+        flushed = training.flush()
+        ending = training.ending
         if flushed and self._over:
-            _note_end_again(session)
+            _note_end_again(training)
         elif flushed and has_ended(state, self._handler):
-            session.finish(state.global_step, end_figures(state))
+            training.finish(state.global_step, end_figures(state))
             ending = None
         elif state.global_step < state.max_steps:
-            session.events.info(
+            training.session.events.info(
                 EventKind.STOPPED,
                 f"training stopped at step {state.global_step} of {state.max_steps}, the next start goes on from there",
                 step=state.global_step,
             )
-        session.close()
+        training.close()
         if ending is not None:
             leave(ending.reason, ending.code)
 
@@ -303,13 +310,14 @@ class VaultLayerCallback(TrainerCallback):
 
     def before_save(self, folder: Path) -> None:
         """Make way for a checkpoint folder that is about to be written."""
-        if self.session is not None and self._active:
-            self.session.before_save(folder)
+        if self.training is not None and self._active:
+            self.training.before_save(folder)
 
     def say_finished(self, state: TrainerState) -> dict[str, float]:
         """Say that the run was over already, and return the metrics that it ended with."""
-        session = self.session
-        assert session is not None
+        training = self.training
+        assert training is not None
+        session = training.session
         self._active, self._ended = False, True
         session.events.info(
             EventKind.FINISHED,
@@ -318,8 +326,8 @@ class VaultLayerCallback(TrainerCallback):
             step=state.global_step,
         )
         metrics = dict(session.state.metrics)
-        if session.flush():
-            _note_end_again(session)
+        if training.flush():
+            _note_end_again(training)
         return metrics
 
     def start(self, explicit: str | bool) -> None:
@@ -352,19 +360,19 @@ class VaultLayerCallback(TrainerCallback):
         """Return a session to claim the vault with; one whose training broke off is left first."""
         args = self._args
         assert args is not None
-        if self._active and self.session is not None:
-            self.session.close()
-            if self.session.disabled:
+        if self._active and self.training is not None:
+            self.training.close()
+            if self.training.session.disabled:
                 raise FencedError(
-                    f"{self.session.address.uri}: another process took this vault from this Trainer"
+                    f"{self.training.session.address.uri}: another process took this vault from this Trainer"
                 )
-            self.session, self._past, self.finished, self._active = None, None, None, False
+            self.training, self._past, self.finished, self._active = None, None, None, False
         if self._handler is not None:
             # Last, to see what other callbacks do to a checkpoint, and whether they stop the training.
             self._handler.callbacks = [one for one in self._handler.callbacks if one is not self] + [self]
         self._parameters = parameters_of(self._model) if self._model is not None else ()
-        if self.session is None:
-            self.session = Session(
+        if self.training is None:
+            session = Session(
                 self._settings,
                 Path(str(args.output_dir)),
                 ranks=ranks_of(args, self._settings.part_timeout),
@@ -372,7 +380,8 @@ class VaultLayerCallback(TrainerCallback):
                 needs_best=bool(args.load_best_model_at_end),
                 progress=not args.disable_tqdm,
             )
-        return self.session
+            self.training = Training(session)
+        return self.training.session
 
     def _look_back(self, args: TrainingArguments, session: Session, path: Path) -> None:
         try:
@@ -407,14 +416,14 @@ class VaultLayerCallback(TrainerCallback):
             )
 
     def _figures(self) -> dict[str, float]:
-        return self.session.metrics() if self.session is not None and self._active else {}
+        return self.training.metrics() if self.training is not None and self._active else {}
 
 
-def _note_end_again(session: Session) -> None:
+def _note_end_again(training: Training) -> None:
     """Leave the log of a run that was over with an end as its last word, not with our claim."""
-    state = session.state
+    state = training.session.state
     if state.newest is not None:
-        session.finish(state.finished or state.newest.step, dict(state.metrics))
+        training.finish(state.finished or state.newest.step, dict(state.metrics))
 
 
 def _calling_handler() -> CallbackHandler | None:

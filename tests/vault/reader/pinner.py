@@ -10,18 +10,20 @@ from tests.vault.vaults import PARAMETERS, a_session, wish, write_checkpoint
 from vaultlayer_hf import NoSuchCheckpointError, ObjectNotFoundError, open_vault
 from vaultlayer_hf.session.save.rounds import Save
 from vaultlayer_hf.session.start.resume import resume
+from vaultlayer_hf.session.training import Training
 
 
 def write(vault: str, output: str, saves: int) -> None:
     """Save and commit, keeping only the newest, and end as a run does."""
     session, heard = a_session(vault, Path(output), keep_last=1)
+    training = Training(session)
     resume(session, wish())
     for step in range(1, saves + 1):
         folder = write_checkpoint(Path(output), step)
-        session.save(Save(folder, step, lambda *_: [], parameters=PARAMETERS))
-        assert session.flush(), heard.events
-    session.finish(saves, {})
-    session.close()
+        training.save(Save(folder, step, lambda *_: [], parameters=PARAMETERS))
+        assert training.flush(), heard.events
+    training.finish(saves, {})
+    training.close()
 
 
 def pin(vault: str, until: str, result: str) -> None:

@@ -1,6 +1,6 @@
-"""Reports training loops of their own, which keep their checkpoints by a Session of this package, to `vl run`.
+"""Reports training loops of their own, which keep their checkpoints by a Training of this package, to `vl run`.
 
-Called by startup/sitecustomize.py once vaultlayer_hf.session.session is imported. A Trainer is reported by watch.py.
+Called by startup/sitecustomize.py once vaultlayer_hf.session.training is imported. A Trainer is reported by watch.py.
 """
 
 from __future__ import annotations
@@ -12,31 +12,31 @@ from typing import Any
 from vaultlayer_hf.run.report import report
 
 
-def install(session: type[Any]) -> None:
-    """Have a Session tell where its training begins, each step, and its end; once."""
-    if "_vaultlayer_run" in session.__dict__:
+def install(training: type[Any]) -> None:
+    """Have a Training tell where its training begins, each step, and its end; once."""
+    if "_vaultlayer_run" in training.__dict__:
         return
-    session._vaultlayer_run = True
+    training._vaultlayer_run = True
     report.watch_uncaught()
-    begin, at_step, finish, close = session.begin, session.at_step, session.finish, session.close
-    flush = session.flush
+    begin, at_step, finish, close = training.begin, training.at_step, training.finish, training.close
+    flush = training.flush
 
     @functools.wraps(begin)
     def begins(self: Any, step: int, *args: Any, **kwargs: Any) -> Any:
         if not report.watched:
             report.note(
                 "train",
-                output_dir=str(self.output_dir),
+                output_dir=str(self.session.output_dir),
                 max_steps=None,
                 step=step,
                 micro_batch=0,
                 accumulation=0,
-                world_size=self.ranks.world_size,
-                vault=self.address.uri,
+                world_size=self.session.ranks.world_size,
+                vault=self.session.address.uri,
                 pid=os.getpid(),
             )
             report.beat(step=step, phase="start")
-            self.events.listen(report.hear)
+            self.session.events.listen(report.hear)
         return begin(self, step, *args, **kwargs)
 
     @functools.wraps(at_step)
@@ -65,5 +65,5 @@ def install(session: type[Any]) -> None:
             if not report.watched:
                 report.beat(phase="done")  # what a script does from here on takes as long as it takes
 
-    session.begin, session.at_step, session.flush = begins, steps, flushes
-    session.finish, session.close = finishes, closes
+    training.begin, training.at_step, training.flush = begins, steps, flushes
+    training.finish, training.close = finishes, closes

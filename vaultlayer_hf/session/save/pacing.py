@@ -6,15 +6,12 @@ reaches the others by ``Ranks.request`` at the same step. ``auto`` measures what
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from vaultlayer_hf.base.events import EventKind, Events
-from vaultlayer_hf.base.spans import Cadence, parse_cadence
+from vaultlayer_hf.base.spans import Cadence
 from vaultlayer_hf.base.text import duration_text
 from vaultlayer_hf.session.ranks import LAG, Ranks
 from vaultlayer_hf.session.save.cadence import (
@@ -22,11 +19,7 @@ from vaultlayer_hf.session.save.cadence import (
     SaveCosts,
     choose_interval,
 )
-from vaultlayer_hf.vault.log.history import VaultHistory, read_history
-from vaultlayer_hf.vault.log.log import Log
-
-if TYPE_CHECKING:
-    from vaultlayer_hf.session.session import Session
+from vaultlayer_hf.vault.log.history import VaultHistory
 
 _THINK_EVERY = 10.0
 """Seconds between two looks of ``auto`` at what was measured."""
@@ -34,19 +27,6 @@ _MUCH = 1.5
 """Factor by which an interval has to change to be worth a line of the log."""
 _REMEMBERED = 5
 """How many of the last saves count for what one costs."""
-
-
-@dataclass(frozen=True)
-class StepDecision:
-    """What to do at the end of a step, the same on all ranks.
-
-    Attributes:
-        save: save a checkpoint now.
-        stop: why no further step is to be trained, or None. Save first where ``save`` says so, and not otherwise.
-    """
-
-    save: bool = False
-    stop: str | None = None
 
 
 class Pacer:
@@ -181,42 +161,3 @@ class Pacer:
             seconds=decision.seconds,
             reason=decision.reason,
         )
-
-
-def pacer_of(session: Session) -> Pacer:
-    """Return the pacer that a session's settings ask for."""
-    past = _HistoryReader(session)
-
-    def upload_seconds() -> float:
-        return session.uploader.figures.seconds_each if session.uploader is not None else 0.0
-
-    return Pacer(
-        parse_cadence(session.settings.save_every),
-        session.ranks,
-        session.events,
-        max_loss=session.settings.loss,
-        upload_seconds=upload_seconds,
-        history=past.known,
-    )
-
-
-class _HistoryReader:
-    """The history of a vault, read beside training: it costs requests, and is only worth having."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._thread: threading.Thread | None = None
-        self._found = VaultHistory()
-
-    def known(self) -> VaultHistory:
-        """Return what is known by now; the first call begins to read."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._read, name="vaultlayer-history", daemon=True)
-            self._thread.start()
-        return self._found
-
-    def _read(self) -> None:
-        try:
-            self._found = read_history(Log(self._session.access.bare), self._session.entered.token)
-        except Exception:  # whatever it is, there is a default
-            pass

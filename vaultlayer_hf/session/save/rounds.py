@@ -13,22 +13,21 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vaultlayer_hf.base import files
 from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.base.versions import versions
 from vaultlayer_hf.errors import FencedError, RanksError, VaultLayerError
+from vaultlayer_hf.session.save.plan import NodeFiles, RankStatus, SaveSummary, UploadPlan, divide
+from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.state.model_identity import Parameters
-from vaultlayer_hf.vault.log.entry import Commit
+from vaultlayer_hf.vault.keys import folder_key
 from vaultlayer_hf.vault.manifest import Manifest
 from vaultlayer_hf.vault.snapshot import Snapshot, take
-
-if TYPE_CHECKING:
-    from vaultlayer_hf.session.session import Session
+from vaultlayer_hf.vault.upload.job import Job
 
 _TOLD = 4
 """Commits that the other ranks are told at a save: more than can happen between two."""
@@ -55,103 +54,6 @@ class Save:
     rotates: bool = True
 
 
-@dataclass(frozen=True)
-class RankStatus:
-    """What each rank says in the first round: that it has written, why to stop, and what troubles its uploads.
-
-    Attributes:
-        node: number of its node.
-        fenced: why to stop, or None.
-        trouble: the host's name and what keeps its uploads from succeeding, or None.
-    """
-
-    node: int
-    fenced: str | None = None
-    trouble: str | None = None
-
-
-@dataclass(frozen=True)
-class SaveSummary:
-    """What rank 0 makes of the words, for all ranks.
-
-    Attributes:
-        fenced: why to stop, or None.
-        troubles: (rank, node, words) of each rank in trouble.
-        wanted: positions of the saves that rank 0 still carries, and of this one.
-        commits: the newest commits, oldest first.
-        best_step: step of the best checkpoint as the log knows it.
-    """
-
-    fenced: str | None = None
-    troubles: tuple[tuple[int, int, str], ...] = ()
-    wanted: tuple[int, ...] = ()
-    commits: tuple[Commit, ...] = ()
-    best_step: int | None = None
-
-
-@dataclass(frozen=True)
-class NodeFiles:
-    """What each node's leader says in the second round; the other ranks say nothing of their own.
-
-    Attributes:
-        node: number of the node; None from ranks that lead none.
-        paths: files that lie in the node's folder.
-        error: why the folder could not be frozen.
-        folders: names of the checkpoint folders on the disk, after rotation.
-    """
-
-    node: int | None = None
-    paths: tuple[str, ...] = ()
-    error: str | None = None
-    folders: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class UploadPlan:
-    """Who sends what of one checkpoint.
-
-    Attributes:
-        folder: name of the checkpoint's folder in the vault.
-        owners: the node that sends each file which lies on several.
-        others: the nodes other than 0 that have something to send.
-        paths: all files, of all nodes; only on rank 0.
-        objection: why this checkpoint can't be committed, or None.
-        folders: names of the checkpoint folders on rank 0's disk.
-    """
-
-    owners: dict[str, int]
-    folder: str = ""
-    others: tuple[int, ...] = ()
-    paths: frozenset[str] = frozenset()
-    objection: str | None = None
-    folders: tuple[str, ...] = ()
-
-    def share_of(self, node: int, paths: Iterable[str]) -> frozenset[str]:
-        """Return those of the files that lie on a node which it sends."""
-        return frozenset(path for path in paths if self.owners.get(path, node) == node)
-
-
-def divide(listings: Sequence[NodeFiles]) -> UploadPlan:
-    """Give each file to the lowest node that holds it. Pure."""
-    first: dict[str, int] = {}
-    owners: dict[str, int] = {}
-    senders = set()
-    for listing in sorted((item for item in listings if item.node is not None), key=_node_of):
-        node = _node_of(listing)
-        for path in listing.paths:
-            if path in first:
-                owners[path] = first[path]
-            else:
-                first[path] = node
-                senders.add(node)
-    return UploadPlan(owners, others=tuple(sorted(senders - {0})), paths=frozenset(first))
-
-
-def _node_of(listing: NodeFiles) -> int:
-    assert listing.node is not None
-    return listing.node
-
-
 def mirror_rotation(output_dir: Path, keep: Sequence[str], step: int) -> None:
     """Remove checkpoint folders that rank 0's disk has rotated away; for nodes on which nobody else does."""
     for path in output_dir.glob("checkpoint-*"):
@@ -174,11 +76,11 @@ def save(session: Session, save: Save, seq: int) -> None:
 
 def _save(session: Session, save: Save, seq: int) -> None:
     ranks, timeout = session.ranks, session.settings.part_timeout
-    news = ranks.decide(
-        word_of(session), lambda words: news_from(session, words, seq), tag=f"save/{seq}", timeout=timeout
+    summary = ranks.decide(
+        status_of(session), lambda found: summarise(session, found, seq), tag=f"save/{seq}", timeout=timeout
     )
-    apply_summary(session, news)
-    session.stop_if_fenced(news.fenced)
+    apply_summary(session, summary)
+    session.stop_if_fenced(summary.fenced)
     if session.disabled:
         return
     snapshot, listing = _freeze(session, save, seq) if session.leads_node else (None, NodeFiles())
@@ -198,11 +100,28 @@ def _save(session: Session, save: Save, seq: int) -> None:
         return
     if session.leads_node and not save.rotates:
         mirror_rotation(session.output_dir, plan.folders, save.step)
-    session.carry(snapshot, plan)
+    queue_upload(session, snapshot, plan)
     session.apply_local_retention()
 
 
-def word_of(session: Session) -> RankStatus:
+def queue_upload(session: Session, snapshot: Snapshot | None, plan: UploadPlan) -> None:
+    """Queue this node's snapshot of a checkpoint that all ranks have agreed on. All ranks.
+
+    ``snapshot``: None on ranks that lead no node.
+    """
+    uploader = session.uploader
+    if snapshot is None or uploader is None:
+        return
+    folder = folder_key(session.entered.token, plan.folder)
+    job = Job(snapshot, folder, plan.share_of(session.node, snapshot.stats), plan.others)
+    session.part_bytes = sum(size for path, (size, _) in snapshot.stats.items() if path in (job.only or ()))
+    if session.writer is not None or job.only:
+        uploader.submit(job)
+    else:
+        snapshot.remove()
+
+
+def status_of(session: Session) -> RankStatus:
     """Return what this rank has to say of its uploads."""
     uploader = session.uploader
     if uploader is None:
@@ -212,14 +131,14 @@ def word_of(session: Session) -> RankStatus:
     return RankStatus(session.node, fenced, trouble)
 
 
-def news_from(session: Session, words: Sequence[RankStatus], seq: int | None = None) -> SaveSummary:
+def summarise(session: Session, statuses: Sequence[RankStatus], seq: int | None = None) -> SaveSummary:
     """Return what all ranks should know; ``seq`` is the save that is coming. On rank 0."""
     carried = session.uploader.carried if session.uploader is not None else ()
     troubles = tuple(
-        (rank, word.node, word.trouble) for rank, word in enumerate(words) if rank and word.trouble
+        (rank, status.node, status.trouble) for rank, status in enumerate(statuses) if rank and status.trouble
     )
     return SaveSummary(
-        fenced=next((word.fenced for word in words if word.fenced), None),
+        fenced=next((status.fenced for status in statuses if status.fenced), None),
         troubles=troubles,
         wanted=(*carried, *([seq] if seq is not None else [])),
         commits=session.newest_commits(_TOLD),
@@ -227,17 +146,17 @@ def news_from(session: Session, words: Sequence[RankStatus], seq: int | None = N
     )
 
 
-def apply_summary(session: Session, news: SaveSummary) -> None:
-    """Take in what rank 0 has made of the words."""
+def apply_summary(session: Session, summary: SaveSummary) -> None:
+    """Take in what rank 0 has made of the statuses."""
     uploader = session.uploader
     if session.ranks.rank != 0:
-        session.learn(news.commits, news.best_step)
+        session.learn(summary.commits, summary.best_step)
         if uploader is not None:
-            uploader.follow(news.wanted, news.commits)
+            uploader.follow(summary.wanted, summary.commits)
         return
     if uploader is not None:
-        uploader.hear({node: trouble for _, node, trouble in news.troubles})
-    for rank, _, trouble in news.troubles:
+        uploader.hear({node: trouble for _, node, trouble in summary.troubles})
+    for rank, _, trouble in summary.troubles:
         exposure = uploader.exposure() if uploader is not None else ""
         session.events.warn(EventKind.TROUBLE, f"rank {rank} on {trouble}; {exposure}", rank=rank)
 

@@ -18,7 +18,8 @@ from vaultlayer_hf.base import files
 from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.errors import CorruptError
 from vaultlayer_hf.session.output_dir import settle
-from vaultlayer_hf.session.save.rounds import NodeFiles, UploadPlan, divide
+from vaultlayer_hf.session.save.plan import NodeFiles, UploadPlan, divide
+from vaultlayer_hf.session.save.rounds import queue_upload
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.vault.log.entry import Commit, VaultState
 from vaultlayer_hf.vault.manifest import Manifest
@@ -73,7 +74,7 @@ def adopt(
             step=manifest.step,
         )
         session.start_uploads(origin)
-        session.carry(handover.snapshot, verdict.plan)
+        queue_upload(session, handover.snapshot, verdict.plan)
         if heads == 1:
             return manifest
         session.settle_uploads()

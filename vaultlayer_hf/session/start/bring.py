@@ -63,7 +63,7 @@ def bring_everywhere(
 
 def _relay(session: Session, wish: Wish, manifest: Manifest) -> Relay | None:
     """Connect the nodes, where there is enough that all of them need; on leaders. All ranks. Raises RanksError."""
-    place = session.place
+    place = session.topology
     if place is None or len(place.nodes) < 2:
         return None
     # What two nodes load isn't one rank's own: all load it.
@@ -176,7 +176,7 @@ def conversion_for(session: Session, wish: Wish, manifest: Manifest) -> Conversi
 
 
 def _share_of_node(session: Session, wish: Wish, manifest: Manifest, node: int) -> Manifest:
-    if session.place is None or manifest.world_size != session.ranks.world_size:
+    if session.topology is None or manifest.world_size != session.ranks.world_size:
         return manifest
-    wanted = wish.wanted(manifest.paths, session.place.nodes[node], manifest.world_size)
+    wanted = wish.wanted(manifest.paths, session.topology.nodes[node], manifest.world_size)
     return replace(manifest, files=tuple(entry for entry in manifest.files if entry.path in wanted))

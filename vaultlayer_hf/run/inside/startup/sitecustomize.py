@@ -1,6 +1,6 @@
 """Python imports this at its start where `vl run` has put this folder first on PYTHONPATH.
 
-It waits for transformers.trainer and vaultlayer_hf.session.session, and does nothing in a process that imports
+It waits for transformers.trainer and vaultlayer_hf.session.training, and does nothing in a process that imports
 neither. No import here costs more than a look at sys.modules: importlib.abc alone would cost 20 ms in every Python
 process. The sitecustomize that would have run without this one runs, too.
 """
@@ -21,7 +21,7 @@ class _Finder:
     """Finds nothing itself: has what others find for these modules changed once they are loaded."""
 
     def __init__(self) -> None:
-        self.waits_for = {"transformers.trainer": _trainer, "vaultlayer_hf.session.session": _session}
+        self.waits_for = {"transformers.trainer": _trainer, "vaultlayer_hf.session.training": _training}
 
     def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "Any":
         change = self.waits_for.pop(name, None)
@@ -44,10 +44,10 @@ class _Finder:
         return spec
 
 
-def _session(module: "Any") -> None:
+def _training(module: "Any") -> None:
     from vaultlayer_hf.run.inside.loops import install
 
-    install(module.Session)
+    install(module.Training)
 
 
 def _trainer(module: "Any") -> None:

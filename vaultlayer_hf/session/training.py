@@ -1,0 +1,333 @@
+"""What a seam drives while it trains: begin, at_step, before_save, save, flush, finish, close.
+
+The Trainer's callback and the Checkpointer make one ``Training`` on their ``Session``, which holds the claim and the
+uploader. Once training has begun nothing is raised but FencedError, and that only where the settings ask for it:
+trouble of storage or disk is reported, and costs a checkpoint at most. Methods that say *all ranks* must be called by
+all of them in the same order.
+"""
+
+from __future__ import annotations
+
+import atexit
+import math
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import CodeType
+
+from vaultlayer_hf.base import files
+from vaultlayer_hf.base.events import EventKind
+from vaultlayer_hf.base.spans import parse_cadence
+from vaultlayer_hf.errors import FencedError, RanksError, StoreError
+from vaultlayer_hf.session.save import rounds
+from vaultlayer_hf.session.save.pacing import Pacer
+from vaultlayer_hf.session.save.plan import RankStatus, SaveSummary
+from vaultlayer_hf.session.save.rounds import Save
+from vaultlayer_hf.session.session import Session
+from vaultlayer_hf.session.stop.notice import MARGIN
+from vaultlayer_hf.session.stop.stopping import Ending, StepDecision, Stopping
+from vaultlayer_hf.session.stop.watch import NoticeWatch
+from vaultlayer_hf.session.waiting import wait_for_uploads
+from vaultlayer_hf.vault.log.history import VaultHistory, read_history
+from vaultlayer_hf.vault.log.log import Log
+from vaultlayer_hf.vault.retention.tidy import clear_trash
+from vaultlayer_hf.vault.snapshot import LOCAL
+from vaultlayer_hf.vault.upload.uploader import Uploader
+
+_FAREWELL = 15.0
+"""Seconds that the end of a failed training waits for parts of other nodes."""
+
+
+class TrainingObserver:
+    """Told of each training of this process, on its training thread. Override what is of interest.
+
+    What a method raises is reported once, and never ends a training.
+    """
+
+    def began(self, training: Training, step: int) -> None:
+        """Training begins, behind ``step``."""
+
+    def stepped(self, training: Training, step: int) -> None:
+        """``step`` is done."""
+
+    def flushing(self, training: Training) -> None:
+        """No more steps: uploads are waited for."""
+
+    def finished(self, training: Training, step: int) -> None:
+        """The run is done, at ``step``."""
+
+    def closed(self, training: Training) -> None:
+        """Nothing is under way any more; also after a training that failed, and once more for each ``close``."""
+
+
+_observers: list[TrainingObserver] = []
+
+
+def observe(observer: TrainingObserver) -> None:
+    """Have an observer told of every training of this process, those under way included."""
+    _observers.append(observer)
+
+
+class Training:
+    """One rank's training on a vault, from its first step to its end.
+
+        session = Session(settings, output_dir)
+        training = Training(session)
+        path = resume(session, wish)
+        training.begin(step=0)
+        ...  # after each step: decision = training.at_step(step)
+        if training.flush():
+            training.finish(step, {"loss": loss})
+        training.close()
+
+    Args:
+        session: what this rank holds; claimed by ``resume`` or ``enter``, before ``begin``.
+
+    Attributes:
+        session: as given.
+        watch: what announces the end of this process.
+        pacer: when to save.
+        stall_seconds: how long the last save kept training waiting.
+    """
+
+    def __init__(self, session: Session) -> None:
+        settings = session.settings
+        self.session = session
+        self.watch = NoticeWatch(settings.signal_names, settings.grace, settings.notices, session.events)
+        self.pacer = _pacer_of(session)
+        self._stopping = Stopping(session, self.watch, self.pacer)
+        self.stall_seconds = 0.0
+        self._under_way = False
+        self._flush_failed = False
+        atexit.register(self.close)
+
+    @property
+    def ending(self) -> Ending | None:
+        """How this training ends, once it was told to stop."""
+        return self._stopping.ending
+
+    @property
+    def _idle(self) -> bool:
+        """Whether there is no vault to do anything with: not claimed yet, or lost to another process."""
+        return self.session.claim is None or self.session.disabled
+
+    def begin(self, step: int, within: CodeType | None = None) -> None:
+        """Say that training begins, behind ``step``, and runs for as long as ``within`` does. All ranks."""
+        self._notify(lambda observer: observer.began(self, step))
+        atexit.unregister(self.close)  # a training that is begun again after its close is to be closed again
+        atexit.register(self.close)
+        self.session.step = step
+        self._under_way = True
+        self.watch.open(within)
+        self.pacer.begin()
+
+    def at_step(self, step: int) -> StepDecision:
+        """Return whether to save and whether to stop, at the end of ``step``. All ranks, after each step.
+
+        What one rank knows all act on at the end of the same step, a few steps later. Raises FencedError, on all
+        ranks, if another process took the vault and the settings say to stop.
+        """
+        self._notify(lambda observer: observer.stepped(self, step))
+        self.session.step = step
+        if self._idle:
+            return StepDecision()
+        self.pacer.mark()
+        decision = self._stopping.decide(step)
+        if decision is None:
+            return StepDecision(save=self.pacer.due(step))
+        return decision
+
+    def before_save(self, folder: Path) -> None:
+        """Remove a checkpoint folder that is about to be written again. All ranks.
+
+        What the Trainer would write in place would show through the links of a snapshot that waits for
+        upload; and what a killed save left there would look as if it belonged to the new one. A folder that
+        is new to this run stays: a subclass of the Trainer has begun to write this very checkpoint.
+        """
+        if self._idle:
+            return
+        session = self.session
+        self.pacer.mark()
+        if session.leads_node and folder.name in session.standing:
+            files.remove_tree(folder)
+            session.standing.discard(folder.name)
+        if session.ranks.world_size > 1:
+            try:
+                session.ranks.gather(None, tag=f"clear/{session.coming_seq - 1}")
+            except RanksError as error:
+                session.events.warn(EventKind.TROUBLE, f"{error}: {folder.name} may be left out")
+
+    def save(self, save: Save) -> None:
+        """Snapshot a checkpoint folder and queue it; never raises for the storage's or the disk's sake. All ranks.
+
+        Raises FencedError, on all ranks, where one has learnt that another process took the vault.
+        """
+        if self._idle:
+            return
+        session = self.session
+        begin, self._stopping.saved_at = time.perf_counter(), time.time()
+        self._flush_failed = False
+        session.standing.add(save.folder.name)
+        rounds.save(session, save, session.next_seq())
+        self.stall_seconds = time.perf_counter() - begin
+        self.pacer.saved()
+        session.save_stall = self.pacer.stall or 0.0
+
+    def metrics(self) -> dict[str, float]:
+        """Return figures for the Trainer's ``report_to``; seconds, bytes and steps."""
+        uploader = self.session.uploader
+        if uploader is None or self.session.disabled:
+            return {}
+        seconds, steps = uploader.exposure_figures()
+        return {
+            "vault/stall_seconds": self.stall_seconds,
+            "vault/upload_seconds": uploader.figures.upload_seconds,
+            "vault/uploaded_bytes": float(uploader.figures.uploaded_bytes),
+            "vault/commits": float(uploader.figures.commits),
+            "vault/exposure_seconds": seconds,
+            "vault/exposure_steps": float(steps),
+        }
+
+    def flush(self) -> bool:
+        """Wait for uploads, with a progress bar and a time-out; return whether all is committed. All ranks.
+
+        The one place where training waits for storage. Raises FencedError as ``at_step`` does.
+        """
+        self._notify(lambda observer: observer.flushing(self))
+        if self._idle:
+            return False
+        session = self.session
+        self._under_way = False
+        uploader = session.uploader
+        timeout = self._stopping.bound(session.settings.flush_timeout)
+        done = uploader is None or self._wait(uploader)
+
+        def sum_up(found: list[tuple[RankStatus, bool]]) -> tuple[SaveSummary, bool]:
+            return rounds.summarise(session, [status for status, _ in found]), found[0][1]
+
+        try:
+            summary, done = session.ranks.decide(
+                (rounds.status_of(session), done), sum_up, timeout=self._stopping.bound(timeout + 60)
+            )
+        except RanksError as error:
+            session.events.warn(EventKind.TROUBLE, str(error))
+        else:
+            rounds.apply_summary(session, summary)
+            if uploader is not None:
+                uploader.take_news()
+            session.stop_if_fenced(summary.fenced)
+        session.apply_local_retention()
+        if session.leads_node:
+            clear_trash(session.output_dir)
+        self._flush_failed = not done
+        if not done and uploader is not None:
+            session.events.warn(
+                EventKind.TROUBLE,
+                f"uploads aren't done after {timeout:.0f} s ({self._bound_by()}); {uploader.exposure()}; "
+                f"what waits stays in {session.output_dir / LOCAL}, and the next start on this disk goes on from it",
+            )
+        return done and not session.disabled
+
+    def finish(self, step: int, metrics: dict[str, float]) -> None:
+        """Append the entry that says that the run is done at ``step``; storage trouble is only reported."""
+        self._notify(lambda observer: observer.finished(self, step))
+        session = self.session
+        writer = session.writer
+        if session.disabled or writer is None:
+            return
+        try:
+            writer.append("finish", lambda state, _: state.done(step, metrics), {"step": step})
+            session.events.info(EventKind.FINISH, f"run finished at step {step}", step=step)
+        except FencedError as error:
+            session.stop_if_fenced(str(error))
+        except StoreError as error:
+            session.events.warn(EventKind.TROUBLE, f"the end of the run can't be noted in the vault: {error}")
+
+    def close(self) -> None:
+        """Wait for what is under way, unless ``flush`` just did so in vain, then stop; safe to call twice.
+
+        Not for long for other nodes: where training failed, theirs may be gone, and the launcher waits for us.
+        """
+        session = self.session
+        uploader = session.release_uploader()
+        try:
+            if self._under_way:
+                # No flush came first: an exception is on its way out. The other ranks may wait for this one inside a
+                # save, for part_timeout at worst, and can't know: tell them.
+                self._under_way = False
+                session.ranks.leave()
+            atexit.unregister(self.close)
+            if uploader is not None:
+                if not self._flush_failed and not self.watch.hurried:
+                    self._wait(uploader, _FAREWELL)
+                uploader.stop(self._last_wait())
+            session.close()
+            self.watch.close(leaving=self.ending is not None)
+        finally:
+            self._notify(lambda observer: observer.closed(self))
+
+    def _wait(self, uploader: Uploader, for_others: float = math.inf) -> bool:
+        session = self.session
+        timeout = self._stopping.bound(session.settings.flush_timeout)
+        return wait_for_uploads(uploader, timeout, shown=session.progress, for_others=for_others)
+
+    def _last_wait(self) -> float | None:
+        """Return how long the end may wait for the upload thread to give up; None: as usual."""
+        if self.watch.hurried:
+            return 0.0
+        return MARGIN / 2 if self._stopping.late else None
+
+    def _bound_by(self) -> str:
+        unbound = self._stopping.bound(math.inf) == math.inf
+        return "flush_timeout" if unbound else "the process is about to be ended"
+
+    def _notify(self, tell: Callable[[TrainingObserver], None]) -> None:
+        for observer in list(_observers):
+            try:
+                tell(observer)
+            except Exception as error:
+                self.session.events.warn_once(
+                    f"observer {type(observer).__name__}",
+                    EventKind.TROUBLE,
+                    f"unexpected {type(error).__name__} in {type(observer).__name__}, training goes on: {error}",
+                )
+
+
+def _pacer_of(session: Session) -> Pacer:
+    """Return the pacer that a session's settings ask for."""
+    past = _HistoryReader(session)
+
+    def upload_seconds() -> float:
+        return session.uploader.figures.seconds_each if session.uploader is not None else 0.0
+
+    return Pacer(
+        parse_cadence(session.settings.save_every),
+        session.ranks,
+        session.events,
+        max_loss=session.settings.loss,
+        upload_seconds=upload_seconds,
+        history=past.known,
+    )
+
+
+class _HistoryReader:
+    """The history of a vault, read beside training: it costs requests, and is only worth having."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._thread: threading.Thread | None = None
+        self._found = VaultHistory()
+
+    def known(self) -> VaultHistory:
+        """Return what is known by now; the first call begins to read."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._read, name="vaultlayer-history", daemon=True)
+            self._thread.start()
+        return self._found
+
+    def _read(self) -> None:
+        try:
+            self._found = read_history(Log(self._session.access.bare), self._session.entered.token)
+        except Exception:  # whatever it is, there is a default
+            pass
