@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from transformers import TrainerCallback, TrainingArguments, set_seed
 
 from tests.campaign.points import SAVE_STEPS, STEPS, Points, die, stop
+from tests.kit.inside import listen, session_of
 from vaultlayer_hf import Settings, Trainer
 from vaultlayer_hf.base.events import Event
 
@@ -139,7 +140,7 @@ def train(
     )
     script.trainer = trainer
     if vault:
-        trainer._vaultlayer._events.listen(lambda event: _note_event(points, event))
+        listen(trainer, lambda event: _note_event(points, event))
     trainer.train()
     points.note(ended=trainer.state.global_step)
     if result is not None:
@@ -182,7 +183,7 @@ def _lose_mover() -> None:
 
 def _overtaken(trainer: Any) -> None:
     """On the upload thread: wait until the next checkpoint is queued behind this one, then die."""
-    uploader = trainer._vaultlayer.session.uploader
+    uploader = session_of(trainer).uploader
     deadline = time.monotonic() + 20
     while len(uploader.carried) < 2 and time.monotonic() < deadline:
         time.sleep(0.002)

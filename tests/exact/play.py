@@ -12,6 +12,7 @@ import transformers
 from transformers.trainer_utils import get_last_checkpoint
 
 from tests.exact.material import BATCH, BrokenOffError, StopAt, arguments, digest, model, padded, scenario
+from tests.kit.inside import listen
 from vaultlayer_hf import Settings
 from vaultlayer_hf.base.events import Event
 from vaultlayer_hf.trainer.trainer import Trainer
@@ -63,7 +64,7 @@ def play(
     if os.environ.get("WORLD_SIZE", "1") != "1":
         assert trainer.args.parallel_mode.value == "distributed"
     if ours:
-        trainer._vaultlayer._events.listen(said.append)
+        listen(trainer, said.append)
     checkpoint = None
     if part == "resumed" and not ours:
         checkpoint = get_last_checkpoint(output)

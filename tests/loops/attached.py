@@ -18,6 +18,7 @@ from accelerate.utils import DataLoaderConfiguration, ProjectConfiguration
 from torch.utils.data import DataLoader
 
 from tests.campaign.points import SAVE_STEPS, STEPS, Points, die
+from tests.kit.inside import listen
 from tests.loops.program import Average, Samples, _digest, _digests, _settle, build
 from vaultlayer_hf import Checkpointer, Settings
 
@@ -78,8 +79,11 @@ def train(
     if vault is not None:
         patience = {"keep_last": 1, "upload_concurrency": 1, "resume_timeout": 20.0, "flush_timeout": 60.0}
         ckpt = Checkpointer(Settings(vault=vault, **{**patience, **(settings or {})}))
-        ckpt._events.listen(
-            lambda event: points.note(event=event.kind, message=event.message, about=event.fields.get("step"))
+        listen(
+            ckpt,
+            lambda event: points.note(
+                event=event.kind, message=event.message, about=event.fields.get("step")
+            ),
         )
         found = ckpt.attach(accelerator)
         if found is not None and load is not None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from tests.kit.inside import listen
 from vaultlayer_hf import (
     Checkpointer,
     NoUsableCheckpointError,
@@ -176,7 +177,7 @@ def test_with_block(tmp_path: Path) -> None:
 def test_trouble_of_the_disk_costs_a_checkpoint_only(tmp_path: Path) -> None:
     """Where a checkpoint can't be written, training goes on, the log says so, and the next one is committed."""
     ckpt, said = given(tmp_path), []
-    ckpt._events.listen(lambda event: said.append(event.message))
+    listen(ckpt, lambda event: said.append(event.message))
     ckpt.resume()
     (tmp_path / "output").mkdir(exist_ok=True)
     (tmp_path / "output" / "checkpoint-1").touch()

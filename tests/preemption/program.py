@@ -15,6 +15,7 @@ import torch
 import transformers
 from transformers import TrainerCallback
 
+from tests.kit.inside import listen
 from tests.ranks.program import Journal
 from tests.trainer.kit import Boom, FailAt, model, trainer, weights
 from vaultlayer_hf import Checkpointer, Settings, VaultLayerCallback
@@ -75,7 +76,7 @@ def train(
         max_steps=steps,
         **more,
     )
-    made._vaultlayer._events.listen(_noting(notes))
+    listen(made, _noting(notes))
 
     def run() -> None:
         try:
@@ -128,7 +129,7 @@ def loop(
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     given = Settings(vault=vault, **{"save_every": "none", **(settings or {})})
     ckpt = Checkpointer(given, model=model, optimizer=optimizer, output_dir=output)
-    ckpt._events.listen(_noting(notes))
+    listen(ckpt, _noting(notes))
     for step in range(ckpt.resume(), steps):
         loss = model(torch.ones(2, 8) * step / steps).pow(2).mean()
         optimizer.zero_grad()

@@ -24,6 +24,7 @@ import torch.distributed.fsdp
 import transformers
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, TrainingArguments
 
+from tests.kit.inside import listen
 from tests.ranks.frameworks import believe_in_accelerators, local, zero_config, zero_parts
 from vaultlayer_hf import Settings
 from vaultlayer_hf.session.start import relay
@@ -227,10 +228,11 @@ def train(
     )
     net.noted = lambda ids: notes.note(at=trainer.state.global_step, ids=ids)
     if vault:
-        trainer._vaultlayer._events.listen(
+        listen(
+            trainer,
             lambda event: notes.note(
                 event=event.kind, message=event.message, about=event.fields.get("step"), time=time.time()
-            )
+            ),
         )
     if slow_rng:
         _delay(trainer, "_save_rng_state", slow_rng)

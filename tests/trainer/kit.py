@@ -18,10 +18,10 @@ import torch
 import transformers
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, TrainingArguments
 
+from tests.kit.inside import listen
 from vaultlayer_hf.base.events import Event
 from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.stores.uri import parse_vault
-from vaultlayer_hf.trainer.callback import VaultLayerCallback
 from vaultlayer_hf.trainer.trainer import Trainer
 from vaultlayer_hf.vault.log.entry import VaultState
 from vaultlayer_hf.vault.log.log import Log
@@ -164,8 +164,7 @@ class Recorder:
 
     def __init__(self, source: Any) -> None:
         self.events: list[Event] = []
-        callback = source if isinstance(source, VaultLayerCallback) else source._vaultlayer
-        callback._events.listen(self.events.append)
+        listen(source, self.events.append)
 
     def kinds(self) -> list[str]:
         return [event.kind for event in self.events]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.kit.inside import callback_of, use_store
 from tests.trainer.kit import (
     Boom,
     FailAt,
@@ -102,8 +103,8 @@ def test_state_of_the_restored_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(Boom):
         best_run(tmp_path / "a", resume=vault, callbacks=[FailAt(5), Patient(vault)]).train()
     run = best_run(tmp_path / "b", resume=vault)
-    run._vaultlayer.pull()
-    run._vaultlayer.close()
+    callback_of(run).pull()
+    callback_of(run).close()
     before = json.loads((tmp_path / "a" / "checkpoint-4" / "trainer_state.json").read_text())
     after = json.loads((tmp_path / "b" / "checkpoint-4" / "trainer_state.json").read_text())
     assert before.pop("best_model_checkpoint") == str(tmp_path / "a" / "checkpoint-2")
@@ -170,7 +171,7 @@ def _wait_until(flags: list[bool]) -> None:
 
 def _use(run: Any, store: Any) -> None:
     """Have a trainer's vault use this store."""
-    run._vaultlayer._open().access._bare = store
+    use_store(run, store)
 
 
 @pytest.mark.parametrize("limit", [1, 2])

@@ -13,6 +13,7 @@ import pytest
 import transformers
 from accelerate.state import GradientState
 
+from tests.kit.inside import callback_of
 from tests.trainer.kit import STEPS, arguments, model, state_of, steps_of, trainer
 from vaultlayer_hf import Trainer, resumable
 
@@ -157,11 +158,11 @@ def test_instances_are_pickled_as_in_stock(cls: Any, tmp_path: Path) -> None:
     run = cls(model(), args, train_dataset=_rows(), resume=tmp_path / "vault")
     for twin in (pickle.loads(pickle.dumps(run)), copy.deepcopy(run)):
         assert type(twin) is type(run)
-        assert twin._vaultlayer is not run._vaultlayer
-        assert twin._vaultlayer in twin.callback_handler.callbacks
+        assert callback_of(twin) is not callback_of(run)
+        assert callback_of(twin) in twin.callback_handler.callbacks
     twin.train()
     assert state_of(tmp_path / "vault").token == 1
-    assert run._vaultlayer.session is None
+    assert callback_of(run).session is None
 
 
 @pytest.mark.parametrize("cls", [Trainer, Decorated, Notes])

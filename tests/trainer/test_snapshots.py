@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.kit.inside import use_store
 from tests.trainer.kit import (
     Boom,
     Do,
@@ -47,8 +48,7 @@ class Gate:
 
     def guard(self, run: Any) -> Any:
         """Put the gate between a trainer and its vault."""
-        run._vaultlayer._open().access._bare = self.store
-        return run
+        return use_store(run, self.store)
 
 
 def verified(vault: Path) -> list[int]:

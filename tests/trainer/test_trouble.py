@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.kit.inside import session_of, use_store
 from tests.servers import SeaweedServer
 from tests.trainer.conftest import Reference
 from tests.trainer.kit import (
@@ -42,7 +43,7 @@ from vaultlayer_hf.vault.snapshot import find_sealed, local_folder
 
 def uploads_idle(run: Any) -> Any:
     """A condition: nothing of this trainer is queued or under way."""
-    return lambda: run._vaultlayer.session.uploader.idle
+    return lambda: session_of(run).uploader.idle
 
 
 def test_newest_wins(tmp_path: Path) -> None:
@@ -55,7 +56,7 @@ def test_newest_wins(tmp_path: Path) -> None:
     def look(state: Any) -> None:
         if state.global_step >= 2:
             assert gate.reached.wait(30)
-            taken.append(len(list(run._vaultlayer.session.snapshots.iterdir())))
+            taken.append(len(list(session_of(run).snapshots.iterdir())))
         if state.global_step == STEPS:
             gate.opened.set()
 
@@ -148,7 +149,7 @@ def test_output_dir_without_space_for_a_snapshot(tmp_path: Path) -> None:
     blocked = out / "_vaultlayer" / "blocked"
 
     def block(state: Any) -> None:
-        folder = run._vaultlayer.session.snapshots
+        folder = session_of(run).snapshots
         if state.global_step == 4:
             folder.rename(blocked)
             folder.write_bytes(b"in the way")
@@ -172,7 +173,7 @@ def test_slow_store_does_not_hold_training(tmp_path: Path, reference: Reference)
 
     def last(state: Any) -> None:
         if state.global_step == STEPS:
-            assert not run._vaultlayer.session.uploader.idle
+            assert not session_of(run).uploader.idle
             order.append("trained")
             threading.Timer(0.5, gate.opened.set).start()
 
@@ -201,8 +202,7 @@ def unavailable(vault: Path, *steps: int) -> FaultStore:
 
 def with_store(run: Any, store: Any) -> Any:
     """Put a store in the place of a trainer's own."""
-    run._vaultlayer._open().access._bare = store
-    return run
+    return use_store(run, store)
 
 
 @pytest.fixture
@@ -281,7 +281,7 @@ def test_what_only_waited_is_sealed_at_the_end(tmp_path: Path) -> None:
     def look(state: Any) -> None:
         if state.global_step == 3:
             assert gate.reached.wait(30)
-            queue = run._vaultlayer.session.uploader._queue
+            queue = session_of(run).uploader._queue
             threading.Thread(target=open_at_the_end, args=(queue,)).start()
 
     run.add_callback(Do(on_step_end=look))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import transformers
 
+from tests.kit.inside import callback_of, listen
 from tests.trainer.conftest import Reference
 from tests.trainer.kit import STEPS, Boom, Do, FailAt, Patient, Tokens, state_of, trainer, wait_for, weights
 from vaultlayer_hf import VaultLayerCallback
@@ -85,7 +86,7 @@ def test_figures_reach_tensorboard(alone: bool, tmp_path: Path, monkeypatch: pyt
         if alone
         else trainer(tmp_path / "out", resume=vault, callbacks=[Patient(vault)], **more)
     )
-    ours = callback if alone else run._vaultlayer
+    ours = callback if alone else callback_of(run)
     # The log shows a commit a moment before the uploader has taken note of it.
     run.add_callback(Do(on_step_begin=lambda state: wait_for(lambda: ours.session.uploader.idle)))
     run.train(resume_from_checkpoint=callback.pull() if alone else None)
@@ -134,7 +135,7 @@ def test_a_listener_that_fails_harms_nothing(tmp_path: Path, caplog: pytest.LogC
         raise RuntimeError("the listener's own")
 
     run = trainer(tmp_path / "out", resume=tmp_path / "vault", max_steps=2)
-    run._vaultlayer._events.listen(listener)
+    listen(run, listener)
     run.train()
     assert state_of(tmp_path / "vault").finished == 2
     assert "a listener to events failed" in caplog.text

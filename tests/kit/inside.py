@@ -1,0 +1,41 @@
+"""What a test needs of the inside of a run: the only place in tests that reaches into private attributes.
+
+session_of(trainer).uploader.idle     what the training's rank holds
+listen(trainer, events.append)        every event; also of a callback or a Checkpointer
+use_store(trainer, FaultStore(...))   before it trains: the vault lies there
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from vaultlayer_hf.base.events import Event, Events
+from vaultlayer_hf.session.session import Session
+from vaultlayer_hf.stores.base import Store
+
+Run = TypeVar("Run")
+
+
+def callback_of(trainer: Any) -> Any:
+    """The callback that ties a Trainer to its vault; one that was given to a stock Trainer is that already."""
+    return getattr(trainer, "_vaultlayer", trainer)
+
+
+def session_of(run: Any) -> Session:
+    """What this rank holds of the vault: of a Trainer that has begun, its callback, or a Checkpointer."""
+    session = run._session if hasattr(run, "_session") else callback_of(run).session
+    assert session is not None, "the run has no session yet, or no longer"
+    return session
+
+
+def listen(run: Any, listener: Callable[[Event], Any]) -> None:
+    """Have a listener told of each event of a Trainer, a callback or a Checkpointer."""
+    events: Events = callback_of(run)._events
+    events.listen(listener)
+
+
+def use_store(trainer: Run, store: Store) -> Run:
+    """Put a store in the place of the one that a trainer's vault would open; returns the trainer."""
+    callback_of(trainer)._open().access._bare = store
+    return trainer
