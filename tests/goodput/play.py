@@ -141,7 +141,8 @@ def play(
 def warm_up() -> None:
     """Import what a start imports, once: the disk's cache and the bytecode are then the same for all ways."""
     ours = ", ".join(
-        f"vaultlayer_hf.{name}" for name in ("run.inside.trainer", "run.supervise", "stores.folder", "cli.run")
+        f"vaultlayer_hf.{name}"
+        for name in ("run.inside.trainer", "run.supervise", "stores.folder", "cli.run")
     )
     code = f"import transformers.trainer, {ours}"
     subprocess.run([sys.executable, "-c", code], env=_environment(), check=True)

@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from vaultlayer_hf.session.start.resume import resume
 from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
+from vaultlayer_hf.vault.keys import entry_key
+from vaultlayer_hf.vault.log.log import Log
 
 STORES = ["folder", "s3"]
 
@@ -308,3 +311,30 @@ def test_a_zombie_of_many_turns(tmp_path: Path) -> None:
         training.close()
     assert committed(vault) == [(4, 897)]
     assert train(vault, tmp_path / "next", 1000).reasons("restore").startswith("checkpoint-897")
+
+
+@pytest.mark.parametrize("on_fenced", ["stop", "continue"])
+@pytest.mark.parametrize("moment", ["before a save", "before the end"])
+def test_a_newer_release_takes_the_vault(tmp_path: Path, on_fenced: str, moment: str) -> None:
+    """A claim in a newer format fences a run as any other does: FencedError where it is asked for, else no error."""
+    vault, output = str(tmp_path / "vault"), tmp_path / "output"
+    session, heard = a_session(vault, output, on_fenced=on_fenced)
+    training = Training(session)
+    resume(session, wish())
+    store = open_store(vault)
+    if moment == "before the end":
+        assert training.flush()
+    store.create(entry_key(Log(store).last_number() + 1), b'{"format_version": 2, "kind": "claim"}')
+
+    def end() -> None:
+        if moment == "before a save":
+            training.save(Save(write_checkpoint(output, 100), 100, lambda *_: [], parameters=PARAMETERS))
+            training.flush()
+        training.finish(100, {})
+
+    with pytest.raises(FencedError, match="newer vaultlayer-hf") if on_fenced == "stop" else nullcontext():
+        end()
+    training.close()
+    assert session.disabled
+    assert "a newer vaultlayer-hf has taken this vault" in heard.reasons("fenced")
+    assert numbers(store) == [1, 2]

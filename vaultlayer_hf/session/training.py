@@ -19,7 +19,7 @@ from types import CodeType
 from vaultlayer_hf.base import files
 from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.base.spans import parse_cadence
-from vaultlayer_hf.errors import FencedError, RanksError, StoreError
+from vaultlayer_hf.errors import FencedError, RanksError, VaultLayerError
 from vaultlayer_hf.session.save import rounds
 from vaultlayer_hf.session.save.pacing import Pacer
 from vaultlayer_hf.session.save.plan import RankStatus, SaveSummary
@@ -230,7 +230,7 @@ class Training:
         return done and not session.disabled
 
     def finish(self, step: int, metrics: dict[str, float]) -> None:
-        """Append the entry that says that the run is done at ``step``; storage trouble is only reported."""
+        """Append the entry that says that the run is done at ``step``; only being fenced ends in an error."""
         self._notify(lambda observer: observer.finished(self, step))
         session = self.session
         writer = session.writer
@@ -240,8 +240,11 @@ class Training:
             writer.append("finish", lambda state, _: state.done(step, metrics), {"step": step})
             session.events.info(EventKind.FINISH, f"run finished at step {step}", step=step)
         except FencedError as error:
+            session.events.warn(
+                EventKind.FENCED, str(error)
+            )  # the uploader, which says it otherwise, hasn't met it
             session.stop_if_fenced(str(error))
-        except StoreError as error:
+        except VaultLayerError as error:
             session.events.warn(EventKind.TROUBLE, f"the end of the run can't be noted in the vault: {error}")
 
     def close(self) -> None:

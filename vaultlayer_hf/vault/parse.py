@@ -20,6 +20,11 @@ class Fields:
         self._value: dict[str, Any] = value
         self._what = what
 
+    @property
+    def values(self) -> dict[str, Any]:
+        """Every field, unchecked: a dictionary of its own, with the object's values."""
+        return dict(self._value)
+
     def text(self, name: str, *, limit: int = 4096) -> str:
         """Return a string of at most ``limit`` characters, none of which could steer a terminal or break a key."""
         value = self._value.get(name)

@@ -205,15 +205,56 @@ def test_a_log_that_is_damaged_all_over_is_an_error() -> None:
 
 
 def test_a_newer_entry_is_never_stepped_over() -> None:
-    """An entry of a newer release stops an older one, in discovery and in the middle of a run."""
+    """An entry of a newer release stops an older one that wants to read the vault: it says to upgrade."""
     store = memory_store()
-    writer = claim(store)
-    note(writer)
+    note(claim(store))
     forge_entry(store, 2, {"format_version": 2})
     with pytest.raises(FormatVersionError, match="upgrade"):
         Log(store).last()
     with pytest.raises(FormatVersionError, match="upgrade"):
-        note(Writer(store, Log(store).read(1)))
+        Writer.claim(store, Log(store), seen=(1, Log(store).read(1)))
+
+
+NEWER = {
+    "a claim": b'{"format_version": 2, "kind": "claim"}',
+    "a kind of its own": b'{"format_version": 7, "kind": "lease", "number": "seven"}',
+    "no kind at all": b'{"format_version": 2}',
+}
+
+
+@pytest.mark.parametrize("entry", NEWER.values(), ids=NEWER)
+def test_an_entry_of_a_newer_release_fences(entry: bytes) -> None:
+    """Whatever a newer release has put behind our entry: this writer stops for good, and says who has the vault."""
+    store = memory_store()
+    writer = claim(store)
+    store.create(entry_key(2), entry)
+    for _ in range(2):
+        with pytest.raises(FencedError, match=r"a newer vaultlayer-hf has taken this vault \(log entry 2 "):
+            note(writer)
+        with pytest.raises(FencedError, match="newer vaultlayer-hf"):
+            writer.check()
+    assert numbers(store) == [1, 2]
+
+
+def test_a_vault_that_a_newer_release_began_anew_fences() -> None:
+    """Where the vault was deleted and a newer release has claimed it, our place in the log is that one's."""
+    store = memory_store()
+    writer = claim(store)
+    store.write(entry_key(1), NEWER["a claim"])
+    with pytest.raises(FencedError, match="newer vaultlayer-hf"):
+        writer.check()
+
+
+@pytest.mark.parametrize("entry", [NEWER["a claim"], b"{"], ids=["newer", "damaged"])
+def test_a_vault_that_was_begun_anew_fences_whatever_it_holds(entry: bytes) -> None:
+    """Where our last entry is gone and others are there, they needn't be readable: this writer is fenced."""
+    store = memory_store()
+    writer = claim(store)
+    note(writer)
+    store.delete([entry_key(1), entry_key(2)])
+    store.create(entry_key(1), entry)
+    with pytest.raises(FencedError, match="claimed anew"):
+        writer.check()
 
 
 # Claims ------------------------------------------------------------------------------------------------

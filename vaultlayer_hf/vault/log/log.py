@@ -9,7 +9,8 @@ Invariants, true at every instant, after a power cut too:
 3. A commit is appended only when every file that its manifest lists is durable. Data first, then what
    refers to it; readers go the opposite way.
 4. Losing a create means reading that entry. Own write id: it was won, the response was lost. A claim by
-   another: fenced, for good. Anything else: go on behind it.
+   another: fenced, for good. An entry of a newer format: fenced too. What it says can't be read, and this release
+   can't carry on a state that it doesn't know; only a newer one has written it. Anything else: go on behind it.
 5. Age is decided by the log's order, never by clocks, never by the step alone.
 6. Retirement is an entry first, deletion after.
 7. Reading needs no write permission.
@@ -88,7 +89,7 @@ class Log:
 
         Raises CorruptError where entries exist and none is readable; FormatVersionError; StoreError.
         """
-        number = self._last_number()
+        number = self.last_number()
         if number == 0:
             return 0, None
         for candidate in range(number, max(0, number - _DAMAGED_LIMIT), -1):
@@ -102,7 +103,8 @@ class Log:
             f"{self._store.uri}: the newest {_DAMAGED_LIMIT} entries of its log are all damaged"
         )
 
-    def _last_number(self) -> int:
+    def last_number(self) -> int:
+        """Return the number of the last entry, whatever it holds; 0: the vault is empty. Raises StoreError."""
         hint = self._hint()
         number = self._highest_after(hint - 1) if hint > 1 else 0
         return number or self._highest_after(0)
@@ -196,8 +198,8 @@ class Writer:
         where it is a function of the state before.
         ``store`` is the same vault's, with another patience than the one that was claimed with.
 
-        Raises FencedError where a newer claim exists; StoreError where the store is in trouble, the
-        outcome then being unknown until the next call, and where the vault was emptied meanwhile.
+        Raises FencedError where a newer claim exists, or an entry of a newer format; StoreError where the store is
+        in trouble, the outcome then being unknown until the next call, and where the vault was emptied meanwhile.
         """
         write_id = uuid.uuid4().hex
         store = store or self._store
@@ -214,7 +216,7 @@ class Writer:
                 try:
                     store.create(entry_key(number), encode_entry(entry))
                 except AlreadyExistsError:
-                    found = read_whole(log, number)
+                    found = self._met(log, number)
                     if found is not None and found.state.vault_id != state.vault_id:
                         self._find_last(log)  # ours is there: a zombie of a deleted vault left this one
                         found = None
@@ -238,15 +240,25 @@ class Writer:
         if not self._last.write_id:  # not readable when it was met
             return True
         try:
-            found = read_whole(log, self._last.number)
+            found = self._met(log, self._last.number)
             if found is None or found.write_id == self._last.write_id:
                 return True
         except ObjectNotFoundError:
-            if log.last()[0] == 0:
+            if log.last_number() == 0:
                 gone = replace(self._last.state, commits=(), retiring=())
                 self._last = replace(self._last, write_id="", state=gone)
                 return False
         raise self._fence("this vault was deleted while this process was writing to it, and claimed anew")
+
+    def _met(self, log: Log, number: int) -> Entry | None:
+        """Return an entry as ``read_whole`` does; one of a newer format is a fence. Raises FencedError, StoreError."""
+        try:
+            return read_whole(log, number)
+        except FormatVersionError as error:
+            raise self._fence(
+                f"a newer vaultlayer-hf has taken this vault (log entry {number} is of a format that version "
+                f"{__version__} doesn't know)"
+            ) from error
 
     def _check_fence(self, entry: Entry) -> None:
         if entry.state.token != self.token:
