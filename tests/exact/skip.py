@@ -18,7 +18,7 @@ import torch
 from accelerate import Accelerator, skip_first_batches
 
 from vaultlayer_hf.state.data.follower import Follower
-from vaultlayer_hf.state.data.position import Record, read_record
+from vaultlayer_hf.trainer.data_file import Record, read_record
 
 BATCH = 8
 

@@ -14,7 +14,7 @@ from tests.exact.skip import measure
 from tests.exact.table import MODULES, play_all, play_row, text_of
 from tests.forks import ForkServer
 from vaultlayer_hf.state.data.inner import Inner
-from vaultlayer_hf.state.data.position import read_record
+from vaultlayer_hf.trainer.data_file import read_record
 
 TELLING = (
     "group_by_length",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tests.ranks.launch import Group
-from vaultlayer_hf.state.layouts import missing_files, missing_shards, wanted_files
+from vaultlayer_hf.state.layouts import missing_shards
+from vaultlayer_hf.trainer.layout import missing_files, wanted_files
 from vaultlayer_hf.vault.snapshot import list_files
 
 SPARE = {

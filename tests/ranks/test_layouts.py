@@ -12,7 +12,8 @@ from tests.forks import ForkServer
 from tests.ranks.launch import Group, Ranks
 from tests.ranks.layouts import check_layout
 from tests.servers import free_ports
-from vaultlayer_hf.state.layouts import missing_files, missing_shards, refusal, wanted_files
+from vaultlayer_hf.state.layouts import missing_shards, refusal
+from vaultlayer_hf.trainer.layout import missing_files, wanted_files
 from vaultlayer_hf.vault.snapshot import list_files
 
 

@@ -25,7 +25,7 @@ from vaultlayer_hf import (
     VaultUnreachableError,
     WrongModelError,
 )
-from vaultlayer_hf.state.layouts import missing_files
+from vaultlayer_hf.trainer.layout import missing_files
 
 
 @pytest.fixture(scope="module")

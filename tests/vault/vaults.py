@@ -15,9 +15,10 @@ from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.start.resume import resume
 from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.session.wish import Wish
-from vaultlayer_hf.state.layouts import STATE, localise, missing_files, refusal, wanted_files
+from vaultlayer_hf.state.layouts import refusal
 from vaultlayer_hf.state.model_identity import Parameters
 from vaultlayer_hf.stores.base import Store
+from vaultlayer_hf.trainer.layout import STATE, localise, missing_files, wanted_files
 
 PARAMETERS: Parameters = (("first.weight", (4, 4), "float32"),)
 FILES = (

@@ -21,8 +21,9 @@ from vaultlayer_hf.session.ranks import Ranks
 from vaultlayer_hf.state.data.followed import follower_of, why_not
 from vaultlayer_hf.state.data.follower import Follower
 from vaultlayer_hf.state.data.likeness import DataPrint, data_differences, take_print
-from vaultlayer_hf.state.data.position import Moment, Record, read_record, state_lost
+from vaultlayer_hf.state.data.position import Moment, state_lost
 from vaultlayer_hf.state.random_state import put_random_state
+from vaultlayer_hf.trainer.data_file import Record, read_record
 from vaultlayer_hf.trainer.evaluations import Evaluations
 
 

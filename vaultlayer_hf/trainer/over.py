@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from vaultlayer_hf.state.layouts import STATE, best_step
+from vaultlayer_hf.trainer.layout import STATE, best_step
 
 
 @dataclass(frozen=True)

@@ -15,19 +15,11 @@ from vaultlayer_hf.session.process_group import current_ranks
 from vaultlayer_hf.session.ranks import Ranks
 from vaultlayer_hf.session.save.rounds import Save
 from vaultlayer_hf.session.wish import Conversion, Wish
-from vaultlayer_hf.state.data.position import file_name
-from vaultlayer_hf.state.layouts import (
-    STATE,
-    best_step,
-    is_zero,
-    localise,
-    missing_files,
-    missing_shards,
-    refusal,
-    wanted_files,
-)
+from vaultlayer_hf.state.layouts import is_zero, missing_shards, refusal
 from vaultlayer_hf.state.model_identity import Parameters
 from vaultlayer_hf.trainer import zero
+from vaultlayer_hf.trainer.data_file import file_name
+from vaultlayer_hf.trainer.layout import STATE, best_step, localise, missing_files, wanted_files
 
 
 def wish_of(args: TrainingArguments, parameters: Parameters) -> Wish:

@@ -8,7 +8,7 @@ from pathlib import Path
 from vaultlayer_hf.base import files
 from vaultlayer_hf.errors import VaultLayerError
 from vaultlayer_hf.session.output_dir import checkpoints, clear_half_done
-from vaultlayer_hf.state.layouts import missing_files
+from vaultlayer_hf.trainer.layout import missing_files
 from vaultlayer_hf.vault.reader.open import open_vault
 from vaultlayer_hf.vault.retention.policy import Policy
 from vaultlayer_hf.vault.retention.tidy import clear_trash, tidy_local

@@ -17,9 +17,9 @@ from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.run.inside.watch import TrainingMonitor
 from vaultlayer_hf.run.report import AT_VARIABLE, INSERT_VARIABLE, report
 from vaultlayer_hf.session.settings import Settings
-from vaultlayer_hf.state.layouts import missing_files
 from vaultlayer_hf.stores.uri import parse_vault
 from vaultlayer_hf.trainer.callback import VaultLayerCallback
+from vaultlayer_hf.trainer.layout import missing_files
 from vaultlayer_hf.trainer.trainer import Explicit, make_way, train_on
 
 __all__ = ["install", "make_way", "train"]

@@ -9,9 +9,8 @@
     feed.py       the batches of a pass as the loop gets them
     opening.py    makes torch's iterators: as torch does, or as they were
     follower.py   follows a DataLoader in place, and reopens a pass where it was left
-    position.py   what is kept of it, and in which file
+    position.py   what is kept of it
     likeness.py    whether a run that goes on is the one that wrote it
-    training.py   the Trainer's side: its events, and its skipping of batches
 
 Following only reads: an unbroken run draws the same random numbers with it and without.
 """

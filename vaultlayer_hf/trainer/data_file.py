@@ -1,0 +1,67 @@
+"""The place in the data beside a Trainer's checkpoint, one small file a rank: ``vaultlayer_data_<rank>.pt``."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vaultlayer_hf.base import files
+from vaultlayer_hf.state.data.position import Position, position_from
+
+FORMAT = 1
+
+
+def file_name(rank: int) -> str:
+    """Return the name of a rank's file."""
+    return f"vaultlayer_data_{rank}.pt"
+
+
+@dataclass
+class Record:
+    """The content of a file.
+
+    Attributes:
+        position: None where this training's loader couldn't be followed.
+        print: what the run was like that wrote it, see ``fingerprint``.
+        why: why there is no position.
+    """
+
+    position: Position | None
+    print: dict[str, Any]
+    why: str = ""
+
+    def write(self, folder: Path, rank: int) -> None:
+        """Write it into a checkpoint folder. Raises OSError."""
+        folder.mkdir(parents=True, exist_ok=True)
+        content = {
+            "format": FORMAT,
+            "position": asdict(self.position) if self.position is not None else None,
+            "print": self.print,
+            "why": self.why,
+        }
+        data = io.BytesIO()  # torch's own writer raises no OSError where a disk is full
+        torch.save(content, data)
+        files.write_atomically(
+            folder / file_name(rank), lambda temporary: temporary.write_bytes(data.getbuffer())
+        )
+
+
+def read_record(folder: Path, rank: int) -> Record | str:
+    """Return a rank's record from a checkpoint folder, or why it has none."""
+    path = folder / file_name(rank)
+    if not path.is_file():
+        return f"{folder.name} has no {path.name}"
+    try:
+        content = torch.load(path, weights_only=True)
+        if content["format"] != FORMAT:
+            return f"{path.name} of {folder.name} is of another version"
+        position = content["position"]
+        return Record(
+            position_from(position) if position is not None else None, content["print"], content["why"]
+        )
+    except Exception as error:  # whatever is wrong with a file, the run goes on without it
+        return f"{path.name} of {folder.name} can't be read ({type(error).__name__}: {error})".splitlines()[0]
