@@ -102,7 +102,7 @@ def test_what_is_predicted() -> None:
     assert (found.upload, found.at_risk, found.restore, found.stall) == (110, 1910, 50, 0.005)
     assert judge(found, 1800) == Finding("prediction", "ok", judge(found, 1800).text)
     often = judge(predict(10**10, 60, measured), 60)
-    assert (often.state, "every 110 s" in often.fix) == ("warning", True)
+    assert (often.state, "every 1.83 min" in often.fix) == ("warning", True)
     copied = predict(
         10**10, 1800, Measurements(upload_rate=1e8, download_rate=2e8, disk_rate=1e9, links=False)
     )

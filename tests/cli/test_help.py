@@ -10,7 +10,7 @@ import pytest
 
 from vaultlayer_hf import errors
 from vaultlayer_hf.cli import app
-from vaultlayer_hf.cli.common import EXIT_CODES, ExitCode, exit_code, size_text
+from vaultlayer_hf.cli.common import EXIT_CODES, ExitCode, exit_code
 
 from .conftest import vl
 
@@ -79,12 +79,3 @@ def test_completion_is_on(shell) -> None:
 def test_exit_code_by_kind(error, code) -> None:
     """Scripts can tell by the exit code whether to fix, to wait, to look or to stop."""
     assert exit_code(error) == code
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1536 * 2**20, "1.5 GiB"), (2**60, "1048576.0 TiB")],
-)
-def test_size_text(count, text) -> None:
-    """Sizes are written in the binary units that their digits mean."""
-    assert size_text(count) == text

@@ -246,7 +246,7 @@ def test_console_example_prints_what_it_shows(block, trained) -> None:
 
 def _prints_what_it_shows(block, trained, tmp_path) -> None:
     shutil.copytree(trained, tmp_path / "runs" / "llama")
-    shutil.copy(ROOT / "tests" / "init" / "scripts" / "step_loop.py", tmp_path / "train.py")
+    shutil.copy(ROOT / "tests" / "run" / "insert" / "scripts" / "step_loop.py", tmp_path / "train.py")
     command, _, shown = block.text.partition("\n")
     assert command.startswith("$ vl ")
     done = subprocess.run(
@@ -274,7 +274,7 @@ def shell(folder: Path) -> dict[str, str]:
 def same_for_all(text: str) -> str:
     """Take out what differs from run to run: times, sizes, digests, versions, losses, and the spaces that they need."""
     text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME", text)
-    text = re.sub(r"\d+(\.\d)? (s|ms|min|h|days)\b", "SPAN", text)
+    text = re.sub(r"\d+(\.\d+)? (s|ms|min|h|days)\b", "SPAN", text)
     text = re.sub(r"(ahead of|behind) this machine", "OFF this machine", text)
     text = re.sub(r"(ok +disk:) \S+", r"\1 FOLDER", text)
     text = re.sub(r"\d+\.\d%", "SHARE", text)
@@ -283,7 +283,7 @@ def same_for_all(text: str) -> str:
     text = re.sub(r"(claimed the vault on|token 1, on) \S+", r"\1 HOST", text)
     text = re.sub(r"\d+\.\d+\.\d+[\w.+]*", "VERSION", text)
     text = re.sub(r"\d+\.\d{4} \(step", "LOSS (step", text)
-    text = re.sub(r"\d+(\.\d)? ([KMG]i?)?B\b", "SIZE", text)
+    text = re.sub(r"\d+(\.\d+)? [kMGT]?B\b", "SIZE", text)
     return "\n".join(re.sub(r" +", " ", line).strip() for line in text.strip().splitlines())
 
 

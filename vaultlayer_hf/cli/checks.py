@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from vaultlayer_hf.base import files
-from vaultlayer_hf.cli.common import ExitCode, exit_code, size_text, span_text
+from vaultlayer_hf.base.text import duration_text, size_text
+from vaultlayer_hf.cli.common import ExitCode, exit_code
 from vaultlayer_hf.errors import ObjectNotFoundError, StoreError, VaultLayerError
 from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.stores.base import Store
@@ -188,7 +189,7 @@ def _check_bandwidth(store: Store, measured: Measurements) -> Iterator[Finding]:
             measured.upload_rate, measured.download_rate = size / (there - begin), size / (back - there)
             if back - begin > _SHORT:
                 break
-    up, down = size_text(int(measured.upload_rate or 0)), size_text(int(measured.download_rate or 0))
+    up, down = size_text(measured.upload_rate or 0), size_text(measured.download_rate or 0)
     latency = f"{1000 * (measured.latency or 0):.0f} ms"
     yield Finding("bandwidth", "ok", f"up {up}/s, down {down}/s, a small object takes {latency}")
 
@@ -211,7 +212,7 @@ def check_disk(folder: Path, needed: int | None, measured: Measurements) -> Iter
         fix = "free some space, or name another folder with --output-dir"
         yield Finding("disk", "bad", f"{home} can't be written: {error.strerror}", fix, ExitCode.FAILED)
         return
-    speed = f"{size_text(int(measured.disk_rate))}/s"
+    speed = f"{size_text(measured.disk_rate)}/s"
     # One checkpoint is being written while the last waits for upload, and the Trainer deletes none before.
     if needed is not None and free < 2 * needed:
         yield Finding(
@@ -275,14 +276,13 @@ def predict(size: int, interval: float, measured: Measurements) -> Prediction | 
 
 def judge(found: Prediction, interval: float) -> Finding:
     """Say whether a prediction is fine."""
+    upload, every = duration_text(found.upload), duration_text(interval)
     text = (
-        f"a checkpoint of {size_text(found.checkpoint)}: the vault holds training up for {1000 * found.stall:.0f} ms a "
-        f"save, it is committed {span_text(found.upload)} after the save; saving every {span_text(interval)}, a death "
-        f"costs {span_text(found.at_risk)} at most, and {span_text(found.restore)} to fetch it again"
+        f"a checkpoint of {size_text(found.checkpoint)}: the vault holds training up for "
+        f"{duration_text(found.stall)} a save, it is committed {upload} after the save; saving every {every}, a death "
+        f"costs {duration_text(found.at_risk)} at most, and {duration_text(found.restore)} to fetch it again"
     )
-    if found.stall > 1:
-        text = text.replace(f"{1000 * found.stall:.0f} ms", span_text(found.stall))
     if found.upload > interval:
-        fix = f"save every {span_text(found.upload)} or more rarely: a newer checkpoint replaces one that still waits"
+        fix = f"save every {upload} or more rarely: a newer checkpoint replaces one that still waits"
         return Finding("prediction", "warning", text, fix)
     return Finding("prediction", "ok", text)

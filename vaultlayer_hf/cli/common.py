@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from typing import TYPE_CHECKING, Annotated
@@ -134,41 +134,9 @@ def full_uri(uri: str) -> str:
     return parse_vault(uri).uri
 
 
-def size_text(count: int) -> str:
-    """Return a number of bytes for a person: ``1.5 GiB``."""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1024 or unit == "TiB":
-            break
-        value /= 1024
-    return f"{int(value)} B" if unit == "B" else f"{value:.1f} {unit}"
-
-
 def on_terminal() -> bool:
     """Tell whether a person watches stderr: only then are progress bars shown."""
     return sys.stderr.isatty()
-
-
-@contextmanager
-def bytes_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar of bytes on a terminal; elsewhere nothing. The function given takes byte counts, on any thread."""
-    if not on_terminal():
-        yield lambda count: None
-        return
-    from tqdm import tqdm
-
-    # tqdm counts from several threads, which rich's tasks do too, but it leaves no line behind when done.
-    with tqdm(total=total, desc=what, unit="B", unit_scale=True, unit_divisor=1024, leave=False) as bar:
-        yield bar.update
-
-
-def span_text(seconds: float) -> str:
-    """Return a span of time for a person: ``42 s``, ``3 min``, ``5.2 h``, ``3 days``."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 120 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"
 
 
 def when_text(time: str) -> str:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vaultlayer_hf.base.text import size_text
 from vaultlayer_hf.cli.arguments import read_arguments
-from vaultlayer_hf.cli.common import DebugOption, JsonOption, one_line_errors, open_at, size_text, when_text
+from vaultlayer_hf.cli.common import DebugOption, JsonOption, one_line_errors, open_at, when_text
 from vaultlayer_hf.cli.tables import print_table, say
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from vaultlayer_hf.base.text import size_text
 from vaultlayer_hf.cli.common import (
     DebugOption,
     JsonOption,
@@ -14,7 +15,6 @@ from vaultlayer_hf.cli.common import (
     full_uri,
     one_line_errors,
     open_if_there,
-    size_text,
 )
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vaultlayer_hf.base.text import duration_text, size_text
 from vaultlayer_hf.cli.common import (
     DebugOption,
     ExitCode,
@@ -17,8 +18,6 @@ from vaultlayer_hf.cli.common import (
     full_uri,
     one_line_errors,
     open_if_there,
-    size_text,
-    span_text,
 )
 from vaultlayer_hf.cli.tables import print_table, say
 
@@ -99,7 +98,7 @@ def plan(vault: Vault, policy: Policy, now: float) -> dict[str, Any]:
         elif age > ORPHAN_GRACE:
             fate = "never committed: deleted by the next run"
         else:
-            left = span_text(ORPHAN_GRACE - age)
+            left = duration_text(ORPHAN_GRACE - age)
             fate = f"never committed: deleted by a run that starts in {left} or later"
         leftovers.append(
             {
@@ -146,5 +145,5 @@ def _print(found: dict[str, Any]) -> None:
     else:
         say("Nothing would be retired.")
     for item in found["leftovers"]:
-        size, age = size_text(item["bytes"]), span_text(item["age_seconds"])
+        size, age = size_text(item["bytes"]), duration_text(item["age_seconds"])
         say(f"{item['folder']}: {size}, last changed {age} ago; {item['fate']}.")

@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
+from vaultlayer_hf.base.text import bytes_bar, size_text
 from vaultlayer_hf.cli.common import (
     CheckpointArgument,
     DebugOption,
     JsonOption,
-    bytes_bar,
+    on_terminal,
     one_line_errors,
     open_at,
-    size_text,
 )
 
 TargetArgument = Annotated[
@@ -38,8 +38,8 @@ def pull(
     """
     with one_line_errors(debug), open_at(checkpoint) as (vault, commit):
         folder = (target or Path(f"checkpoint-{commit.step}")).absolute()
-        with bytes_bar(f"step {commit.step}", commit.bytes) as progress:
-            fetched = vault.pull(commit, folder, progress)
+        with bytes_bar(commit.bytes, f"step {commit.step}", shown=on_terminal(), leave=False) as bar:
+            fetched = vault.pull(commit, folder, bar.update)
         found = {
             "vault": vault.uri,
             "step": commit.step,

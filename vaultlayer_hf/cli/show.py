@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from vaultlayer_hf.base.text import size_text
 from vaultlayer_hf.cli.common import (
     CheckpointArgument,
     DebugOption,
     JsonOption,
     one_line_errors,
     open_at,
-    size_text,
     when_text,
 )
 from vaultlayer_hf.cli.ls import state_text

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vaultlayer_hf.cli.common import DebugOption, JsonOption, one_line_errors, span_text
+from vaultlayer_hf.base.text import duration_text
+from vaultlayer_hf.cli.common import DebugOption, JsonOption, one_line_errors
 from vaultlayer_hf.cli.gather import TargetArgument, find_target, gather
 from vaultlayer_hf.cli.tables import print_table, say
 
@@ -105,7 +106,7 @@ def headline(found: dict[str, Any]) -> str:
     if found["steps_per_second"]:
         text += f", {found['steps_per_second']:.3g} steps/s"
     if found["seconds_left"] is not None:
-        text += f", {span_text(found['seconds_left'])} to go"
+        text += f", {duration_text(found['seconds_left'])} to go"
     return text if found["state"] == "running" or not found["reason"] else f"{text}; {found['reason']}"
 
 
@@ -121,14 +122,14 @@ def facts(found: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("last commit", "none yet"))
     if found["exposure_seconds"] is not None:
         cost = "; a death now would cost that" if found["state"] == "running" else " at the end"
-        steps, seconds = found["exposure_steps"], span_text(found["exposure_seconds"])
+        steps, seconds = found["exposure_steps"], duration_text(found["exposure_seconds"])
         rows.append(("exposure", f"{seconds} and {steps} steps since the last commit{cost}"))
     lost = found["lost_steps"]
     rows.append(
         ("lost work", "1 step was trained twice" if lost == 1 else f"{lost} steps were trained twice")
     )
     if found["goodput"] is not None:
-        wall = span_text(found["seconds"])
+        wall = duration_text(found["seconds"])
         rows.append(("goodput", f"{found['goodput']:.1%} of {wall} went into steps that count"))
     return rows
 

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vaultlayer_hf.base.text import bytes_bar, size_text
 from vaultlayer_hf.cli.common import (
     DebugOption,
     ExitCode,
     JsonOption,
     VaultArgument,
-    bytes_bar,
     fail,
     full_uri,
+    on_terminal,
     one_line_errors,
     open_if_there,
-    size_text,
 )
 from vaultlayer_hf.cli.ls import state_text
 
@@ -77,8 +77,8 @@ def _check_all(vault: Vault, step: int | None, newest: bool) -> list[dict[str, A
 
 def check(vault: Vault, commit: Commit) -> dict[str, Any]:
     """Return what `vl verify --json` prints of one checkpoint."""
-    with bytes_bar(f"step {commit.step}", commit.bytes) as progress:
-        report = vault.verify(commit, progress=progress)
+    with bytes_bar(commit.bytes, f"step {commit.step}", shown=on_terminal(), leave=False) as bar:
+        report = vault.verify(commit, progress=bar.update)
     return {"ok": report.ok, "bytes": report.bytes, "files": commit.files, "problems": list(report.problems)}
 
 
