@@ -4,7 +4,7 @@ A start costs tens of milliseconds instead of seconds, so a test can afford thou
 one thread, no process group of torch and no client of a store, so what it forks is as good as a fresh process.
 
     with ForkServer() as forks:
-        run = forks.start("tests.campaign.program:train", {"steps": 6}, folder, env={...})
+        run = forks.start("tests.campaign.killed_training:train", {"steps": 6}, folder, env={...})
         outcome = run.wait()
 
 The protocol, over a Unix socket, one connection a run: the client sends one line of JSON; the server answers
@@ -42,7 +42,7 @@ PRELOAD = (
     "transformers",
     "vaultlayer_hf.trainer.trainer",
     "obstore.store",
-    "tests.campaign.program",
+    "tests.campaign.killed_training",
 )
 _PR_SET_CHILD_SUBREAPER = 36  # <sys/prctl.h>
 

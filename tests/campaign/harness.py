@@ -24,7 +24,7 @@ from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.vault.keys import LOG, entry_number
 from vaultlayer_hf.vault.snapshot import LOCAL
 
-PROGRAM = "tests.campaign.program:train"
+PROGRAM = "tests.campaign.killed_training:train"
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Campaign:
         scratch: folder for everything.
         new_vault: gives the URI of a vault that nobody has used, for a folder of its own.
         env: variables for the runs, such as credentials.
-        program: what is run, ``module:function``, with the arguments of ``tests.campaign.program:train``.
+        program: what is run, ``module:function``, with the arguments of ``tests.campaign.killed_training:train``.
         options: more arguments for it.
         failures: what went wrong, one text each.
         tried: how many kills there were.

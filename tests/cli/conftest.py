@@ -14,12 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from tests import ROOT
 from tests.forks import ForkServer
 
 TRAIN = """
 import sys, time, torch
 torch.set_num_threads(1)
-from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, TrainingArguments, set_seed
+from transformers import TrainerCallback, TrainingArguments, set_seed
+from tests.kit.models import tiny_llama
 from vaultlayer_hf import Trainer, open_vault
 
 class Patient(TrainerCallback):
@@ -32,16 +34,14 @@ class Patient(TrainerCallback):
             time.sleep(0.01)
 
 set_seed(0)
-config = LlamaConfig(
-    vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
-)
+model = tiny_llama()
 rows = [{"input_ids": row, "labels": row} for row in torch.randint(0, 64, (64, 16))]
 args = TrainingArguments(
     sys.argv[1], max_steps=60, save_steps=20, logging_steps=10, per_device_train_batch_size=4, use_cpu=True,
     report_to=[], disable_tqdm=True,
 )
 Trainer(
-    model=LlamaForCausalLM(config), args=args, train_dataset=rows, callbacks=[Patient()], resume=sys.argv[2]
+    model=model, args=args, train_dataset=rows, callbacks=[Patient()], resume=sys.argv[2]
 ).train()
 """
 
@@ -98,6 +98,7 @@ def trained(tmp_path_factory) -> Path:
         [sys.executable, "-c", TRAIN, str(folder / "output"), str(folder / "vault")],
         check=True,
         timeout=200,
+        cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     return folder / "vault"

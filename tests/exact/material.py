@@ -12,7 +12,9 @@ from typing import Any
 import numpy
 import torch
 import transformers
-from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, TrainingArguments
+from transformers import LlamaForCausalLM, TrainerCallback, TrainingArguments
+
+from tests.kit.models import tiny_llama
 
 VOCAB, LENGTH, SAMPLES, BATCH = 32, 8, 22, 2
 NEW = int(transformers.__version__.split(".")[0]) >= 5
@@ -217,19 +219,7 @@ def scenario(name: str) -> Scenario:
 
 def model() -> LlamaForCausalLM:
     """A Llama of a few thousand parameters, with dropout."""
-    torch.manual_seed(0)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=VOCAB,
-            hidden_size=8,
-            intermediate_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            num_key_value_heads=2,
-            max_position_embeddings=LENGTH,
-            attention_dropout=0.3,
-        )
-    )
+    return tiny_llama(VOCAB, 8, max_position_embeddings=LENGTH, attention_dropout=0.3)
 
 
 def arguments(one: Scenario, output: Path, **more: Any) -> TrainingArguments:

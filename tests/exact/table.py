@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.exact.material import Scenario
-from tests.exact.play import PARTS
+from tests.exact.train_part import PARTS
 from tests.forks import ForkServer
 from tests.servers import free_ports
 
-MODULES = ("tests.exact.play", "datasets")
+MODULES = ("tests.exact.train_part", "datasets")
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,9 @@ def _run(
         }
         spec = {**words, "result": str(folder / f"result-{rank}")}
         runs.append(
-            forks.start("tests.exact.play:play", spec, folder / str(rank), env=env if world > 1 else None)
+            forks.start(
+                "tests.exact.train_part:train_part", spec, folder / str(rank), env=env if world > 1 else None
+            )
         )
     try:
         outcomes = [run.wait(60) for run in runs]

@@ -10,7 +10,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.goodput.play import PACE, SAVE_STEPS, WAYS, play, warm_up
+from tests.goodput.under_kills import PACE, SAVE_STEPS, WAYS, train_under_kills, warm_up
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
         "--at-once",
         type=int,
         default=1,
-        help="Ways to play side by side: what disturbs one disturbs the other.",
+        help="Ways to train_under_kills side by side: what disturbs one disturbs the other.",
     )
     asked = parser.parse_args()
     print(
@@ -45,7 +45,9 @@ def main() -> None:
         ThreadPoolExecutor(asked.at_once) as pool,
     ):
         folders = [Path(scratch, str(number)) for number in range(len(WAYS))]
-        played = pool.map(lambda way, folder: play(way, folder, asked.seconds, asked.every), WAYS, folders)
+        played = pool.map(
+            lambda way, folder: train_under_kills(way, folder, asked.seconds, asked.every), WAYS, folders
+        )
         for way, one in zip(WAYS, played, strict=True):
             lost = one.trained - one.reached
             row = (way, one.kills, one.failed, one.reached, one.trained, lost, f"{one.goodput:.0%}")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from tests.goodput.play import play
+from tests.goodput.under_kills import train_under_kills
 
 
 @pytest.mark.slow
 def test_kills_cost_little_under_vl_run(tmp_path) -> None:
     """Killed 30 steps after each first one, `vl run` goes ever further; stock restarts get nowhere."""
     stock, ours = "stock Trainer, started again", "`vl run`, the same script"
-    found = {way: play(way, tmp_path / str(len(way)), 240.0, life=30, kills=3) for way in (stock, ours)}
+    found = {
+        way: train_under_kills(way, tmp_path / str(len(way)), 240.0, life=30, kills=3)
+        for way in (stock, ours)
+    }
     assert all(one.kills == 3 for one in found.values())
     # Stock ends where its last start got to; ours stands on the saves of those before, one each 20 steps.
     assert 30 <= found[stock].reached < 40

@@ -69,22 +69,16 @@ def test_a_checkpoint_is_plain_files(tmp_path: Path) -> None:
 
 def test_a_transformers_model_can_be_loaded_from_it(tmp_path: Path) -> None:
     """Where the model has a config, from_pretrained takes the checkpoint's folder; tied weights stay tied."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
 
-    config = LlamaConfig(
-        vocab_size=32,
-        hidden_size=8,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        tie_word_embeddings=True,
-    )
-    model = LlamaForCausalLM(config)
+    from tests.kit.models import tiny_llama
+
+    model = tiny_llama(32, 8, tie_word_embeddings=True)
     trained(tmp_path, model=model)
     again = LlamaForCausalLM.from_pretrained(tmp_path / "output" / "checkpoint-3")
     for name, value in model.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
-    other = LlamaForCausalLM(config)
+    other = tiny_llama(32, 8, seed=1, tie_word_embeddings=True)
     assert given(tmp_path, model=other).resume() == 3
     assert torch.equal(other.lm_head.weight, model.lm_head.weight)
     assert other.lm_head.weight is other.model.embed_tokens.weight

@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.others.play import PROGRAMS, play
+from tests.others.compare import PROGRAMS, compare
 
 
 def main() -> None:
@@ -18,21 +18,21 @@ def main() -> None:
             began = time.monotonic()
             with tempfile.TemporaryDirectory(prefix="vl-others-") as folder:
                 try:
-                    played = play(program, ranks, Path(folder))
+                    compared = compare(program, ranks, Path(folder))
                 except AssertionError as error:
                     print(f"{program.name}, {ranks} ranks: {error}")
                     failed = True
                     continue
-            good = played.code == 0 and played.same
+            good = compared.code == 0 and compared.same
             failed |= not good
             print(
                 f"{program.name:45} {ranks} rank{'s' if ranks > 1 else ' '}  "
-                f"{'by vl init' if played.edited else 'unedited  '}  killed and resumed: "
-                f"{'bit-identical' if good else f'NO (exit {played.code})'}  {time.monotonic() - began:.0f} s",
+                f"{'by vl init' if compared.edited else 'unedited  '}  killed and resumed: "
+                f"{'bit-identical' if good else f'NO (exit {compared.code})'}  {time.monotonic() - began:.0f} s",
                 flush=True,
             )
             if not good:
-                print(played.output)
+                print(compared.output)
     sys.exit(failed)
 
 

@@ -10,7 +10,9 @@ def make(folder: Path) -> Path:
     """Make ``llama`` (with weights), ``bert``, ``text.txt``, ``sft`` and ``rows.pt`` in a folder; return it."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import BertConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
+    from transformers import BertConfig, PreTrainedTokenizerFast
+
+    from tests.kit.models import tiny_llama
 
     alphabet = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "</s>"]
     tokenizer = Tokenizer(models.BPE({letter: number for number, letter in enumerate(alphabet)}, []))
@@ -18,17 +20,9 @@ def make(folder: Path) -> Path:
     tokenizer.decoder = decoders.ByteLevel()
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", pad_token="</s>")
     wrapped.save_pretrained(folder / "llama")
-    set_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(alphabet),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        attention_dropout=0.1,
-        max_position_embeddings=128,
+    tiny_llama(len(alphabet), attention_dropout=0.1, max_position_embeddings=128).save_pretrained(
+        folder / "llama"
     )
-    LlamaForCausalLM(config).save_pretrained(folder / "llama")
     BertConfig(
         vocab_size=64, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
     ).save_pretrained(folder / "bert")

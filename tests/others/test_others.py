@@ -10,7 +10,7 @@ import importlib.util
 import pytest
 import transformers
 
-from tests.others.play import CHECKPOINTING, LM, SFT, play
+from tests.others.compare import CHECKPOINTING, LM, SFT, compare
 
 CASES = [
     pytest.param(SFT, 1, id="sft-1"),
@@ -27,7 +27,7 @@ def test_killed_program_ends_bit_identical(program, ranks, tmp_path) -> None:
         pytest.skip("needs trl, which wants a newer transformers: pip install trl")
     if ranks > 1 and int(transformers.__version__.split(".")[0]) < 5:
         pytest.skip("several CPU ranks need transformers 5")
-    played = play(program, ranks, tmp_path)
-    assert played.code == 0, played.output
-    assert played.same, played.output
-    assert played.edited is program.insert
+    compared = compare(program, ranks, tmp_path)
+    assert compared.code == 0, compared.output
+    assert compared.same, compared.output
+    assert compared.edited is program.insert

@@ -14,7 +14,7 @@ from tests.preemption.test_runs import WAYS, check_long_enough, check_too_short
 def main() -> None:
     """Print the table; end with 1 where a row isn't as promised."""
     bad = 0
-    with ForkServer("tests.preemption.program") as forks:
+    with ForkServer("tests.preemption.preempted_training") as forks:
         for check, what in ((check_long_enough, "long enough"), (check_too_short, "too short")):
             for way in WAYS:
                 for world in (1, 2):

@@ -12,5 +12,5 @@ from tests.forks import ForkServer
 @pytest.fixture(scope="session")
 def forks() -> Iterator[ForkServer]:
     """Starts a process in tens of milliseconds."""
-    with ForkServer("tests.preemption.program") as server:
+    with ForkServer("tests.preemption.preempted_training") as server:
         yield server

@@ -54,7 +54,9 @@ class Told:
                 **spec,
             }
             self.runs.append(
-                forks.start(f"tests.preemption.program:{program}", arguments, folder / str(rank), env=env)
+                forks.start(
+                    f"tests.preemption.preempted_training:{program}", arguments, folder / str(rank), env=env
+                )
             )
 
     def __enter__(self) -> Told:

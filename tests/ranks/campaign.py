@@ -156,7 +156,7 @@ def run(kills: int, seed: int, world: int, kinds: list[str], scratch: Path) -> T
     """Run a campaign of at least ``kills`` kills; stops at the first failure, whose files stay in ``scratch``."""
     chance = random.Random(seed)
     tally = Tally()
-    with ForkServer("tests.ranks.program") as forks:
+    with ForkServer("tests.ranks.train_ranks") as forks:
         references = {}
         for kind in kinds:
             folder = scratch / f"reference-{kind}"

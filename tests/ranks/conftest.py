@@ -14,7 +14,7 @@ from tests.ranks.launch import Group, Ranks, end_all
 @pytest.fixture(scope="session")
 def forks() -> Iterator[ForkServer]:
     """A fork server that has imported the program; its runs die with it."""
-    with ForkServer("tests.ranks.program") as server:
+    with ForkServer("tests.ranks.train_ranks") as server:
         yield server
 
 

@@ -177,7 +177,7 @@ class Ranks:
         *,
         env: dict[int | None, dict[str, str]] | None = None,
         per_rank: dict[int, dict[str, Any]] | None = None,
-        program: str = "tests.ranks.program:train",
+        program: str = "tests.ranks.train_ranks:train",
         **spec: Any,
     ) -> None:
         self.program = program

@@ -159,7 +159,7 @@ class Launched:
                 *(self.networks[node].enter if self.networks else []),
                 *(sys.executable, "-m", "torch.distributed.run", f"--nnodes={len(self.nodes)}"),
                 *(f"--node-rank={node}", f"--nproc-per-node={ranks}", f"--master-addr={address}"),
-                *(f"--master-port={port}", "-m", "tests.ranks.program", str(spec)),
+                *(f"--master-port={port}", "-m", "tests.ranks.train_ranks", str(spec)),
             ]
             interface = {"GLOO_SOCKET_IFNAME": self.networks[node].interface} if self.networks else {}
             launch.add(command, {**self.env, **interface})

@@ -29,7 +29,7 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
     before = {name: os.environ.get(name) for name in changed}
     os.environ.update(changed)
     try:
-        with ForkServer("tests.ranks.program") as server:
+        with ForkServer("tests.ranks.train_ranks") as server:
             yield server
     finally:
         for name, value in before.items():

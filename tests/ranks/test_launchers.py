@@ -112,7 +112,7 @@ def test_accelerate_launch(
             [
                 *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"),
                 *("--main_process_port", str(port), "--mixed_precision", "no", "--dynamo_backend", "no"),
-                *("--num_machines", "1", "-m", "tests.ranks.program", str(spec)),
+                *("--num_machines", "1", "-m", "tests.ranks.train_ranks", str(spec)),
             ],
             {"HF_HOME": str(tmp_path / "hf"), "ACCELERATE_CONFIG_FILE": os.devnull},
         )

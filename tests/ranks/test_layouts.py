@@ -30,7 +30,9 @@ def test_layouts_of_fsdp_1(forks: ForkServer, tmp_path: Path) -> None:
     for rank in range(2):
         env = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         spec = {"folder": str(tmp_path), "journal": str(tmp_path / f"journal-{rank}")}
-        runs.append(forks.start("tests.ranks.program:save_as_fsdp1", spec, tmp_path / f"run-{rank}", env=env))
+        runs.append(
+            forks.start("tests.ranks.train_ranks:save_as_fsdp1", spec, tmp_path / f"run-{rank}", env=env)
+        )
     for run in runs:
         outcome = run.wait(60)
         assert outcome.code == 0, outcome.errors

@@ -11,15 +11,15 @@ STEPS = 4
 def plain(folder: Path) -> dict[str, Any]:
     """Return model, args and ds for a Trainer: a tiny Llama, 4 steps, a save every 2."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments, set_seed
+    from transformers import TrainingArguments, set_seed
+
+    from tests.kit.models import tiny_llama
 
     set_seed(0)
-    config = LlamaConfig(
-        vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
-    )
+    model = tiny_llama()
     rows = torch.randint(0, 64, (32, 8))
     return {
-        "model": LlamaForCausalLM(config),
+        "model": model,
         "args": TrainingArguments(str(folder / "output"), **_options()),
         "ds": [{"input_ids": row, "labels": row} for row in rows],
     }
@@ -29,8 +29,10 @@ def sft(folder: Path) -> dict[str, Any]:
     """Return model, args and ds for TRL's SFTTrainer, which wants text and a tokenizer beside the model."""
     from datasets import Dataset
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
     from trl import SFTConfig
+
+    from tests.kit.models import tiny_llama
 
     alphabet = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "</s>"]
     tokenizer = Tokenizer(models.BPE({letter: number for number, letter in enumerate(alphabet)}, []))
@@ -41,14 +43,7 @@ def sft(folder: Path) -> dict[str, Any]:
         home
     )
     set_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(alphabet),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-    )
-    LlamaForCausalLM(config).save_pretrained(home)
+    tiny_llama(len(alphabet)).save_pretrained(home)
     return {
         "model": LlamaForCausalLM.from_pretrained(home),
         "args": SFTConfig(str(folder / "output"), bf16=False, gradient_checkpointing=False, **_options()),

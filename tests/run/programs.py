@@ -23,7 +23,8 @@ SCRIPT = textwrap.dedent(
     """
     import hashlib, os, sys, time, torch
     torch.set_num_threads(1)
-    from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments, set_seed
+    from transformers import LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments, set_seed
+    from tests.kit.models import tiny_llama
 
     class Fate(TrainerCallback):
         def on_step_begin(self, args, state, control, **kwargs):
@@ -59,10 +60,7 @@ SCRIPT = textwrap.dedent(
             return found
 
     set_seed(0)
-    model = Model(LlamaConfig(
-        vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-        attention_dropout=float(os.environ.get("DROPOUT", "0.2")),
-    ))
+    model = tiny_llama(cls=Model, attention_dropout=float(os.environ.get("DROPOUT", "0.2")))
     rows = [{"input_ids": row, "labels": row} for row in torch.randint(0, 64, (40, 8))]
     args = TrainingArguments(
         "out", max_steps=12, save_steps=2, per_device_train_batch_size=4, learning_rate=1e-2, logging_steps=1,

@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, TrainingArguments
+from transformers import LlamaForCausalLM, TrainerCallback, TrainingArguments
 
 from tests.kit.inside import listen
+from tests.kit.models import tiny_llama
 from vaultlayer_hf.base.events import Event
 from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.stores.uri import parse_vault
@@ -46,19 +47,14 @@ class Tokens(torch.utils.data.Dataset):  # type: ignore[type-arg]
 
 def model(vocab: int = 64, hidden: int = 16, layers: int = 1, seed: int = 0) -> LlamaForCausalLM:
     """A Llama of about 5 thousand parameters; ``vocab=8192, hidden=64`` makes files that are linked, not copied."""
-    torch.manual_seed(seed)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=vocab,
-            hidden_size=hidden,
-            intermediate_size=2 * hidden,
-            num_hidden_layers=layers,
-            num_attention_heads=2,
-            num_key_value_heads=2,
-            max_position_embeddings=32,
-            attention_dropout=0.2,
-            tie_word_embeddings=True,
-        )
+    return tiny_llama(
+        vocab,
+        hidden,
+        layers=layers,
+        seed=seed,
+        max_position_embeddings=32,
+        attention_dropout=0.2,
+        tie_word_embeddings=True,
     )
 
 

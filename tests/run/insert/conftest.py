@@ -15,6 +15,6 @@ def forks() -> Iterator[ForkServer]:
     """Forks a run in tens of milliseconds; its runs die with it."""
     trl = ["trl.trainer.sft_trainer"] if importlib.util.find_spec("trl") else []
     with ForkServer(
-        "tests.run.insert.program", "accelerate", "tqdm", "torch.optim.swa_utils", *trl
+        "tests.run.insert.run_script", "accelerate", "tqdm", "torch.optim.swa_utils", *trl
     ) as server:
         yield server

@@ -12,7 +12,7 @@ import torch
 
 from tests.forks import ForkServer
 from tests.run.insert.kit import EDITED, SCRIPTS, VAULT
-from tests.run.insert.program import STEPS, commits
+from tests.run.insert.run_script import STEPS, commits
 from vaultlayer_hf.run.insert.apply import apply
 from vaultlayer_hf.run.insert.propose import Proposal, propose
 
@@ -56,7 +56,7 @@ class Story:
         folder = self.folder / f"run-{len(list(self.folder.iterdir()))}"
         env = self.env if script is self.edited else {}
         done = self.forks.run(
-            "tests.run.insert.program:run", {"script": str(script), **more}, folder, env=env
+            "tests.run.insert.run_script:run", {"script": str(script), **more}, folder, env=env
         )
         assert done.code in (0, -9), done.errors
         return done.code

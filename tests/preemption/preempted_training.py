@@ -16,7 +16,7 @@ import transformers
 from transformers import TrainerCallback
 
 from tests.kit.inside import listen
-from tests.ranks.program import Journal
+from tests.ranks.train_ranks import Journal
 from tests.trainer.kit import Boom, FailAt, model, trainer, weights
 from vaultlayer_hf import Checkpointer, Settings, VaultLayerCallback
 

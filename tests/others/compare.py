@@ -77,7 +77,7 @@ PROGRAMS = (SFT, LM, CHECKPOINTING)
 
 
 @dataclass(frozen=True)
-class Played:
+class Compared:
     """What came of it.
 
     Attributes:
@@ -93,7 +93,7 @@ class Played:
     edited: bool
 
 
-def play(program: Program, ranks: int, folder: Path) -> Played:
+def compare(program: Program, ranks: int, folder: Path) -> Compared:
     """Run a program undisturbed and, in another folder, under `vl run`, where one rank is killed once."""
     from tests.others.material import make
 
@@ -129,7 +129,7 @@ def play(program: Program, ranks: int, folder: Path) -> Played:
     edited = program.script is not None and (
         (troubled / program.script.name).read_bytes() != program.script.read_bytes()
     )
-    return Played(done.returncode, done.stdout, same, edited)
+    return Compared(done.returncode, done.stdout, same, edited)
 
 
 def launcher(ranks: int) -> list[str]:

@@ -26,8 +26,9 @@ SCRIPT = textwrap.dedent(
     f"""
     import os, sys, time, torch
     torch.set_num_threads(1)
-    from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments, set_seed
+    from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
     from transformers.trainer_utils import get_last_checkpoint
+    from tests.kit.models import tiny_llama
 
     class Pace(TrainerCallback):
         def on_step_begin(self, args, state, control, **kwargs):
@@ -39,9 +40,7 @@ SCRIPT = textwrap.dedent(
                 file.write(f"{{time.time()}} {{state.global_step}} {{os.getpid()}}\\n")
 
     set_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(
-        vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
-    ))
+    model = tiny_llama()
     rows = [{{"input_ids": row, "labels": row}} for row in torch.randint(0, 64, (40, 8))]
     args = TrainingArguments(
         "out", max_steps=100_000, save_steps={SAVE_STEPS}, save_total_limit=3, per_device_train_batch_size=4,
@@ -101,7 +100,7 @@ class Result:
         return self.reached * PACE / self.seconds
 
 
-def play(
+def train_under_kills(
     way: str, folder: Path, seconds: float, every: float = 0.0, *, life: int = 0, kills: int = 0
 ) -> Result:
     """Keep the script running for this long, and SIGKILL the training every so many seconds.
@@ -141,8 +140,7 @@ def play(
 def warm_up() -> None:
     """Import what a start imports, once: the disk's cache and the bytecode are then the same for all ways."""
     ours = ", ".join(
-        f"vaultlayer_hf.{name}"
-        for name in ("run.inside.trainer", "run.supervise", "stores.folder", "cli.run")
+        f"vaultlayer_hf.{name}" for name in ("trainer.trainer", "run.supervise", "stores.folder", "cli.run")
     )
     code = f"import transformers.trainer, {ours}"
     subprocess.run([sys.executable, "-c", code], env=_environment(), check=True)

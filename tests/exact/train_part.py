@@ -20,7 +20,7 @@ from vaultlayer_hf.trainer.trainer import Trainer
 PARTS = ("whole", "broken", "resumed")
 
 
-def play(
+def train_part(
     name: str,
     ours: bool,
     part: str,

@@ -22,9 +22,10 @@ import torch
 import torch.distributed.checkpoint.state_dict
 import torch.distributed.fsdp
 import transformers
-from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, TrainingArguments
+from transformers import LlamaForCausalLM, TrainerCallback, TrainingArguments
 
 from tests.kit.inside import listen
+from tests.kit.models import tiny_llama
 from tests.ranks.frameworks import believe_in_accelerators, local, zero_config, zero_parts
 from vaultlayer_hf import Settings
 from vaultlayer_hf.session.start import relay
@@ -77,19 +78,14 @@ class Noting(LlamaForCausalLM):
 
 def model(hidden: int = 16) -> Noting:
     """About 7 thousand parameters."""
-    torch.manual_seed(0)
-    return Noting(
-        LlamaConfig(
-            vocab_size=VOCAB,
-            hidden_size=hidden,
-            intermediate_size=2 * hidden,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=2,
-            max_position_embeddings=16,
-            attention_dropout=0.2,
-            tie_word_embeddings=False,
-        )
+    return tiny_llama(
+        VOCAB,
+        hidden,
+        layers=2,
+        cls=Noting,
+        max_position_embeddings=16,
+        attention_dropout=0.2,
+        tie_word_embeddings=False,
     )
 
 
@@ -318,7 +314,7 @@ def save_as_fsdp1(folder: str, journal: str) -> None:
 
 
 def main() -> None:
-    """Be the rank that a launcher has started: ``python -m tests.ranks.program SPEC.json``.
+    """Be the rank that a launcher has started: ``python -m tests.ranks.train_ranks SPEC.json``.
 
     The file holds ``folder``, ``outputs`` (by rank), ``spec`` and ``per_rank``.
     """
