@@ -13,6 +13,7 @@ from tests.vault.vaults import train as train_on
 from vaultlayer_hf.session.save.rounds import Save
 from vaultlayer_hf.session.start.resume import resume
 from vaultlayer_hf.session.training import Training
+from vaultlayer_hf.vault.manifest import encode_mark
 
 from .conftest import vl
 
@@ -100,8 +101,10 @@ def test_why_tells_of_what_was_left_behind_or_retired(tmp_path: Path) -> None:
 
 def test_why_of_what_was_uploaded_and_never_committed(vault: Path) -> None:
     """A folder without a commit is told apart from a step that never was."""
-    (vault / "data/1/checkpoint-50").mkdir()
-    (vault / "data/1/checkpoint-50/model.safetensors").write_bytes(b"half")
+    for folder in ("checkpoint-50", "raw"):
+        (vault / "data/1" / folder / ".vault").mkdir(parents=True)
+        (vault / "data/1" / folder / "model.safetensors").write_bytes(b"half")
+    (vault / "data/1/checkpoint-50/.vault/upload.json").write_bytes(encode_mark("data/1/checkpoint-50"))
     done = vl("why", f"{vault}@50")
     assert done.code == 1
     assert "never committed" in done.err
@@ -158,8 +161,10 @@ def commit_files(vault: str, output: Path, content: dict[str, bytes]) -> None:
 
 def test_prune_shows_what_a_run_would_do(vault: Path) -> None:
     """The dry run names what would go and why, and what lies there uncommitted; nothing is changed."""
-    (vault / "data/1/checkpoint-50").mkdir()
-    (vault / "data/1/checkpoint-50/model.safetensors").write_bytes(b"half")
+    for folder in ("checkpoint-50", "raw"):
+        (vault / "data/1" / folder / ".vault").mkdir(parents=True)
+        (vault / "data/1" / folder / "model.safetensors").write_bytes(b"half")
+    (vault / "data/1/checkpoint-50/.vault/upload.json").write_bytes(encode_mark("data/1/checkpoint-50"))
     before = tree(vault)
     found = vl("prune", str(vault), "--dry-run", "--keep-last", "1", "--json").json()
     assert [(item["step"], item["keep"]) for item in found["checkpoints"]] == [
@@ -168,7 +173,10 @@ def test_prune_shows_what_a_run_would_do(vault: Path) -> None:
         (60, True),
     ]
     assert found["would_free"] == sum(item["bytes"] for item in found["checkpoints"][:2])
-    assert [item["folder"] for item in found["leftovers"]] == ["data/1/checkpoint-50"]
+    assert [(item["folder"], "never deleted" in item["fate"]) for item in found["leftovers"]] == [
+        ("data/1/checkpoint-50", False),
+        ("data/1/raw", True),
+    ]
     text = vl("prune", str(vault), "--dry-run", VAULTLAYER_KEEP_LAST="2").out
     assert [row[4] for row in rows(text) if row[0] in ("20", "40", "60")] == ["retire", "keep", "keep"]
     assert "never committed" in text

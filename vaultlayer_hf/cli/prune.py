@@ -93,6 +93,8 @@ def plan(vault: Vault, policy: Policy, now: float) -> dict[str, Any]:
         age = max(0.0, now - item.modified)
         if item.folder in retiring:
             fate = "retired: deleted after the next commit"
+        elif item.mark is None:
+            fate = "nothing shows that a run made it: never deleted"
         elif item.token >= state.token and state.finished is None:
             fate = "of the newest claim: perhaps being uploaded now"
         elif age > ORPHAN_GRACE:

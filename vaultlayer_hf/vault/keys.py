@@ -3,7 +3,7 @@
 <vault>/log/00000000000000000001.json      the log: numbered entries, created once, never changed or deleted
 <vault>/hint.json                          the number of a recent entry; may be stale, wrong or missing
 <vault>/data/<token>/<name>/...            a checkpoint folder exactly as the Trainer wrote it
-<vault>/data/<token>/<name>/.vault/...     part-<node>.json, refused-<node>.json and manifest.json of it
+<vault>/data/<token>/<name>/.vault/...     upload.json, part-<node>.json, refused-<node>.json and manifest.json of it
 <vault>/probe/...                          short-lived objects by which a store's promises are tried
 """
 
@@ -46,6 +46,11 @@ def split_folder(folder: str) -> tuple[int, str] | None:
 def manifest_key(folder: str) -> str:
     """Return the key of a checkpoint's manifest."""
     return f"{folder}/{META}/manifest.json"
+
+
+def upload_key(folder: str) -> str:
+    """Return the key of the mark that an upload of ours has begun to fill a folder."""
+    return f"{folder}/{META}/upload.json"
 
 
 def part_key(folder: str, node: int) -> str:

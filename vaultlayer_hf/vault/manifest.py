@@ -7,13 +7,12 @@ checked as hostile input: paths can't leave the folder, counts and sizes are bou
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from vaultlayer_hf.base.digest import digest_bytes, is_digest
 from vaultlayer_hf.errors import CorruptError, ObjectNotFoundError, StoreError
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.vault.keys import META, manifest_key
-from vaultlayer_hf.vault.log.entry import Commit
 from vaultlayer_hf.vault.parse import FORMAT_VERSION, Fields, dump, has_bad_character, load
 
 MANIFEST_LIMIT = 256 * 2**20
@@ -29,6 +28,25 @@ class FileEntry:
     path: str
     size: int
     digest: str
+
+
+class Vouched(Protocol):
+    """What a commit entry says of a manifest, as far as it is checked here: see ``log.entry.Commit``."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def token(self) -> int: ...
+    @property
+    def seq(self) -> int: ...
+    @property
+    def step(self) -> int: ...
+    @property
+    def folder(self) -> str: ...
+    @property
+    def manifest(self) -> str: ...
+    @property
+    def manifest_size(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -75,6 +93,21 @@ def encode_manifest(manifest: Manifest) -> bytes:
     return dump({"format_version": FORMAT_VERSION, **asdict(manifest)})
 
 
+def encode_mark(folder: str) -> bytes:
+    """Return the bytes of the mark that a folder is filled by an upload of ours. It names the folder: a copy of it,
+    made by a person under another name, isn't ours.
+    """
+    return dump({"format_version": FORMAT_VERSION, "folder": folder})
+
+
+def is_mark(data: bytes, folder: str) -> bool:
+    """Tell whether these bytes are the mark of that folder."""
+    try:
+        return load(data, folder).text("folder") == folder
+    except CorruptError:
+        return False
+
+
 def encode_part(node: int, files: tuple[FileEntry, ...]) -> bytes:
     """Return the bytes of the list of files that one node has uploaded."""
     return dump({"format_version": FORMAT_VERSION, "node": node, "files": [asdict(file) for file in files]})
@@ -112,7 +145,7 @@ def decode_manifest(data: bytes, what: str) -> Manifest:
     )
 
 
-def read_manifest(store: Store, commit: Commit) -> Manifest:
+def read_manifest(store: Store, commit: Vouched) -> Manifest:
     """Return a commit's manifest, checked against the log. Raises CorruptError, StoreError."""
     key = manifest_key(commit.folder)
     if commit.manifest_size > MANIFEST_LIMIT:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -19,12 +20,13 @@ from tests.vault.tools import (
     transfer_of,
     write_checkpoint,
 )
+from tests.vault.vaults import train
 from vaultlayer_hf.errors import CorruptError, FencedError, StoreUnavailableError
 from vaultlayer_hf.stores.base import ObjectInfo, Store
 from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
 from vaultlayer_hf.vault.log.entry import Commit
 from vaultlayer_hf.vault.log.log import Log, Writer
-from vaultlayer_hf.vault.manifest import read_manifest
+from vaultlayer_hf.vault.manifest import encode_mark, read_manifest
 from vaultlayer_hf.vault.reader.vault import Vault
 from vaultlayer_hf.vault.restore.restore import restore
 from vaultlayer_hf.vault.retention.prune import (
@@ -275,26 +277,32 @@ def info(key: str, modified: float) -> ObjectInfo:
     return ObjectInfo(key, 1, None, modified)
 
 
-def test_orphans_are_old_unchanged_and_of_an_older_token() -> None:
-    """Only folders of older tokens that no entry names, and whose youngest object is past the grace, are orphans."""
+def test_orphans_are_old_unchanged_marked_and_of_an_older_token() -> None:
+    """Only marked folders of older tokens that no entry names, whose youngest object is past the grace, are orphans."""
     now = 10 * DAY
     found = [
-        info("data/3/orphan/a", 0.0),
-        info("data/3/orphan/.vault/part-0.json", 1.0),
-        info("data/3/growing/a", 0.0),
-        info("data/3/growing/b", now - DAY),  # exactly the grace: not yet
-        info("data/3/live/a", 0.0),
-        info("data/3/retiring/a", 0.0),
-        info("data/5/own/a", 0.0),
-        info("data/7/newer/a", 0.0),
-        info("data/x/other/a", 0.0),
+        info("data/3/checkpoint-1/a", 0.0),
+        info("data/3/checkpoint-1/.vault/upload.json", 1.0),
+        info("data/3/checkpoint-2.7/.vault/manifest.json", 0.0),
+        info("data/3/checkpoint-3/a", 0.0),
+        info("data/3/checkpoint-3/.vault/upload.json", now - DAY),  # exactly the grace: not yet
+        info("data/3/checkpoint-4/.vault/upload.json", 0.0),
+        info("data/3/checkpoint-5/.vault/upload.json", 0.0),
+        info("data/3/checkpoint-6/a", 0.0),
+        info("data/3/checkpoint-6/upload.json", 0.0),
+        info("data/3/checkpoint-6/sub/.vault/upload.json", 0.0),
+        info("data/3/checkpoint-7-best/.vault/upload.json", 0.0),
+        info("data/5/checkpoint-8/.vault/upload.json", 0.0),
+        info("data/7/checkpoint-9/.vault/upload.json", 0.0),
+        info("data/x/checkpoint-9/.vault/upload.json", 0.0),
         info("data/3/file", 0.0),
         info("log/00000000000000000001.json", 0.0),
-        info("notes/3/x/a", 0.0),
+        info("notes/3/checkpoint-9/.vault/upload.json", 0.0),
     ]
-    assert find_orphans(found, 5, {"data/3/live", "data/3/retiring"}, now, DAY) == [
-        "data/3/file",
-        "data/3/orphan",
+    live = {"data/3/checkpoint-4", "data/3/checkpoint-5"}
+    assert [item.folder for item in find_orphans(found, 5, live, now, DAY)] == [
+        "data/3/checkpoint-1",
+        "data/3/checkpoint-2.7",
     ]
 
 
@@ -375,3 +383,90 @@ def test_a_fenced_writer_cleans_nothing_of_a_newer_one(clock: ClockStore, tmp_pa
     clock.time += 1000 * DAY
     assert clean_orphans(clock, old) == []
     assert {uploading, committed} <= folders(clock)
+
+
+OWN = {
+    "a data set": {"raw/x.txt": b"x"},
+    "a file of its own": {"notes": b"x"},
+    "a folder that is named as ours are": {"checkpoint-70/model.safetensors": b"x"},
+    "another's marks": {
+        "checkpoint-70/.vault/upload.json": b"{}",
+        "checkpoint-70/.vault/manifest.json": b"[]",
+    },
+}
+
+
+@pytest.mark.parametrize("files", OWN.values(), ids=OWN)
+def test_a_persons_own_data_is_never_an_orphan(
+    clock: ClockStore, tmp_path: Path, files: dict[str, bytes]
+) -> None:
+    """What a person keeps beside a vault, laid out as a checkpoint or not, stays for ever; what we left there goes."""
+    old = claim(clock)
+    left = orphan(clock, old, tmp_path)
+    for name, data in files.items():
+        clock.write(f"data/1/{name}", data)
+    clock.time += 1000 * DAY
+    assert clean_orphans(clock, claim(clock)) == [left]
+    assert objects(clock, "data/") == {f"data/1/{name}": data for name, data in files.items()}
+
+
+@pytest.mark.parametrize(
+    "copy", ["data/1/checkpoint-50.2", "data/2/checkpoint-60", "data/1/checkpoint-60-best"]
+)
+def test_a_persons_copy_of_a_checkpoint_is_never_an_orphan(
+    clock: ClockStore, tmp_path: Path, copy: str
+) -> None:
+    """A checkpoint's folder that a person has copied, with mark and manifest, under another name or number stays."""
+    old = claim(clock)
+    kept = commit_step(clock, old, tmp_path, 60)
+    if copy == "data/1/checkpoint-50.2":
+        clock.delete([f"{kept.folder}/.vault/manifest.json"])  # the mark alone says where it belongs
+    for key in objects(clock, f"{kept.folder}/"):
+        clock.copy(key, copy + key.removeprefix(kept.folder))
+    claim(clock)
+    clock.time += 1000 * DAY
+    before = objects(clock, "data/")
+    assert clean_orphans(clock, claim(clock)) == []
+    assert objects(clock, "data/") == before
+
+
+def test_an_orphan_whose_deletion_was_cut_short_goes_later(clock: ClockStore, tmp_path: Path) -> None:
+    """Wherever the deletion of an orphan is cut short, the next run still knows it for ours."""
+    for number in range(1, 5):
+        old = claim(clock)
+        left = orphan(clock, old, tmp_path / str(number))
+        clock.time += 1000 * DAY
+        writer = claim(clock)
+        deletions = [number]
+
+        def plan(operation: Operation, deletions: list[int] = deletions) -> Fault | None:
+            if operation.name != "delete" or not operation.key.startswith("data/"):
+                return None
+            deletions[0] -= 1
+            return Fault.refused() if deletions[0] == 0 else None
+
+        clock.plan = plan
+        with pytest.raises(StoreUnavailableError):
+            clean_orphans(clock, writer)
+        clock.plan = {}
+        assert clean_orphans(clock, writer) == [left]
+        assert objects(clock, "data/") == {}
+
+
+def test_a_run_beside_a_persons_data_leaves_it(tmp_path: Path) -> None:
+    """A vault in a folder with other things, data/1 of a data set among them: runs change only what is theirs."""
+    vault = tmp_path / "project"
+    train(str(vault), tmp_path / "first", 10)
+    theirs = vault / "data/1/raw/x.txt"
+    theirs.parent.mkdir()
+    theirs.write_text("the only copy")
+    left = vault / "data/1/checkpoint-50"
+    (left / ".vault").mkdir(parents=True)
+    (left / "model.safetensors").write_bytes(b"half")
+    (left / ".vault/upload.json").write_bytes(encode_mark("data/1/checkpoint-50"))
+    for path in vault.rglob("*"):
+        if path.is_file():
+            os.utime(path, (1e9, 1e9))
+    train(str(vault), tmp_path / "second", 20)
+    assert theirs.read_text() == "the only copy"
+    assert not left.exists()

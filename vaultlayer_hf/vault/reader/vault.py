@@ -19,7 +19,7 @@ from vaultlayer_hf.vault.manifest import Manifest, read_manifest
 from vaultlayer_hf.vault.reader.check import check, check_sizes
 from vaultlayer_hf.vault.reader.pin import pin
 from vaultlayer_hf.vault.reader.pull import pull
-from vaultlayer_hf.vault.retention.prune import Leftover, find_leftovers
+from vaultlayer_hf.vault.retention.prune import Leftover, check_mark, find_leftovers
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,11 @@ class Vault:
     def leftovers(self) -> list[Leftover]:
         """Return the folders that no live checkpoint refers to: retired ones, and what was never committed.
 
-        Lists every object of the vault. Raises StoreError.
+        What isn't of this package's making lies there, too, where a vault shares its place with other files: it has no
+        ``mark``. Lists every object of the vault. Raises StoreError.
         """
-        return find_leftovers(self._store.list(DATA), {commit.folder for commit in self.checkpoints()})
+        found = find_leftovers(self._store.list(DATA), {commit.folder for commit in self.checkpoints()})
+        return [check_mark(self._store, item) for item in found]
 
     def manifest(self, commit: Commit) -> Manifest:
         """Return a checkpoint's manifest. Raises CorruptError, StoreError."""

@@ -1,7 +1,8 @@
 """Upload and commit of one sealed snapshot.
 
-Order, never another: every file, then the node's part, then the manifest, then the commit entry. Before
-the entry exists nothing of it is visible; a stop at any point before leaves an orphan.
+Order, never another: the mark that the folder is ours, every file, the node's part, the manifest, the commit entry.
+Before the entry exists nothing of it is visible; a stop at any point before leaves an orphan. It carries the mark,
+without which no later run would take it for one of ours and delete it: see retention/prune.py.
 
 A file that the newest commit already vouches for, with the same path, size and digest, isn't sent again:
 the store copies it, so that each folder stays whole and nothing needs reference counts. Only objects of a
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 from vaultlayer_hf.base.digest import digest_bytes
 from vaultlayer_hf.errors import CorruptError, StoreError
 from vaultlayer_hf.stores.base import Pace, Store
-from vaultlayer_hf.vault.keys import manifest_key, part_key
+from vaultlayer_hf.vault.keys import manifest_key, part_key, upload_key
 from vaultlayer_hf.vault.log.entry import Commit, VaultState
 from vaultlayer_hf.vault.log.log import Writer, now
 from vaultlayer_hf.vault.manifest import (
@@ -25,6 +26,7 @@ from vaultlayer_hf.vault.manifest import (
     Manifest,
     decode_manifest,
     encode_manifest,
+    encode_mark,
     encode_part,
     read_manifest,
 )
@@ -74,6 +76,7 @@ def send(
     ``known`` is the newest commit, whose files needn't be sent again. Raises StoreError,
     SnapshotChangedError, OSError.
     """
+    store.write(upload_key(transfer.folder), encode_mark(transfer.folder))  # each node the same
     vouched = _vouched(store, known)
     for entry in snapshot.manifest.files:
         if entry.path in transfer.done or (only is not None and entry.path not in only):
