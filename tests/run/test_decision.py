@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from vaultlayer_hf.run.decide.cause import Cause, Death, Error, blame, classify, means_full, means_memory
+from vaultlayer_hf.run.decide.cause import Cause, Death, Error, blame, classify
 from vaultlayer_hf.run.decide.decision import (
     Action,
     Limits,
@@ -18,6 +18,7 @@ from vaultlayer_hf.run.decide.decision import (
     hang_limit,
     smallest_factor,
 )
+from vaultlayer_hf.run.symptoms import means_full, means_memory
 
 TRAINING = Death(
     code=1, began=True, began_at=4, step=7, committed=6, commits=(2, 4, 6), micro_batch=8, accumulation=2

@@ -8,7 +8,7 @@ import pytest
 
 from tests.cli.conftest import vl
 from tests.run.programs import vl_run
-from vaultlayer_hf.run.engines.local import Pulse
+from vaultlayer_hf.run.engines.base import Pulse
 from vaultlayer_hf.run.journal import read_beats
 
 LOOP = textwrap.dedent(

@@ -32,6 +32,17 @@ def rank_files(rank: int) -> tuple[str, str]:
     return f"rng_state_{rank}.pth", f"data_{rank}.pt"
 
 
+def missing_of_ranks(paths: Collection[str], world_size: int) -> list[str]:
+    """Return what a folder of these files lacks of what ``world_size`` ranks write beside the objects' own files.
+
+    ``vaultlayer.json`` comes last. What the script's own Accelerator has saved has no files of ranks of this kind.
+    """
+    ranks = [name for rank in range(world_size) for name in rank_files(rank)]
+    if not any(name in paths for name in ranks):
+        ranks = []
+    return [name for name in (ABOUT, *ranks) if name not in paths]
+
+
 def of_others(path: str, ranks: Collection[int], world_size: int) -> bool:
     """Tell whether a file is one that only ranks other than these load, out of as many as have written it."""
     match = _OF_RANK.fullmatch(path)

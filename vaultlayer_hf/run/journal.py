@@ -28,7 +28,8 @@ A rank's notes:
 
     hooked    pid, world_size, stacks (whether it answers a request for them): transformers.trainer was imported
               and the integration is in place
-    train     output_dir, max_steps, step (that it goes on from), micro_batch, accumulation, world_size, vault
+    train     seam (trainer or loop: whose layout its checkpoint folders have), output_dir, max_steps, step (that it
+              goes on from), micro_batch, accumulation, world_size, vault
     log       step and what the Trainer logged (loss, learning_rate, ...)
     vault     event (kind of vaultlayer_hf.base.events), message, step (where it has one): commits, walk-backs, trouble
     nonfinite step (first one with a loss that is nan or inf)

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from vaultlayer_hf.base.events import Event
-from vaultlayer_hf.run.decide.cause import means_full, means_memory
 from vaultlayer_hf.run.journal import append
+from vaultlayer_hf.run.symptoms import means_full, means_memory
 
 ATTEMPT_VARIABLE = "VAULTLAYER_RUN_ATTEMPT"
 """Names the attempt's folder; set by `vl run` for all that it starts."""
@@ -29,6 +29,8 @@ AT_VARIABLE = "VAULTLAYER_RUN_AT"
 """``VAULT@STEP``: that vault's training goes on from this step instead of the newest checkpoint."""
 STACKS_SIGNAL = signal.SIGRTMIN + 7 if hasattr(signal, "SIGRTMIN") else None
 """Has each rank write the stacks of all its threads; one that neither Slurm nor torchrun uses."""
+TRAINER, LOOP = "trainer", "loop"
+"""The seams that a ``train`` note names: whose layout the checkpoint folders have."""
 _RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 """As accelerate looks for them."""
 _WIDTH = 160

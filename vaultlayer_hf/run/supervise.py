@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
-import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 
 import psutil
 
 from vaultlayer_hf.base.versions import __version__
 from vaultlayer_hf.run.decide.cause import Cause, Death
-from vaultlayer_hf.run.decide.clean import free_space
 from vaultlayer_hf.run.decide.decision import (
     Action,
     Limits,
@@ -27,15 +22,15 @@ from vaultlayer_hf.run.decide.decision import (
     exit_code,
     follow,
 )
-from vaultlayer_hf.run.decide.facts import gather
 from vaultlayer_hf.run.engines import processes
-from vaultlayer_hf.run.engines.local import LocalAttempt, Pulse, Told
+from vaultlayer_hf.run.engines.base import Pulse, ReceivedSignals
+from vaultlayer_hf.run.engines.local import LocalAttempt
 from vaultlayer_hf.run.engines.reach import STARTUP, why_unreached
-from vaultlayer_hf.run.journal import FORMAT_VERSION, Journal, read_notes
+from vaultlayer_hf.run.facts import gather
+from vaultlayer_hf.run.free_space import free_space_of_attempt
+from vaultlayer_hf.run.journal import FORMAT_VERSION, Journal, attempt_folder, read_notes
+from vaultlayer_hf.run.received_signals import receive_signals
 from vaultlayer_hf.run.report import AT_VARIABLE, ATTEMPT_VARIABLE, DIVIDE_VARIABLE, INSERT_VARIABLE
-
-_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
-_ENDING = ("SIGTERM", "SIGINT", "SIGHUP")
 
 
 @dataclass(frozen=True)
@@ -121,10 +116,10 @@ def supervise(options: Options, say: Callable[[str], None]) -> RunOutcome:
         notice(
             "unreached", f"the program can't be reached, so it is only watched and started again: {unreached}"
         )
-    with _told() as told:
+    with receive_signals() as received:
         while True:
             attempts += 1
-            death, output = _attempt(options, journal, history, vault, pulse, told, notice, keep)
+            death, output = _attempt(options, journal, history, vault, pulse, received, notice, keep)
             decision = decide_restart(death, history, options.limits)
             if decision.clean and decision.action is Action.RESTART:
                 decision = _clean(decision, journal, options, notice)
@@ -133,8 +128,8 @@ def supervise(options: Options, say: Callable[[str], None]) -> RunOutcome:
             if decision.action is not Action.RESTART:
                 break
             say(f"attempt {journal.attempt}: {decision.detail}; {_next(decision)}")
-            if not _pause(decision.wait, told):
-                death = replace(death, told=told.names[-1])
+            if not received.none_for(decision.wait):
+                death = replace(death, told=received.ending)
                 decision = RestartDecision(
                     Action.LEAVE, Cause.TOLD, decision.detail, f"vl run was sent {death.told}"
                 )
@@ -189,7 +184,7 @@ def _attempt(
     history: RestartHistory,
     vault: str,
     pulse: Pulse,
-    told: Told,
+    received: ReceivedSignals,
     notice: Callable[[str, str], None],
     keep: frozenset[int],
 ) -> tuple[Death, str]:
@@ -205,13 +200,13 @@ def _attempt(
         keep=keep,
     )
     journal.write("start", pid=attempt.pid, folder=str(folder), divide=history.divide, at=history.at)
-    status = attempt.wait(told, options.grace)
+    status = attempt.wait(received, options.grace)
     death = gather(
         folder,
         status,
         attempt.output,
         vault=options.vault,
-        told=next((name for name in told.names if name in _ENDING), None),
+        told=received.ending,
         silent=attempt.silent,
         oom_kills=processes.oom_kills() - oom_kills,
         seconds=attempt.seconds,
@@ -260,25 +255,7 @@ def _next(decision: RestartDecision) -> str:
 def _clean(
     decision: RestartDecision, journal: Journal, options: Options, notice: Callable[[str, str], None]
 ) -> RestartDecision:
-    freed = 0
-    trains = [
-        line
-        for lines in read_notes(options.folder / f"attempt-{journal.attempt:04}").values()
-        for line in lines
-        if line["kind"] == "train"
-    ]
-    for output_dir in sorted({str(line["output_dir"]) for line in trains}):
-        line = next(line for line in trains if line["output_dir"] == output_dir)
-        more, removed = free_space(
-            Path(output_dir), line.get("vault") or options.vault, int(line.get("world_size") or 1)
-        )
-        freed += more
-        left = shutil.disk_usage(output_dir).free
-        notice(
-            "clean",
-            f"{more} bytes freed in {output_dir}, {left} are free now; deleted: {', '.join(removed) or 'nothing'}",
-        )
-    if freed:
+    if free_space_of_attempt(attempt_folder(options.folder, journal.attempt), options.vault, notice):
         return decision
     return RestartDecision(
         Action.STOP,
@@ -292,33 +269,6 @@ def _clean(
 def _any_trained(folder: Path, journal: Journal) -> bool:
     return any(
         line["kind"] == "train"
-        for lines in read_notes(folder / f"attempt-{journal.attempt:04}").values()
+        for lines in read_notes(attempt_folder(folder, journal.attempt)).values()
         for line in lines
     )
-
-
-def _pause(seconds: float, told: Told) -> bool:
-    """Wait; return whether nothing was told meanwhile that ends the run."""
-    end = time.monotonic() + seconds
-    while not any(name in _ENDING for name in told.names):
-        left = end - time.monotonic()
-        if left <= 0:
-            return True
-        time.sleep(min(left, 0.1))
-    return False
-
-
-@contextmanager
-def _told() -> Iterator[Told]:
-    """Note the signals that this process is sent, instead of dying of them."""
-    told = Told()
-
-    def note(number: int, frame: FrameType | None) -> None:
-        told.names.append(signal.Signals(number).name)
-
-    before = {name: signal.signal(signal.Signals[name], note) for name in _SIGNALS}
-    try:
-        yield told
-    finally:
-        for name, handler in before.items():
-            signal.signal(signal.Signals[name], handler)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -118,26 +117,6 @@ _REFUSED = (
     "ResumeError", "VaultLayerError",
 )  # fmt: skip
 _FAULTS = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGSYS")
-
-
-def means_memory(name: str, message: str, number: int | None = None) -> bool:
-    """Tell whether an exception (its class's name, its text, its errno) says that memory has run out."""
-    plain = name.rpartition(".")[2]
-    if plain in ("MemoryError", "OutOfMemoryError") or number == errno.ENOMEM:
-        return True
-    words = ("out of memory", "can't allocate memory", "not enough memory", "Cannot allocate memory")
-    return plain in ("RuntimeError", "OSError", "AcceleratorError") and any(word in message for word in words)
-
-
-def means_full(name: str, message: str, number: int | None = None) -> bool:
-    """Tell whether an exception says that a disk, or a quota on it, is full."""
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    words = ("No space left on device", "os error 28", "Disk quota exceeded", "os error 122")
-    # torch's own writer hides the reason.
-    torchs = ("PytorchStreamWriter failed", "unexpected pos", "basic_ios::clear: iostream error")
-    hidden = name.endswith("RuntimeError") and any(word in message for word in torchs)
-    return hidden or any(word in message for word in words)
 
 
 def follows_from_another(error: Error) -> bool:

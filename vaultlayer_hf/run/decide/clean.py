@@ -1,48 +1,50 @@
-"""Frees local disk space after a full disk: only what the vault has, or what can't be resumed from."""
+"""Which local checkpoint folders may be deleted after a full disk. Pure: what lies there in, what goes out.
+
+Deleted are folders that a save has left torn, and committed ones that local retention wouldn't keep. Never: the newest
+whole one of this disk, committed or not; one of which nobody can tell whether it is whole; one that only this disk has.
+"""
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from vaultlayer_hf.base import files
-from vaultlayer_hf.errors import VaultLayerError
-from vaultlayer_hf.session.output_dir import checkpoints, clear_half_done
-from vaultlayer_hf.trainer.layout import missing_files
-from vaultlayer_hf.vault.reader.open import open_vault
-from vaultlayer_hf.vault.retention.policy import Policy
-from vaultlayer_hf.vault.retention.tidy import clear_trash, tidy_local
-from vaultlayer_hf.vault.snapshot import LOCAL
+from vaultlayer_hf.vault.log.entry import VaultState
+from vaultlayer_hf.vault.retention.policy import Policy, decide_retention
 
 
-def free_space(output_dir: Path, vault: str | None, world_size: int) -> tuple[int, list[str]]:
-    """Delete what is safe to delete in ``output_dir``; return the bytes that this freed and the names deleted.
+@dataclass(frozen=True)
+class Deletion:
+    """A checkpoint folder that goes.
 
-    Half-done restores, what was put aside, checkpoint folders that a save has left torn, committed ones but the newest
-    and the best, and those behind the newest commit, which the next start doesn't go on from. Only while no process
-    trains there. Never raises for the disk's or the store's sake: then less is freed.
+    Attributes:
+        step: its step.
+        reason: why, as half a sentence.
     """
-    if not output_dir.is_dir():
-        return 0, []
-    before = shutil.disk_usage(output_dir).free
-    removed: list[str] = []
-    try:
-        clear_half_done(output_dir)
-        files.remove_tree(output_dir / LOCAL / "aside")
-        for path in checkpoints(output_dir).values():
-            names = {one.relative_to(path).as_posix() for one in path.rglob("*") if one.is_file()}
-            if missing_files(names, world_size):
-                files.remove_tree(path)
-                removed.append(path.name)
-        if vault:
-            with open_vault(vault, patience=10.0) as opened:
-                if opened.state is not None and opened.state.newest is not None:
-                    for step, path in checkpoints(output_dir).items():
-                        if step > opened.state.newest.step:
-                            files.remove_tree(path)
-                            removed.append(path.name)
-                    removed += tidy_local(output_dir, opened.state, Policy(last=1), set())
-        clear_trash(output_dir)
-    except (OSError, VaultLayerError):
-        pass
-    return max(0, shutil.disk_usage(output_dir).free - before), removed
+
+    step: int
+    reason: str
+
+
+def decide_deletions(lacking: Mapping[int, Sequence[str] | None], state: VaultState | None) -> list[Deletion]:
+    """Return what may be deleted, lowest step first.
+
+    Args:
+        lacking: by step, what a folder lacks for a resume, as the seam that wrote it says; None: it can't be told.
+        state: the vault's; None where there is none, or it can't be read now.
+    """
+    commits = state.commits if state is not None else ()
+    told = [set(items) for items in lacking.values() if items is not None]
+    # What every folder lacks is how this program saves (save_only_model, say) and no sign of a torn one. A commit shows
+    # that its saves are whole otherwise: only whole ones are committed.
+    usual = set.intersection(*told) if told and not commits else set()
+    torn = {step: sorted(set(items) - usual) for step, items in lacking.items() if items is not None}
+    newest_whole = max((step for step, items in torn.items() if not items), default=None)
+    found = {step: f"it lacks {', '.join(items)}" for step, items in torn.items() if items}
+    if state is not None:
+        newest = {commit.step: commit for commit in commits}
+        here = [commit for commit in newest.values() if commit.step in lacking]
+        for item in decide_retention(here, Policy(last=1), best_step=state.best_step, protected=set()):
+            if not item.keep and item.commit.step != newest_whole:
+                found.setdefault(item.commit.step, "the vault has it, and a newer one")
+    return [Deletion(step, found[step]) for step in sorted(found)]

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 import psutil
 
-from vaultlayer_hf.run.decide.decision import hang_limit
 from vaultlayer_hf.run.engines import processes
+from vaultlayer_hf.run.engines.base import ENDING, Attempt, Pulse, ReceivedSignals
 from vaultlayer_hf.run.engines.reach import Lookout
 from vaultlayer_hf.run.journal import OUTPUT, read_beats, read_notes
 from vaultlayer_hf.run.report import STACKS_SIGNAL
@@ -29,51 +27,14 @@ _TAIL = 200_000
 _SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "fish")
 
 
-@dataclass
-class Pulse:
-    """What the signs of life of a run have taught; kept over its attempts.
-
-    Attributes:
-        longest: the longest pause between two signs of life in training, in seconds.
-        seen: how many pauses are known.
-        fixed: seconds to use instead of what is learnt; None: learn.
-    """
-
-    longest: float = 0.0
-    seen: int = 0
-    fixed: float | None = None
-
-    def limit(self, phases: set[str]) -> float:
-        """Return for how many seconds there may be no sign of life now."""
-        if "done" in phases:
-            return math.inf  # what a script does behind train() is its own affair
-        if self.fixed is not None and phases <= {"train", "loop"}:
-            return self.fixed
-        # A loop of one's own doesn't say when it evaluates, so nothing is learnt of it.
-        if phases == {"train"}:
-            return hang_limit([self.longest] * min(self.seen, 3))
-        return 2 * hang_limit([])
-
-
-@dataclass
-class Told:
-    """The signals that this process has been sent.
-
-    Attributes:
-        names: in order.
-    """
-
-    names: list[str] = field(default_factory=list)
-
-
-class LocalAttempt:
+class LocalAttempt(Attempt):
     """A running program.
 
     Args:
         command: what to start.
         environment: its whole environment.
         folder: of the attempt.
-        say: is told what somebody should know: a topic and a sentence.
+        notice: called with what somebody should know: a topic and a sentence.
         pulse: what is known of the run's signs of life; learns more.
         keep: pids of this process's children that aren't the program's.
 
@@ -85,13 +46,13 @@ class LocalAttempt:
         command: Sequence[str],
         environment: dict[str, str],
         folder: Path,
-        say: Callable[[str, str], None],
+        notice: Callable[[str, str], None],
         pulse: Pulse,
         *,
         quiet_stdout: bool = False,
         keep: frozenset[int] = frozenset(),
     ) -> None:
-        self.folder, self._say, self._pulse, self._keep = folder, say, pulse, keep
+        self.folder, self._notice, self._pulse, self._keep = folder, notice, pulse, keep
         self._begin = time.monotonic()
         self._tail = bytearray()
         self._lock = threading.Lock()
@@ -122,10 +83,10 @@ class LocalAttempt:
         with self._lock:
             return self._tail.decode(errors="replace")
 
-    def wait(self, told: Told, grace: float) -> int:
+    def wait(self, received: ReceivedSignals, grace: float) -> int:
         """Wait until it has ended, in whatever way, and nothing of it runs any more; return its status.
 
-        Signals that ``told`` gets are passed on. After the first that ends a program, it has ``grace`` seconds; a
+        Signals that ``received`` gets are passed on. After the first that ends a program, it has ``grace`` seconds; a
         second one ends it at once. A program without a sign of life is asked for its stacks and killed.
         """
         passed, deadline = 0, None
@@ -135,17 +96,19 @@ class LocalAttempt:
             late, turn = time.monotonic() - turn, time.monotonic()
             if late > _ASLEEP + _POLL:
                 self._last = turn  # we were suspended, and so was it
-            while passed < len(told.names):
-                name = told.names[passed]
+            while passed < len(received.names):
+                name = received.names[passed]
                 passed += 1
-                if name in ("SIGTERM", "SIGINT", "SIGHUP") and deadline is not None:
+                if name in ENDING and deadline is not None:
                     self._kill()
                     continue
                 self._pass_on(signal.Signals[name])
-                if name in ("SIGTERM", "SIGINT", "SIGHUP"):
+                if name in ENDING:
                     deadline = turn + grace
             if deadline is not None and turn > deadline:
-                self._say("grace", f"it hasn't ended {grace:.0f} s after {told.names[0]}, so it is killed")
+                self._notice(
+                    "grace", f"it hasn't ended {grace:.0f} s after {received.names[0]}, so it is killed"
+                )
                 deadline = float("inf")
                 self._kill()
             self._watch(turn)
@@ -197,10 +160,10 @@ class LocalAttempt:
         self._looked = now
         processes.reap(self._keep | {self.pid})  # reads all of /proc: too dear for each turn of the loop
         for sentence in self._lookout.look(processes.family(self._keep)):
-            self._say("unreached", sentence)
+            self._notice("unreached", sentence)
         beats = read_beats(self.folder)
         if not beats:
-            self._say_late(now)
+            self._notice_late(now)
         if not beats or self.silent is not None:
             return
         count = sum(int(beat.get("beats", 0)) for beat in beats.values())
@@ -214,7 +177,7 @@ class LocalAttempt:
             self.silent = now - self._last
             self._end_hanging()
 
-    def _say_late(self, now: float) -> None:
+    def _notice_late(self, now: float) -> None:
         """Say, once, that nothing has come to training yet. What comes before it may take hours: it isn't ended."""
         limit = self._pulse.limit(set()) if self._pulse.fixed is None else 2 * self._pulse.fixed
         if self._late or now - self._begin < limit:
@@ -226,7 +189,7 @@ class LocalAttempt:
             if asked
             else ""
         )
-        self._say(
+        self._notice(
             "late",
             f"no training has begun {now - self._begin:.0f} s after the start{where}. Loading may take that long, so "
             "nothing is ended: if it hangs, Ctrl-C ends it",
@@ -249,7 +212,7 @@ class LocalAttempt:
 
     def _end_hanging(self) -> None:
         self._ask_for_stacks("train")
-        self._say(
+        self._notice(
             "hang",
             f"no sign of life for {self.silent:.0f} s: the stacks of all ranks are in {self.folder}/rank-*.stacks, and "
             "all processes are killed",

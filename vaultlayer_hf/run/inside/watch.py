@@ -9,7 +9,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from vaultlayer_hf.errors import VaultLayerError
-from vaultlayer_hf.run.report import report
+from vaultlayer_hf.run.report import TRAINER, report
 
 _IN_A_ROW = 2
 """Steps with a loss that is nan or inf before the training is ended: from one, a script may recover."""
@@ -45,6 +45,7 @@ class TrainingMonitor(TrainerCallback):
         report.watched = True
         report.note(
             "train",
+            seam=TRAINER,
             output_dir=os.path.abspath(str(args.output_dir)),
             max_steps=state.max_steps,
             step=state.global_step,

@@ -45,9 +45,9 @@ class _Finder:
 
 
 def _training(module: "Any") -> None:
-    from vaultlayer_hf.run.inside.loops import install
+    from vaultlayer_hf.run.inside.observer import install
 
-    install(module.Training)
+    install()
 
 
 def _trainer(module: "Any") -> None:

@@ -11,8 +11,9 @@ from typing import Any
 import psutil
 
 from vaultlayer_hf.errors import VaultLayerError
-from vaultlayer_hf.run.decide.cause import Death, Error, means_full, means_memory
+from vaultlayer_hf.run.decide.cause import Death, Error
 from vaultlayer_hf.run.journal import read_beats, read_notes
+from vaultlayer_hf.run.symptoms import means_full, means_memory
 from vaultlayer_hf.session.stop.exits import INTERRUPTED, PREEMPTED
 
 _PATIENCE = 10.0

@@ -1,0 +1,62 @@
+"""Reports training loops of their own, which keep their checkpoints by a Training of this package, to `vl run`.
+
+Registered by startup/sitecustomize.py once vaultlayer_hf.session.training is imported. A Trainer trains through a
+Training, too, but is reported by watch.py, which sees more of it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from vaultlayer_hf.run.report import LOOP, report
+from vaultlayer_hf.session.training import Training, TrainingObserver, observe
+
+
+def install() -> None:
+    """Report every training of this process."""
+    report.watch_uncaught()
+    observe(LoopObserver())
+
+
+class LoopObserver(TrainingObserver):
+    """Notes where a loop begins and ends, and each of its steps as a sign of life."""
+
+    def began(self, training: Training, step: int) -> None:
+        """Note what is trained and where it is kept."""
+        if report.watched:
+            return
+        session = training.session
+        report.note(
+            "train",
+            seam=LOOP,
+            output_dir=str(session.output_dir),
+            max_steps=None,
+            step=step,
+            micro_batch=0,
+            accumulation=0,
+            world_size=session.ranks.world_size,
+            vault=session.address.uri,
+            pid=os.getpid(),
+        )
+        report.beat(step=step, phase="start")
+        session.events.listen(report.hear)
+
+    def stepped(self, training: Training, step: int) -> None:
+        """Give a sign of life."""
+        if not report.watched:
+            report.beat(step=step, phase="loop")
+
+    def flushing(self, training: Training) -> None:
+        """From here on uploads are waited for."""
+        if not report.watched:
+            report.beat(phase="end")
+
+    def finished(self, training: Training, step: int) -> None:
+        """Note that the loop has come to its end."""
+        if not report.watched:
+            report.note("trained", step=step)
+
+    def closed(self, training: Training) -> None:
+        """From here on what the script does takes as long as it takes."""
+        if not report.watched:
+            report.beat(phase="done")
