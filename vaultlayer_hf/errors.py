@@ -15,7 +15,8 @@
     │   ├── NoUsableCheckpointError  commits exist, none can be resumed from
     │   ├── NoSuchCheckpointError the step that was asked for isn't in the vault
     │   ├── WorldSizeError        it can't be resumed on this many ranks
-    │   └── WrongModelError       the checkpoint belongs to another model
+    │   ├── WrongModelError       the checkpoint belongs to another model
+    │   └── NotLoadedError        what was loaded into memory isn't what was saved
     ├── CorruptError              bytes in the vault are not what the log vouches for
     │   └── FormatVersionError    written by a newer version: upgrade
     ├── RanksError                another rank is gone or didn't answer in time
@@ -34,6 +35,7 @@ __all__ = [
     "MissingExtraError",
     "NoSuchCheckpointError",
     "NoUsableCheckpointError",
+    "NotLoadedError",
     "ObjectNotFoundError",
     "RanksError",
     "ResumeError",
@@ -133,6 +135,10 @@ class WorldSizeError(ResumeError):
 
 class WrongModelError(ResumeError):
     """The checkpoint's parameters (names, shapes, dtypes) are not those of the model at hand."""
+
+
+class NotLoadedError(ResumeError):
+    """The files are whole, but what a library has loaded from them into memory isn't what was saved."""
 
 
 class CorruptError(VaultLayerError):

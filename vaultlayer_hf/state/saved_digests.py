@@ -1,0 +1,139 @@
+"""What a checkpoint's state is when it is saved, one small file a rank: ``vaultlayer_digests_<rank>.json``.
+
+Behind the load of a resume the same is taken of what is in memory, and the two are compared: see ``tensor_digests`` for
+why the digests of the files aren't enough. Where every rank holds the whole model, rank 0's file speaks for all.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vaultlayer_hf.base.files import write_file
+from vaultlayer_hf.state.tensor_digests import (
+    Digests,
+    differing,
+    digest_tensors,
+    model_tensors,
+    optimizer_tensors,
+)
+
+FORMAT = 1
+_SHOWN = 3
+"""Names of tensors that a message holds, at most."""
+
+
+def digests_name(rank: int) -> str:
+    """Return the name of a rank's file."""
+    return f"vaultlayer_digests_{rank}.json"
+
+
+@dataclass(frozen=True)
+class StateDigests:
+    """Digests of the state that one rank trains.
+
+    Attributes:
+        model: of the tensors that the checkpoint holds of the model.
+        optimizer: of the tensors in the optimizer's state, by the parameter's number.
+        schedule: the learning rate schedule's numbers by name; empty where there is none.
+        world_size: of the run that saved it.
+        sharded: whether other ranks hold other parts of it.
+    """
+
+    model: Digests = field(default_factory=dict)
+    optimizer: Digests = field(default_factory=dict)
+    schedule: dict[str, Any] = field(default_factory=dict)
+    world_size: int = 1
+    sharded: bool = False
+
+    def write(self, folder: Path, rank: int) -> None:
+        """Write it into a checkpoint folder. Raises OSError."""
+        content = json.dumps({"format": FORMAT, **asdict(self)}, indent=0, sort_keys=True)
+        write_file(folder / digests_name(rank), content.encode())
+
+
+def take_digests(
+    model: torch.nn.Module | None,
+    optimizer: Any = None,
+    scheduler: Any = None,
+    *,
+    trained_only: bool = False,
+    world_size: int = 1,
+    sharded: bool = False,
+) -> StateDigests:
+    """Return the digests of a training's state as it is in memory; the optimizer and the scheduler may be wrapped."""
+    return StateDigests(
+        model=digest_tensors(model_tensors(model, trained_only=trained_only)) if model is not None else {},
+        optimizer=digest_tensors(optimizer_tensors(optimizer)) if hasattr(optimizer, "param_groups") else {},
+        schedule=_numbers(scheduler),
+        world_size=world_size,
+        sharded=sharded,
+    )
+
+
+def read_digests(folder: Path, rank: int) -> StateDigests | None:
+    """Return what a checkpoint folder says of a rank's state; None where it says nothing that can be read.
+
+    A checkpoint of an earlier version of this package, or one that the stock Trainer wrote, has no such file.
+    """
+    for name in (digests_name(rank), digests_name(0)):
+        try:
+            content = json.loads((folder / name).read_bytes())
+            if content.pop("format") != FORMAT:
+                return None
+            found = StateDigests(**content)
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return None
+        return found if name == digests_name(rank) or not found.sharded else None
+    return None
+
+
+def state_differences(saved: StateDigests, loaded: StateDigests) -> dict[str, list[str]]:
+    """Return what of the saved state isn't in memory, by part: model, optimizer, schedule. Pure."""
+    found = {
+        "model": differing(saved.model, loaded.model),
+        "optimizer": differing(saved.optimizer, loaded.optimizer),
+        "schedule": [name for name, value in saved.schedule.items() if loaded.schedule.get(name) != value],
+    }
+    return {part: names for part, names in found.items() if names}
+
+
+def in_words(saved: StateDigests, differences: dict[str, list[str]]) -> str:
+    """Say what of the saved state isn't in memory, with counts and examples. Pure."""
+    totals = {
+        "model": len(saved.model),
+        "optimizer": len(saved.optimizer),
+        "schedule": len(saved.schedule),
+    }
+    nouns = {
+        "model": "tensors of the model",
+        "optimizer": "tensors of the optimizer's state",
+        "schedule": "values of the schedule",
+    }
+    return "; ".join(
+        f"{len(names)} of {totals[part]} {nouns[part]} aren't what was saved, such as {', '.join(names[:_SHOWN])}"
+        for part, names in differences.items()
+    )
+
+
+def _numbers(scheduler: Any) -> dict[str, Any]:
+    """Return what of a schedule's state is plain numbers: where it is, and the rates that it has come to."""
+    try:
+        state = scheduler.state_dict()
+    except Exception:  # a user's own object may lack it, or raise whatever it likes
+        return {}
+    return {
+        str(name): value
+        for name, value in (state.items() if isinstance(state, dict) else ())
+        if _is_plain(value) or (isinstance(value, list) and all(map(_is_plain, value)))
+    }
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, (int, float)) and value == value  # a nan is equal to nothing, itself included

@@ -1,0 +1,132 @@
+"""Behind the load of a resume, ahead of the first step: what is in memory is what was saved, or nothing is trained.
+
+The Trainer of transformers 5 loads the file of a checkpoint by the names that stand in it, leniently. For every
+architecture whose files have other names than its modules (ViT, Swin, ESM, Mixtral, Qwen MoE, DeepSeek-V3 and others:
+transformers issue 48805) most weights stay as they were made, and training goes on with them. ``from_pretrained`` maps
+the names, so what wasn't loaded is loaded through it once more.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import PreTrainedModel
+
+from vaultlayer_hf.base.events import Events
+from vaultlayer_hf.errors import NotLoadedError
+from vaultlayer_hf.session.ranks import Ranks
+from vaultlayer_hf.state.saved_digests import (
+    StateDigests,
+    in_words,
+    read_digests,
+    state_differences,
+    take_digests,
+)
+from vaultlayer_hf.state.tensor_digests import plain_name
+
+
+def keep_digests(
+    folder: Path, ranks: Ranks, model: Any, optimizer: Any, scheduler: Any, *, sharded: bool
+) -> None:
+    """Write the digests of what is trained into a checkpoint folder that is being saved. All ranks. Raises OSError.
+
+    ``sharded``: each rank holds a part of the model or of the optimizer's state.
+    """
+    if sharded or ranks.rank == 0:
+        taken = _digests(model, optimizer, scheduler, ranks.world_size, sharded=sharded)
+        taken.write(folder, ranks.rank)
+
+
+def check_loaded(
+    folder: Path, ranks: Ranks, events: Events, model: Any, optimizer: Any, scheduler: Any, *, sharded: bool
+) -> None:
+    """Compare what was loaded from a checkpoint folder with what was saved, and load what is lacking. All ranks.
+
+    Raises, on all ranks, NotLoadedError where what is in memory isn't what was saved, and RanksError.
+    """
+    saved = read_digests(folder, ranks.rank)
+    comparable = saved is not None and not (saved.sharded and saved.world_size != ranks.world_size)
+
+    def check() -> None:
+        if saved is None or not comparable:
+            return
+        differences = state_differences(saved, _like(saved, model, optimizer, scheduler))
+        if "model" in differences and not sharded and _load_by_names(folder, model):
+            differences = state_differences(saved, _like(saved, model, optimizer, scheduler))
+            if "model" not in differences and ranks.rank == 0:
+                events.info(
+                    "notice",
+                    f"the Trainer of transformers {transformers.__version__} had loaded only a part of {folder.name} into "
+                    f"{type(_inner(model)).__name__}, whose files have other names than its modules: the rest was loaded "
+                    "by from_pretrained's names",
+                )
+        if differences:
+            raise NotLoadedError(
+                f"{folder} was restored whole, but what transformers {transformers.__version__} has loaded from it into "
+                f"{type(_inner(model)).__name__} isn't what was saved, so the run would go on as another one: "
+                f"{in_words(saved, differences)}. Nothing was trained. Start it with the versions that saved it (they "
+                "stand in `vl show`), or load the checkpoint in the script and start a new vault"
+            )
+
+    ranks.everywhere(check)
+
+
+def _digests(
+    model: Any, optimizer: Any, scheduler: Any, world_size: int, *, sharded: bool
+) -> StateDigests:
+    return take_digests(
+        _inner(model),
+        None if _is_deepspeed(model, optimizer) else getattr(optimizer, "optimizer", optimizer),
+        scheduler,
+        trained_only=_is_adapter(model),
+        world_size=world_size,
+        sharded=sharded,
+    )
+
+
+def _like(saved: StateDigests, model: Any, optimizer: Any, scheduler: Any) -> StateDigests:
+    return _digests(model, optimizer, scheduler, saved.world_size, sharded=saved.sharded)
+
+
+def _inner(model: Any) -> Any:
+    """Return the user's model inside DeepSpeed's engine and DistributedDataParallel."""
+    while not isinstance(model, PreTrainedModel) and isinstance(getattr(model, "module", None), torch.nn.Module):
+        model = model.module
+    return getattr(model, "_orig_mod", model)
+
+
+def _is_adapter(model: Any) -> bool:
+    """Tell whether the Trainer saves only what is trained of a model, as it does with PEFT."""
+    return hasattr(_inner(model), "peft_config") and hasattr(_inner(model), "get_base_model")
+
+
+def _is_deepspeed(model: Any, optimizer: Any) -> bool:
+    """DeepSpeed partitions the optimizer's state in its own way, and loads it strictly itself."""
+    return any("deepspeed" in type(one).__module__ for one in (model, optimizer, getattr(optimizer, "optimizer", None)))
+
+
+def _load_by_names(folder: Path, model: Any) -> bool:
+    """Load a checkpoint's weights into the model by the names that ``from_pretrained`` gives them; tell whether it did.
+
+    All of them pass through 32 bits where the model has such, which changes no value of fewer bits.
+    """
+    inner = _inner(model)
+    if not isinstance(inner, PreTrainedModel) or _is_adapter(model):
+        return False
+    named = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
+    dtypes = {tensor.dtype for tensor in inner.state_dict().values() if tensor.is_floating_point()}
+    dtype = max(dtypes, key=lambda one: torch.finfo(one).bits) if dtypes else None
+    try:
+        loaded = type(inner).from_pretrained(folder, config=inner.config, **{named: dtype})
+    except Exception:  # a model of the user's own may take other arguments: then the difference itself is reported
+        return False
+    source = {plain_name(name): tensor for name, tensor in loaded.state_dict().items()}
+    with torch.no_grad():
+        for name, tensor in inner.state_dict().items():
+            found = source.get(plain_name(name))
+            if found is not None and found.shape == tensor.shape:
+                tensor.copy_(found)
+    return True
