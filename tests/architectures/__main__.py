@@ -25,7 +25,8 @@ def main() -> None:
     transformers.logging.disable_progress_bar()
     known = architectures()
     found: list[Row] = []
-    print(f"transformers {transformers.__version__}\n{'model type':28} {'tensors':>8}  stock: not loaded  ours: not loaded")
+    print(f"transformers {transformers.__version__}")
+    print(f"{'model type':28} {'tensors':>8}  stock: not loaded  ours: not loaded")
     for row in rows((kind, known[kind]) for kind in options.kinds or known):
         found.append(row)
         if row.why and options.all:
@@ -34,9 +35,11 @@ def main() -> None:
             ours = "refused" if row.ours is None else row.ours
             print(f"{row.kind:28} {row.tensors:>8}  {row.stock:>17}  {ours:>16}", flush=True)
     tried = [row for row in found if not row.why]
+    stock, ours = sum(not row.stock for row in tried), sum(row.ours == 0 for row in tried)
+    refused = sum(row.ours is None for row in tried)
     print(
-        f"\n{len(tried)} of {len(found)} architectures tried: stock loads {sum(not row.stock for row in tried)} whole; ours "
-        f"{sum(row.ours == 0 for row in tried)}, and refuses {sum(row.ours is None for row in tried)}"
+        f"\n{len(tried)} of {len(found)} architectures tried: loaded whole by stock {stock}, by ours {ours}; "
+        f"refused by ours {refused}"
     )
 
 

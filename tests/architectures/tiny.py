@@ -1,4 +1,4 @@
-"""Every architecture of the installed transformers that can be made small: a model of a few thousand parameters each."""
+"""Every architecture of the installed transformers that can be made small, with some thousand parameters each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ _SIZES: tuple[tuple[str, int], ...] = (
     (r".*(num_experts|num_local_experts|n_routed_experts|moe_num_experts)", 2),
     (r".*(num_hidden_layers|num_layers|n_layers?|encoder_layers|decoder_layers|num_.*_layers|depth)", 1),
     (r".*(intermediate_size|ffn_dim|d_ff|n_inner|ffn_hidden_size|hidden_dim|mlp_dim)", 32),
-    (r".*(hidden_size|d_model|n_embd|embed_dim|embedding_size|d_embed|dim|model_dim|projection_dim|width)", 16),
+    (
+        r".*(hidden_size|d_model|n_embd|embed_dim|embedding_size|d_embed|dim|model_dim|projection_dim|width)",
+        16,
+    ),
     (r"image_size|.*_image_size", 32),
     (r"patch_size|.*_patch_size", 16),
     (r"q_lora_rank|kv_lora_rank|.*_lora_rank", 8),
@@ -63,10 +66,11 @@ def architectures() -> dict[str, str]:
 
 
 def small_model(kind: str, name: str, seed: int) -> Any:
-    """Return a small model with weights from ``seed``. Raises whatever its architecture raises where it can't be small."""
+    """Return a small model with weights from ``seed``. Raises whatever its architecture raises where it can't be."""
     config = small_config(kind)
     with torch.device("meta"):
-        count = sum(parameter.numel() for parameter in getattr(transformers, name)(copy.deepcopy(config)).parameters())
+        empty = getattr(transformers, name)(copy.deepcopy(config))
+    count = sum(parameter.numel() for parameter in empty.parameters())
     if count > LARGEST:
         raise ValueError(f"{count / 1e6:.0f} million parameters at its smallest")
     torch.manual_seed(seed)

@@ -7,6 +7,7 @@ why the digests of the files aren't enough. Where every rank holds the whole mod
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,12 +63,24 @@ def take_digests(
     scheduler: Any = None,
     *,
     trained_only: bool = False,
+    left_out: Collection[str] = (),
     world_size: int = 1,
     sharded: bool = False,
 ) -> StateDigests:
-    """Return the digests of a training's state as it is in memory; the optimizer and the scheduler may be wrapped."""
+    """Return the digests of a training's state as it is in memory.
+
+    Args:
+        model: may be wrapped; None: nothing is said of it.
+        optimizer: one of torch, or with its ``param_groups`` and ``state``.
+        scheduler: whatever has a ``state_dict``.
+        trained_only: the checkpoint holds only what is trained of the model.
+        left_out: names of the model's tensors that the checkpoint doesn't hold.
+        world_size: number of ranks.
+        sharded: whether other ranks hold other parts of it.
+    """
+    tensors = model_tensors(model, trained_only=trained_only) if model is not None else ()
     return StateDigests(
-        model=digest_tensors(model_tensors(model, trained_only=trained_only)) if model is not None else {},
+        model=digest_tensors((name, tensor) for name, tensor in tensors if name not in left_out),
         optimizer=digest_tensors(optimizer_tensors(optimizer)) if hasattr(optimizer, "param_groups") else {},
         schedule=_numbers(scheduler),
         world_size=world_size,

@@ -41,7 +41,11 @@ def digest_tensors(tensors: Iterable[tuple[str, torch.Tensor]]) -> Digests:
             continue
         try:
             sums = _sums(local)
-        except (RuntimeError, NotImplementedError, TypeError):  # e.g. a quantised tensor made of several others
+        except (
+            RuntimeError,
+            NotImplementedError,
+            TypeError,
+        ):  # e.g. a quantised tensor made of several others
             continue
         kind = str(local.dtype).removeprefix("torch.")
         pending.append((name, f"{kind} {'x'.join(map(str, local.shape)) or 'scalar'}", sums))
@@ -64,7 +68,9 @@ def differing(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     return found
 
 
-def model_tensors(model: torch.nn.Module, *, trained_only: bool = False) -> Iterator[tuple[str, torch.Tensor]]:
+def model_tensors(
+    model: torch.nn.Module, *, trained_only: bool = False
+) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield the parameters and persistent buffers of a model, by the names that they have without any wrapper.
 
     Read from the modules, since ``state_dict()`` is a collective where the model is sharded.

@@ -15,7 +15,7 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
-from vaultlayer_hf.base.events import Events
+from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import NotLoadedError
 from vaultlayer_hf.session.ranks import Ranks
 from vaultlayer_hf.state.saved_digests import (
@@ -45,55 +45,63 @@ def check_loaded(
 ) -> None:
     """Compare what was loaded from a checkpoint folder with what was saved, and load what is lacking. All ranks.
 
+    A checkpoint that says nothing of its tensors (by the stock Trainer, or an earlier version of this package) is taken
+    as it is; so is a shard where another number of ranks goes on.
+
     Raises, on all ranks, NotLoadedError where what is in memory isn't what was saved, and RanksError.
     """
     saved = read_digests(folder, ranks.rank)
-    comparable = saved is not None and not (saved.sharded and saved.world_size != ranks.world_size)
 
     def check() -> None:
-        if saved is None or not comparable:
+        if saved is None or (saved.sharded and saved.world_size != ranks.world_size):
             return
-        differences = state_differences(saved, _like(saved, model, optimizer, scheduler))
+        differences = _compare(saved, model, optimizer, scheduler)
         if "model" in differences and not sharded and _load_by_names(folder, model):
-            differences = state_differences(saved, _like(saved, model, optimizer, scheduler))
+            differences = _compare(saved, model, optimizer, scheduler)
             if "model" not in differences and ranks.rank == 0:
                 events.info(
-                    "notice",
-                    f"the Trainer of transformers {transformers.__version__} had loaded only a part of {folder.name} into "
-                    f"{type(_inner(model)).__name__}, whose files have other names than its modules: the rest was loaded "
-                    "by from_pretrained's names",
+                    EventKind.NOTICE, f"{_partly(folder, model)}: the rest was loaded as from_pretrained does"
                 )
         if differences:
             raise NotLoadedError(
-                f"{folder} was restored whole, but what transformers {transformers.__version__} has loaded from it into "
-                f"{type(_inner(model)).__name__} isn't what was saved, so the run would go on as another one: "
-                f"{in_words(saved, differences)}. Nothing was trained. Start it with the versions that saved it (they "
-                "stand in `vl show`), or load the checkpoint in the script and start a new vault"
+                f"{folder} is whole, but {_partly(folder, model)}, and a run that goes on from it would be another "
+                f"one: {in_words(saved, differences)}. Nothing was trained. Start it with the versions that saved it "
+                "(`vl show` names them), or load the checkpoint in the script and name a new vault"
             )
 
-    ranks.everywhere(check)
+    ranks.on_every_rank(check)
 
 
-def _digests(
-    model: Any, optimizer: Any, scheduler: Any, world_size: int, *, sharded: bool
-) -> StateDigests:
+def _partly(folder: Path, model: Any) -> str:
+    return (
+        f"transformers {transformers.__version__} has loaded only a part of {folder.name} into "
+        f"{type(_inner(model)).__name__}"
+    )
+
+
+def _compare(saved: StateDigests, model: Any, optimizer: Any, scheduler: Any) -> dict[str, list[str]]:
+    now = _digests(model, optimizer, scheduler, saved.world_size, sharded=saved.sharded)
+    return state_differences(saved, now)
+
+
+def _digests(model: Any, optimizer: Any, scheduler: Any, world_size: int, *, sharded: bool) -> StateDigests:
+    inner = _inner(model)
     return take_digests(
-        _inner(model),
+        inner,
         None if _is_deepspeed(model, optimizer) else getattr(optimizer, "optimizer", optimizer),
         scheduler,
         trained_only=_is_adapter(model),
+        left_out=getattr(inner, "_keys_to_ignore_on_save", None) or (),
         world_size=world_size,
         sharded=sharded,
     )
 
 
-def _like(saved: StateDigests, model: Any, optimizer: Any, scheduler: Any) -> StateDigests:
-    return _digests(model, optimizer, scheduler, saved.world_size, sharded=saved.sharded)
-
-
 def _inner(model: Any) -> Any:
     """Return the user's model inside DeepSpeed's engine and DistributedDataParallel."""
-    while not isinstance(model, PreTrainedModel) and isinstance(getattr(model, "module", None), torch.nn.Module):
+    while not isinstance(model, PreTrainedModel) and isinstance(
+        getattr(model, "module", None), torch.nn.Module
+    ):
         model = model.module
     return getattr(model, "_orig_mod", model)
 
@@ -105,7 +113,10 @@ def _is_adapter(model: Any) -> bool:
 
 def _is_deepspeed(model: Any, optimizer: Any) -> bool:
     """DeepSpeed partitions the optimizer's state in its own way, and loads it strictly itself."""
-    return any("deepspeed" in type(one).__module__ for one in (model, optimizer, getattr(optimizer, "optimizer", None)))
+    return any(
+        "deepspeed" in type(one).__module__
+        for one in (model, optimizer, getattr(optimizer, "optimizer", None))
+    )
 
 
 def _load_by_names(folder: Path, model: Any) -> bool:
@@ -120,8 +131,11 @@ def _load_by_names(folder: Path, model: Any) -> bool:
     dtypes = {tensor.dtype for tensor in inner.state_dict().values() if tensor.is_floating_point()}
     dtype = max(dtypes, key=lambda one: torch.finfo(one).bits) if dtypes else None
     try:
-        loaded = type(inner).from_pretrained(folder, config=inner.config, **{named: dtype})
-    except Exception:  # a model of the user's own may take other arguments: then the difference itself is reported
+        make: Any = type(inner).from_pretrained
+        loaded = make(folder, config=inner.config, **{named: dtype})
+    except (
+        Exception
+    ):  # a model of the user's own may take other arguments: then the difference itself is reported
         return False
     source = {plain_name(name): tensor for name, tensor in loaded.state_dict().items()}
     with torch.no_grad():
