@@ -1,4 +1,4 @@
-"""A Trainer's resume brings back every tensor, also of architectures whose files have other names than their modules."""
+"""A resume brings back every tensor, also of architectures whose files have other names than their modules."""
 
 from __future__ import annotations
 

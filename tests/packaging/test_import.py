@@ -18,6 +18,7 @@ PUBLIC = [
     "MissingExtraError",
     "NoSuchCheckpointError",
     "NoUsableCheckpointError",
+    "NotLoadedError",
     "ObjectNotFoundError",
     "RanksError",
     "ResumeError",
