@@ -184,13 +184,15 @@ class Session:
         """Make the background uploader, behind the commit that this run goes on from; on leaders. All ranks.
 
         ``passed_over`` is the newest commit of a vault that this run doesn't go on from: it is never retired.
-        Raises, on all ranks, VaultUnreachableError, MissingExtraError.
+        Raises, on all ranks, VaultUnreachableError, MissingExtraError, ResumeError (a disk).
         """
         self.resumed_from = resumed_from.number if resumed_from else None
         self.part_bytes = resumed_from.bytes if resumed_from else None
-        self.ranks.on_every_rank(lambda: self.access.bare if self.leads_node else None)
-        if not self.leads_node:
-            return
+        self.ranks.on_every_rank(
+            lambda: self._make_uploader(resumed_from, passed_over) if self.leads_node else None
+        )
+
+    def _make_uploader(self, resumed_from: Commit | None, passed_over: Commit | None) -> None:
         self.standing = {path.name for path in checkpoints(self.output_dir).values()}
         if self._uploader is not None:
             self._uploader.stop()

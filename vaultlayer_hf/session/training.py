@@ -19,7 +19,7 @@ from types import CodeType
 from vaultlayer_hf.base import files
 from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.base.spans import parse_cadence
-from vaultlayer_hf.errors import FencedError, RanksError, VaultLayerError
+from vaultlayer_hf.errors import FencedError, RanksError
 from vaultlayer_hf.session.save import rounds
 from vaultlayer_hf.session.save.pacing import Pacer
 from vaultlayer_hf.session.save.plan import RankStatus, SaveSummary
@@ -37,6 +37,9 @@ from vaultlayer_hf.vault.upload.uploader import Uploader
 
 _FAREWELL = 15.0
 """Seconds that the end of a failed training waits for parts of other nodes."""
+_STALLED = 10.0
+"""Seconds without a byte hashed or sent after which the end of a failed training waits no longer: a request that is
+retried takes a few, a store that is out of reach takes for ever."""
 
 
 class TrainingObserver:
@@ -100,6 +103,10 @@ class Training:
         self.stall_seconds = 0.0
         self._under_way = False
         self._flush_failed = False
+        self._ranks_lost = False
+        self._folders_cleared = 0
+        """Rounds of ``before_save`` so far: a count of its own, since not every one is followed by a save, and ranks
+        don't wait for each other in a round whose name was used before."""
         atexit.register(self.close)
 
     @property
@@ -130,10 +137,15 @@ class Training:
         """
         self._notify(lambda observer: observer.stepped(self, step))
         self.session.step = step
-        if self._idle:
+        if self.session.claim is None:
             return StepDecision()
-        self.pacer.mark()
-        decision = self._stopping.decide(step)
+        decision = None
+        if not self.session.disabled:
+            self.pacer.mark()
+            decision = self._stopping.decide(step)
+        if self.session.disabled:  # trains on without a vault: nothing here ends it when a signal comes
+            self.watch.hand_back()
+            return StepDecision()
         if decision is None:
             return StepDecision(save=self.pacer.due(step))
         return decision
@@ -153,8 +165,9 @@ class Training:
             files.remove_tree(folder)
             session.standing.discard(folder.name)
         if session.ranks.world_size > 1:
+            self._folders_cleared += 1
             try:
-                session.ranks.gather(None, tag=f"clear/{session.coming_seq - 1}")
+                session.ranks.gather(None, tag=f"clear/{self._folders_cleared}")
             except RanksError as error:
                 session.events.warn(EventKind.TROUBLE, f"{error}: {folder.name} may be left out")
 
@@ -211,8 +224,10 @@ class Training:
                 (rounds.status_of(session), done), sum_up, timeout=self._stopping.bound(timeout + 60)
             )
         except RanksError as error:
+            self._ranks_lost = True
             session.events.warn(EventKind.TROUBLE, str(error))
         else:
+            self._ranks_lost = False
             rounds.apply_summary(session, summary)
             if uploader is not None:
                 uploader.take_news()
@@ -230,50 +245,91 @@ class Training:
         return done and not session.disabled
 
     def finish(self, step: int, metrics: dict[str, float]) -> None:
-        """Append the entry that says that the run is done at ``step``; only being fenced ends in an error."""
+        """Append the entry that says that the run is done at ``step``; storage trouble is only reported. All ranks.
+
+        Raises FencedError, on all ranks, as ``at_step`` does.
+        """
         self._notify(lambda observer: observer.finished(self, step))
+        self._note_end(step, metrics)
+
+    def finish_again(self) -> None:
+        """Leave the log of a run that was over before it began with an end as its last word, not with our claim.
+
+        All ranks. Raises FencedError as ``finish`` does.
+        """
+        self._note_end(None, {})
+
+    def _note_end(self, step: int | None, metrics: dict[str, float]) -> None:
+        """Append the end; ``step``: None for that of the run that was over before."""
         session = self.session
-        writer = session.writer
-        if session.disabled or writer is None:
+        if self._idle:
             return
+
+        def append() -> str | None:
+            writer = session.writer
+            if writer is None:
+                return None
+            state = writer.state
+            done, figures = step, metrics
+            if done is None:
+                newest = state.newest.step if state.newest is not None else None
+                done, figures = state.finished or newest, dict(state.metrics)
+            if done is None:
+                return None
+            try:
+                writer.append("finish", lambda state, _: state.done(done, figures), {"step": done})
+                session.events.info(EventKind.FINISH, f"run finished at step {done}", step=done)
+            except FencedError as error:
+                # The uploader, which says it otherwise, hasn't met it.
+                session.events.warn(EventKind.FENCED, str(error))
+                return str(error)
+            except Exception as error:  # the run is done, whatever keeps it from being noted
+                what = f"the end of the run can't be noted in the vault: {error}"
+                session.events.warn(EventKind.TROUBLE, what)
+            return None
+
+        if self._ranks_lost:  # they didn't come to the round before: nobody is left to agree with
+            append()
+            return
+        fenced = None
         try:
-            writer.append("finish", lambda state, _: state.done(step, metrics), {"step": step})
-            session.events.info(EventKind.FINISH, f"run finished at step {step}", step=step)
-        except FencedError as error:
-            session.events.warn(
-                EventKind.FENCED, str(error)
-            )  # the uploader, which says it otherwise, hasn't met it
-            session.stop_if_fenced(str(error))
-        except VaultLayerError as error:
-            session.events.warn(EventKind.TROUBLE, f"the end of the run can't be noted in the vault: {error}")
+            fenced = session.ranks.on_rank_zero(append, within=2 * session.settings.resume_timeout)
+        except RanksError as error:
+            session.events.warn(EventKind.TROUBLE, str(error))
+        session.stop_if_fenced(fenced)
 
     def close(self) -> None:
         """Wait for what is under way, unless ``flush`` just did so in vain, then stop; safe to call twice.
 
-        Not for long for other nodes: where training failed, theirs may be gone, and the launcher waits for us.
+        Without a ``flush`` before, which alone has the whole of ``flush_timeout``, it is waited for as long as bytes
+        move: an exception is on its way out then, and a person, or a launcher that starts the run again, waits for the
+        process to end. What isn't uploaded is sealed on the disk, and the next start there goes on from it. Not for
+        long for other nodes, either: where training failed, theirs may be gone.
         """
         session = self.session
         uploader = session.release_uploader()
         try:
-            if self._under_way:
+            failed, self._under_way = self._under_way, False
+            if failed:
                 # No flush came first: an exception is on its way out. The other ranks may wait for this one inside a
                 # save, for part_timeout at worst, and can't know: tell them.
-                self._under_way = False
                 session.ranks.leave()
             atexit.unregister(self.close)
             if uploader is not None:
                 if not self._flush_failed and not self.watch.hurried:
-                    self._wait(uploader, _FAREWELL)
+                    self._wait(uploader, _FAREWELL, _STALLED if failed else math.inf)
                 uploader.stop(self._last_wait())
             session.close()
             self.watch.close(leaving=self.ending is not None)
         finally:
             self._notify(lambda observer: observer.closed(self))
 
-    def _wait(self, uploader: Uploader, for_others: float = math.inf) -> bool:
+    def _wait(self, uploader: Uploader, for_others: float = math.inf, stalled: float = math.inf) -> bool:
         session = self.session
         timeout = self._stopping.bound(session.settings.flush_timeout)
-        return wait_for_uploads(uploader, timeout, shown=session.progress, for_others=for_others)
+        return wait_for_uploads(
+            uploader, timeout, shown=session.progress, for_others=for_others, stalled=stalled
+        )
 
     def _last_wait(self) -> float | None:
         """Return how long the end may wait for the upload thread to give up; None: as usual."""

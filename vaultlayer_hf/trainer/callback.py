@@ -261,7 +261,7 @@ class VaultLayerCallback(TrainerCallback):
         flushed = training.flush()
         ending = training.ending
         if flushed and self._over:
-            _note_end_again(training)
+            training.finish_again()
         elif flushed and has_ended(state, self._handler):
             training.finish(state.global_step, end_figures(state))
             ending = None
@@ -327,7 +327,7 @@ class VaultLayerCallback(TrainerCallback):
         )
         metrics = dict(session.state.metrics)
         if training.flush():
-            _note_end_again(training)
+            training.finish_again()
         return metrics
 
     def start(self, explicit: str | bool) -> None:
@@ -417,13 +417,6 @@ class VaultLayerCallback(TrainerCallback):
 
     def _figures(self) -> dict[str, float]:
         return self.training.metrics() if self.training is not None and self._active else {}
-
-
-def _note_end_again(training: Training) -> None:
-    """Leave the log of a run that was over with an end as its last word, not with our claim."""
-    state = training.session.state
-    if state.newest is not None:
-        training.finish(state.finished or state.newest.step, dict(state.metrics))
 
 
 def _calling_handler() -> CallbackHandler | None:

@@ -21,6 +21,7 @@ from vaultlayer_hf.base import files
 from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.base.versions import versions
 from vaultlayer_hf.errors import FencedError, RanksError, VaultLayerError
+from vaultlayer_hf.session.output_dir import checkpoints
 from vaultlayer_hf.session.save.plan import NodeFiles, RankStatus, SaveSummary, UploadPlan, divide
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.state.model_identity import Parameters
@@ -54,12 +55,15 @@ class Save:
     rotates: bool = True
 
 
-def mirror_rotation(output_dir: Path, keep: Sequence[str], step: int) -> None:
+def _mirror_rotation(session: Session, keep: Sequence[str], step: int) -> None:
     """Remove checkpoint folders that rank 0's disk has rotated away; for nodes on which nobody else does."""
-    for path in output_dir.glob("checkpoint-*"):
-        number = path.name.removeprefix("checkpoint-")
-        if path.is_dir() and number.isdigit() and int(number) < step and path.name not in keep:
-            files.remove_tree(path)
+    try:
+        for number, path in checkpoints(session.output_dir).items():
+            if number < step and path.name not in keep:
+                files.remove_tree(path)
+    except OSError as error:
+        what = f"old checkpoints can't be removed from {session.output_dir}: {error}"
+        session.events.warn_once("rotation", EventKind.TROUBLE, what)
 
 
 def save(session: Session, save: Save, seq: int) -> None:
@@ -71,7 +75,11 @@ def save(session: Session, save: Save, seq: int) -> None:
     except RanksError as error:
         _abandon(session, save, str(error))
     except Exception as error:  # no mistake of ours may end a training
-        _abandon(session, save, f"unexpected {type(error).__name__}: {error}")
+        reason = f"unexpected {type(error).__name__}: {error}"
+        if session.ranks.rank == 0:
+            _abandon(session, save, reason)
+        else:  # rank 0 doesn't know of it
+            session.events.warn(EventKind.TROUBLE, f"{save.folder.name} isn't uploaded from here: {reason}")
 
 
 def _save(session: Session, save: Save, seq: int) -> None:
@@ -98,9 +106,9 @@ def _save(session: Session, save: Save, seq: int) -> None:
     if plan.objection is not None:
         _abandon(session, save, plan.objection)
         return
-    if session.leads_node and not save.rotates:
-        mirror_rotation(session.output_dir, plan.folders, save.step)
     queue_upload(session, snapshot, plan)
+    if session.leads_node and not save.rotates:
+        _mirror_rotation(session, plan.folders, save.step)
     session.apply_local_retention()
 
 
@@ -171,7 +179,7 @@ def _plan(session: Session, save: Save, seq: int, listings: Sequence[NodeFiles])
     if objection is None:
         try:
             lacking = save.missing(save.folder, set(plan.paths))
-        except (OSError, ValueError, VaultLayerError) as error:
+        except Exception as error:  # whatever the seam meets in a damaged folder
             lacking = [f"what can be read ({error})"]
         objection = f"it lacks {', '.join(lacking)}" if lacking else None
     folder = session.name_folder(save.folder.name, seq) if objection is None else ""
@@ -194,9 +202,14 @@ def _freeze(session: Session, save: Save, seq: int) -> tuple[Snapshot | None, No
     )
     try:
         snapshot = take(save.folder, session.snapshots, seq, manifest)
-    except (OSError, VaultLayerError) as error:
+    except Exception as error:  # of whatever kind: unsaid, the other ranks would wait for this one
         where = f"on {platform.node()}, " if session.ranks.world_size > 1 else ""
-        return None, NodeFiles(session.node, error=f"{where}it can't be copied for upload: {error}")
+        what = (
+            str(error)
+            if isinstance(error, (OSError, VaultLayerError))
+            else f"{type(error).__name__}: {error}"
+        )
+        return None, NodeFiles(session.node, error=f"{where}it can't be copied for upload: {what}")
     if not snapshot.linked:
         session.events.warn_once(
             "links",

@@ -16,7 +16,6 @@ from pathlib import Path
 
 from vaultlayer_hf.base import files
 from vaultlayer_hf.base.events import EventKind
-from vaultlayer_hf.errors import CorruptError
 from vaultlayer_hf.session.output_dir import settle
 from vaultlayer_hf.session.save.plan import NodeFiles, UploadPlan, divide
 from vaultlayer_hf.session.save.rounds import queue_upload
@@ -47,7 +46,11 @@ def adopt(
     found: dict[int, Snapshot] = {}
     if session.leads_node:
         folder = local_folder(session.output_dir, before.vault_id, before.token)
-        found = {snapshot.seq: snapshot for snapshot in find_sealed(folder) if snapshot.seq > floor}
+        try:
+            found = {snapshot.seq: snapshot for snapshot in find_sealed(folder) if snapshot.seq > floor}
+        except Exception as error:  # no snapshot can be had, then, and no other rank waits for the news
+            what = f"the snapshots in {folder} can't be read, none is adopted: {error}"
+            session.events.warn(EventKind.TROUBLE, what)
     common, heads = session.ranks.decide(sorted(found) if session.leads_node else None, _common)
     for seq in common:
         snapshot, listing = _look(session, found[seq]) if session.leads_node else (None, NodeFiles())
@@ -153,7 +156,7 @@ def _look(session: Session, snapshot: Snapshot) -> tuple[Snapshot | None, NodeFi
     """Verify this node's part of a snapshot."""
     try:
         sound = verify(snapshot)
-    except (CorruptError, OSError) as error:
+    except Exception as error:  # of whatever kind: unsaid, the other ranks would wait for this one
         return snapshot, NodeFiles(session.node, error=str(error))
     return sound, NodeFiles(session.node, tuple(sorted(sound.stats)))
 

@@ -46,8 +46,7 @@ def resume(session: Session, wish: Wish) -> Path | None:
     NoUsableCheckpointError, CorruptError (the whole log), ResumeError (no space on a disk), RanksError.
     """
     claim = session.enter(lambda number, entry: _check_first_candidate(session, wish, number, entry))
-    if session.leads_node:
-        clear_half_done(session.output_dir)
+    session.ranks.on_every_rank(lambda: clear_half_done(session.output_dir) if session.leads_node else None)
     if claim.before is None:
         session.events.info(EventKind.FRESH, f"{session.address.uri} is empty: the run starts fresh")
         if session.leads_node:
@@ -167,7 +166,7 @@ def _restore_newest(session: Session, wish: Wish) -> Path | None:
         _settle(session, manifest.step)
         conversion = conversion_for(session, wish, manifest)
         if conversion is not None:
-            conversion.on_ranks()
+            session.ranks.on_every_rank(conversion.on_ranks)
         _say_world_size(session, manifest)
         return session.output_dir / f"checkpoint-{manifest.step}"
     if candidates:

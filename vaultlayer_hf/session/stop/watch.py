@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import signal
 import sys
 import threading
 import time
@@ -66,6 +67,19 @@ class NoticeWatch:
         if self._thread is not None:
             self._words.put(None)
             self._thread = None
+
+    def hand_back(self) -> None:
+        """Stop watching a training that nobody stops any more, and let signals do what they did before it. Once.
+
+        A signal that was caught, and that training hasn't been stopped for, is raised again: it would be lost.
+        """
+        if self._thread is None:
+            return
+        self.close()
+        if threading.current_thread() is threading.main_thread():
+            for name in self._signals:
+                if any(notice.source == name for notice in list(self._found.values())):
+                    signal.raise_signal(signal.Signals[name])
 
     def pending(self, now: float, needed: float, saved: float) -> tuple[Action, Notice] | None:
         """Return what to do about which notice at ``now``; the arguments are those of ``Notice.action``."""
