@@ -1,17 +1,22 @@
-"""Durable operations on local files: the only place in the package that links, renames, fsyncs and removes.
+"""Durable operations on local files: the only place in the package that links, renames, fsyncs and locks.
 
 Having them in one module lets a test stop a process before and after each one. The rules are those of
 every program that survives a power cut: write under a temporary name, fsync, rename, fsync the folder.
+
+What only POSIX or only Linux has is looked up when it is called: a vault can be read on any system, and a checkpoint
+written on POSIX. Each function says what it does where the system lacks something.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
+import functools
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _AT_FDCWD, _RENAME_NOREPLACE = -100, 1  # <fcntl.h>, <linux/fs.h>
@@ -30,6 +35,40 @@ _NO_LINKS = {
 """What link(2) answers where a file can't be linked (FAT, many FUSE mounts, another device)."""
 
 
+@functools.cache
+def _libc() -> ctypes.CDLL | None:
+    """Return the C library, for calls that Python has no function for; None where it isn't one of POSIX."""
+    return ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
+
+
+def fsync(descriptor: int) -> None:
+    """Flush an open file's content to the disk."""
+    os.fsync(descriptor)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[bool]:
+    """Hold a folder against other processes while the block runs; hand it False where another one holds it.
+
+    The lock is flock(2)'s: it ends with the process, however that ends. A system without it (Windows) locks nothing.
+    """
+    if os.name != "posix":
+        yield True
+        return
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
 def fsync_file(path: Path) -> None:
     """Flush a file's content to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -40,7 +79,12 @@ def fsync_file(path: Path) -> None:
 
 
 def fsync_folder(path: Path) -> None:
-    """Flush a folder's entries to the disk; a file system that can't (some FUSE mounts) is left to itself."""
+    """Flush a folder's entries to the disk; a file system that can't (some FUSE mounts) is left to itself.
+
+    Does nothing where a folder can't be opened as a file: Windows has no such call.
+    """
+    if os.name != "posix":
+        return
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -57,7 +101,7 @@ def reserve(path: Path, size: int) -> None:
     Written back, it then needs no allocation, which takes processor time and holds writers up. posix_fallocate(3) isn't
     used: where the file system can't, it writes to each block. Raises OSError where there is no space.
     """
-    fallocate = getattr(ctypes.CDLL(None, use_errno=True), "fallocate64", None) if size else None
+    fallocate = getattr(_libc(), "fallocate64", None) if size else None
     if fallocate is None:
         return
     fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
@@ -74,7 +118,7 @@ def start_flush(path: Path) -> None:
 
     Best effort: errors are left to that. sync_file_range(2) where there is one: fsync(2) holds up the file's writers.
     """
-    sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
+    sync_file_range = getattr(_libc(), "sync_file_range", None)
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:
@@ -117,14 +161,16 @@ def link(source: Path, target: Path) -> bool:
     return True
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Create or replace a small file, atomically and durably."""
+def write_file(path: Path, data: bytes, *, like: Path | None = None) -> None:
+    """Create or replace a small file, atomically and durably; ``like``: a file whose mode it gets."""
     temporary = path.with_name(f".tmp-{uuid.uuid4().hex}")
     try:
         with open(temporary, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if like is not None:
+            shutil.copymode(like, temporary)
         rename(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -163,7 +209,7 @@ def rename_new(source: Path, target: Path) -> bool:
 
     Raises FileExistsError. Works on file systems without hard links, such as FAT; many FUSE mounts refuse.
     """
-    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    renameat2 = getattr(_libc(), "renameat2", None)
     if renameat2 is None:
         return False
     if renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE) != 0:

@@ -9,10 +9,9 @@ the two is whole. Its name tells what was written, so an undo knows whether some
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
+from vaultlayer_hf.base import files
 from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.run.insert.propose import Proposal, digest
 
@@ -29,8 +28,8 @@ def apply(proposal: Proposal) -> Path:
     try:
         if path.read_bytes() != proposal.before:
             raise SettingsError(f"{proposal.path} has changed since it was read: start again")
-        _replace(backup, proposal.before, path)
-        _replace(path, proposal.after, path)
+        files.write_file(backup, proposal.before, like=path)
+        files.write_file(path, proposal.after, like=path)
     except OSError as error:
         raise SettingsError(f"{proposal.path} can't be edited: {error.strerror or error}") from error
     return backup
@@ -46,8 +45,7 @@ def undo(path: str | os.PathLike[str]) -> None:
     try:
         backup = real.with_name(f"{real.name}{_MARK}{digest(real.read_bytes())}")
         if backup.exists():
-            os.replace(backup, real)
-            _flush(real.parent)
+            files.rename(backup, real)
             return
         others = sorted(one.name for one in real.parent.glob(f"{_escaped(real.name)}{_MARK}*"))
     except OSError as error:
@@ -61,27 +59,3 @@ def undo(path: str | os.PathLike[str]) -> None:
 
 def _escaped(name: str) -> str:
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
-
-
-def _replace(path: Path, data: bytes, like: Path) -> None:
-    """Make a file appear at once and durably, with the mode of another."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        shutil.copymode(like, temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    _flush(path.parent)
-
-
-def _flush(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

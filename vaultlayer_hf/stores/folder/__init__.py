@@ -33,6 +33,7 @@ from vaultlayer_hf.errors import (
 )
 from vaultlayer_hf.stores.base import ObjectInfo, Pace, Store, check_key
 from vaultlayer_hf.stores.folder.local import (
+    OPEN_TO_READ,
     PaceStopped,
     copy_bytes,
     object_info,
@@ -180,8 +181,7 @@ class FolderStore(Store):
     @contextlib.contextmanager
     def _opened(self, operation: str, key: str) -> Iterator[tuple[int, os.stat_result]]:
         try:
-            # O_NONBLOCK: a pipe that somebody laid there must not hold us.
-            descriptor = os.open(self._path(operation, key), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            descriptor = os.open(self._path(operation, key), OPEN_TO_READ)
         except OSError as error:
             raise self._translated(operation, key, error) from error
         try:
@@ -296,7 +296,7 @@ class FolderStore(Store):
             raise StoreError(operation, key, "this name is kept for unfinished files")
         path = self.root / key
         real = os.path.realpath(path)
-        if not real.startswith(self._real_root.rstrip("/") + "/"):
+        if not real.startswith(self._real_root.rstrip(os.sep) + os.sep):
             hint = "a vault holds no links to other places"
             raise StoreDeniedError(operation, key, "a symbolic link leads out of the vault", hint)
         return path

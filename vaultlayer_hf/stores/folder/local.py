@@ -22,6 +22,9 @@ from vaultlayer_hf.stores.base import ObjectInfo, Pace
 CHUNK = 8 * 1024 * 1024
 """Bytes that are copied at a time; also what a pace sees per call, at most."""
 
+OPEN_TO_READ = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK", "O_BINARY"))
+"""Flags to read an object with. O_NONBLOCK: a pipe that somebody laid there must not hold us. O_BINARY: of Windows."""
+
 _MARKER_PATIENCE = 30.0  # seconds after which a marker's owner counts as dead; it needs it for milliseconds
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -107,9 +110,12 @@ def object_info(key: str, info: os.stat_result) -> ObjectInfo:
 
 def read_exactly(operation: str, key: str, descriptor: int, start: int, length: int) -> bytes:
     """Return ``length`` bytes from offset ``start``; raise StoreError where the file ends before."""
-    data = os.pread(descriptor, length, start)
+    os.lseek(
+        descriptor, start, os.SEEK_SET
+    )  # the descriptor is this call's alone; not every system has pread
+    data = os.read(descriptor, length)
     while len(data) < length:  # a signal, or the kernel's bound of 2 GB a call
-        more = os.pread(descriptor, length - len(data), start + len(data))
+        more = os.read(descriptor, length - len(data))
         if not more:
             raise StoreError(operation, key, f"became shorter than {start + length} bytes while it was read")
         data += more

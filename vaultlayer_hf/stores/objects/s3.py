@@ -21,14 +21,12 @@ from typing import Any
 
 from vaultlayer_hf.errors import MissingExtraError, SettingsError, StoreDeniedError
 from vaultlayer_hf.stores.objects.errors import CHECK_KEYS
-from vaultlayer_hf.stores.objects.signed import SignedReads
 from vaultlayer_hf.stores.objects.store import ObjectStore
 from vaultlayer_hf.stores.uri import VaultAddress
 
 CONNECT_TIMEOUT = timedelta(seconds=10)
 QUICK_TIMEOUT = timedelta(seconds=60)  # of a request that moves little
 TRANSFER_TIMEOUT = timedelta(seconds=300)  # of one part or range; 8 MiB at 28 kB/s
-SIGNED_FOR = timedelta(minutes=10)  # how long the address of one range may be read
 _REREAD = 60.0  # seconds after which credentials are looked up again, so that a corrected file is noticed
 
 
@@ -103,16 +101,12 @@ def open_s3(address: VaultAddress, *, upload_concurrency: int = 8) -> ObjectStor
         for timeout in (TRANSFER_TIMEOUT, QUICK_TIMEOUT)
     ]
 
-    def sign(name: str) -> str:
-        return str(obstore.sign(clients[0], "GET", name, SIGNED_FOR))
-
     return ObjectStore(
         clients[0],
         quick=clients[1],
         uri=address.uri,
         prefix=address.prefix,
         upload_concurrency=upload_concurrency,
-        signed=None if _unsigned() else SignedReads(sign, options.get("root_certificate")),
     )
 
 

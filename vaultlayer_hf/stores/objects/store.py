@@ -36,7 +36,6 @@ from vaultlayer_hf.stores.base import ObjectInfo, Pace, Store, Take, check_key
 from vaultlayer_hf.stores.objects.answers import object_info, same_process, too_short
 from vaultlayer_hf.stores.objects.errors import CHECK_ENDPOINT, NO_STORE, translate
 from vaultlayer_hf.stores.objects.parts import CHUNK, Chunks, part_plan, safe_offset
-from vaultlayer_hf.stores.objects.signed import SignedReads
 
 _LARGEST_COPY = 5 * 1024**3  # bytes that S3 copies in one request
 
@@ -52,7 +51,6 @@ class ObjectStore(Store):
         uri: what to call the vault in messages.
         prefix: what every key starts with in the bucket, without slashes around it.
         upload_concurrency: parts of one file that are under way at a time, at most.
-        signed: a cheaper way to read large ranges, tried before ``client``.
     """
 
     def __init__(
@@ -63,7 +61,6 @@ class ObjectStore(Store):
         prefix: str = "",
         upload_concurrency: int = 8,
         quick: Any = None,
-        signed: SignedReads | None = None,
     ) -> None:
         if upload_concurrency < 1:
             raise ValueError("upload_concurrency is at least 1")
@@ -73,7 +70,6 @@ class ObjectStore(Store):
         self.largest_copy = _LARGEST_COPY
         self._client = client
         self._quick = client if quick is None else quick
-        self._signed = signed
         self._prefix = f"{prefix}/" if prefix else ""
         self._bucket_seen = self._honest = False
         self._uploading = threading.Lock()
@@ -112,15 +108,7 @@ class ObjectStore(Store):
         if length <= 0 or start < 0:
             self.read_range(key, start, length)
             return
-        same_process("read_range", key)
         came = 0
-        if self._signed is not None:
-            with contextlib.closing(self._signed.pieces(name, start, length)) as pieces:
-                for piece in pieces:
-                    take(start + came, piece)
-                    came += len(piece)
-        if came == length:
-            return
 
         def ask() -> Iterator[Any]:
             answer = obstore.get(self._client, name, options={"range": (start + came, start + length)})

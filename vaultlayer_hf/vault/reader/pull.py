@@ -10,7 +10,6 @@ beginning, so that what rotted on the disk isn't blamed on the vault.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -71,17 +70,12 @@ def holds(folder: Path, manifest: Manifest, progress: Callable[[int], None] = la
 def _alone(part: Path) -> Iterator[None]:
     """Make the folder and hold it against a second pull of the same checkpoint to the same place."""
     files.make_folder(part)
-    descriptor = os.open(part, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise VaultLayerError(f"another pull is at work in {part}: wait for it, or end it") from error
+    with files.locked(part) as alone:
+        if not alone:
+            raise VaultLayerError(f"another pull is at work in {part}: wait for it, or end it")
         if not part.is_dir():
             raise VaultLayerError(f"another pull has just ended and moved {part} into its place: start again")
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _fetch_all(
@@ -129,7 +123,7 @@ def _fetch(
             while left:
                 left = left[file.write(left) :]
             progress(len(piece))
-        os.fsync(file.fileno())
+        files.fsync(file.fileno())
     return entry.size - begin, digest.text() == entry.digest
 
 
