@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -216,25 +218,69 @@ def test_a_snapshot_is_handed_over(source: Path, target: Path, tmp_path: Path) -
     check_unchanged(moved, "model.safetensors")
 
 
-@pytest.mark.parametrize("seq", [1, 4])
-def test_a_hand_over_that_was_cut_short_is_passed_over(
-    source: Path, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seq: int
+class Died(BaseException):
+    """What a process that is killed raises here: nothing catches it."""
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+@pytest.mark.parametrize("links", [True, False])
+def test_a_hand_over_that_is_cut_short_loses_nothing(
+    source: Path, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: str, links: bool
 ) -> None:
-    """A stop between the manifest and the folder leaves a snapshot that belongs to nobody, whatever its number."""
-    snapshot = verify(find_sealed_one(source, target, seq))
-
-    def stop(source: Path, target: Path) -> None:
-        raise KeyboardInterrupt
-
+    """Wherever a hand-over is cut short, the snapshot is sealed and whole at one of the two places at least."""
+    if not links:
+        monkeypatch.setattr(files, "link", lambda source, target: False)
+    snapshot = verify(find_sealed_one(source, target, 4))
     other = local_folder(tmp_path / "out", "v1", 9)
-    real = files.rename
-    monkeypatch.setattr(
-        files, "rename", lambda old, new: stop(old, new) if old == snapshot.path else real(old, new)
+    counted = (
+        "fsync_file",
+        "fsync_folder",
+        "make_folder",
+        "link",
+        "write_file",
+        "remove_tree",
+        "remove_file",
     )
-    with pytest.raises(KeyboardInterrupt):
-        move(snapshot, other, 1, 9, 4)
-    assert find_sealed(other) == []
+    plain = {name: getattr(files, name) for name in counted}
+    inside, seen, die_at = [0], [0], [0]
+
+    def around(name: str, *args: Any) -> Any:
+        if inside[0]:
+            return plain[name](*args)
+        seen[0] += 1
+        if side == "before" and seen[0] == die_at[0]:
+            raise Died
+        inside[0] = 1
+        try:
+            result = plain[name](*args)
+        finally:
+            inside[0] = 0
+        if side == "after" and seen[0] == die_at[0]:
+            raise Died
+        return result
+
+    for name in counted:
+        monkeypatch.setattr(files, name, partial(around, name))
+    for number in range(1, 100):
+        seen[0], die_at[0] = 0, number
+        try:
+            move(snapshot, other, 1, 9, 4)
+            break
+        except Died:
+            there = [*find_sealed(target), *find_sealed(other)]
+            die_at[0] = 0
+            assert there
+            for found in there:
+                assert verify(found).manifest.files == snapshot.manifest.files
+            if not find_sealed(target):  # as good as done: begin again
+                files.remove_tree(target)
+                files.remove_tree(other)
+                shutil.rmtree(source)
+                write_checkpoint(source.parent, 500, BIG)
+                snapshot = verify(find_sealed_one(source, target, 4))
+    assert number > 10
     assert find_sealed(target) == []
+    assert [(item.seq, item.manifest.token) for item in find_sealed(other)] == [(1, 9)]
 
 
 def find_sealed_one(source: Path, target: Path, seq: int = 1) -> Snapshot:

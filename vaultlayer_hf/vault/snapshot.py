@@ -198,15 +198,27 @@ def verify(snapshot: Snapshot) -> Snapshot:
 
 
 def move(snapshot: Snapshot, target: Path, seq: int, token: int, resumed_from: int | None) -> Snapshot:
-    """Hand a sealed snapshot over to a new writer: its manifest first, then its folder.
+    """Hand a sealed snapshot over to a new writer: its files by links, then the new manifest, then the old one goes.
 
-    ``resumed_from`` is the number of the commit that the new writer's run goes on from.
-
-    A stop in between leaves a manifest whose token isn't its folder's: passed over by ``find_sealed``.
+    ``resumed_from`` is the number of the commit that the new writer's run goes on from. At every moment one of the two
+    places is sealed and whole, or both are, so a stop in between loses nothing. Where files can't be linked they are
+    copied. Raises OSError.
     """
     manifest = replace(snapshot.manifest, token=token, seq=seq, resumed_from=resumed_from)
-    files.make_folder(target)
-    files.write_file(snapshot.path / _MANIFEST, encode_manifest(manifest))
     path = target / f"{seq}-{snapshot.name}"
-    files.rename(snapshot.path, path)
-    return replace(snapshot, path=path, seq=seq, manifest=manifest)
+    files.make_folder(target)
+    files.remove_tree(path)
+    stats = {}
+    for name in sorted(manifest.paths):
+        there = path / "files" / name
+        files.make_folder(there.parent)
+        if not files.link(snapshot.files / name, there):
+            shutil.copyfile(snapshot.files / name, there)
+            files.fsync_file(there)
+        stat = there.stat()
+        stats[name] = (stat.st_size, stat.st_mtime_ns)
+    for root, _, _ in os.walk(path):
+        files.fsync_folder(Path(root))
+    files.write_file(path / _MANIFEST, encode_manifest(manifest))
+    snapshot.remove()
+    return replace(snapshot, path=path, seq=seq, manifest=manifest, stats=stats)

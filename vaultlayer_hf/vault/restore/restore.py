@@ -116,10 +116,10 @@ def _reuse_local(
             if not files.link(local, target):
                 shutil.copyfile(local, target)
             if digest_file(target) != (entry.digest, entry.size):
-                target.unlink()
+                files.remove_file(target)
                 continue
         except OSError:
-            target.unlink(missing_ok=True)
+            files.remove_file(target)
             continue
         reused.add(entry.path)
         if on_bytes is not None:
