@@ -15,7 +15,7 @@ from tests.forks import ForkServer
 @pytest.fixture(scope="session")
 def forks() -> Iterator[ForkServer]:
     """A fork server that has imported the program and accelerate; its runs die with it."""
-    with ForkServer("tests.loops.program", "accelerate") as server:
+    with ForkServer("tests.loops.killed_loop", "accelerate") as server:
         yield server
 
 

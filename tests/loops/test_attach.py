@@ -18,7 +18,7 @@ from vaultlayer_hf.loops.hooks import step_of
 def scripts(forks: ForkServer, scratch: Path) -> Campaign:
     """Attached scripts on vaults in folders."""
     return Campaign(
-        forks, scratch, lambda folder: str(folder / "vault"), program="tests.loops.attached:train"
+        forks, scratch, lambda folder: str(folder / "vault"), program="tests.loops.killed_script:train"
     )
 
 
@@ -49,7 +49,7 @@ def test_killed_on_an_empty_disk(scripts: Campaign, naming: str) -> None:
 
 def test_killed_on_s3(forks: ForkServer, scratch: Path, s3_uri: str, s3_env: dict[str, str]) -> None:
     """The same on a real S3 server."""
-    on_s3 = Campaign(forks, scratch, lambda folder: s3_uri, s3_env, program="tests.loops.attached:train")
+    on_s3 = Campaign(forks, scratch, lambda folder: s3_uri, s3_env, program="tests.loops.killed_script:train")
     on_s3.options = {"naming": "automatic", "steps": 8}
     place = on_s3.place()
     for step in (3, 6):

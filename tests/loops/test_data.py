@@ -52,7 +52,9 @@ def _name(options: dict[str, Any]) -> str:
 @pytest.fixture
 def on_folders(forks: ForkServer, scratch: Path) -> Campaign:
     """Loops on vaults in folders."""
-    return Campaign(forks, scratch, lambda folder: str(folder / "vault"), program="tests.loops.program:train")
+    return Campaign(
+        forks, scratch, lambda folder: str(folder / "vault"), program="tests.loops.killed_loop:train"
+    )
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,13 @@ from tests.ranks.checks import kill_and_resume
 from tests.ranks.launch import Ranks, end_all
 
 pytest.importorskip("deepspeed", reason="pip install 'vaultlayer-hf[deepspeed]'")
-PROGRAM = "tests.loops.program:train"
+PROGRAM = "tests.loops.killed_loop:train"
 
 
 @pytest.fixture(scope="module")
 def forks() -> Iterator[ForkServer]:
     """A fork server that has imported the program and DeepSpeed; its runs die with it."""
-    with ForkServer("tests.loops.program", "accelerate", "deepspeed") as server:
+    with ForkServer("tests.loops.killed_loop", "accelerate", "deepspeed") as server:
         yield server
     end_all()
 

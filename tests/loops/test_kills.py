@@ -13,7 +13,7 @@ from tests.campaign.harness import Campaign, tries
 from tests.campaign.points import STEPS
 from tests.forks import ForkServer
 
-PROGRAM = "tests.loops.program:train"
+PROGRAM = "tests.loops.killed_loop:train"
 FORMS: dict[str, dict[str, Any]] = {
     "guide": {"form": "guide"},
     "steps": {"form": "steps", "augment": True},

@@ -16,7 +16,7 @@ from tests.ranks.launch import Ranks
 from tests.ranks.launchers import Launched
 from tests.servers import free_ports
 
-PROGRAM = "tests.loops.program"
+PROGRAM = "tests.loops.killed_loop"
 LAUNCHERS = {
     "torchrun": ["torch.distributed.run", "--nnodes=1", "--nproc-per-node=2", "--master-port={port}"],
     "accelerate": [

@@ -47,7 +47,7 @@ def _kill(
 
 
 def _program(spec: dict[str, Any]) -> dict[str, str]:
-    return {"program": f"tests.loops.{'attached' if 'naming' in spec else 'program'}:train"}
+    return {"program": f"tests.loops.{'killed_script' if 'naming' in spec else 'killed_loop'}:train"}
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,9 @@ from torch.utils.data import DataLoader
 
 from tests.campaign.points import SAVE_STEPS, STEPS, Points, die
 from tests.kit.inside import listen
-from tests.loops.program import Average, Samples, _digest, _digests, _settle, build
+from tests.loops.killed_loop import settle
+from tests.loops.samples import Samples
+from tests.loops.training import Average, build, digest, digests
 from vaultlayer_hf import Checkpointer, Settings
 
 
@@ -56,7 +58,7 @@ def train(
     """Train, with the vault or without one (None).
 
     ``naming``: ``automatic``, ``steps`` (``step_4``) or ``one`` (the same folder each time). ``load``: the folder to
-    name to load_state; ``newest`` names none; None: don't load. The rest as in ``program.train``.
+    name to load_state; ``newest`` names none; None: don't load. The rest as in ``killed_loop.train``.
     """
     torch.set_num_threads(1)
     points = Points(Path(journal), kill, side)
@@ -96,8 +98,8 @@ def train(
             break
         for batch in skip_first_batches(loader, seen) if seen else loader:
             if ckpt is not None:
-                _settle(ckpt, points)
-            points.note(at=progress.step, ids=[_digest(batch)])
+                settle(ckpt, points)
+            points.note(at=progress.step, ids=[digest(batch)])
             loss = ((model(batch) - batch) ** 2).mean()
             accelerator.backward(loss)
             optimizer.step()
@@ -115,7 +117,7 @@ def train(
             if progress.step == steps:
                 break
     if ckpt is not None:
-        _settle(ckpt, points)
+        settle(ckpt, points)
     points.phase = "finish"
     accelerator.end_training()
     if result is not None:
@@ -125,7 +127,7 @@ def train(
             "schedule": schedule.state_dict(),
             "average": average.state_dict(),
         }
-        end = {"step": progress.step, "wrapped": type(model).__name__, "tensors": _digests("", state)}
+        end = {"step": progress.step, "wrapped": type(model).__name__, "tensors": digests("", state)}
         Path(f"{result}.new").write_text(json.dumps(end, indent=1))
         os.rename(f"{result}.new", result)
     if torch.distributed.is_initialized():
