@@ -35,6 +35,7 @@ FUNCTIONS = (
     "fsync_folder",
     "make_folder",
     "rename",
+    "move",
     "link",
     "write_file",
     "remove_tree",
@@ -115,7 +116,7 @@ class Points:
             )
             if not counts:
                 return function(*args, **kwargs)
-            path = args[-1] if name in ("rename", "link", "copyfile") else args[0] if args else ""
+            path = args[-1] if name in ("rename", "move", "link", "copyfile") else args[0] if args else ""
             # Neither descriptors nor the order in which a folder is emptied are the same each time.
             what = "" if name in ("unlink", "fsync") else os.path.basename(str(path))
             number = self.enter(name, what)

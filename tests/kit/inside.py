@@ -7,9 +7,11 @@ use_store(trainer, FaultStore(...))   before it trains: the vault lies there
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from vaultlayer_hf import Checkpointer
 from vaultlayer_hf.base.events import Event, Events
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.stores.base import Store
@@ -24,9 +26,22 @@ def callback_of(trainer: Any) -> Any:
 
 def session_of(run: Any) -> Session:
     """What this rank holds of the vault: of a Trainer that has begun, its callback, or a Checkpointer."""
-    session = run._session if hasattr(run, "_session") else callback_of(run).session
+    session = run._run.session if isinstance(run, Checkpointer) else callback_of(run).session
     assert session is not None, "the run has no session yet, or no longer"
     return session
+
+
+def loop_files_of(ckpt: Checkpointer) -> Any:
+    """What knows which files a checkpoint of a Checkpointer's loop consists of."""
+    return ckpt._run.files  # type: ignore[union-attr]
+
+
+def settle(ckpt: Checkpointer, timeout: float = 30.0) -> None:
+    """Wait until what a Checkpointer has saved is uploaded, or given up."""
+    uploader = session_of(ckpt).uploader
+    deadline = time.monotonic() + timeout
+    while uploader is not None and not uploader.wait(0.02):
+        assert time.monotonic() < deadline, "the upload isn't done"
 
 
 def listen(run: Any, listener: Callable[[Event], Any]) -> None:

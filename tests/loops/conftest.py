@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from tests.campaign.parts import shared_memory
 from tests.forks import ForkServer
+from tests.fuse import mount, unmount
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +26,18 @@ def scratch() -> Iterator[Path]:
     """A folder in memory, where there is one: a kill of a process can't lose what a disk would lose."""
     with tempfile.TemporaryDirectory(prefix="vl-loops-", dir=shared_memory()) as folder:
         yield Path(folder)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 12 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    point = tmp_path / "small"
+    point.mkdir()
+    try:
+        mount("tmpfs", point, "tmpfs", 0, "size=12m")
+    except OSError as error:
+        pytest.skip(f"no tmpfs can be mounted here: {error}")
+    yield point
+    unmount(point)

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from tests.campaign.points import SAVE_STEPS, STEPS, Points, die, stop
+from tests.kit.inside import listen, loop_files_of, session_of
 from tests.loops.training import ACCELERATED, Loop, digest
 from vaultlayer_hf import Checkpointer, Settings
 from vaultlayer_hf.state.layouts import missing_shards
@@ -85,8 +86,11 @@ def train(
             **things,
         )
         ckpt.add("average", loop.average)
-        ckpt._events.listen(
-            lambda event: points.note(event=event.kind, message=event.message, about=event.fields.get("step"))
+        listen(
+            ckpt,
+            lambda event: points.note(
+                event=event.kind, message=event.message, about=event.fields.get("step")
+            ),
         )
         start = ckpt.resume()
         points.note(start=start)
@@ -142,7 +146,7 @@ def _spare(ckpt: Checkpointer, folder: Path, world: int) -> list[str]:
     """The files of a checkpoint without any one of which it would still be committed."""
     names = set(list_files(folder))
     lacks = {
-        name: ckpt._content().missing(names - {name}, world) + missing_shards(folder, names - {name})
+        name: loop_files_of(ckpt).missing(names - {name}, world) + missing_shards(folder, names - {name})
         for name in names
     }
     return sorted(name for name in names if not lacks[name])
@@ -150,7 +154,7 @@ def _spare(ckpt: Checkpointer, folder: Path, world: int) -> list[str]:
 
 def settle(ckpt: Checkpointer, points: Points) -> None:
     """Wait for each upload before the next step, so that the points have an order."""
-    uploader = ckpt._session.uploader if ckpt._session is not None else None
+    uploader = session_of(ckpt).uploader
     while uploader is not None and not points.reached.is_set() and not uploader.wait(0.02):
         pass
 

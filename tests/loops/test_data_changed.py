@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from tests.kit.inside import listen
 from vaultlayer_hf import Checkpointer, ResumeError, Settings
 
 ROWS, BATCH = 12, 2
@@ -36,7 +37,7 @@ def _given(folder: Path) -> tuple[Checkpointer, list[str]]:
         Settings(vault=str(folder / "vault"), resume_timeout=2.0), output_dir=folder / "output", save_every=1
     )
     said: list[str] = []
-    ckpt._events.listen(lambda event: said.append(event.message) if event.kind == "inexact" else None)
+    listen(ckpt, lambda event: said.append(event.message) if event.kind == "inexact" else None)
     ckpt.resume()
     return ckpt, said
 

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from tests.kit.inside import listen
 from vaultlayer_hf import (
     Checkpointer,
     NoUsableCheckpointError,
@@ -168,27 +167,23 @@ def test_with_block(tmp_path: Path) -> None:
         assert vault.state.finished == 2
 
 
-def test_trouble_of_the_disk_costs_a_checkpoint_only(tmp_path: Path) -> None:
-    """Where a checkpoint can't be written, training goes on, the log says so, and the next one is committed."""
-    ckpt, said = given(tmp_path), []
-    listen(ckpt, lambda event: said.append(event.message))
-    ckpt.resume()
-    (tmp_path / "output").mkdir(exist_ok=True)
-    (tmp_path / "output" / "checkpoint-1").touch()
-    ckpt.step()
-    assert any("checkpoint-1 can't be written" in message for message in said)
-    assert any("checkpoint-1 isn't committed, training goes on" in message for message in said)
-    ckpt.step()
-    ckpt.finish()
-    with open_vault(str(tmp_path / "vault")) as vault:
-        assert [commit.step for commit in vault.checkpoints()] == [2]
-
-
 @pytest.mark.parametrize("name", ["optimizer", "model", "rng_state_0", "a/b", "", ".."])
 def test_names_of_added_objects(tmp_path: Path, name: str) -> None:
     """A name that would hide one of our files or lead out of the folder is refused."""
     with pytest.raises(SettingsError):
         given(tmp_path).add(name, small())
+
+
+def test_a_checkpointer_shows_where_it_is(tmp_path: Path) -> None:
+    """``repr`` names the vault, when it saves, and the step."""
+    ckpt = given(tmp_path)
+    shown = f"Checkpointer('file://{tmp_path}/vault', save_every='1 steps'; "
+    assert repr(ckpt) == f"{shown}not resumed yet)"
+    ckpt.resume()
+    ckpt.step()
+    assert repr(ckpt) == f"{shown}at step 1)"
+    ckpt.finish()
+    assert repr(ckpt) == f"{shown}ended at step 1)"
 
 
 def test_misuse_is_said(tmp_path: Path) -> None:
@@ -198,6 +193,8 @@ def test_misuse_is_said(tmp_path: Path) -> None:
         with pytest.raises(SettingsError, match="call resume"):
             call()
     ckpt.resume()
+    with pytest.raises(SettingsError, match="one number"):
+        ckpt.step(loss=torch.ones(2))
     with pytest.raises(SettingsError, match="too late"):
         ckpt.add("late", small())
     with pytest.raises(SettingsError, match="needs a dataloader"):
@@ -212,6 +209,10 @@ def test_misuse_is_said(tmp_path: Path) -> None:
         given(tmp_path, save_every="often")
     with pytest.raises(SettingsError, match="accelerator= alone"):
         given(tmp_path, accelerator=object())
+    ckpt.finish()
+    for call in (ckpt.step, ckpt.save, ckpt.steps):
+        with pytest.raises(SettingsError, match="call resume\\(\\) again"):
+            call()
 
 
 def test_no_vault_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

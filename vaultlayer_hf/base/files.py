@@ -148,6 +148,20 @@ def rename(source: Path, target: Path) -> None:
     fsync_folder(target.parent)
 
 
+def move(source: Path, target: Path) -> None:
+    """Rename, or copy and remove where ``target`` lies on another file system, and flush the folder.
+
+    A file there is replaced; a folder must be absent.
+    """
+    try:
+        os.replace(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        shutil.move(source, target)
+    fsync_folder(target.parent)
+
+
 def link(source: Path, target: Path) -> bool:
     """Give a file a second name; return False where the file system can't. Raises FileExistsError."""
     try:

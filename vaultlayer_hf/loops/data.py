@@ -30,7 +30,7 @@ class LoopData:
         passes: how many passes are behind it.
         batches: how many batches of the current pass it was given.
         left: whether the loop over epochs was left before its end.
-        rank, world_size: of this process; known when the run goes on.
+        rank, world_size: of this process, by ``on``; known when the run goes on.
     """
 
     def __init__(self, events: Events) -> None:
@@ -47,6 +47,10 @@ class LoopData:
         )
         self._kept: LoaderPosition | None = None  # of a checkpoint, until a pass is opened
         self._random: dict[str, Any] = {}
+
+    def on(self, rank: int, world_size: int) -> None:
+        """Say which rank this process is, of how many."""
+        self.rank, self.world_size = rank, world_size
 
     def state_dict(self) -> dict[str, Any]:
         """Return what ``load_state_dict`` needs, between two batches."""

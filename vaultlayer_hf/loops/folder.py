@@ -9,13 +9,59 @@ from pathlib import Path
 
 from vaultlayer_hf.base.versions import versions
 from vaultlayer_hf.loops.data import LoopData
-from vaultlayer_hf.loops.files import ABOUT, rank_files, read_about, read_state, write_about, write_state
+from vaultlayer_hf.loops.files import (
+    ABOUT,
+    of_others,
+    rank_files,
+    read_about,
+    read_state,
+    write_about,
+    write_state,
+)
 from vaultlayer_hf.loops.objects import Stateful
+from vaultlayer_hf.session.save.rounds import Save
+from vaultlayer_hf.session.wish import Wish
+from vaultlayer_hf.state.layouts import missing_shards
 from vaultlayer_hf.state.random_state import put_random_state, take_random_state
 
 
-class LoopFolder:
-    """Writes and reads checkpoint folders.
+class StateFiles:
+    """The files of a training's state alone: what an attached script's save_state writes, and ``vaultlayer.json``.
+
+    Args:
+        state: the objects of the training.
+    """
+
+    def __init__(self, state: Stateful) -> None:
+        self._state = state
+
+    def missing(self, paths: set[str], world_size: int) -> list[str]:
+        """Return what a checkpoint with these files lacks that ``world_size`` ranks have written."""
+        return self._state.missing(paths, world_size) + ([] if ABOUT in paths else [ABOUT])
+
+    def wish(self) -> Wish:
+        """Return what a start wants of a checkpoint."""
+        return Wish(
+            parameters=self._state.parameters(),
+            missing=self.missing,
+            wanted=lambda paths, ranks, written: {
+                path for path in paths if not of_others(path, ranks, written)
+            },
+            refuse=self._state.refuse,
+            localise=lambda folder, output_dir: {},
+        )
+
+    def save_of(self, folder: Path, step: int, world_size: int, failed: str | None) -> Save:
+        """Return what the session is told of a folder that was written; ``failed``: why it is lost, or None."""
+
+        def missing(found: Path, paths: set[str]) -> list[str]:
+            return self.missing(paths, world_size) + missing_shards(found, paths)
+
+        return Save(folder, step, missing, self._state.parameters() if failed is None else (), failed=failed)
+
+
+class LoopFiles(StateFiles):
+    """The files of a Checkpointer's loop: the state, and each rank's random numbers and place in the data.
 
     Args:
         state: the objects of the training.
@@ -23,7 +69,8 @@ class LoopFolder:
     """
 
     def __init__(self, state: Stateful, position: LoopData) -> None:
-        self._state, self._position = state, position
+        super().__init__(state)
+        self._position = position
 
     def write(
         self, folder: Path, step: int, figures: dict[str, float], *, rank: int, world_size: int
@@ -59,5 +106,5 @@ class LoopFolder:
 
     def missing(self, paths: set[str], world_size: int) -> list[str]:
         """Return what a checkpoint with these files lacks that ``world_size`` ranks have written."""
-        needed = [ABOUT, *(name for rank in range(world_size) for name in rank_files(rank))]
-        return self._state.missing(paths, world_size) + [name for name in needed if name not in paths]
+        needed = [name for rank in range(world_size) for name in rank_files(rank)]
+        return super().missing(paths, world_size) + [name for name in needed if name not in paths]

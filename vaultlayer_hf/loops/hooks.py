@@ -8,74 +8,86 @@ Links and restores lie in ``<project_dir>/.vaultlayer``.
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from vaultlayer_hf.base import files
-from vaultlayer_hf.base.events import EventKind
+from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.base.versions import versions
 from vaultlayer_hf.errors import RanksError
 from vaultlayer_hf.loops.accelerator import Prepared
-from vaultlayer_hf.loops.files import ABOUT, read_about, write_about
-from vaultlayer_hf.session.save.rounds import Save
-from vaultlayer_hf.session.training import Training
-from vaultlayer_hf.state.layouts import missing_shards
+from vaultlayer_hf.loops.files import read_about, write_about
+from vaultlayer_hf.loops.folder import StateFiles
+from vaultlayer_hf.loops.life import begin_training, end_training
+from vaultlayer_hf.loops.script_folders import (
+    OURS,
+    link_tree,
+    named_from,
+    remove_written,
+    safe,
+    step_of,
+    unshare,
+)
+from vaultlayer_hf.session.save.full_disk import is_full
+from vaultlayer_hf.session.save.writing import write_on_all
+from vaultlayer_hf.session.session import Session
+from vaultlayer_hf.session.settings import Settings
 from vaultlayer_hf.vault.snapshot import LOCAL
 
-OURS = ".vaultlayer"
 _OWN_NAME = re.compile(r"checkpoint_(\d+)")
+"""How accelerate names folders by itself."""
+_METHODS = ("save_state", "load_state", "end_training")
 
 
-class Hooks:
-    """Sits in place of an Accelerator's save_state, load_state and end_training.
+class AttachedScript:
+    """Sits in place of an Accelerator's save_state, load_state and end_training, until it is closed. All ranks.
 
     Args:
         accelerator: whose methods are replaced, on this object alone.
-        training: on a vault that is claimed.
-        state: of the accelerator.
+        settings: name the vault.
         root: the folder that the script's checkpoint folders are named from.
-        restored: what the vault has brought, or None.
-        on_saved: called with the step of each save.
-        on_end: called when the script calls end_training.
+        events: where to tell what happens.
+
+    Attributes:
+        step: step of the newest checkpoint.
+        folder: the newest checkpoint, restored where the script had it; None on an empty vault.
+        ended: whether it is closed.
+
+    Raises what ``Checkpointer.resume`` does.
     """
 
-    def __init__(
-        self,
-        accelerator: Any,
-        training: Training,
-        state: Prepared,
-        root: Path,
-        restored: Path | None,
-        on_saved: Callable[[int], None],
-        on_end: Callable[[], None],
-    ) -> None:
-        self._accelerator, self._training, self._state, self._root = accelerator, training, state, root
-        self._session = training.session
-        self._on_saved, self._on_end = on_saved, on_end
-        self._save, self._load, self._end = (
-            accelerator.save_state,
-            accelerator.load_state,
-            accelerator.end_training,
-        )
-        self.step = 0
-        """Step of the newest checkpoint."""
-        self._loaded = False
-        self.folder = self._put_where_it_was(restored) if restored is not None else None
-        """The newest checkpoint, restored where the script had it; None on an empty vault."""
-        accelerator.save_state, accelerator.load_state = self.save_state, self.load_state
-        accelerator.end_training = self.end_training
+    def __init__(self, accelerator: Any, settings: Settings, root: Path, events: Events) -> None:
+        self._accelerator, self._root = accelerator, root
+        self._files = StateFiles(Prepared(accelerator))
+        self.folder: Path | None = None
+        self.ended = self._loaded = False
+        # Nobody asks after each step whether to save or to stop: signals do what they do without us.
+        settings = replace(settings, save_every="none", signals="none", notices="none")
+        self.training, step = begin_training(settings, root / OURS, self._files, events, self._put_back)
+        self.step = step or 0
+        self.finished: int | None = self.session.state.finished if step is not None else None
+        self._save, self._load = accelerator.save_state, accelerator.load_state
+        self._end = accelerator.end_training
+        self._before = {name: vars(accelerator).get(name) for name in _METHODS}
+        for name in _METHODS:
+            setattr(accelerator, name, getattr(self, name))
+
+    @property
+    def session(self) -> Session:
+        """What this rank holds of the vault."""
+        return self.training.session
 
     def load_state(self, input_dir: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Load what the script names, where it is there; else the vault's newest, restored; the log says which."""
         named = Path(input_dir).expanduser() if input_dir is not None else None
-        events = self._session.events
+        events = self.session.events
         if self.folder is None or (named is not None and named.is_dir()):
             if self.folder is not None and named is not None and named.resolve() != self.folder.resolve():
                 events.info(
                     EventKind.NOTICE,
-                    f"load_state({str(named)!r}) wins over {self.folder}, the newest of {self._session.address.uri}",
+                    f"load_state({str(named)!r}) wins over {self.folder}, the newest of {self.session.address.uri}",
                 )
         else:
             what = "no folder was named" if named is None else f"{named} isn't here"
@@ -88,8 +100,81 @@ class Hooks:
         return loaded
 
     def save_state(self, output_dir: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Save as the script asks for, then commit the folder in the background. Raises FencedError."""
-        session = self._session
+        """Save as the script asks for, then commit the folder in the background.
+
+        A full disk costs this checkpoint; any other error of accelerate's is the script's, as without us. Raises
+        FencedError.
+        """
+        session = self.session
+        if self.ended or session.disabled:
+            return self._save(output_dir, *args, **kwargs)
+        self.training.pacer.mark()  # accelerate's own part of a save keeps the script waiting, too
+        self._say_passed_over()
+        target, begun = self._target(output_dir), time.time_ns()
+        new = not target.exists()
+        self._unshare(target)
+        location: Any = str(target)
+        error: Exception | None = None
+
+        def write() -> None:
+            nonlocal location, error
+            error = None
+            try:
+                location = self._save(output_dir, *args, **kwargs)
+            except Exception as found:
+                error = None if is_full(found, target) else found
+                raise
+
+        def remove() -> None:
+            if error is None:
+                remove_written(target, begun, whole=new)
+
+        failed = write_on_all(session, target, write, remove=remove)
+        if failed is None:
+            self._commit(Path(location))
+            return location
+        session.next_seq()  # rounds are named by it: the next save's are others
+        if error is not None:
+            raise error
+        uploader = session.uploader
+        exposure = f"; {uploader.exposure()}" if uploader is not None else ""
+        session.tell(
+            EventKind.ABANDON, f"{target.name} isn't committed, training goes on: {failed}{exposure}"
+        )
+        return location
+
+    def end_training(self, *args: Any, **kwargs: Any) -> Any:
+        """End as accelerate does; the run is over, and the vault notes it."""
+        if not self.ended:
+            self.finish()
+        return self._end(*args, **kwargs)
+
+    def finish(self) -> None:
+        """Wait for the uploads, and note in the vault that the run is done. Raises FencedError."""
+        end_training(self.training, self.step, dict(self.session.state.metrics))
+        self.close()
+
+    def close(self) -> None:
+        """Wait for what is under way, and put the Accelerator's own methods back; the run isn't noted as done."""
+        self.ended = True
+        for name, before in self._before.items():
+            if vars(self._accelerator).get(name) != getattr(self, name):
+                continue  # somebody has put something around ours since: that calls us, and we pass through
+            if before is None:
+                delattr(self._accelerator, name)
+            else:
+                setattr(self._accelerator, name, before)
+        self.training.close()
+
+    def _target(self, output_dir: Any) -> Path:
+        """Return the folder that accelerate is about to write to."""
+        options = self._accelerator.project_configuration
+        if options.automatic_checkpoint_naming:
+            return Path(self._accelerator.project_dir) / "checkpoints" / f"checkpoint_{options.iteration}"
+        return Path(output_dir).expanduser() if output_dir is not None else self._root
+
+    def _say_passed_over(self) -> None:
+        session = self.session
         if self.folder is not None and not self._loaded:
             session.events.warn_once(
                 "passed over",
@@ -97,135 +182,75 @@ class Hooks:
                 f"{session.address.uri} holds {self.folder.name}, and this run started without load_state(): "
                 f"it is kept, and {session.address.uri}@{self.step} leads to it",
             )
-        if output_dir is not None and not session.disabled:
-            if session.leads_node:
-                _unshare(Path(output_dir))
-            self._meet("unshared")
-        location = self._save(output_dir, *args, **kwargs)
-        if not session.disabled:
-            self._commit(Path(location))
-        return location
 
-    def end_training(self, *args: Any, **kwargs: Any) -> Any:
-        """End as accelerate does; the run is over, and the vault notes it."""
-        self._on_end()
-        return self._end(*args, **kwargs)
-
-    def _commit(self, location: Path) -> None:
-        session, world_size = self._session, self._session.ranks.world_size
-        self.step = session.step = step_of(location.name, self.step)
-        tree = session.output_dir / f"checkpoint-{self.step}"
-        self._meet("written")  # each rank writes its own files, in its own time
-        try:
-            if session.leads_node:
-                files.remove_tree(tree)
-                _link_tree(location, tree)
-            if session.ranks.rank == 0:
-                folder = _named_from(self._root, location)
-                write_about(
-                    tree, step=self.step, world_size=world_size, versions=versions(), folder=str(folder)
-                )
-        except OSError as error:
-            session.events.warn(EventKind.TROUBLE, f"{location} can't be linked to {tree}: {error}")
-
-        def missing(found: Path, paths: set[str]) -> list[str]:
-            return self.missing(paths, world_size) + missing_shards(found, paths)
-
-        self._training.save(Save(tree, self.step, missing, self._state.parameters()))
+    def _unshare(self, target: Path) -> None:
+        session = self.session
+        if self._accelerator.project_configuration.automatic_checkpoint_naming:
+            return  # a new folder each time
         if session.leads_node:
-            files.remove_tree(tree)  # the snapshot has links of its own
-        self._on_saved(self.step)
-
-    def missing(self, paths: set[str], world_size: int) -> list[str]:
-        """Return what a checkpoint with these files lacks."""
-        return needed_of(self._state, paths, world_size)
-
-    def _meet(self, what: str) -> None:
-        """Wait for the other ranks."""
-        session = self._session
+            try:
+                unshare(target)
+            except OSError as error:
+                session.events.warn(
+                    EventKind.TROUBLE,
+                    f"{target} is written over its snapshot, which may be given up: {error}",
+                )
         if session.ranks.world_size > 1:
             try:
                 session.ranks.gather(
-                    None, tag=f"{what}/{session.coming_seq}", timeout=session.settings.part_timeout
+                    None, tag=f"unshared/{session.coming_seq}", timeout=session.settings.part_timeout
                 )
             except RanksError as error:
                 session.events.warn(EventKind.TROUBLE, str(error))
 
-    def _put_where_it_was(self, restored: Path) -> Path:
-        session = self._session
+    def _commit(self, location: Path) -> None:
+        session, world_size = self.session, self.session.ranks.world_size
+        self.step = session.step = step_of(location.name, self.step)
+        tree = session.output_dir / f"checkpoint-{self.step}"
+        failed = None
+        try:
+            if session.leads_node:
+                files.remove_tree(tree)
+                link_tree(location, tree)
+            if session.ranks.rank == 0:
+                folder = str(named_from(self._root, location))
+                write_about(tree, step=self.step, world_size=world_size, versions=versions(), folder=folder)
+        except OSError as error:
+            failed = f"{location} can't be linked to {tree}: {error}"
+            session.events.warn(EventKind.TROUBLE, failed)
+        self.training.save(self._files.save_of(tree, self.step, world_size, failed))
+        if session.leads_node:
+            files.remove_tree(tree)  # the snapshot has links of its own
+
+    def _put_back(self, session: Session, restored: Path) -> int:
+        """Put a restored folder where the script had it, and return its step."""
         about: dict[str, Any] = {}
         session.ranks.on_every_rank(lambda: about.update(read_about(restored)))  # by all, before one moves it
-        self.step = int(about["step"])
-        target = self._root / _safe(str(about.get("folder", restored.name)))
-        session.ranks.on_every_rank(lambda: self._move(restored, target) if session.leads_node else None)
+        target = self._root / safe(str(about.get("folder", restored.name)))
+        session.ranks.on_every_rank(
+            lambda: self._move(session, restored, target) if session.leads_node else None
+        )
         own = _OWN_NAME.fullmatch(target.name)
         options = self._accelerator.project_configuration
         if options.automatic_checkpoint_naming and own is not None:
             options.iteration = int(own[1]) + 1
-        return target
+        self.folder = target
+        return int(about["step"])
 
-    def _move(self, restored: Path, target: Path) -> None:
+    def _move(self, session: Session, restored: Path, target: Path) -> None:
         """Move the files of a restored folder into place, and what a dead process left behind it out of the way."""
-        files.make_folder(target)
         for path in sorted(restored.rglob("*")):
             if not path.is_dir():
-                (target / path.relative_to(restored)).parent.mkdir(parents=True, exist_ok=True)
-                shutil.move(path, target / path.relative_to(restored))
+                files.make_folder((target / path.relative_to(restored)).parent)
+                files.move(path, target / path.relative_to(restored))
         files.remove_tree(restored)
         own = _OWN_NAME.fullmatch(target.name)
         if own is None or not self._accelerator.project_configuration.automatic_checkpoint_naming:
             return
-        aside = self._session.output_dir / LOCAL / "aside"
+        aside = session.output_dir / LOCAL / "aside"
         for path in target.parent.iterdir():
             other = _OWN_NAME.fullmatch(path.name)
             if other is not None and int(other[1]) > int(own[1]):
                 files.make_folder(aside)
                 files.remove_tree(aside / f"checkpoint-{other[1]}")
-                shutil.move(path, aside / f"checkpoint-{other[1]}")
-
-
-def needed_of(state: Prepared, paths: set[str], world_size: int) -> list[str]:
-    """Return what a folder that save_state has written lacks."""
-    return state.missing(paths, world_size) + ([] if ABOUT in paths else [ABOUT])
-
-
-def step_of(name: str, last: int) -> int:
-    """Return the step of a folder from the number in its name, or the next one where that isn't higher. Pure."""
-    numbers = re.findall(r"\d+", name)
-    return max(int(numbers[-1]) if numbers else 0, last + 1)
-
-
-def _named_from(root: Path, location: Path) -> PurePosixPath:
-    """Return a folder's path from ``root``, or its bare name where it lies elsewhere."""
-    try:
-        return PurePosixPath(location.resolve().relative_to(root.resolve()).as_posix())
-    except ValueError:
-        return PurePosixPath(location.name)
-
-
-def _safe(folder: str) -> PurePosixPath:
-    """Return a path that can't lead out of the folder that it is named from."""
-    path = PurePosixPath(folder)
-    if path.is_absolute() or ".." in path.parts:
-        return PurePosixPath(path.name)
-    return path
-
-
-def _link_tree(source: Path, target: Path) -> None:
-    """Give the files of a folder a second name each. Raises OSError."""
-    for path in sorted(source.rglob("*")):
-        relative = path.relative_to(source)
-        if path.is_dir() or OURS in relative.parts:
-            continue
-        (target / relative).parent.mkdir(parents=True, exist_ok=True)
-        if not files.link(path, target / relative):
-            shutil.copyfile(path, target / relative)
-
-
-def _unshare(folder: Path) -> None:
-    """Make files that a snapshot shares with a folder the folder's own, before they are written again in place."""
-    for path in folder.rglob("*") if folder.is_dir() else ():
-        if path.is_file() and not path.is_symlink() and path.stat().st_nlink > 1 and OURS not in path.parts:
-            own = path.with_name(f".tmp-{path.name}")
-            shutil.copy2(path, own)
-            files.rename(own, path)
+                files.move(path, aside / f"checkpoint-{other[1]}")

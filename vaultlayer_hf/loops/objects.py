@@ -96,8 +96,9 @@ class Objects:
             state = read_state(folder / f"{name}.pt")
             try:
                 _bare(thing).load_state_dict(state)
-            except (RuntimeError, ValueError, KeyError, TypeError) as error:
-                raise ResumeError(f"{name}.pt of {folder.name} can't be loaded: {error}") from error
+            except Exception as error:  # the object is the script's own: it raises what it likes
+                what = f"{type(error).__name__}: {error}"
+                raise ResumeError(f"{name}.pt of {folder.name} can't be loaded: {what}") from error
 
     def missing(self, paths: set[str], world_size: int) -> list[str]:
         """Return what a checkpoint with these files lacks that ``world_size`` ranks have written."""

@@ -45,6 +45,7 @@ class Save:
         parameters: of the model.
         best_step: step of the best checkpoint so far, or None.
         rotates: whether the Trainer itself rotates old folders on this rank's disk.
+        failed: why the folder couldn't be written, the same on all ranks; None where it could.
     """
 
     folder: Path
@@ -53,6 +54,7 @@ class Save:
     parameters: Parameters = ()
     best_step: int | None = None
     rotates: bool = True
+    failed: str | None = None
 
 
 def _mirror_rotation(session: Session, keep: Sequence[str], step: int) -> None:
@@ -172,7 +174,7 @@ def apply_summary(session: Session, summary: SaveSummary) -> None:
 def _plan(session: Session, save: Save, seq: int, listings: Sequence[NodeFiles]) -> UploadPlan:
     """Decide on rank 0 who sends what, and whether the checkpoint is whole."""
     plan = divide(listings)
-    objection = None
+    objection = save.failed
     for rank, listing in enumerate(listings):
         if listing.error is not None and objection is None:
             objection = f"rank {rank}: {listing.error}" if len(listings) > 1 else listing.error

@@ -1,0 +1,151 @@
+"""The same Checkpointer again after an interruption, as a notebook has it: the loop's cell is run once more."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from tests.kit.inside import listen, settle
+from vaultlayer_hf import Checkpointer, SettingsError, open_vault
+from vaultlayer_hf.base.events import Event
+
+STEPS = 8
+
+
+class Training:
+    """A model with dropout, its optimizer, and a cell that trains them."""
+
+    def __init__(self, folder: Path, **more: Any) -> None:
+        torch.manual_seed(0)
+        self.model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Dropout(0.3))
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-2)
+        self.folder = folder
+        self.loader = DataLoader(torch.randn(12, 8), batch_size=4, shuffle=True)
+        self.ckpt = Checkpointer(
+            str(folder / "vault"),
+            model=self.model,
+            optimizer=self.optimizer,
+            dataloader=self.loader,
+            save_every="3 steps",
+            output_dir=folder / "output",
+            **more,
+        )
+
+    def guide(self) -> Iterator[tuple[int, torch.Tensor]]:
+        """The cell of a loop over step numbers."""
+        for step in range(self.ckpt.resume(), STEPS):
+            yield step, torch.randn(4, 8)
+
+    def steps(self) -> Iterator[tuple[int, torch.Tensor]]:
+        """The cell of a loop over ``steps()``, whose resume() stands in another cell."""
+        yield from self.ckpt.steps(total=STEPS)
+
+    def learn(self, batch: torch.Tensor) -> torch.Tensor:
+        loss: torch.Tensor = self.model(batch).pow(2).mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return loss
+
+    def cell(self, form: str, act: Any = lambda: None, at: int | None = None) -> list[int]:
+        """Run a cell; ``act`` within step ``at``. Returns the steps that were done."""
+        done = []
+        for step, batch in getattr(self, form)():
+            loss = self.learn(batch)
+            if step == at:
+                settle(self.ckpt)  # one who is in a hurry waits for no upload
+                act()
+            self.ckpt.step(loss=loss)
+            done.append(step)
+        self.ckpt.finish()
+        return done
+
+    def weights(self) -> list[float]:
+        """All of them."""
+        return torch.cat([value.detach().flatten() for value in self.model.parameters()]).tolist()
+
+
+def interrupt() -> None:
+    """Ctrl-C, once."""
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def interrupt_twice() -> None:
+    """Ctrl-C by somebody who doesn't wait."""
+    interrupt()
+    interrupt()
+
+
+def fail() -> None:
+    """An error of the loop's own, right behind a Ctrl-C."""
+    interrupt()
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("form", ["guide", "steps"])
+@pytest.mark.parametrize("act", [interrupt, interrupt_twice, fail])
+def test_the_cell_is_run_again(tmp_path: Path, form: str, act: Any) -> None:
+    """Nobody presses anything the second time: it goes on, commits, and ends as an unbroken run does."""
+    whole = Training(tmp_path / "whole")
+    whole.ckpt.resume()
+    whole.cell(form)
+    again = Training(tmp_path / "again")
+    again.ckpt.resume()
+    with pytest.raises((KeyboardInterrupt, ZeroDivisionError)):
+        again.cell(form, act, at=4)
+    if form == "steps" and act is not interrupt:
+        again.ckpt.resume()  # the loop wasn't left by step(), so it can't know
+    first = 5 if act is interrupt else 3
+    assert again.cell(form) == list(range(first, STEPS))
+    assert again.weights() == whole.weights()
+    with open_vault(str(tmp_path / "again" / "vault")) as vault:
+        assert vault.checkpoint().step == STEPS
+        assert vault.state is not None
+        assert vault.state.finished == STEPS
+
+
+def test_a_loop_that_goes_on_is_not_begun_again(tmp_path: Path) -> None:
+    """resume() in the middle of a loop only says where it is: nothing is loaded over what was trained since."""
+    training = Training(tmp_path)
+    training.ckpt.resume()
+    heard: list[Event] = []
+    listen(training.ckpt, heard.append)
+    training.learn(torch.randn(4, 8))
+    training.ckpt.step()
+    before = training.weights()
+    assert training.ckpt.resume() == 1
+    assert training.weights() == before
+    assert heard == []
+    training.ckpt.close()
+
+
+def test_a_loop_alone_that_counts_by_itself_is_told(tmp_path: Path) -> None:
+    """A loop that is run again without resume() would count from an old step: step() says what to call."""
+    training = Training(tmp_path)
+    training.ckpt.resume()
+    with pytest.raises(KeyboardInterrupt):
+        training.cell("guide", interrupt, at=1)
+    with pytest.raises(SettingsError, match=r"call resume\(\) again"):
+        training.ckpt.step()
+    assert training.ckpt.resume() == 2
+    training.ckpt.close()
+
+
+def test_after_its_end_a_run_can_be_made_longer(tmp_path: Path) -> None:
+    """The same Checkpointer goes on behind finish(), too: what is trained then is committed."""
+    training = Training(tmp_path)
+    training.ckpt.resume()
+    training.cell("guide")
+    assert training.ckpt.resume() == STEPS
+    assert training.ckpt.finished == STEPS
+    training.ckpt.step()
+    training.ckpt.finish()
+    with open_vault(str(tmp_path / "vault")) as vault:
+        assert vault.checkpoint().step == STEPS + 1

@@ -1,0 +1,134 @@
+"""A loop under way, from ``resume()`` to its end: what it counts, when it saves, how it stops."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from vaultlayer_hf.base.events import EventKind, Events
+from vaultlayer_hf.errors import SettingsError
+from vaultlayer_hf.loops.data import LoopData
+from vaultlayer_hf.loops.folder import LoopFiles
+from vaultlayer_hf.loops.life import begin_training, end_training
+from vaultlayer_hf.loops.objects import Stateful
+from vaultlayer_hf.loops.passes import Passes
+from vaultlayer_hf.session.save.writing import write_on_all
+from vaultlayer_hf.session.session import Session
+from vaultlayer_hf.session.settings import Settings
+from vaultlayer_hf.session.stop.exits import leave
+
+
+class RunningLoop:
+    """One loop on a vault. Made by each ``resume()``, at the step that the vault's newest checkpoint has. All ranks.
+
+    Args:
+        settings: name the vault.
+        output_dir: where checkpoint folders lie; None: the default folder.
+        state: the objects of the training.
+        events: where to tell what happens.
+
+    Attributes:
+        step: how many steps are done.
+        finished: the step at which the run was finished before, or None.
+        ended: whether it is over, for whatever reason.
+        interrupted: whether it was told to stop: the same Checkpointer goes on from its last save.
+
+    Raises what ``Checkpointer.resume`` does.
+    """
+
+    def __init__(self, settings: Settings, output_dir: Path | None, state: Stateful, events: Events) -> None:
+        self.position = LoopData(events)
+        self.passes = Passes(self.position)
+        self.files = LoopFiles(state, self.position)
+        self.ended = self.interrupted = False
+        self._loss: Any = None
+        self._due = False  # a save, when the epoch is over
+        self.training, step = begin_training(settings, output_dir, self.files, events, self._load)
+        self.position.on(self.session.ranks.rank, self.session.ranks.world_size)
+        self.step = self._saved = step or 0  # the step of the newest checkpoint
+        self.finished: int | None = self.session.state.finished if step is not None else None
+
+    @property
+    def session(self) -> Session:
+        """What this rank holds of the vault."""
+        return self.training.session
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the loop is under way, and nobody has broken it off from outside, as a second Ctrl-C does."""
+        watch, alone = self.training.watch, self.session.ranks.world_size == 1
+        # Several ranks stop together, a few steps after the request: till then the loop goes on.
+        asked = watch.hurried or (alone and watch.pending(time.time(), 0.0, time.time()) is not None)
+        return not self.ended and not asked
+
+    def _load(self, session: Session, folder: Path) -> int:
+        self.position.on(session.ranks.rank, session.ranks.world_size)
+        return self.files.read(folder, rank=session.ranks.rank)
+
+    def end_of_step(self, loss: Any) -> None:
+        """Count a step, and do what is due behind it: see ``Checkpointer.step``."""
+        if loss is not None:
+            if getattr(loss, "numel", lambda: 1)() != 1:
+                raise SettingsError("step(loss=…) takes one number: give it loss.mean(), say")
+            self._loss = loss.detach() if hasattr(loss, "detach") else loss
+        self.step += 1
+        decision = self.training.at_step(self.step)
+        # What follows the last batch of an epoch belongs to it; told to end there is no time for it.
+        self._due = decision.save and decision.stop is None and self.passes.at_end
+        if decision.save and not self._due:
+            self.save()
+        if decision.stop is not None:
+            self.training.flush()
+            ending = self.training.ending
+            self.interrupted = True
+            self.close()
+            if ending is not None:
+                leave(ending.reason, ending.code)
+
+    def save_if_due(self) -> None:
+        """Save what fell due at the last batch of an epoch, behind the epoch's own code."""
+        if self._due:
+            self._due = False
+            self.save()
+
+    def save(self) -> None:
+        """Save now, and commit in the background: see ``Checkpointer.save``."""
+        session, ranks = self.session, self.session.ranks
+        if session.disabled:
+            return
+        folder = session.output_dir / f"checkpoint-{self.step}"
+        self.training.before_save(folder)
+        figures = self._figures() if ranks.rank == 0 else {}
+
+        def write() -> None:
+            self.files.write(folder, self.step, figures, rank=ranks.rank, world_size=ranks.world_size)
+
+        failed = write_on_all(session, folder, write)
+        if failed is None:
+            self._saved = self.step
+        self.training.save(self.files.save_of(folder, self.step, ranks.world_size, failed))
+
+    def finish(self) -> None:
+        """Save what isn't saved, wait, and note the end: see ``Checkpointer.finish``."""
+        if self.step > self._saved:
+            self.save()
+        end_training(self.training, self.step, self._figures() or dict(self.session.state.metrics))
+        self.close()
+
+    def close(self) -> None:
+        """Wait for what is under way, and stop."""
+        self.ended = True
+        self.position.leave()
+        self.training.close()
+
+    def _figures(self) -> dict[str, float]:
+        try:
+            return {} if self._loss is None else {"loss": float(self._loss)}
+        except (
+            Exception
+        ) as error:  # an object of the script's own: a checkpoint is worth more than its figure
+            self.session.events.warn_once(
+                "loss", EventKind.NOTICE, f"the loss isn't kept: it is no number ({error})"
+            )
+            return {}

@@ -1,0 +1,71 @@
+"""Folders that an attached script's own save_state writes: their step, their name, and links to their files."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from vaultlayer_hf.base import files
+
+OURS = ".vaultlayer"
+"""The folder below the script's own that holds links and restores."""
+_UNFINISHED = ".tmp-"
+
+
+def step_of(name: str, last: int) -> int:
+    """Return the step of a folder from the number in its name, or the next one where that isn't higher. Pure."""
+    numbers = re.findall(r"\d+", name)
+    return max(int(numbers[-1]) if numbers else 0, last + 1)
+
+
+def named_from(root: Path, location: Path) -> PurePosixPath:
+    """Return a folder's path from ``root``, or its bare name where it lies elsewhere."""
+    try:
+        return PurePosixPath(location.resolve().relative_to(root.resolve()).as_posix())
+    except ValueError:
+        return PurePosixPath(location.name)
+
+
+def safe(folder: str) -> PurePosixPath:
+    """Return a path that can't lead out of the folder that it is named from."""
+    path = PurePosixPath(folder)
+    if path.is_absolute() or ".." in path.parts:
+        return PurePosixPath(path.name)
+    return path
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """Give the files of a folder a second name each. Raises OSError."""
+    for path in sorted(source.rglob("*")):
+        relative = path.relative_to(source)
+        if path.is_dir() or OURS in relative.parts or path.name.startswith(_UNFINISHED):
+            continue
+        (target / relative).parent.mkdir(parents=True, exist_ok=True)
+        if not files.link(path, target / relative):
+            shutil.copyfile(path, target / relative)
+
+
+def unshare(folder: Path) -> None:
+    """Make files that a snapshot shares with a folder the folder's own, before they are written again in place.
+
+    Raises OSError, where the disk is full for instance: a file that stays shared shows through the snapshot when it is
+    written, and the upload finds it changed and gives that checkpoint up.
+    """
+    for path in folder.rglob("*") if folder.is_dir() else ():
+        if path.is_file() and not path.is_symlink() and path.stat().st_nlink > 1 and OURS not in path.parts:
+            files.write_atomically(path, partial(shutil.copy2, path))
+
+
+def remove_written(folder: Path, since: int, *, whole: bool) -> None:
+    """Remove what was written in vain to a folder ``since`` a time, in nanoseconds since the epoch; with it, if new.
+
+    A script may save into a folder that holds other things of its own: they stay.
+    """
+    if whole:
+        files.remove_tree(folder)
+        return
+    for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
+        if path.is_file() and OURS not in path.parts and path.stat().st_mtime_ns >= since:
+            files.remove_file(path)
