@@ -150,16 +150,15 @@ def _discover(entries: int, rounds: int) -> None:
 
 def _rounds(world: int, rounds: int) -> None:
     """The two rounds of a save between nodes of eight ranks, over a TCP store as torch.distributed has it."""
-    import pickle
-
     from torch.distributed import TCPStore
 
+    from vaultlayer_hf.session.messages import MessageStore
     from vaultlayer_hf.session.ranks import Ranks
     from vaultlayer_hf.session.save.plan import NodeFiles, RankStatus, divide
 
     own = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     others = TCPStore("127.0.0.1", own.port, is_master=False, timeout=timedelta(seconds=60))
-    ranks = Ranks(0, world, own, 60.0)
+    messages, ranks = MessageStore(others, "nonce"), Ranks(0, world, own, 60.0, "nonce")
 
     def listing(rank: int) -> NodeFiles:
         if rank % 8:
@@ -169,8 +168,8 @@ def _rounds(world: int, rounds: int) -> None:
 
     for number in range(rounds):
         for rank in range(1, world):
-            others.set(f"vaultlayer/0/save/{number}/{rank}", pickle.dumps(RankStatus(rank // 8)))
-            others.set(f"vaultlayer/0/listed/{number}/{rank}", pickle.dumps(listing(rank)))
+            messages.put(f"save/{number}/{rank}", RankStatus(rank // 8))
+            messages.put(f"listed/{number}/{rank}", listing(rank))
     ready()
     seconds = []
     for number in range(rounds):

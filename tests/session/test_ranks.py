@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import platform
 import threading
 import time
@@ -22,14 +23,29 @@ from vaultlayer_hf.session.ranks import Ranks
 
 
 @contextmanager
-def ranks_of(world: int, timeout: float = 5.0, name: str = "0") -> Iterator[list[Ranks]]:
+def ranks_of(
+    world: int, timeout: float = 5.0, nonce: str = "0", within: Callable[[Any], Any] = lambda store: store
+) -> Iterator[list[Ranks]]:
     """Ranks that talk through a TCP store on a random port."""
     server = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     clients = [
         TCPStore("127.0.0.1", server.port, is_master=False, timeout=timedelta(seconds=20))
         for _ in range(world)
     ]
-    yield [Ranks(rank, world, clients[rank], timeout, name) for rank in range(world)]
+    yield [Ranks(rank, world, within(clients[rank]), timeout, nonce) for rank in range(world)]
+
+
+class Spoiled:
+    """A store in which something else lies under keys with a given end than what was said."""
+
+    def __init__(self, store: Any, ending: str, data: bytes) -> None:
+        self._store, self._ending, self._data = store, ending, data
+
+    def set(self, key: str, value: bytes) -> None:
+        self._store.set(key, self._data if key.endswith(self._ending) else value)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
 
 
 def on_all(ranks: list[Ranks], function: Callable[[Ranks], Any]) -> list[Any]:
@@ -138,10 +154,97 @@ def test_a_second_conversation_hears_nothing_of_the_first() -> None:
     """Two trainers in one process group: the words of the first aren't taken for those of the second."""
     server = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     stores = [TCPStore("127.0.0.1", server.port, is_master=False) for _ in range(2)]
-    for name in ("0", "1"):
-        ranks = [Ranks(rank, 2, stores[rank], 5.0, name) for rank in range(2)]
-        word = [f"{name}{rank}" for rank in range(2)]
+    for nonce in ("0", "1"):
+        ranks = [Ranks(rank, 2, stores[rank], 5.0, nonce) for rank in range(2)]
+        word = [f"{nonce}{rank}" for rank in range(2)]
         assert on_all(ranks, lambda one, word=word: one.gather(word[one.rank], tag="save/1")) == [word] * 2  # type: ignore[misc]
+
+
+def test_a_restart_on_the_same_store_learns_nothing_of_the_dead_attempt() -> None:
+    """torchrun keeps its store over a restart: neither the old claim nor that a rank has left counts in the new one."""
+    server = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+    def attempt(nonce: str) -> list[Ranks]:
+        return [
+            Ranks(rank, 2, TCPStore("127.0.0.1", server.port, is_master=False), 20.0, nonce)
+            for rank in range(2)
+        ]
+
+    def first(one: Ranks) -> Any:
+        got = one.broadcast("token 7")
+        one.leave()
+        return got
+
+    def second(one: Ranks) -> Any:
+        time.sleep(0.5 if one.rank == 0 else 0)  # the others look before rank 0 has said anything
+        return one.broadcast("token 12"), one.get_status("left"), one.request(9, None)
+
+    assert on_all(attempt("of the first"), first) == ["token 7"] * 2
+    assert on_all(attempt("of the second"), second) == [("token 12", "", None)] * 2
+
+
+@pytest.mark.parametrize("garbage", [b"", b"x" * 200, pickle.dumps(print)], ids=["none", "noise", "pickle"])
+@pytest.mark.parametrize("under", ["1", "all"])
+def test_what_strangers_leave_in_the_store_is_refused(garbage: bytes, under: str) -> None:
+    """Whatever lies under the key of a round, as who reaches the port can put there, is RanksError on who reads it."""
+    with ranks_of(2, timeout=1.0, within=lambda store: Spoiled(store, f"/{under}", garbage)) as ranks:
+        found = on_all(ranks, lambda one: one.gather(one.rank))
+    reads = [0, 1] if under == "1" else [1]  # what rank 0 couldn't read it says to all
+    assert [isinstance(found[rank], RanksError) for rank in reads] == [True] * len(reads)
+    assert all("no message of this run" in str(found[rank]) for rank in reads)
+
+
+def test_a_long_wait_is_quiet(capfd: pytest.CaptureFixture[str]) -> None:
+    """A rank that waits three seconds for another writes nothing: the store's own time-outs warn, twice each."""
+    with ranks_of(2, timeout=20) as ranks:
+        capfd.readouterr()
+
+        def take_part(one: Ranks) -> list[int]:
+            time.sleep(3.0 if one.rank == 1 else 0)
+            return one.gather(one.rank)
+
+        assert on_all(ranks, take_part) == [[0, 1]] * 2
+        assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("where", ["decide", "on_rank_zero", "on_every_rank"])
+def test_who_is_interrupted_in_a_round_tells_the_others(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C on rank 0, in whatever all take part in: the others learn that it has left, and don't wait an hour."""
+    monkeypatch.setattr("vaultlayer_hf.session.ranks._LOOK_SECONDS", 0.1)
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    def take_part(one: Ranks) -> Any:
+        calls: dict[str, Callable[[], Any]] = {
+            "decide": lambda: one.decide(1, lambda found: interrupted()),
+            "on_rank_zero": lambda: one.on_rank_zero(interrupted),
+            "on_every_rank": lambda: one.on_every_rank(interrupted if one.rank == 0 else lambda: None),
+        }
+        try:
+            return calls[where]()
+        except KeyboardInterrupt:
+            return "interrupted"
+
+    with ranks_of(3, timeout=3600) as ranks:
+        found = on_all(ranks, take_part)
+    assert found[0] == "interrupted"
+    assert [str(error) for error in found[1:]] == [f"rank 0 on {platform.node()} has ended its training"] * 2
+
+
+def test_a_mistake_on_any_rank_reaches_all() -> None:
+    """An error that isn't ours is raised as it is where it happened, and as RanksError that names it elsewhere."""
+
+    def mistaken(one: Ranks) -> None:
+        if one.rank == 2:
+            raise KeyError("x")
+
+    with ranks_of(3, timeout=60) as ranks:
+        found = on_all(ranks, lambda one: one.on_every_rank(lambda: mistaken(one)))
+        assert [type(error) for error in found] == [RanksError, RanksError, KeyError]
+        assert str(found[0]) == f"rank 2 on {platform.node()}: KeyError: 'x'"
+        found = on_all(ranks, lambda one: one.decide(1, lambda said: object()))
+        assert [type(error) for error in found] == [TypeError, RanksError, RanksError]
 
 
 def test_what_one_rank_wants_happens_at_the_same_step_on_all() -> None:

@@ -1,24 +1,24 @@
 """What the ranks of a run tell each other: agreed on the main thread, bounded in time, never a hang.
 
-Words go through the store that the process group was set up with (keys and values on rank 0's node), not
+Messages go through the store that the process group was set up with (keys and values on rank 0's node), not
 through collectives: a collective of gloo waits for ever for a rank that is gone, and one of NCCL can't be
 called beside another. A single process has nobody to talk to, and the same calls return at once.
 
-A round: each rank leaves its word at rank 0, rank 0 decides, all read what it decided. So all agree on who was
+A round: each rank leaves its value at rank 0, rank 0 decides, all read what it decided. So all agree on who was
 missing, too: a rank that came late reads that it was left out, and is back at the next round with a tag.
 """
 
 from __future__ import annotations
 
-import pickle
 import platform
 import time
 from collections import deque
-from collections.abc import Callable
-from datetime import timedelta
-from typing import Any, Protocol, TypeVar, cast
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
 
 from vaultlayer_hf.errors import RanksError, ResumeError, StoreError, VaultLayerError
+from vaultlayer_hf.session.messages import KeyValueStore, MessageStore
 
 T = TypeVar("T")
 _GRACE_SECONDS = 10.0
@@ -27,6 +27,11 @@ _SIGN_OF_LIFE_SECONDS = 30.0
 """Time between two signs of life of a rank that waits."""
 _LOOK_SECONDS = 2.0
 """Time after which a rank that waits looks whether another one has left, again and again."""
+_SHORTEST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.001, 0.25
+_PAUSE_SHARE = 0.05
+"""Share of the time waited so far that is slept before the next look: so a wait is 5 % longer than it must be, and a
+thousand ranks that wait for minutes don't keep rank 0's host busy. The store's own wait() would be exact, but it prints
+two warnings to stderr at each time-out, and no other thread can use the store meanwhile."""
 _KEPT_ROUNDS = 8
 """Results that stay in the store: who takes part is at most one round behind, so it has read all older ones."""
 LAG = 2
@@ -36,32 +41,21 @@ Each training step holds a collective (DDP's all-reduce), so ranks are at most o
 step n is seen by all at n + 1 at the latest. A loop without one (LocalSGD, no_sync over many steps) must not use this.
 """
 _LEFT = "left"
-"""Topic of the note of a rank that has left."""
-
-
-class KeyValueStore(Protocol):
-    """The part of torch.distributed.Store that is used."""
-
-    def set(self, key: str, value: bytes) -> None: ...
-    def get(self, key: str) -> bytes: ...
-    def multi_get(self, keys: list[str]) -> list[bytes]: ...
-    def check(self, keys: list[str]) -> bool: ...
-    def compare_set(self, key: str, expected: str, desired: str) -> bytes: ...
-    def wait(self, keys: list[str], timeout: timedelta) -> None: ...
-    def delete_key(self, key: str) -> bool: ...
+"""Topic of the status of a rank that has left."""
 
 
 class Ranks:
     """The ranks of this run, seen from one of them.
 
-    Every method is called by all ranks in the same order, on the main thread.
+    Every method but ``leave``, ``set_status`` and ``get_status`` is called by all ranks in the same order, on the main
+    thread. Values are what ``messages.encode`` can tell: plain data, frozen dataclasses and errors of this package.
 
     Args:
         rank: of this process.
         world_size: how many there are.
         store: how they talk; None for a single process.
         timeout: seconds that a rank waits for another at the start and at a save.
-        name: of this conversation; the same on all ranks, and another one for each that uses one store.
+        nonce: secret of this conversation, the same on all ranks and never used before: see ``process_group``.
     """
 
     def __init__(
@@ -70,13 +64,12 @@ class Ranks:
         world_size: int = 1,
         store: KeyValueStore | None = None,
         timeout: float = 600.0,
-        name: str = "0",
+        nonce: str = "0",
     ):
         self.rank = rank
         self.world_size = world_size
         self.timeout = timeout
-        self._store = store
-        self._prefix = f"vaultlayer/{name}/"
+        self._messages = MessageStore(store, nonce) if store is not None else None
         self._count = 0
         self._requests: dict[str, int] = {}
         self._published: deque[str] = deque()
@@ -95,72 +88,94 @@ class Ranks:
         ``tag`` names the round where ranks may have lost count. ``timeout``: seconds to wait for a rank.
         ``on_wait`` is called every half a minute of waiting.
         Raises RanksError, on all ranks that take part, naming those that are missing, or one that has left; on all
-        ranks whatever VaultLayerError ``function`` raises.
+        ranks whatever VaultLayerError ``function`` raises; where it raises anything else, that on rank 0 and RanksError
+        on the others.
         """
-        if self._store is None:
+        if self._messages is None:
             return function([value])
         self._count += tag is None
         bound = self.timeout if timeout is None else timeout
-        prefix = f"{self._prefix}{tag or self._count}/"
-        try:
-            if self.rank != 0:
-                self._store.set(f"{prefix}{self.rank}", pickle.dumps(value))
-                self._wait(self._store, [f"{prefix}all"], bound + _GRACE_SECONDS, on_wait)
-                result, failure = pickle.loads(self._store.get(f"{prefix}all"))
-            else:
-                found, missing = self._collect(self._store, prefix, value, bound, on_wait)
-                result, failure = _outcome(lambda: function(found), missing, bound)
-                self._publish(self._store, f"{prefix}all", (result, _portable(failure)))
-        except (RuntimeError, OSError) as error:
-            raise RanksError(
-                f"rank {self.rank} can't reach the others any more: {_first_line(error)}"
-            ) from error
+        name = str(tag or self._count)
+        with self._leaving_where_interrupted():
+            try:
+                if self.rank != 0:
+                    self._messages.put(f"{name}/{self.rank}", value)
+                    if not self._wait(self._messages, [f"{name}/all"], bound + _GRACE_SECONDS, on_wait):
+                        raise RanksError(f"no word from rank 0 within {bound + _GRACE_SECONDS:.0f} s")
+                    result, failure = self._messages.get(f"{name}/all")
+                else:
+                    result, failure = self._lead_round(self._messages, name, value, function, bound, on_wait)
+            except (RuntimeError, OSError) as error:
+                raise RanksError(
+                    f"rank {self.rank} can't reach the others any more: {_first_line(error)}"
+                ) from error
         if failure is not None:
             raise failure
         return cast(T, result)
 
-    def _collect(
+    def _lead_round(
         self,
-        store: KeyValueStore,
-        prefix: str,
+        messages: MessageStore,
+        name: str,
         value: Any,
+        function: Callable[[list[Any]], T],
         bound: float,
         on_wait: Callable[[], None] | None,
-    ) -> tuple[list[Any], list[int]]:
-        """Wait for the words of the others; return the words by rank, and the ranks that are missing."""
-        keys = [f"{prefix}{rank}" for rank in range(1, self.world_size)]
+    ) -> tuple[T | None, Exception | None]:
+        """Collect the values of a round on rank 0, decide, and tell the others; return the result or the failure."""
+        names = [f"{name}/{rank}" for rank in range(1, self.world_size)]
         missing: list[int] = []
+        if not self._wait(messages, names, bound, on_wait):
+            missing = [rank for rank, own in enumerate(names, 1) if not messages.there([own])]
+
+        def decided() -> T:
+            if missing:
+                raise RanksError(f"no word from rank {', '.join(map(str, missing))} within {bound:.0f} s")
+            return function([value, *messages.get_all(names)])
+
+        result, failure = _outcome(decided)
+        for own in names:
+            messages.delete(own)
         try:
-            self._wait(store, keys, bound, on_wait)
-        except RuntimeError as error:
-            if not _is_timeout(error):
-                raise
-            missing = [rank for rank, key in enumerate(keys, 1) if not store.check([key])]
-            keys = [key for rank, key in enumerate(keys, 1) if rank not in missing]
-        found = [value, *map(pickle.loads, store.multi_get(keys) if keys else [])]
-        for key in keys:
-            store.delete_key(key)
-        return found, missing
+            messages.put(f"{name}/all", (result, _portable(failure)))
+        except TypeError as error:  # a result that can't be told is a failure for all, not a wait
+            result, failure = None, error
+            messages.put(f"{name}/all", (None, _portable(failure)))
+        self._published.append(f"{name}/all")
+        if len(self._published) > _KEPT_ROUNDS:
+            messages.delete(self._published.popleft())
+        return result, failure
 
     def _wait(
-        self, store: KeyValueStore, keys: list[str], bound: float, on_wait: Callable[[], None] | None
-    ) -> None:
-        """Wait for keys, with signs of life. Raises RuntimeError where time is up, RanksError where a rank has left."""
-        shown = time.monotonic()
-        deadline = shown + bound
-        while True:
-            remaining = deadline - time.monotonic()
-            try:
-                store.wait(keys, timedelta(seconds=max(0.001, min(_LOOK_SECONDS, remaining))))
-                return
-            except RuntimeError as error:
-                if remaining <= _LOOK_SECONDS or not _is_timeout(error):
-                    raise
-            if (gone := self.get_status(_LEFT)) and not store.check(keys):
-                raise RanksError(f"{gone} has ended its training")
-            if on_wait is not None and time.monotonic() - shown >= _SIGN_OF_LIFE_SECONDS:
+        self, messages: MessageStore, names: list[str], bound: float, on_wait: Callable[[], None] | None
+    ) -> bool:
+        """Return whether the messages came in time; with signs of life. Raises RanksError where a rank has left."""
+        begin = looked = shown = time.monotonic()
+        while not messages.there(names):
+            now = time.monotonic()
+            if now - begin >= bound:
+                return False
+            if now - looked >= _LOOK_SECONDS:
+                looked = now
+                if (gone := self.get_status(_LEFT)) and not messages.there(names):
+                    raise RanksError(f"{gone} has ended its training")
+            if on_wait is not None and now - shown >= _SIGN_OF_LIFE_SECONDS:
+                shown = now
                 on_wait()
-                shown = time.monotonic()
+            pause = min(max(_PAUSE_SHARE * (now - begin), _SHORTEST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
+            time.sleep(min(pause, begin + bound - now))
+        return True
+
+    @contextmanager
+    def _leaving_where_interrupted(self) -> Iterator[None]:
+        """Tell the others, who would wait in vain, where Ctrl-C or an exit takes this rank out of a round."""
+        try:
+            yield
+        except Exception:
+            raise
+        except BaseException:
+            self.leave()
+            raise
 
     def leave(self) -> None:
         """Say that this rank takes no further part, so that nobody waits for it; best effort."""
@@ -169,12 +184,6 @@ class Ranks:
     @property
     def _who(self) -> str:
         return f"rank {self.rank} on {platform.node()}"
-
-    def _publish(self, store: KeyValueStore, key: str, value: Any) -> None:
-        store.set(key, pickle.dumps(value))
-        self._published.append(key)
-        if len(self._published) > _KEPT_ROUNDS:  # read by everybody who still takes part
-            store.delete_key(self._published.popleft())
 
     def gather(
         self,
@@ -187,22 +196,21 @@ class Ranks:
         """Return what each rank gave, by rank; everything else as ``decide``."""
         return self.decide(value, lambda found: found, tag=tag, timeout=timeout, on_wait=on_wait)
 
-    def set_status(self, topic: str, words: str) -> None:
-        """Leave words for others to look at meanwhile; best effort. On any thread."""
-        if self._store is not None:
+    def set_status(self, topic: str, text: str) -> None:
+        """Leave a text that others can look at meanwhile; it replaces the last one. Best effort. On any thread."""
+        if self._messages is not None:
             try:
-                self._store.set(f"{self._prefix}note/{topic}", words.encode())
+                self._messages.put(f"status/{topic}", text)
             except (RuntimeError, OSError):
                 pass
 
     def get_status(self, topic: str) -> str:
-        """Return the words that a rank has left last; empty where there are none."""
-        key = f"{self._prefix}note/{topic}"
+        """Return the text that a rank has left last; empty where there is none. On any thread."""
+        name = f"status/{topic}"
         try:
-            return (
-                self._store.get(key).decode() if self._store is not None and self._store.check([key]) else ""
-            )
-        except (RuntimeError, OSError):
+            there = self._messages is not None and self._messages.there([name])
+            return str(self._messages.get(name)) if self._messages is not None and there else ""
+        except (RuntimeError, OSError, RanksError):
             return ""
 
     def broadcast(self, value: Any, *, timeout: float | None = None) -> Any:
@@ -214,39 +222,40 @@ class Ranks:
 
         ``within``: seconds that it may take, on top of what ranks wait for each other anyway.
         """
-        if self._store is None:
-            return function()
-        result, failure = _outcome(function, [], 0.0) if self.rank == 0 else (None, None)
         patience = self.timeout + (within if self.rank != 0 else 0.0)
-        told = self.broadcast((result, _portable(failure)), timeout=patience)
-        if self.rank != 0:
-            result, failure = told
-        if failure is not None:
-            raise failure
-        return cast(T, result)
+        with self._leaving_where_interrupted():
+            result, failure = _outcome(function) if self.rank == 0 else (None, None)
+
+        def outcome(_: list[Any]) -> T:
+            if failure is not None:
+                raise failure
+            return cast(T, result)
+
+        return self.decide(None, outcome, timeout=patience)
 
     def on_every_rank(self, function: Callable[[], object], *, timeout: float | None = None) -> None:
         """Call ``function`` on every rank; where it fails on one, that failure is raised on all.
 
-        An OSError becomes a ResumeError that names the rank and its host.
+        An OSError becomes a ResumeError that names the rank and its host, and any other error that isn't ours a
+        RanksError on the other ranks.
         """
-        failure: VaultLayerError | None = None
-        try:
-            function()
-        except (VaultLayerError, OSError) as error:
-            failure = self.named(error)
-        for found in self.gather(failure, timeout=timeout):
+        with self._leaving_where_interrupted():
+            _, failure = _outcome(function)
+        failures = self.gather(self.named(failure) if failure is not None else None, timeout=timeout)
+        if failure is not None and not isinstance(failure, VaultLayerError | OSError):
+            raise failure
+        for found in failures:
             if found is not None:
-                raise found
+                raise found from failure
 
-    def named(self, error: VaultLayerError | OSError) -> VaultLayerError:
-        """Return an error as all ranks may raise it: with the rank and host on which it happened."""
+    def named(self, error: Exception) -> VaultLayerError:
+        """Return an error as all ranks may raise it: one of ours, with the rank and host on which it happened."""
         where = f"{self._who}: " if self.world_size > 1 else ""
-        if isinstance(error, OSError) and not isinstance(error, VaultLayerError):
+        if isinstance(error, VaultLayerError):
+            return error if isinstance(error, StoreError) or not where else type(error)(f"{where}{error}")
+        if isinstance(error, OSError):
             return ResumeError(f"{where}{error}")
-        if isinstance(error, StoreError) or not where:
-            return error
-        return type(error)(f"{where}{error}")
+        return RanksError(f"{where}{type(error).__name__}: {_first_line(error)}")
 
     def request(self, step: int, wanted: str | None, topic: str = "stop") -> str | None:
         """Ask at the end of ``step`` for something that all ranks are to do, such as to stop; None: ask for nothing.
@@ -255,45 +264,37 @@ class Ranks:
         Of several requests under one ``topic`` the first wins. Costs one small request to the store a step. Where the
         store can't be reached nothing is agreed on.
         """
-        if self._store is None:
+        if self._messages is None:
             return wanted
         count = self._requests.get(topic, 0)
-        key = f"{self._prefix}request/{topic}/{count}"
+        name = f"request/{topic}/{count}"
         try:
             if wanted is not None:
-                self._store.compare_set(key, "", f"{step + LAG} {wanted}")
-            if not self._store.check([key]):
+                self._messages.put_first(name, (step + LAG, wanted))
+            if not self._messages.there([name]):
                 return None
-            target, _, agreed = self._store.get(key).decode().partition(" ")
-        except (RuntimeError, OSError):
+            target, agreed = self._messages.get(name)
+        except (RuntimeError, OSError, RanksError):
             return None
-        if step < int(target):
+        if step < target:
             return None
         self._requests[topic] = count + 1
-        return agreed
+        return cast(str, agreed)
 
 
-def _outcome(
-    function: Callable[[], T], missing: list[int], bound: float
-) -> tuple[T | None, Exception | None]:
-    """Return what ``function`` returns or raises, or that ranks are missing."""
-    if missing:
-        return None, RanksError(f"no word from rank {', '.join(map(str, missing))} within {bound:.0f} s")
+def _outcome(function: Callable[[], T]) -> tuple[T | None, Exception | None]:
+    """Return what ``function`` returns or raises."""
     try:
         return function(), None
     except Exception as error:
         return None, error
 
 
-def _portable(error: Exception | None) -> Exception | None:
+def _portable(error: Exception | None) -> VaultLayerError | None:
     """Return an error as the other ranks get it: ours as they are, any other in words."""
     if error is None or isinstance(error, VaultLayerError):
         return error
     return RanksError(f"rank 0 failed: {type(error).__name__}: {_first_line(error)}")
-
-
-def _is_timeout(error: RuntimeError) -> bool:
-    return "imed out" in str(error) or "imeout" in str(error)
 
 
 def _first_line(error: BaseException) -> str:
