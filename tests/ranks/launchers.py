@@ -122,7 +122,9 @@ class Launched:
         outputs: output_dir of each rank.
         nodes: how many ranks each node has.
         networks: the network of each node; None: the host's own.
-        spec: arguments of ``program.train``.
+        restarts: how often the agent itself may start the ranks again.
+        program: what each rank is.
+        spec: arguments of ``train_ranks.train``.
     """
 
     def __init__(
@@ -132,8 +134,11 @@ class Launched:
         nodes: list[int],
         networks: list[Network] | None = None,
         env: dict[str, str] | None = None,
+        restarts: int = 0,
+        program: str = "tests.ranks.train_ranks",
         **spec: Any,
     ) -> None:
+        self.restarts, self.program = restarts, program
         self.folder, self.outputs, self.nodes, self.networks = folder, outputs, nodes, networks
         self.spec, self.env = spec, env or {}
         self.attempts: list[Launch] = []
@@ -159,7 +164,7 @@ class Launched:
                 *(self.networks[node].enter if self.networks else []),
                 *(sys.executable, "-m", "torch.distributed.run", f"--nnodes={len(self.nodes)}"),
                 *(f"--node-rank={node}", f"--nproc-per-node={ranks}", f"--master-addr={address}"),
-                *(f"--master-port={port}", "-m", "tests.ranks.train_ranks", str(spec)),
+                *(f"--master-port={port}", f"--max-restarts={self.restarts}", "-m", self.program, str(spec)),
             ]
             interface = {"GLOO_SOCKET_IFNAME": self.networks[node].interface} if self.networks else {}
             launch.add(command, {**self.env, **interface})

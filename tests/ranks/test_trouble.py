@@ -235,20 +235,23 @@ def test_ranks_that_would_train_alone_are_refused(forks: ForkServer, tmp_path: P
     assert not (tmp_path / "vault").exists()
 
 
-def test_a_rank_that_dies_in_the_start_is_named(forks: ForkServer, tmp_path: Path) -> None:
-    """The others end with RanksError within the bound, not in a hang."""
+@pytest.mark.parametrize(("action", "code"), [("kill", -9), ("sleep 8", 1)])
+def test_a_rank_that_is_lost_in_the_start_is_said(
+    forks: ForkServer, tmp_path: Path, action: str, code: int
+) -> None:
+    """One dead, or one that comes far too late: the others end with RanksError within the bound, not in a hang."""
     ranks = two_nodes(
         forks,
         tmp_path,
         vault=str(tmp_path / "vault"),
         settings={"part_timeout": 2.0},
-        per_rank={1: {"before": ["kill"]}},
+        per_rank={1: {"before": [action]}},
     )
     begin = time.monotonic()
     group = ranks.start()
-    assert group.wait(timeout=60) == [1, -9]
+    assert group.wait(timeout=60) == [1, code]
     assert time.monotonic() - begin < 50
-    assert "RanksError: no word from rank 1 within 2 s" in group.errors()
+    assert "RanksError: not all ranks have come here within 2 s" in group.errors()
 
 
 def test_a_fenced_run_stops_at_the_same_step_on_all_ranks(forks: ForkServer, tmp_path: Path) -> None:

@@ -58,8 +58,8 @@ def _spread_nonce(timeout: float) -> str:
         return bytes(nonce.cpu().tolist()).hex()
     except RuntimeError as error:  # a rank that is gone, or that doesn't come within the time
         raise RanksError(
-            f"the ranks can't agree on a beginning: not all of them came here within {timeout:.0f} s, or one is gone "
-            f"({(str(error).splitlines() or [''])[0]})"
+            f"not all ranks have come here within {timeout:.0f} s, or one is gone: the process group says "
+            f"{(str(error).splitlines() or [''])[0]}"
         ) from error
 
 
