@@ -117,7 +117,7 @@ STATUS = {
     "last_commit_time": (int, float, NONE),
     "exposure_seconds": (int, float, NONE),
     "exposure_steps": (int, NONE),
-    "lost_steps": int,
+    "lost_steps": (int, NONE),
     "goodput": (int, float, NONE),
     "seconds": NUMBER,
     "attempts": [
@@ -128,7 +128,7 @@ STATUS = {
             "host": str,
             "began_at": (int, NONE),
             "step": (int, NONE),
-            "lost": int,
+            "lost": (int, NONE),
             "cause": (str, NONE),
             "detail": str,
             "decision": str,

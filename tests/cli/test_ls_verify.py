@@ -62,11 +62,13 @@ def test_ls_of_a_damaged_log_says_so_and_shows_what_is_whole(vault) -> None:
     assert "finished" not in done.out
 
 
-def test_ls_of_nothing_says_so_and_creates_nothing(tmp_path) -> None:
-    """Reading a vault that doesn't exist is no error, is said, and leaves no folder behind."""
+def test_ls_of_nothing_fails_and_creates_nothing(tmp_path) -> None:
+    """There being no vault is said and ends with 1, as JSON too, and leaves no folder behind."""
     done = vl("ls", str(tmp_path / "none"))
-    assert (done.code, "no vault" in done.out) == (0, True)
-    assert vl("ls", str(tmp_path / "none"), "--json").json()["exists"] is False
+    assert (done.code, done.out) == (1, "")
+    assert "there is no vault" in done.err
+    as_json = vl("ls", str(tmp_path / "none"), "--json")
+    assert (as_json.code, as_json.json()["exists"]) == (1, False)
     assert not (tmp_path / "none").exists()
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from vaultlayer_hf.run.assemble import assemble
 from vaultlayer_hf.run.journal import OUTPUT, Journal
-from vaultlayer_hf.run.story import tell_story
 
 from . import schema
 from .conftest import vl
@@ -136,7 +136,7 @@ def test_lines_that_are_cut_short_are_passed_over() -> None:
     """A story is told from whatever is there: no death, no notes, nonsense in a note."""
     start = {"kind": "start", "run": "r", "attempt": 1, "time": 10.0, "pid": 1}
     notes = {1: {0: [{"kind": "log", "time": 11.0, "step": "x"}, {"kind": "train", "time": 11.0, "step": 5}]}}
-    story = tell_story([start], {}, {}, [], vault=None, alive=False, now=20.0)
+    story = assemble([start], {}, {}, [], vault=None, alive=False, now=20.0)
     assert (story.state, story.step, story.goodput, story.exposure) == ("stopped", None, None, (0.0, 0))
-    assert tell_story([], {}, {}, [], vault=None, alive=False, now=1.0).attempts == ()
-    assert tell_story([start], notes, {}, [], vault=None, alive=False, now=20.0).step == 5
+    assert assemble([], {}, {}, [], vault=None, alive=False, now=1.0).attempts == ()
+    assert assemble([start], notes, {}, [], vault=None, alive=False, now=20.0).step == 5

@@ -196,7 +196,11 @@ def time_parts(story: RunStory) -> list[tuple[str, float]]:
     """Return seconds of the wall time that went into steps that count, into steps trained twice, and into the rest."""
     good = (story.goodput or 0.0) * (story.end - story.begin)
     spans = [
-        (attempt.steps[-1][0] - attempt.steps[0][0], attempt.steps[-1][1] - attempt.steps[0][1], attempt.lost)
+        (
+            attempt.steps[-1][0] - attempt.steps[0][0],
+            attempt.steps[-1][1] - attempt.steps[0][1],
+            attempt.lost or 0,
+        )
         for attempt in story.attempts
         if len(attempt.steps) > 1
     ]
@@ -223,7 +227,7 @@ def _stalls(axes: Any, story: RunStory) -> None:
 def _losses(axes: Any, story: RunStory) -> None:
     drawn = [attempt for attempt in story.attempts if attempt.losses]
     if not drawn:
-        _empty(axes, "no loss was logged")
+        _empty(axes, "no loss is known: none was logged, or no `vl run` has kept a journal")
         return
     for attempt in drawn:
         axes.plot(*zip(*attempt.losses, strict=True), color=BLUE, linewidth=1.2, alpha=0.8)

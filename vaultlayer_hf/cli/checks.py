@@ -8,9 +8,9 @@ import statistics
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Literal
 
@@ -30,7 +30,7 @@ _CLOCK_WARN, _CLOCK_FAIL = 60.0, 900.0
 _SIZES = (2**22, 2**24, 2**26)
 """Bytes of the objects by which the bandwidth is measured, the next one while the last took less than this:"""
 _SHORT = 1.5
-_RANGES = {"transformers": (4, 51), "accelerate": (1, 3), "torch": (2, 4)}
+_PACKAGE = "vaultlayer-hf"
 
 
 @dataclass(frozen=True)
@@ -66,22 +66,35 @@ class Measurements:
     create_if_absent: bool | None = None
 
 
-def check_libraries() -> Iterator[Finding]:
-    """Look at the versions of what the package works with; nothing is imported."""
+def check_libraries(needs: Sequence[str] | None = None) -> Iterator[Finding]:
+    """Look at the versions of what the package works with; nothing is imported.
+
+    ``needs``: requirements as packages state them; None: those of this package, as it was installed.
+    """
+    from packaging.requirements import Requirement
+
+    try:
+        stated = needs if needs is not None else requires(_PACKAGE) or []
+    except PackageNotFoundError:
+        fix = f"pip install {_PACKAGE}"
+        yield Finding(
+            "libraries", "warning", f"{_PACKAGE} isn't installed, so what it needs isn't known", fix
+        )
+        return
     found = []
-    for name, low in _RANGES.items():
-        try:
-            text = version(name)
-        except PackageNotFoundError:
-            fix = f"pip install '{name}>={'.'.join(map(str, low))}'"
-            yield Finding("libraries", "bad", f"{name} isn't installed", fix, ExitCode.USAGE)
+    for need in map(Requirement, stated):
+        if need.marker is not None and not need.marker.evaluate({"extra": ""}):
             continue
-        found.append(f"{name} {text}")
-        numbers = tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
-        if numbers < low:
-            wanted = ".".join(map(str, low))
-            fix = f"pip install '{name}>={wanted}'"
-            yield Finding("libraries", "bad", f"{name} {text} is older than {wanted}", fix, ExitCode.USAGE)
+        fix = f"pip install '{need.name}{need.specifier}'"
+        try:
+            there = version(need.name)
+        except PackageNotFoundError:
+            yield Finding("libraries", "bad", f"{need.name} isn't installed", fix, ExitCode.USAGE)
+            continue
+        found.append(f"{need.name} {there}")
+        if not need.specifier.contains(there, prereleases=True):
+            text = f"{need.name} {there} isn't {need.specifier}, which {_PACKAGE} needs"
+            yield Finding("libraries", "bad", text, fix, ExitCode.USAGE)
     if found:
         yield Finding("libraries", "ok", ", ".join(found))
 
@@ -91,8 +104,9 @@ def check_store(address: VaultAddress, patience: float, measured: Measurements) 
     made = _missing_folders(address)
     try:
         store = RetryingStore(open_store(address), RetryPolicy(deadline=patience))
-        yield Finding("credentials", "ok", f"{address.uri} can be opened")
-        yield _check_reading(store)
+        log = _check_reading(store)  # before it nobody has seen whether the credentials are good
+        yield Finding("credentials", "ok", f"{address.uri} can be read")
+        yield log
         yield from _check_writing(store, measured)
     except VaultLayerError as error:
         hint = getattr(error, "hint", "") or "mend what the message names, and try again"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from vaultlayer_hf.vault.log.entry import Commit
     from vaultlayer_hf.vault.reader.vault import Vault
 
+_BROKEN_PIPE = 141
+"""What a shell says of a program that SIGPIPE has ended."""
 PATIENCE = 10.0
 """Seconds for which a store that doesn't answer is tried again: a person waits."""
 
@@ -87,9 +90,16 @@ def fail(code: ExitCode, message: str) -> typer.Exit:
 def one_line_errors(debug: bool) -> Iterator[None]:
     """Turn an error of the block into one line on stderr and its exit code; ``debug`` adds the traceback."""
     try:
-        yield
+        try:
+            yield
+        finally:
+            sys.stdout.flush()  # here, where an output that nobody reads any more can still be answered
     except typer.Exit:
         raise
+    except BrokenPipeError as error:
+        # As with `vl ls | head -1`: a program that SIGPIPE ends says nothing either. Python would at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise typer.Exit(_BROKEN_PIPE) from error
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()
@@ -112,6 +122,35 @@ def open_if_there(uri: str) -> Vault | None:
         return None
 
 
+def no_vault(address: str) -> str:
+    """Return the sentence that there is no vault, with the name of one beside it that may have been meant."""
+    import difflib
+    from pathlib import Path
+
+    from vaultlayer_hf.stores.uri import parse_vault
+
+    place = parse_vault(address)
+    text = f"there is no vault at {place.uri} yet"
+    if place.scheme != "file":
+        return text
+    path = Path(place.path)
+    try:
+        others = [one.name for one in path.parent.iterdir() if (one / "log").is_dir()]
+    except OSError:
+        return text
+    near = difflib.get_close_matches(path.name, others, n=1)
+    return f"{text}: did you mean {path.parent / near[0]}?" if near else text
+
+
+def refuse_step(address: str, what: str) -> None:
+    """Refuse ``VAULT@STEP`` where a command is about the whole vault: ``what``. Raises typer.Exit."""
+    from vaultlayer_hf.stores.uri import parse_vault
+
+    step = parse_vault(address).step
+    if step is not None:
+        raise fail(ExitCode.USAGE, f"{address}: {what} is of the whole vault: leave out @{step}")
+
+
 @contextmanager
 def open_at(address: str) -> Iterator[tuple[Vault, Commit]]:
     """Open a vault with the checkpoint that ``VAULT[@STEP]`` means.
@@ -122,7 +161,7 @@ def open_at(address: str) -> Iterator[tuple[Vault, Commit]]:
 
     vault = open_if_there(address)
     if vault is None:
-        raise errors.NoSuchCheckpointError(f"there is no vault at {full_uri(address)} yet")
+        raise errors.NoSuchCheckpointError(no_vault(address))
     with vault:
         yield vault, vault.checkpoint(parse_vault(address).step)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vaultlayer_hf.cli.common import ExitCode, fail, full_uri, open_if_there
+from vaultlayer_hf.cli.common import ExitCode, fail, full_uri, no_vault, open_if_there, refuse_step
 from vaultlayer_hf.errors import VaultLayerError
 from vaultlayer_hf.run import journal
 
@@ -59,6 +59,7 @@ def find_target(text: str | None) -> Target:
             ExitCode.FAILED,
             f"there is no run folder at {journal.run_folder()}: name one, or a vault, or start one with `vl run`",
         )
+    refuse_step(text, "this")
     return Target(None, full_uri(text))
 
 
@@ -67,7 +68,7 @@ def gather(target: Target) -> RunStory:
 
     Raises typer.Exit where a vault was asked for and there is none; StoreError, CorruptError.
     """
-    from vaultlayer_hf.run.story import tell_story
+    from vaultlayer_hf.run.assemble import assemble
 
     history: list[Entry] = []
     trouble: list[str] = []
@@ -79,7 +80,7 @@ def gather(target: Target) -> RunStory:
                     history = vault.history()
                     trouble += dict.fromkeys(vault.damage)
             elif target.folder is None:
-                raise fail(ExitCode.FAILED, f"there is no vault at {target.vault} yet")
+                raise fail(ExitCode.FAILED, no_vault(target.vault))
         except VaultLayerError as error:
             if target.folder is None:
                 raise
@@ -94,7 +95,7 @@ def gather(target: Target) -> RunStory:
             beats[number] = pulse
     now = time.time()
     alive = _alive(target.journal, list(beats.values()), now)
-    story = tell_story(target.journal, notes, beats, history, vault=target.vault, alive=alive, now=now)
+    story = assemble(target.journal, notes, beats, history, vault=target.vault, alive=alive, now=now)
     return replace(story, trouble=tuple(trouble))
 
 

@@ -16,6 +16,7 @@ from vaultlayer_hf.cli.common import (
     ExitCode,
     JsonOption,
     fail,
+    no_vault,
     one_line_errors,
     open_if_there,
     when_text,
@@ -52,6 +53,12 @@ def logs(
     with one_line_errors(debug):
         found = find_target(target)
         if found.folder is None:
+            if attempt is not None or follow:
+                option = "--attempt" if attempt is not None else "--follow"
+                raise fail(
+                    ExitCode.USAGE,
+                    f"{option} is for a run folder, and {found.vault} is a vault: leave it out",
+                )
             _print_log(found, lines, as_json)
             return
         numbers = journal.attempts(found.folder)
@@ -107,7 +114,7 @@ def _ended(folder: Path) -> bool:
 def _print_log(target: Target, lines: int | None, as_json: bool) -> None:
     vault = open_if_there(str(target.vault))
     if vault is None:
-        raise fail(ExitCode.FAILED, f"there is no vault at {target.vault} yet")
+        raise fail(ExitCode.FAILED, no_vault(str(target.vault)))
     with vault:
         history = vault.history()
         for damage in dict.fromkeys(vault.damage):

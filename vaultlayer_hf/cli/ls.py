@@ -10,9 +10,12 @@ import typer
 from vaultlayer_hf.base.text import size_text
 from vaultlayer_hf.cli.common import (
     DebugOption,
+    ExitCode,
     JsonOption,
     VaultArgument,
+    fail,
     full_uri,
+    no_vault,
     one_line_errors,
     open_if_there,
 )
@@ -23,7 +26,9 @@ if TYPE_CHECKING:
 
 
 def ls(vault: VaultArgument, as_json: JsonOption = False, debug: DebugOption = False) -> None:
-    """List the checkpoints of a vault: step, when, size, state, token.
+    """List the checkpoints of a vault: step, when, size, state, token; of VAULT@STEP that step's alone.
+
+    Exits with 1 where there is no vault.
 
     State: "newest" is where the next start resumes; "pinned" is never retired; "abandoned" was left behind
     when a later attempt resumed from an earlier step.
@@ -31,21 +36,31 @@ def ls(vault: VaultArgument, as_json: JsonOption = False, debug: DebugOption = F
     Example: vl ls s3://bucket/my-run --json
     """
     with one_line_errors(debug):
+        from vaultlayer_hf.stores.uri import parse_vault
+
         opened = open_if_there(vault)
-        found = describe(full_uri(vault), opened)
+        step = parse_vault(vault).step
+        found = describe(full_uri(vault), opened, step)
         if opened is not None:
             opened.close()
         for damage in found["damage"]:
             typer.echo(f"vl: {damage}", err=True)
         if as_json:
             typer.echo(json.dumps(found, indent=2))
-        else:
+        elif found["exists"]:
             _print(found)
+        if not found["exists"]:
+            raise fail(ExitCode.FAILED, no_vault(vault))
+        if step is not None and not found["checkpoints"]:
+            raise fail(ExitCode.FAILED, f"{found['vault']} holds no checkpoint of step {step}")
 
 
-def describe(uri: str, vault: Vault | None) -> dict[str, Any]:
-    """Return what `vl ls --json` prints: the vault's state, and its live checkpoints in the log's order."""
-    commits = vault.checkpoints() if vault else []
+def describe(uri: str, vault: Vault | None, step: int | None = None) -> dict[str, Any]:
+    """Return what `vl ls --json` prints: the vault's state, and its live checkpoints in the log's order.
+
+    ``step``: of these only the checkpoints of one step.
+    """
+    commits = [one for one in (vault.checkpoints() if vault else []) if step in (None, one.step)]
     state = vault.state if vault else None
     newest = state.newest if state else None
     return {
@@ -87,9 +102,6 @@ def _print(found: dict[str, Any]) -> None:
     from rich.table import Table
 
     console = Console()
-    if not found["exists"]:
-        console.print(f"There is no vault at {found['vault']} yet.", soft_wrap=True, markup=False)
-        return
     if not found["checkpoints"]:
         console.print(f"The vault {found['vault']} holds no checkpoint.", soft_wrap=True, markup=False)
         return

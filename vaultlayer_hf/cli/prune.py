@@ -15,9 +15,10 @@ from vaultlayer_hf.cli.common import (
     JsonOption,
     VaultArgument,
     fail,
-    full_uri,
+    no_vault,
     one_line_errors,
     open_if_there,
+    refuse_step,
 )
 from vaultlayer_hf.cli.tables import print_table, say
 
@@ -26,8 +27,12 @@ if TYPE_CHECKING:
     from vaultlayer_hf.vault.retention.policy import Policy
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Required: only the run itself may delete.")]
-LastOption = Annotated[int | None, typer.Option("--keep-last", min=1, help="As VAULTLAYER_KEEP_LAST.")]
-EveryOption = Annotated[int | None, typer.Option("--keep-every", min=1, help="As VAULTLAYER_KEEP_EVERY.")]
+LastOption = Annotated[
+    str | None, typer.Option("--keep-last", metavar="N|none", help="As VAULTLAYER_KEEP_LAST; none: all.")
+]
+EveryOption = Annotated[
+    str | None, typer.Option("--keep-every", metavar="N|none", help="As VAULTLAYER_KEEP_EVERY.")
+]
 
 
 def prune(
@@ -54,21 +59,33 @@ def prune(
         from vaultlayer_hf.session.settings import Settings
         from vaultlayer_hf.vault.retention.policy import Policy
 
+        refuse_step(vault, "retention")
         settings = Settings(vault=vault)
         policy = Policy(
-            keep_last if keep_last is not None else settings.keep_last,
-            keep_every if keep_every is not None else settings.keep_every,
+            _count("--keep-last", keep_last, settings.keep_last),
+            _count("--keep-every", keep_every, settings.keep_every),
             settings.keep_best,
         )
         opened = open_if_there(vault)
         if opened is None:
-            raise fail(ExitCode.FAILED, f"there is no vault at {full_uri(vault)} yet")
+            raise fail(ExitCode.FAILED, no_vault(vault))
         with opened:
             found = plan(opened, policy, time.time())
         if as_json:
             typer.echo(json.dumps(found, indent=2))
         else:
             _print(found)
+
+
+def _count(option: str, text: str | None, default: int | None) -> int | None:
+    """Return the number that an option means, None for ``none``. Raises typer.Exit for anything else."""
+    if text is None:
+        return default
+    if text.strip().lower() == "none":
+        return None
+    if text.strip().isdigit() and int(text) >= 1:
+        return int(text)
+    raise fail(ExitCode.USAGE, f"{option} {text!r}: a number from 1 on, or none")
 
 
 def plan(vault: Vault, policy: Policy, now: float) -> dict[str, Any]:

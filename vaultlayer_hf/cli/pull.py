@@ -12,7 +12,9 @@ from vaultlayer_hf.base.text import bytes_bar, size_text
 from vaultlayer_hf.cli.common import (
     CheckpointArgument,
     DebugOption,
+    ExitCode,
     JsonOption,
+    fail,
     on_terminal,
     one_line_errors,
     open_at,
@@ -39,7 +41,13 @@ def pull(
     with one_line_errors(debug), open_at(checkpoint) as (vault, commit):
         folder = (target or Path(f"checkpoint-{commit.step}")).absolute()
         with bytes_bar(commit.bytes, f"step {commit.step}", shown=on_terminal(), leave=False) as bar:
-            fetched = vault.pull(commit, folder, bar.update)
+            try:
+                fetched = vault.pull(commit, folder, bar.update)
+            except OSError as error:  # it names a file of ours; a person knows the folder
+                reason = error.strerror or error
+                raise fail(
+                    ExitCode.FAILED, f"{folder} can't be written: {reason}; name another folder"
+                ) from error
         found = {
             "vault": vault.uri,
             "step": commit.step,

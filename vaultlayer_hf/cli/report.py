@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vaultlayer_hf.base.text import size_text
-from vaultlayer_hf.cli.common import DebugOption, JsonOption, one_line_errors
+from vaultlayer_hf.cli.common import DebugOption, ExitCode, JsonOption, fail, one_line_errors
 from vaultlayer_hf.cli.gather import TargetArgument, find_target, gather
 from vaultlayer_hf.cli.status import ATTEMPT_HEADINGS, attempt_rows, describe, facts, headline, moment_text
 
@@ -71,6 +71,12 @@ def report(
     Example: vl report .vl --out report.html --png report.png
     """
     with one_line_errors(debug):
+        for option, path, endings in (("--out", out, (".html", ".htm")), ("--png", png, (".png",))):
+            if path is not None and path.suffix.lower() not in endings:
+                raise fail(
+                    ExitCode.USAGE,
+                    f"{option} {path}: what is written is {endings[0][1:].upper()}: name it {endings[0]}",
+                )
         from vaultlayer_hf.cli.charts import png as draw_png
 
         story = gather(find_target(target))

@@ -21,6 +21,8 @@ WatchOption = Annotated[
     bool, typer.Option("--watch", help="Show it again every 2 seconds, until the run ends.")
 ]
 _EVERY = 2.0
+"""Seconds."""
+_UNSEEN = "not known: the vault's log tells of commits, and no `vl run` has kept a journal of the steps"
 
 
 def status(
@@ -124,11 +126,14 @@ def facts(found: dict[str, Any]) -> list[tuple[str, str]]:
         cost = "; a death now would cost that" if found["state"] == "running" else " at the end"
         steps, seconds = found["exposure_steps"], duration_text(found["exposure_seconds"])
         rows.append(("exposure", f"{seconds} and {steps} steps since the last commit{cost}"))
+    elif found["attempts"]:
+        rows.append(("exposure", _UNSEEN))
     lost = found["lost_steps"]
-    rows.append(
-        ("lost work", "1 step was trained twice" if lost == 1 else f"{lost} steps were trained twice")
-    )
-    if found["goodput"] is not None:
+    twice = "1 step was trained twice" if lost == 1 else f"{lost} steps were trained twice"
+    rows.append(("lost work", _UNSEEN if lost is None else twice))
+    if lost is None:
+        rows.append(("goodput", _UNSEEN))
+    elif found["goodput"] is not None:
         wall = duration_text(found["seconds"])
         rows.append(("goodput", f"{found['goodput']:.1%} of {wall} went into steps that count"))
     return rows
@@ -147,7 +152,7 @@ def attempt_rows(found: dict[str, Any]) -> list[tuple[object, ...]]:
             moment_text(item["begin"]),
             known(item["began_at"]),
             known(item["step"]),
-            item["lost"],
+            known(item["lost"]),
             item["cause"] or ("alive" if item is last else "not known"),
             item["detail"],
         )

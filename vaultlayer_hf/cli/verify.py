@@ -15,6 +15,7 @@ from vaultlayer_hf.cli.common import (
     VaultArgument,
     fail,
     full_uri,
+    no_vault,
     on_terminal,
     one_line_errors,
     open_if_there,
@@ -40,12 +41,18 @@ def verify(
 ) -> None:
     """Check every file of every checkpoint against its digest.
 
-    Exits with 1 when a checkpoint is damaged or there is none to check.
+    Of VAULT@STEP, or with --step or --newest, one checkpoint alone. Exits with 1 when a checkpoint is damaged or there
+    is none to check.
 
     Example: vl verify s3://bucket/my-run --newest
     """
     with one_line_errors(debug):
-        uri, opened = full_uri(vault), open_if_there(vault)
+        from vaultlayer_hf.stores.uri import parse_vault
+
+        uri, opened, named = full_uri(vault), open_if_there(vault), parse_vault(vault).step
+        if named is not None and (newest or step not in (None, named)):
+            raise fail(ExitCode.USAGE, f"{vault} names a step: leave out --step and --newest")
+        step = named if named is not None else step
         results = _check_all(opened, step, newest) if opened else []
         ok = bool(results) and all(result["ok"] for result in results)
         if as_json:
@@ -53,6 +60,8 @@ def verify(
         else:
             for result in results:
                 _print(result)
+        if opened is None:
+            raise fail(ExitCode.FAILED, no_vault(vault))
         if not results:
             which = f"no checkpoint of step {step}" if step is not None else "no checkpoint to check"
             raise fail(ExitCode.FAILED, f"{uri} holds {which}")

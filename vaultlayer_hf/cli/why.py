@@ -14,7 +14,7 @@ from vaultlayer_hf.cli.common import (
     ExitCode,
     JsonOption,
     fail,
-    full_uri,
+    no_vault,
     one_line_errors,
     open_if_there,
     when_text,
@@ -54,7 +54,7 @@ def explain_at(address: str, number: int | None) -> dict[str, Any]:
     step = parse_vault(address).step
     vault = open_if_there(address)
     if vault is None:
-        raise fail(ExitCode.FAILED, f"there is no vault at {full_uri(address)} yet")
+        raise fail(ExitCode.FAILED, no_vault(address))
     with vault:
         history = vault.history()
         commit = committed(history, step, number)

@@ -91,12 +91,13 @@ def propose(path: str | os.PathLike[str], vault: str | None = None) -> Proposal 
         parse_vault(vault)
     elif not os.environ.get("VAULTLAYER_VAULT", "").strip():
         vault = f"vaults/{path.stem}"
+    literal = f'"{vault}"'.replace("\\", "\\\\") if vault else ""
     if path.suffix == ".ipynb":
-        return Unrecognised(path, "it is a notebook", trainers.LINES)
+        lines = tuple(line.format(vault=literal or "True") for line in trainers.LINES)
+        return Unrecognised(path, "it is a notebook", lines)
     script = Script(data, str(path))
     if _integrated(script):
         return Proposal(path, "integrated", data, data)
-    literal = f'"{vault}"'.replace("\\", "\\\\") if vault else ""
     if trainers.uses_trainer(script):
         kind, lines = "trainer", trainers.LINES
         plan = trainers.plan_trainer(script, literal or "True")

@@ -1,0 +1,131 @@
+"""What a person asks for and can't have is refused in one line that names the fix, never passed over."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vaultlayer_hf.cli.checks import check_libraries
+from vaultlayer_hf.run.assemble import assemble
+from vaultlayer_hf.vault.log.entry import Entry, VaultState
+
+from .conftest import vl
+
+
+def test_a_step_behind_the_vault_is_heeded(trained: Path) -> None:
+    """VAULT@STEP means that checkpoint alone to ls and verify, and one that isn't there fails."""
+    assert [item["step"] for item in vl("ls", f"{trained}@40", "--json").json()["checkpoints"]] == [40]
+    assert vl("verify", f"{trained}@40").out.startswith("step 40: ok")
+    assert vl("verify", f"{trained}@40").out.count("\n") == 1
+    for command in ("ls", "verify"):
+        done = vl(command, f"{trained}@50")
+        assert (done.code, "no checkpoint of step 50" in done.err) == (1, True), done.err
+    assert vl("verify", f"{trained}@40", "--newest").code == 2
+
+
+@pytest.mark.parametrize(
+    "command", [("logs",), ("status",), ("prune", "--dry-run"), ("report",)], ids=" ".join
+)
+def test_a_step_that_means_nothing_is_refused(
+    command: tuple[str, ...], trained: Path, tmp_path: Path
+) -> None:
+    """What is about the whole vault says so instead of showing all as if nothing had been asked."""
+    done = vl(command[0], f"{trained}@40", *command[1:], cwd=tmp_path)
+    assert (done.code, done.out) == (2, "")
+    assert "leave out @40" in done.err
+
+
+@pytest.mark.parametrize("option", [("--attempt", "2"), ("--follow",)], ids=" ".join)
+def test_options_of_a_run_folder_are_refused_for_a_vault(option: tuple[str, ...], trained: Path) -> None:
+    """A vault's log has no attempts."""
+    done = vl("logs", str(trained), *option)
+    assert (done.code, done.out, option[0] in done.err) == (2, "", True)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("ls",), ("verify",), ("show",), ("why",), ("logs",), ("status",), ("prune", "--dry-run")],
+    ids=" ".join,
+)
+def test_a_typo_is_answered_with_the_vault_beside_it(command: tuple[str, ...], vault: Path) -> None:
+    """Each command ends with 1 and names the vault that may have been meant."""
+    done = vl(command[0], str(vault)[:-1], *command[1:])
+    assert (done.code, done.out) == (1, "")
+    assert f"did you mean {vault}?" in done.err
+
+
+@pytest.mark.parametrize("option", [("--out", "x.pdf"), ("--out", "x.html", "--png", "x.jpg")], ids=" ".join)
+def test_a_report_is_called_what_it_is(option: tuple[str, ...], trained: Path, tmp_path: Path) -> None:
+    """A name that promises another format is refused before anything is written."""
+    done = vl("report", str(trained), *option, cwd=tmp_path)
+    assert (done.code, option[-1] in done.err) == (2, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_prune_takes_none(trained: Path) -> None:
+    """As the setting does; anything else that is no number is refused."""
+    found = vl("prune", str(trained), "--dry-run", "--keep-last", "none", "--json").json()
+    assert found["policy"]["keep_last"] is None
+    assert all(item["keep"] for item in found["checkpoints"])
+    for wrong in ("0", "some"):
+        done = vl("prune", str(trained), "--dry-run", "--keep-last", wrong)
+        assert (done.code, f"--keep-last '{wrong}'" in done.err) == (2, True)
+
+
+def test_a_reader_that_leaves_ends_it_quietly(trained: Path) -> None:
+    """`vl ls | head -c0` says nothing, as a program that SIGPIPE ends."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "vaultlayer_hf.cli", "ls", str(trained), "--json"],
+        stdout=write, stderr=subprocess.PIPE, text=True, timeout=60,
+    )  # fmt: skip
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_pull_names_the_folder_that_cannot_be_written(trained: Path) -> None:
+    """Not a hidden file that nobody has asked for."""
+    done = vl("pull", f"{trained}@40", "/proc/checkpoint")
+    assert done.code == 1
+    assert "/proc/checkpoint can't be written" in done.err
+    assert "part" not in done.err
+
+
+def test_init_of_a_notebook_names_the_vault(tmp_path: Path) -> None:
+    """The lines to add by hand are lines that can be added."""
+    (tmp_path / "train.ipynb").write_text(json.dumps({"cells": []}))
+    done = vl("init", "train.ipynb", "--vault", "s3://bucket/run", cwd=tmp_path)
+    assert 'resume="s3://bucket/run",' in done.out
+    assert "{" not in done.out
+
+
+def test_doctor_asks_for_what_the_package_asks_for() -> None:
+    """The versions that its metadata states, of every dependency: one that is too old, too new or missing is bad."""
+    found = list(
+        check_libraries(["torch>=99", "transformers<1", "no-such-library>=1", 'tqdm>=99; extra == "demo"'])
+    )
+    assert [(item.state, item.text.split()[0]) for item in found[:-1]] == [
+        ("bad", "torch"), ("bad", "transformers"), ("bad", "no-such-library"),
+    ]  # fmt: skip
+    assert found[0].fix == "pip install 'torch>=99'"
+    (own,) = check_libraries()
+    assert own.state == "ok"
+    for name in ("torch", "transformers", "accelerate", "obstore", "blake3", "typer"):
+        assert f"{name} " in own.text
+
+
+def test_figures_that_a_vault_alone_cannot_tell_are_not_known() -> None:
+    """Of two claims and no journal: steps that were trained twice aren't 0, but not known, and so is what follows."""
+
+    claims = [
+        Entry(number, "claim", "w", number, f"2026-01-01T00:00:0{number}.000Z", {}, VaultState("w", number))
+        for number in (1, 2)
+    ]
+    story = assemble([], {}, {}, claims, vault="v", alive=False, now=9e9)
+    assert (story.lost_steps, story.exposure, story.goodput) == (None, None, None)

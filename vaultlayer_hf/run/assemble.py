@@ -1,0 +1,188 @@
+"""Puts together what has happened to a run, from a run folder and a vault's log. Pure.
+
+Either source may be missing. `vl run` writes the folder (journal.py); without it, the log of the vault still tells of
+claims, commits and the end, and each claim counts as an attempt whose death nobody has seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, TypeGuard
+
+from vaultlayer_hf.run.story import AttemptStory, Point, RunStory
+from vaultlayer_hf.vault.log.entry import Entry
+
+Notes = Mapping[int, Sequence[dict[str, Any]]]
+"""Lines of an attempt's ranks, by rank."""
+
+
+def assemble(
+    journal: Sequence[dict[str, Any]],
+    notes: Mapping[int, Notes],
+    beats: Mapping[int, dict[str, Any]],
+    history: Sequence[Entry],
+    *,
+    vault: str | None,
+    alive: bool,
+    now: float,
+) -> RunStory:
+    """Return what has happened to a run.
+
+    Args:
+        journal: lines of the run folder's journal.
+        notes: of each attempt's ranks, by attempt and rank.
+        beats: the last pulse of rank 0, by attempt.
+        history: the vault's log.
+        vault: its URI.
+        alive: whether the journal's last `vl run` still is.
+        now: seconds since the epoch.
+    """
+    commits = tuple(
+        (moment, float(entry.state.commits[-1].step))
+        for entry in history
+        if entry.kind == "commit" and entry.state.commits and (moment := _seconds(entry.time)) is not None
+    )
+    finished = history[-1].state.finished if history else None
+    starts = [line for line in journal if line["kind"] == "start"]
+    began = [line["time"] for line in starts]
+    if starts:
+        attempts = [_attempt(line, journal, notes.get(line["attempt"], {}), beats) for line in starts]
+        state, reason = _how_it_is(journal, alive)
+        commits = tuple(point for point in commits if point[0] >= began[0] - 1)
+    else:
+        attempts = _from_claims(history)
+        state, reason = ("finished", f"the run finished at step {finished}") if finished is not None else (
+            "unknown", "no `vl run` has kept a journal here: only the vault's log is known",
+        )  # fmt: skip
+    steps = [
+        note.get("max_steps")
+        for ranks in notes.values()
+        for note in ranks.get(0, ())
+        if note["kind"] == "train"
+    ]
+    return RunStory(
+        vault=vault,
+        state=state,
+        reason=reason,
+        attempts=tuple(_with_lost(attempts)),
+        commits=commits,
+        stalls=tuple(point for point in _stalls(history) if not began or point[0] >= began[0] - 1),
+        max_steps=steps[-1] if steps else None,
+        now=now,
+        finished=finished,
+    )
+
+
+def _attempt(
+    start: dict[str, Any],
+    journal: Sequence[dict[str, Any]],
+    notes: Notes,
+    beats: Mapping[int, dict[str, Any]],
+) -> AttemptStory:
+    number = start["attempt"]
+    mine = {
+        line["kind"]: line for line in journal if line["attempt"] == number and line["run"] == start["run"]
+    }
+    begin = next((line for line in journal if line["kind"] == "begin" and line["run"] == start["run"]), {})
+    death, decision = mine.get("death", {}), mine.get("decision", {})
+    lead = notes.get(0, ())
+    steps = [(note["time"], note["step"]) for note in lead if note["kind"] in ("train", "log", "trained")]
+    beat = beats.get(number, {})
+    if isinstance(beat.get("step"), int):
+        steps.append((beat["time"], beat["step"]))
+    steps = sorted(point for point in steps if isinstance(point[1], int))
+    logs = [note for note in lead if note["kind"] == "log" and isinstance(note.get("step"), int)]
+    train = next((note for note in lead if note["kind"] == "train"), {})
+    last = max([step for _, step in steps], default=None)
+    ended = death.get("step") if isinstance(death.get("step"), int) else None
+    return AttemptStory(
+        number=number,
+        begin=start["time"],
+        end=death.get("time"),
+        host=str(begin.get("host", "")),
+        cause=death.get("cause"),
+        detail=str(death.get("detail", "")),
+        decision=": ".join(str(decision[name]) for name in ("action", "reason") if decision.get(name)),
+        began_at=train.get("step", death.get("began_at")),
+        step=last if last is not None else ended,
+        steps=tuple((moment, float(step)) for moment, step in steps),
+        losses=tuple(
+            (float(note["step"]), note["loss"]) for note in logs if isinstance(note.get("loss"), (int, float))
+        ),
+    )
+
+
+def _stalls(history: Sequence[Entry]) -> tuple[Point, ...]:
+    """Return how long saves held training up, as each commit entry says."""
+    found = []
+    for entry in history:
+        stall, moment = entry.detail.get("stall"), _seconds(entry.time)
+        if entry.kind == "commit" and moment is not None and _is_number(stall):
+            found.append((moment, float(stall)))
+    return tuple(found)
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _how_it_is(journal: Sequence[dict[str, Any]], alive: bool) -> tuple[str, str]:
+    run = next((line["run"] for line in reversed(journal) if line["kind"] == "begin"), None)
+    end = next((line for line in reversed(journal) if line["kind"] == "end" and line["run"] == run), None)
+    if end is not None:
+        return ("finished" if end.get("code") == 0 else "stopped"), str(end.get("reason", ""))
+    if alive:
+        return "running", "vl run is alive"
+    return "stopped", "vl run itself is gone without a word: it was killed, or its machine was lost"
+
+
+def _from_claims(history: Sequence[Entry]) -> list[AttemptStory]:
+    claims = [
+        (entry, moment) for entry in history if entry.kind == "claim" if (moment := _seconds(entry.time))
+    ]
+    found = []
+    for number, (claim, begin) in enumerate(claims, 1):
+        mine = [
+            entry for entry in history if entry.token == claim.number and entry.kind in ("commit", "finish")
+        ]
+        times = [(moment, entry) for entry in mine if (moment := _seconds(entry.time)) is not None]
+        steps = [
+            (moment, float(entry.state.commits[-1].step)) for moment, entry in times if entry.kind == "commit"
+        ]
+        done = next((entry for _, entry in times if entry.kind == "finish"), None)
+        host = claim.detail.get("host")
+        found.append(
+            AttemptStory(
+                number=number,
+                begin=begin,
+                end=times[-1][0] if times and (done or number < len(claims)) else None,
+                host=host if isinstance(host, str) else "",
+                cause="finished" if done else None,
+                lost=0 if number == len(claims) else None,
+                watched=False,
+                step=int(steps[-1][1]) if steps else None,
+                steps=tuple(steps),
+            )
+        )
+    return found
+
+
+def _with_lost(attempts: Sequence[AttemptStory]) -> list[AttemptStory]:
+    """Say of each attempt how many of its steps a later one trained again: those behind where the next went on."""
+    found = []
+    for attempt, after in zip(attempts, [*attempts[1:], None], strict=False):
+        lost = attempt.lost
+        if after is not None and attempt.step is not None and after.began_at is not None:
+            lost = max(0, attempt.step - max(after.began_at, attempt.began_at or 0))
+        found.append(replace(attempt, lost=lost))
+    return found
+
+
+def _seconds(time: str) -> float | None:
+    """Return a log entry's time in seconds since the epoch; None where it is none."""
+    try:
+        return datetime.fromisoformat(time).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
