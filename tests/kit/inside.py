@@ -46,11 +46,11 @@ def settle(ckpt: Checkpointer, timeout: float = 30.0) -> None:
 
 def listen(run: Any, listener: Callable[[Event], Any]) -> None:
     """Have a listener told of each event of a Trainer, a callback or a Checkpointer."""
-    events: Events = callback_of(run)._events
+    events: Events = callback_of(run).run.events
     events.listen(listener)
 
 
 def use_store(trainer: Run, store: Store) -> Run:
     """Put a store in the place of the one that a trainer's vault would open; returns the trainer."""
-    callback_of(trainer)._open().access._bare = store
+    callback_of(trainer).run.open().access._bare = store
     return trainer

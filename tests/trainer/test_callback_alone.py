@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import transformers
 
 from tests.trainer.conftest import Reference
-from tests.trainer.kit import STEPS, Boom, FailAt, state_of, steps_of, trainer, weights
+from tests.trainer.kit import STEPS, Boom, Do, FailAt, state_of, steps_of, trainer, weights
 from vaultlayer_hf import SettingsError, VaultLayerCallback
 from vaultlayer_hf.vault.snapshot import LOCAL
 
@@ -58,6 +60,60 @@ def test_forgotten_pull_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture
     assert [r.levelno for r in said] == [logging.WARNING]
     assert "checkpoint-2" in said[0].getMessage()
     assert steps_of(tmp_path / "vault") == [2, 2]
+
+
+class _Greets(VaultLayerCallback):
+    """A subclass with an on_init_end of its own, that hands on what it is told."""
+
+    def on_init_end(self, *args: Any, **kwargs: Any) -> None:
+        super().on_init_end(*args, **kwargs)
+
+
+class _Silent(VaultLayerCallback):
+    """A subclass that keeps the Trainer's start for itself."""
+
+    def on_init_end(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize("kind", [_Greets, _Silent])
+def test_subclasses_find_their_trainer(kind: type[VaultLayerCallback], tmp_path: Path) -> None:
+    """A subclass with an on_init_end of its own has the vault's figures in the Trainer's logs all the same."""
+    vault = kind(tmp_path / "vault")
+    logged: list[dict[str, float]] = []
+    reporter = transformers.TrainerCallback()
+    reporter.on_log = lambda *args, logs, **kwargs: logged.append(dict(logs)) if "loss" in logs else None
+    trainer(tmp_path / "a", cls=transformers.Trainer, callbacks=[vault, reporter], max_steps=4).train()
+    assert len(logged) == 4
+    assert all("vault/commits" in entry for entry in logged)
+
+
+def test_a_handler_that_is_not_found_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A callback that is called by nothing that transformers knows as a handler says what is missing for that."""
+    vault = VaultLayerCallback(tmp_path / "vault")
+    run = trainer(tmp_path / "a", cls=transformers.Trainer)
+    told = {"model": run.model, "train_dataloader": run.get_train_dataloader()}
+    run.state.max_steps = 1
+    vault.on_init_end(run.args, run.state, run.control, **told)
+    vault.on_train_begin(run.args, run.state, run.control, **told)
+    vault.close()
+    assert [r.levelno for r in caplog.records if "can't be found" in r.getMessage()] == [logging.WARNING]
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_transformers_is_as_before(broken: bool, tmp_path: Path) -> None:
+    """A training that has ended or broken off leaves the Trainer's own skip_first_batches in its module."""
+    before = transformers.trainer.skip_first_batches
+    vault = VaultLayerCallback(tmp_path / "vault")
+    during: list[bool] = []
+    look = Do(on_step_end=lambda _: during.append(transformers.trainer.skip_first_batches is before))
+    callbacks = [vault, look, *([FailAt(2)] if broken else [])]
+    run = trainer(tmp_path / "a", cls=transformers.Trainer, callbacks=callbacks, max_steps=4)
+    with pytest.raises(Boom) if broken else contextlib.nullcontext():
+        run.train()
+    vault.close()
+    assert not any(during)
+    assert transformers.trainer.skip_first_batches is before
 
 
 def test_what_is_ours_stays_out_of_the_hub() -> None:

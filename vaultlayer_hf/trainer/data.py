@@ -1,30 +1,28 @@
 """The Trainer's side: follows the loader of a training, keeps its place with each checkpoint, and goes on from it.
 
 The Trainer tells its callbacks when a pass begins, when a batch is done and when it has saved; the loader tells when it
-is opened. One function of the Trainer's is replaced: ``skip_first_batches``, by which it goes past what was trained on.
-For loaders that nobody follows it is what it was.
+is opened. Past what was trained on it goes with ``skip_first_batches``, which asks us for a while: see skipping.py.
 """
 
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import transformers.trainer
 from transformers import TrainerState, TrainingArguments
 
 from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import RanksError
 from vaultlayer_hf.session.ranks import Ranks
-from vaultlayer_hf.state.data.followed import follower_of, why_not
+from vaultlayer_hf.state.data.followed import why_not
 from vaultlayer_hf.state.data.follower import Follower
 from vaultlayer_hf.state.data.likeness import DataPrint, data_differences, take_print
 from vaultlayer_hf.state.data.position import Moment, state_lost
 from vaultlayer_hf.state.random_state import put_random_state
 from vaultlayer_hf.trainer.data_file import Record, read_record
 from vaultlayer_hf.trainer.evaluations import Evaluations
+from vaultlayer_hf.trainer.skipping import Skipping
 
 
 class TrainerData:
@@ -36,6 +34,7 @@ class TrainerData:
         self._evaluations: Evaluations | None = None
         self._print: DataPrint = {}
         self._why = ""
+        self._skipping = Skipping()
 
     # The Trainer's events -------------------------------------------------------------------------------
 
@@ -59,7 +58,7 @@ class TrainerData:
         if self._why:
             self._events.warn(EventKind.NOTICE, f"the place in the data isn't kept: {self._why}")
         else:
-            _replace_skipping()
+            self._skipping.replace()
             self._follower = Follower(loader, self._ranks.rank, self._ranks.world_size)
         if folder is not None:
             self._go_on(folder, args, state)
@@ -136,6 +135,7 @@ class TrainerData:
         if self._evaluations is not None:
             self._evaluations.end()
             self._evaluations = None
+        self._skipping.put_back()
 
     # Inside ---------------------------------------------------------------------------------------------
 
@@ -190,19 +190,3 @@ class TrainerData:
 def _loss_of(state: TrainerState) -> float | None:
     """Return the newest loss that was logged."""
     return next((float(entry["loss"]) for entry in reversed(state.log_history) if "loss" in entry), None)
-
-
-def _replace_skipping() -> None:
-    """Have the Trainer ask the follower of a loader to go past batches."""
-    module: Any = transformers.trainer
-    original = module.skip_first_batches
-    if hasattr(original, "_vaultlayer"):
-        return
-
-    @functools.wraps(original)
-    def skip_first_batches(dataloader: Any, num_batches: int = 0) -> Any:
-        follower = follower_of(dataloader)
-        return original(dataloader, num_batches) if follower is None else follower.skip(num_batches)
-
-    skip_first_batches._vaultlayer = True  # type: ignore[attr-defined] # a mark: replaced once
-    module.skip_first_batches = skip_first_batches

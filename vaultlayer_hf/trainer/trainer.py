@@ -12,16 +12,17 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 import transformers
 from transformers.trainer_utils import TrainOutput
 
 from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.session.settings import Settings
-from vaultlayer_hf.trainer.callback import AlreadyFinishedError, VaultLayerCallback
+from vaultlayer_hf.trainer.call import Call
+from vaultlayer_hf.trainer.callback import VaultLayerCallback
+from vaultlayer_hf.trainer.run import AlreadyFinishedError
 
-_T = TypeVar("_T")
 Resume = str | os.PathLike[str] | bool | Settings | None
 Explicit = str | bool | None
 """What a script may name in ``train(resume_from_checkpoint=…)``."""
@@ -78,7 +79,7 @@ class _ResumableMixin:
         trainer: Any = self
         if vault is not None:
             vault.bind(trainer.args, trainer.model, trainer.callback_handler)
-            vault.stops_when_finished = True
+            vault.run.stops_when_finished = True
             trainer.add_callback(vault)
             self._vaultlayer = vault
 
@@ -118,15 +119,15 @@ def train_on(
     A search, and a second training of the Trainer, are trained as stock. ``choose`` claims the vault and returns
     what to resume from, given what the script names; by default that wins.
     """
-    call = _Call(train, args, kwargs)
+    call = Call(train, args, kwargs)
     if call.get("trial", 1) is not None:
-        with vault.suspended("a hyperparameter search"):
+        with vault.run.suspended("a hyperparameter search"):
             return call.do()
     if getattr(trainer, "_vaultlayer_trained", False):
-        with vault.suspended("a second train() of one Trainer"):
+        with vault.run.suspended("a second train() of one Trainer"):
             return call.do()
     explicit = call.get("resume_from_checkpoint", 0)
-    vault.attach(trainer.model)
+    vault.run.attach(trainer.model)
     try:
         chosen = (choose or _explicit_wins)(vault, explicit)
         if chosen is not explicit:
@@ -144,87 +145,73 @@ def train_on(
 def _explicit_wins(vault: VaultLayerCallback, explicit: Explicit) -> Explicit:
     if explicit is None or explicit is False:
         return vault.pull() or explicit
-    vault.start(explicit)
+    vault.stand_last()
+    vault.run.start(explicit)
     return explicit
 
 
 def make_way(vault: VaultLayerCallback, trainer: Any, trial: Any) -> None:
     """Clear the place of the checkpoint folder that a Trainer is about to write."""
     folder = f"checkpoint-{trainer.state.global_step}"
-    vault.before_save(Path(trainer._get_output_dir(trial=trial)) / folder)
+    vault.run.before_save(Path(trainer._get_output_dir(trial=trial)) / folder)
 
 
 def _end_untrained(vault: VaultLayerCallback, trainer: Any) -> TrainOutput:
     """End a train() that has nothing left to train: stock would train one more step."""
     trainer.is_in_train = False
-    metrics = vault.say_finished(trainer.state)
+    metrics = vault.run.end_untrained(trainer.state)
     if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None:
         trainer._load_best_model()
     trainer.control = trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
     return TrainOutput(trainer.state.global_step, metrics.get("train_loss", float("nan")), metrics)
 
 
-class _Call:
-    """A call of a Trainer's train(), whatever signature a subclass has given it.
+if TYPE_CHECKING:
+    P = ParamSpec("P")
+    T = TypeVar("T", covariant=True)
 
-    Arguments hidden behind ``*args`` are taken to stand where transformers has them.
-    """
+    class ResumableClass(type, Generic[P, T]):
+        """What type checkers are told of a class that ``resumable`` returns: its own signature, and ``resume=``.
 
-    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._function, self._args, self._kwargs = function, list(args), dict(kwargs)
-        self._parameters = inspect.signature(function).parameters
+        A ParamSpec can't have a keyword added. So a call without ``resume`` is checked against the class's own
+        signature, and one with it isn't checked beyond that. mypy doesn't look at what a class decorator returns:
+        where it is to know ``resume=`` on a class of your own, derive that from ``vaultlayer_hf.Trainer``.
+        """
 
-    def _place(self, name: str, usual: int) -> int | None:
-        """Return the position at which an argument was given; None where it wasn't given by position."""
-        parameter = self._parameters.get(name)
-        if parameter is not None:
-            usual = list(self._parameters).index(name)
-            if parameter.kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD:
-                return None
-        elif not any(one.kind is inspect.Parameter.VAR_POSITIONAL for one in self._parameters.values()):
-            return None
-        return usual if usual < len(self._args) else None
+        @overload
+        def __call__(cls, *args: P.args, **kwargs: P.kwargs) -> T: ...
+        @overload
+        def __call__(cls, *args: Any, resume: Resume, **kwargs: Any) -> T: ...
+        def __call__(cls, *args: Any, **kwargs: Any) -> T:
+            raise NotImplementedError
 
-    def get(self, name: str, usual: int) -> Any:
-        """Return an argument, None where it wasn't given; ``usual`` is its position in transformers."""
-        place = self._place(name, usual)
-        return self._kwargs.get(name) if place is None else self._args[place]
+    def resumable(cls: Callable[P, T]) -> ResumableClass[P, T]:
+        """See below."""
 
-    def set(self, name: str, usual: int, value: Any) -> None:
-        """Give an argument another value."""
-        place = self._place(name, usual)
-        if place is None:
-            self._kwargs[name] = value
-        else:
-            self._args[place] = value
+else:
 
-    def do(self) -> Any:
-        """Make the call."""
-        return self._function(*self._args, **self._kwargs)
+    @functools.cache
+    def resumable(cls):
+        """Return a subclass of a Trainer class that takes ``resume=``; usable as a class decorator.
 
+        The same class gives the same subclass each time, and a class that takes ``resume=`` already is returned as
+        it is. isinstance, the signature, help() and further subclassing work as before.
 
-@functools.cache
-def resumable(cls: type[_T]) -> type[_T]:
-    """Return a subclass of a Trainer class that takes ``resume=``; usable as a class decorator.
-
-    The same class gives the same subclass each time, and a class that takes ``resume=`` already is returned as
-    it is. isinstance, the signature, help() and further subclassing work as before.
-
-    Raises TypeError where ``cls`` is no Trainer.
-    """
-    if not (isinstance(cls, type) and issubclass(cls, transformers.Trainer)):
-        raise TypeError(f"resumable() takes a subclass of transformers.Trainer, not {cls!r}")
-    if issubclass(cls, _ResumableMixin):
-        return cls
-    namespace = {
-        "__doc__": inspect.cleandoc(cls.__doc__ or "") + _DOC,
-        "__module__": cls.__module__,
-        "__qualname__": cls.__qualname__,
-        "__init__": _like(cls.__init__, _ResumableMixin.__init__, resume=True),
-        "train": _like(cls.train, _ResumableMixin.train),
-        "_vaultlayer_origin": cls,
-    }
-    return type(cls.__name__, (_ResumableMixin, cls), namespace)
+        Raises TypeError where ``cls`` is no Trainer.
+        """
+        if not (isinstance(cls, type) and issubclass(cls, transformers.Trainer)):
+            raise TypeError(f"resumable() takes a subclass of transformers.Trainer, not {cls!r}")
+        if issubclass(cls, _ResumableMixin):
+            return cls
+        namespace = {
+            "__doc__": inspect.cleandoc(cls.__doc__ or "") + _DOC,
+            "__module__": cls.__module__,
+            "__qualname__": cls.__qualname__,
+            "__init__": _like(cls.__init__, _ResumableMixin.__init__, resume=True),
+            "train": _like(cls.train, _ResumableMixin.train),
+            "_vaultlayer_origin": cls,
+        }
+        return type(cls.__name__, (_ResumableMixin, cls), namespace)
 
 
 def _like(original: Any, method: Callable[..., Any], *, resume: bool = False) -> Callable[..., Any]:
@@ -253,9 +240,35 @@ def _named(cls: type) -> Any:
 
 
 def _rebuild(cls: type) -> Any:
-    return object.__new__(resumable(cls))
+    made: Any = resumable(cls)
+    return object.__new__(made)
 
 
-Trainer = resumable(transformers.Trainer)
-"""transformers.Trainer with one more argument, ``resume=``."""
-Trainer.__module__ = __name__  # where pickle and help() find it
+if TYPE_CHECKING:
+
+    class Trainer(transformers.Trainer):
+        """transformers.Trainer with one more argument, ``resume=``."""
+
+        def __init__(
+            self,
+            model: Any = None,
+            args: transformers.TrainingArguments | None = None,
+            data_collator: Any = None,
+            train_dataset: Any = None,
+            eval_dataset: Any = None,
+            processing_class: Any = None,
+            model_init: Callable[..., Any] | None = None,
+            compute_loss_func: Callable[..., Any] | None = None,
+            compute_metrics: Callable[..., dict[str, Any]] | None = None,
+            callbacks: list[Any] | None = None,
+            optimizers: tuple[Any, Any] = (None, None),
+            optimizer_cls_and_kwargs: tuple[type[Any], dict[str, Any]] | None = None,
+            preprocess_logits_for_metrics: Callable[..., Any] | None = None,
+            *,
+            resume: Resume = None,
+        ) -> None: ...
+
+else:
+    Trainer = resumable(transformers.Trainer)
+    """transformers.Trainer with one more argument, ``resume=``."""
+    Trainer.__module__ = __name__  # where pickle and help() find it

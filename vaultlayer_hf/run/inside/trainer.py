@@ -39,7 +39,7 @@ def install() -> None:
         named = os.environ.get(AT_VARIABLE)
         address = parse_vault(named) if named else None
         if address is not None and address.step is not None and address.uri == self.vault.uri:
-            self.go_on_from(address.step)
+            self.run.go_on_from(address.step)
         return original(self)
 
     VaultLayerCallback.pull = pull  # type: ignore[method-assign]
@@ -75,7 +75,7 @@ def _vault_of(trainer: Any) -> tuple[VaultLayerCallback | None, bool]:
         settings = replace(settings, vault=f"{address.uri}-{_count}")
     vault = VaultLayerCallback(settings)
     vault.bind(trainer.args, trainer.model, trainer.callback_handler)
-    vault.stops_when_finished = True
+    vault.run.stops_when_finished = True
     trainer.add_callback(vault)
     trainer._vaultlayer_inserted = vault
     return vault, True

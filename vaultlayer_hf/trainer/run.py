@@ -1,0 +1,322 @@
+"""One Trainer's run on its vault: claimed, gone on from, trained, and ended; or kept away from it.
+
+The callback tells it what the Trainer tells; ``Trainer(resume=…)`` and `vl run` drive its start and its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from transformers import Trainer, TrainerState, TrainingArguments
+from transformers.trainer_callback import CallbackHandler
+
+from vaultlayer_hf.base.events import EventKind, Events
+from vaultlayer_hf.errors import FencedError, SettingsError
+from vaultlayer_hf.session.session import Session
+from vaultlayer_hf.session.settings import Settings
+from vaultlayer_hf.session.start.resume import resume
+from vaultlayer_hf.session.stop.exits import leave
+from vaultlayer_hf.session.training import Training
+from vaultlayer_hf.state.model_identity import Parameters, parameters_of
+from vaultlayer_hf.stores.uri import VaultAddress, parse_vault
+from vaultlayer_hf.trainer.data import TrainerData
+from vaultlayer_hf.trainer.over import EarlierRun, asked_steps, is_over
+from vaultlayer_hf.trainer.terms import end_figures, has_ended, ranks_of, save_of, warn_of_arguments, wish_of
+
+
+class AlreadyFinishedError(Exception):
+    """The run is over already; carries the loaded state out of train()."""
+
+
+class TrainerRun:
+    """One Trainer's run on its vault.
+
+        run = TrainerRun(Settings(vault="s3://bucket/my-run"))
+        run.bind(trainer.args, trainer.model, trainer.callback_handler)
+        path = run.pull()
+        run.begin(args, state, loader)  # and so on, as the Trainer goes
+        run.end(state)
+
+    Args:
+        settings: they name the vault.
+
+    Attributes:
+        settings: as given, with the step that ``go_on_from`` has named.
+        events: where what happens to this run's checkpoints is told.
+        training: what is driven; None before the vault is claimed.
+        data: the place in the data; None where it isn't followed.
+        finished: step at which the run was over when it was pulled; None where there is something to train.
+        active: whether a training that is committed is between its begin and its end.
+        stops_when_finished: whether ``begin`` raises AlreadyFinishedError for a run that is over.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.events = Events()
+        self.training: Training | None = None
+        self.data: TrainerData | None = None
+        self.finished: int | None = None
+        self.active = False
+        self.stops_when_finished = False
+        self._args: TrainingArguments | None = None
+        self._model: Any = None
+        self._handler: CallbackHandler | None = None
+        self._parameters: Parameters = ()
+        self._path: str | None = None
+        self._named: Path | None = None  # the checkpoint that the script names
+        self._earlier: EarlierRun | None = None
+        self._claimed = False  # and what to go on from is known
+        self._suspended: str | None = None  # why trainings are kept away from the vault now
+        self._ended = False  # the training that is committed came to its end
+        self._over = False  # it was over before it began: what stock trains beyond that isn't committed
+
+    def __repr__(self) -> str:
+        return f"TrainerRun({self.address})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy, such as hyperparameter searches make of a Trainer, must not write under this one's claim.
+        return {
+            name: self.__dict__[name]
+            for name in ("settings", "_args", "_model", "_handler", "stops_when_finished")
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["settings"])  # type: ignore[misc] # a run that hasn't begun
+        self.__dict__.update(state)
+
+    @property
+    def address(self) -> VaultAddress:
+        """The vault's address."""
+        return parse_vault(self.settings.vault or "")
+
+    @property
+    def bound(self) -> bool:
+        """Whether the Trainer is known."""
+        return self._args is not None
+
+    def bind(self, args: TrainingArguments, model: Any, handler: CallbackHandler | None) -> None:
+        """Take note of a Trainer's arguments, model and CallbackHandler."""
+        self._args, self._model = args, model
+        self._handler = handler if handler is not None else self._handler
+
+    def attach(self, model: Any) -> None:
+        """Take note of the model that is about to be trained: it may be another than at the Trainer's start."""
+        self._model = model
+
+    # Ahead of a training --------------------------------------------------------------------------------
+
+    def go_on_from(self, step: int) -> None:
+        """Have the next ``pull`` take the checkpoint of this step, unless the vault's URI names one already."""
+        if self.address.step is None:
+            self.settings = replace(self.settings, vault=f"{self.address}@{step}")
+
+    def pull(self) -> str | None:
+        """Claim the vault and bring the checkpoint to resume from: see VaultLayerCallback.pull."""
+        if self._args is None:
+            raise SettingsError(
+                "pull() needs to know output_dir and the model: make the Trainer with callbacks=[vault] first (a "
+                "subclass of VaultLayerCallback with an on_init_end of its own calls super().on_init_end in it)"
+            )
+        if self._claimed and not self.active:
+            return self._path
+        session = self.open()
+        path = resume(session, wish_of(self._args, self._parameters))
+        self._path = str(path) if path else None
+        self._claimed = True
+        if path is not None:
+            self._look_back(self._args, session, path)
+        return self._path
+
+    def start(self, explicit: str | bool) -> None:
+        """Claim the vault without resuming from it: the script names its own checkpoint."""
+        session = self.open()
+        session.events.info(
+            EventKind.NOTICE,
+            f"train(resume_from_checkpoint={explicit!r}) wins over resume={self.settings.vault!r}: it starts from "
+            "there, and what it saves from now on is committed to the vault",
+        )
+        before = session.enter().before
+        session.start_uploads(None, passed_over=before.newest if before else None)
+        self._claimed, self._earlier = True, None
+        self._named = Path(explicit) if isinstance(explicit, str) else None
+
+    def start_unpulled(self, state: TrainerState) -> None:
+        """Claim the vault for a training that was begun without ``pull``, and say what that passes over."""
+        session = self.open()
+        before = session.enter().before
+        newest = before.newest if before else None
+        session.start_uploads(None, passed_over=newest)
+        self._claimed = True
+        if newest is not None:
+            session.events.warn(
+                EventKind.NOTICE,
+                f"{session.address.uri} holds {newest.name}, and this run starts at step {state.global_step} without "
+                "it: call trainer.train(resume_from_checkpoint=vault.pull()) to go on from it. It is kept, and "
+                f"{session.address.uri}@{newest.step} leads to it",
+            )
+
+    @contextmanager
+    def suspended(self, what: str) -> Iterator[None]:
+        """Keep a training away from the vault; ``what`` it is, is said once."""
+        before, self._suspended = self._suspended, what
+        try:
+            yield
+        finally:
+            self._suspended = before
+
+    def why_not(self, state: TrainerState) -> str | None:
+        """Return why the training that begins is kept away from the vault; None where it isn't."""
+        what = self._suspended
+        if what is None and state.is_hyper_param_search:
+            what = "a hyperparameter search"
+        elif what is None and self._ended:
+            what = "a second train() of one Trainer"
+        return what and f"{what} doesn't fit one vault: trained as stock, nothing of it is committed"
+
+    @property
+    def claimed(self) -> bool:
+        """Whether the vault is claimed, and it is known what to go on from."""
+        return self._claimed
+
+    def open(self) -> Session:
+        """Return a session to claim the vault with; one whose training broke off is left first."""
+        args = self._args
+        assert args is not None
+        if self.active and self.training is not None:
+            self.training.close()
+            if self.training.session.disabled:
+                raise FencedError(f"{self.address.uri}: another process took this vault from this Trainer")
+            self.training, self._earlier, self.finished, self.active = None, None, None, False
+        self._parameters = parameters_of(self._model) if self._model is not None else ()
+        if self.training is None:
+            session = Session(
+                self.settings,
+                Path(str(args.output_dir)),
+                ranks=ranks_of(args, self.settings.part_timeout),
+                events=self.events,
+                needs_best=bool(args.load_best_model_at_end),
+                progress=not args.disable_tqdm,
+            )
+            self.training = Training(session)
+        return self.training.session
+
+    def _look_back(self, args: TrainingArguments, session: Session, path: Path) -> None:
+        try:
+            self._earlier = earlier = EarlierRun.read(path, session.state.finished)
+        except (OSError, ValueError, KeyError, TypeError):
+            return  # the Trainer will say what is wrong with it
+        asked = asked_steps(earlier, args.max_steps, args.num_train_epochs)
+        if is_over(earlier, asked, loads_best=bool(args.load_best_model_at_end)):
+            self.finished = earlier.finished or earlier.step
+
+    # While it trains ------------------------------------------------------------------------------------
+
+    def begin(self, args: TrainingArguments, state: TrainerState, loader: Any) -> None:
+        """Begin a training on the claimed vault. Raises AlreadyFinishedError where that is asked for."""
+        training = self.training
+        assert training is not None
+        session = training.session
+        training.begin(state.global_step, getattr(Trainer.train, "__code__", None))
+        self.active = True
+        warn_of_arguments(session.events, args, paced=training.pacer.active)
+        earlier = self._earlier or EarlierRun(state.global_step, state.max_steps)
+        self._over = is_over(earlier, state.max_steps, loads_best=bool(args.load_best_model_at_end))
+        if self._over and self.stops_when_finished:
+            raise AlreadyFinishedError
+        if self._over:
+            session.events.warn(
+                EventKind.FINISHED,
+                f"this run is already over, at step {earlier.finished or earlier.step}: stock transformers trains one "
+                "more step, which isn't committed; ask `if vault.finished is None` before train(), or for more steps",
+                step=earlier.step,
+            )
+        if session.settings.exact_data == "on":
+            self.data = self.data or TrainerData(session.events, session.ranks)
+            self.data.begin(loader, args, state, self._resumed_folder(args, state), self._handler)
+
+    def _resumed_folder(self, args: TrainingArguments, state: TrainerState) -> Path | None:
+        """Return the folder of the checkpoint that a training begins behind; None for one from the start."""
+        if not state.global_step:
+            return None
+        if self._path is not None:
+            return Path(self._path)
+        return self._named or Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+
+    def before_save(self, folder: Path) -> None:
+        """Make way for a checkpoint folder that is about to be written."""
+        if self.training is not None and self.active:
+            self.training.before_save(folder)
+
+    def save(self, args: TrainingArguments, state: TrainerState) -> None:
+        """Have a checkpoint that the Trainer has saved committed in the background. Raises FencedError."""
+        if self.training is None or not self.active or self._over:
+            return
+        save = save_of(args, state, self._parameters, data=self.data is not None)
+        if self.data is not None:
+            self.data.save(save.folder, state)
+        self.training.save(save)
+
+    def figures(self) -> dict[str, float]:
+        """Return what belongs into the Trainer's logs."""
+        return self.training.metrics() if self.training is not None and self.active else {}
+
+    # Behind it ------------------------------------------------------------------------------------------
+
+    def end(self, state: TrainerState) -> None:
+        """End the training: wait for uploads, and note whether the run is over.
+
+        Where a signal or a notice has ended it, this ends the process, too.
+        """
+        training = self.training
+        if training is None or not self.active:
+            return
+        self.active, self._ended = False, True
+        self._leave_data()
+        flushed = training.flush()
+        ending = training.ending
+        if flushed and self._over:
+            training.finish_again()
+        elif flushed and has_ended(state, self._handler):
+            training.finish(state.global_step, end_figures(state))
+            ending = None
+        elif state.global_step < state.max_steps:
+            training.session.events.info(
+                EventKind.STOPPED,
+                f"training stopped at step {state.global_step} of {state.max_steps}, the next start goes on from there",
+                step=state.global_step,
+            )
+        training.close()
+        if ending is not None:
+            leave(ending.reason, ending.code)
+
+    def end_untrained(self, state: TrainerState) -> dict[str, float]:
+        """Say that the run was over already, and return the metrics that it ended with."""
+        training = self.training
+        assert training is not None
+        session = training.session
+        self.active, self._ended = False, True
+        session.events.info(
+            EventKind.FINISHED,
+            f"this run is already over, at step {state.global_step} of {state.max_steps}: no step is trained; ask for "
+            "more steps to go on",
+            step=state.global_step,
+        )
+        metrics = dict(session.state.metrics)
+        if training.flush():
+            training.finish_again()
+        return metrics
+
+    def close(self) -> None:
+        """Wait for uploads under way, as at the end of training, and stop. Safe to call twice."""
+        self._leave_data()
+        if self.training is not None:
+            self.training.close()
+
+    def _leave_data(self) -> None:
+        data, self.data = self.data, None
+        if data is not None:
+            data.end()
