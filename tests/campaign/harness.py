@@ -1,7 +1,8 @@
 """The kill campaign: a run is killed at a point, started again, and must end as if nothing had happened.
 
 What the next start has to go on from is worked out here, from the log and the disk that the kill left, by
-code of its own: the newest commit in the log, or a sealed snapshot of the newest claim that is newer.
+code of its own: the newest commit in the log, or a newer sealed snapshot of the newest claim, or of the one before
+it where that one died while it was adopting.
 """
 
 from __future__ import annotations
@@ -281,14 +282,18 @@ def expected(place: Place) -> Expected:
         return Expected(0, "fresh")
     live = [commit for commit in state.commits if not commit.abandoned]
     newest = live[-1] if live else None
-    best = newest.seq if newest is not None and newest.token == state.token else 0
-    sealed = None
-    folder = place.output / LOCAL / state.vault_id / str(state.token)
-    for path in folder.glob("*/manifest.json"):
-        manifest = json.loads(path.read_text())
-        named = re.match(r"\d+", path.parent.name)
-        if named and int(named[0]) == manifest["seq"] > best:
-            best, sealed = manifest["seq"], manifest["step"]
+    sealed, token = None, state.token
+    while sealed is None:
+        folder = place.output / LOCAL / state.vault_id / str(token)
+        best = committed = newest.seq if newest is not None and newest.token == token else 0
+        for path in folder.glob("*/manifest.json"):
+            manifest = json.loads(path.read_text())
+            named = re.match(r"\d+", path.parent.name)
+            if named and int(named[0]) == manifest["seq"] > best:
+                best, sealed = manifest["seq"], manifest["step"]
+        if committed or not (folder / "adopting").is_file():
+            break
+        token = int((folder / "adopting").read_text())  # it was about to go on from that one's
     if sealed is not None:
         return Expected(sealed, "adopt")
     return Expected(newest.step, "restore") if newest else Expected(0, "fresh")

@@ -187,20 +187,26 @@ class World:
         last = Log(self.vault).last()[1]
         if last is None:
             return
-        own = self.model.last_of_dead_writer()
-        folder = self.root / process.host / LOCAL / last.state.vault_id / str(self.model.token)
-        best = own.seq if own else 0
-        for path in folder.glob("*/manifest.json") if process.asked is None else ():
-            body = json.loads(path.read_bytes())
-            # A hand-over that was cut short carries the next writer's token in the dead one's folder.
-            if body["token"] == self.model.token and body["seq"] > best:
-                best = body["seq"]
-                process.snapshot = content_of(path.parent / "files")
-                assert process.snapshot == self.contents[self.model.token, best]
+        own, token = self.model.last_of_dead_writer(), self.model.token
+        while process.asked is None and process.snapshot is None:
+            folder = self.root / process.host / LOCAL / last.state.vault_id / str(token)
+            best = own.seq if own else 0
+            for path in folder.glob("*/manifest.json"):
+                body = json.loads(path.read_bytes())
+                if body["token"] == token and body["seq"] > best:
+                    best = body["seq"]
+                    process.snapshot = content_of(path.parent / "files")
+                    assert process.snapshot == self.contents[token, best]
+            if own or process.snapshot is not None or not (folder / "adopting").is_file():
+                break
+            # It died while it was about to go on from that one's.
+            token = int((folder / "adopting").read_text())
+            newest = self.model.newest
+            own = newest if newest is not None and newest.token == token else None
         for path in self.sealed:
-            assert path.parent != folder or (path / "manifest.json").is_file()
+            assert path.parent.name != str(self.model.token) or (path / "manifest.json").is_file()
         if process.snapshot is not None:
-            process.origin = own.number if own else self.by_token[self.model.token].origin
+            process.origin = own.number if own else self.by_token[token].origin
             self.contents[self.model.last + 1, 1] = process.snapshot  # the token that its claim will get
             return
         line = self.model.line

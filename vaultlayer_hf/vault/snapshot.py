@@ -28,6 +28,7 @@ from pathlib import Path
 from vaultlayer_hf.base import files
 from vaultlayer_hf.base.digest import digest_file
 from vaultlayer_hf.errors import CorruptError, VaultLayerError
+from vaultlayer_hf.vault.log.entry import VaultState
 from vaultlayer_hf.vault.manifest import FileEntry, Manifest, check_path, decode_manifest, encode_manifest
 
 LOCAL = "_vaultlayer"
@@ -36,6 +37,8 @@ COPY_BELOW = 2**20
 """Bytes: smaller files are copied into a snapshot, larger ones linked."""
 _NAME = re.compile(r"(\d+)-(.+)")
 _MANIFEST = "manifest.json"
+_ADOPTING = "adopting"
+"""In a writer's folder, while it adopts: the token of the writer whose snapshots it has found."""
 
 
 class SnapshotChangedError(VaultLayerError):
@@ -177,6 +180,44 @@ def find_sealed(folder: Path) -> list[Snapshot]:
         if (manifest.seq, str(manifest.token)) == (int(match[1]), folder.name):
             found.append(Snapshot(path, manifest.seq, match[2], manifest, linked=True, stats={}))
     return sorted(found, key=lambda snapshot: snapshot.seq, reverse=True)
+
+
+def find_adoptable(output_dir: Path, state: VaultState) -> list[Snapshot]:
+    """Return the sealed snapshots that a run behind ``state`` may adopt, the best first.
+
+    They are those of the newest claim's writer that it hasn't committed: nobody else has written since. Where that
+    writer died while it was itself adopting on this disk, and has committed nothing, it has come no further than the
+    one before it, whose snapshots then count, too.
+    """
+    found: list[Snapshot] = []
+    token = state.token
+    while True:
+        folder = local_folder(output_dir, state.vault_id, token)
+        committed = max((commit.seq for commit in state.commits if commit.token == token), default=0)
+        found += [snapshot for snapshot in find_sealed(folder) if snapshot.seq > committed]
+        before = _adopted_from(folder)
+        if committed or before is None or before >= token:
+            return found
+        token = before
+
+
+def begin_adopting(folder: Path, token: int) -> None:
+    """Note in a new writer's folder that it goes on from snapshots of the writer ``token``. Raises OSError."""
+    files.make_folder(folder)
+    files.write_file(folder / _ADOPTING, str(token).encode())
+
+
+def end_adopting(folder: Path) -> None:
+    """Nothing is being adopted any more: it is this writer's own, or was of no use."""
+    files.remove_file(folder / _ADOPTING)
+
+
+def _adopted_from(folder: Path) -> int | None:
+    try:
+        text = (folder / _ADOPTING).read_text()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return int(text) if text.isascii() and text.isdigit() else None
 
 
 def verify(snapshot: Snapshot) -> Snapshot:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.vault.tools import Run, claim, content_of, flip, memory_store
+from vaultlayer_hf.session.start import adopt
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
 from vaultlayer_hf.vault.log.log import Log
@@ -147,6 +148,40 @@ def test_a_snapshot_survives_a_second_death(start: Callable[..., Run]) -> None:
     last.wait()
     assert steps(store) == [100]
     assert set(content_of(path)) == {"config.json", "model.safetensors", "sub/trainer_state.json"}
+
+
+@pytest.mark.parametrize("deaths", [1, 2])
+@pytest.mark.parametrize("name", ["begin_adopting", "verify", "move", "end_adopting"])
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_a_snapshot_survives_starts_that_die_while_they_adopt(
+    start: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, name: str, side: str, deaths: int
+) -> None:
+    """Whatever a start that adopts has come to when it dies, the next one on that disk goes on from the snapshot."""
+    if (name, side) == ("begin_adopting", "before"):
+        pytest.skip("it has claimed the vault and left nothing here: it could have been anywhere")
+    store = memory_store()
+    run = start(unreachable(store))
+    run.resume()
+    die_with_a_sealed_snapshot(run, 100)
+    plain = getattr(adopt, name)
+
+    def die(*args: Any) -> Any:
+        if side == "after":
+            plain(*args)
+        raise KeyboardInterrupt
+
+    for _ in range(deaths):
+        with monkeypatch.context() as patch:
+            patch.setattr(adopt, name, die)
+            with pytest.raises(KeyboardInterrupt):
+                start(unreachable(store)).resume()
+    last = start(store)
+    path = last.resume()
+    assert path is not None
+    assert path.name == "checkpoint-100"
+    last.wait()
+    assert steps(store) == [100]
+    assert not [left for left in (path.parent / "_vaultlayer").rglob("*") if left.is_file()]
 
 
 def test_a_snapshot_of_another_model_is_not_adopted(start: Callable[..., Run]) -> None:

@@ -1,13 +1,15 @@
 """Adopt: go on from a complete local snapshot that is newer than the newest commit, then commit it.
 
 A snapshot counts only if it is sealed, every digest holds, and its token is that of the newest claim before
-ours: nobody else has written since. With several nodes it counts only if all of its parts are there; they are
-then committed first, and each node restores what it lacks from the vault. One node goes on at once, and commits
-in the background.
+ours: nobody else has written since. A start that dies while it adopts on this disk, and has committed nothing, passes
+on what it found: a note in its folder says whose snapshots those are. With several nodes a snapshot counts only if
+all of its parts are there; they are then committed first, and each node restores what it lacks from the vault. One
+node goes on at once, and commits in the background.
 """
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import uuid
 from collections.abc import Callable
@@ -23,7 +25,15 @@ from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.vault.log.entry import Commit, VaultState
 from vaultlayer_hf.vault.manifest import Manifest
 from vaultlayer_hf.vault.restore.restore import place
-from vaultlayer_hf.vault.snapshot import LOCAL, Snapshot, find_sealed, local_folder, move, verify
+from vaultlayer_hf.vault.snapshot import (
+    LOCAL,
+    Snapshot,
+    begin_adopting,
+    end_adopting,
+    find_adoptable,
+    move,
+    verify,
+)
 
 Missing = Callable[[set[str], int], list[str]]
 Localise = Callable[[Path, Path], dict[str, bytes]]
@@ -40,20 +50,44 @@ def adopt(
     and its upload is queued. None where there is none, or where it has just been committed and is to be restored
     like any other. Raises, on all ranks, RanksError, ResumeError (a disk).
     """
+    found = _find(session, before) if session.leads_node else []
+    adopted = _adopt(session, before, found, missing, localise, differs)
+    if found:
+        with contextlib.suppress(OSError):  # what is left there is of no use any more, and does no harm
+            end_adopting(session.snapshots)
+    return adopted
+
+
+def _find(session: Session, before: VaultState) -> list[Snapshot]:
+    """Return this node's snapshots that count; a start that is cut short from here on leaves them to the next one."""
+    try:
+        found = find_adoptable(session.output_dir, before)
+        if found:
+            begin_adopting(session.snapshots, before.token)
+    except Exception as error:  # no snapshot can be had, then, and no other rank waits for the news
+        folder = session.snapshots.parent
+        session.events.warn(
+            EventKind.TROUBLE, f"the snapshots in {folder} can't be read, none is adopted: {error}"
+        )
+        return []
+    return found
+
+
+def _adopt(
+    session: Session,
+    before: VaultState,
+    snapshots: list[Snapshot],
+    missing: Missing,
+    localise: Localise,
+    differs: Differs,
+) -> Manifest | None:
+    found = {(snapshot.manifest.token, snapshot.seq): snapshot for snapshot in snapshots}
+    here = [list(key) for key in found] if session.leads_node else None
+    common, heads = session.ranks.decide(here, _common)
     newest = before.newest
-    last = newest if newest is not None and newest.token == before.token else None  # the dead writer's own
-    floor = last.seq if last else 0
-    found: dict[int, Snapshot] = {}
-    if session.leads_node:
-        folder = local_folder(session.output_dir, before.vault_id, before.token)
-        try:
-            found = {snapshot.seq: snapshot for snapshot in find_sealed(folder) if snapshot.seq > floor}
-        except Exception as error:  # no snapshot can be had, then, and no other rank waits for the news
-            what = f"the snapshots in {folder} can't be read, none is adopted: {error}"
-            session.events.warn(EventKind.TROUBLE, what)
-    common, heads = session.ranks.decide(sorted(found) if session.leads_node else None, _common)
-    for seq in common:
-        snapshot, listing = _look(session, found[seq]) if session.leads_node else (None, NodeFiles())
+    for token, seq in common:
+        last = newest if newest is not None and newest.token == token else None  # the dead writer's own
+        snapshot, listing = _look(session, found[token, seq]) if session.leads_node else (None, NodeFiles())
         verdict = session.ranks.decide(
             listing,
             lambda listings, own=snapshot: _judge(session, own, listings, missing, differs),  # type: ignore[misc]
@@ -129,10 +163,10 @@ class _Handover:
             _put_in_place(session, self.snapshot, self._localise)
 
 
-def _common(heads: list[list[int] | None]) -> tuple[list[int], int]:
-    """Return the snapshots that are on all nodes, newest first, and how many nodes there are. Pure."""
-    seqs = [set(found) for found in heads if found is not None]
-    return sorted(set.intersection(*seqs), reverse=True), len(seqs)
+def _common(heads: list[list[list[int]] | None]) -> tuple[list[list[int]], int]:
+    """Return [token, seq] of the snapshots that are on all nodes, newest first, and how many nodes there are. Pure."""
+    keys = [{(token, seq) for token, seq in found} for found in heads if found is not None]
+    return [list(key) for key in sorted(set.intersection(*keys), reverse=True)], len(keys)
 
 
 def _judge(
