@@ -96,7 +96,7 @@ class Ranks:
         self._count += tag is None
         bound = self.timeout if timeout is None else timeout
         name = str(tag or self._count)
-        with self._leaving_where_interrupted():
+        with self.leaving_where_interrupted():
             try:
                 if self.rank != 0:
                     self._messages.put(f"{name}/{self.rank}", value)
@@ -167,7 +167,7 @@ class Ranks:
         return True
 
     @contextmanager
-    def _leaving_where_interrupted(self) -> Iterator[None]:
+    def leaving_where_interrupted(self) -> Iterator[None]:
         """Tell the others, who would wait in vain, where Ctrl-C or an exit takes this rank out of a round."""
         try:
             yield
@@ -223,7 +223,7 @@ class Ranks:
         ``within``: seconds that it may take, on top of what ranks wait for each other anyway.
         """
         patience = self.timeout + (within if self.rank != 0 else 0.0)
-        with self._leaving_where_interrupted():
+        with self.leaving_where_interrupted():
             result, failure = _outcome(function) if self.rank == 0 else (None, None)
 
         def outcome(_: list[Any]) -> T:
@@ -239,7 +239,7 @@ class Ranks:
         An OSError becomes a ResumeError that names the rank and its host, and any other error that isn't ours a
         RanksError on the other ranks.
         """
-        with self._leaving_where_interrupted():
+        with self.leaving_where_interrupted():
             _, failure = _outcome(function)
         failures = self.gather(self.named(failure) if failure is not None else None, timeout=timeout)
         if failure is not None and not isinstance(failure, VaultLayerError | OSError):

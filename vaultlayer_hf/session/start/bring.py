@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,39 +22,33 @@ from vaultlayer_hf.vault.manifest import Manifest
 from vaultlayer_hf.vault.restore.ranges import ByteSource
 from vaultlayer_hf.vault.restore.restore import restore
 
-_NOTED_EVERY = 5.0
-"""Seconds between two notes of how far a node's restore is."""
-_CONVERSION = 1200.0
-"""Seconds that a conversion may take on top of a restore."""
-_SLOWEST = 2e6
-"""Bytes per second: a node that restores more slowly than this counts as gone."""
+_STATUS_SECONDS = 5.0
+"""Time between two reports of how far a node's restore is."""
+_CONVERSION_SECONDS = 1200.0
+"""Time that a conversion may take on top of a restore."""
+_SLOWEST_BYTES_PER_SECOND = 2e6
+"""A node that restores more slowly than this counts as gone."""
 
 
 def bring_everywhere(
     session: Session, wish: Wish, commit: Commit, manifest: Manifest, purpose: str
 ) -> str | None:
     """Restore a commit on every node; return why the commit itself is bad, raise any other error on all ranks."""
-    failure: VaultLayerError | None = None
-    passing = _relay(session, wish, manifest)
-    if session.leads_node:
-        try:
-            _bring(session, wish, commit, manifest, purpose, passing)
-        except StoreError as error:
-            failure = session.ranks.named(session.access.unreachable(error))
-        except VaultLayerError as error:
-            failure = session.ranks.named(error)
-        except OSError as error:
-            what = f"{commit.name} can't be restored to {session.output_dir}: {error}"
-            failure = session.ranks.named(ResumeError(what))
-    else:
-        session.events.info(EventKind.WAITING, f"waiting for {commit.name} to be restored on this node")
-    slow = _CONVERSION if conversion_for(session, wish, manifest) is not None else 0.0
-    bound = slow + session.settings.resume_timeout + session.settings.part_timeout + manifest.bytes / _SLOWEST
-    try:
-        answers = session.ranks.gather(failure, timeout=bound, on_wait=lambda: _say_waiting(session, commit))
-    finally:
+    slow = _CONVERSION_SECONDS if conversion_for(session, wish, manifest) is not None else 0.0
+    bound = slow + session.settings.resume_timeout + session.settings.part_timeout
+    bound += manifest.bytes / _SLOWEST_BYTES_PER_SECOND
+    with ExitStack() as stack:
+        # Whatever ends this, Ctrl-C too: no open server stays behind, and nobody waits for a node that has gone.
+        stack.enter_context(session.ranks.leaving_where_interrupted())
+        passing = _relay(session, wish, manifest)
         if passing is not None:
-            passing.close()
+            stack.callback(passing.close)
+        failure = None
+        if session.leads_node:
+            failure = _try_to_bring(session, wish, commit, manifest, purpose, passing)
+        else:
+            session.events.info(EventKind.WAITING, f"waiting for {commit.name} to be restored on this node")
+        answers = session.ranks.gather(failure, timeout=bound, on_wait=lambda: _say_waiting(session, commit))
     failures = [found for found in answers if found is not None]
     for found in failures:
         if not isinstance(found, CorruptError):
@@ -61,12 +56,29 @@ def bring_everywhere(
     return str(failures[0]) if failures else None
 
 
+def _try_to_bring(
+    session: Session, wish: Wish, commit: Commit, manifest: Manifest, purpose: str, passing: Relay | None
+) -> VaultLayerError | None:
+    """Restore on this node; return what all ranks are to raise where that failed, whatever it was."""
+    try:
+        _bring(session, wish, commit, manifest, purpose, passing)
+    except StoreError as error:
+        return session.ranks.named(session.access.unreachable(error))
+    except OSError as error:
+        what = f"{commit.name} can't be restored to {session.output_dir}: {error}"
+        return session.ranks.named(ResumeError(what))
+    except Exception as error:
+        return session.ranks.named(error)
+    return None
+
+
 def _relay(session: Session, wish: Wish, manifest: Manifest) -> Relay | None:
     """Connect the nodes, where there is enough that all of them need; on leaders. All ranks. Raises RanksError."""
     place = session.topology
     if place is None or len(place.nodes) < 2:
         return None
-    # What two nodes load isn't one rank's own: all load it.
+    # A file is loaded either by one rank, hence one node, or by every rank. So what two nodes both load, all load:
+    # comparing nodes 0 and 1 is enough, however many there are.
     first, second = (set(_share_of_node(session, wish, manifest, node).files) for node in (0, 1))
     common = [entry for entry in manifest.files if entry in first and entry in second]
     if sum(entry.size for entry in common) < relay.SMALLEST:
@@ -106,14 +118,14 @@ def _bring(
         for name, data in wish.localise(staging, session.output_dir).items():
             files.write_file(staging / name, data)
 
-    moved, noted = 0, time.monotonic()
+    moved, reported = 0, time.monotonic()
 
     def count(size: int) -> None:
-        nonlocal moved, noted
+        nonlocal moved, reported
         moved += size
         bar.update(size)
-        if time.monotonic() - noted > _NOTED_EVERY:
-            noted = time.monotonic()
+        if time.monotonic() - reported > _STATUS_SECONDS:
+            reported = time.monotonic()
             session.ranks.set_status(_topic(session), f"{size_text(moved)} of {size_text(manifest.bytes)}")
 
     def attempt(source: Callable[[Path, set[str]], ByteSource] | None) -> int:
