@@ -25,7 +25,7 @@ ORDER: dict[str, Layers] = {
         {"base"},
         {"errors"},
     ],
-    "session": [{"training"}, {"start"}, {"save"}, {"stop"}, {"session"}],
+    "session": [{"training"}, {"start", "stop"}, {"save"}, {"session"}],
     "vault": [
         {"reader"},
         {"upload"},

@@ -48,7 +48,7 @@ app.command(context_settings={"allow_interspersed_args": False})(run)
 
 def _version(asked: bool) -> None:
     if asked:
-        from vaultlayer_hf import __version__
+        from vaultlayer_hf.base.versions import __version__
 
         typer.echo(f"vl {__version__}")
         raise typer.Exit

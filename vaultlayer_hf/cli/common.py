@@ -114,7 +114,7 @@ def open_if_there(uri: str) -> Vault | None:
 
     Raises VaultUriError, MissingExtraError, StoreError, CorruptError.
     """
-    from vaultlayer_hf import open_vault
+    from vaultlayer_hf.vault.reader.open import open_vault
 
     try:
         return open_vault(uri, patience=PATIENCE)

@@ -116,7 +116,7 @@ def train(
 
 def training_command(output: Path, vault: str | None) -> list[str]:
     """Return the command that trains in ``output``, with its checkpoints in ``vault`` if there is one."""
-    command = [sys.executable, "-m", "vaultlayer_hf.cli.demo_train", "--output", str(output)]
+    command = [sys.executable, "-m", "vaultlayer_hf.trainer.demo_training", "--output", str(output)]
     return [*command, "--vault", vault] if vault else command
 
 

@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from vaultlayer_hf import open_vault
 from vaultlayer_hf.cli.demo_run import Run, train, training_command
 from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.stores.uri import parse_vault
+from vaultlayer_hf.vault.reader.open import open_vault
 
 STEPS = 120
 SAVE_STEPS = 20

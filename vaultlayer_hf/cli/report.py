@@ -96,7 +96,7 @@ def report(
 
 def page(story: RunStory) -> str:
     """Return the page. Raises MissingExtraError."""
-    from vaultlayer_hf import __version__
+    from vaultlayer_hf.base.versions import __version__
     from vaultlayer_hf.cli.charts import svgs
 
     found = describe(story)

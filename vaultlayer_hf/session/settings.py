@@ -9,17 +9,29 @@ from __future__ import annotations
 import math
 import os
 import re
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, cast
 
 from vaultlayer_hf.base.spans import parse_cadence, parse_duration
 from vaultlayer_hf.errors import SettingsError
-from vaultlayer_hf.session.stop.notice import CLOUDS
-from vaultlayer_hf.session.stop.signals import signal_names
 
+CLOUDS = ("aws", "gcp", "azure")
+"""Whose notices of preemption are known."""
 _NONE = ("none", "off")
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+
+
+def parse_signals(text: str) -> tuple[str, ...]:
+    """Return the names in ``"SIGTERM, USR1"``; raises ValueError for what isn't a signal that can be caught."""
+    names = []
+    for part in filter(None, (part.strip().upper() for part in text.split(","))):
+        name = part if part.startswith("SIG") else f"SIG{part}"
+        if name not in signal.Signals.__members__ or name in ("SIGKILL", "SIGSTOP"):
+            raise ValueError(f"{part} is no signal that can be caught")
+        names.append(name)
+    return tuple(dict.fromkeys(names))
 
 
 def parse_rate(text: str | float | None) -> float | None:
@@ -132,7 +144,7 @@ class Settings:
         object.__setattr__(self, "max_loss", parse_duration(self.max_loss, "max_loss"))
         parse_cadence(self.save_every)
         try:
-            names = () if str(self.signals).lower() in _NONE else signal_names(str(self.signals))
+            names = () if str(self.signals).lower() in _NONE else parse_signals(str(self.signals))
         except ValueError as error:
             raise SettingsError(
                 f"signals={self.signals!r}: {error}; use such as 'SIGTERM,SIGINT,SIGUSR1'"

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tests import ROOT
-from vaultlayer_hf.session.stop.signals import Traps, signal_names
+from vaultlayer_hf.session.settings import parse_signals
+from vaultlayer_hf.session.stop.signals import Traps
 
 USED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -204,7 +205,7 @@ def test_a_training_behind_one_in_another_that_broke_off() -> None:
 
 def test_names() -> None:
     """Names are taken with and without SIG, as Slurm writes them; what can't be caught is refused."""
-    assert signal_names("term, SIGUSR1,term") == ("SIGTERM", "SIGUSR1")
+    assert parse_signals("term, SIGUSR1,term") == ("SIGTERM", "SIGUSR1")
     for bad in ("KILL", "SIGSTOP", "HELLO"):
         with pytest.raises(ValueError, match="can be caught"):
-            signal_names(bad)
+            parse_signals(bad)

@@ -13,8 +13,6 @@ from typing import Literal
 from vaultlayer_hf.base.text import duration_text, size_text
 from vaultlayer_hf.session.stop.exits import PREEMPTED
 
-CLOUDS = ("aws", "gcp", "azure")
-"""Whose notices are known."""
 LEAD = 120.0
 """Seconds before a deadline from which on no further step is trained, or more where the end takes longer."""
 MARGIN = 2.0

@@ -120,14 +120,3 @@ def _callers(frame: FrameType | None) -> Iterator[FrameType]:
     while frame is not None:
         yield frame
         frame = frame.f_back
-
-
-def signal_names(text: str) -> tuple[str, ...]:
-    """Return the names in ``"SIGTERM, USR1"``; raises ValueError for what isn't a signal that can be caught."""
-    names = []
-    for part in filter(None, (part.strip().upper() for part in text.split(","))):
-        name = part if part.startswith("SIG") else f"SIG{part}"
-        if name not in signal.Signals.__members__ or name in ("SIGKILL", "SIGSTOP"):
-            raise ValueError(f"{part} is no signal that can be caught")
-        names.append(name)
-    return tuple(dict.fromkeys(names))

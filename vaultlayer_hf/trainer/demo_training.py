@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, TrainingArguments, set_seed
 
-from vaultlayer_hf import Trainer
+from vaultlayer_hf.trainer.trainer import Trainer
 
 BLOCK = 128
 """Bytes in a sample."""
