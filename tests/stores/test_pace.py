@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vaultlayer_hf.stores import open_store
-from vaultlayer_hf.stores.pace import BandwidthCap, compose
+from vaultlayer_hf.stores.pace import BandwidthCap
 
 
 class Clock:
@@ -78,25 +78,6 @@ def test_rates_that_make_no_sense(rate: float) -> None:
     """A cap that lets nothing through is refused."""
     with pytest.raises(ValueError, match="above 0"):
         BandwidthCap(rate)
-
-
-def test_compose() -> None:
-    """Paces are called in their order with the same count; the first that raises ends it; none is None."""
-    calls: list[tuple[str, int]] = []
-
-    def stopping(count: int) -> None:
-        calls.append(("b", count))
-        if count > 5:
-            raise KeyError("stop")
-
-    pace = compose(lambda count: calls.append(("a", count)), None, stopping, lambda n: calls.append(("c", n)))
-    assert pace is not None
-    pace(5)
-    with pytest.raises(KeyError):
-        pace(6)
-    assert calls == [("a", 5), ("b", 5), ("c", 5), ("a", 6), ("b", 6)]
-    assert compose(None, None) is None
-    assert compose(None, stopping) is stopping
 
 
 def test_an_upload_is_held_to_it(tmp_path: Path) -> None:

@@ -1,12 +1,10 @@
-"""Paces: callables that a transfer calls before it moves bytes. A bandwidth cap, and several in one."""
+"""A pace is called by a transfer before it moves bytes. This one caps the bandwidth."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
-
-from vaultlayer_hf.stores.base import Pace
 
 _SLICE = 0.2  # seconds of a wait after which should_stop is asked again
 
@@ -47,16 +45,3 @@ class BandwidthCap:
         while (left := turn - self._clock()) > 0:
             self._should_stop()
             self._sleep(min(left, _SLICE))
-
-
-def compose(*paces: Pace | None) -> Pace | None:
-    """Return one pace that calls several in their order; None for none at all."""
-    present = [pace for pace in paces if pace is not None]
-    if len(present) < 2:
-        return present[0] if present else None
-
-    def every(count: int) -> None:
-        for pace in present:
-            pace(count)
-
-    return every

@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import uuid
 
 from vaultlayer_hf.errors import AlreadyExistsError, StoreError
 from vaultlayer_hf.stores.base import Store
 
 PROBES = "probe/"
-"""What the keys of probes start with. One that a dead process left behind may be deleted at any time."""
+"""What the keys of probes start with."""
+PROBE_GRACE = 24 * 3600.0
+"""Seconds after which a probe is one that a killed process left behind: who is alive removes its own within seconds."""
+_OURS = re.compile(re.escape(PROBES) + r"(clock-[0-9a-f]{16}|[0-9a-f]{32}(\.json)?)")
+"""The keys that probes get, of whichever kind. Whatever else lies there is somebody else's, and stays."""
+
+
+def clear_probes(store: Store, now: float) -> list[str]:
+    """Delete the probes that killed processes left behind, and return their keys.
+
+    ``now``: seconds since the epoch by the store's clock. Raises StoreError.
+    """
+    stale = [
+        item.key
+        for item in store.list(PROBES)
+        if _OURS.fullmatch(item.key) and now - item.modified > PROBE_GRACE
+    ]
+    store.delete(stale)
+    return stale
 
 
 def probe_create(store: Store) -> bool:

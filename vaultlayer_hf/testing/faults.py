@@ -74,11 +74,6 @@ class Fault:
         return cls(after=partial(_raise, error, "injected: the answer was lost"))
 
     @classmethod
-    def delayed(cls, seconds: float) -> Fault:
-        """The operation happens after a wait."""
-        return cls(before=lambda _: time.sleep(seconds))
-
-    @classmethod
     def held(cls, until: threading.Event) -> Fault:
         """The operation hangs until an event is set, then happens."""
 

@@ -1,4 +1,4 @@
-"""Helpers of ObjectStore: how a file is cut into parts, and where a listing has to start."""
+"""Helpers of ObjectStore: how a file is cut into parts."""
 
 from __future__ import annotations
 
@@ -52,23 +52,3 @@ def part_plan(size: int, concurrency: int) -> tuple[int, int]:
     """
     part = CHUNK * max(1, -(-size // (_MOST_PARTS * CHUNK)))
     return part, max(1, min(concurrency, _IN_FLIGHT // part - 2))
-
-
-def safe_offset(after: str) -> str:
-    """Return a place to start a listing from: just before the keys that are greater than ``after``.
-
-    SeaweedFS sorts folder by folder (a/b before a-b) and, told to start after ``a``, leaves out ``a/b``. Up
-    to the first character below ``/`` its order is that of the bytes, so the offset is cut there; and it ends
-    just below what remains, so that it names no folder whose objects are wanted.
-    """
-    for index, character in enumerate(after):
-        if character < "/":
-            after = after[:index]
-            break
-    after = after.rstrip("/")
-    while after and not after[-1].isascii():
-        after = after[:-1].rstrip("/")
-    if not after:
-        return ""
-    below = chr(ord(after[-1]) - 1)
-    return after[:-1] + ("." if below == "/" else below) + "~"

@@ -35,7 +35,8 @@ from vaultlayer_hf.errors import (
 from vaultlayer_hf.stores.base import ObjectInfo, Pace, Store, Take, check_key
 from vaultlayer_hf.stores.objects.answers import object_info, same_process, too_short
 from vaultlayer_hf.stores.objects.errors import CHECK_ENDPOINT, NO_STORE, translate
-from vaultlayer_hf.stores.objects.parts import CHUNK, Chunks, part_plan, safe_offset
+from vaultlayer_hf.stores.objects.listing import AT_ONCE, in_order, safe_offset
+from vaultlayer_hf.stores.objects.parts import CHUNK, Chunks, part_plan
 
 _LARGEST_COPY = 5 * 1024**3  # bytes that S3 copies in one request
 
@@ -140,20 +141,19 @@ class ObjectStore(Store):
         start = safe_offset(after)
         offset = self._prefix + start if start else None
 
-        def pages() -> list[ObjectInfo]:
-            found = []
-            for page in obstore.list(self._quick, self._prefix + prefix, offset=offset, chunk_size=1000):
+        def objects() -> Iterator[ObjectInfo]:
+            same_process("list", prefix)
+            pages = iter(obstore.list(self._quick, self._prefix + prefix, offset=offset, chunk_size=AT_ONCE))
+            while (page := self._call("list", prefix, lambda: next(pages, None))) is not None:
                 for meta in page:
-                    key = meta["path"][len(self._prefix) :]
-                    if key > after:
-                        found.append(object_info("list", key, meta))
-            return found
+                    yield object_info("list", meta["path"][len(self._prefix) :], meta)
 
-        # Sorted here: SeaweedFS and folders answer in another order (a/b before a-b).
-        found = sorted(self._call("list", prefix, pages), key=lambda info: info.key.encode())
-        if not found:
+        empty = True
+        for info in in_order((info for info in objects() if info.key > after), prefix):
+            empty = False
+            yield info
+        if empty:
             self._check_emptiness(prefix)
-        yield from found
 
     def create(self, key: str, data: bytes) -> None:
         name = self._name("create", key)

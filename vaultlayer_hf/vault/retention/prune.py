@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 
 from vaultlayer_hf.errors import CorruptError, ObjectNotFoundError
 from vaultlayer_hf.stores.base import ObjectInfo, Store
-from vaultlayer_hf.stores.probe import PROBES
+from vaultlayer_hf.stores.probe import PROBES, clear_probes
 from vaultlayer_hf.vault.keys import DATA, META, manifest_key, split_folder, upload_key
 from vaultlayer_hf.vault.log.entry import Commit, VaultState
 from vaultlayer_hf.vault.log.log import Writer
@@ -159,11 +159,12 @@ def _is_ours(store: Store, leftover: Leftover) -> bool:
 
 
 def clean_orphans(store: Store, writer: Writer, grace: float = ORPHAN_GRACE) -> list[str]:
-    """Delete orphans of older tokens and return their folders. Raises StoreError."""
+    """Delete orphans of older tokens and return their folders; delete stale probes, too. Raises StoreError."""
     key = f"{PROBES}clock-{os.urandom(8).hex()}"
     store.write(key, b"")
     now = store.head(key).modified
     store.delete([key])
+    clear_probes(store, now)
     state = writer.state
     live = {commit.folder for commit in state.commits} | set(state.retiring)
     found = find_orphans(store.list(DATA), writer.token, live, now, grace)
