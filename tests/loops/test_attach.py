@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.campaign.harness import Campaign
+from tests.campaign.harness import Campaign, tries
+from tests.campaign.points import STEPS
 from tests.forks import ForkServer
 from vaultlayer_hf import open_vault
 from vaultlayer_hf.loops.hooks import step_of
@@ -45,6 +47,15 @@ def test_killed_on_an_empty_disk(scripts: Campaign, naming: str) -> None:
         assert vault.state is not None
         assert vault.state.finished is not None
         assert all(vault.verify(commit).ok for commit in vault.checkpoints())
+
+
+def test_killed_inside_saves(scripts: Campaign, chance: random.Random) -> None:
+    """Killed at random operations of its saves and starts: it goes on from what was acknowledged, bit-identical."""
+    scripts.options = {"naming": "steps"}
+    # Not of the last save: nothing is committed behind it, which would clear its snapshot away.
+    points = [point for point in scripts.record() if point.phase != f"save {STEPS}"]
+    scripts.attempt_all(chance.sample(tries(points, empty_disk=True), 3))
+    assert not scripts.failures, "\n".join(scripts.failures)
 
 
 def test_killed_on_s3(forks: ForkServer, scratch: Path, s3_uri: str, s3_env: dict[str, str]) -> None:

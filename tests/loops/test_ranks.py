@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from accelerate.utils import FullyShardedDataParallelPlugin
 from tests.forks import ForkServer
 from tests.ranks.checks import kill_and_resume
 from tests.ranks.launch import Attempt, Ranks, end_all
+from vaultlayer_hf import open_vault
 
 LONGEST = 1.5
 """Seconds within which a kill comes: about as long as a whole run takes."""
@@ -100,3 +102,48 @@ def test_killed_on_s3(
     outputs = [tmp_path / f"output-{rank}" for rank in range(2)]
     more = {"naming": "automatic"} if spec == "attached" else {"form": spec}
     _kill(forks, tmp_path, chance, 2, outputs, vault=s3_uri, env={None: s3_env}, **more)
+
+
+def test_what_one_rank_cannot_load_is_raised_on_all(forks: ForkServer, tmp_path: Path) -> None:
+    """An object's own error, of whatever kind, on one rank: all end by it at once, and it names that rank."""
+    patient = {"part_timeout": 100.0}  # nobody waits for as long
+    ranks = Ranks(
+        forks,
+        tmp_path,
+        [tmp_path / "output"] * 2,
+        program="tests.loops.troubled_rank:train",
+        vault=str(tmp_path / "vault"),
+        settings=patient,
+    )
+    ranks.start().succeed()
+    failed = ranks.start(per_rank={1: {"unloadable": True}})
+    assert failed.wait(60, agents=False) == [3, 3], failed.errors()
+    for rank in range(2):
+        (note,) = [note for note in failed.notes(rank) if "error" in note]
+        assert note["error"] == "ResumeError", note
+        assert "rank 1" in note["message"]
+        assert "object.pt of checkpoint-3 can't be loaded: AttributeError: other attribute" in note["message"]
+
+
+def test_a_full_disk_of_one_rank(forks: ForkServer, tmp_path: Path, small_disk: Path) -> None:
+    """Where one node's disk is full all ranks give that checkpoint up together, and the next one is whole."""
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - 8192))
+    ranks = Ranks(
+        forks,
+        tmp_path,
+        [tmp_path / "output", small_disk / "output"],
+        program="tests.loops.troubled_rank:train",
+        vault=str(tmp_path / "vault"),
+        per_rank={1: {"filler": str(filler)}},
+    )
+    attempt = ranks.start()
+    attempt.succeed()
+    (said,) = attempt.events(0, "abandon")
+    assert (
+        "checkpoint-1 isn't committed, training goes on: rank 1: it can't be written: the disk is full"
+        in said
+    )
+    with open_vault(str(tmp_path / "vault")) as vault:
+        assert [commit.step for commit in vault.checkpoints()][-2:] == [2, 3]
+        assert all(vault.verify(commit).ok for commit in vault.checkpoints())

@@ -8,7 +8,6 @@ Links and restores lie in ``<project_dir>/.vaultlayer``.
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from vaultlayer_hf.loops.script_folders import (
     named_from,
     remove_written,
     safe,
+    stamps,
     step_of,
     unshare,
 )
@@ -110,10 +110,10 @@ class AttachedScript:
             return self._save(output_dir, *args, **kwargs)
         self.training.pacer.mark()  # accelerate's own part of a save keeps the script waiting, too
         self._say_passed_over()
-        target, begun = self._target(output_dir), time.time_ns()
-        new = not target.exists()
+        target = self._target(output_dir)
         self._unshare(target)
-        location: Any = str(target)
+        before = stamps(target) if session.leads_node else None
+        location: Any = target
         error: Exception | None = None
 
         def write() -> None:
@@ -127,7 +127,7 @@ class AttachedScript:
 
         def remove() -> None:
             if error is None:
-                remove_written(target, begun, whole=new)
+                remove_written(target, before)
 
         failed = write_on_all(session, target, write, remove=remove)
         if failed is None:

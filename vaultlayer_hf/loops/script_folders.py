@@ -58,14 +58,26 @@ def unshare(folder: Path) -> None:
             files.write_atomically(path, partial(shutil.copy2, path))
 
 
-def remove_written(folder: Path, since: int, *, whole: bool) -> None:
-    """Remove what was written in vain to a folder ``since`` a time, in nanoseconds since the epoch; with it, if new.
+def stamps(folder: Path) -> dict[Path, tuple[int, int]] | None:
+    """Return (size, mtime in ns) of each file of a folder but ours; None where there is no folder."""
+    if not folder.is_dir():
+        return None
+    found = {}
+    for path in folder.rglob("*"):
+        if OURS not in path.parts and path.is_file():
+            stat = path.stat()
+            found[path] = (stat.st_size, stat.st_mtime_ns)
+    return found
+
+
+def remove_written(folder: Path, before: dict[Path, tuple[int, int]] | None) -> None:
+    """Remove what was written in vain: all files that aren't as they were ``before``, and a folder that is new.
 
     A script may save into a folder that holds other things of its own: they stay.
     """
-    if whole:
+    if before is None:
         files.remove_tree(folder)
         return
-    for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
-        if path.is_file() and OURS not in path.parts and path.stat().st_mtime_ns >= since:
+    for path, stamp in (stamps(folder) or {}).items():
+        if before.get(path) != stamp:
             files.remove_file(path)

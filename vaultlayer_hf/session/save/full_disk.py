@@ -69,7 +69,7 @@ def make_room(session: Session, committed: Iterable[Commit], keep: Collection[in
 def what_fills(output_dir: Path) -> str:
     """Return in words what takes the space of the disk under ``output_dir``."""
     try:
-        usage = shutil.disk_usage(output_dir)
+        usage = shutil.disk_usage(_existing(output_dir))
     except OSError as error:
         return f"the disk of {output_dir} can't be asked: {error}"
     seen: set[tuple[int, int]] = set()
@@ -96,9 +96,14 @@ def _sizes(folder: Path, seen: set[tuple[int, int]]) -> Iterator[int]:
 
 
 def _free(folder: Path) -> int:
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
     try:
-        return shutil.disk_usage(folder).free
+        return shutil.disk_usage(_existing(folder)).free
     except OSError:
         return _NEARLY_NONE
+
+
+def _existing(folder: Path) -> Path:
+    """Return the nearest folder above that is there: it lies on the same disk."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
