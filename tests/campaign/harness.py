@@ -280,7 +280,7 @@ def expected(place: Place) -> Expected:
         state = None
     if state is None:
         return Expected(0, "fresh")
-    live = [commit for commit in state.commits if not commit.abandoned]
+    live = [commit for commit in state.commits if not commit.left_behind]
     newest = live[-1] if live else None
     sealed, token = None, state.token
     while sealed is None:

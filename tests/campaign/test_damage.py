@@ -60,7 +60,7 @@ def test_a_training_walks_back(campaign: Campaign, name: str) -> None:
     assert f"data/1/checkpoint-4/{name}" in said[0]
     assert (place.folder / "second.result").read_text() == campaign.reference
     with open_vault(place.vault) as vault:
-        found = [(commit.step, commit.abandoned, vault.verify(commit).ok) for commit in vault.checkpoints()]
+        found = [(commit.step, commit.left_behind, vault.verify(commit).ok) for commit in vault.checkpoints()]
     assert found[-2:] == [(4, False, True), (STEPS, False, True)]
 
 

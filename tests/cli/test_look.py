@@ -87,7 +87,7 @@ def test_why_tells_of_what_was_left_behind_or_retired(tmp_path: Path) -> None:
     train_on(vault, tmp_path / "one", 10, 20, 30, keep_last=None)
     train_on(f"{vault}@10", tmp_path / "two", 15, keep_last=None)
     left = vl("why", f"{vault}@30", "--json").json()
-    assert (left["verdict"], left["resumes"]) == ("abandoned", False)
+    assert (left["verdict"], left["resumes"]) == ("left behind", False)
     assert left["walk"][-1]["text"].endswith("this one is left behind")
     assert "the next start resumes from step 15" in left["reason"]
     train_on(vault, tmp_path / "three", 25, keep_last=1)

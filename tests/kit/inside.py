@@ -1,6 +1,6 @@
 """What a test needs of the inside of a run: the only place in tests that reaches into private attributes.
 
-session_of(trainer).uploader.idle     what the training's rank holds
+session_of(trainer).uploader.wait(0)     what the training's rank holds
 listen(trainer, events.append)        every event; also of a callback or a Checkpointer
 use_store(trainer, FaultStore(...))   before it trains: the vault lies there
 """

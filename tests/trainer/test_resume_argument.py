@@ -64,7 +64,7 @@ def test_an_older_step_puts_the_later_ones_off_the_way(copy: Path, tmp_path: Pat
     run.train()
     assert state_of(copy).newest is not None
     assert state_of(copy).newest.step == 5  # type: ignore[union-attr]
-    assert [(item.step, item.abandoned) for item in state_of(copy).commits] == [
+    assert [(item.step, item.left_behind) for item in state_of(copy).commits] == [
         (2, False),
         (4, False),
         (6, True),
@@ -131,7 +131,7 @@ def test_explicit_checkpoint_wins(
     assert str(copy) in said[0]
     assert not [record for record in caplog.records if "restored" in record.getMessage()]
     # Every 3 steps, as its checkpoint has it. What the vault held as its newest stays, off the way.
-    assert [(item.step, item.token, item.abandoned) for item in state_of(copy).commits] == [
+    assert [(item.step, item.token, item.left_behind) for item in state_of(copy).commits] == [
         (6, 1, True),
         (6, 5, False),
         (8, 5, False),

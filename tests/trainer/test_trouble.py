@@ -43,7 +43,7 @@ from vaultlayer_hf.vault.snapshot import find_sealed, local_folder
 
 def uploads_idle(run: Any) -> Any:
     """A condition: nothing of this trainer is queued or under way."""
-    return lambda: session_of(run).uploader.idle
+    return lambda: session_of(run).uploader.wait(0)
 
 
 def test_newest_wins(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_slow_store_does_not_hold_training(tmp_path: Path, reference: Reference)
 
     def last(state: Any) -> None:
         if state.global_step == STEPS:
-            assert not session_of(run).uploader.idle
+            assert not session_of(run).uploader.wait(0)
             order.append("trained")
             threading.Timer(0.5, gate.opened.set).start()
 

@@ -88,7 +88,7 @@ def test_figures_reach_tensorboard(alone: bool, tmp_path: Path, monkeypatch: pyt
     )
     ours = callback if alone else callback_of(run)
     # The log shows a commit a moment before the uploader has taken note of it.
-    run.add_callback(Do(on_step_begin=lambda state: wait_for(lambda: ours.session.uploader.idle)))
+    run.add_callback(Do(on_step_begin=lambda state: wait_for(lambda: ours.session.uploader.wait(0))))
     run.train(resume_from_checkpoint=callback.pull() if alone else None)
     (file,) = (tmp_path / "tb").rglob("events.out.tfevents.*")
     read = EventAccumulator(str(file))

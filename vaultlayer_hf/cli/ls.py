@@ -30,7 +30,7 @@ def ls(vault: VaultArgument, as_json: JsonOption = False, debug: DebugOption = F
 
     Exits with 1 where there is no vault.
 
-    State: "newest" is where the next start resumes; "pinned" is never retired; "abandoned" was left behind
+    State: "newest" is where the next start resumes; "pinned" is never retired; "left behind" was left
     when a later attempt resumed from an earlier step.
 
     Example: vl ls s3://bucket/my-run --json
@@ -92,8 +92,8 @@ def state_text(commit: Commit, newest: Commit | None) -> str:
         words.append("newest")
     if commit.pinned:
         words.append("pinned")
-    if commit.abandoned:
-        words.append("abandoned")
+    if commit.left_behind:
+        words.append("left behind")
     return ", ".join(words) or "committed"
 
 

@@ -70,7 +70,7 @@ def explain_at(address: str, number: int | None) -> dict[str, Any]:
             line = [
                 item
                 for item in reversed(state.commits)
-                if not item.abandoned and item.number != commit.number
+                if not item.left_behind and item.number != commit.number
             ]
             if problems:
                 instead = next((item.step for item in line if not vault.glance(item)), None)

@@ -135,7 +135,7 @@ def committed_steps(vault: str | None) -> list[int] | None:
 
     try:
         with open_vault(vault, patience=_PATIENCE) as opened:
-            return [commit.step for commit in opened.checkpoints() if not commit.abandoned]
+            return [commit.step for commit in opened.checkpoints() if not commit.left_behind]
     except ObjectNotFoundError:
         return []
     except VaultLayerError:

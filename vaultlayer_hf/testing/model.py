@@ -189,7 +189,7 @@ class VaultModel:
     def difference(self, state: VaultState) -> str:
         """Return in words how a real state differs from what it must be; empty where it doesn't."""
         real = [
-            Saved(item.number, item.token, item.seq, item.step, item.folder, item.abandoned, item.pinned)
+            Saved(item.number, item.token, item.seq, item.step, item.folder, item.left_behind, item.pinned)
             for item in state.commits
         ]
         pairs: list[tuple[str, object, object]] = [

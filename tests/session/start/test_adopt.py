@@ -67,7 +67,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 20) -> bool:
 def steps(store: Store) -> list[int]:
     """Return the steps of the live checkpoints that are on the run's way."""
     last = Log(store).last()[1]
-    return [commit.step for commit in last.state.commits if not commit.abandoned] if last else []
+    return [commit.step for commit in last.state.commits if not commit.left_behind] if last else []
 
 
 def test_a_sealed_snapshot_is_gone_on_from_and_committed(start: Callable[..., Run]) -> None:

@@ -182,7 +182,7 @@ def test_pins_outlive_what_follows(tmp_path: Path) -> None:
     assert entries(store)[-1].state.finished == 20
     other = claim(store)
     commit_step(store, other, tmp_path, 30, resumed_from=None)
-    assert [(item.step, item.pinned, item.abandoned) for item in other.state.commits] == [
+    assert [(item.step, item.pinned, item.left_behind) for item in other.state.commits] == [
         (10, True, True), (20, False, True), (30, False, False),
     ]  # fmt: skip
 

@@ -12,11 +12,11 @@ from vaultlayer_hf.vault.retention.policy import Policy, decide_retention
 
 
 def commit_of(
-    number: int, step: int, token: int = 1, *, pinned: bool = False, abandoned: bool = False
+    number: int, step: int, token: int = 1, *, pinned: bool = False, left_behind: bool = False
 ) -> Commit:
     """Return a commit as the log would list it."""
     folder = f"data/{token}/checkpoint-{step}"
-    return Commit(number, token, number, step, folder, "", 1, 1, "blake3:" + "0" * 64, 1, pinned, abandoned)
+    return Commit(number, token, number, step, folder, "", 1, 1, "blake3:" + "0" * 64, 1, pinned, left_behind)
 
 
 @st.composite
@@ -29,7 +29,7 @@ def histories(draw: st.DrawFn) -> list[Commit]:
             draw(st.integers(0, 20)) * 50,
             draw(st.integers(1, 3)),
             pinned=draw(st.booleans()),
-            abandoned=draw(st.booleans()),
+            left_behind=draw(st.booleans()),
         )
         for index in range(count)
     ]
@@ -52,7 +52,7 @@ def test_what_must_stay_stays(
     assert [decision.commit for decision in decisions] == commits
     assert all(decision.reason for decision in decisions)
     kept = {decision.commit.number for decision in decisions if decision.keep}
-    line = [commit for commit in commits if not commit.abandoned]
+    line = [commit for commit in commits if not commit.left_behind]
     assert {commit.number for commit in line[-1:]} <= kept
     assert {commit.number for commit in commits if commit.pinned or commit.number in protected} <= kept
     if policy.last is None:
@@ -71,14 +71,14 @@ def test_what_is_over_goes(commits: list[Commit], policy: Policy, best: int | No
     """A commit that no rule names is dropped: space is bounded by the policy."""
     for decision in decide_retention(commits, policy, best_step=best):
         commit = decision.commit
-        line = [other for other in commits if not other.abandoned]
+        line = [other for other in commits if not other.left_behind]
         named = (
             commit.pinned
             or policy.last is None
             or commit in line[-policy.last :]
             or commit in commits[-policy.last :]
-            or (policy.every and commit.step % policy.every == 0 and not commit.abandoned)
-            or (policy.best and commit.step == best and not commit.abandoned)
+            or (policy.every and commit.step % policy.every == 0 and not commit.left_behind)
+            or (policy.best and commit.step == best and not commit.left_behind)
         )
         if not named:
             assert not decision.keep
@@ -105,7 +105,7 @@ def test_a_second_look_drops_nothing_that_the_first_kept_as_newest(
 
 def test_commits_that_the_run_left_behind_push_nobody_out() -> None:
     """Abandoned commits don't count among the last n of the run."""
-    commits = [commit_of(2, 100), commit_of(3, 200, abandoned=True), commit_of(4, 300, abandoned=True)]
+    commits = [commit_of(2, 100), commit_of(3, 200, left_behind=True), commit_of(4, 300, left_behind=True)]
     commits.append(commit_of(6, 150, 5))
     kept = [item.commit.step for item in decide_retention(commits, Policy(last=2)) if item.keep]
     assert kept == [100, 300, 150]
@@ -121,7 +121,7 @@ def test_reasons_are_for_people() -> None:
         commit_of(4, 150, pinned=True),
         commit_of(5, 200),
         commit_of(6, 250),
-        commit_of(7, 260, abandoned=True),
+        commit_of(7, 260, left_behind=True),
         commit_of(9, 300, 8),
         commit_of(10, 350, 8),
     ]
@@ -148,7 +148,7 @@ def after(state: VaultState, number: int, step: int, token: int, resumed_from: i
 
 def line(state: VaultState) -> list[int]:
     """Return the steps of the commits that the run may walk back to."""
-    return [commit.step for commit in state.commits if not commit.abandoned]
+    return [commit.step for commit in state.commits if not commit.left_behind]
 
 
 def test_a_run_that_goes_on_from_an_older_commit_leaves_the_newer_ones_behind() -> None:
@@ -171,7 +171,7 @@ def test_a_run_from_step_0_leaves_everything_behind() -> None:
 
 
 def test_a_run_that_was_left_behind_and_is_taken_up_again_is_on_the_way() -> None:
-    """A commit that was abandoned and is then resumed from is what a later walk back leads to."""
+    """A commit that was left behind and is then resumed from is what a later walk back leads to."""
     state = VaultState("v", 1)
     for number, step in ((2, 100), (3, 200)):
         state = after(state, number, step, 1, None)

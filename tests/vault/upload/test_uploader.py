@@ -158,10 +158,10 @@ def test_a_save_during_the_tidying_of_a_store_in_trouble_abandons_nothing(
     assert live_steps(store) == [300]
 
 
-def commit_of(number: int, step: int, token: int, *, abandoned: bool = False) -> Commit:
+def commit_of(number: int, step: int, token: int, *, left_behind: bool = False) -> Commit:
     """Return a commit as the log would list it."""
     folder = f"data/{token}/checkpoint-{step}"
-    return Commit(number, token, 1, step, folder, "", 1, 1, "blake3:" + "0" * 64, 1, abandoned=abandoned)
+    return Commit(number, token, 1, step, folder, "", 1, 1, "blake3:" + "0" * 64, 1, left_behind=left_behind)
 
 
 def state_of(*commits: Commit) -> VaultState:
@@ -170,12 +170,12 @@ def state_of(*commits: Commit) -> VaultState:
 
 
 def test_a_local_folder_belongs_to_the_newest_commit_of_its_step(tmp_path: Path) -> None:
-    """An abandoned commit of a step never takes away the local folder of the newer commit of that step."""
+    """A commit of a step that was left behind never takes away the local folder of the newer commit of that step."""
     for step in (100, 200):
         (tmp_path / f"checkpoint-{step}").mkdir()
     commits = [
         commit_of(2, 100, 1),
-        commit_of(3, 200, 1, abandoned=True),
+        commit_of(3, 200, 1, left_behind=True),
         commit_of(5, 200, 4),
     ]
     assert tidy_local(tmp_path, state_of(*commits), Policy(last=1, best=False), {5}) == ["checkpoint-100"]

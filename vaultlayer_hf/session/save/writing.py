@@ -68,7 +68,7 @@ def _write(
             return None, False, ()
         rank, words = failed[0]
         where = f"rank {rank}: " if len(found) > 1 else ""
-        live = tuple(commit for commit in session.state.commits if not commit.abandoned)
+        live = tuple(commit for commit in session.state.commits if not commit.left_behind)
         return f"{where}it can't be written: {words}", any(full for _, full in found), live
 
     try:

@@ -71,7 +71,7 @@ def resume(session: Session, wish: Wish) -> Path | None:
 def _candidates(session: Session, state: VaultState) -> list[Commit]:
     step = session.address.step
     if step is None:
-        return [commit for commit in reversed(state.commits) if not commit.abandoned]
+        return [commit for commit in reversed(state.commits) if not commit.left_behind]
     found = [commit for commit in reversed(state.commits) if commit.step == step]
     if not found:
         steps = ", ".join(str(commit.step) for commit in state.commits) or "none"
@@ -215,7 +215,7 @@ def _bring_best(session: Session, wish: Wish, state: VaultState, manifest: Manif
     if not wish.best or step is None or step == manifest.step:
         return
     for commit in reversed(state.commits):
-        if commit.step != step or commit.abandoned:
+        if commit.step != step or commit.left_behind:
             continue
         best, reason = _lead_look(session, wish, commit)
         if best is not None:

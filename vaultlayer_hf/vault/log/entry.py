@@ -41,7 +41,8 @@ class Commit:
         manifest: digest of its manifest.
         manifest_size: bytes of its manifest.
         pinned: kept whatever the retention policy says.
-        abandoned: the run went on from an older checkpoint, so this one isn't on its way any more.
+        left_behind: the run went on from an older checkpoint, so this one isn't on its way any more. In an entry the
+            field is called ``abandoned``, which elsewhere means an upload that was never committed.
     """
 
     number: int
@@ -55,7 +56,7 @@ class Commit:
     manifest: str
     manifest_size: int
     pinned: bool = False
-    abandoned: bool = False
+    left_behind: bool = False
 
     @property
     def name(self) -> str:
@@ -92,7 +93,7 @@ class VaultState:
     @property
     def newest(self) -> Commit | None:
         """The checkpoint to resume from, if its content verifies."""
-        return next((commit for commit in reversed(self.commits) if not commit.abandoned), None)
+        return next((commit for commit in reversed(self.commits) if not commit.left_behind), None)
 
     def claimed(self, token: int) -> VaultState:
         """Return the state after a claim."""
@@ -110,9 +111,9 @@ class VaultState:
         def off_the_way(old: Commit) -> bool:
             if old.number == origin:
                 return False
-            return old.abandoned or (old.number > origin and old.token != commit.token)
+            return old.left_behind or (old.number > origin and old.token != commit.token)
 
-        commits = tuple(replace(old, abandoned=off_the_way(old)) for old in self.commits)
+        commits = tuple(replace(old, left_behind=off_the_way(old)) for old in self.commits)
         return replace(self, commits=(*commits, commit), best_step=best_step, finished=None, metrics={})
 
     def done(self, step: int, metrics: dict[str, float]) -> VaultState:
@@ -164,6 +165,8 @@ class Entry:
 def encode_entry(entry: Entry) -> bytes:
     """Return the entry's bytes, its own digest included. Raises VaultLayerError where they are too many."""
     body = {"format_version": FORMAT_VERSION, **asdict(entry)}
+    for commit in body["state"]["commits"]:
+        commit["abandoned"] = commit.pop("left_behind")
     data = dump({**body, "check": digest_bytes(dump(body))})
     if len(data) > ENTRY_LIMIT:  # it could never be read again
         raise VaultLayerError(
@@ -250,5 +253,5 @@ def _commit(fields: Fields, what: str) -> Commit:
         manifest=manifest,
         manifest_size=fields.whole("manifest_size", low=1),
         pinned=fields.flag("pinned"),
-        abandoned=fields.flag("abandoned"),
+        left_behind=fields.flag("abandoned"),
     )

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from vaultlayer_hf.base.digest import digest_bytes
 from vaultlayer_hf.errors import CorruptError, NoSuchCheckpointError, ObjectNotFoundError
@@ -38,10 +37,20 @@ class VerifyReport:
 
 
 class Vault:
-    """One vault as it was when it was opened. Made by ``open_vault``; usable as a context manager.
+    """One vault as it was when it was opened: later entries of its log need another ``open_vault``.
+
+        vault = open_vault("s3://bucket/my-run")
+        vault                                       # <Vault s3://bucket/my-run, newest: step 500 (log entry 12)>
+        newest = vault.checkpoint()                 # or checkpoint(step=200), or checkpoints()
+        if vault.verify(newest).ok:                 # reads every byte of it
+            vault.pull(newest, "checkpoint-500")    # an ordinary checkpoint folder
+        vault.pin(newest)                           # retention keeps it
+
+    Made by ``open_vault``. Holds nothing open; ``with open_vault(...) as vault:`` works, too.
 
     Attributes:
         uri: where it is.
+        damage: what was found damaged in its log so far, one line each.
     """
 
     def __init__(self, store: Store) -> None:
@@ -171,12 +180,15 @@ class Vault:
         self._entry = pin(self._store, commit, pinned, alone=alone)
 
     def close(self) -> None:
-        """Release the store's connections."""
+        """End the use of the vault. It holds nothing open, so nothing happens, and a second call is fine."""
 
     def __enter__(self) -> Vault:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __repr__(self) -> str:
+        newest = self.state.newest if self.state else None
+        known = f"step {newest.step} (log entry {newest.number})" if newest else "no checkpoint yet"
+        return f"<Vault {self.uri}, newest: {known}>"

@@ -1,6 +1,6 @@
 """Why a checkpoint is, or is not, the one that the next start resumes from. Pure: the log in, words out.
 
-The rule (log.py, 5): the last commit of the log that is neither retired nor abandoned. Walking the log forward, each
+The rule (log.py, 5): the last commit of the log that is neither retired nor left behind. Walking the log forward, each
 entry that changed the answer for this checkpoint is a line.
 """
 
@@ -12,7 +12,7 @@ from typing import Literal
 
 from vaultlayer_hf.vault.log.entry import Commit, Entry, VaultState
 
-Verdict = Literal["newest", "older", "abandoned", "retired"]
+Verdict = Literal["newest", "older", "left behind", "retired"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +63,15 @@ def explain(history: Sequence[Entry], commit: Commit) -> Why:
     before: Commit | None = None
     newest: int | None = None
     retired: Entry | None = None
-    abandoned: Entry | None = None
+    left: Entry | None = None
     for entry in history:
         now = _find(entry.state, commit)
         for text in _changes(entry, commit, before, now, newest):
             walk.append(Line(entry.number, entry.time, text))
         if before is not None and now is None:
             retired = entry
-        if now is not None and (before is None or now.abandoned != before.abandoned):
-            abandoned = entry if now.abandoned else None
+        if now is not None and (before is None or now.left_behind != before.left_behind):
+            left = entry if now.left_behind else None
         before, newest = now, entry.state.newest.number if entry.state.newest else None
     last = history[-1].state.newest
     this = f"step {commit.step} (log entry {commit.number})"
@@ -82,18 +82,18 @@ def explain(history: Sequence[Entry], commit: Commit) -> Why:
         reason = f"{this} was retired" + (f" by entry {retired.number}" if retired else "")
         reason += (f": {cause}" if cause else "") + f"; the next start resumes from {instead}"
         return Why(commit, "retired", reason, tuple(walk))
-    if abandoned is not None:
+    if left is not None:
         reason = (
-            f"{this} was left behind by entry {abandoned.number}: a later attempt (token {abandoned.token}) went on "
+            f"{this} was left behind by entry {left.number}: a later attempt (token {left.token}) went on "
             f"from an older checkpoint; the next start resumes from {instead}"
         )
-        return Why(commit, "abandoned", reason, tuple(walk))
+        return Why(commit, "left behind", reason, tuple(walk))
     if last is not None and last.number == commit.number:
         reason = (
             f"{this} is where the next start resumes: the last commit that is neither retired nor left behind"
         )
         return Why(commit, "newest", reason, tuple(walk))
-    later = sum(item.number > commit.number and not item.abandoned for item in history[-1].state.commits)
+    later = sum(item.number > commit.number and not item.left_behind for item in history[-1].state.commits)
     plural = "s" if later != 1 else ""
     reason = f"{this} is older: {later} later checkpoint{plural} can be resumed from, the newest is {instead}"
     return Why(commit, "older", reason, tuple(walk))
@@ -119,12 +119,12 @@ def _changes(
     found = []
     if now.pinned != before.pinned:
         found.append("pinned" if now.pinned else "let go: no longer pinned")
-    if now.abandoned != before.abandoned:
+    if now.left_behind != before.left_behind:
         found.append(
             f"a later attempt (token {entry.token}) committed step {entry.state.commits[-1].step}, having gone on from "
             + (
                 "an older checkpoint: this one is left behind"
-                if now.abandoned
+                if now.left_behind
                 else "this one: it counts again"
             )
         )

@@ -40,10 +40,10 @@ def decide_retention(
     """Return a decision for each commit, in the order given (the log's order, oldest first).
 
     ``protected`` holds numbers of commits that stay whatever the policy: the one this run resumed from, the
-    newest verified one. The newest live commit always stays. Commits that the run went on without
-    (``abandoned``) don't push others out, and stay only until as many newer ones exist.
+    newest verified one. The newest live commit always stays. Commits that the run has left behind don't push
+    others out, and stay only until as many newer ones exist.
     """
-    line = [commit for commit in commits if not commit.abandoned]
+    line = [commit for commit in commits if not commit.left_behind]
     lately = [*line, *commits] if policy.last is None else [*line[-policy.last :], *commits[-policy.last :]]
     newest = {commit.number for commit in lately}
     best = [
@@ -61,9 +61,9 @@ def decide_retention(
             keep, reason = True, "the best"
         elif commit.number in newest:
             keep, reason = True, f"among the last {policy.last}" if policy.last else "all are kept"
-        elif policy.every and commit.step % policy.every == 0 and not commit.abandoned:
+        elif policy.every and commit.step % policy.every == 0 and not commit.left_behind:
             keep, reason = True, f"step is a multiple of {policy.every}"
-        elif commit.abandoned:
+        elif commit.left_behind:
             keep, reason = False, "the run went on from an older one"
         else:
             keep, reason = False, f"older than the last {policy.last}"

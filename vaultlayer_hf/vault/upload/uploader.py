@@ -163,11 +163,6 @@ class Uploader:
         return self._patience.trouble
 
     @property
-    def idle(self) -> bool:
-        """Whether nothing is queued or under way."""
-        return not self._queue.jobs
-
-    @property
     def remaining(self) -> int:
         """Bytes still to be hashed and sent, at most."""
         return sum(2 * job.size for job in self._queue.jobs) - self._patience.moved
