@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +15,7 @@ import typer
 from vaultlayer_hf.cli.common import ExitCode, fail, full_uri, no_vault, open_if_there, refuse_step
 from vaultlayer_hf.errors import VaultLayerError
 from vaultlayer_hf.run import journal
+from vaultlayer_hf.run.program import SCRIPTS
 
 if TYPE_CHECKING:
     from vaultlayer_hf.run.story import RunStory
@@ -24,10 +25,12 @@ TargetArgument = Annotated[
     str | None,
     typer.Argument(
         metavar="[RUN_OR_VAULT]",
-        help="The folder that `vl run` keeps (.vl, or the one beside which it is), or a vault. Without one, the "
-        "folder that VAULTLAYER_RUN_DIR names, or .vl here.",
+        help="The folder that `vl run` keeps (.vl, or the one beside which it is), its script, or a vault. Without "
+        "one, the folder of VAULTLAYER_RUN_DIR, or the newest run here, in a folder above, or started from here.",
     ),
 ]
+_AWAIT = 0.5
+"""Seconds between two looks for a run that isn't there yet."""
 _SILENCE = 120.0
 """Seconds without a pulse after which a run on another machine counts as gone."""
 
@@ -99,11 +102,58 @@ def gather(target: Target) -> RunStory:
     return replace(story, trouble=tuple(trouble))
 
 
+def await_target(text: str | None, notify: Callable[[str], None]) -> None:
+    """Wait until there is what ``text`` means; ``notify`` is called once where there isn't yet. Raises StoreError."""
+    waits = False
+    while _run_folder(text) is None and (text is None or not _is_vault(text)):
+        if not waits:
+            notify(
+                f"waiting for a run {'in this folder' if text is None else f'at {text}'}: start it with `vl run`"
+            )
+        waits = True
+        time.sleep(_AWAIT)
+
+
+def _is_vault(text: str) -> bool:
+    vault = open_if_there(text)
+    if vault is not None:
+        vault.close()
+    return vault is not None
+
+
 def _run_folder(text: str | None) -> Path | None:
     """Return the run folder that is meant; None where a vault is."""
-    candidates = [journal.run_folder()] if text is None else [Path(text).expanduser()]
-    candidates += [path / journal.DEFAULT_FOLDER for path in candidates[:1]]
-    return next((path.absolute() for path in candidates if (path / journal.JOURNAL).is_file()), None)
+    if text is None:
+        return _nearest()
+    path = Path(text).expanduser().absolute()
+    if path.suffix in SCRIPTS and path.is_file():
+        found = journal.run_folders(journal.run_folder(path))
+        its = [folder for folder in found if (journal.owner_of(folder) or ("", ""))[0] == str(path)]
+        return next(iter([*found, *its][::-1]), None)
+    if (path / journal.JOURNAL).is_file():
+        return path
+    homes = [path / journal.DEFAULT_FOLDER, path]
+    return next((found[-1] for home in homes if (found := journal.run_folders(home))), None)
+
+
+def _nearest() -> Path | None:
+    """Return the newest run folder of the nearest place: here, above, or where a script lies that was started here."""
+    here = Path.cwd()
+    home = journal.run_folder()
+    homes = [home] if home.parent != here else [one / home.name for one in (here, *here.parents)]
+    for home in homes:
+        if found := journal.run_folders(home):
+            return found[-1]
+    elsewhere = [
+        folder
+        for pattern in (here, here.parent)
+        for home in pattern.glob(f"*/{journal.DEFAULT_FOLDER}")
+        for folder in journal.run_folders(home)
+        if any(
+            line.get("cwd") == str(here) for line in journal.read_journal(folder) if line["kind"] == "begin"
+        )
+    ]
+    return max(elsewhere, key=lambda folder: (folder / journal.JOURNAL).stat().st_mtime, default=None)
 
 
 def _alive(lines: Sequence[dict[str, Any]], beats: Sequence[dict[str, Any]], now: float) -> bool:

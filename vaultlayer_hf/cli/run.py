@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vaultlayer_hf.cli.common import DebugOption, full_uri, one_line_errors
+from vaultlayer_hf.cli.common import DebugOption, ExitCode, fail, full_uri, one_line_errors
 from vaultlayer_hf.cli.init import offer_before_run
 
 if TYPE_CHECKING:
@@ -98,18 +100,18 @@ def run(
     """
     with one_line_errors(debug):
         from vaultlayer_hf.run.decide.decision import Limits
-        from vaultlayer_hf.run.journal import JOURNAL, run_folder
-        from vaultlayer_hf.run.notebook import as_program
+        from vaultlayer_hf.run.journal import JOURNAL, own_folder, run_folder
+        from vaultlayer_hf.run.program import as_program, program_of, script_of
         from vaultlayer_hf.run.supervise import Options, supervise
-        from vaultlayer_hf.run.vaults import choose_vault, script_of
+        from vaultlayer_hf.run.vaults import choose_vault
 
         choice = choose_vault(vault, command)
-        uri = full_uri(choice.uri)
+        uri, script = full_uri(choice.uri), script_of(command)
         options = Options(
             command=as_program(command),
             vault=uri,
             vault_source=choice.source,
-            folder=run_folder(script_of(command)),
+            folder=own_folder(run_folder(script), program_of(command), uri),
             insert=insert,
             hang_after=hang_after,
             grace=grace,
@@ -118,7 +120,8 @@ def run(
             quiet_stdout=as_json,
         )
         say(_where(uri, choice))
-        script = script_of(command)
+        folder = shlex.quote(os.path.relpath(options.folder))
+        say(f"how it goes: vl status {folder} --watch; what it prints: vl logs {folder} --follow")
         first = not (options.folder / JOURNAL).exists()
         if insert and script is not None and script.suffix == ".py" and (yes or first):
             offer_before_run(script, vault, yes, say)
@@ -127,9 +130,14 @@ def run(
         except FileNotFoundError as error:
             if error.filename != options.command[0]:
                 raise
-            from vaultlayer_hf.cli.common import ExitCode, fail
-
             raise fail(ExitCode.USAGE, f"there is no program {options.command[0]!r}") from error
+        except PermissionError as error:
+            if error.filename != options.command[0]:
+                raise
+            raise fail(
+                ExitCode.USAGE,
+                f"{error.filename} isn't executable: chmod +x it, or name what runs it before it",
+            ) from error
         _tell(options, ending)
         if as_json:
             typer.echo(json.dumps(describe(options, ending), indent=2))
@@ -175,7 +183,10 @@ def _tell(options: Options, ending: RunOutcome) -> None:
     attempts = f"{ending.attempts} attempt{'s' if ending.attempts > 1 else ''}, {ending.seconds:.0f} s"
     if decision.action.value == "stop" and error is not None and not ending.shown:
         typer.echo(error.traceback.rstrip(), err=True)
+    folder = shlex.quote(os.path.relpath(options.folder))
     if decision.action.value == "done":
-        say(f"done: {attempts}")
+        say(f"done: {attempts}; what happened: vl status {folder}")
     else:
-        say(f"{decision.action.value}: {decision.detail}; {decision.reason} ({attempts}; {options.folder})")
+        say(f"{decision.action.value}: {decision.detail}; {decision.reason} ({attempts}; vl status {folder})")
+    for notebook in sorted(options.folder.glob("attempt-*/*.ipynb"))[-1:]:
+        say(f"the notebook with its outputs: {os.path.relpath(notebook)}")

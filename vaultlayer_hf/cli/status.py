@@ -11,7 +11,7 @@ import typer
 
 from vaultlayer_hf.base.text import duration_text
 from vaultlayer_hf.cli.common import DebugOption, JsonOption, one_line_errors
-from vaultlayer_hf.cli.gather import TargetArgument, find_target, gather
+from vaultlayer_hf.cli.gather import TargetArgument, await_target, find_target, gather
 from vaultlayer_hf.cli.tables import print_table, say
 
 if TYPE_CHECKING:
@@ -33,11 +33,13 @@ def status(
 ) -> None:
     """Show how a run is: step, speed, last commit, exposure, attempts.
 
-    With --watch and --json, one line of JSON each time.
+    With --watch it waits for the run to begin; with --watch and --json, one line of JSON each time.
 
     Example: vl status s3://bucket/my-run --watch
     """
     with one_line_errors(debug):
+        if watch:
+            await_target(target, lambda message: typer.echo(f"vl: {message}", err=True))
         while True:
             story = gather(find_target(target))
             found = describe(story)

@@ -1,6 +1,8 @@
 """The run folder: what `vl run` and the ranks that it started have written down, for people and for commands.
 
     .vl/                          beside the script, or what VAULTLAYER_RUN_DIR names
+        run.json                      {"program", "vault"}: whose folder this is. A run folder belongs to one program on
+                                      one vault: the next one gets a folder like this inside it, NAME-DIGEST/
         journal.jsonl             one JSON object a line, appended by `vl run` alone, never rewritten
         attempt-0001/             one folder an attempt; numbers rise over all runs of the folder
             output.log            all that the attempt wrote to stdout and stderr, as it came
@@ -12,8 +14,8 @@ A line may be cut short by a crash: readers skip what doesn't parse. Every line 
 ``time`` (seconds since the epoch, UTC) and ``kind``; every line of the journal has ``run`` (an id of one call
 of `vl run`) and ``attempt`` (0 where it belongs to none). Fields by kind of journal line:
 
-    begin     format_version, command (list), cwd, vault (URI), vault_source (option, variable, config, default),
-              pid, host, vl (version)
+    begin     format_version, command (list), program (script or module), cwd, vault (URI), vault_source (option,
+              variable, config, default), pid, host, vl (version)
     start     pid, folder (of the attempt), divide (micro-batches are divided by this; 1: as the script has them),
               at (step to go on from where it isn't the newest, else null)
     death     cause (a value of cause.Cause), code (exit code, null by a signal), signal (name or null), seconds
@@ -43,6 +45,7 @@ steps), ``loop`` (training in a loop of its own), ``end`` (the last uploads), ``
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -57,6 +60,7 @@ FOLDER_VARIABLE = "VAULTLAYER_RUN_DIR"
 """Names the run folder; the default is ``.vl`` beside the script."""
 DEFAULT_FOLDER = ".vl"
 JOURNAL = "journal.jsonl"
+OWNER = "run.json"
 OUTPUT = "output.log"
 _ATTEMPT = re.compile(r"attempt-(\d+)")
 
@@ -68,6 +72,45 @@ def run_folder(script: str | os.PathLike[str] | None = None) -> Path:
         return Path(named).absolute()
     beside = Path(script).absolute().parent if script is not None else Path.cwd()
     return beside / DEFAULT_FOLDER
+
+
+def own_folder(home: Path, program: str, vault: str) -> Path:
+    """Return the run folder of a program on a vault, made: ``home`` where it is free or theirs, else one inside it.
+
+    So two programs of one folder, one after the other or at once, don't count each other's attempts. Raises OSError.
+    """
+    mine = (program, vault)
+    digest = hashlib.sha256("\0".join(mine).encode()).hexdigest()[:8]
+    inside = home / f"{Path(program).stem or 'run'}-{digest}"
+    for folder in (home, inside):
+        folder.mkdir(parents=True, exist_ok=True)
+        if owner_of(folder) is None:
+            try:
+                with open(folder / OWNER, "x") as file:
+                    json.dump({"program": program, "vault": vault}, file)
+            except FileExistsError:  # another `vl run` was quicker
+                pass
+        if owner_of(folder) == mine:
+            return folder
+    return inside
+
+
+def owner_of(folder: Path) -> tuple[str, str] | None:
+    """Return the program and the vault that a run folder belongs to; None: nobody's yet."""
+    try:
+        found = json.loads((folder / OWNER).read_text())
+        return str(found["program"]), str(found["vault"])
+    except FileNotFoundError:
+        begins = [line for line in read_lines(folder / JOURNAL) if line["kind"] == "begin"]
+        return (str(begins[-1].get("program")), str(begins[-1].get("vault"))) if begins else None
+    except (ValueError, KeyError, TypeError):
+        return "", ""  # somebody's: not to be written into
+
+
+def run_folders(home: Path) -> list[Path]:
+    """Return the run folders in ``home``, itself among them, the one that was written to last at the end."""
+    found = [path for path in (home, *home.glob("*/")) if (path / JOURNAL).is_file()]
+    return sorted(found, key=lambda path: (path / JOURNAL).stat().st_mtime)
 
 
 class Journal:

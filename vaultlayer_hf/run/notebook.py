@@ -10,30 +10,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vaultlayer_hf.errors import MissingExtraError
-
 _KILLED = 137
-
-
-def as_program(command: Sequence[str]) -> list[str]:
-    """Return a command as it is, or what runs the notebook that it names.
-
-    Raises MissingExtraError where a notebook is named and nbclient isn't there.
-    """
-    if len(command) != 1 or not command[0].endswith(".ipynb"):
-        return list(command)
-    try:
-        import ipykernel  # noqa: F401
-        import nbclient  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError(
-            "a notebook needs nbclient and ipykernel: pip install 'vaultlayer-hf[notebook]'"
-        ) from error
-    return [sys.executable, "-m", "vaultlayer_hf.run.notebook", command[0]]
 
 
 def execute(path: Path, to: Path | None) -> int:

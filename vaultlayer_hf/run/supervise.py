@@ -29,6 +29,7 @@ from vaultlayer_hf.run.engines.reach import STARTUP, why_unreached
 from vaultlayer_hf.run.facts import gather
 from vaultlayer_hf.run.free_space import free_space_of_attempt
 from vaultlayer_hf.run.journal import FORMAT_VERSION, Journal, attempt_folder, read_notes
+from vaultlayer_hf.run.program import program_of
 from vaultlayer_hf.run.received_signals import receive_signals
 from vaultlayer_hf.run.report import AT_VARIABLE, ATTEMPT_VARIABLE, DIVIDE_VARIABLE, INSERT_VARIABLE
 
@@ -95,6 +96,7 @@ def supervise(options: Options, say: Callable[[str], None]) -> RunOutcome:
         "begin",
         format_version=FORMAT_VERSION,
         command=list(options.command),
+        program=program_of(options.command),
         cwd=os.getcwd(),
         vault=options.vault,
         vault_source=options.vault_source,

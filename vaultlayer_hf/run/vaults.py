@@ -17,6 +17,7 @@ from typing import Any
 
 from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.run.journal import run_folder
+from vaultlayer_hf.run.program import script_of
 from vaultlayer_hf.session.settings import settings_table
 
 
@@ -35,14 +36,6 @@ class Choice:
     source: str
     variables: dict[str, str]
     where: Path | None = None
-
-
-def script_of(command: Sequence[str]) -> Path | None:
-    """Return the script or notebook that a command runs, whatever launcher stands before it; None: a module."""
-    for word in command:
-        if word.endswith((".py", ".ipynb", ".sh")) and os.path.isfile(word):
-            return Path(word)
-    return None
 
 
 def choose_vault(option: str | None, command: Sequence[str]) -> Choice:

@@ -1,0 +1,54 @@
+"""What a command line runs: its script or module, and how it is started."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from vaultlayer_hf.errors import MissingExtraError
+
+SCRIPTS = (".py", ".ipynb", ".sh")
+"""Suffixes by which a script is known."""
+
+
+def script_of(command: Sequence[str]) -> Path | None:
+    """Return the script or notebook that a command runs, whatever launcher stands before it; None: a module."""
+    for word in command:
+        if word.endswith(SCRIPTS) and os.path.isfile(word):
+            return Path(word)
+    return None
+
+
+def program_of(command: Sequence[str]) -> str:
+    """Return what a command runs, without its arguments: the script's path, the module of ``-m``, else the command."""
+    script = script_of(command)
+    if script is not None:
+        return str(script.absolute())
+    if "-m" in command[:-1]:
+        return command[list(command).index("-m") + 1]
+    return shlex.join(command)
+
+
+def as_program(command: Sequence[str]) -> list[str]:
+    """Return a command as it can be started: a notebook by what runs it, a bare Python script by this Python.
+
+    A script that is executable and named by a path is left as it is: it may ask for a Python of its own. Raises
+    MissingExtraError where a notebook is named and nbclient isn't there.
+    """
+    named = command[0]
+    if len(command) == 1 and named.endswith(".ipynb"):
+        try:
+            import ipykernel  # noqa: F401
+            import nbclient  # noqa: F401
+        except ImportError as error:
+            raise MissingExtraError(
+                "a notebook needs nbclient and ipykernel: pip install 'vaultlayer-hf[notebook]'"
+            ) from error
+        return [sys.executable, "-m", "vaultlayer_hf.run.notebook", named]
+    starts_itself = os.sep in named and os.access(named, os.X_OK)
+    if named.endswith(".py") and os.path.isfile(named) and not starts_itself:
+        return [sys.executable, *command]
+    return list(command)
