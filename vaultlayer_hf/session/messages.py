@@ -7,7 +7,8 @@ another; and as each conversation has a nonce of its own, what a dead attempt ha
 keeps it over restarts, is neither found nor believed.
 
 What remains: who reaches the port can delete messages and so make ranks wait until their time is up. Who can listen to
-the traffic of the collectives, which isn't encrypted, learns the nonce and can then lie to the ranks; but not run code.
+the traffic of the collectives, which isn't encrypted, learns the nonce and can then lie to the ranks; but not run code
+by a message. So can who writes the store while the group is being made, as gloo finds its peers' addresses there.
 """
 
 from __future__ import annotations
