@@ -31,6 +31,7 @@ Pace = Callable[[int], None]
 Take = Callable[[int, memoryview], object]
 """Called with an offset and the bytes that lie there, on the thread that reads; good until the call returns."""
 _PIECE = 8 * 2**20
+"""Bytes of a piece that ``read_pieces`` hands on where a store has no better way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,24 @@ class ObjectInfo:
 
 
 class Store(ABC):
-    """A place for objects. See the module's docstring for the contract.
+    """A place for objects: what the commit protocol asks of it, and all that it asks.
+
+    To keep vaults elsewhere, derive from this class, implement the nine abstract methods, and have
+    ``vaultlayer_hf.testing.StoreConformance`` test that they keep the contract in this module's docstring::
+
+        class DatabaseStore(Store):
+            def __init__(self, url: str) -> None:
+                self.uri = "db://runs/llama"  # without the password that is in url
+
+            def read(self, key: str, *, limit: int) -> bytes:
+                ...
+
+        class TestDatabaseStore(StoreConformance):
+            @pytest.fixture
+            def store(self) -> Store:
+                return DatabaseStore(...)
+
+    An instance is made once for a vault and used by several threads; a process that was forked makes its own.
 
     Attributes:
         uri: the vault's URI, without secrets, for messages.
@@ -63,6 +81,9 @@ class Store(ABC):
     uri: str
     supports_create: bool = True
     reopen: Callable[[], Store] | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.uri!r})"
 
     @abstractmethod
     def read(self, key: str, *, limit: int) -> bytes:
@@ -143,6 +164,9 @@ class WrappedStore(Store):
     def __init__(self, inner: Store) -> None:
         self.inner = inner
         self.uri = inner.uri
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.inner!r})"
 
     @property
     def supports_create(self) -> bool:

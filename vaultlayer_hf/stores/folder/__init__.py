@@ -32,6 +32,7 @@ from vaultlayer_hf.errors import (
     StoreUnavailableError,
 )
 from vaultlayer_hf.stores.base import ObjectInfo, Pace, Store, check_key
+from vaultlayer_hf.stores.folder.listing import TEMPORARY, walk
 from vaultlayer_hf.stores.folder.local import (
     OPEN_TO_READ,
     PaceStopped,
@@ -43,12 +44,15 @@ from vaultlayer_hf.stores.folder.local import (
     write_all,
 )
 
-TEMPORARY = ".tmp"
-"""The folder below the root for what isn't published yet; no key may lie in it, no listing shows it."""
-
 
 class FolderStore(Store):
     """A store in a folder.
+
+    ::
+
+        store = FolderStore("/data/my-run")
+        store.create("log/1", b"{}")
+        assert store.read("log/1", limit=100) == b"{}"
 
     Args:
         root: the vault's folder.
@@ -110,7 +114,7 @@ class FolderStore(Store):
     def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
         top = self._path("list", prefix[:-1]) if prefix else self.root
         try:
-            yield from self._walk(top, prefix, os.fsencode(after))
+            yield from walk(top, prefix, os.fsencode(after), lambda: self._check_root("list", prefix))
         except OSError as error:
             raise self._translated("list", prefix, error) from error
 
@@ -193,27 +197,6 @@ class FolderStore(Store):
             raise self._translated(operation, key, error) from error
         finally:
             os.close(descriptor)
-
-    def _walk(self, folder: Path, prefix: str, after: bytes) -> Iterator[ObjectInfo]:
-        """Yield what lies below a folder, by key: a folder sorts as its name with a slash, as on S3."""
-        try:
-            with os.scandir(folder) as entries:
-                found = [(entry.name + "/" * entry.is_dir(follow_symlinks=False), entry) for entry in entries]
-        except (FileNotFoundError, NotADirectoryError):
-            self._check_root("list", prefix)
-            return
-        for name, entry in sorted(found, key=lambda pair: os.fsencode(pair[0])):
-            key = prefix + name
-            if name.endswith("/"):
-                raw = os.fsencode(key)
-                passed = raw < after and not after.startswith(raw)
-                if key != f"{TEMPORARY}/" and not passed:
-                    yield from self._walk(Path(entry.path), key, after)
-            elif os.fsencode(key) > after:
-                with contextlib.suppress(FileNotFoundError):  # deleted since
-                    info = entry.stat(follow_symlinks=False)
-                    if stat.S_ISREG(info.st_mode):
-                        yield object_info(key, info)
 
     # Writing
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from vaultlayer_hf.errors import StoreError
+from vaultlayer_hf.stores.base import Pace
 
 MIB = 1024 * 1024
 CHUNK = 8 * MIB
@@ -42,6 +45,34 @@ class Chunks:
             raise
         self._left -= len(data)
         return data
+
+
+@contextlib.contextmanager
+def file_chunks(key: str, source: Path, size: int, pace: Pace | None) -> Iterator[Chunks]:
+    """Open a local file to be uploaded and hand on its first ``size`` bytes in chunks, each announced to ``pace``.
+
+    Raises StoreError, also while chunks are read, where the file can't be read.
+    """
+
+    def unreadable(error: OSError) -> StoreError:
+        reason = (error.strerror or str(error)).lower()
+        return StoreError("upload", key, f"can't read the local file {source}: {reason}")
+
+    try:
+        file = open(source, "rb", buffering=0)  # noqa: SIM115  closed below
+    except OSError as error:
+        raise unreadable(error) from error
+
+    def read(length: int) -> bytes:
+        if pace is not None:
+            pace(length)
+        try:
+            return file.read(length)
+        except OSError as error:
+            raise unreadable(error) from error
+
+    with file:
+        yield Chunks("upload", key, size, read)
 
 
 def part_plan(size: int, concurrency: int) -> tuple[int, int]:

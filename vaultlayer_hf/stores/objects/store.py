@@ -36,7 +36,7 @@ from vaultlayer_hf.stores.base import ObjectInfo, Pace, Store, Take, check_key
 from vaultlayer_hf.stores.objects.answers import object_info, same_process, too_short
 from vaultlayer_hf.stores.objects.errors import CHECK_ENDPOINT, NO_STORE, translate
 from vaultlayer_hf.stores.objects.listing import AT_ONCE, in_order, safe_offset
-from vaultlayer_hf.stores.objects.parts import CHUNK, Chunks, part_plan
+from vaultlayer_hf.stores.objects.parts import CHUNK, Chunks, file_chunks, part_plan
 
 _LARGEST_COPY = 5 * 1024**3  # bytes that S3 copies in one request
 
@@ -170,25 +170,8 @@ class ObjectStore(Store):
 
     def upload(self, key: str, source: Path, *, size: int, pace: Pace | None = None) -> ObjectInfo:
         self._name("upload", key)
-        try:
-            file = open(source, "rb", buffering=0)  # noqa: SIM115  closed below
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise StoreError("upload", key, f"can't read the local file {source}: {reason}") from error
-        with file:
-
-            def read(length: int) -> bytes:
-                if pace is not None:
-                    pace(length)
-                try:
-                    return file.read(length)
-                except OSError as error:
-                    reason = (error.strerror or str(error)).lower()
-                    raise StoreError(
-                        "upload", key, f"can't read the local file {source}: {reason}"
-                    ) from error
-
-            return self._send("upload", key, Chunks("upload", key, size, read), pace)
+        with file_chunks(key, source, size, pace) as chunks:
+            return self._send("upload", key, chunks, pace)
 
     def copy(self, source: str, target: str) -> ObjectInfo:
         origin, name = self._name("copy", source), self._name("copy", target)
