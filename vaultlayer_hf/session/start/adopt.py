@@ -52,7 +52,7 @@ def adopt(
     """
     found = _find(session, before) if session.leads_node else []
     adopted = _adopt(session, before, found, missing, localise, differs)
-    if found:
+    if found and adopted is None:
         with contextlib.suppress(OSError):  # what is left there is of no use any more, and does no harm
             end_adopting(session.snapshots)
     return adopted
@@ -159,6 +159,7 @@ class _Handover:
         session = self._session
         token = session.entered.token
         self.snapshot = move(self.snapshot, session.snapshots, self._seq, token, self._origin)
+        end_adopting(session.snapshots)
         if self._localise is not None:
             _put_in_place(session, self.snapshot, self._localise)
 
