@@ -1,0 +1,1 @@
+"""The log: entries, and the writer that claims a vault and appends to it."""

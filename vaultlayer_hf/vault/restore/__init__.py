@@ -1,0 +1,1 @@
+"""Restore: a committed checkpoint onto the local disk, verified, or not at all."""

@@ -1,0 +1,1 @@
+"""The process that moves large files, so that training keeps its GIL."""
