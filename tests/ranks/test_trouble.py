@@ -17,6 +17,7 @@ from tests.ranks.launch import Group, Ranks
 from tests.ranks.proxy import Proxy
 from tests.ranks.test_nodes import two_nodes
 from tests.servers import SeaweedServer
+from vaultlayer_hf import open_vault
 from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.stores.uri import parse_vault
 from vaultlayer_hf.vault.log.log import Log, Writer
@@ -294,6 +295,22 @@ def test_a_full_disk_on_one_node_is_the_same_error_on_all(
         assert f"ResumeError: rank {node} on {platform.node()}: checkpoint-4 can't be restored" in last
         assert "File too large" in last
     assert [group.started(rank) for rank in range(2)] == [None, None]
+
+
+def test_a_rank_that_can_not_write_costs_checkpoints_on_all(forks: ForkServer, tmp_path: Path) -> None:
+    """Where one rank has no room for its file of a checkpoint all go on without that checkpoint, to the last step."""
+    vault = tmp_path / "vault"
+    ranks = two_nodes(forks, tmp_path, vault=str(vault))
+    group = ranks.start(max_steps=4, per_rank={1: {"file_limit": 12_000}})
+    group.succeed()
+    said = (group.runs[0].folder / "stderr").read_text()
+    assert (
+        "checkpoint-4 isn't committed, training goes on: rank 1: it can't be written: the disk is full"
+        in said
+    )
+    with open_vault(vault) as opened:
+        assert opened.checkpoints() == []
+    assert not list(tmp_path.glob("**/checkpoint-*"))
 
 
 @pytest.mark.parametrize("empty", [True, False])

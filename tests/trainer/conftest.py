@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,3 +39,15 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
 def _short_flush(_no_vault_variables: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """No flush outlasts a test's patience."""
     monkeypatch.setenv("VAULTLAYER_FLUSH_TIMEOUT", "45")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 24 MB of its own; a test that has no right to mount one is skipped."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
+        pytest.skip("needs root and the right to mount a file system")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -102,18 +101,6 @@ def test_s3_goes_away_and_comes_back(
     assert state_of(s3_uri).finished == 20
     assert SeaweedServer.secret_key not in caplog.text
     assert SeaweedServer.access_key not in caplog.text
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 24 MB of its own; a test that has no right to mount one is skipped."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
-        pytest.skip("needs root and the right to mount a file system")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def test_vault_on_a_full_disk(small_disk: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
     call.py        a call of train(), with an argument replaced
     callback.py    maps the Trainer's events
     run.py         one Trainer's run on its vault: claimed, gone on from, ended
+    saving.py      its saves: the place is cleared, a full disk costs one checkpoint
     terms.py       the Trainer's terms in those of a session
     over.py        whether a run is over already
     layout.py      the files of the Trainer's own checkpoint folder

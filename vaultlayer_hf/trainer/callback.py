@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import CallbackHandler
 
 from vaultlayer_hf.base.events import EventKind, Events
@@ -128,6 +129,9 @@ class VaultLayerCallback(TrainerCallback):
         if not run.claimed:
             self.stand_last()
             run.start_unpulled(state)
+        trainer = _on_stack(lambda one: isinstance(one, Trainer) and one.callback_handler is self._handler)
+        if trainer is not None:
+            run.attach(trainer)
         run.begin(args, state, kwargs.get("train_dataloader"))
 
     def on_epoch_begin(
@@ -213,15 +217,23 @@ class VaultLayerCallback(TrainerCallback):
 
 
 def _calling_handler(callback: TrainerCallback) -> CallbackHandler | None:
-    """Return the handler that is calling this callback; None where nobody on the stack is it.
+    """Return the handler that is calling this callback; None where nobody on the stack is it."""
+    found: CallbackHandler | None = _on_stack(
+        lambda one: isinstance(one, CallbackHandler) and any(other is callback for other in one.callbacks)
+    )
+    return found
 
-    A callback isn't told of its handler. However many methods lie between (a subclass's own, a decorator's), the
-    handler's is further out on the stack, with itself as ``self``.
+
+def _on_stack(fits: Callable[[Any], bool]) -> Any:
+    """Return the innermost object that fits and of which a method is being called; None where there is none.
+
+    A callback is told neither of its handler nor of its Trainer. However many methods lie between (a subclass's own, a
+    decorator's), theirs are further out on the stack.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        handler = frame.f_locals.get("self")
-        if isinstance(handler, CallbackHandler) and any(one is callback for one in handler.callbacks):
-            return handler
+        found = frame.f_locals.get("self")
+        if found is not None and fits(found):
+            return found
         frame = frame.f_back
     return None

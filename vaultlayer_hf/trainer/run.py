@@ -25,6 +25,7 @@ from vaultlayer_hf.state.model_identity import Parameters, parameters_of
 from vaultlayer_hf.stores.uri import VaultAddress, parse_vault
 from vaultlayer_hf.trainer.data import TrainerData
 from vaultlayer_hf.trainer.over import EarlierRun, asked_steps, is_over
+from vaultlayer_hf.trainer.saving import Saving
 from vaultlayer_hf.trainer.terms import end_figures, has_ended, ranks_of, save_of, warn_of_arguments, wish_of
 
 
@@ -64,6 +65,8 @@ class TrainerRun:
         self.stops_when_finished = False
         self._args: TrainingArguments | None = None
         self._model: Any = None
+        self._trainer: Any = None
+        self._saving: Saving | None = None
         self._handler: CallbackHandler | None = None
         self._parameters: Parameters = ()
         self._path: str | None = None
@@ -103,9 +106,9 @@ class TrainerRun:
         self._args, self._model = args, model
         self._handler = handler if handler is not None else self._handler
 
-    def attach(self, model: Any) -> None:
-        """Take note of the model that is about to be trained: it may be another than at the Trainer's start."""
-        self._model = model
+    def attach(self, trainer: Any) -> None:
+        """Take note of the Trainer that is about to train: its model may be another than at its start."""
+        self._trainer, self._model = trainer, trainer.model
 
     # Ahead of a training --------------------------------------------------------------------------------
 
@@ -227,6 +230,8 @@ class TrainerRun:
         self._over = is_over(earlier, state.max_steps, loads_best=bool(args.load_best_model_at_end))
         if self._over and self.stops_when_finished:
             raise AlreadyFinishedError
+        if self._trainer is not None:
+            self._saving = Saving(self._trainer, training)
         if self._over:
             session.events.warn(
                 EventKind.FINISHED,
@@ -246,14 +251,11 @@ class TrainerRun:
             return Path(self._path)
         return self._named or Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
 
-    def before_save(self, folder: Path) -> None:
-        """Make way for a checkpoint folder that is about to be written."""
-        if self.training is not None and self.active:
-            self.training.before_save(folder)
-
     def save(self, args: TrainingArguments, state: TrainerState) -> None:
         """Have a checkpoint that the Trainer has saved committed in the background. Raises FencedError."""
         if self.training is None or not self.active or self._over:
+            return
+        if self._saving is not None and self._saving.lost:
             return
         save = save_of(args, state, self._parameters, data=self.data is not None)
         if self.data is not None:
@@ -275,7 +277,7 @@ class TrainerRun:
         if training is None or not self.active:
             return
         self.active, self._ended = False, True
-        self._leave_data()
+        self._leave_trainer()
         flushed = training.flush()
         ending = training.ending
         if flushed and self._over:
@@ -299,6 +301,7 @@ class TrainerRun:
         assert training is not None
         session = training.session
         self.active, self._ended = False, True
+        self._leave_trainer()
         session.events.info(
             EventKind.FINISHED,
             f"this run is already over, at step {state.global_step} of {state.max_steps}: no step is trained; ask for "
@@ -312,11 +315,14 @@ class TrainerRun:
 
     def close(self) -> None:
         """Wait for uploads under way, as at the end of training, and stop. Safe to call twice."""
-        self._leave_data()
+        self._leave_trainer()
         if self.training is not None:
             self.training.close()
 
-    def _leave_data(self) -> None:
+    def _leave_trainer(self) -> None:
         data, self.data = self.data, None
         if data is not None:
             data.end()
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.put_back()

@@ -1,7 +1,7 @@
 """The one argument: ``resume=`` for transformers.Trainer and for any subclass of it.
 
 The seam to transformers is small, because transformers moves: the public callback API, a wrap of
-``train`` and a wrap of ``_save_checkpoint``.
+``train`` and, while it trains, a wrap of ``_save_checkpoint`` (saving.py).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 import transformers
@@ -61,7 +60,7 @@ def settings_for(resume: Resume) -> Settings | None:
 
 
 class _ResumableMixin:
-    """Sits in front of a Trainer class: adds the argument, the callback and the two wraps."""
+    """Sits in front of a Trainer class: adds the argument, the callback and a train() on the vault."""
 
     _vaultlayer: VaultLayerCallback | None = None
 
@@ -90,12 +89,6 @@ class _ResumableMixin:
         if vault is None:
             return train(*args, **kwargs)
         return train_on(vault, self, train, args, kwargs)
-
-    def _save_checkpoint(self, model: Any, trial: Any, *args: Any, **kwargs: Any) -> Any:
-        trainer: Any = self
-        if self._vaultlayer is not None:
-            make_way(self._vaultlayer, trainer, trial)
-        return super()._save_checkpoint(model, trial, *args, **kwargs)  # type: ignore[misc]
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # A class that is made at run time may not be found by its name: then through the one it was made from.
@@ -127,7 +120,7 @@ def train_on(
         with vault.run.suspended("a second train() of one Trainer"):
             return call.do()
     explicit = call.get("resume_from_checkpoint", 0)
-    vault.run.attach(trainer.model)
+    vault.run.attach(trainer)
     try:
         chosen = (choose or _explicit_wins)(vault, explicit)
         if chosen is not explicit:
@@ -148,12 +141,6 @@ def _explicit_wins(vault: VaultLayerCallback, explicit: Explicit) -> Explicit:
     vault.stand_last()
     vault.run.start(explicit)
     return explicit
-
-
-def make_way(vault: VaultLayerCallback, trainer: Any, trial: Any) -> None:
-    """Clear the place of the checkpoint folder that a Trainer is about to write."""
-    folder = f"checkpoint-{trainer.state.global_step}"
-    vault.run.before_save(Path(trainer._get_output_dir(trial=trial)) / folder)
 
 
 def _end_untrained(vault: VaultLayerCallback, trainer: Any) -> TrainOutput:

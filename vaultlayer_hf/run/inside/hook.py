@@ -5,7 +5,6 @@ class itself is changed, so that every subclass has it:
 
     __init__               a smaller micro-batch, where `vl run` asks for one
     train                  on the vault, as ``resume=`` does it (vaultlayer_hf.trainer.trainer.train_on), and reported
-    _save_checkpoint       makes way, as ``resume=`` does it
     training_step          looks at the loss
     _inner_training_loop   a checkpoint of another micro-batch doesn't bring its own back
     _maybe_log_save_evaluate says that what comes now takes as long as it takes
@@ -38,7 +37,6 @@ def install(trainer: type[Any]) -> None:
     changes = (
         ("__init__", _init),
         ("train", _train),
-        ("_save_checkpoint", _save_checkpoint),
         ("training_step", _training_step),
         ("_inner_training_loop", _inner_training_loop),
         ("_maybe_log_save_evaluate", _between_steps),
@@ -106,16 +104,6 @@ def _between_steps(original: Any) -> Any:
             report.beat(phase="train")
 
     return _maybe_log_save_evaluate
-
-
-def _save_checkpoint(original: Any) -> Any:
-    def _save_checkpoint(self: Any, model: Any, trial: Any, *args: Any, **kwargs: Any) -> Any:
-        inside, vault = _inside(), self.__dict__.get("_vaultlayer_inserted")
-        if inside is not None and vault is not None:
-            inside.make_way(vault, self, trial)
-        return original(self, model, trial, *args, **kwargs)
-
-    return _save_checkpoint
 
 
 def _train(original: Any) -> Any:

@@ -20,9 +20,9 @@ from vaultlayer_hf.session.settings import Settings
 from vaultlayer_hf.stores.uri import parse_vault
 from vaultlayer_hf.trainer.callback import VaultLayerCallback
 from vaultlayer_hf.trainer.layout import missing_files
-from vaultlayer_hf.trainer.trainer import Explicit, make_way, train_on
+from vaultlayer_hf.trainer.trainer import Explicit, train_on
 
-__all__ = ["install", "make_way", "train"]
+__all__ = ["install", "train"]
 
 _count = 0
 """How many Trainers of this process have got a vault here."""

@@ -1,0 +1,102 @@
+"""A full disk under output_dir costs the checkpoint that is being written, on all ranks alike, and never the run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+
+from tests.trainer.kit import STEPS, Do, Patient, Recorder, big_model, steps_of, trainer, weights
+from vaultlayer_hf import VaultLayerCallback, open_vault, resumable
+
+KINDS = ["resume", "callback"]
+
+
+def _run(
+    kind: str, out: Path, vault: Path, cls: Any = transformers.Trainer, **more: Any
+) -> tuple[Any, Recorder]:
+    """A Trainer whose checkpoints are 6.4 MB, with resume= or with the callback alone; and what it tells."""
+    if kind == "resume":
+        run = trainer(out, cls=resumable(cls), model=big_model(), resume=vault, **more)
+        return run, Recorder(run)
+    callback = VaultLayerCallback(vault)
+    run = trainer(out, cls=cls, model=big_model(), **more)
+    run.add_callback(callback)
+    return run, Recorder(callback)
+
+
+def _fill(disk: Path, left: int) -> None:
+    """Leave so many bytes on a disk."""
+    space = os.statvfs(disk)
+    (disk / "ballast").write_bytes(b"x" * (space.f_bavail * space.f_frsize - left))
+
+
+def _same_as_unbroken(run: Any, folder: Path) -> bool:
+    expected = trainer(folder, cls=transformers.Trainer, model=big_model())
+    expected.train()
+    return weights(run.model) == weights(expected.model)
+
+
+def _verified(vault: Path) -> list[int]:
+    with open_vault(vault) as opened:
+        return [commit.step for commit in opened.checkpoints() if opened.verify(commit).ok]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("left", [0, 2**20, 7 * 2**19])
+def test_a_full_disk_costs_that_checkpoint(kind: str, left: int, small_disk: Path, tmp_path: Path) -> None:
+    """No room for any of a checkpoint, for its model, or for its optimizer: that is said with what fills the disk,
+    nothing torn is left, training goes on to the same weights, and the next save is committed."""
+    vault, out = tmp_path / "vault", small_disk / "out"
+    there: list[bool] = []
+
+    def change(state: Any) -> None:
+        if state.global_step == 0:
+            _fill(small_disk, left)
+        elif state.global_step == 3:
+            there.append((out / "checkpoint-2").exists())
+            (small_disk / "ballast").unlink()
+
+    run, recorder = _run(kind, out, vault, callbacks=[Patient(vault), Do(on_step_begin=change)])
+    assert run.train().global_step == STEPS
+    assert there == [False]
+    lost = recorder.of("abandon")
+    assert [event.fields["step"] for event in lost] == [2]
+    assert "the disk is full" in lost[0].message
+    assert "elsewhere" in lost[0].message
+    assert _verified(vault) == steps_of(vault) == [4, 6, 8]
+    assert _same_as_unbroken(run, tmp_path / "unbroken")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_the_vault_holds_makes_room(kind: str, small_disk: Path, tmp_path: Path) -> None:
+    """Where local copies of committed checkpoints fill the disk they are given up, and the save is done once more."""
+    vault, out = tmp_path / "vault", small_disk / "out"
+    fill = Do(on_step_begin=lambda state: state.global_step == 3 and _fill(small_disk, 2**20))
+    run, recorder = _run(kind, out, vault, callbacks=[Patient(vault), fill])
+    assert run.train().global_step == STEPS
+    assert recorder.of("abandon") == []
+    assert "written again" in recorder.of("trouble")[0].message
+    assert _verified(vault) == steps_of(vault) == [4, 6, 8]  # the vault keeps three
+    assert _same_as_unbroken(run, tmp_path / "unbroken")
+
+
+class _Mistaken(transformers.Trainer):
+    """A Trainer whose save has a mistake in it."""
+
+    def _save(self, *args: Any, **kwargs: Any) -> None:
+        raise ValueError("a mistake of the script's")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_mistake_in_a_save_is_raised(kind: str, tmp_path: Path) -> None:
+    """An error in a save that isn't the disk's ends the training, as with the stock Trainer."""
+    run, _ = _run(kind, tmp_path / "out", tmp_path / "vault", cls=_Mistaken)
+    with pytest.raises(ValueError, match="a mistake of the script's"):
+        run.train()
+    run.callback_handler.pop_callback(VaultLayerCallback).close()
+    assert steps_of(tmp_path / "vault") == []
+    assert "_save_checkpoint" not in vars(run)

@@ -1,0 +1,158 @@
+"""A Trainer's save while it trains on a vault: the place is cleared for it, and a full disk costs that checkpoint only.
+
+While a training is committed, ``_save_checkpoint`` of that one Trainer is ours, around its own. The parts of which that
+consists write files, and where the disk is full each raises what its library raises. Such an error is held back until
+the whole save is through: between the parts the Trainer waits for the other ranks, which know nothing of it. Then all
+ranks agree whether all have written; if not, they make room and save once more, or go on without this checkpoint.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from vaultlayer_hf.base import files
+from vaultlayer_hf.base.events import EventKind
+from vaultlayer_hf.session.save.full_disk import is_full
+from vaultlayer_hf.session.save.writing import write_on_all
+from vaultlayer_hf.session.training import Training
+from vaultlayer_hf.trainer.layout import best_step
+
+_SAVE = "_save_checkpoint"
+_PARTS = ("save_model", "_save_optimizer_and_scheduler", "_save_scaler", "_save_rng_state")
+"""What ``_save_checkpoint`` calls to write files."""
+
+
+class Saving:
+    """One training's saves.
+
+    Args:
+        trainer: whose ``_save_checkpoint`` is ours until ``put_back``.
+        training: what its checkpoints are committed by.
+
+    Attributes:
+        lost: whether the newest save has failed, on some rank, and nothing of it is left.
+    """
+
+    def __init__(self, trainer: Any, training: Training) -> None:
+        self._trainer, self._training = trainer, training
+        self.lost = False
+        self._wraps = ExitStack()
+        self._wraps.enter_context(wrapped(trainer, {_SAVE: self._around}))
+
+    def put_back(self) -> None:
+        """Leave the Trainer as it was. Safe to call twice."""
+        self._wraps.close()
+
+    def _around(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def _save_checkpoint(*args: Any, **kwargs: Any) -> Any:
+            trial = kwargs.get("trial", args[1] if len(args) > 1 else None)
+            return self._save(trial, lambda: original(*args, **kwargs))
+
+        return _save_checkpoint
+
+    def _save(self, trial: Any, save: Callable[[], Any]) -> Any:
+        trainer, training = self._trainer, self._training
+        session, state = training.session, trainer.state
+        folder = Path(trainer._get_output_dir(trial=trial)) / f"checkpoint-{state.global_step}"
+        self.lost = False
+        training.before_save(folder)
+        if session.claim is None or session.disabled:
+            return save()
+        best = state.best_model_checkpoint
+        result: Any = None
+        mistake: Exception | None = None  # an error of this rank that isn't the disk's
+
+        def write() -> None:
+            nonlocal result, mistake
+            mistake = None
+            with _held_back(trainer, folder) as held:
+                try:
+                    result = save()
+                except Exception as error:
+                    if not held and not is_full(error, folder):
+                        mistake = error
+                        raise
+                    held.append(_in_words(error))
+            if held:
+                raise OSError(errno.ENOSPC, held[0])
+
+        def remove() -> None:
+            if mistake is None:
+                files.remove_tree(folder)
+
+        kept = best_step({"best_model_checkpoint": best})
+        failed = write_on_all(session, folder, write, remove=remove, keep=() if kept is None else (kept,))
+        if failed is None:
+            return result
+        session.next_seq()  # rounds are named by it: the next save's are others
+        if mistake is not None:
+            raise mistake
+        self.lost = True
+        state.best_model_checkpoint = best  # it may have become this one
+        exposure = f"; {session.uploader.exposure()}" if session.uploader is not None else ""
+        if session.ranks.rank == 0:
+            session.events.warn(
+                EventKind.ABANDON,
+                f"{folder.name} isn't committed, training goes on: {failed}{exposure}",
+                step=state.global_step,
+                reason=failed,
+            )
+        return None
+
+
+@contextmanager
+def _held_back(trainer: Any, folder: Path) -> Iterator[list[str]]:
+    """Have the parts of a save hold back errors of a full disk; yields the list that they come into, in words.
+
+    In words, because an error's traceback holds the torn file open, and with it the space that it takes.
+
+    Behind such an error the Trainer must not rotate older checkpoints away: what it has just written is torn.
+    """
+    held: list[str] = []
+    limit = trainer.args.save_total_limit
+
+    def around(part: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return part(*args, **kwargs)
+            except Exception as error:
+                if not is_full(error, folder):
+                    raise
+                held.append(_in_words(error))
+                trainer.args.save_total_limit = None
+                return None
+
+        return call
+
+    with wrapped(trainer, dict.fromkeys(_PARTS, around)):
+        try:
+            yield held
+        finally:
+            trainer.args.save_total_limit = limit
+
+
+def _in_words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+@contextmanager
+def wrapped(
+    owner: Any, wraps: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]]
+) -> Iterator[None]:
+    """Have methods of one object wrapped for a while; those that it doesn't have are left out."""
+    own = owner.__dict__
+    before = {name: own.get(name) for name in wraps if hasattr(owner, name)}
+    for name in before:
+        own[name] = wraps[name](getattr(owner, name))
+    try:
+        yield
+    finally:
+        for name, method in before.items():
+            if method is None:
+                own.pop(name, None)
+            else:
+                own[name] = method
