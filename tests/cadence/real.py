@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from tests.kit.inside import training_of
 from tests.trainer.kit import Recorder, big_model, model, trainer
 from vaultlayer_hf import Settings
 
@@ -41,7 +42,7 @@ def run(
     )
     recorder = Recorder(made)
     made.train()
-    return made._vaultlayer.training, recorder
+    return training_of(made), recorder
 
 
 def main() -> None:

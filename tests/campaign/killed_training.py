@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from transformers import TrainerCallback, TrainingArguments, set_seed
 
 from tests.campaign.points import SAVE_STEPS, STEPS, Points, die, stop
-from tests.kit.inside import listen, session_of
+from tests.kit.inside import callback_of, listen, session_of
 from vaultlayer_hf import Settings, Trainer
 from vaultlayer_hf.base.events import Event
 
@@ -83,7 +83,7 @@ class _Script(TrainerCallback):
         self.points.phase = "finish"
 
     def _wait(self) -> None:
-        vault = self.trainer._vaultlayer
+        vault = callback_of(self.trainer)
         uploader = vault.session.uploader if vault is not None and vault.session is not None else None
         while uploader is not None and not self.points.reached.is_set() and not uploader.wait(0.02):
             pass
@@ -113,7 +113,7 @@ def train(
     torch.set_num_threads(1)
     points = Points(Path(journal), kill, side, label)
     acts = {"die": die, "stop": stop, "overtaken": lambda: _overtaken(trainer), "lose mover": _lose_mover}
-    points._act = acts[act]
+    points.act = acts[act]
     points.note(pid=os.getpid())
     points.install(Path(output), moved=moved)
     set_seed(3)

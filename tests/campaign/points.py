@@ -68,7 +68,7 @@ class Points:
         self.phase = "start"
         self._file = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         self._kill, self._side, self._label = kill, side, label
-        self._act = act or die
+        self.act = act or die
         self.reached = threading.Event()
         self._lock = threading.Lock()
         self._count = 0
@@ -99,7 +99,7 @@ class Points:
         if number == self._kill and side == self._side:
             self.note(reached=number, side=side)
             self.reached.set()
-            self._act()
+            self.act()
 
     def around(self, name: str, function: Callable[..., Any], only: str | None = None) -> Callable[..., Any]:
         """Return a function with a point before and after it.

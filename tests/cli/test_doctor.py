@@ -11,10 +11,10 @@ from tests.vault.vaults import tree
 from vaultlayer_hf.cli.checks import (
     Finding,
     Measurements,
-    _judge_clock,
     check_disk,
     check_store,
     judge,
+    judge_clock,
     predict,
 )
 from vaultlayer_hf.cli.common import ExitCode
@@ -93,7 +93,7 @@ def test_a_disk_that_is_too_small(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("offset", "state"), [(5, "ok"), (-59, "ok"), (61, "warning"), (-901, "bad")])
 def test_clocks_that_differ(offset: float, state: str) -> None:
     """A minute is worth a word, a quarter of an hour is what S3 refuses."""
-    assert _judge_clock(offset).state == state
+    assert judge_clock(offset).state == state
 
 
 def test_what_is_predicted() -> None:

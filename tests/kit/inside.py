@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from vaultlayer_hf import Checkpointer
 from vaultlayer_hf.base.events import Event, Events
 from vaultlayer_hf.session.session import Session
+from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.stores.base import Store
 
 Run = TypeVar("Run")
@@ -31,6 +32,39 @@ def session_of(run: Any) -> Session:
     return session
 
 
+def training_of(run: Any) -> Training:
+    """What a Trainer or its callback drives while it trains."""
+    training: Training | None = callback_of(run).training
+    assert training is not None, "the run has no training yet"
+    return training
+
+
+def queue_of(run: Any) -> Any:
+    """The queue between a training and its upload thread."""
+    return session_of(run).uploader._queue  # type: ignore[union-attr]
+
+
+def data_of(ckpt: Checkpointer) -> Any:
+    """A Checkpointer's place in its data."""
+    return ckpt._run.position  # type: ignore[union-attr]
+
+
+def client_of(store: Any) -> Any:
+    """The obstore client of an object store."""
+    return store._client
+
+
+def before_head(store: Any, action: Callable[[str], Any]) -> None:
+    """Have ``action(key)`` done each time right before an object store asks for an object's size."""
+    inner = store._head
+
+    def head(operation: str, key: str) -> Any:
+        action(key)
+        return inner(operation, key)
+
+    store._head = head
+
+
 def loop_files_of(ckpt: Checkpointer) -> Any:
     """What knows which files a checkpoint of a Checkpointer's loop consists of."""
     return ckpt._run.files  # type: ignore[union-attr]
@@ -46,7 +80,7 @@ def settle(ckpt: Checkpointer, timeout: float = 30.0) -> None:
 
 def listen(run: Any, listener: Callable[[Event], Any]) -> None:
     """Have a listener told of each event of a Trainer, a callback or a Checkpointer."""
-    events: Events = callback_of(run).run.events
+    events: Events = run._events if isinstance(run, Checkpointer) else callback_of(run).run.events
     events.listen(listener)
 
 

@@ -61,7 +61,7 @@ def train(
     """
     torch.set_num_threads(1)
     points = Points(Path(journal), kill, side)  # two threads write here: a number is a place, not a label
-    points._act = {"die": die, "stop": stop}[act]
+    points.act = {"die": die, "stop": stop}[act]
     points.note(pid=os.getpid())
     points.install(Path(output))
     loop = Loop(steps, rows, data, augment, workers, persistent, form, stateful)

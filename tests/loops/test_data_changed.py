@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from tests.kit.inside import listen
+from tests.kit.inside import data_of, listen
 from vaultlayer_hf import Checkpointer, ResumeError, Settings
 
 ROWS, BATCH = 12, 2
@@ -116,7 +116,8 @@ def test_workers_that_the_script_has_started(tmp_path: Path) -> None:
 def test_a_place_of_another_format(tmp_path: Path) -> None:
     """What another version has written is an error that says what to do, before anything is trained."""
     ckpt, _ = _given(tmp_path)
-    state = ckpt._position.state_dict()
+    place = data_of(ckpt)
+    state = place.state_dict()
     ckpt.close()
     with pytest.raises(ResumeError, match="go on with the version that wrote it"):
-        ckpt._position.load_state_dict({**state, "format": 99}, None, 1)
+        place.load_state_dict({**state, "format": 99}, None, 1)

@@ -180,7 +180,7 @@ def _close(namespace) -> None:
             value.close()
         hooks = getattr(getattr(value, "save_state", None), "__self__", None)
         if type(hooks).__name__ == "Hooks":
-            hooks._training.close()
+            hooks.training.close()
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from obstore.store import MemoryStore
 
 from tests import ROOT
+from tests.kit.inside import before_head
 from tests.servers import SeaweedServer
 from tests.sink import SinkServer
 from vaultlayer_hf.errors import AlreadyExistsError, StoreUnavailableError
@@ -130,13 +131,7 @@ def test_an_upload_that_arrived_short(tmp_path: Path) -> None:
     store = ObjectStore(client, uri="memory://")
     local = tmp_path / "local"
     local.write_bytes(bytes(3 * CHUNK))
-    inner = store._head
-
-    def cut(operation: str, key: str):  # type: ignore[no-untyped-def]
-        client.put(key, b"short")
-        return inner(operation, key)
-
-    store._head = cut  # type: ignore[method-assign]
+    before_head(store, lambda key: client.put(key, b"short"))
     with pytest.raises(StoreUnavailableError, match="bytes were sent"):
         store.upload("x", local, size=3 * CHUNK)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import ROOT
+from tests.kit.inside import client_of
 from tests.servers import CannedServer, SeaweedServer, free_ports
 from vaultlayer_hf.errors import MissingExtraError, SettingsError, StoreDeniedError
 from vaultlayer_hf.stores import open_store
@@ -326,7 +327,7 @@ def test_addressing(config: Config) -> None:
     config(AWS_ACCESS_KEY_ID="A", AWS_SECRET_ACCESS_KEY="B", AWS_REGION="eu-west-1")
 
     def setting(uri: str) -> tuple[object, object]:
-        found = open_store(uri)._client.config  # type: ignore[attr-defined]
+        found = client_of(open_store(uri)).config
         virtual = str(found.get("virtual_hosted_style_request", False)).lower() == "true"
         return virtual, found.get("endpoint", found.get("aws_endpoint"))
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.kit.inside import session_of, use_store
+from tests.kit.inside import queue_of, session_of, training_of, use_store
 from tests.servers import SeaweedServer
 from tests.trainer.conftest import Reference
 from tests.trainer.kit import (
@@ -84,7 +84,7 @@ def test_s3_goes_away_and_comes_back(
             s3_server.stop()
         elif state.global_step == 19:
             wait_for(lambda: bool(record.of("trouble")))
-            exposed.append(run._vaultlayer.training.metrics()["vault/exposure_steps"])
+            exposed.append(training_of(run).metrics()["vault/exposure_steps"])
             s3_server.start()
         elif 4 < state.global_step < 19:
             time.sleep(0.02)
@@ -268,7 +268,7 @@ def test_what_only_waited_is_sealed_at_the_end(tmp_path: Path) -> None:
     def look(state: Any) -> None:
         if state.global_step == 3:
             assert gate.reached.wait(30)
-            queue = session_of(run).uploader._queue
+            queue = queue_of(run)
             threading.Thread(target=open_at_the_end, args=(queue,)).start()
 
     run.add_callback(Do(on_step_end=look))

@@ -143,7 +143,7 @@ class Process:
     @property
     def writer(self) -> Any:
         """Its claim; None before it has one."""
-        return self.run.session._writer
+        return self.run.session.writer
 
     @property
     def claim(self) -> int:

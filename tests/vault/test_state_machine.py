@@ -43,7 +43,7 @@ from vaultlayer_hf.vault.keys import folder_key
 from vaultlayer_hf.vault.manifest import Manifest
 from vaultlayer_hf.vault.retention.prune import clean_orphans, delete_folder, retire
 from vaultlayer_hf.vault.snapshot import seal, take
-from vaultlayer_hf.vault.upload.sending import Transfer, commit, folder_name, send, write_part
+from vaultlayer_hf.vault.upload.sending import Transfer, commit, send, write_part
 
 MOST_ALIVE = 3
 HOSTS = st.sampled_from(["here", "there"])
@@ -235,7 +235,7 @@ class VaultMachine(RuleBasedStateMachine):
             mishap = Mishap()
         fenced = world.model.fenced(process.claim)
         folder, content = world.write(process, same_step)
-        world.contents[process.claim, session._seq + 1] = content
+        world.contents[process.claim, session.coming_seq] = content
         told = len(process.run.told)
         process.store.arm(mishap, self._intrude)
         with world.acts(process):
@@ -263,7 +263,7 @@ class VaultMachine(RuleBasedStateMachine):
         )
         snapshot = seal(take(folder, session.snapshots, seq, manifest))
         world.sealed.add(snapshot.path)
-        name = folder_name(snapshot.name, seq, session._used_names)
+        name = session.name_folder(snapshot.name, seq)
         process.drafts.append(Draft(snapshot, Transfer(folder_key(token, name))))
 
     def _send_one(self, process: Process, draft: Draft, mishap: Mishap) -> None:

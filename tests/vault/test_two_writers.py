@@ -23,6 +23,7 @@ from tests.forks import ForkServer, Run
 from tests.vault.tools import entries, numbers
 from tests.vault.vaults import PARAMETERS, a_session, content, start, train, tree, wish, write_checkpoint
 from vaultlayer_hf import FencedError, StoreDeniedError, StoreError, open_vault
+from vaultlayer_hf.session import training as training_module
 from vaultlayer_hf.session.save.rounds import Save
 from vaultlayer_hf.session.start.resume import resume
 from vaultlayer_hf.session.training import Training
@@ -275,8 +276,12 @@ def test_the_end_waits_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     session, heard = a_session(vault, output, store=FaultStore(open_store(vault), plan), flush_timeout=0.2)
     waits = []
     training = Training(session)
-    plain = training._wait
-    monkeypatch.setattr(training, "_wait", lambda uploader: waits.append(uploader) or plain(uploader))
+    plain = training_module.wait_for_uploads
+    monkeypatch.setattr(
+        training_module,
+        "wait_for_uploads",
+        lambda *given, **more: waits.append(given) or plain(*given, **more),
+    )
     resume(session, wish())
     training.save(Save(write_checkpoint(output, 100), 100, lambda *_: [], parameters=PARAMETERS))
     assert not training.flush()

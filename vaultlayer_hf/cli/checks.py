@@ -161,7 +161,7 @@ def _check_writing(store: Store, measured: Measurements) -> Iterator[Finding]:
     there = store.head(key).modified
     measured.clock_offset = there - time.time()
     store.delete([key])
-    yield _judge_clock(measured.clock_offset)
+    yield judge_clock(measured.clock_offset)
     try:
         store.head(key)
         fix = "allow deleting below the prefix: retention needs it"
@@ -171,7 +171,7 @@ def _check_writing(store: Store, measured: Measurements) -> Iterator[Finding]:
     yield from _check_bandwidth(store, measured)
 
 
-def _judge_clock(offset: float) -> Finding:
+def judge_clock(offset: float) -> Finding:
     text = f"the store's clock is {abs(offset):.1f} s {'ahead of' if offset > 0 else 'behind'} this machine's"
     fix = "set this machine's clock (chrony, systemd-timesyncd)"
     if abs(offset) > _CLOCK_FAIL:

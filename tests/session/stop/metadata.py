@@ -76,7 +76,7 @@ class MetadataServer:
     def _answer(self, request: BaseHTTPRequestHandler) -> None:
         path = request.path
         self.requests[path.partition("?")[0]] += 1
-        status, text = self._find(request.command, path, request.headers)
+        status, text = self.find(request.command, path, request.headers)
         if status in (400, 401, 403):
             self.refused.append(f"{request.command} {path}")
         body = text.encode()
@@ -85,7 +85,7 @@ class MetadataServer:
         request.end_headers()
         request.wfile.write(body)
 
-    def _find(self, method: str, path: str, headers: Any) -> tuple[int, str]:
+    def find(self, method: str, path: str, headers: Any) -> tuple[int, str]:
         if path.startswith("/latest/"):
             return self._aws(method, path, headers)
         if path.startswith("/computeMetadata/v1/instance/"):

@@ -100,8 +100,8 @@ def test_a_server_that_fails_meanwhile_is_asked_on(
     watch = NoticeWatch((), 30.0, "aws", events)
     watch.open()
     wait_for(lambda: server.requests.total() > 3)
-    plain, broken = server._find, [True]
-    monkeypatch.setattr(server, "_find", lambda *given: (500, "") if broken[0] else plain(*given))
+    plain, broken = server.find, [True]
+    monkeypatch.setattr(server, "find", lambda *given: (500, "") if broken[0] else plain(*given))
     asked = server.requests.total()
     wait_for(lambda: server.requests.total() > asked + 10)
     broken[0] = False

@@ -192,14 +192,14 @@ def test_a_process_that_dies_again_and_again_is_left_alone(
 ) -> None:
     """After three deaths a thread does the work for good, and that is said."""
     moved = open_moved(tmp_path / "vault")
-    for number in range(mover._DEATHS):
+    for number in range(mover.DEATHS):
         upload(moved, large, f"data/{number}")
         moved.process.kill()
         moved.store.digest(large)
     upload(moved, large)
     assert not movers()
     assert "from now on" in moved.said[-1]
-    assert len(moved.said) == mover._DEATHS
+    assert len(moved.said) == mover.DEATHS
 
 
 def test_a_process_that_hangs_counts_as_dead(

@@ -43,7 +43,7 @@ _INTERVAL = 0.25  # seconds between two questions whether to go on
 _SLICE = 0.2  # seconds of waiting for an answer after which the pace is asked whether to go on
 _SILENCE = 300  # such waits without a sign of life, which comes each second, after which it counts as dead
 _LAST_WORD = 5.0  # seconds that it has to notice that a file isn't wanted
-_DEATHS = 3  # after which no other one is started
+DEATHS = 3  # after which no other one is started
 _LET_THROUGH = "SEGV BUS FPE ILL ABRT TRAP SYS PIPE CHLD TSTP TTIN TTOU"
 """Signals of its own doing, and those that stop a whole job."""
 
@@ -158,7 +158,7 @@ class Mover:
         if self._connection is not None and self._environment == os.environ:
             return self._connection
         self._end()
-        if self._closed or self._deaths >= _DEATHS:
+        if self._closed or self._deaths >= DEATHS:
             raise GoneError
         ours, theirs = Pipe()
         self._environment = dict(os.environ)
@@ -177,7 +177,7 @@ class Mover:
                 env=self._environment,
             )
         except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: at the end of the interpreter
-            self._deaths = _DEATHS
+            self._deaths = DEATHS
             ours.close()
             raise GoneError(f"it can't be started: {error}") from error
         finally:
@@ -196,7 +196,7 @@ class Mover:
             self._deaths += 1
             reason = reason or f"it ended with {process.returncode}"
         if reason and not self._closed:
-            again = "" if self._deaths < _DEATHS else ", and will from now on"
+            again = "" if self._deaths < DEATHS else ", and will from now on"
             self._say(f"the process that moves large files is gone ({reason}): a thread does its work{again}")
 
     def _end(self, *, kill: bool = False) -> None:
