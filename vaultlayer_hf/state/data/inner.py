@@ -70,7 +70,7 @@ class Inner:
         return {
             f"{thing}.{name}": value
             for thing, owner in self._things.items()
-            for name, value in vars(owner).items()
+            for name, value in list(vars(owner).items())  # its own thread may add to it
             if isinstance(value, (int, float)) and not isinstance(value, bool)
         }
 
