@@ -85,7 +85,7 @@ def test_why_tells_of_what_was_left_behind_or_retired(tmp_path: Path) -> None:
     """Of a run that went on from an older step: what was left behind, what was retired, and by which entry."""
     vault = str(tmp_path / "vault")
     train_on(vault, tmp_path / "one", 10, 20, 30, keep_last=None)
-    train_on(f"{vault}@10", tmp_path / "two", 15, keep_last=None)
+    train_on(vault, tmp_path / "two", 15, keep_last=None, at_step=10)  # what @10 leaves behind is spared
     left = vl("why", f"{vault}@30", "--json").json()
     assert (left["verdict"], left["resumes"]) == ("left behind", False)
     assert left["walk"][-1]["text"].endswith("this one is left behind")

@@ -201,8 +201,7 @@ class VaultMachine(RuleBasedStateMachine):
         live = list(world.model.live.values())
         asked = live[at % len(live)].step if at is not None and live else None
         store = ProcessStore(world.clock, lambda name, key: world.guard(process, name, key))
-        uri = "/nonexistent/vault" if asked is None else f"/nonexistent/vault@{asked}"
-        run = Run(store, world.root / host, keep_last=2, uri=uri)
+        run = Run(store, world.root / host, keep_last=2, at_step=asked)
         process = Process(world.count, host, run, store, asked)
         store.arm(mishap, self._intrude)
         world.alive.append(process)

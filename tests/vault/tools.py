@@ -167,10 +167,10 @@ class Run:
     """A session without patience at the start or at the end, and the events that it told."""
 
     def __init__(self, store: Store, output_dir: Path, **options: Any) -> None:
-        uri = options.pop("uri", "/nonexistent/vault")
+        uri, at_step = options.pop("uri", "/nonexistent/vault"), options.pop("at_step", None)
         settings = Settings(vault=uri, resume_timeout=0, flush_timeout=0, upload_concurrency=1, **options)
         self.told: list[Event] = []
-        self.session = Session(settings, output_dir, store=store, progress=False)
+        self.session = Session(settings, output_dir, store=store, progress=False, at_step=at_step)
         self.training = Training(self.session)
         self.session.events.listen(self.told.append)
 

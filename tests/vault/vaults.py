@@ -63,13 +63,14 @@ class Heard:
 
 
 def a_session(
-    vault: str, output: Path, *, store: Store | None = None, **settings: object
+    vault: str, output: Path, *, store: Store | None = None, at_step: int | None = None, **settings: object
 ) -> tuple[Session, Heard]:
     """Return a session and what it tells."""
     events, heard = Events(), Heard()
     events.listen(heard.events.append)
     options = {"resume_timeout": 5.0, "flush_timeout": 20.0, **settings}
-    return Session(Settings(vault=vault, **options), output, events=events, store=store), heard  # type: ignore[arg-type]
+    made = Settings(vault=vault, **options)  # type: ignore[arg-type]
+    return Session(made, output, events=events, store=store, at_step=at_step), heard
 
 
 def wish(parameters: Parameters = PARAMETERS) -> Wish:

@@ -69,6 +69,25 @@ def locked(folder: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file against other processes; return False where another one holds it. Never waits.
+
+    The lock is flock(2)'s: it ends with the process, or when the file is closed. Raises OSError where the file system
+    or the system has no such locks.
+    """
+    if os.name != "posix":
+        raise OSError(errno.ENOSYS, "this system has no flock")
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        raise
+    return True
+
+
 def fsync_file(path: Path) -> None:
     """Flush a file's content to the disk."""
     descriptor = os.open(path, os.O_RDONLY)

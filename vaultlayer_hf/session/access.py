@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import SettingsError, StoreError, VaultUnreachableError
@@ -68,8 +70,13 @@ class Access:
         except StoreError as error:
             raise self.unreachable(error) from error
 
-    def claim(self, seen: tuple[int, Entry | None]) -> tuple[Writer, Entry | None]:
-        """Take the vault; return the writer and the newest entry before. Raises VaultUnreachableError."""
+    def claim(
+        self, seen: tuple[int, Entry | None], detail: Mapping[str, Any] | None = None
+    ) -> tuple[Writer, Entry | None]:
+        """Take the vault; return the writer and the newest entry before. Raises VaultUnreachableError.
+
+        ``detail``: what else the claim's entry notes.
+        """
         self._warn_of_life(seen[1])
         try:
             if not probe_create(self.store):
@@ -78,7 +85,7 @@ class Access:
                     f"{self.store.uri} can't create an object only if it is absent: it is used as a single-writer "
                     "vault, so make sure that only one process at a time trains on it",
                 )
-            writer, before = Writer.claim(self.store, self.log(), seen=seen)
+            writer, before = Writer.claim(self.store, self.log(), dict(detail or {}), seen=seen)
         except StoreError as error:
             raise self.unreachable(error) from error
         self._events.info(

@@ -1,6 +1,7 @@
 """What lies in ``output_dir``: checkpoint folders, which are the Trainer's, and ``_vaultlayer``, which is ours.
 
 <output_dir>/checkpoint-500                  the Trainer's; it rotates them by save_total_limit
+<output_dir>/_vaultlayer/lock                held by the run that uses this folder: see lock.py
 <output_dir>/_vaultlayer/<vault_id>/...      snapshots: see vault/snapshot.py
 <output_dir>/_vaultlayer/restore-<id>/       a restore under way
 <output_dir>/_vaultlayer/old-<id>/           what a restore has replaced, or local retention has taken out

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import platform
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import FencedError
 from vaultlayer_hf.session.access import Access
+from vaultlayer_hf.session.lock import LAST_HOLDER_SECONDS, OutputLock
 from vaultlayer_hf.session.output_dir import checkpoints
 from vaultlayer_hf.session.place import Topology, find_topology
 from vaultlayer_hf.session.ranks import Ranks
@@ -57,6 +59,7 @@ class Session:
         store: the store to use instead of the one that the URI names; for tests and for special stores.
         needs_best: the end of training loads the best checkpoint, so it is kept whatever ``keep_best`` says.
         progress: show progress bars.
+        at_step: the step to go back to, whatever was trained since; wins over the address's.
 
     Raises SettingsError (VaultUriError) for a vault that can't be meant, MissingExtraError.
     """
@@ -71,6 +74,7 @@ class Session:
         store: Store | None = None,
         needs_best: bool = False,
         progress: bool = True,
+        at_step: int | None = None,
     ) -> None:
         self.settings = settings
         self.ranks = ranks or Ranks()
@@ -80,7 +84,9 @@ class Session:
         self.access = Access(settings, self.events, store)
         self.address = self.access.address
         self.output_dir = output_dir.absolute()
+        self.lock = OutputLock(self.output_dir, self.address.uri, self.events)
         self.progress = progress
+        self.at_step = at_step
         self._needs_best = needs_best
         self._keep_best = settings.keep_best or needs_best
         self._commits: dict[int, Commit] = {}
@@ -106,21 +112,37 @@ class Session:
 
     # Start ---------------------------------------------------------------------------------------------
 
-    def enter(self, check: Callable[[int, Entry | None], None] = lambda number, entry: None) -> Claim:
+    def enter(self, check: Callable[[int, Entry | None], Mapping[str, Any]] = lambda *_: {}) -> Claim:
         """Claim the vault on rank 0, and let all ranks know. All ranks.
 
-        ``check`` sees the last number of the log and its newest whole entry before anything is claimed, and may raise.
-        Raises VaultUnreachableError, CorruptError, RanksError.
+        ``check`` sees the last number of the log and its newest whole entry before anything is claimed; it may raise,
+        and returns what the claim's entry notes.
+        Raises VaultUnreachableError, CorruptError, RanksError; SettingsError where another run uses ``output_dir``.
         """
 
-        def claim() -> Claim:
+        looked: list[tuple[tuple[int, Entry | None], Mapping[str, Any]]] = []
+
+        def look() -> None:
             seen = self.access.last()
-            check(*seen)
-            self._writer, before = self.access.claim(seen)
+            looked.append((seen, check(*seen)))
+
+        def claim() -> Claim:
+            self._writer, before = self.access.claim(*looked[-1])
             return Claim(self._writer.token, self._writer.state.vault_id, before.state if before else None)
 
-        self.claim = self.ranks.on_rank_zero(claim, within=3 * self.settings.resume_timeout)
+        # Nothing is written, here or there, before it is known that the vault is the right one.
+        self.ranks.on_rank_zero(look, within=3 * self.settings.resume_timeout)
         self.topology = find_topology(self.ranks, self.output_dir / LOCAL)
+        try:
+            self.ranks.on_every_rank(lambda: self.lock.acquire() if self.leads_node else None)
+            self.claim = self.ranks.on_rank_zero(claim, within=3 * self.settings.resume_timeout)
+            self.ranks.on_every_rank(
+                lambda: self.lock.wait_for_last_holder() if self.leads_node else None,
+                timeout=self.ranks.timeout + LAST_HOLDER_SECONDS,
+            )
+        except BaseException:
+            self.lock.release()
+            raise
         before = self.claim.before
         self._commits = {commit.number: commit for commit in before.commits} if before else {}
         return self.claim
@@ -180,19 +202,19 @@ class Session:
         if self.ranks.rank == 0:
             self.events.warn(kind, message, **fields)
 
-    def start_uploads(self, resumed_from: Commit | None, *, passed_over: Commit | None = None) -> None:
+    def start_uploads(self, resumed_from: Commit | None, *, spared: Collection[Commit] = ()) -> None:
         """Make the background uploader, behind the commit that this run goes on from; on leaders. All ranks.
 
-        ``passed_over`` is the newest commit of a vault that this run doesn't go on from: it is never retired.
+        ``spared``: commits that this run doesn't go on from, and that are never retired while it lives.
         Raises, on all ranks, VaultUnreachableError, MissingExtraError, ResumeError (a disk).
         """
         self.resumed_from = resumed_from.number if resumed_from else None
         self.part_bytes = resumed_from.bytes if resumed_from else None
         self.ranks.on_every_rank(
-            lambda: self._make_uploader(resumed_from, passed_over) if self.leads_node else None
+            lambda: self._make_uploader(resumed_from, spared) if self.leads_node else None
         )
 
-    def _make_uploader(self, resumed_from: Commit | None, passed_over: Commit | None) -> None:
+    def _make_uploader(self, resumed_from: Commit | None, spared: Collection[Commit]) -> None:
         self.standing = {path.name for path in checkpoints(self.output_dir).values()}
         if self._uploader is not None:
             self._uploader.stop()
@@ -211,7 +233,7 @@ class Session:
             part_timeout=settings.part_timeout,
             keeps_best=self._needs_best,
             measured=lambda: {"stall": round(self.save_stall, 6)},
-            protected={passed_over.number} if passed_over is not None else (),
+            protected={commit.number for commit in spared},
         )
 
     def name_folder(self, name: str, seq: int) -> str:
@@ -244,6 +266,7 @@ class Session:
         uploader = self.release_uploader()
         if uploader is not None:
             uploader.stop()
+        self.lock.release()
 
     def newest_commits(self, count: int) -> tuple[Commit, ...]:
         """Return the newest commits that this rank knows of, oldest first."""

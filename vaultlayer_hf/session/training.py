@@ -181,6 +181,7 @@ class Training:
         session = self.session
         begin, self._stopping.saved_at = time.perf_counter(), time.time()
         self._flush_failed = False
+        session.lock.retry()
         session.standing.add(save.folder.name)
         rounds.save(session, save, session.next_seq())
         self.stall_seconds = time.perf_counter() - begin

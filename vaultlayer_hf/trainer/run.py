@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,7 @@ class TrainerRun:
         settings: they name the vault.
 
     Attributes:
-        settings: as given, with the step that ``go_on_from`` has named.
+        settings: as given.
         events: where what happens to this run's checkpoints is told.
         training: what is driven; None before the vault is claimed.
         data: the place in the data; None where it isn't followed.
@@ -59,6 +58,7 @@ class TrainerRun:
         self.settings = settings
         self.events = Events()
         self.training: Training | None = None
+        self._at_step: int | None = None  # to go back to, once
         self.data: TrainerData | None = None
         self.finished: int | None = None
         self.active = False
@@ -113,9 +113,9 @@ class TrainerRun:
     # Ahead of a training --------------------------------------------------------------------------------
 
     def go_on_from(self, step: int) -> None:
-        """Have the next ``pull`` take the checkpoint of this step, unless the vault's URI names one already."""
+        """Have the next ``pull`` go back to this step, unless the vault's URI names one already."""
         if self.address.step is None:
-            self.settings = replace(self.settings, vault=f"{self.address}@{step}")
+            self._at_step = step
 
     def pull(self) -> str | None:
         """Claim the vault and bring the checkpoint to resume from: see VaultLayerCallback.pull."""
@@ -143,7 +143,7 @@ class TrainerRun:
             "there, and what it saves from now on is committed to the vault",
         )
         before = session.enter().before
-        session.start_uploads(None, passed_over=before.newest if before else None)
+        session.start_uploads(None, spared=[before.newest] if before and before.newest else [])
         self._claimed, self._earlier = True, None
         self._named = Path(explicit) if isinstance(explicit, str) else None
 
@@ -152,7 +152,7 @@ class TrainerRun:
         session = self.open()
         before = session.enter().before
         newest = before.newest if before else None
-        session.start_uploads(None, passed_over=newest)
+        session.start_uploads(None, spared=[newest] if newest is not None else [])
         self._claimed = True
         if newest is not None:
             session.events.warn(
@@ -203,7 +203,9 @@ class TrainerRun:
                 events=self.events,
                 needs_best=bool(args.load_best_model_at_end),
                 progress=not args.disable_tqdm,
+                at_step=self._at_step,
             )
+            self._at_step = None
             self.training = Training(session)
         return self.training.session
 

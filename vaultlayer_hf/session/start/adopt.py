@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,17 +41,23 @@ Differs = Callable[[Manifest], str]
 
 
 def adopt(
-    session: Session, before: VaultState, missing: Missing, localise: Localise, differs: Differs
+    session: Session,
+    before: VaultState,
+    missing: Missing,
+    localise: Localise,
+    differs: Differs,
+    spared: Collection[Commit] = (),
 ) -> Manifest | None:
     """Adopt the newest snapshot that counts. All ranks.
 
-    ``differs`` says how the model that has written a snapshot differs from this run's; empty where it doesn't.
+    ``spared``: commits that the run has left behind, and that aren't retired. ``differs`` says how the model that has
+    written a snapshot differs from this run's; empty where it doesn't.
     Returns its manifest where this run goes on from it right away: it is at ``output_dir/checkpoint-<step>`` then,
     and its upload is queued. None where there is none, or where it has just been committed and is to be restored
     like any other. Raises, on all ranks, RanksError, ResumeError (a disk).
     """
     found = _find(session, before) if session.leads_node else []
-    adopted = _adopt(session, before, found, missing, localise, differs)
+    adopted = _adopt(session, before, found, missing, localise, differs, spared)
     if found and adopted is None:
         with contextlib.suppress(OSError):  # what is left there is of no use any more, and does no harm
             end_adopting(session.snapshots)
@@ -80,6 +86,7 @@ def _adopt(
     missing: Missing,
     localise: Localise,
     differs: Differs,
+    spared: Collection[Commit],
 ) -> Manifest | None:
     found = {(snapshot.manifest.token, snapshot.seq): snapshot for snapshot in snapshots}
     here = [list(key) for key in found] if session.leads_node else None
@@ -110,7 +117,7 @@ def _adopt(
             f"than the newest commit: adopted, the run goes on from step {manifest.step}",
             step=manifest.step,
         )
-        session.start_uploads(origin)
+        session.start_uploads(origin, spared=spared)
         queue_upload(session, handover.snapshot, verdict.plan)
         if heads == 1:
             return manifest

@@ -16,7 +16,9 @@ Each node fetches once what its ranks load, whichever node wrote it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.errors import (
@@ -24,6 +26,7 @@ from vaultlayer_hf.errors import (
     FormatVersionError,
     NoSuchCheckpointError,
     NoUsableCheckpointError,
+    ObjectNotFoundError,
     StoreError,
     WorldSizeError,
     WrongModelError,
@@ -32,6 +35,7 @@ from vaultlayer_hf.session.output_dir import clear_half_done, settle, warn_of_un
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.start.adopt import adopt
 from vaultlayer_hf.session.start.bring import bring_everywhere, conversion_for
+from vaultlayer_hf.session.start.choice import StartChoice, choose_start
 from vaultlayer_hf.session.wish import Wish
 from vaultlayer_hf.state.model_identity import parameter_differences
 from vaultlayer_hf.vault.keys import DATA
@@ -43,9 +47,18 @@ def resume(session: Session, wish: Wish) -> Path | None:
     """Claim the vault and return the local folder to resume from; None on an empty vault. All ranks.
 
     Raises, on all ranks alike, VaultUnreachableError, WrongModelError, WorldSizeError, NoSuchCheckpointError,
-    NoUsableCheckpointError, CorruptError (the whole log), ResumeError (no space on a disk), RanksError.
+    NoUsableCheckpointError, CorruptError (the whole log), ResumeError (no space on a disk), SettingsError (another run
+    uses ``output_dir``), RanksError.
     """
-    claim = session.enter(lambda number, entry: _check_first_candidate(session, wish, number, entry))
+    found: list[StartChoice] = []
+
+    def check(number: int, entry: Entry | None) -> Mapping[str, Any]:
+        found.append(choice := _choose(session, number, entry))
+        _check_first_candidate(session, wish, choice, number, entry)
+        return choice.detail
+
+    claim = session.enter(check)
+    choice = session.ranks.on_rank_zero(lambda: found[-1])
     session.ranks.on_every_rank(lambda: clear_half_done(session.output_dir) if session.leads_node else None)
     if claim.before is None:
         session.events.info(EventKind.FRESH, f"{session.address.uri} is empty: the run starts fresh")
@@ -53,37 +66,75 @@ def resume(session: Session, wish: Wish) -> Path | None:
             warn_of_unknown(session.output_dir, session.events)
         session.start_uploads(None)
         return None
+    _say_choice(session, choice)
     adopted = None
-    if session.address.step is None:
+    if choice.adopts:
         adopted = adopt(
             session,
             claim.before,
             wish.missing,
             wish.localise,
             lambda manifest: _other_model(wish, manifest),
+            choice.left,
         )
     if adopted is None:
-        return _restore_newest(session, wish)
+        return _restore_newest(session, wish, choice)
     _bring_best(session, wish, claim.before, adopted)
     return session.output_dir / f"checkpoint-{adopted.step}"
 
 
-def _candidates(session: Session, state: VaultState) -> list[Commit]:
-    step = session.address.step
-    if step is None:
-        return [commit for commit in reversed(state.commits) if not commit.left_behind]
-    found = [commit for commit in reversed(state.commits) if commit.step == step]
-    if not found:
-        steps = ", ".join(str(commit.step) for commit in state.commits) or "none"
-        raise NoSuchCheckpointError(
-            f"{session.address.uri} has no checkpoint of step {step}; it has: {steps}. Name one of them, or leave "
-            "out @<step> for the newest"
+def _choose(session: Session, number: int, entry: Entry | None) -> StartChoice:
+    """Choose what to go on from, before the claim. On rank 0. Raises NoSuchCheckpointError, VaultUnreachableError."""
+    address = session.address
+    step = session.at_step if session.at_step is not None else address.step
+    if entry is None:
+        if number == 0 and address.step is not None:
+            _check_no_damage(session, number, entry)
+            raise NoSuchCheckpointError(
+                f"{address.uri} is empty, so it has no checkpoint of step {address.step}, and training doesn't start "
+                f"at step 0 in silence: check the vault's name, or leave out @{address.step} to begin a run there"
+            )
+        return StartChoice(())
+    state = entry.state
+    claims: dict[int, Mapping[str, Any]] = {}
+    if address.step is not None or any(commit.left_behind for commit in state.commits):
+        for token in {state.token, *([state.newest.token] if state.newest is not None else [])}:
+            try:
+                claims[token] = session.access.log().read(token).detail
+            except (CorruptError, ObjectNotFoundError):
+                claims[token] = {}
+            except StoreError as error:
+                raise session.access.unreachable(error) from error
+    return choose_start(state, step, claims, uri=address.uri, again=session.at_step is not None)
+
+
+def _say_choice(session: Session, choice: StartChoice) -> None:
+    """Say what ``@STEP`` comes to."""
+    named = choice.named
+    if named is None:
+        return
+    if choice.continues:
+        newest = choice.candidates[0]
+        session.tell(
+            EventKind.NOTICE,
+            f"{session.address}: this run went back to step {named.step} before, and goes on from what it has trained "
+            f"since, step {newest.step}; `vl pull {session.address}` copies step {named.step} out",
+            step=newest.step,
         )
-    return found
+    elif choice.left:
+        names = ", ".join(f"{commit.name} (log entry {commit.number})" for commit in choice.left)
+        session.tell(
+            EventKind.NOTICE,
+            f"{session.address}: the run goes back to step {named.step} and leaves {names} behind; they are kept while "
+            "it goes on from there. The next start of the same command goes on from the newest that is trained now",
+            step=named.step,
+        )
 
 
-def _check_first_candidate(session: Session, wish: Wish, number: int, entry: Entry | None) -> None:
-    candidates = _candidates(session, entry.state) if entry is not None else []
+def _check_first_candidate(
+    session: Session, wish: Wish, choice: StartChoice, number: int, entry: Entry | None
+) -> None:
+    candidates = choice.candidates
     if not candidates:
         _check_no_damage(session, number, entry)
         return
@@ -141,9 +192,11 @@ def _unfit(wish: Wish, manifest: Manifest) -> str:
     return f"it lacks {', '.join(lacking)}, so a resume would not be the same run" if lacking else ""
 
 
-def _restore_newest(session: Session, wish: Wish) -> Path | None:
+def _restore_newest(session: Session, wish: Wish, choice: StartChoice) -> Path | None:
     state = session.ranks.on_rank_zero(lambda: session.state)
-    candidates = _candidates(session, state)
+    # A snapshot of several nodes, adopted just now, is committed as the newest, and is on this run's way.
+    adopted = [one for one in reversed(state.commits) if one.token == session.entered.token]
+    candidates = [*adopted, *choice.candidates]
     reasons = []
     for commit in candidates:
         manifest, reason = _lead_look(session, wish, commit)
@@ -161,7 +214,7 @@ def _restore_newest(session: Session, wish: Wish) -> Path | None:
                 reason=reason,
             )
             continue
-        session.start_uploads(commit)
+        session.start_uploads(commit, spared=choice.left)
         _bring_best(session, wish, state, manifest)
         _settle(session, manifest.step)
         conversion = conversion_for(session, wish, manifest)
@@ -178,7 +231,7 @@ def _restore_newest(session: Session, wish: Wish) -> Path | None:
     session.events.info(
         EventKind.FRESH, f"{session.address.uri} holds no checkpoint yet: the run starts fresh"
     )
-    session.start_uploads(None)
+    session.start_uploads(None, spared=choice.left)
     _settle(session, 0)
     return None
 

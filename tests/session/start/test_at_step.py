@@ -1,0 +1,74 @@
+"""``VAULT@STEP`` goes back to that step once: the same command, started again, goes on from what came since."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.vault.vaults import a_session, start, train, wish
+from vaultlayer_hf import NoSuchCheckpointError, open_vault
+from vaultlayer_hf.session.start.resume import resume
+from vaultlayer_hf.session.training import Training
+
+
+def steps(vault: str) -> list[tuple[int, bool]]:
+    """Return (step, left behind) of each live checkpoint, oldest first."""
+    with open_vault(vault) as opened:
+        return [(commit.step, commit.left_behind) for commit in opened.checkpoints()]
+
+
+def test_the_same_command_goes_on_behind_what_it_went_back_to(tmp_path: Path) -> None:
+    """Going back names what it leaves, keeps it through restarts, and happens once; a restart says where it goes on."""
+    vault, output = str(tmp_path / "vault"), tmp_path / "output"
+    train(vault, output, 2, 4, 5, keep_last=1, keep_every=1)
+    back = train(f"{vault}@2", output, 3, 6, keep_last=1)
+    assert "goes back to step 2 and leaves checkpoint-4 (log entry 3), checkpoint-5" in back.reasons("notice")
+    again = train(f"{vault}@2", output, 8, keep_last=1)
+    assert "went back to step 2 before, and goes on" in again.reasons("notice")
+    assert "step 6" in again.reasons("restore")
+    plain = train(vault, output, 10, keep_last=1)
+    assert "step 8" in plain.reasons("restore")
+    assert [pair for pair in steps(vault) if pair[1]] == [(4, True), (5, True)]
+    assert not plain.reasons("walk-back")
+
+
+def test_another_step_is_gone_back_to_at_once(tmp_path: Path) -> None:
+    """Another STEP than before goes back again, to the newest checkpoint of that step."""
+    vault, output = str(tmp_path / "vault"), tmp_path / "output"
+    train(vault, output, 2, 4, keep_last=None)
+    train(f"{vault}@2", output, 3, 4, 6, keep_last=None)
+    path, heard = start(f"{vault}@3", output, keep_last=None)
+    assert path == output / "checkpoint-3"
+    assert "leaves checkpoint-4 (log entry 6), checkpoint-6 (log entry 7) behind" in heard.reasons("notice")
+
+
+def test_going_back_that_died_before_its_first_commit(tmp_path: Path) -> None:
+    """Nothing committed since: the same command goes back again, and nothing of the other line is gone on from."""
+    vault, output = str(tmp_path / "vault"), tmp_path / "output"
+    train(vault, output, 2, 4)
+    for _ in range(2):
+        path, heard = start(f"{vault}@2", output)
+        assert path == output / "checkpoint-2"
+        assert "goes back to step 2" in heard.reasons("notice")
+
+
+def test_a_step_can_be_gone_back_to_again_by_force(tmp_path: Path) -> None:
+    """What restarts a training may have it go back to a step whatever was trained since."""
+    vault, output = str(tmp_path / "vault"), tmp_path / "output"
+    train(vault, output, 2, 4)
+    train(f"{vault}@2", output, 6)
+    session, _ = a_session(vault, output, at_step=2)
+    training = Training(session)
+    try:
+        assert resume(session, wish()) == output / "checkpoint-2"
+    finally:
+        training.close()
+
+
+def test_a_step_of_an_empty_vault_is_an_error(tmp_path: Path) -> None:
+    """A mistyped vault with @STEP starts nothing at step 0, and leaves no claim there."""
+    vault = tmp_path / "typo"
+    with pytest.raises(NoSuchCheckpointError, match="typo is empty, so it has no checkpoint of step 40"):
+        start(f"{vault}@40", tmp_path / "output")
+    assert not list(vault.rglob("*.json"))

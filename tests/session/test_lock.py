@@ -1,0 +1,129 @@
+"""One run at a time in an output_dir; and what must not keep a run from starting there."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.trainer.kit import trainer
+from tests.vault.vaults import a_session, start
+from vaultlayer_hf import SettingsError
+from vaultlayer_hf.base.events import Events
+from vaultlayer_hf.session import lock as lock_module
+from vaultlayer_hf.session.lock import OutputLock
+
+HOLD = """
+import os, sys, time
+from pathlib import Path
+from vaultlayer_hf.base.events import Events
+from vaultlayer_hf.session.lock import OutputLock
+lock = OutputLock(Path(sys.argv[1]), sys.argv[2], Events())
+lock.acquire()
+child = os.fork() if sys.argv[3:] else 1
+print(child if lock.held else "child", flush=True)
+time.sleep(600)
+"""
+
+
+@contextmanager
+def holder(output: Path, vault: str, *, with_child: bool = False) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the lock; with a forked child that outlives it."""
+    command = [sys.executable, "-c", HOLD, str(output), vault, *(["child"] if with_child else [])]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        lines = [process.stdout.readline().strip() for _ in range(1 + with_child)]
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        for line in lines:
+            if with_child and line.isdigit():
+                os.kill(int(line), signal.SIGKILL)
+
+
+def test_two_runs_in_one_folder(tmp_path: Path) -> None:
+    """The second run is told which run is there and what to do, claims nothing, and may start once the first ends."""
+    first, _ = a_session(str(tmp_path / "one"), tmp_path / "output")
+    first.enter()
+    second, _ = a_session(str(tmp_path / "two"), tmp_path / "output")
+    with pytest.raises(
+        SettingsError, match=r"in use by another run, file://.*one \(process .*two: .*an output_dir of"
+    ):
+        second.enter()
+    assert not list((tmp_path / "two").rglob("*.json"))
+    first.close()
+    second.enter()
+    second.close()
+
+
+def test_a_trainer_in_the_folder_of_another_run(tmp_path: Path) -> None:
+    """A Trainer says the same, before its first step."""
+    first, _ = a_session(str(tmp_path / "one"), tmp_path / "output")
+    first.enter()
+    try:
+        with pytest.raises(SettingsError, match="in use by another run"):
+            trainer(tmp_path / "output", resume=str(tmp_path / "two")).train()
+    finally:
+        first.close()
+
+
+def test_a_killed_run_leaves_no_lock(tmp_path: Path) -> None:
+    """Whatever it has forked lives on without the lock: the next run starts at once."""
+    output, vault = tmp_path / "output", (tmp_path / "two").as_uri()
+    with holder(output, "file:///one", with_child=True) as process:
+        process.kill()
+        process.wait()
+        lock = OutputLock(output, vault, Events())
+        lock.acquire()
+        assert lock.held
+        lock.release()
+
+
+def test_a_living_process_of_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is fenced and said, and never keeps the next start away; once it has ended, the lock is the new run's."""
+    monkeypatch.setattr(lock_module, "LAST_HOLDER_SECONDS", 0.2)
+    output, vault = tmp_path / "output", tmp_path / "vault"
+    with holder(output, vault.as_uri()) as process:
+        session, heard = a_session(str(vault), output)
+        session.enter()
+        assert f"process {process.pid} on" in heard.reasons("notice")
+        assert "goes on beside it" in heard.reasons("notice")
+        assert not session.lock.held
+        process.kill()
+        process.wait()
+        session.lock.retry()
+        assert session.lock.held
+        session.close()
+
+
+def test_one_process_starts_its_own_run_again(tmp_path: Path) -> None:
+    """A notebook's cell that is run again waits for nobody, though the run before is still there."""
+    first, _ = a_session(str(tmp_path / "vault"), tmp_path / "output")
+    first.enter()
+    _, heard = start(str(tmp_path / "vault"), tmp_path / "output")
+    assert "still uses" not in heard.reasons("notice")
+    first.close()
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said, and the run starts."""
+
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    session, heard = a_session(str(tmp_path / "vault"), tmp_path / "output")
+    session.enter()
+    session.close()
+    assert "can't be locked" in heard.reasons("notice")
