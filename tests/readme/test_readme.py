@@ -178,9 +178,9 @@ def _close(namespace) -> None:
     for value in list(namespace.values()):
         if type(value).__name__ == "Checkpointer":
             value.close()
-        hooks = getattr(getattr(value, "save_state", None), "__self__", None)
-        if type(hooks).__name__ == "Hooks":
-            hooks.training.close()
+        attached = getattr(getattr(value, "save_state", None), "__self__", None)
+        if type(attached).__name__ == "AttachedScript":
+            attached.training.close()
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from pathlib import Path
@@ -72,3 +73,27 @@ def test_programs_that_are_named_in_strings_exist() -> None:
             file = ROOT / name.replace(".", "/")
             found = file.is_dir() or any(one.with_suffix(".py").exists() for one in (file, file.parent))
             assert found, f"{path}: {name}"  # a module, or a name in it
+
+
+def test_the_architecture_names_what_is_there() -> None:
+    """Each file and folder that ARCHITECTURE.md names exists, and each folder of the package is named."""
+    package = ROOT / "vaultlayer_hf"
+    text = (package / "ARCHITECTURE.md").read_text()
+    names = set(re.findall(r"`((?:[a-z_]+/)+[a-z_]*(?:\.py)?|[a-z_]+\.py)`", text))
+    assert [name for name in sorted(names) if not (package / name).exists()] == []
+    inside = {
+        f"{path.parent.relative_to(package)}/" for path in package.rglob("*.py") if path.parent != package
+    }
+    assert sorted(inside - names) == []
+
+
+FOLDERS = sorted(path for path in (ROOT / "vaultlayer_hf").rglob("__init__.py") if path.parent.parent != ROOT)
+
+
+@pytest.mark.parametrize("file", FOLDERS, ids=lambda path: path.parent.name)
+def test_a_folder_says_what_lives_there(file: Path) -> None:
+    """What a folder's docstring lists is there, each with a few words."""
+    docstring = ast.get_docstring(ast.parse(file.read_text()), clean=False) or ""
+    listed = dict(re.findall(r"^    ([a-z_0-9]+(?:\.py|/)) +(\S.*)$", docstring, re.MULTILINE))
+    assert listed
+    assert [name for name in listed if not (file.parent / name).exists()] == []

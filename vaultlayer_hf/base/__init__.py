@@ -1,0 +1,12 @@
+"""What anything may use: events, files, digests, spans of time, texts.
+
+    digest.py     digests of content: ``blake3:<64 hex digits>``
+    events.py     everything that happens to a run's checkpoints, said once, in one line
+    files.py      durable operations on local files
+    priority.py   uploads give way to training
+    spans.py      spans that a setting gives as text: ``5min``, ``200 steps``, ``auto``
+    text.py       sizes, spans of time and progress for people
+    versions.py   the version of this release, and those of the libraries that write a checkpoint
+
+Imports errors alone; every folder may import it.
+"""

@@ -2,6 +2,33 @@
 
 Nothing here imports torch, transformers or a store before a command needs it: `vl --help` and the shell's
 completion must answer at once.
+
+    __main__.py     `python -m vaultlayer_hf.cli` is `vl`, for where the script isn't on PATH
+    arguments.py    what a checkpoint's training_args.bin says, without running it
+    charts.py       pictures of a run, drawn by matplotlib from its story
+    checks.py       what `vl doctor` tries
+    common.py       what the commands share
+    demo.py         `vl demo`
+    demo_run.py     one training process of `vl demo`, seen from its parent
+    demo_story.py   the three acts of `vl demo` and its verdict
+    diff.py         `vl diff`: two checkpoints side by side: step, loss, settings, files
+    doctor.py       `vl doctor`
+    gather.py       finds what a person means by TARGET, a run folder or a vault
+    init.py         `vl init`
+    logs.py         `vl logs`
+    ls.py           `vl ls`: the checkpoints of a vault, newest last
+    pin.py          `vl pin`
+    prune.py        `vl prune --dry-run`
+    pull.py         `vl pull`
+    report.py       `vl report`
+    run.py          `vl run`
+    show.py         `vl show`: one checkpoint: what it is, and its files with sizes and digests
+    status.py       `vl status`: how a run is: step, speed, last commit, exposure, attempts
+    tables.py       lines and tables for a person
+    verify.py       `vl verify`: read every byte of a vault's checkpoints and compare the digests
+    why.py          `vl why`: why a checkpoint is, or is not, the one that the next start resumes from
+
+Imports all below; nothing imports it.
 """
 
 from __future__ import annotations

@@ -1,0 +1,18 @@
+"""Training loops of one's own, with Accelerate or plain PyTorch: the second seam.
+
+    accelerator.py      what an Accelerator has prepared, as the state of a loop
+    arguments.py        what a Checkpointer makes of its arguments
+    checkpointer.py     the Checkpointer
+    data.py             the loop's side of the place in the data
+    files.py            the files of a checkpoint that a loop of one's own writes
+    folder.py           what the checkpoint folder of a loop holds
+    hooks.py            an Accelerator's own save_state and load_state, led through a vault
+    life.py             how the training of a loop begins and ends on a vault
+    objects.py          what a loop's checkpoint consists of
+    passes.py           A script's own loops over epochs and batches, led past what is done
+    running.py          A loop under way, from ``resume()`` to its end
+    script_folders.py   folders that an attached script's own save_state writes
+    ways.py             ways to a place in a loader
+
+Imports session and below, never trainer or transformers; cli and run may import it.
+"""

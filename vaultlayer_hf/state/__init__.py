@@ -1,0 +1,11 @@
+"""What a training's state is: torch, and neither the vault nor transformers.
+
+    layouts.py          what both seams know of a checkpoint folder
+    model_identity.py   the identity of a model
+    random_state.py     the random number generators that a training draws from
+    saved_digests.py    what a checkpoint's state is when it is saved, one small file a rank
+    tensor_digests.py   A digest of each tensor of a training's state, cheap enough for every save
+    data/               where a training is in its data, kept with each checkpoint
+
+Imports base and errors; session and the seams import it.
+"""

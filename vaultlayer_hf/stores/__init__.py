@@ -1,4 +1,15 @@
-"""Stores: where a vault's objects lie. ``open_store`` gives the one that an address names."""
+"""Stores: where a vault's objects lie. ``open_store`` gives the one that an address names.
+
+    base.py    the interface of a store
+    pace.py    what a transfer calls before it moves bytes: a bandwidth cap, and several in one
+    probe.py   what a store really promises
+    retry.py   patience around a store
+    uri.py     vault addresses
+    folder/    a vault in a folder of a local, network or FUSE file system
+    objects/   vaults in object stores, through obstore
+
+Imports base and errors; vault, session, run and cli import it.
+"""
 
 from __future__ import annotations
 

@@ -8,6 +8,14 @@
 
 ``FaultStore`` wraps any store, records its operations and makes chosen ones fail. ``VaultModel`` says what a vault
 must be after any sequence of log entries.
+
+    _reading.py      the part of the conformance suite that reads and lists
+    _writing.py      the part of the conformance suite that creates, writes, uploads, copies and deletes
+    conformance.py   the contract of ``vaultlayer_hf.stores.base`` as tests
+    faults.py        a store around a store that numbers every operation and fails where it is told to
+    model.py         what a vault must be after any sequence of entries
+
+Imports vault and below; tests of others import it, and nothing of the package does.
 """
 
 from __future__ import annotations

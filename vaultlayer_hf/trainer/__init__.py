@@ -1,19 +1,23 @@
-"""The Trainer's seam: with run/inside the only place that imports transformers, and only when a name is asked for.
+"""transformers.Trainer: the first seam.
 
-    trainer.py     Trainer and resumable: the argument ``resume=``
-    call.py        a call of train(), with an argument replaced
-    callback.py    maps the Trainer's events
-    run.py         one Trainer's run on its vault: claimed, gone on from, ended
-    saving.py      its saves: the place is cleared, a full disk costs one checkpoint
-    terms.py       the Trainer's terms in those of a session
-    over.py        whether a run is over already
-    layout.py      the files of the Trainer's own checkpoint folder
-    data.py        the place in the data, with each checkpoint; in files of their own: data_file.py
-    skipping.py, evaluations.py   what of the Trainer takes part in following the data
-    figures.py     the vault's figures in the Trainer's logs
-    zero.py        DeepSpeed's checkpoints on another number of ranks
+    call.py            A call of ``train()``, of which one argument is read and may be replaced
+    callback.py        the callback: the Trainer's events on one side, its run on a vault on the other
+    data.py            the Trainer's side
+    data_file.py       the place in the data beside a Trainer's checkpoint, one small file a rank
+    demo_training.py   the training script of `vl demo`
+    evaluations.py     evaluations with persistent workers
+    figures.py         the vault's figures in the Trainer's own logs, so that they reach ``report_to``
+    layout.py          the files of the Trainer's own checkpoint folder
+    loaded.py          behind the load of a resume, ahead of the first step
+    over.py            whether a run is over
+    run.py             one Trainer's run on its vault
+    saving.py          A Trainer's save while it trains on a vault
+    skipping.py        how the Trainer goes past batches
+    terms.py           the Trainer's terms in those of a session
+    trainer.py         the one argument: ``resume=`` for transformers.Trainer and for any subclass of it
+    zero.py            DeepSpeed's ZeRO on another number of ranks
 
-``Trainer`` and ``resumable`` can be imported from here as well, which pickles of a Trainer may ask for.
+With run/inside the only folder that imports transformers; run/inside imports it, and loops never does.
 """
 
 from __future__ import annotations

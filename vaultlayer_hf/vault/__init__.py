@@ -1,5 +1,14 @@
-"""The vault: the protocol by which a checkpoint becomes durable and visible, and how it is read back.
+"""The protocol: snapshot, upload, commit, restore, retention, and reading from outside.
 
-From the bottom: keys, parse; manifest; log; snapshot; restore, retention; upload; reader. Each imports only what stands
-before it; all of them may import stores and base. The protocol is stated at the top of log/log.py.
+    keys.py       where things lie in a vault
+    manifest.py   the list of files of a checkpoint with size and digest, and what the run was
+    parse.py      checked reading of JSON from a vault
+    snapshot.py   the local frozen copy of a checkpoint that waits for upload
+    log/          the log: numbered entries, and the state of the vault after each
+    reader/       A vault from outside a run: list, verify, pull, pin, explain
+    restore/      bring a committed checkpoint onto the disk, verified, or not at all
+    retention/    what to keep, what to retire, and deleting it
+    upload/       from a snapshot to a commit, in the background
+
+Imports stores, base and errors; session, run and cli import it.
 """

@@ -3,4 +3,18 @@
     propose (source -> trainers | loop -> loop_edits) -> Proposal -> apply -> undo
 
 Nothing here imports torch or runs the script.
+
+    apply.py          write a proposal into the script and keep what it was; put that back
+    flow.py           which names a piece of a script reads and writes
+    loop.py           find a script's training loop
+    loop_edits.py     scripts with a training loop of their own
+    loop_limits.py    loops that are understood, and that a resume couldn't bring back right
+    loop_names.py     what a training loop's objects are called where its Checkpointer is made
+    propose.py        what `vl init` would change in a script, as data: nothing is written here
+    remarks.py        what a user should know beside the edits of a loop
+    saved_states.py   Accelerate scripts that save and load states themselves
+    source.py         A script as text and as a tree, and edits of it that leave every other byte as it is
+    trainers.py       scripts that make a Trainer: it gets ``resume=``, and nothing else changes
+
+Imports stores and errors; cli imports it.
 """

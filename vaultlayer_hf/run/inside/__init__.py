@@ -1,0 +1,11 @@
+"""What `vl run` does inside the training's own processes.
+
+    hook.py          what `vl run` does to ``transformers.Trainer`` in the processes that it starts
+    micro_batch.py   A smaller micro-batch with more accumulation
+    observer.py      reports training loops of their own
+    trainer.py       puts a vault into a Trainer that trains under `vl run`, and watches its training
+    watch.py         watches one training for `vl run`
+    startup/         what Python imports at its start
+
+Imports trainer and transformers, late; nothing but Python's start imports it.
+"""

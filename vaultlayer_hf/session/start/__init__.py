@@ -1,0 +1,9 @@
+"""A start: which checkpoint the run goes on from, and bringing it to the disks.
+
+    adopt.py    go on from a complete local snapshot that is newer than the newest commit
+    bring.py    bring a commit to the disks
+    relay.py    what every node needs of a checkpoint comes from the store once
+    resume.py   discover -> restore -> resume
+
+Imports session.py, save and the files beside them; the seams import it.
+"""

@@ -11,6 +11,11 @@ see the same folder at once, so ``supports_create`` becomes False, and the vault
 
 Nothing outside the root is touched: keys are checked, and a symbolic link that leads out is refused. The root
 is made once, when the store is opened; if it is gone later (unmounted), that is an error, never a new folder.
+
+    listing.py   what lies in a vault's folder, as objects in the order of their keys
+    local.py     helpers of FolderStore
+
+Imports the store's contract and base; stores/__init__.py opens it.
 """
 
 from __future__ import annotations

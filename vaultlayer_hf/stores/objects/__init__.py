@@ -1,0 +1,11 @@
+"""Vaults in object stores, through obstore.
+
+    answers.py   helpers of ObjectStore: who may ask the client, and what its answers mean
+    errors.py    errors of an object store's client and server as errors of a store
+    listing.py   helpers of ObjectStore: where a listing has to start, and its order
+    parts.py     helpers of ObjectStore: how a file is cut into parts
+    s3.py        vaults on S3 and on servers that speak its protocol
+    store.py     a vault in an object store, through obstore (a Rust client with bounded memory)
+
+Imports the store's contract and base; stores/__init__.py opens it.
+"""

@@ -1,1 +1,9 @@
-"""The log: entries, and the writer that claims a vault and appends to it."""
+"""The log: numbered entries, and the state of the vault after each.
+
+    entries.py   the whole log, entry by entry: for questions about the past
+    entry.py     entries of the log and the state after each: pure data and pure transitions
+    history.py   what the attempts at a run before this one have come to, as its log shows
+    log.py       the log: numbered entries by create-if-absent
+
+Imports keys.py and parse.py; everything else in vault imports it.
+"""

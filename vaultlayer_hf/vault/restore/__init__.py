@@ -1,1 +1,9 @@
-"""Restore: a committed checkpoint onto the local disk, verified, or not at all."""
+"""Bring a committed checkpoint onto the disk, verified, or not at all.
+
+    download.py   fetch files of a checkpoint onto the disk, in memory that doesn't grow with them
+    ranges.py     large files are fetched by ranged reads in parallel and taken in order
+    restore.py    bring a committed checkpoint onto the local disk, verified, or not at all
+    sizes.py      what a listing alone shows of a checkpoint's files
+
+Imports log, snapshot and manifest; session/start and reader import it.
+"""
