@@ -16,7 +16,7 @@ from tests.architectures.tiny import small_model
 from vaultlayer_hf.base.events import Events
 from vaultlayer_hf.errors import NotLoadedError
 from vaultlayer_hf.session.ranks import Ranks
-from vaultlayer_hf.trainer.loaded import check_loaded, keep_digests
+from vaultlayer_hf.trainer.loaded import Trained, check_loaded, keep_digests
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,12 @@ def _row(kind: str, cls: str, saved: Any, other: Any) -> Row:
         arguments = transformers.TrainingArguments(folder, use_cpu=True, report_to="none", disable_tqdm=True)
         checkpoint = Path(folder) / "checkpoint-1"
         transformers.Trainer(saved, arguments).save_model(str(checkpoint))
-        keep_digests(checkpoint, Ranks(), saved, None, None, sharded=False)
+        keep_digests(checkpoint, Ranks(), Trained(saved))
         transformers.Trainer(other, arguments)._load_from_checkpoint(str(checkpoint))
         tensors = _tensors(saved)
         stock = _different(tensors, other)
         try:
-            check_loaded(checkpoint, Ranks(), Events(), other, None, None, sharded=False)
+            check_loaded(checkpoint, Ranks(), Events(), Trained(other))
         except NotLoadedError:
             return Row(kind, cls, len(tensors), stock, None)
         return Row(kind, cls, len(tensors), stock, _different(tensors, other))

@@ -110,6 +110,11 @@ def plain_name(name: str) -> str:
     return name
 
 
+def is_shard(tensor: torch.Tensor) -> bool:
+    """Tell whether a parameter is one rank's part: a DTensor (FSDP 2), a flat one (FSDP 1), or emptied by ZeRO-3."""
+    return any(hasattr(tensor, name) for name in ("to_local", "ds_tensor", "_is_flat_param"))
+
+
 def _plain(model: torch.nn.Module) -> torch.nn.Module:
     """Return the model inside the wrappers whose part of a name could be a module's own name, too."""
     while isinstance(model, torch.nn.parallel.DistributedDataParallel):

@@ -21,6 +21,7 @@ from vaultlayer_hf.session.settings import Settings
 from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.stores.uri import VaultAddress, parse_vault
 from vaultlayer_hf.trainer.figures import FiguresCallback
+from vaultlayer_hf.trainer.loaded import Trained
 from vaultlayer_hf.trainer.run import TrainerRun
 from vaultlayer_hf.trainer.terms import save_the_end, stop_now
 
@@ -132,7 +133,7 @@ class VaultLayerCallback(TrainerCallback):
         trainer = _on_stack(lambda one: isinstance(one, Trainer) and one.callback_handler is self._handler)
         if trainer is not None:
             run.attach(trainer)
-        run.begin(args, state, kwargs.get("train_dataloader"))
+        run.begin(args, state, kwargs.get("train_dataloader"), _trained(kwargs))
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -184,7 +185,7 @@ class VaultLayerCallback(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.run.save(args, state)
+        self.run.save(args, state, _trained(kwargs))
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -214,6 +215,11 @@ class VaultLayerCallback(TrainerCallback):
         """Be the last of the callbacks, to see what others do to a checkpoint, and whether they stop the training."""
         if self._handler is not None:
             self._handler.callbacks = [one for one in self._handler.callbacks if one is not self] + [self]
+
+
+def _trained(kwargs: dict[str, Any]) -> Trained:
+    """Return what a Trainer tells its callbacks of what it trains."""
+    return Trained(kwargs["model"], kwargs.get("optimizer"), kwargs.get("lr_scheduler"))
 
 
 def _calling_handler(callback: TrainerCallback) -> CallbackHandler | None:

@@ -25,7 +25,7 @@ _OPTIMIZER = re.compile(
     r"optimizer(_\d+)?\.(pt|bin)|optimizer_\d+_rank\d+\.bin|optimizer_\d+/.*\.distcp|global_step\d+/.*"
 )
 _SCHEDULER = re.compile(r"scheduler\.pt|global_step\d+/.*")
-_OF_RANK = re.compile(r"(?:.*/)?(?:rng_state|vaultlayer_data)_(\d+)\.pth?")
+_OF_RANK = re.compile(r"(?:.*/)?(?:(?:rng_state|vaultlayer_data)_(\d+)\.pth?|vaultlayer_digests_(\d+)\.json)")
 
 
 def missing_files(paths: Collection[str], world_size: int = 1) -> list[str]:
@@ -57,7 +57,7 @@ def wanted_files(paths: Collection[str], ranks: tuple[int, ...], world_size: int
 def _owner(path: str) -> int | None:
     """Return the one rank that loads a file, or None where others may need it."""
     match = _OF_RANK.fullmatch(path)
-    return int(match[1]) if match else owner_of_shard(path)
+    return int(match[1] or match[2]) if match else owner_of_shard(path)
 
 
 def best_step(state: dict[str, object]) -> int | None:

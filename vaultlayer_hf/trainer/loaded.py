@@ -8,6 +8,7 @@ the names, so what wasn't loaded is loaded through it once more.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +26,52 @@ from vaultlayer_hf.state.saved_digests import (
     state_differences,
     take_digests,
 )
-from vaultlayer_hf.state.tensor_digests import plain_name
+from vaultlayer_hf.state.tensor_digests import is_shard, plain_name
 
 
-def keep_digests(
-    folder: Path, ranks: Ranks, model: Any, optimizer: Any, scheduler: Any, *, sharded: bool
-) -> None:
-    """Write the digests of what is trained into a checkpoint folder that is being saved. All ranks. Raises OSError.
+@dataclass(frozen=True)
+class Trained:
+    """What a Trainer trains, as it hands it to its callbacks.
 
-    ``sharded``: each rank holds a part of the model or of the optimizer's state.
+    Attributes:
+        model: may be wrapped.
+        optimizer: may be wrapped; None where there is none yet.
+        scheduler: of the learning rate; None where there is none.
     """
-    if sharded or ranks.rank == 0:
-        taken = _digests(model, optimizer, scheduler, ranks.world_size, sharded=sharded)
-        taken.write(folder, ranks.rank)
+
+    model: Any
+    optimizer: Any = None
+    scheduler: Any = None
+
+    @property
+    def sharded(self) -> bool:
+        """Whether each rank holds a part of the model of its own, as with FSDP and ZeRO-3."""
+        return any(map(is_shard, self.model.parameters()))
+
+    def digests(self, world_size: int) -> StateDigests:
+        """Return the digests of the part of it that a checkpoint of the Trainer holds."""
+        inner = _inner(self.model)
+        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
+        # DeepSpeed partitions the optimizer's state in its own way, and loads it strictly itself.
+        own = any("deepspeed" in type(one).__module__ for one in (self.model, self.optimizer, optimizer))
+        return take_digests(
+            inner,
+            None if own else optimizer,
+            self.scheduler,
+            trained_only=_is_adapter(inner),
+            left_out=getattr(inner, "_keys_to_ignore_on_save", None) or (),
+            world_size=world_size,
+            sharded=self.sharded,
+        )
 
 
-def check_loaded(
-    folder: Path, ranks: Ranks, events: Events, model: Any, optimizer: Any, scheduler: Any, *, sharded: bool
-) -> None:
+def keep_digests(folder: Path, ranks: Ranks, trained: Trained) -> None:
+    """Write the digests of what is trained into a checkpoint folder that is being saved. Raises OSError."""
+    if ranks.rank == 0 or trained.sharded:
+        trained.digests(ranks.world_size).write(folder, ranks.rank)
+
+
+def check_loaded(folder: Path, ranks: Ranks, events: Events, trained: Trained) -> None:
     """Compare what was loaded from a checkpoint folder with what was saved, and load what is lacking. All ranks.
 
     A checkpoint that says nothing of its tensors (by the stock Trainer, or an earlier version of this package) is taken
@@ -51,13 +80,14 @@ def check_loaded(
     Raises, on all ranks, NotLoadedError where what is in memory isn't what was saved, and RanksError.
     """
     saved = read_digests(folder, ranks.rank)
+    model = trained.model
 
     def check() -> None:
         if saved is None or (saved.sharded and saved.world_size != ranks.world_size):
             return
-        differences = _compare(saved, model, optimizer, scheduler)
-        if "model" in differences and not sharded and _load_by_names(folder, model):
-            differences = _compare(saved, model, optimizer, scheduler)
+        differences = state_differences(saved, trained.digests(ranks.world_size))
+        if "model" in differences and not saved.sharded and _load_by_names(folder, model):
+            differences = state_differences(saved, trained.digests(ranks.world_size))
             if "model" not in differences and ranks.rank == 0:
                 events.info(
                     EventKind.NOTICE, f"{_partly(folder, model)}: the rest was loaded as from_pretrained does"
@@ -79,24 +109,6 @@ def _partly(folder: Path, model: Any) -> str:
     )
 
 
-def _compare(saved: StateDigests, model: Any, optimizer: Any, scheduler: Any) -> dict[str, list[str]]:
-    now = _digests(model, optimizer, scheduler, saved.world_size, sharded=saved.sharded)
-    return state_differences(saved, now)
-
-
-def _digests(model: Any, optimizer: Any, scheduler: Any, world_size: int, *, sharded: bool) -> StateDigests:
-    inner = _inner(model)
-    return take_digests(
-        inner,
-        None if _is_deepspeed(model, optimizer) else getattr(optimizer, "optimizer", optimizer),
-        scheduler,
-        trained_only=_is_adapter(model),
-        left_out=getattr(inner, "_keys_to_ignore_on_save", None) or (),
-        world_size=world_size,
-        sharded=sharded,
-    )
-
-
 def _inner(model: Any) -> Any:
     """Return the user's model inside DeepSpeed's engine and DistributedDataParallel."""
     while not isinstance(model, PreTrainedModel) and isinstance(
@@ -108,15 +120,7 @@ def _inner(model: Any) -> Any:
 
 def _is_adapter(model: Any) -> bool:
     """Tell whether the Trainer saves only what is trained of a model, as it does with PEFT."""
-    return hasattr(_inner(model), "peft_config") and hasattr(_inner(model), "get_base_model")
-
-
-def _is_deepspeed(model: Any, optimizer: Any) -> bool:
-    """DeepSpeed partitions the optimizer's state in its own way, and loads it strictly itself."""
-    return any(
-        "deepspeed" in type(one).__module__
-        for one in (model, optimizer, getattr(optimizer, "optimizer", None))
-    )
+    return hasattr(model, "peft_config") and hasattr(model, "get_base_model")
 
 
 def _load_by_names(folder: Path, model: Any) -> bool:
@@ -125,7 +129,7 @@ def _load_by_names(folder: Path, model: Any) -> bool:
     All of them pass through 32 bits where the model has such, which changes no value of fewer bits.
     """
     inner = _inner(model)
-    if not isinstance(inner, PreTrainedModel) or _is_adapter(model):
+    if not isinstance(inner, PreTrainedModel) or _is_adapter(inner):
         return False
     named = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
     dtypes = {tensor.dtype for tensor in inner.state_dict().values() if tensor.is_floating_point()}

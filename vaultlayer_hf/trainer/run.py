@@ -23,6 +23,7 @@ from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.state.model_identity import Parameters, parameters_of
 from vaultlayer_hf.stores.uri import VaultAddress, parse_vault
 from vaultlayer_hf.trainer.data import TrainerData
+from vaultlayer_hf.trainer.loaded import Trained, check_loaded, keep_digests
 from vaultlayer_hf.trainer.over import EarlierRun, asked_steps, is_over
 from vaultlayer_hf.trainer.saving import Saving
 from vaultlayer_hf.trainer.terms import end_figures, has_ended, ranks_of, save_of, warn_of_arguments, wish_of
@@ -220,11 +221,17 @@ class TrainerRun:
 
     # While it trains ------------------------------------------------------------------------------------
 
-    def begin(self, args: TrainingArguments, state: TrainerState, loader: Any) -> None:
-        """Begin a training on the claimed vault. Raises AlreadyFinishedError where that is asked for."""
+    def begin(self, args: TrainingArguments, state: TrainerState, loader: Any, trained: Trained) -> None:
+        """Begin a training on the claimed vault. All ranks.
+
+        Raises AlreadyFinishedError where that is asked for, NotLoadedError where what was loaded isn't what was saved.
+        """
         training = self.training
         assert training is not None
         session = training.session
+        resumed = self._resumed_folder(args, state)
+        if resumed is not None:
+            check_loaded(resumed, session.ranks, session.events, trained)
         training.begin(state.global_step, getattr(Trainer.train, "__code__", None))
         self.active = True
         warn_of_arguments(session.events, args, paced=training.pacer.active)
@@ -243,7 +250,7 @@ class TrainerRun:
             )
         if session.settings.exact_data == "on":
             self.data = self.data or TrainerData(session.events, session.ranks)
-            self.data.begin(loader, args, state, self._resumed_folder(args, state), self._handler)
+            self.data.begin(loader, args, state, resumed, self._handler)
 
     def _resumed_folder(self, args: TrainingArguments, state: TrainerState) -> Path | None:
         """Return the folder of the checkpoint that a training begins behind; None for one from the start."""
@@ -253,7 +260,7 @@ class TrainerRun:
             return Path(self._path)
         return self._named or Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
 
-    def save(self, args: TrainingArguments, state: TrainerState) -> None:
+    def save(self, args: TrainingArguments, state: TrainerState, trained: Trained) -> None:
         """Have a checkpoint that the Trainer has saved committed in the background. Raises FencedError."""
         if self.training is None or not self.active or self._over:
             return
@@ -262,7 +269,20 @@ class TrainerRun:
         save = save_of(args, state, self._parameters, data=self.data is not None)
         if self.data is not None:
             self.data.save(save.folder, state)
+        self._keep_digests(save.folder, trained)
         self.training.save(save)
+
+    def _keep_digests(self, folder: Path, trained: Trained) -> None:
+        """Note what the checkpoint's tensors are; without that it can be resumed from, but not be compared then."""
+        assert self.training is not None
+        try:
+            keep_digests(folder, self.training.session.ranks, trained)
+        except Exception as error:  # whatever a user's model or a full disk raises costs no checkpoint
+            self.events.warn_once(
+                "digests",
+                EventKind.TROUBLE,
+                f"{folder.name}: a resume can't be compared with what is trained now: {type(error).__name__}: {error}",
+            )
 
     def figures(self) -> dict[str, float]:
         """Return what belongs into the Trainer's logs."""
