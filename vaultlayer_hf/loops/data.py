@@ -42,9 +42,8 @@ class LoopData:
         self._way: Way | None = None
         self._followers: weakref.WeakSet[Follower] = weakref.WeakSet()
         self._under_way = False
-        self._dawn: dict[str, Any] | None = (
-            None  # random state in which the epoch began, ahead of its batches
-        )
+        # Of when the epoch began: the code ahead of its batches runs again behind a resume, and draws the same.
+        self._epoch_random: dict[str, Any] | None = None
         self._kept: LoaderPosition | None = None  # of a checkpoint, until a pass is opened
         self._random: dict[str, Any] = {}
 
@@ -66,7 +65,7 @@ class LoopData:
             "passes": self.passes,
             "batches": self.batches,
             "left": self.left,
-            "dawn": self._dawn,
+            "dawn": self._epoch_random,
             "under_way": self._under_way,
             "place": place.state_dict() if place is not None else None,
         }
@@ -82,7 +81,7 @@ class LoopData:
                 f"its place in the data is of format {state.get('format')}, and this version of vaultlayer-hf reads "
                 f"format {FORMAT}: go on with the version that wrote it"
             )
-        self.passes, self.left, self._dawn = state["passes"], state["left"], state["dawn"]
+        self.passes, self.left, self._epoch_random = state["passes"], state["left"], state["dawn"]
         self.batches = state["batches"] * written // self.world_size
         self._under_way = state["under_way"]
         self._kept = loader_position_from(state["place"]) if state["place"] is not None else None
@@ -99,24 +98,24 @@ class LoopData:
     def begin_epoch(self, number: int) -> None:
         """Begin an epoch, or begin again the one that was under way: with the same random numbers."""
         self.passes = number
-        if self._kept is not None and self._under_way and self._dawn is not None:
-            put_random_state(self._dawn)
+        if self._kept is not None and self._under_way and self._epoch_random is not None:
+            put_random_state(self._epoch_random)
         else:
-            self._dawn = take_random_state()
+            self._epoch_random = take_random_state()
 
     def end_epoch(self, number: int) -> None:
         """Be behind an epoch, whether or not it has gone through all of its batches."""
         if self._under_way and self._way is not None:
             self._way.end()
-        self.passes, self.batches, self._under_way, self._dawn = number + 1, 0, False, None
+        self.passes, self.batches, self._under_way, self._epoch_random = number + 1, 0, False, None
 
     def begin_pass(self) -> None:
         """Be at the start of a pass, unless a restored one is to go on."""
         if self._kept is None or not self._under_way:
             self.batches = 0
 
-    def batches_of(self, loader: Iterable[Any], number: int, *, tell: bool = True) -> Iterator[Any]:
-        """Yield the batches of pass ``number``, or what is left of it; samplers are told that number on request."""
+    def batches_of(self, loader: Iterable[Any], number: int, *, set_epoch: bool = True) -> Iterator[Any]:
+        """Yield the batches of pass ``number``, or what is left of it; ``set_epoch``: samplers get that number."""
         way = self._way_of(loader)
         kept, goes_on = self._kept, self._kept is not None and self._under_way
         if kept is not None and goes_on:
@@ -125,16 +124,16 @@ class LoopData:
             self.passes, self.batches = number, 0
             if kept is not None:
                 raise_counters(loader, kept.between)
-            if tell:
+            if set_epoch:
                 _set_epoch(loader, number)
             batches = way.begin(kept)
         self._way, self._under_way, self._kept = way, True, None
         for batch in batches:
             self.batches += 1
             way.given()
-            self._say(way)
+            self._log_remarks(way)
             yield batch
-        self._say(way)
+        self._log_remarks(way)
         way.end()
         self.passes, self.batches, self._under_way = self.passes + 1, 0, False
 
@@ -156,15 +155,15 @@ class LoopData:
             self._followers.add(follower)
         return Followed(follower, self.world_size)
 
-    def _say(self, way: Way) -> None:
+    def _log_remarks(self, way: Way) -> None:
         """Log, behind the first batch of a pass that went on, what there is to say of it."""
-        doubts, notices = way.said()
+        doubts, notices = way.remarks()
         if doubts:
             self._events.warn(
                 EventKind.INEXACT, f"the numbers may differ from an unbroken run's: {'; '.join(doubts)}"
             )
-        for words in notices:
-            self._events.info(EventKind.NOTICE, words)
+        for notice in notices:
+            self._events.info(EventKind.NOTICE, notice)
 
 
 def _set_epoch(loader: Any, epoch: int) -> None:

@@ -89,4 +89,4 @@ class Batches:
         return len(self._loader) - self._done  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Any]:
-        return self._position.batches_of(self._loader, self._position.passes, tell=False)
+        return self._position.batches_of(self._loader, self._position.passes, set_epoch=False)

@@ -73,7 +73,7 @@ class Way(Protocol):
     def place(self) -> LoaderPosition:
         """Return what the next start needs."""
 
-    def said(self) -> tuple[list[str], list[str]]:
+    def remarks(self) -> tuple[list[str], list[str]]:
         """Return, once, why numbers may differ behind a pass that went on; and what else there is to say of it."""
 
 
@@ -90,7 +90,7 @@ class Followed:
         self.follower = follower
         self._print = take_print(self.loader, world_size, 1)
         self._begin = LoaderPosition({}, {}, {})
-        self._words: list[str] = []
+        self._remarks: list[str] = []
         self._emptied = False
 
     def begin(self, before: LoaderPosition | None) -> Iterator[Any]:
@@ -110,7 +110,7 @@ class Followed:
         """Open the pass that was left behind so many batches, and be in that random state there."""
         follower, position = self.follower, at.position
         words, holds = ([at.why], False) if position is None else self._compared(at, position)
-        self._words = words + ([follower.doubt] if follower.doubt else [])
+        self._remarks = words + ([follower.doubt] if follower.doubt else [])
         raise_counters(self.loader, at.samplers)
         self._begin = at
         if position is not None and holds and batches == position.batches:
@@ -157,12 +157,12 @@ class Followed:
             why=why,
         )
 
-    def said(self) -> tuple[list[str], list[str]]:
+    def remarks(self) -> tuple[list[str], list[str]]:
         """Return, once, why numbers may differ behind a pass that went on; and what else there is to say of it."""
-        words, self._words = self._words, []
+        remarks, self._remarks = self._remarks, []
         notices = self.follower.said[:]
         self.follower.said.clear()
-        return words, notices
+        return remarks, notices
 
 
 class Other:
@@ -176,7 +176,7 @@ class Other:
     def __init__(self, loader: Any, why: str) -> None:
         self.loader = loader
         self._why = why
-        self._words: list[str] = []
+        self._remarks: list[str] = []
         self._begin = LoaderPosition({}, {}, {})
 
     @property
@@ -193,7 +193,7 @@ class Other:
     def go_on(self, at: LoaderPosition, batches: int, random: dict[str, Any]) -> Iterator[Any]:
         """Open the pass that was left behind so many batches, and be in that random state there."""
         self._begin = at
-        self._words = [self._why] if self._why else []
+        self._remarks = [self._why] if self._why else []
         tells = at.loader is not None and self._tells
         if tells:
             put_samplers(self.loader, at.between)
@@ -219,10 +219,10 @@ class Other:
         state = self.loader.state_dict() if self._tells else None
         return replace(self._begin, between=take_samplers(self.loader), loader=state)
 
-    def said(self) -> tuple[list[str], list[str]]:
+    def remarks(self) -> tuple[list[str], list[str]]:
         """Return, once, why numbers may differ behind a pass that went on; and what else there is to say of it."""
-        words, self._words = self._words, []
-        return words, []
+        remarks, self._remarks = self._remarks, []
+        return remarks, []
 
 
 def _then(batches: Iterator[Any], random: dict[str, Any]) -> Iterator[Any]:
