@@ -300,9 +300,13 @@ def expected(place: Place) -> Expected:
 
 
 def leftovers(output: Path) -> list[str]:
-    """Return what lies in ``output_dir`` after a run's end and is of no use any more."""
+    """Return what lies in ``output_dir`` after a run's end and is of no use any more: all but the lock's file."""
     ours = output / LOCAL
-    found = [str(path.relative_to(output)) for path in ours.rglob("*") if not path.is_dir()]
+    found = [
+        str(path.relative_to(output))
+        for path in ours.rglob("*")
+        if not path.is_dir() and path != ours / "lock"
+    ]
     return sorted(found)
 
 
