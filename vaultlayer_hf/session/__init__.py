@@ -1,6 +1,7 @@
 """A run's life on a vault, for any seam: session.py is what a rank holds, training.py what a seam drives.
 
     access.py          getting at a vault at the start: open the store with patience, read the log, claim
+    lock.py            one run at a time in an ``output_dir``
     messages.py        messages between ranks
     output_dir.py      what lies in ``output_dir``
     place.py           which ranks see one file system
