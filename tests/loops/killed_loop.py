@@ -25,7 +25,6 @@ from tests.campaign.points import SAVE_STEPS, STEPS, Points, die, stop
 from tests.kit.inside import listen, loop_files_of, session_of
 from tests.loops.training import ACCELERATED, Loop, digest
 from vaultlayer_hf import Checkpointer, Settings
-from vaultlayer_hf.state.layouts import missing_shards
 from vaultlayer_hf.vault.snapshot import list_files
 
 
@@ -145,10 +144,8 @@ def _form(form: str, loop: Loop, ckpt: Checkpointer, start: int) -> Iterator[tup
 def _spare(ckpt: Checkpointer, folder: Path, world: int) -> list[str]:
     """The files of a checkpoint without any one of which it would still be committed."""
     names = set(list_files(folder))
-    lacks = {
-        name: loop_files_of(ckpt).missing(names - {name}, world) + missing_shards(folder, names - {name})
-        for name in names
-    }
+    save = loop_files_of(ckpt).save_of(folder, 0, world, None)
+    lacks = {name: save.missing(folder, names - {name}) for name in names}
     return sorted(name for name in names if not lacks[name])
 
 

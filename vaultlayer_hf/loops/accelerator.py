@@ -16,6 +16,8 @@ from vaultlayer_hf.loops.files import peeled
 from vaultlayer_hf.loops.objects import Objects
 from vaultlayer_hf.state.layouts import missing_parts
 from vaultlayer_hf.state.model_identity import Parameters, parameters_of
+from vaultlayer_hf.state.saved_digests import StateDigests, take_digests
+from vaultlayer_hf.state.tensor_digests import is_shard
 
 _WHOLE = ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_NPU", "MULTI_XPU", "MULTI_MLU", "MULTI_HPU", "MULTI_MUSA")
 """Kinds of training in which each rank has the whole model."""
@@ -68,6 +70,21 @@ class Prepared:
         except (RuntimeError, ValueError, KeyError, OSError) as error:
             raise ResumeError(f"accelerate can't load {folder.name}: {error}") from error
         self._added.read(folder)
+
+    def digests(self, world_size: int) -> StateDigests:
+        """Return what the prepared models', optimizers' and schedules' state on this rank is now.
+
+        Of DeepSpeed's optimizers nothing is said: it partitions their state in its own way, and loads it strictly.
+        """
+        models = [peeled(model) for model in self.accelerator._models]
+        own = self._kind == "DEEPSPEED"
+        return take_digests(
+            {f"{number}/" if number else "": model for number, model in enumerate(models)},
+            [] if own else [getattr(one, "optimizer", one) for one in self.accelerator._optimizers],
+            [] if own else [getattr(one, "scheduler", one) for one in self.accelerator._schedulers],
+            world_size=world_size,
+            sharded=any(is_shard(parameter) for model in models for parameter in model.parameters()),
+        )
 
     def missing(self, paths: set[str], world_size: int) -> list[str]:
         """Return what a checkpoint with these files lacks that ``world_size`` ranks have written."""

@@ -24,7 +24,10 @@ from vaultlayer_hf.errors import ResumeError, SettingsError
 
 ABOUT = "vaultlayer.json"
 _FORMAT = 1
-_OF_RANK = re.compile(r"(?:rng_state_(\d+)\.pth|data_(\d+)\.pt|random_states_(\d+)\.pkl)")
+_OF_RANK = re.compile(
+    r"(?:rng_state_(\d+)\.pth|data_(\d+)\.pt"
+    r"|random_states_(\d+)\.pkl|vaultlayer_digests_(\d+)\.json)"
+)
 
 
 def rank_files(rank: int) -> tuple[str, str]:

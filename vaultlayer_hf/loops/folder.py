@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vaultlayer_hf.base.versions import versions
+from vaultlayer_hf.errors import NotLoadedError
 from vaultlayer_hf.loops.data import LoopData
 from vaultlayer_hf.loops.files import (
     ABOUT,
@@ -23,6 +24,7 @@ from vaultlayer_hf.session.save.rounds import Save
 from vaultlayer_hf.session.wish import Wish
 from vaultlayer_hf.state.layouts import missing_shards
 from vaultlayer_hf.state.random_state import put_random_state, take_random_state
+from vaultlayer_hf.state.saved_digests import digests_name, in_words, read_digests, state_differences
 
 
 class StateFiles:
@@ -55,9 +57,13 @@ class StateFiles:
         """Return what the session is told of a folder that was written; ``failed``: why it is lost, or None."""
 
         def missing(found: Path, paths: set[str]) -> list[str]:
-            return self.missing(paths, world_size) + missing_shards(found, paths)
+            return self.missing(paths, world_size) + missing_shards(found, paths) + self._unwritten(paths)
 
         return Save(folder, step, missing, self._state.parameters() if failed is None else (), failed=failed)
+
+    def _unwritten(self, paths: set[str]) -> list[str]:
+        """Return what of this version's own is lacking; a checkpoint of an earlier version may do without."""
+        return []
 
 
 class LoopFiles(StateFiles):
@@ -71,6 +77,8 @@ class LoopFiles(StateFiles):
     def __init__(self, state: Stateful, position: LoopData) -> None:
         super().__init__(state)
         self._position = position
+        self._digested: tuple[int, ...] = (0,)
+        """Ranks that have written digests of what they hold, at the last save."""
 
     def write(
         self, folder: Path, step: int, figures: dict[str, float], *, rank: int, world_size: int
@@ -84,10 +92,14 @@ class LoopFiles(StateFiles):
         random_file, data_file = rank_files(rank)
         write_state(folder / random_file, take_random_state())
         write_state(folder / data_file, self._position.state_dict())
+        digests = self._state.digests(world_size)
+        self._digested = tuple(range(world_size if digests.sharded else 1))
+        if rank in self._digested:
+            digests.write(folder, rank)
         if rank == 0:
             write_about(folder, step=step, world_size=world_size, versions=versions(), **figures)
 
-    def read(self, folder: Path, *, rank: int) -> int:
+    def read(self, folder: Path, *, rank: int, world_size: int) -> int:
         """Load everything, and return how many steps are done. All ranks.
 
         A rank that the checkpoint's run didn't have gets rank 0's place in the data, and keeps its own random numbers.
@@ -96,6 +108,7 @@ class LoopFiles(StateFiles):
         about = read_about(folder)
         self._state.read(folder)
         written = int(about["world_size"])
+        self._check_loaded(folder, rank, written, world_size)
         random_file, data_file = rank_files(rank if rank < written else 0)
         position = read_state(folder / data_file)
         random = read_state(folder / random_file) if rank < written else None
@@ -103,6 +116,22 @@ class LoopFiles(StateFiles):
         if random is not None:
             put_random_state(random)
         return int(about["step"])
+
+    def _unwritten(self, paths: set[str]) -> list[str]:
+        return [name for name in map(digests_name, self._digested) if name not in paths]
+
+    def _check_loaded(self, folder: Path, rank: int, written: int, world_size: int) -> None:
+        """Compare what is in memory now with what was saved. Raises NotLoadedError."""
+        saved = read_digests(folder, rank)
+        if saved is None or (saved.sharded and written != world_size):
+            return
+        differences = state_differences(saved, self._state.digests(world_size))
+        if differences:
+            raise NotLoadedError(
+                f"{folder} is whole, but what its objects have loaded isn't what was saved, and a run that goes on "
+                f"from it would be another one: {in_words(saved, differences)}. Nothing was trained. Look at their "
+                "load_state_dict: does it pass strict=False, or leave something out?"
+            )
 
     def missing(self, paths: set[str], world_size: int) -> list[str]:
         """Return what a checkpoint with these files lacks that ``world_size`` ranks have written."""

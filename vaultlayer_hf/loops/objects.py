@@ -15,6 +15,7 @@ import torch
 from vaultlayer_hf.errors import ResumeError, SettingsError
 from vaultlayer_hf.loops.files import read_model, read_state, whole, write_model, write_state
 from vaultlayer_hf.state.model_identity import Parameters, parameters_of
+from vaultlayer_hf.state.saved_digests import StateDigests, take_digests
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _TAKEN = re.compile(r"model|optimizer|scheduler|rng_state_\d+|data_\d+|vaultlayer")
@@ -34,6 +35,9 @@ class Stateful(Protocol):
 
     def read(self, folder: Path) -> None:
         """Load everything. All ranks. Raises ResumeError."""
+
+    def digests(self, world_size: int) -> StateDigests:
+        """Return what the models', optimizers' and schedules' state on this rank is now."""
 
     def missing(self, paths: set[str], world_size: int) -> list[str]:
         """Return what a checkpoint with these files lacks that ``world_size`` ranks have written."""
@@ -99,6 +103,13 @@ class Objects:
             except Exception as error:  # the object is the script's own: it raises what it likes
                 what = f"{type(error).__name__}: {error}"
                 raise ResumeError(f"{name}.pt of {folder.name} can't be loaded: {what}") from error
+
+    def digests(self, world_size: int) -> StateDigests:
+        """Return what the model's, the optimizer's and the schedule's state is now, and that of models added."""
+        models = {"": whole(self.model)} if self.model is not None else {}
+        models |= {f"{name}/": thing for name, thing in self._models()}
+        optimizer, scheduler = self._things.get("optimizer"), self._things.get("scheduler")
+        return take_digests(models, [optimizer], [scheduler], world_size=world_size)
 
     def missing(self, paths: set[str], world_size: int) -> list[str]:
         """Return what a checkpoint with these files lacks that ``world_size`` ranks have written."""

@@ -64,7 +64,7 @@ class RunningLoop:
 
     def _load(self, session: Session, folder: Path) -> int:
         self.position.on(session.ranks.rank, session.ranks.world_size)
-        return self.files.read(folder, rank=session.ranks.rank)
+        return self.files.read(folder, rank=session.ranks.rank, world_size=session.ranks.world_size)
 
     def end_of_step(self, loss: Any) -> None:
         """Count a step, and do what is due behind it: see ``Checkpointer.step``."""

@@ -7,7 +7,7 @@ why the digests of the files aren't enough. Where every rank holds the whole mod
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,9 +58,9 @@ class StateDigests:
 
 
 def take_digests(
-    model: torch.nn.Module | None,
-    optimizer: Any = None,
-    scheduler: Any = None,
+    models: Mapping[str, torch.nn.Module],
+    optimizers: Sequence[Any] = (),
+    schedulers: Sequence[Any] = (),
     *,
     trained_only: bool = False,
     left_out: Collection[str] = (),
@@ -70,19 +70,34 @@ def take_digests(
     """Return the digests of a training's state as it is in memory.
 
     Args:
-        model: may be wrapped; None: nothing is said of it.
-        optimizer: one of torch, or with its ``param_groups`` and ``state``.
-        scheduler: whatever has a ``state_dict``.
-        trained_only: the checkpoint holds only what is trained of the model.
-        left_out: names of the model's tensors that the checkpoint doesn't hold.
+        models: by what stands before the names of their tensors: ``{"": model}`` for a single one; may be wrapped.
+        optimizers: of torch, or with their ``param_groups`` and ``state``; others are passed over.
+        schedulers: what has a ``state_dict``; others are passed over.
+        trained_only: the checkpoint holds only what is trained of the models.
+        left_out: names of tensors of a model that the checkpoint doesn't hold.
         world_size: number of ranks.
         sharded: whether other ranks hold other parts of it.
     """
-    tensors = model_tensors(model, trained_only=trained_only) if model is not None else ()
+    tensors = (
+        (f"{prefix}{name}", tensor)
+        for prefix, model in models.items()
+        for name, tensor in model_tensors(model, trained_only=trained_only)
+        if name not in left_out
+    )
+    states = (
+        (f"{number}/{name}" if number else name, tensor)
+        for number, optimizer in enumerate(optimizers)
+        if hasattr(optimizer, "param_groups") and hasattr(optimizer, "state")
+        for name, tensor in optimizer_tensors(optimizer)
+    )
     return StateDigests(
-        model=digest_tensors((name, tensor) for name, tensor in tensors if name not in left_out),
-        optimizer=digest_tensors(optimizer_tensors(optimizer)) if hasattr(optimizer, "param_groups") else {},
-        schedule=_numbers(scheduler),
+        model=digest_tensors(tensors),
+        optimizer=digest_tensors(states),
+        schedule={
+            f"{number}/{name}" if number else name: value
+            for number, scheduler in enumerate(schedulers)
+            for name, value in _numbers(scheduler).items()
+        },
         world_size=world_size,
         sharded=sharded,
     )

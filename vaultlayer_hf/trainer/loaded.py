@@ -55,9 +55,9 @@ class Trained:
         # DeepSpeed partitions the optimizer's state in its own way, and loads it strictly itself.
         own = any("deepspeed" in type(one).__module__ for one in (self.model, self.optimizer, optimizer))
         return take_digests(
-            inner,
-            None if own else optimizer,
-            self.scheduler,
+            {"": inner},
+            [] if own else [optimizer],
+            [self.scheduler],
             trained_only=_is_adapter(inner),
             left_out=getattr(inner, "_keys_to_ignore_on_save", None) or (),
             world_size=world_size,
