@@ -123,7 +123,7 @@ def test_told_again_and_again(forks: ForkServer, tmp_path: Path) -> None:
 
 def test_what_is_under_way_is_drained(forks: ForkServer, tmp_path: Path) -> None:
     """Time for the upload under way and for no other: that one is committed, no other is begun."""
-    given = settings("SIGTERM", bandwidth="40kB", grace=5.0)
+    given = settings("SIGTERM", bandwidth="55kB", grace=5.0)
     spec = {"saves": [2, 60], "signals": {"61": ["SIGTERM"]}, "pace": 0.1}
     with Told(forks, tmp_path, settings=given, **spec) as told:
         assert told.codes() == [PREEMPTED]

@@ -123,6 +123,8 @@ class LoopFiles(StateFiles):
     def _check_loaded(self, folder: Path, rank: int, written: int, world_size: int) -> None:
         """Compare what is in memory now with what was saved. Raises NotLoadedError."""
         saved = read_digests(folder, rank)
+        if saved is not None and saved.sharded:
+            self._digested = tuple(range(written))
         if saved is None or (saved.sharded and written != world_size):
             return
         differences = state_differences(saved, self._state.digests(world_size))
