@@ -208,6 +208,32 @@ def test_walking_back_reaches_the_step_that_is_asked_for(changed, attempt, tmp_p
         assert started_at(attempt) == 2
 
 
+def test_a_second_training_of_an_unedited_trainer_is_left_as_it_is(changed, attempt, tmp_path) -> None:
+    """A script that calls train() of one Trainer twice, for two phases, gets the weights that it gets without us."""
+    ended = []
+    for name, cls in (("a", changed), ("b", transformers.Trainer)):
+        made = kit.trainer(tmp_path / name, cls)
+        made.train()
+        made.train()
+        ended.append(kit.weights(made.model))
+    assert ended[0] == ended[1]
+    assert kit.state_of(tmp_path / "vault").finished == kit.STEPS
+
+
+def test_walking_back_happens_once_in_a_process(changed, attempt, tmp_path, monkeypatch) -> None:
+    """train() called again behind a failure goes on from what it has trained since it went back."""
+    crash(changed, tmp_path / "output", 7)
+    monkeypatch.setenv("VAULTLAYER_RUN_AT", f"file://{tmp_path / 'vault'}@2")
+    fresh_process(monkeypatch)
+    stop = Stop(5)
+    run = kit.trainer(tmp_path / "output", changed, callbacks=[stop, kit.Patient(tmp_path / "vault")])
+    with pytest.raises(KeyError):
+        run.train()
+    stop.step = 0
+    run.train()
+    assert started_at(attempt) == 4
+
+
 class Poison(TrainerCallback):
     """Makes the loss nan at some steps."""
 

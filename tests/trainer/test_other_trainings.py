@@ -1,7 +1,10 @@
-"""What does not fit one vault: a second train(), a search. And a training that broke off and is begun again."""
+"""train() called again, behind a training that broke off or has ended; and what does not fit one vault."""
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,23 +36,71 @@ def said(record: Recorder, what: str) -> int:
     )
 
 
-@pytest.mark.parametrize("alone", [False, True])
-def test_second_train(alone: bool, tmp_path: Path) -> None:
-    """A second train() of one Trainer runs as stock: nothing of it is committed, and that is said once."""
+def test_second_train_without_pull(tmp_path: Path) -> None:
+    """With the callback alone, a second train() without pull() runs as stock: none of it is committed, as is said."""
     vault = tmp_path / "vault"
     callback = VaultLayerCallback(vault)
-    run = (
-        trainer(tmp_path / "out", cls=transformers.Trainer, callbacks=[callback])
-        if alone
-        else trainer(tmp_path / "out", resume=vault)
-    )
-    record = Recorder(callback if alone else run)
-    run.train(resume_from_checkpoint=callback.pull() if alone else None)
+    run = trainer(tmp_path / "out", cls=transformers.Trainer, callbacks=[callback])
+    record = Recorder(callback)
+    run.train(resume_from_checkpoint=callback.pull())
     before = state_of(vault)
     for _ in range(2):
         assert run.train().global_step == STEPS
     assert state_of(vault) == before
     assert said(record, "a second train()") == 1
+
+
+def test_second_train_goes_on_where_more_is_asked_for(tmp_path: Path) -> None:
+    """Behind its end train() of the same Trainer trains nothing, and with more steps asked for it goes on to them."""
+    vault = tmp_path / "vault"
+    steps: list[int] = []
+    run = trainer(
+        tmp_path / "out",
+        resume=vault,
+        callbacks=[Do(on_step_end=lambda state: steps.append(state.global_step))],
+    )
+    run.train()
+    ended, before = weights(run.model), state_of(vault)
+    steps.clear()
+    record = Recorder(run)
+    output = run.train()
+    assert (output.global_step, steps, weights(run.model)) == (STEPS, [], ended)
+    assert output.metrics == before.metrics
+    assert "already over" in record.of("finished")[0].message
+    run.args.max_steps = STEPS + 2
+    assert run.train().global_step == STEPS + 2
+    assert steps == [STEPS + 1, STEPS + 2]
+    assert (steps_of(vault)[-1], state_of(vault).finished) == (STEPS + 2, STEPS + 2)
+
+
+def _other_data(run: Any) -> None:
+    run.train_dataset = Tokens(12)
+
+
+def _freeze(run: Any) -> None:
+    run.model.model.embed_tokens.weight.requires_grad_(False)
+
+
+def _slower(run: Any) -> None:
+    run.args.learning_rate = 1e-3
+
+
+@pytest.mark.parametrize("change", [_other_data, _freeze, _slower])
+def test_another_training_of_the_same_trainer(change: Callable[[Any], None], tmp_path: Path) -> None:
+    """Other data, frozen parameters or another rate behind an end: a training of its own, as stock, none committed."""
+    vault = tmp_path / "vault"
+    stock = trainer(tmp_path / "stock", cls=transformers.Trainer)
+    stock.train()
+    change(stock)
+    stock.train()
+    run = trainer(tmp_path / "out", resume=vault)
+    run.train()
+    change(run)
+    before, record = state_of(vault), Recorder(run)
+    assert run.train().global_step == STEPS
+    assert weights(run.model) == weights(stock.model)
+    assert state_of(vault) == before
+    assert said(record, "another training of a Trainer that has ended one") == 1
 
 
 @pytest.mark.parametrize("alone", [False, True])
@@ -130,6 +181,87 @@ def test_interrupted_and_called_again(alone: bool, tmp_path: Path, reference: Re
     assert weights(run.model) == reference.weights
     assert state_of(vault).finished == STEPS
     assert said(record, "a second train()") == 0
+
+
+class Signal(Once):
+    """Sends a signal to this process, the first time that a training comes to a step."""
+
+    def __init__(self, step: int, number: int) -> None:
+        super().__init__(step)
+        self.number = number
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self.step:
+            self.step = 0
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize("cell", ["train", "train with the callback alone", "Trainer and train"])
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_stopped_by_a_signal_and_called_again(
+    number: int, error: type[BaseException], cell: str, tmp_path: Path, reference: Reference
+) -> None:
+    """A cell that a signal has stopped and that is run again goes on from its last step, commits, and ends the same."""
+    vault = tmp_path / "vault"
+    callback = VaultLayerCallback(vault)
+    stops, begun = Signal(5, number), []
+    callbacks: list[Any] = [stops, Do(on_train_begin=lambda state: begun.append(state.global_step))]
+
+    def made() -> Any:
+        if cell == "train with the callback alone":
+            return trainer(tmp_path / "out", cls=transformers.Trainer, callbacks=[callback, *callbacks])
+        return trainer(tmp_path / "out", resume=vault, callbacks=callbacks)
+
+    def train(run: Any) -> Any:
+        path = callback.pull() if cell == "train with the callback alone" else None
+        return run.train(resume_from_checkpoint=path)
+
+    run = made()
+    with pytest.raises(error):
+        train(run)
+    run = made() if cell == "Trainer and train" else run
+    assert train(run).global_step == STEPS
+    assert begun == [0, 5]
+    assert weights(run.model) == reference.weights
+    assert (steps_of(vault)[-1], state_of(vault).finished) == (STEPS, STEPS)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_noise_is_added_once_behind_an_interruption(tmp_path: Path) -> None:
+    """NEFTune's noise, which an interrupted training of stock leaves on the model, isn't added twice by the next."""
+    more: dict[str, Any] = {"neftune_noise_alpha": 5.0}
+    unbroken = trainer(tmp_path / "a", **more)
+    unbroken.train()
+    run = trainer(tmp_path / "b", resume=tmp_path / "vault", callbacks=[Signal(5, signal.SIGINT)], **more)
+    with pytest.raises(KeyboardInterrupt):
+        run.train()
+    run.train()
+    assert weights(run.model) == weights(unbroken.model)
+
+
+def test_failed_before_its_first_step_and_called_again(tmp_path: Path, reference: Reference) -> None:
+    """train() that failed at making its loader, and is called again once that is mended, is committed."""
+    vault = tmp_path / "vault"
+    run = trainer(tmp_path / "out", resume=vault)
+    data, run.train_dataset = run.train_dataset, None
+    with pytest.raises(ValueError, match="requires a train_dataset"):
+        run.train()
+    run.train_dataset = data
+    run.train()
+    assert weights(run.model) == reference.weights
+    assert state_of(vault).finished == STEPS
+
+
+def test_used_weights_are_not_begun_with_in_silence(tmp_path: Path) -> None:
+    """Called again where no checkpoint was saved yet, it is said that the weights are not those of a fresh start."""
+    run = trainer(tmp_path / "out", resume=tmp_path / "vault", callbacks=[Once(1)])
+    record = Recorder(run)
+    with pytest.raises(KeyboardInterrupt):
+        run.train()
+    run.train()
+    assert any("1 step(s) have changed already" in event.message for event in record.of("notice"))
 
 
 def test_out_of_memory_is_tried_again_by_the_trainer(tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ class TrainerRun:
         data: the place in the data; None where it isn't followed.
         finished: step at which the run was over when it was pulled; None where there is something to train.
         active: whether a training that is committed is between its begin and its end.
+        complete: whether its newest training came to the run's end: all steps, or stopped early by its metric.
         stops_when_finished: whether ``begin`` raises AlreadyFinishedError for a run that is over.
     """
 
@@ -63,6 +64,7 @@ class TrainerRun:
         self.data: TrainerData | None = None
         self.finished: int | None = None
         self.active = False
+        self.complete = False
         self.stops_when_finished = False
         self._args: TrainingArguments | None = None
         self._model: Any = None
@@ -75,6 +77,7 @@ class TrainerRun:
         self._earlier: EarlierRun | None = None
         self._claimed = False  # and what to go on from is known
         self._suspended: str | None = None  # why trainings are kept away from the vault now
+        self._spent = False  # ``training`` was begun or closed: the next train() needs another
         self._ended = False  # the training that is committed came to its end
         self._over = False  # it was over before it began: what stock trains beyond that isn't committed
 
@@ -125,14 +128,21 @@ class TrainerRun:
                 "pull() needs to know output_dir and the model: make the Trainer with callbacks=[vault] first (a "
                 "subclass of VaultLayerCallback with an on_init_end of its own calls super().on_init_end in it)"
             )
-        if self._claimed and not self.active:
+        if self._claimed and not self._spent:
             return self._path
         session = self.open()
         path = resume(session, wish_of(self._args, self._parameters))
         self._path = str(path) if path else None
-        self._claimed = True
+        self._claimed, self._named = True, None
         if path is not None:
             self._look_back(self._args, session, path)
+        elif self._trained and getattr(self._trainer, "model_init", None) is None:
+            session.events.warn(
+                EventKind.NOTICE,
+                f"{session.address.uri} holds no checkpoint, so train() begins at step 0, and with the weights and the "
+                f"optimizer that {self._trained} step(s) have changed already: to begin anew, make the model and the "
+                "Trainer again",
+            )
         return self._path
 
     def start(self, explicit: str | bool) -> None:
@@ -145,7 +155,7 @@ class TrainerRun:
         )
         before = session.enter().before
         session.start_uploads(None, spared=[before.newest] if before and before.newest else [])
-        self._claimed, self._earlier = True, None
+        self._claimed, self._path = True, None
         self._named = Path(explicit) if isinstance(explicit, str) else None
 
     def start_unpulled(self, state: TrainerState) -> None:
@@ -162,6 +172,11 @@ class TrainerRun:
                 "it: call trainer.train(resume_from_checkpoint=vault.pull()) to go on from it. It is kept, and "
                 f"{session.address.uri}@{newest.step} leads to it",
             )
+
+    @property
+    def _trained(self) -> int:
+        """How many steps the Trainer's weights have been trained for already."""
+        return int(self._trainer.state.global_step) if self._trainer is not None else 0
 
     @contextmanager
     def suspended(self, what: str) -> Iterator[None]:
@@ -190,11 +205,13 @@ class TrainerRun:
         """Return a session to claim the vault with; one whose training broke off is left first."""
         args = self._args
         assert args is not None
-        if self.active and self.training is not None:
-            self.training.close()
+        if self.training is not None and self._spent:
+            self.close()
             if self.training.session.disabled:
                 raise FencedError(f"{self.address.uri}: another process took this vault from this Trainer")
-            self.training, self._earlier, self.finished, self.active = None, None, None, False
+            self.training = None
+        self._earlier, self.finished = None, None
+        self.active = self.complete = self._ended = self._spent = False
         self._parameters = parameters_of(self._model) if self._model is not None else ()
         if self.training is None:
             session = Session(
@@ -233,7 +250,7 @@ class TrainerRun:
         if resumed is not None:
             check_loaded(resumed, session.ranks, session.events, trained)
         training.begin(state.global_step, getattr(Trainer.train, "__code__", None))
-        self.active = True
+        self.active = self._spent = True
         warn_of_arguments(session.events, args, paced=training.pacer.active)
         earlier = self._earlier or EarlierRun(state.global_step, state.max_steps)
         self._over = is_over(earlier, state.max_steps, loads_best=bool(args.load_best_model_at_end))
@@ -299,12 +316,13 @@ class TrainerRun:
         if training is None or not self.active:
             return
         self.active, self._ended = False, True
+        self.complete = self._over or has_ended(state, self._handler)
         self._leave_trainer()
         flushed = training.flush()
         ending = training.ending
         if flushed and self._over:
             training.finish_again()
-        elif flushed and has_ended(state, self._handler):
+        elif flushed and self.complete:
             training.finish(state.global_step, end_figures(state))
             ending = None
         elif state.global_step < state.max_steps:
@@ -322,12 +340,12 @@ class TrainerRun:
         training = self.training
         assert training is not None
         session = training.session
-        self.active, self._ended = False, True
+        self.active, self._ended, self.complete = False, True, True
         self._leave_trainer()
         session.events.info(
             EventKind.FINISHED,
             f"this run is already over, at step {state.global_step} of {state.max_steps}: no step is trained; ask for "
-            "more steps to go on",
+            "more steps to go on, or name another vault to train anew",
             step=state.global_step,
         )
         metrics = dict(session.state.metrics)
@@ -339,6 +357,7 @@ class TrainerRun:
         """Wait for uploads under way, as at the end of training, and stop. Safe to call twice."""
         self._leave_trainer()
         if self.training is not None:
+            self._spent = True
             self.training.close()
 
     def _leave_trainer(self) -> None:

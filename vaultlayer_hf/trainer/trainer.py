@@ -11,6 +11,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 import transformers
@@ -109,15 +110,17 @@ def train_on(
 ) -> Any:
     """Make a Trainer's call of ``train(*args, **kwargs)`` on a vault: what ``resume=`` does.
 
-    A search, and a second training of the Trainer, are trained as stock. ``choose`` claims the vault and returns
-    what to resume from, given what the script names; by default that wins.
+    Called again, it goes on from the vault's newest checkpoint, to the weights of an unbroken run. A search, and
+    another training behind one that came to its end, are trained as stock. ``choose`` claims the vault and returns what
+    to resume from, given what the script names; by default that wins.
     """
     call = Call(train, args, kwargs)
     if call.get("trial", 1) is not None:
         with vault.run.suspended("a hyperparameter search"):
             return call.do()
-    if getattr(trainer, "_vaultlayer_trained", False):
-        with vault.run.suspended("a second train() of one Trainer"):
+    # Under `vl run` the script doesn't know of the vault: what its second train() means is what stock makes of it.
+    if vault.run.complete and (choose is not None or trainer._vaultlayer_phase != Phase.of(trainer)):
+        with vault.run.suspended("another training of a Trainer that has ended one"):
             return call.do()
     explicit = call.get("resume_from_checkpoint", 0)
     vault.run.attach(trainer)
@@ -125,14 +128,56 @@ def train_on(
         chosen = (choose or _explicit_wins)(vault, explicit)
         if chosen is not explicit:
             call.set("resume_from_checkpoint", 0, chosen)
-        output = call.do()
-        trainer._vaultlayer_trained = True
-        return output
+        return call.do()
     except AlreadyFinishedError:
-        trainer._vaultlayer_trained = True
         return _end_untrained(vault, trainer)
+    except BaseException:
+        _remove_noise(trainer)
+        raise
     finally:
+        trainer._vaultlayer_phase = Phase.of(trainer)
         vault.close()
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What tells one training of a Trainer from the next one: scripts change these between two train().
+
+    Attributes:
+        data: the training data, the same object.
+        trained: which of the model's parameters are trained, in their order.
+        learning_rate: as the arguments have it.
+    """
+
+    data: Any
+    trained: tuple[bool, ...]
+    learning_rate: float
+
+    @classmethod
+    def of(cls, trainer: Any) -> Phase:
+        """Return a Trainer's, as it stands."""
+        trained = tuple(parameter.requires_grad for parameter in trainer.model.parameters())
+        return cls(_Same(trainer.train_dataset), trained, trainer.args.learning_rate)
+
+
+class _Same:
+    """Compares by identity: a data set's own == may look at all its rows."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other._value is self._value
+
+    def __hash__(self) -> int:
+        return id(self._value)
+
+
+def _remove_noise(trainer: Any) -> None:
+    """Take NEFTune's noise out of a model whose training broke off: stock leaves it, and train() adds it once more."""
+    handle = getattr(trainer, "neftune_hook_handle", None)
+    if handle is not None:
+        handle.remove()
 
 
 def _explicit_wins(vault: VaultLayerCallback, explicit: Explicit) -> Explicit:
@@ -146,6 +191,7 @@ def _explicit_wins(vault: VaultLayerCallback, explicit: Explicit) -> Explicit:
 def _end_untrained(vault: VaultLayerCallback, trainer: Any) -> TrainOutput:
     """End a train() that has nothing left to train: stock would train one more step."""
     trainer.is_in_train = False
+    _remove_noise(trainer)
     metrics = vault.run.end_untrained(trainer.state)
     if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None:
         trainer._load_best_model()

@@ -36,10 +36,11 @@ def install() -> None:
 
     @functools.wraps(original)
     def pull(self: VaultLayerCallback) -> str | None:
-        named = os.environ.get(AT_VARIABLE)
+        named = None if hasattr(self, "_vaultlayer_went_back") else os.environ.get(AT_VARIABLE)
         address = parse_vault(named) if named else None
         if address is not None and address.step is not None and address.uri == self.vault.uri:
             self.run.go_on_from(address.step)
+            self._vaultlayer_went_back = True  # type: ignore[attr-defined] # a second train() goes on from there
         return original(self)
 
     VaultLayerCallback.pull = pull  # type: ignore[method-assign]
