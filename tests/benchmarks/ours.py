@@ -37,7 +37,7 @@ class Carrier:
 
     def carry(self) -> None:
         """Save the folder and wait until it is committed. Raises RuntimeError where it isn't."""
-        from vaultlayer_hf.session.save.rounds import Save
+        from vaultlayer_hf.session.save.plan import Save
 
         if self.training.metrics()["vault/commits"]:
             self._change()
@@ -83,21 +83,14 @@ def upload(prefix: str, folder: Path) -> None:
 
 def download(prefix: str, folder: Path) -> None:
     """Restore the newest checkpoint; its files end up in ``folder`` itself."""
+    from tests.kit.any_files import AnyFiles
     from vaultlayer_hf.session.session import Session
     from vaultlayer_hf.session.settings import Settings
     from vaultlayer_hf.session.start.resume import resume
-    from vaultlayer_hf.session.wish import Wish
 
-    wish = Wish(  # a folder of any files: what a Trainer would ask of them isn't the benchmark's business
-        parameters=(),
-        missing=lambda paths, size: [],
-        wanted=lambda paths, sizes, size: paths,
-        refuse=lambda paths, before, now: "",
-        localise=lambda old, new: {},
-    )
     session = Session(Settings(vault=f"s3://{BUCKET}/{prefix}"), folder, progress=False)
     try:
-        path = resume(session, wish)
+        path = resume(session, AnyFiles())
     finally:
         session.close()
     if path is None:

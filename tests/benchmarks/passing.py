@@ -150,13 +150,13 @@ def _node(rank: int, world: int, port: int, output: Path, passing: bool) -> None
 
     from torch.distributed import TCPStore
 
+    from tests.kit.any_files import AnyFiles
     from vaultlayer_hf.base.events import Events
     from vaultlayer_hf.session.ranks import Ranks
     from vaultlayer_hf.session.session import Session
     from vaultlayer_hf.session.settings import Settings
     from vaultlayer_hf.session.start import relay
     from vaultlayer_hf.session.start.resume import resume
-    from vaultlayer_hf.session.wish import Wish
     from vaultlayer_hf.vault.restore import download
 
     relay.STRETCH = download.STRETCH = STRETCH
@@ -165,19 +165,12 @@ def _node(rank: int, world: int, port: int, output: Path, passing: bool) -> None
     ranks = Ranks(rank, world, store, 120.0)
     events, taken = Events(), []
     events.listen(lambda event: taken.append(event.fields["taken"]) if event.kind == "restore" else None)
-    wish = Wish(
-        parameters=(),
-        missing=lambda paths, size: [],
-        wanted=lambda paths, sizes, size: paths,
-        refuse=lambda paths, before, now: "",
-        localise=lambda folder, there: {},
-    )
     session = Session(
         Settings(vault=f"s3://{BUCKET}/passing"), output, ranks=ranks, events=events, progress=False
     )
     ranks.gather(None)
     begin = time.perf_counter()
-    resume(session, wish)
+    resume(session, AnyFiles())
     seconds = time.perf_counter() - begin
     ranks.gather(None)
     session.close()

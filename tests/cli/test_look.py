@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.vault.vaults import a_session, tree, wish
+from tests.vault.vaults import TrainersFiles, a_session, tree
 from tests.vault.vaults import train as train_on
-from vaultlayer_hf.session.save.rounds import Save
+from vaultlayer_hf.session.save.plan import Save
 from vaultlayer_hf.session.start.resume import resume
 from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.vault.manifest import encode_mark
@@ -149,7 +149,7 @@ def commit_files(vault: str, output: Path, content: dict[str, bytes]) -> None:
     """Commit a checkpoint of step 5 that holds these files."""
     session, heard = a_session(vault, output)
     training = Training(session)
-    resume(session, wish(()))
+    resume(session, TrainersFiles(()))
     folder = output / "checkpoint-5"
     folder.mkdir(parents=True)
     for name, data in content.items():

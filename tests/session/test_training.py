@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from tests.session.test_ranks import on_all, ranks_of
-from tests.vault.vaults import PARAMETERS, Heard, a_session, start, wish, write_checkpoint
+from tests.vault.vaults import PARAMETERS, Heard, TrainersFiles, a_session, start, write_checkpoint
 from vaultlayer_hf import FencedError, Settings
 from vaultlayer_hf.base.events import Events
 from vaultlayer_hf.session import training as training_module
 from vaultlayer_hf.session.access import Access
 from vaultlayer_hf.session.ranks import Ranks
 from vaultlayer_hf.session.save import rounds
-from vaultlayer_hf.session.save.rounds import Save
+from vaultlayer_hf.session.save.plan import Save
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.start.resume import resume
 from vaultlayer_hf.session.training import Training, TrainingObserver, observe
@@ -73,7 +73,7 @@ def test_a_training_without_its_vault_is_interrupted_as_any(tmp_path: Path, befo
     vault = str(tmp_path / "vault")
     session, heard = a_session(vault, tmp_path / "output", on_fenced="continue")
     training = Training(session)
-    resume(session, wish())
+    resume(session, TrainersFiles())
     training.begin(0)
     try:
         claim_elsewhere(vault)
@@ -105,7 +105,7 @@ def test_an_exception_does_not_wait_for_a_store_that_is_away(
     store = FaultStore(open_store(vault), plan)
     session, _ = a_session(vault, output, store=store, flush_timeout=100_000)
     training = Training(session)
-    resume(session, wish())
+    resume(session, TrainersFiles())
     training.begin(0)
     away.set()
     save(training, 100)
@@ -203,7 +203,7 @@ def test_observers_are_told_and_end_no_training(tmp_path: Path, monkeypatch: pyt
     observe(told := Told())
     session, heard = a_session(str(tmp_path / "vault"), tmp_path / "output")
     training = Training(session)
-    resume(session, wish())
+    resume(session, TrainersFiles())
     training.begin(0)
     for step in (1, 2):
         training.at_step(step)

@@ -37,7 +37,7 @@ from vaultlayer_hf.errors import (
     VaultLayerError,
     VaultUnreachableError,
 )
-from vaultlayer_hf.session.save.rounds import Save
+from vaultlayer_hf.session.save.plan import Save
 from vaultlayer_hf.vault import snapshot as snapshot_module
 from vaultlayer_hf.vault.keys import folder_key
 from vaultlayer_hf.vault.manifest import Manifest

@@ -21,10 +21,19 @@ from tests.campaign.harness import Campaign, Place, read_journal
 from tests.campaign.points import STEPS
 from tests.forks import ForkServer, Run
 from tests.vault.tools import entries, numbers
-from tests.vault.vaults import PARAMETERS, a_session, content, start, train, tree, wish, write_checkpoint
+from tests.vault.vaults import (
+    PARAMETERS,
+    TrainersFiles,
+    a_session,
+    content,
+    start,
+    train,
+    tree,
+    write_checkpoint,
+)
 from vaultlayer_hf import FencedError, StoreDeniedError, StoreError, open_vault
 from vaultlayer_hf.session import training as training_module
-from vaultlayer_hf.session.save.rounds import Save
+from vaultlayer_hf.session.save.plan import Save
 from vaultlayer_hf.session.start.resume import resume
 from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.stores import open_store
@@ -175,7 +184,7 @@ def whole_run(store: FaultStore, vault: str, output: Path) -> None:
     """Start, save twice, end: every kind of entry but a fence."""
     session, heard = a_session(vault, output, store=store, keep_last=1)
     training = Training(session)
-    resume(session, wish())
+    resume(session, TrainersFiles())
     for step in (100, 200):
         training.save(Save(write_checkpoint(output, step), step, lambda *_: [], parameters=PARAMETERS))
         assert training.flush(), heard.events
@@ -235,7 +244,7 @@ def test_a_commit_that_is_denied_for_a_while(tmp_path: Path) -> None:
 
     session, heard = a_session(vault, output, store=FaultStore(open_store(vault), plan))
     training = Training(session)
-    resume(session, wish())
+    resume(session, TrainersFiles())
     training.save(Save(write_checkpoint(output, 100), 100, lambda *_: [], parameters=PARAMETERS))
     assert training.flush()
     training.close()
@@ -255,7 +264,7 @@ def test_an_upload_that_a_store_refuses_for_good_can_still_be_adopted(tmp_path: 
 
     session, heard = a_session(vault, output, store=FaultStore(open_store(vault), plan))
     training = Training(session)
-    resume(session, wish())
+    resume(session, TrainersFiles())
     training.save(Save(write_checkpoint(output, 100), 100, lambda *_: [], parameters=PARAMETERS))
     training.flush()
     training.close()
@@ -282,7 +291,7 @@ def test_the_end_waits_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "wait_for_uploads",
         lambda *given, **more: waits.append(given) or plain(*given, **more),
     )
-    resume(session, wish())
+    resume(session, TrainersFiles())
     training.save(Save(write_checkpoint(output, 100), 100, lambda *_: [], parameters=PARAMETERS))
     assert not training.flush()
     threading.Timer(0.1, let_go.set).start()
@@ -301,7 +310,7 @@ def test_a_zombie_of_many_turns(tmp_path: Path) -> None:
     for turn in range(4):
         output = tmp_path / f"host-{turn}"
         session, heard = a_session(vault, output)
-        resume(session, wish())
+        resume(session, TrainersFiles())
         sessions.append((Training(session), heard, output))
     for number, (training, heard, output) in enumerate(sessions):
         training.save(
@@ -325,7 +334,7 @@ def test_a_newer_release_takes_the_vault(tmp_path: Path, on_fenced: str, moment:
     vault, output = str(tmp_path / "vault"), tmp_path / "output"
     session, heard = a_session(vault, output, on_fenced=on_fenced)
     training = Training(session)
-    resume(session, wish())
+    resume(session, TrainersFiles())
     store = open_store(vault)
     if moment == "before the end":
         assert training.flush()

@@ -10,14 +10,14 @@ from typing import Any
 
 from obstore.store import MemoryStore
 
+from tests.kit.any_files import AnyFiles
 from vaultlayer_hf.base.digest import digest_bytes
 from vaultlayer_hf.base.events import Event
-from vaultlayer_hf.session.save.rounds import Save
+from vaultlayer_hf.session.save.plan import Save
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.settings import Settings
 from vaultlayer_hf.session.start.resume import resume
 from vaultlayer_hf.session.training import Training
-from vaultlayer_hf.session.wish import Wish
 from vaultlayer_hf.state.model_identity import Parameters
 from vaultlayer_hf.stores.base import ObjectInfo, Store
 from vaultlayer_hf.stores.objects.store import ObjectStore
@@ -176,14 +176,7 @@ class Run:
 
     def resume(self, parameters: Parameters = ()) -> Path | None:
         """Claim and bring what to go on from, as the Trainer's seam does."""
-        wish = Wish(
-            parameters=parameters,
-            missing=lambda paths, world_size: [],
-            wanted=lambda paths, ranks, world_size: paths,
-            refuse=lambda paths, before, now: "",
-            localise=lambda folder, output_dir: {},
-        )
-        return resume(self.session, wish)
+        return resume(self.session, AnyFiles(parameters))
 
     def save(self, step: int, *, size: int = 3000, parameters: Parameters = ()) -> None:
         """Write a checkpoint as the Trainer does, and hand it over."""

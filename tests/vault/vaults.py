@@ -10,11 +10,11 @@ from pathlib import Path
 
 from vaultlayer_hf import Settings
 from vaultlayer_hf.base.events import Event, Events
-from vaultlayer_hf.session.save.rounds import Save
+from vaultlayer_hf.session.checkpoint_files import CheckpointFiles
+from vaultlayer_hf.session.save.plan import Save
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.start.resume import resume
 from vaultlayer_hf.session.training import Training
-from vaultlayer_hf.session.wish import Wish
 from vaultlayer_hf.state.layouts import refusal
 from vaultlayer_hf.state.model_identity import Parameters
 from vaultlayer_hf.stores.base import Store
@@ -73,21 +73,35 @@ def a_session(
     return Session(made, output, events=events, store=store, at_step=at_step), heard
 
 
-def wish(parameters: Parameters = PARAMETERS) -> Wish:
-    """Return what the Trainer's seam asks for."""
+class TrainersFiles(CheckpointFiles):
+    """What a Trainer answers about its checkpoints' files, without a Trainer."""
 
-    def localised(folder: Path, output: Path) -> dict[str, bytes]:
-        data = localise(folder, output)
+    def __init__(self, parameters: Parameters = PARAMETERS) -> None:
+        self._parameters = parameters
+
+    @property
+    def parameters(self) -> Parameters:
+        return self._parameters
+
+    def missing(self, paths: set[str], *, world_size: int) -> list[str]:
+        return missing_files(paths, world_size)
+
+    def wanted(self, paths: set[str], ranks: tuple[int, ...], *, world_size: int) -> set[str]:
+        return wanted_files(paths, ranks, world_size)
+
+    def refusal(self, paths: set[str], *, written: int, now: int) -> str:
+        return refusal(paths, written, now)
+
+    def localised(self, folder: Path, output_dir: Path) -> dict[str, bytes]:
+        data = localise(folder, str(output_dir))
         return {STATE: data} if data else {}
-
-    return Wish(parameters, missing_files, wanted_files, refusal, localised)
 
 
 def train(vault: str, output: Path, *steps: int, **settings: object) -> Heard:
     """Resume, save at each step, each committed before the next, and end without a finish."""
     session, heard = a_session(vault, output, **settings)
     training = Training(session)
-    resume(session, wish())
+    resume(session, TrainersFiles())
     for step in steps:
         training.save(Save(write_checkpoint(output, step), step, lambda *_: [], parameters=PARAMETERS))
         assert training.flush(), heard.events
@@ -100,7 +114,7 @@ def start(vault: str, output: Path, **settings: object) -> tuple[Path | None, He
     session, heard = a_session(vault, output, **settings)
     training = Training(session)
     try:
-        return resume(session, wish()), heard
+        return resume(session, TrainersFiles()), heard
     finally:
         training.close()
 

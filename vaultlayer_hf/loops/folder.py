@@ -20,14 +20,15 @@ from vaultlayer_hf.loops.files import (
     write_state,
 )
 from vaultlayer_hf.loops.objects import Stateful
-from vaultlayer_hf.session.save.rounds import Save
-from vaultlayer_hf.session.wish import Wish
+from vaultlayer_hf.session.checkpoint_files import CheckpointFiles
+from vaultlayer_hf.session.save.plan import Save
 from vaultlayer_hf.state.layouts import missing_shards
+from vaultlayer_hf.state.model_identity import Parameters
 from vaultlayer_hf.state.random_state import put_random_state, take_random_state
 from vaultlayer_hf.state.saved_digests import digests_name, in_words, read_digests, state_differences
 
 
-class StateFiles:
+class StateFiles(CheckpointFiles):
     """The files of a training's state alone: what an attached script's save_state writes, and ``vaultlayer.json``.
 
     Args:
@@ -37,29 +38,34 @@ class StateFiles:
     def __init__(self, state: Stateful) -> None:
         self._state = state
 
-    def missing(self, paths: set[str], world_size: int) -> list[str]:
+    @property
+    def parameters(self) -> Parameters:
+        """The identity of the model."""
+        return self._state.parameters()
+
+    def missing(self, paths: set[str], *, world_size: int) -> list[str]:
         """Return what a checkpoint with these files lacks that ``world_size`` ranks have written."""
         return self._state.missing(paths, world_size) + ([] if ABOUT in paths else [ABOUT])
 
-    def wish(self) -> Wish:
-        """Return what a start wants of a checkpoint."""
-        return Wish(
-            parameters=self._state.parameters(),
-            missing=self.missing,
-            wanted=lambda paths, ranks, written: {
-                path for path in paths if not of_others(path, ranks, written)
-            },
-            refuse=self._state.refuse,
-            localise=lambda folder, output_dir: {},
-        )
+    def wanted(self, paths: set[str], ranks: tuple[int, ...], *, world_size: int) -> set[str]:
+        """Return those of these paths that ``ranks`` load: all but the other ranks' own."""
+        return {path for path in paths if not of_others(path, ranks, world_size)}
+
+    def refusal(self, paths: set[str], *, written: int, now: int) -> str:
+        """Return why a checkpoint of ``written`` ranks can't be resumed on ``now``; empty where it can."""
+        return self._state.refuse(paths, written, now)
 
     def save_of(self, folder: Path, step: int, world_size: int, failed: str | None) -> Save:
         """Return what the session is told of a folder that was written; ``failed``: why it is lost, or None."""
 
         def missing(found: Path, paths: set[str]) -> list[str]:
-            return self.missing(paths, world_size) + missing_shards(found, paths) + self._unwritten(paths)
+            return (
+                self.missing(paths, world_size=world_size)
+                + missing_shards(found, paths)
+                + self._unwritten(paths)
+            )
 
-        return Save(folder, step, missing, self._state.parameters() if failed is None else (), failed=failed)
+        return Save(folder, step, missing, self.parameters if failed is None else (), failed=failed)
 
     def _unwritten(self, paths: set[str]) -> list[str]:
         """Return what of this version's own is lacking; a checkpoint of an earlier version may do without."""
@@ -135,7 +141,7 @@ class LoopFiles(StateFiles):
                 "load_state_dict: does it pass strict=False, or leave something out?"
             )
 
-    def missing(self, paths: set[str], world_size: int) -> list[str]:
+    def missing(self, paths: set[str], *, world_size: int) -> list[str]:
         """Return what a checkpoint with these files lacks that ``world_size`` ranks have written."""
         needed = [name for rank in range(world_size) for name in rank_files(rank)]
-        return super().missing(paths, world_size) + [name for name in needed if name not in paths]
+        return super().missing(paths, world_size=world_size) + [name for name in needed if name not in paths]

@@ -47,7 +47,7 @@ def begin_training(
             progress=sys.stderr.isatty(),
         )
         training = Training(session)
-        path = resume(session, files.wish())
+        path = resume(session, files)
         step = _load_on_all(session, path, load) if path is not None else None
         training.begin(step or 0)
     except BaseException:

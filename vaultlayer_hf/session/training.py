@@ -22,8 +22,7 @@ from vaultlayer_hf.base.spans import parse_cadence
 from vaultlayer_hf.errors import FencedError, RanksError
 from vaultlayer_hf.session.save import rounds
 from vaultlayer_hf.session.save.pacing import Pacer
-from vaultlayer_hf.session.save.plan import RankStatus, SaveSummary
-from vaultlayer_hf.session.save.rounds import Save
+from vaultlayer_hf.session.save.plan import RankStatus, Save, SaveSummary
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.stop.notice import MARGIN
 from vaultlayer_hf.session.stop.stopping import Ending, StepDecision, Stopping
@@ -77,7 +76,7 @@ class Training:
 
         session = Session(settings, output_dir)
         training = Training(session)
-        path = resume(session, wish)
+        path = resume(session, checkpoint_files)
         training.begin(step=0)
         ...  # after each step: decision = training.at_step(step)
         if training.flush():

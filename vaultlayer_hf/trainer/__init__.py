@@ -15,6 +15,7 @@
     skipping.py        how the Trainer goes past batches
     terms.py           the Trainer's terms in those of a session
     trainer.py         the one argument: ``resume=`` for transformers.Trainer and for any subclass of it
+    trainer_files.py   the Trainer's answers to what a start asks about a checkpoint's files
     zero.py            DeepSpeed's ZeRO on another number of ranks
 
 With run/inside the only folder that imports transformers; run/inside imports it, and loops never does.

@@ -26,7 +26,8 @@ from vaultlayer_hf.trainer.data import TrainerData
 from vaultlayer_hf.trainer.loaded import Trained, check_loaded, keep_digests
 from vaultlayer_hf.trainer.over import EarlierRun, asked_steps, is_over
 from vaultlayer_hf.trainer.saving import Saving
-from vaultlayer_hf.trainer.terms import end_figures, has_ended, ranks_of, save_of, warn_of_arguments, wish_of
+from vaultlayer_hf.trainer.terms import end_figures, has_ended, ranks_of, save_of, warn_of_arguments
+from vaultlayer_hf.trainer.trainer_files import TrainerFiles
 
 
 class AlreadyFinishedError(Exception):
@@ -131,7 +132,7 @@ class TrainerRun:
         if self._claimed and not self._spent:
             return self._path
         session = self.open()
-        path = resume(session, wish_of(self._args, self._parameters))
+        path = resume(session, TrainerFiles(self._args, self._parameters))
         self._path = str(path) if path else None
         self._claimed, self._named = True, None
         if path is not None:

@@ -1,9 +1,8 @@
-"""The Trainer's terms in those of a session: its arguments as a wish, its state as a save."""
+"""The Trainer's terms in those of a session: its arguments as its ranks, its state as a save."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
 
 from transformers import EarlyStoppingCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import CallbackHandler
@@ -13,55 +12,11 @@ from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.session.process_group import current_ranks
 from vaultlayer_hf.session.ranks import Ranks
-from vaultlayer_hf.session.save.rounds import Save
-from vaultlayer_hf.session.wish import Conversion, Wish
-from vaultlayer_hf.state.layouts import is_zero, missing_shards, refusal
+from vaultlayer_hf.session.save.plan import Save
+from vaultlayer_hf.state.layouts import missing_shards
 from vaultlayer_hf.state.model_identity import Parameters
-from vaultlayer_hf.trainer import zero
 from vaultlayer_hf.trainer.data_file import file_name
-from vaultlayer_hf.trainer.layout import STATE, best_step, localise, missing_files, wanted_files
-
-
-def wish_of(args: TrainingArguments, parameters: Parameters) -> Wish:
-    """Return what a Trainer with these arguments and this model wants of a checkpoint."""
-    output_dir = str(args.output_dir)
-
-    zero_config = zero.configuration(args)
-
-    def missing(paths: set[str], world_size: int) -> list[str]:
-        found = missing_files(paths, world_size)
-        if zero_config is None and is_zero(paths):
-            found.append("an optimizer state that a run without DeepSpeed can load")
-        if zero_config is not None and not any(path.startswith("global_step") for path in paths):
-            found.append("the state of DeepSpeed, which this run uses")
-        return found
-
-    def refuse(paths: set[str], written: int, now: int) -> str:
-        converts = zero_config is not None and is_zero(paths) and zero.can_convert()
-        return "" if converts else refusal(paths, written, now)
-
-    def convert(paths: set[str], written: int, now: int) -> Conversion | None:
-        if zero_config is None or not is_zero(paths):
-            return None
-        if written == now and not zero.loads_universal(zero_config):
-            return None
-        return Conversion(
-            lambda folder: zero.convert(folder, paths), lambda: zero.ask_for_universal(zero_config)
-        )
-
-    def localised(folder: Path, _: Path) -> dict[str, bytes]:
-        data = localise(folder, output_dir)
-        return {STATE: data} if data else {}
-
-    return Wish(
-        parameters=parameters,
-        missing=missing,
-        wanted=wanted_files,
-        refuse=refuse,
-        convert=convert,
-        localise=localised,
-        best=cast(Any, args).load_best_model_at_end,
-    )
+from vaultlayer_hf.trainer.layout import best_step, missing_files
 
 
 def ranks_of(args: TrainingArguments, timeout: float) -> Ranks:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.vault.vaults import a_session, start, train, wish
+from tests.vault.vaults import TrainersFiles, a_session, start, train
 from vaultlayer_hf import NoSuchCheckpointError, open_vault
 from vaultlayer_hf.session.start.resume import resume
 from vaultlayer_hf.session.training import Training
@@ -61,7 +61,7 @@ def test_a_step_can_be_gone_back_to_again_by_force(tmp_path: Path) -> None:
     session, _ = a_session(vault, output, at_step=2)
     training = Training(session)
     try:
-        assert resume(session, wish()) == output / "checkpoint-2"
+        assert resume(session, TrainersFiles()) == output / "checkpoint-2"
     finally:
         training.close()
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.session.start.test_relay import PIECE, WORLD, vault
 from tests.session.test_ranks import on_all, ranks_of
-from tests.vault.vaults import wish
+from tests.vault.vaults import TrainersFiles
 from vaultlayer_hf import Settings
 from vaultlayer_hf.errors import RanksError
 from vaultlayer_hf.session.ranks import Ranks
@@ -46,7 +46,7 @@ def test_whatever_ends_a_restore_is_known_on_all(
         output = tmp_path / f"node-{one.rank}"
         session = Session(settings, output, ranks=one, store=store, progress=False)
         try:
-            return resume(session, wish())
+            return resume(session, TrainersFiles())
         except KeyboardInterrupt:
             return "interrupted"
         finally:

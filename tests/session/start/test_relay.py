@@ -14,7 +14,7 @@ import pytest
 
 from tests.session.test_ranks import on_all, ranks_of
 from tests.vault.tools import claim, memory_store, transfer_of
-from tests.vault.vaults import PARAMETERS, content, wish, write_checkpoint
+from tests.vault.vaults import PARAMETERS, TrainersFiles, content, write_checkpoint
 from vaultlayer_hf import Settings
 from vaultlayer_hf.base.events import Event, Events
 from vaultlayer_hf.session.ranks import Ranks
@@ -95,7 +95,7 @@ def restore_everywhere(store: Store, folder: Path) -> list[Node]:
                 settings, output, ranks=one, events=events, store=stores[one.rank], progress=False
             )
             try:
-                return resume(session, wish())
+                return resume(session, TrainersFiles())
             finally:
                 session.close()
 

@@ -6,9 +6,9 @@ import json
 import time
 from pathlib import Path
 
-from tests.vault.vaults import PARAMETERS, a_session, wish, write_checkpoint
+from tests.vault.vaults import PARAMETERS, TrainersFiles, a_session, write_checkpoint
 from vaultlayer_hf import NoSuchCheckpointError, ObjectNotFoundError, open_vault
-from vaultlayer_hf.session.save.rounds import Save
+from vaultlayer_hf.session.save.plan import Save
 from vaultlayer_hf.session.start.resume import resume
 from vaultlayer_hf.session.training import Training
 
@@ -17,7 +17,7 @@ def write(vault: str, output: str, saves: int) -> None:
     """Save and commit, keeping only the newest, and end as a run does."""
     session, heard = a_session(vault, Path(output), keep_last=1)
     training = Training(session)
-    resume(session, wish())
+    resume(session, TrainersFiles())
     for step in range(1, saves + 1):
         folder = write_checkpoint(Path(output), step)
         training.save(Save(folder, step, lambda *_: [], parameters=PARAMETERS))

@@ -6,10 +6,35 @@ the ``NodeFiles`` of each node's leader become the ``UploadPlan``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from vaultlayer_hf.state.model_identity import Parameters
 from vaultlayer_hf.vault.log.entry import Commit
+
+
+@dataclass(frozen=True)
+class Save:
+    """What the seam tells about a checkpoint folder that has just been written.
+
+    Attributes:
+        folder: where it is on this rank's disk.
+        step: global step.
+        missing: returns what a folder with these files lacks; empty means that it may be committed.
+        parameters: of the model.
+        best_step: step of the best checkpoint so far, or None.
+        rotates: whether the Trainer itself rotates old folders on this rank's disk.
+        failed: why the folder couldn't be written, the same on all ranks; None where it could.
+    """
+
+    folder: Path
+    step: int
+    missing: Callable[[Path, set[str]], list[str]]
+    parameters: Parameters = ()
+    best_step: int | None = None
+    rotates: bool = True
+    failed: str | None = None
 
 
 @dataclass(frozen=True)

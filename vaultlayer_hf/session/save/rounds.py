@@ -13,18 +13,16 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
 
 from vaultlayer_hf.base import files
 from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.base.versions import versions
 from vaultlayer_hf.errors import FencedError, RanksError, VaultLayerError
 from vaultlayer_hf.session.output_dir import checkpoints
-from vaultlayer_hf.session.save.plan import NodeFiles, RankStatus, SaveSummary, UploadPlan, divide
+from vaultlayer_hf.session.save.plan import NodeFiles, RankStatus, Save, SaveSummary, UploadPlan, divide
 from vaultlayer_hf.session.session import Session
-from vaultlayer_hf.state.model_identity import Parameters
 from vaultlayer_hf.vault.keys import folder_key
 from vaultlayer_hf.vault.manifest import Manifest
 from vaultlayer_hf.vault.snapshot import Snapshot, take
@@ -32,29 +30,6 @@ from vaultlayer_hf.vault.upload.job import Job
 
 _TOLD = 4
 """Commits that the other ranks are told at a save: more than can happen between two."""
-
-
-@dataclass(frozen=True)
-class Save:
-    """What the seam tells about a checkpoint folder that has just been written.
-
-    Attributes:
-        folder: where it is on this rank's disk.
-        step: global step.
-        missing: returns what a folder with these files lacks; empty means that it may be committed.
-        parameters: of the model.
-        best_step: step of the best checkpoint so far, or None.
-        rotates: whether the Trainer itself rotates old folders on this rank's disk.
-        failed: why the folder couldn't be written, the same on all ranks; None where it could.
-    """
-
-    folder: Path
-    step: int
-    missing: Callable[[Path, set[str]], list[str]]
-    parameters: Parameters = ()
-    best_step: int | None = None
-    rotates: bool = True
-    failed: str | None = None
 
 
 def _mirror_rotation(session: Session, keep: Sequence[str], step: int) -> None:

@@ -14,10 +14,10 @@ import shutil
 import uuid
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from vaultlayer_hf.base import files
 from vaultlayer_hf.base.events import EventKind
+from vaultlayer_hf.session.checkpoint_files import CheckpointFiles
 from vaultlayer_hf.session.output_dir import settle
 from vaultlayer_hf.session.save.plan import NodeFiles, UploadPlan, divide
 from vaultlayer_hf.session.save.rounds import queue_upload
@@ -35,16 +35,13 @@ from vaultlayer_hf.vault.snapshot import (
     verify,
 )
 
-Missing = Callable[[set[str], int], list[str]]
-Localise = Callable[[Path, Path], dict[str, bytes]]
 Differs = Callable[[Manifest], str]
 
 
 def adopt(
     session: Session,
     before: VaultState,
-    missing: Missing,
-    localise: Localise,
+    expected: CheckpointFiles,
     differs: Differs,
     spared: Collection[Commit] = (),
 ) -> Manifest | None:
@@ -57,7 +54,7 @@ def adopt(
     like any other. Raises, on all ranks, RanksError, ResumeError (a disk).
     """
     found = _find(session, before) if session.leads_node else []
-    adopted = _adopt(session, before, found, missing, localise, differs, spared)
+    adopted = _adopt(session, before, found, expected, differs, spared)
     if found and adopted is None:
         with contextlib.suppress(OSError):  # what is left there is of no use any more, and does no harm
             end_adopting(session.snapshots)
@@ -83,8 +80,7 @@ def _adopt(
     session: Session,
     before: VaultState,
     snapshots: list[Snapshot],
-    missing: Missing,
-    localise: Localise,
+    expected: CheckpointFiles,
     differs: Differs,
     spared: Collection[Commit],
 ) -> Manifest | None:
@@ -97,7 +93,7 @@ def _adopt(
         snapshot, listing = _look(session, found[token, seq]) if session.leads_node else (None, NodeFiles())
         verdict = session.ranks.decide(
             listing,
-            lambda listings, own=snapshot: _judge(session, own, listings, missing, differs),  # type: ignore[misc]
+            lambda listings, own=snapshot: _judge(session, own, listings, expected, differs),  # type: ignore[misc]
             timeout=session.settings.flush_timeout,
         )
         if verdict.reason is not None:
@@ -108,7 +104,7 @@ def _adopt(
         manifest, mine = verdict.manifest, session.next_seq()
         # Not simply the newest commit: that may be the one that the dead writer found corrupted and went around.
         origin = last or before.origin(manifest.resumed_from)
-        handover = _Handover(session, snapshot, mine, origin, localise if heads == 1 else None)
+        handover = _Handover(session, snapshot, mine, origin, expected if heads == 1 else None)
         # All wait here: nobody loads before the folder is in place.
         session.ranks.on_every_rank(handover, timeout=session.settings.flush_timeout)
         session.events.info(
@@ -142,7 +138,7 @@ class Judgement:
 
 
 class _Handover:
-    """Hands this node's snapshot over to this run; and puts it in place, where there is a ``localise``.
+    """Hands this node's snapshot over to this run; and puts it in place, where ``expected`` says how.
 
     Attributes:
         snapshot: the one handed over; None on ranks that lead no node.
@@ -154,10 +150,10 @@ class _Handover:
         snapshot: Snapshot | None,
         seq: int,
         origin: Commit | None,
-        localise: Localise | None,
+        expected: CheckpointFiles | None,
     ) -> None:
         self.snapshot = snapshot
-        self._session, self._seq, self._localise = session, seq, localise
+        self._session, self._seq, self._expected = session, seq, expected
         self._origin = origin.number if origin else None
 
     def __call__(self) -> None:
@@ -167,8 +163,8 @@ class _Handover:
         token = session.entered.token
         self.snapshot = move(self.snapshot, session.snapshots, self._seq, token, self._origin)
         end_adopting(session.snapshots)
-        if self._localise is not None:
-            _put_in_place(session, self.snapshot, self._localise)
+        if self._expected is not None:
+            _put_in_place(session, self.snapshot, self._expected)
 
 
 def _common(heads: list[list[list[int]] | None]) -> tuple[list[list[int]], int]:
@@ -178,14 +174,18 @@ def _common(heads: list[list[list[int]] | None]) -> tuple[list[list[int]], int]:
 
 
 def _judge(
-    session: Session, own: Snapshot | None, listings: list[NodeFiles], missing: Missing, differs: Differs
+    session: Session,
+    own: Snapshot | None,
+    listings: list[NodeFiles],
+    expected: CheckpointFiles,
+    differs: Differs,
 ) -> Judgement:
     """Decide on rank 0 whether a snapshot counts."""
     assert own is not None
     manifest, here = own.manifest, session.ranks.world_size
     plan = replace(divide(listings), folder=session.name_folder(own.name, session.coming_seq))
     reason = next((item.error for item in listings if item.error is not None), None)
-    if reason is None and (lacking := missing(set(plan.paths), manifest.world_size)):
+    if reason is None and (lacking := expected.missing(set(plan.paths), world_size=manifest.world_size)):
         reason = f"it lacks {', '.join(lacking)}, so a resume would not be the same run"
     if reason is None and manifest.world_size != here:
         reason = f"{manifest.world_size} ranks have written it, and this run has {here}"
@@ -203,7 +203,7 @@ def _look(session: Session, snapshot: Snapshot) -> tuple[Snapshot | None, NodeFi
     return sound, NodeFiles(session.node, tuple(sorted(sound.stats)))
 
 
-def _put_in_place(session: Session, snapshot: Snapshot, localise: Localise) -> None:
+def _put_in_place(session: Session, snapshot: Snapshot, expected: CheckpointFiles) -> None:
     """Make a snapshot appear as a checkpoint folder in ``output_dir``."""
     staging = session.output_dir / LOCAL / f"restore-{uuid.uuid4().hex}"
     for entry in snapshot.manifest.files:
@@ -211,7 +211,7 @@ def _put_in_place(session: Session, snapshot: Snapshot, localise: Localise) -> N
         target.parent.mkdir(parents=True, exist_ok=True)
         if not files.link(snapshot.files / entry.path, target):
             shutil.copyfile(snapshot.files / entry.path, target)
-    for name, data in localise(staging, session.output_dir).items():
+    for name, data in expected.localised(staging, session.output_dir).items():
         files.write_file(staging / name, data)
     place(staging, session.output_dir / snapshot.name)
     settle(session.output_dir, snapshot.manifest.step)

@@ -13,10 +13,10 @@ from vaultlayer_hf.base import files
 from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.base.text import bytes_bar, size_text
 from vaultlayer_hf.errors import CorruptError, ResumeError, StoreError, VaultLayerError
+from vaultlayer_hf.session.checkpoint_files import CheckpointFiles, Conversion
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.start import relay
 from vaultlayer_hf.session.start.relay import Relay
-from vaultlayer_hf.session.wish import Conversion, Wish
 from vaultlayer_hf.vault.log.entry import Commit
 from vaultlayer_hf.vault.manifest import Manifest
 from vaultlayer_hf.vault.restore.ranges import ByteSource
@@ -31,21 +31,21 @@ _SLOWEST_BYTES_PER_SECOND = 2e6
 
 
 def bring_everywhere(
-    session: Session, wish: Wish, commit: Commit, manifest: Manifest, purpose: str
+    session: Session, expected: CheckpointFiles, commit: Commit, manifest: Manifest, purpose: str
 ) -> str | None:
     """Restore a commit on every node; return why the commit itself is bad, raise any other error on all ranks."""
-    slow = _CONVERSION_SECONDS if conversion_for(session, wish, manifest) is not None else 0.0
+    slow = _CONVERSION_SECONDS if conversion_for(session, expected, manifest) is not None else 0.0
     bound = slow + session.settings.resume_timeout + session.settings.part_timeout
     bound += manifest.bytes / _SLOWEST_BYTES_PER_SECOND
     with ExitStack() as stack:
         # Whatever ends this, Ctrl-C too: no open server stays behind, and nobody waits for a node that has gone.
         stack.enter_context(session.ranks.leaving_where_interrupted())
-        passing = _relay(session, wish, manifest)
+        passing = _relay(session, expected, manifest)
         if passing is not None:
             stack.callback(passing.close)
         failure = None
         if session.leads_node:
-            failure = _try_to_bring(session, wish, commit, manifest, purpose, passing)
+            failure = _try_to_bring(session, expected, commit, manifest, purpose, passing)
         else:
             session.events.info(EventKind.WAITING, f"waiting for {commit.name} to be restored on this node")
         answers = session.ranks.gather(failure, timeout=bound, on_wait=lambda: _say_waiting(session, commit))
@@ -57,11 +57,16 @@ def bring_everywhere(
 
 
 def _try_to_bring(
-    session: Session, wish: Wish, commit: Commit, manifest: Manifest, purpose: str, passing: Relay | None
+    session: Session,
+    expected: CheckpointFiles,
+    commit: Commit,
+    manifest: Manifest,
+    purpose: str,
+    passing: Relay | None,
 ) -> VaultLayerError | None:
     """Restore on this node; return what all ranks are to raise where that failed, whatever it was."""
     try:
-        _bring(session, wish, commit, manifest, purpose, passing)
+        _bring(session, expected, commit, manifest, purpose, passing)
     except StoreError as error:
         return session.ranks.named(session.access.unreachable(error))
     except OSError as error:
@@ -72,14 +77,14 @@ def _try_to_bring(
     return None
 
 
-def _relay(session: Session, wish: Wish, manifest: Manifest) -> Relay | None:
+def _relay(session: Session, expected: CheckpointFiles, manifest: Manifest) -> Relay | None:
     """Connect the nodes, where there is enough that all of them need; on leaders. All ranks. Raises RanksError."""
     place = session.topology
     if place is None or len(place.nodes) < 2:
         return None
     # A file is loaded either by one rank, hence one node, or by every rank. So what two nodes both load, all load:
     # comparing nodes 0 and 1 is enough, however many there are.
-    first, second = (set(_share_of_node(session, wish, manifest, node).files) for node in (0, 1))
+    first, second = (set(_share_of_node(session, expected, manifest, node).files) for node in (0, 1))
     common = [entry for entry in manifest.files if entry in first and entry in second]
     if sum(entry.size for entry in common) < relay.SMALLEST:
         return None
@@ -103,11 +108,16 @@ def _relay(session: Session, wish: Wish, manifest: Manifest) -> Relay | None:
 
 
 def _bring(
-    session: Session, wish: Wish, commit: Commit, manifest: Manifest, purpose: str, passing: Relay | None
+    session: Session,
+    expected: CheckpointFiles,
+    commit: Commit,
+    manifest: Manifest,
+    purpose: str,
+    passing: Relay | None,
 ) -> None:
     """Restore what this node's ranks load of a commit."""
-    whole, manifest = manifest, _share_of_node(session, wish, manifest, session.node)
-    conversion = conversion_for(session, wish, whole)
+    whole, manifest = manifest, _share_of_node(session, expected, manifest, session.node)
+    conversion = conversion_for(session, expected, whole)
     store = session.access.store
 
     def finish(staging: Path) -> None:
@@ -115,7 +125,7 @@ def _bring(
             passing.end()
         if conversion is not None:
             conversion.of_folder(staging)
-        for name, data in wish.localise(staging, session.output_dir).items():
+        for name, data in expected.localised(staging, session.output_dir).items():
             files.write_file(staging / name, data)
 
     moved, reported = 0, time.monotonic()
@@ -182,13 +192,13 @@ def _say_waiting(session: Session, commit: Commit) -> None:
     session.events.sign_of_life(f"still waiting for {commit.name} to be restored on {what}")
 
 
-def conversion_for(session: Session, wish: Wish, manifest: Manifest) -> Conversion | None:
+def conversion_for(session: Session, expected: CheckpointFiles, manifest: Manifest) -> Conversion | None:
     """Return how a checkpoint is made loadable for this many ranks; None where it is already."""
-    return wish.convert(manifest.paths, manifest.world_size, session.ranks.world_size)
+    return expected.conversion(manifest.paths, written=manifest.world_size, now=session.ranks.world_size)
 
 
-def _share_of_node(session: Session, wish: Wish, manifest: Manifest, node: int) -> Manifest:
+def _share_of_node(session: Session, expected: CheckpointFiles, manifest: Manifest, node: int) -> Manifest:
     if session.topology is None or manifest.world_size != session.ranks.world_size:
         return manifest
-    wanted = wish.wanted(manifest.paths, session.topology.nodes[node], manifest.world_size)
+    wanted = expected.wanted(manifest.paths, session.topology.nodes[node], world_size=manifest.world_size)
     return replace(manifest, files=tuple(entry for entry in manifest.files if entry.path in wanted))

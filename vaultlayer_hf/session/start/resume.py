@@ -31,19 +31,19 @@ from vaultlayer_hf.errors import (
     WorldSizeError,
     WrongModelError,
 )
+from vaultlayer_hf.session.checkpoint_files import CheckpointFiles
 from vaultlayer_hf.session.output_dir import clear_half_done, settle, warn_of_unknown
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.start.adopt import adopt
 from vaultlayer_hf.session.start.bring import bring_everywhere, conversion_for
 from vaultlayer_hf.session.start.choice import StartChoice, choose_start
-from vaultlayer_hf.session.wish import Wish
 from vaultlayer_hf.state.model_identity import parameter_differences
 from vaultlayer_hf.vault.keys import DATA
 from vaultlayer_hf.vault.log.entry import Commit, Entry, VaultState
 from vaultlayer_hf.vault.manifest import Manifest, read_manifest
 
 
-def resume(session: Session, wish: Wish) -> Path | None:
+def resume(session: Session, expected: CheckpointFiles) -> Path | None:
     """Claim the vault and return the local folder to resume from; None on an empty vault. All ranks.
 
     Raises, on all ranks alike, VaultUnreachableError, WrongModelError, WorldSizeError, NoSuchCheckpointError,
@@ -54,7 +54,7 @@ def resume(session: Session, wish: Wish) -> Path | None:
 
     def check(number: int, entry: Entry | None) -> Mapping[str, Any]:
         found.append(choice := _choose(session, number, entry))
-        _check_first_candidate(session, wish, choice, number, entry)
+        _check_first_candidate(session, expected, choice, number, entry)
         return choice.detail
 
     claim = session.enter(check)
@@ -72,14 +72,13 @@ def resume(session: Session, wish: Wish) -> Path | None:
         adopted = adopt(
             session,
             claim.before,
-            wish.missing,
-            wish.localise,
-            lambda manifest: _other_model(wish, manifest),
+            expected,
+            lambda manifest: _other_model(expected, manifest),
             choice.left,
         )
     if adopted is None:
-        return _restore_newest(session, wish, choice)
-    _bring_best(session, wish, claim.before, adopted)
+        return _restore_newest(session, expected, choice)
+    _bring_best(session, expected, claim.before, adopted)
     return session.output_dir / f"checkpoint-{adopted.step}"
 
 
@@ -132,14 +131,14 @@ def _say_choice(session: Session, choice: StartChoice) -> None:
 
 
 def _check_first_candidate(
-    session: Session, wish: Wish, choice: StartChoice, number: int, entry: Entry | None
+    session: Session, expected: CheckpointFiles, choice: StartChoice, number: int, entry: Entry | None
 ) -> None:
     candidates = choice.candidates
     if not candidates:
         _check_no_damage(session, number, entry)
         return
     try:
-        _check_fit(session, wish, candidates[0], read_manifest(session.access.store, candidates[0]))
+        _check_fit(session, expected, candidates[0], read_manifest(session.access.store, candidates[0]))
     except FormatVersionError:
         raise
     except CorruptError:
@@ -167,42 +166,42 @@ def _check_no_damage(session: Session, number: int, entry: Entry | None) -> None
     )
 
 
-def _check_fit(session: Session, wish: Wish, commit: Commit, manifest: Manifest) -> None:
+def _check_fit(session: Session, expected: CheckpointFiles, commit: Commit, manifest: Manifest) -> None:
     """Raise WrongModelError or WorldSizeError where the checkpoint can't be this run's."""
-    words = _other_model(wish, manifest)
+    words = _other_model(expected, manifest)
     if words:
         raise WrongModelError(
             f"{commit.name} in {session.address.uri} belongs to another model: {words}. Give each run a vault "
             "of its own, or build the model that this vault was written with"
         )
-    refusal = wish.refuse(manifest.paths, manifest.world_size, session.ranks.world_size)
+    refusal = expected.refusal(manifest.paths, written=manifest.world_size, now=session.ranks.world_size)
     if refusal:
         raise WorldSizeError(f"{commit.name} in {session.address.uri}: {refusal}")
 
 
-def _other_model(wish: Wish, manifest: Manifest) -> str:
+def _other_model(expected: CheckpointFiles, manifest: Manifest) -> str:
     """Return how the checkpoint's model differs from the one at hand; empty where it doesn't, or isn't known."""
-    known = manifest.parameters and wish.parameters
-    return parameter_differences(manifest.parameters, wish.parameters) if known else ""
+    known = manifest.parameters and expected.parameters
+    return parameter_differences(manifest.parameters, expected.parameters) if known else ""
 
 
-def _unfit(wish: Wish, manifest: Manifest) -> str:
+def _unfit(expected: CheckpointFiles, manifest: Manifest) -> str:
     """Return why a checkpoint isn't whole; empty where it is."""
-    lacking = wish.missing(manifest.paths, manifest.world_size)
+    lacking = expected.missing(manifest.paths, world_size=manifest.world_size)
     return f"it lacks {', '.join(lacking)}, so a resume would not be the same run" if lacking else ""
 
 
-def _restore_newest(session: Session, wish: Wish, choice: StartChoice) -> Path | None:
+def _restore_newest(session: Session, expected: CheckpointFiles, choice: StartChoice) -> Path | None:
     state = session.ranks.on_rank_zero(lambda: session.state)
     # A snapshot of several nodes, adopted just now, is committed as the newest, and is on this run's way.
     adopted = [one for one in reversed(state.commits) if one.token == session.entered.token]
     candidates = [*adopted, *choice.candidates]
     reasons = []
     for commit in candidates:
-        manifest, reason = _lead_look(session, wish, commit)
+        manifest, reason = _lead_look(session, expected, commit)
         if manifest is not None:
             reason = bring_everywhere(
-                session, wish, commit, manifest, f"the run goes on from step {commit.step}"
+                session, expected, commit, manifest, f"the run goes on from step {commit.step}"
             )
         if manifest is None or reason is not None:
             reasons.append(str(reason))
@@ -215,9 +214,9 @@ def _restore_newest(session: Session, wish: Wish, choice: StartChoice) -> Path |
             )
             continue
         session.start_uploads(commit, spared=choice.left)
-        _bring_best(session, wish, state, manifest)
+        _bring_best(session, expected, state, manifest)
         _settle(session, manifest.step)
-        conversion = conversion_for(session, wish, manifest)
+        conversion = conversion_for(session, expected, manifest)
         if conversion is not None:
             session.ranks.on_every_rank(conversion.on_ranks)
         _say_world_size(session, manifest)
@@ -240,14 +239,16 @@ def _settle(session: Session, step: int) -> None:
     session.ranks.on_every_rank(lambda: settle(session.output_dir, step) if session.leads_node else None)
 
 
-def _lead_look(session: Session, wish: Wish, commit: Commit) -> tuple[Manifest | None, str | None]:
+def _lead_look(
+    session: Session, expected: CheckpointFiles, commit: Commit
+) -> tuple[Manifest | None, str | None]:
     """Look at a commit on rank 0, for all."""
     return session.ranks.on_rank_zero(
-        lambda: _look(session, wish, commit), within=2 * session.settings.resume_timeout
+        lambda: _look(session, expected, commit), within=2 * session.settings.resume_timeout
     )
 
 
-def _look(session: Session, wish: Wish, commit: Commit) -> tuple[Manifest | None, str | None]:
+def _look(session: Session, expected: CheckpointFiles, commit: Commit) -> tuple[Manifest | None, str | None]:
     """Return a commit's manifest, or why it can't be used."""
     try:
         manifest = read_manifest(session.access.store, commit)
@@ -257,22 +258,22 @@ def _look(session: Session, wish: Wish, commit: Commit) -> tuple[Manifest | None
         return None, str(error)
     except StoreError as error:
         raise session.access.unreachable(error) from error
-    _check_fit(session, wish, commit, manifest)
-    unfit = _unfit(wish, manifest)
+    _check_fit(session, expected, commit, manifest)
+    unfit = _unfit(expected, manifest)
     return (None, f"{commit.name}: {unfit}") if unfit else (manifest, None)
 
 
-def _bring_best(session: Session, wish: Wish, state: VaultState, manifest: Manifest) -> None:
+def _bring_best(session: Session, expected: CheckpointFiles, state: VaultState, manifest: Manifest) -> None:
     """Bring the best checkpoint too, where the end of training will load it."""
     step = manifest.best_step
-    if not wish.best or step is None or step == manifest.step:
+    if not expected.best or step is None or step == manifest.step:
         return
     for commit in reversed(state.commits):
         if commit.step != step or commit.left_behind:
             continue
-        best, reason = _lead_look(session, wish, commit)
+        best, reason = _lead_look(session, expected, commit)
         if best is not None:
-            reason = bring_everywhere(session, wish, commit, best, "the best so far")
+            reason = bring_everywhere(session, expected, commit, best, "the best so far")
         if reason is None:
             return
         session.tell(EventKind.WALK_BACK, f"the best checkpoint can't be restored: {reason}", reason=reason)

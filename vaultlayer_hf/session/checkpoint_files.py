@@ -1,0 +1,64 @@
+"""What a start asks about a checkpoint's files: which must be there, which are loaded, and how they are made to fit.
+
+Only who wrote a checkpoint knows its files, so each seam answers for its own: the Trainer's ``TrainerFiles``, a loop's
+``StateFiles`` and ``LoopFiles``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from vaultlayer_hf.state.model_identity import Parameters
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What makes a checkpoint of another number of ranks loadable.
+
+    Attributes:
+        of_folder: changes the folder on each node before it appears; raises WorldSizeError where it can't.
+        on_ranks: called on every rank once the checkpoint is chosen.
+    """
+
+    of_folder: Callable[[Path], None]
+    on_ranks: Callable[[], None]
+
+
+class CheckpointFiles(Protocol):
+    """The files of one seam's checkpoints. ``paths`` are relative to the checkpoint's folder, with ``/``.
+
+    >>> files.missing({"model.safetensors"}, world_size=1)
+    ['optimizer.pt', 'scheduler.pt', 'rng_state.pth']
+    """
+
+    @property
+    def parameters(self) -> Parameters:
+        """The identity of the model at hand; empty where it isn't known."""
+
+    @property
+    def best(self) -> bool:
+        """Whether the best checkpoint must be on the disk too; not, unless the seam says so."""
+        return False
+
+    def missing(self, paths: set[str], *, world_size: int) -> list[str]:
+        """Return what a checkpoint with these files lacks that ``world_size`` ranks have written; for a message."""
+
+    def wanted(self, paths: set[str], ranks: tuple[int, ...], *, world_size: int) -> set[str]:
+        """Return those of these paths that ``ranks`` load, at the world size that the checkpoint was written with."""
+
+    def refusal(self, paths: set[str], *, written: int, now: int) -> str:
+        """Return why a checkpoint that ``written`` ranks wrote can't be resumed on ``now``; empty where it can."""
+
+    def localised(self, folder: Path, output_dir: Path) -> dict[str, bytes]:
+        """Return new content, by file name, for files in ``folder`` that name paths of the old host.
+
+        ``output_dir``: where checkpoint folders lie on this host. Empty unless the seam has such files.
+        """
+        return {}
+
+    def conversion(self, paths: set[str], *, written: int, now: int) -> Conversion | None:
+        """Return how a checkpoint that ``written`` ranks wrote is converted for ``now``; None where it needn't be."""
+        return None

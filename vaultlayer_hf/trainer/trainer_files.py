@@ -1,0 +1,75 @@
+"""The Trainer's answers to what a start asks about a checkpoint's files; ``layout.py`` knows their names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from transformers import TrainingArguments
+
+from vaultlayer_hf.session.checkpoint_files import CheckpointFiles, Conversion
+from vaultlayer_hf.state.layouts import is_zero, refusal
+from vaultlayer_hf.state.model_identity import Parameters
+from vaultlayer_hf.trainer import zero
+from vaultlayer_hf.trainer.layout import STATE, localise, missing_files, wanted_files
+
+
+class TrainerFiles(CheckpointFiles):
+    """The files of a Trainer's checkpoints.
+
+    Args:
+        args: of the Trainer.
+        parameters: of its model; empty where it isn't known.
+    """
+
+    def __init__(self, args: TrainingArguments, parameters: Parameters) -> None:
+        self._output_dir = str(args.output_dir)
+        self._zero = zero.configuration(args)
+        self._parameters = parameters
+        self._best = bool(cast(Any, args).load_best_model_at_end)
+
+    @property
+    def parameters(self) -> Parameters:
+        """The identity of the model; empty where it isn't known."""
+        return self._parameters
+
+    @property
+    def best(self) -> bool:
+        """Whether the Trainer loads the best checkpoint at the end of its training."""
+        return self._best
+
+    def missing(self, paths: set[str], *, world_size: int) -> list[str]:
+        """Return what a resume by this Trainer lacks: an optimizer state that it can load, for one."""
+        found = missing_files(paths, world_size)
+        if self._zero is None and is_zero(paths):
+            found.append("an optimizer state that a run without DeepSpeed can load")
+        if self._zero is not None and not any(path.startswith("global_step") for path in paths):
+            found.append("the state of DeepSpeed, which this run uses")
+        return found
+
+    def wanted(self, paths: set[str], ranks: tuple[int, ...], *, world_size: int) -> set[str]:
+        """Return those of these paths that ``ranks`` load: all but those of other ranks alone."""
+        return wanted_files(paths, ranks, world_size)
+
+    def refusal(self, paths: set[str], *, written: int, now: int) -> str:
+        """Return why the checkpoint can't be resumed on another number of ranks; empty where it can."""
+        converts = self._zero is not None and is_zero(paths) and zero.can_convert()
+        return "" if converts else refusal(paths, written, now)
+
+    def localised(self, folder: Path, output_dir: Path) -> dict[str, bytes]:
+        """Return the trainer state with the best checkpoint's path on this host; empty where nothing changes.
+
+        The Trainer compares that path as text, so it begins as the arguments have ``output_dir``, relative where that
+        is relative, and not as the absolute ``output_dir`` given here.
+        """
+        data = localise(folder, self._output_dir)
+        return {STATE: data} if data else {}
+
+    def conversion(self, paths: set[str], *, written: int, now: int) -> Conversion | None:
+        """Return how ZeRO's state is made to fit ``now`` ranks; None where it fits, or DeepSpeed isn't used."""
+        config = self._zero
+        if config is None or not is_zero(paths):
+            return None
+        if written == now and not zero.loads_universal(config):
+            return None
+        return Conversion(lambda folder: zero.convert(folder, paths), lambda: zero.ask_for_universal(config))
