@@ -1,8 +1,8 @@
 """The kill campaign: a run is killed at a point, started again, and must end as if nothing had happened.
 
 What the next start has to go on from is worked out here, from the log and the disk that the kill left, by
-code of its own: the newest commit in the log, or a newer sealed snapshot of the newest claim, or of the one before
-it where that one died while it was adopting.
+code of its own: the newest commit in the log, or a newer sealed or whole snapshot of the newest claim, or of the one
+before it where that one died while it was adopting.
 """
 
 from __future__ import annotations
@@ -286,8 +286,11 @@ def expected(place: Place) -> Expected:
     while sealed is None:
         folder = place.output / LOCAL / state.vault_id / str(token)
         best = committed = newest.seq if newest is not None and newest.token == token else 0
-        for path in folder.glob("*/manifest.json"):
+        for path in [*folder.glob("*/written.json"), *folder.glob("*/manifest.json")]:
             manifest = json.loads(path.read_text())
+            manifest = manifest.get(
+                "manifest", manifest
+            )  # the note: on the boot on which the campaign runs it counts
             named = re.match(r"\d+", path.parent.name)
             if named and int(named[0]) == manifest["seq"] > best:
                 best, sealed = manifest["seq"], manifest["step"]

@@ -29,8 +29,9 @@ ORDER: dict[str, Layers] = {
     "vault": [
         {"reader"},
         {"upload"},
-        {"restore", "retention"},
+        {"restore", "retention", "adoptable"},
         {"snapshot"},
+        {"written"},
         {"log"},
         {"manifest"},
         {"parse", "keys"},

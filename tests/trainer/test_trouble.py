@@ -37,7 +37,8 @@ from vaultlayer_hf import Settings, StoreUnavailableError
 from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.stores.uri import parse_vault
 from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
-from vaultlayer_hf.vault.snapshot import find_sealed, local_folder
+from vaultlayer_hf.vault.adoptable import find_complete
+from vaultlayer_hf.vault.snapshot import local_folder
 
 
 def uploads_idle(run: Any) -> Any:
@@ -243,7 +244,7 @@ def test_a_snapshot_of_an_older_token_is_never_adopted(
 ) -> None:
     """When another process has claimed the vault since, what lies on this disk isn't adopted, and is removed."""
     vault, out = left_behind
-    sealed = find_sealed(local_folder(out, state_of(vault).vault_id, 1))
+    sealed = find_complete(local_folder(out, state_of(vault).vault_id, 1))[0]
     assert next(snapshot.manifest.step for snapshot in sealed) == 8
     trainer(tmp_path / "other", resume=vault, max_steps=3, save_steps=3).train()
 
@@ -252,7 +253,7 @@ def test_a_snapshot_of_an_older_token_is_never_adopted(
     run.train()
     assert "adopt" not in record.kinds()
     assert record.of("restore")[0].fields["step"] == 3
-    assert not find_sealed(local_folder(out, state_of(vault).vault_id, 1))
+    assert not find_complete(local_folder(out, state_of(vault).vault_id, 1))[0]
 
 
 def test_what_only_waited_is_sealed_at_the_end(tmp_path: Path) -> None:

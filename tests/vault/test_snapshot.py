@@ -1,7 +1,8 @@
-"""Snapshots: frozen against rotation and rewriting, found again only if sealed and whole."""
+"""Snapshots: frozen against rotation and rewriting, found again only if sealed, or whole on the same boot."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -14,16 +15,18 @@ import pytest
 from tests.vault.tools import content_of, memory_store, write_checkpoint
 from vaultlayer_hf.base import files
 from vaultlayer_hf.errors import CorruptError, StoreError, VaultLayerError
+from vaultlayer_hf.vault import written
+from vaultlayer_hf.vault.adoptable import find_complete
 from vaultlayer_hf.vault.manifest import Manifest, decode_manifest, encode_manifest
 from vaultlayer_hf.vault.snapshot import (
     COPY_BELOW,
     Snapshot,
     SnapshotChangedError,
     check_unchanged,
-    find_sealed,
     list_files,
     local_folder,
     move,
+    note_whole,
     seal,
     take,
     verify,
@@ -108,7 +111,7 @@ def test_a_rewrite_in_place_is_never_committed(source: Path, target: Path, momen
         rewrite()
         with pytest.raises(SnapshotChangedError, match="rewritten"):
             seal(snapshot)
-        assert find_sealed(target) == []
+        assert find_complete(target)[0] == []
         return
     snapshot = seal(snapshot)
     rewrite()
@@ -158,8 +161,8 @@ def test_what_a_checkpoint_cannot_hold_is_refused(source: Path, target: Path, ki
 def test_an_unsealed_snapshot_is_never_found(source: Path, target: Path) -> None:
     """What a process left that died before the seal isn't found."""
     frozen(source, target)
-    assert find_sealed(target) == []
-    assert find_sealed(target.parent / "99") == []
+    assert find_complete(target)[0] == []
+    assert find_complete(target.parent / "99")[0] == []
 
 
 def test_sealed_snapshots_are_found_newest_first(source: Path, target: Path) -> None:
@@ -169,7 +172,7 @@ def test_sealed_snapshots_are_found_newest_first(source: Path, target: Path) -> 
     frozen(source, target, 11)
     (target / "junk").mkdir()
     (target / "12-checkpoint-9").write_bytes(b"")
-    assert [snapshot.seq for snapshot in find_sealed(target)] == [10, 9, 2]
+    assert [snapshot.seq for snapshot in find_complete(target)[0]] == [10, 9, 2]
 
 
 def test_removal_takes_the_seal_first(source: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +181,7 @@ def test_removal_takes_the_seal_first(source: Path, target: Path, monkeypatch: p
     monkeypatch.setattr(files, "remove_tree", lambda path: None)
     snapshot.remove()
     assert snapshot.files.is_dir()
-    assert find_sealed(target) == []
+    assert find_complete(target)[0] == []
 
 
 @pytest.mark.parametrize("damage", ["missing", "extra", "flipped", "linked folder", "manifest", "no files"])
@@ -197,9 +200,9 @@ def test_a_damaged_snapshot_is_never_adopted(source: Path, target: Path, damage:
         shutil.rmtree(snapshot.files)
     else:
         (snapshot.path / "manifest.json").write_bytes(b"{")
-        assert find_sealed(target) == []
+        assert find_complete(target)[0] == []
         return
-    found = find_sealed(target)
+    found = find_complete(target)[0]
     assert len(found) == 1
     with pytest.raises((CorruptError, OSError)):
         verify(found[0])
@@ -207,11 +210,11 @@ def test_a_damaged_snapshot_is_never_adopted(source: Path, target: Path, damage:
 
 def test_a_snapshot_is_handed_over(source: Path, target: Path, tmp_path: Path) -> None:
     """A moved snapshot belongs to the new writer, whole, and is gone from the old one."""
-    snapshot = verify(find_sealed_one(source, target))
+    snapshot = verify(sealed_one(source, target))
     other = local_folder(tmp_path / "out", "v1", 9)
     moved = move(snapshot, other, 1, 9, 4)
-    assert find_sealed(target) == []
-    found = find_sealed(other)
+    assert find_complete(target)[0] == []
+    found = find_complete(other)[0]
     assert [(item.seq, item.manifest.token, item.manifest.step) for item in found] == [(1, 9, 500)]
     assert found[0].manifest.resumed_from == 4
     assert verify(found[0]).manifest.files == snapshot.manifest.files
@@ -230,7 +233,7 @@ def test_a_hand_over_that_is_cut_short_loses_nothing(
     """Wherever a hand-over is cut short, the snapshot is sealed and whole at one of the two places at least."""
     if not links:
         monkeypatch.setattr(files, "link", lambda source, target: False)
-    snapshot = verify(find_sealed_one(source, target, 4))
+    snapshot = verify(sealed_one(source, target, 4))
     other = local_folder(tmp_path / "out", "v1", 9)
     counted = (
         "fsync_file",
@@ -267,26 +270,26 @@ def test_a_hand_over_that_is_cut_short_loses_nothing(
             move(snapshot, other, 1, 9, 4)
             break
         except Died:
-            there = [*find_sealed(target), *find_sealed(other)]
+            there = [*find_complete(target)[0], *find_complete(other)[0]]
             die_at[0] = 0
             assert there
             for found in there:
                 assert verify(found).manifest.files == snapshot.manifest.files
-            if not find_sealed(target):  # as good as done: begin again
+            if not find_complete(target)[0]:  # as good as done: begin again
                 files.remove_tree(target)
                 files.remove_tree(other)
                 shutil.rmtree(source)
                 write_checkpoint(source.parent, 500, BIG)
-                snapshot = verify(find_sealed_one(source, target, 4))
+                snapshot = verify(sealed_one(source, target, 4))
     assert number > 10
-    assert find_sealed(target) == []
-    assert [(item.seq, item.manifest.token) for item in find_sealed(other)] == [(1, 9)]
+    assert find_complete(target)[0] == []
+    assert [(item.seq, item.manifest.token) for item in find_complete(other)[0]] == [(1, 9)]
 
 
-def find_sealed_one(source: Path, target: Path, seq: int = 1) -> Snapshot:
+def sealed_one(source: Path, target: Path, seq: int = 1) -> Snapshot:
     """Seal a snapshot and find it again, as the next start does."""
     seal(frozen(source, target, seq))
-    return find_sealed(target)[0]
+    return find_complete(target)[0][0]
 
 
 def test_a_manifest_of_another_writer_is_not_found(source: Path, target: Path) -> None:
@@ -294,7 +297,7 @@ def test_a_manifest_of_another_writer_is_not_found(source: Path, target: Path) -
     snapshot = seal(frozen(source, target))
     path = snapshot.path / "manifest.json"
     path.write_bytes(encode_manifest(replace(decode_manifest(path.read_bytes(), "it"), token=TOKEN + 1)))
-    assert find_sealed(target) == []
+    assert find_complete(target)[0] == []
 
 
 def test_cancelling_a_seal_leaves_it_unsealed(source: Path, target: Path) -> None:
@@ -305,10 +308,144 @@ def test_cancelling_a_seal_leaves_it_unsealed(source: Path, target: Path) -> Non
 
     with pytest.raises(KeyboardInterrupt):
         seal(frozen(source, target), cancel)
-    assert find_sealed(target) == []
+    assert find_complete(target)[0] == []
 
 
 def test_files_are_listed_in_order(source: Path) -> None:
     """Listing gives every file by its path with slashes, in order, hidden ones, too."""
     (source / ".metadata").write_bytes(b"")
     assert list_files(source) == [".metadata", "config.json", "model.safetensors", "sub/trainer_state.json"]
+
+
+def whole(source: Path, target: Path, seq: int = 1) -> Snapshot:
+    """Take a snapshot and note that all ranks had written it."""
+    return note_whole(frozen(source, target, seq))
+
+
+def test_a_whole_snapshot_is_found_on_the_same_boot_and_sealed_then(source: Path, target: Path) -> None:
+    """What all ranks had written counts before it is sealed; verifying it seals it, with everything noted of it."""
+    expected = content_of(source)
+    whole(source, target)
+    (found,), passed = find_complete(target)
+    assert (found.sealed, passed) == (False, [])
+    sound = verify(found)
+    assert sound.sealed
+    assert content_of(sound.files) == expected
+    (again,), _ = find_complete(target)
+    assert again.manifest == sound.manifest
+    assert verify(again).manifest == sound.manifest
+
+
+CHANGES: dict[str, Any] = {
+    "a file rewritten": (
+        lambda snapshot: (snapshot.files / "config.json").write_bytes(b"{}"),
+        "it was changed",
+    ),
+    "a file rewritten in place with its size": (
+        lambda snapshot: os.utime(snapshot.files / "model.safetensors", ns=(1, 1)),
+        "it was changed",
+    ),
+    "a file replaced by a copy": (
+        lambda snapshot: replace_by_copy(snapshot.files / "config.json"),
+        "it was changed",
+    ),
+    "a file missing": (lambda snapshot: (snapshot.files / "config.json").unlink(), "added or removed"),
+    "a file more": (lambda snapshot: (snapshot.files / "more").write_bytes(b"1"), "added or removed"),
+    "a link to a folder": (lambda snapshot: (snapshot.files / "more").symlink_to("sub"), "link to a folder"),
+}
+
+
+def replace_by_copy(path: Path) -> None:
+    """Put a file with the same bytes and times in a file's place."""
+    shutil.copy2(path, path.with_name("copy"))
+    os.replace(path.with_name("copy"), path)
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_whole_snapshot_that_was_touched_does_not_count(source: Path, target: Path, what: str) -> None:
+    """A snapshot that isn't sealed counts only with exactly the files that were noted; the reason is told."""
+    change, words = CHANGES[what]
+    change(whole(source, target))
+    found, (passed,) = find_complete(target)
+    assert found == []
+    assert (passed.token, passed.seq, passed.name) == (TOKEN, 1, "checkpoint-500")
+    assert words in passed.reason
+
+
+@pytest.mark.parametrize("boot", ["another", "none now", "none then"])
+def test_behind_a_restart_of_the_machine_only_sealed_snapshots_count(
+    source: Path, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, boot: str
+) -> None:
+    """On another boot, or where boots can't be told apart, a whole snapshot is passed over and a sealed one found."""
+    seal(whole(source, target, 1))
+    other = tmp_path / "boot_id"
+    if boot == "another":
+        other.write_text("5b3bf6e0-0000-4000-8000-000000000000\n")
+    with monkeypatch.context() as patch:
+        if boot == "none then":
+            patch.setattr(written, "BOOT_ID", other)
+        whole(source, target, 2)
+    if boot != "none then":
+        monkeypatch.setattr(written, "BOOT_ID", other)
+    (found,), (passed,) = find_complete(target)
+    assert (found.seq, passed.seq) == (1, 2)
+    assert "restarted since" in passed.reason
+
+
+@pytest.mark.parametrize(
+    "damage", ["another token", "another position", "cut", "empty", "not an object", "bad look"]
+)
+def test_a_note_that_does_not_belong_there_counts_for_nothing(
+    source: Path, target: Path, damage: str
+) -> None:
+    """A note of another writer or save, or one that can't be read, makes no snapshot."""
+    snapshot = whole(source, target)
+    path = snapshot.path / written.NOTE
+    body = json.loads(path.read_bytes())
+    if damage == "another token":
+        body["manifest"]["token"] = TOKEN + 1
+    elif damage == "another position":
+        body["manifest"]["seq"] = 2
+    elif damage == "bad look":
+        body["files"]["config.json"] = ["1"]
+    data = json.dumps(body).encode()
+    path.write_bytes({"cut": data[:-20], "empty": b"", "not an object": b"[]"}.get(damage, data))
+    assert find_complete(target) == ([], [])
+
+
+def test_a_snapshot_that_changed_before_its_note_gets_none(source: Path, target: Path) -> None:
+    """A file that is rewritten while the ranks agree isn't noted as if it were whole."""
+    snapshot = frozen(source, target)
+    (snapshot.files / "config.json").write_bytes(b"other")
+    with pytest.raises(SnapshotChangedError):
+        note_whole(snapshot)
+    assert find_complete(target) == ([], [])
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_a_half_removed_snapshot_is_never_found(
+    source: Path, target: Path, monkeypatch: pytest.MonkeyPatch, sealed: bool
+) -> None:
+    """A process that dies while it removes a snapshot leaves a whole one, or none that counts."""
+    snapshot = seal(whole(source, target)) if sealed else whole(source, target)
+    expected = content_of(snapshot.files)
+    plain = os.unlink
+    for survived in range(10):
+        left = survived
+
+        def unlink(*args: Any, **options: Any) -> None:
+            nonlocal left
+            if left == 0:
+                raise KeyboardInterrupt
+            left -= 1
+            plain(*args, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "unlink", unlink)
+            try:
+                snapshot.remove()
+            except KeyboardInterrupt:
+                pass
+        for found in find_complete(target)[0]:
+            assert content_of(found.files) == expected
+    assert find_complete(target) == ([], [])

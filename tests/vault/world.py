@@ -191,8 +191,9 @@ class World:
         while process.asked is None and process.snapshot is None:
             folder = self.root / process.host / LOCAL / last.state.vault_id / str(token)
             best = own.seq if own else 0
-            for path in folder.glob("*/manifest.json"):
+            for path in [*folder.glob("*/written.json"), *folder.glob("*/manifest.json")]:
                 body = json.loads(path.read_bytes())
+                body = body.get("manifest", body)
                 if body["token"] == token and body["seq"] > best:
                     best = body["seq"]
                     process.snapshot = content_of(path.parent / "files")

@@ -123,10 +123,17 @@ def decode_part(data: bytes, node: int, what: str) -> tuple[FileEntry, ...]:
 
 def decode_manifest(data: bytes, what: str) -> Manifest:
     """Parse and check a manifest. Raises CorruptError, FormatVersionError."""
-    fields = load(data, what)
-    files = tuple(_file(Fields(item, what), what) for item in fields.items("files", limit=_FILES_LIMIT))
-    if not files:
+    manifest = manifest_from(load(data, what), what)
+    if not manifest.files:
         raise CorruptError(f"{what}: it lists no file")
+    return manifest
+
+
+def manifest_from(fields: Fields, what: str) -> Manifest:
+    """Check the fields of a manifest, which may list no file: that of a snapshot that isn't sealed. Raises
+    CorruptError.
+    """
+    files = tuple(_file(Fields(item, what), what) for item in fields.items("files", limit=_FILES_LIMIT))
     _check_tree([file.path for file in files], what)
     saved_at = fields.get("saved_at")
     if not isinstance(saved_at, (int, float)) or not 0 <= saved_at < 2**40:

@@ -64,6 +64,10 @@ class Fields:
             raise CorruptError(f"{self._what}: field {name!r} is not an object")
         return value
 
+    def part(self, name: str) -> Fields:
+        """Return an object, checked in the same way."""
+        return Fields(self._value.get(name), f"{self._what}: field {name!r}")
+
     def get(self, name: str) -> Any:
         """Return a field unchecked, or None."""
         return self._value.get(name)

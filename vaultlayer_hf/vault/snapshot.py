@@ -1,6 +1,7 @@
 """Snapshots: the local frozen copy of a checkpoint that waits for upload.
 
 <output_dir>/_vaultlayer/<vault_id>/<token>/<seq>-checkpoint-500/files/...   the checkpoint's files
+<output_dir>/_vaultlayer/<vault_id>/<token>/<seq>-checkpoint-500/written.json   there once all ranks have written
 <output_dir>/_vaultlayer/<vault_id>/<token>/<seq>-checkpoint-500/manifest.json   there once sealed
 
 A snapshot shares the content of the Trainer's files by hard links: 0.1 ms for 2 GB, and the Trainer's own
@@ -11,15 +12,16 @@ rotation can't take the content away. A later write to the same file would show 
 - size and mtime of each linked file are noted, and compared again after it was read: a file that somebody
   else rewrote in place costs that checkpoint, and is never committed as if it were whole.
 
-A snapshot is *sealed* by the manifest, written last, durably, with the digest of every file: only a sealed
-one can be adopted by a later start. Files are read twice on their way to the store, once for the seal and
-once to be sent: the seal must not wait for a store in trouble, and the digest tells what needn't be sent.
+A snapshot is *sealed* by the manifest, written last, durably, with the digest of every file: a sealed one can be
+adopted by any later start. One that isn't sealed yet is *whole* by its note (written.py), which is there before the
+save returns to the training: as long as the same boot of the same machine lasts, it can be adopted, too, and is
+sealed then. Files are read twice on their way to the store, once for the seal and once to be sent: the seal must not
+wait for a store in trouble, and the digest tells what needn't be sent.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -28,17 +30,15 @@ from pathlib import Path
 from vaultlayer_hf.base import files
 from vaultlayer_hf.base.digest import digest_file
 from vaultlayer_hf.errors import CorruptError, VaultLayerError
-from vaultlayer_hf.vault.log.entry import VaultState
-from vaultlayer_hf.vault.manifest import FileEntry, Manifest, check_path, decode_manifest, encode_manifest
+from vaultlayer_hf.vault.manifest import FileEntry, Manifest, check_path, encode_manifest
+from vaultlayer_hf.vault.written import NOTE, Written, boot_id, look_at, write_note
 
 LOCAL = "_vaultlayer"
 """The folder inside ``output_dir`` that holds what is ours. push_to_hub leaves out what begins with ``_``."""
 COPY_BELOW = 2**20
 """Bytes: smaller files are copied into a snapshot, larger ones linked."""
-_NAME = re.compile(r"(\d+)-(.+)")
-_MANIFEST = "manifest.json"
-_ADOPTING = "adopting"
-"""In a writer's folder, while it adopts: the token of the writer whose snapshots it has found."""
+SEAL = "manifest.json"
+"""Its name in a snapshot's folder."""
 
 
 class SnapshotChangedError(VaultLayerError):
@@ -55,7 +55,8 @@ class Snapshot:
         name: the checkpoint folder's name, such as ``checkpoint-500``.
         manifest: what is known of it; without files until it is sealed.
         linked: whether large files share their content with the Trainer's folder.
-        stats: (size, mtime in ns) of each file when it was taken; empty for one that was found on the disk.
+        stats: (size, mtime in ns) of each file when it was taken; empty for a sealed one that was found on the disk.
+        noted: whether the note that it is whole is on the disk.
     """
 
     path: Path
@@ -64,6 +65,7 @@ class Snapshot:
     manifest: Manifest
     linked: bool
     stats: dict[str, tuple[int, int]]
+    noted: bool = False
 
     @property
     def files(self) -> Path:
@@ -75,9 +77,15 @@ class Snapshot:
         """Whether every file's digest is known and on the disk."""
         return bool(self.manifest.files)
 
+    @property
+    def has_seal(self) -> bool:
+        """Whether it is sealed on the disk, perhaps since this object was made."""
+        return self.sealed or (self.path / SEAL).is_file()
+
     def remove(self) -> None:
-        """Remove it from the disk; the seal goes first, so a half-removed one is never adopted."""
-        files.remove_file(self.path / _MANIFEST)
+        """Remove it from the disk; note and seal go first, so a half-removed one is never adopted."""
+        files.remove_file(self.path / NOTE)
+        files.remove_file(self.path / SEAL)
         files.remove_tree(self.path)
 
 
@@ -130,6 +138,19 @@ def take(source: Path, target: Path, seq: int, manifest: Manifest) -> Snapshot:
     return Snapshot(path, seq, source.name, manifest, linked, stats)
 
 
+def note_whole(snapshot: Snapshot) -> Snapshot:
+    """Note that all ranks have written what this snapshot belongs to: from now on it counts on this boot.
+
+    Raises SnapshotChangedError, OSError.
+    """
+    looks = {}
+    for name in snapshot.stats:
+        check_unchanged(snapshot, name)
+        looks[name] = look_at(snapshot.files / name)
+    write_note(snapshot.path, Written(snapshot.manifest, boot_id(), looks))
+    return replace(snapshot, noted=True)
+
+
 def seal(
     snapshot: Snapshot,
     on_bytes: Callable[[int], None] | None = None,
@@ -152,7 +173,7 @@ def seal(
     for root, _, _ in os.walk(snapshot.files):
         files.fsync_folder(Path(root))
     manifest = replace(snapshot.manifest, files=tuple(entries))
-    files.write_file(snapshot.path / _MANIFEST, encode_manifest(manifest))
+    files.write_file(snapshot.path / SEAL, encode_manifest(manifest))
     for folder in (snapshot.path, *list(snapshot.path.parents)[:4]):
         files.fsync_folder(folder)
     return replace(snapshot, manifest=manifest)
@@ -166,62 +187,13 @@ def check_unchanged(snapshot: Snapshot, name: str) -> None:
         raise SnapshotChangedError(f"{name} of {snapshot.name} was rewritten while it waited for upload")
 
 
-def find_sealed(folder: Path) -> list[Snapshot]:
-    """Return the sealed snapshots of one writer, newest first; others are passed over."""
-    found = []
-    for path in folder.iterdir() if folder.is_dir() else ():
-        match = _NAME.fullmatch(path.name)
-        if match is None or not (path / _MANIFEST).is_file():
-            continue
-        try:
-            manifest = decode_manifest((path / _MANIFEST).read_bytes(), str(path / _MANIFEST))
-        except (CorruptError, OSError):
-            continue
-        if (manifest.seq, str(manifest.token)) == (int(match[1]), folder.name):
-            found.append(Snapshot(path, manifest.seq, match[2], manifest, linked=True, stats={}))
-    return sorted(found, key=lambda snapshot: snapshot.seq, reverse=True)
-
-
-def find_adoptable(output_dir: Path, state: VaultState) -> list[Snapshot]:
-    """Return the sealed snapshots that a run behind ``state`` may adopt, the best first.
-
-    They are those of the newest claim's writer that it hasn't committed: nobody else has written since. Where that
-    writer died while it was itself adopting on this disk, and has committed nothing, it has come no further than the
-    one before it, whose snapshots then count, too.
-    """
-    found: list[Snapshot] = []
-    token = state.token
-    while True:
-        folder = local_folder(output_dir, state.vault_id, token)
-        committed = max((commit.seq for commit in state.commits if commit.token == token), default=0)
-        found += [snapshot for snapshot in find_sealed(folder) if snapshot.seq > committed]
-        before = _adopted_from(folder)
-        if committed or before is None or before >= token:
-            return found
-        token = before
-
-
-def begin_adopting(folder: Path, token: int) -> None:
-    """Note in a new writer's folder that it goes on from snapshots of the writer ``token``. Raises OSError."""
-    files.make_folder(folder)
-    files.write_file(folder / _ADOPTING, str(token).encode())
-
-
-def end_adopting(folder: Path) -> None:
-    """Nothing is being adopted any more: it is this writer's own, or was of no use."""
-    files.remove_file(folder / _ADOPTING)
-
-
-def _adopted_from(folder: Path) -> int | None:
-    try:
-        text = (folder / _ADOPTING).read_text()
-    except (OSError, UnicodeDecodeError):
-        return None
-    return int(text) if text.isascii() and text.isdigit() else None
-
-
 def verify(snapshot: Snapshot) -> Snapshot:
-    """Return the snapshot with fresh file times if every digest holds. Raises CorruptError, OSError."""
+    """Return the snapshot with fresh file times if every digest holds; one that isn't sealed yet is sealed.
+
+    Raises CorruptError, SnapshotChangedError, OSError.
+    """
+    if not snapshot.sealed:
+        return seal(snapshot)
     try:
         paths = set(list_files(snapshot.files))
     except VaultLayerError as error:
@@ -260,6 +232,6 @@ def move(snapshot: Snapshot, target: Path, seq: int, token: int, resumed_from: i
         stats[name] = (stat.st_size, stat.st_mtime_ns)
     for root, _, _ in os.walk(path):
         files.fsync_folder(Path(root))
-    files.write_file(path / _MANIFEST, encode_manifest(manifest))
+    files.write_file(path / SEAL, encode_manifest(manifest))
     snapshot.remove()
     return replace(snapshot, path=path, seq=seq, manifest=manifest, stats=stats)

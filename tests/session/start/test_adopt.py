@@ -13,8 +13,10 @@ from tests.vault.tools import Run, claim, content_of, flip, memory_store
 from vaultlayer_hf.session.start import adopt
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
+from vaultlayer_hf.vault import snapshot, written
 from vaultlayer_hf.vault.log.log import Log
 from vaultlayer_hf.vault.reader.vault import Vault
+from vaultlayer_hf.vault.upload import carrying
 
 MODEL = (("weight", (2, 2), "float32"),)
 
@@ -252,3 +254,110 @@ def test_a_claim_of_a_vault_that_was_made_anew_adopts_nothing(start: Callable[..
     second = start(store)
     assert second.resume() is None
     assert second.events("adopt") == []
+
+
+def die_before_the_seal(run: Run, *steps: int) -> None:
+    """Save checkpoints and die before any of them is sealed."""
+    for step in steps:
+        run.save(step)
+    run.close()
+    assert seals_of(run) == []
+
+
+@pytest.fixture
+def no_seal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the upload thread hash nothing, as where the process dies before that."""
+
+    def never(*args: Any) -> Any:
+        raise OSError("it is never hashed")
+
+    monkeypatch.setattr(carrying, "seal", never)
+
+
+@pytest.mark.usefixtures("no_seal")
+def test_what_was_saved_counts_before_it_is_sealed(start: Callable[..., Run]) -> None:
+    """Whatever the upload has come to, the next start on this disk goes on from the newest save, and commits it."""
+    store = memory_store()
+    run = start(store)
+    run.resume()
+    die_before_the_seal(run, 100, 200, 300, 400)
+    expected = content_of(run.session.output_dir / "checkpoint-400")
+    second = start(store)
+    path = second.resume()
+    assert path is not None
+    assert path.name == "checkpoint-400"
+    assert content_of(path) == expected
+    second.wait()
+    assert steps(store) == [400]
+    assert "(whole, not yet sealed, same boot)" in second.events("adopt")[0].message
+    with Vault(store) as vault:
+        assert vault.verify(vault.checkpoints()[-1]).ok
+
+
+@pytest.mark.usefixtures("no_seal")
+def test_few_snapshots_wait_however_long_nothing_is_sealed(start: Callable[..., Run]) -> None:
+    """Of many saves that were superseded only the newest few stay on the disk, and the last is among them."""
+    run = start(memory_store())
+    run.resume()
+    saved = range(100, 2100, 100)
+    die_before_the_seal(run, *saved)
+    names = [path.name for path in run.session.snapshots.iterdir()]
+    assert f"20-checkpoint-{saved[-1]}" in names
+    assert len(names) <= 4
+
+
+@pytest.mark.usefixtures("no_seal")
+def test_after_a_restart_of_the_machine_only_sealed_ones_count_and_it_is_said(
+    start: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """On another boot a start says that it passes over what was not yet sealed, and goes on from the newest commit."""
+    store = memory_store()
+    run = start(store)
+    run.resume()
+    die_before_the_seal(run, 100)
+    (tmp_path / "boot_id").write_text("another\n")
+    monkeypatch.setattr(written, "BOOT_ID", tmp_path / "boot_id")
+    second = start(store)
+    assert second.resume() is None
+    (said,) = second.events("walk-back")
+    assert (
+        "checkpoint-100 on this disk isn't gone on from: it was not yet sealed, and the machine"
+        in said.message
+    )
+
+
+@pytest.mark.usefixtures("no_seal")
+def test_a_whole_snapshot_that_was_touched_is_passed_over_for_the_one_before(
+    start: Callable[..., Run],
+) -> None:
+    """The newest snapshot that nobody has touched is gone on from, and why not from the newer one is said."""
+    store = memory_store()
+    run = start(store)
+    run.resume()
+    die_before_the_seal(run, 100, 200)
+    (touched,) = run.session.snapshots.glob("*-checkpoint-200")
+    (touched / "files" / "config.json").write_bytes(b"{}")
+    second = start(store)
+    path = second.resume()
+    assert path is not None
+    assert path.name == "checkpoint-100"
+    assert "it was changed since: config.json" in second.events("walk-back")[0].message
+
+
+@pytest.mark.usefixtures("no_seal")
+def test_what_can_not_be_noted_is_said_and_the_training_goes_on(
+    start: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A note that can't be written costs no save; what a kill would lose is said once."""
+
+    def full(folder: Path, written: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    store = memory_store()
+    run = start(store)
+    run.resume()
+    with monkeypatch.context() as patch:
+        patch.setattr(snapshot, "write_note", full)
+        die_before_the_seal(run, 100, 200)
+    assert [event.message for event in run.events("trouble") if "a kill before it is hashed" in event.message]
+    assert start(store).resume() is None

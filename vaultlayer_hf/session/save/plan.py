@@ -80,12 +80,14 @@ class NodeFiles:
         paths: files that lie in the node's folder.
         error: why the folder could not be frozen.
         folders: names of the checkpoint folders on the disk, after rotation.
+        sealed: whether the files' digests were on the disk already; where a snapshot is adopted.
     """
 
     node: int | None = None
     paths: tuple[str, ...] = ()
     error: str | None = None
     folders: tuple[str, ...] = ()
+    sealed: bool = True
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@
    theirs, so only after this round is the folder complete. Here too all ranks learn whether to stop, and how the
    uploads of the saves before are getting on.
 2. Each node's leader freezes its folder and tells rank 0 which files it holds. A file that several nodes hold
-   is the lowest node's to send, so each file is uploaded once and a node sends what only it has.
+   is the lowest node's to send, so each file is uploaded once and a node sends what only it has. What all have
+   agreed on is noted in the snapshot before training goes on: a kill from then on doesn't lose it.
 
 A rank that doesn't answer in time costs that checkpoint, never the run. With one rank both rounds are free.
 """
@@ -25,7 +26,7 @@ from vaultlayer_hf.session.save.plan import NodeFiles, RankStatus, Save, SaveSum
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.vault.keys import folder_key
 from vaultlayer_hf.vault.manifest import Manifest
-from vaultlayer_hf.vault.snapshot import Snapshot, take
+from vaultlayer_hf.vault.snapshot import Snapshot, note_whole, take
 from vaultlayer_hf.vault.upload.job import Job
 
 _TOLD = 4
@@ -83,10 +84,24 @@ def _save(session: Session, save: Save, seq: int) -> None:
     if plan.objection is not None:
         _abandon(session, save, plan.objection)
         return
-    queue_upload(session, snapshot, plan)
+    queue_upload(session, _note(session, snapshot), plan)
     if session.leads_node and not save.rotates:
         _mirror_rotation(session, plan.folders, save.step)
     session.apply_local_retention()
+
+
+def _note(session: Session, snapshot: Snapshot | None) -> Snapshot | None:
+    """Make a snapshot count before it is sealed: from here on a kill doesn't lose it."""
+    if snapshot is None:
+        return None
+    try:
+        return note_whole(snapshot)
+    except (OSError, VaultLayerError) as error:
+        what = f"a kill before it is hashed on this disk loses it: {error}"
+        session.events.warn_once(
+            f"note {type(error).__name__}", EventKind.TROUBLE, f"{snapshot.name}: {what}"
+        )
+        return snapshot
 
 
 def queue_upload(session: Session, snapshot: Snapshot | None, plan: UploadPlan) -> None:

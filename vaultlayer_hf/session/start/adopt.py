@@ -1,10 +1,11 @@
 """Adopt: go on from a complete local snapshot that is newer than the newest commit, then commit it.
 
-A snapshot counts only if it is sealed, every digest holds, and its token is that of the newest claim before
-ours: nobody else has written since. A start that dies while it adopts on this disk, and has committed nothing, passes
-on what it found: a note in its folder says whose snapshots those are. With several nodes a snapshot counts only if
-all of its parts are there; they are then committed first, and each node restores what it lacks from the vault. One
-node goes on at once, and commits in the background.
+A snapshot counts only if its token is that of the newest claim before ours, so that nobody else has written since, and
+if it is sealed and every digest holds, or whole: written by all ranks on this boot of this machine, not sealed yet, and
+untouched since. The latter is sealed here, before anything is loaded from it. A start that dies while it adopts on this
+disk, and has committed nothing, passes on what it found: a note in its folder says whose snapshots those are. With
+several nodes a snapshot counts only if all of its parts are there; they are then committed first, and each node
+restores what it lacks from the vault. One node goes on at once, and commits in the background.
 """
 
 from __future__ import annotations
@@ -22,18 +23,11 @@ from vaultlayer_hf.session.output_dir import settle
 from vaultlayer_hf.session.save.plan import NodeFiles, UploadPlan, divide
 from vaultlayer_hf.session.save.rounds import queue_upload
 from vaultlayer_hf.session.session import Session
+from vaultlayer_hf.vault.adoptable import begin_adopting, end_adopting, find_adoptable
 from vaultlayer_hf.vault.log.entry import Commit, VaultState
 from vaultlayer_hf.vault.manifest import Manifest
 from vaultlayer_hf.vault.restore.restore import place
-from vaultlayer_hf.vault.snapshot import (
-    LOCAL,
-    Snapshot,
-    begin_adopting,
-    end_adopting,
-    find_adoptable,
-    move,
-    verify,
-)
+from vaultlayer_hf.vault.snapshot import LOCAL, Snapshot, move, verify
 
 Differs = Callable[[Manifest], str]
 
@@ -64,7 +58,13 @@ def adopt(
 def _find(session: Session, before: VaultState) -> list[Snapshot]:
     """Return this node's snapshots that count; a start that is cut short from here on leaves them to the next one."""
     try:
-        found = find_adoptable(session.output_dir, before)
+        found, passed = find_adoptable(session.output_dir, before)
+        for other in passed:
+            session.events.warn(
+                EventKind.WALK_BACK,
+                f"{other.name} on this disk isn't gone on from: it was not yet sealed, and {other.reason}",
+                seq=other.seq,
+            )
         if found:
             begin_adopting(session.snapshots, before.token)
     except Exception as error:  # no snapshot can be had, then, and no other rank waits for the news
@@ -107,10 +107,11 @@ def _adopt(
         handover = _Handover(session, snapshot, mine, origin, expected if heads == 1 else None)
         # All wait here: nobody loads before the folder is in place.
         session.ranks.on_every_rank(handover, timeout=session.settings.flush_timeout)
+        state = "sealed" if verdict.sealed else "whole, not yet sealed, same boot"
         session.events.info(
             EventKind.ADOPT,
-            f"checkpoint-{manifest.step} was complete on {'this disk' if heads == 1 else 'all nodes'} and newer "
-            f"than the newest commit: adopted, the run goes on from step {manifest.step}",
+            f"checkpoint-{manifest.step} was complete on {'this disk' if heads == 1 else 'all nodes'} ({state}) and "
+            f"newer than the newest commit: adopted, the run goes on from step {manifest.step}",
             step=manifest.step,
         )
         session.start_uploads(origin, spared=spared)
@@ -130,11 +131,13 @@ class Judgement:
         manifest: of node 0's part.
         plan: who sends what.
         reason: why it can't be adopted, or None.
+        sealed: whether it was sealed on all nodes.
     """
 
     manifest: Manifest
     plan: UploadPlan
     reason: str | None
+    sealed: bool
 
 
 class _Handover:
@@ -191,16 +194,17 @@ def _judge(
         reason = f"{manifest.world_size} ranks have written it, and this run has {here}"
     if reason is None and (words := differs(manifest)):
         reason = f"it belongs to another model: {words}"
-    return Judgement(manifest, replace(plan, paths=frozenset()), reason)
+    sealed = all(listing.sealed for listing in listings)
+    return Judgement(manifest, replace(plan, paths=frozenset()), reason, sealed)
 
 
 def _look(session: Session, snapshot: Snapshot) -> tuple[Snapshot | None, NodeFiles]:
-    """Verify this node's part of a snapshot."""
+    """Verify this node's part of a snapshot, or seal it."""
     try:
         sound = verify(snapshot)
     except Exception as error:  # of whatever kind: unsaid, the other ranks would wait for this one
         return snapshot, NodeFiles(session.node, error=str(error))
-    return sound, NodeFiles(session.node, tuple(sorted(sound.stats)))
+    return sound, NodeFiles(session.node, tuple(sorted(sound.stats)), sealed=snapshot.sealed)
 
 
 def _put_in_place(session: Session, snapshot: Snapshot, expected: CheckpointFiles) -> None:

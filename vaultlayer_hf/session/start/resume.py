@@ -6,8 +6,8 @@ make sense; then claim; then bring the bytes. In this order:
 1. What the vault says is read. Out of reach: VaultUnreachableError. Another model's: WrongModelError,
    before the right run is fenced and before anything is loaded.
 2. The claim. From here on nobody else retires or commits.
-3. A sealed local snapshot newer than the newest commit, of the newest token before ours, is adopted:
-   nobody else has written since.
+3. A local snapshot, sealed or whole on this boot, that is newer than the newest commit, of the newest token before
+   ours, is adopted: nobody else has written since.
 4. Else the newest commit whose every digest holds, on every node; on any mismatch the reason is said and the one
    before is tried. Commits exist and none is usable: NoUsableCheckpointError. Never a silent start at step 0.
 

@@ -2,8 +2,7 @@
 
 The order is sending.py's. An error here costs one checkpoint at most: only being fenced, and being told to stop, end
 the uploads. What wasn't committed is *abandoned*: nothing of it counts, its snapshot stays on the disk until a newer
-one is sealed (it may be whole, so that the next start can adopt it), and what it has left in the store is deleted,
-unless its commit may have landed.
+one can be adopted in its place, and what it has left in the store is deleted, unless its commit may have landed.
 """
 
 from __future__ import annotations
@@ -97,9 +96,9 @@ class Carrier:
             self.fenced = error
             self._events.warn(EventKind.FENCED, f"{error}")
             return False
-        except (SnapshotChangedError, OSError) as error:
+        except SnapshotChangedError as error:
             self.abandon(job, str(error), keep=False)
-        except VaultLayerError as error:
+        except (VaultLayerError, OSError) as error:
             # What can't be sent may still be whole on the disk: the next start can go on from it.
             self.abandon(job, str(error))
         except Exception as error:
@@ -117,7 +116,7 @@ class Carrier:
             self.sealing = False
 
     def abandon(self, job: Job, reason: str, *, keep: bool = True) -> None:
-        """Give a checkpoint up; its snapshot stays until a newer one is sealed, where it may be worth adopting."""
+        """Give a checkpoint up; its snapshot stays until a newer one takes its place, where it may be whole."""
         snapshot = job.snapshot
         if keep:
             self._clearing.put_aside(snapshot)
@@ -142,7 +141,7 @@ class Carrier:
     def _carry(self, job: Job) -> None:
         self._clearing.take_news()
         snapshot = self.seal(job)
-        self._clearing.remove_stale()
+        self._clearing.remove_older(snapshot)
         transfer = Transfer(job.folder)
         begin = time.monotonic()
         try:

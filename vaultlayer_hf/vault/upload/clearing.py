@@ -1,10 +1,14 @@
 """Clearing: what commits make superfluous goes, on this disk and in the vault. Trouble here costs nothing but space.
 
-A snapshot that isn't carried any more is put aside, not removed: it can be adopted until a newer one is sealed.
+A snapshot that isn't carried any more is put aside, not removed: it can be adopted until a newer one can be, after
+whatever the newer one is good for. A sealed one survives a power cut, so it stays until a newer one is sealed. One that
+is only whole by its note survives a kill, so it stays until a newer one has its note on all nodes: at the save after
+that one, as all ranks have come to it.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Sequence
 
 from vaultlayer_hf.base.events import EventKind, Events
@@ -20,7 +24,7 @@ from vaultlayer_hf.vault.upload.patience import Patience, StoppedError, Supersed
 
 
 class Clearing:
-    """Clears for one uploader. All but ``put_aside`` and ``hear`` on its thread.
+    """Clears for one uploader. All but ``put_aside``, ``outdate`` and ``hear`` on its thread.
 
     Args:
         store: the vault.
@@ -48,17 +52,39 @@ class Clearing:
         self._policy, self._protected = policy, set(protected)
         self._after_commit = after_commit
         self._stale: list[Snapshot] = []
+        self._lock = threading.Lock()
+        """Held while ``_stale`` changes."""
         self._news: tuple[Commit, ...] = ()
         self._cleaned = False
 
     def put_aside(self, snapshot: Snapshot) -> None:
-        """Keep a snapshot that isn't carried any more until a newer one is sealed."""
-        self._stale.append(snapshot)
+        """Keep a snapshot that isn't carried any more until a newer one can be adopted in its place."""
+        with self._lock:
+            self._stale.append(snapshot)
 
-    def remove_stale(self) -> None:
-        """Remove what was put aside: a newer snapshot is sealed."""
-        while self._stale:
-            self._stale.pop().remove()
+    def outdate(self, newest: Snapshot) -> None:
+        """Remove what a new save makes superfluous: ``newest``, noted just now. On the training thread.
+
+        The newest of those that were put aside stays: on other nodes ``newest`` may have no note yet. So no more than
+        one waits here that has no seal, however long an upload takes. Raises OSError.
+        """
+        if newest.noted:
+            only_whole = [one for one in self._older_than(newest.seq) if one.noted and not one.has_seal]
+            self._remove(sorted(only_whole, key=_seq_of)[:-1])
+
+    def remove_older(self, sealed: Snapshot) -> None:
+        """Remove what was put aside and is older than a snapshot that is sealed now. Raises OSError."""
+        self._remove(self._older_than(sealed.seq))
+
+    def _older_than(self, seq: int) -> list[Snapshot]:
+        with self._lock:
+            return [snapshot for snapshot in self._stale if snapshot.seq < seq]
+
+    def _remove(self, snapshots: Collection[Snapshot]) -> None:
+        for snapshot in snapshots:
+            snapshot.remove()
+            with self._lock:
+                self._stale = [other for other in self._stale if other is not snapshot]
 
     def hear(self, commits: Sequence[Commit]) -> None:
         """Learn what the node that commits has committed; for the other nodes."""
@@ -68,10 +94,8 @@ class Clearing:
         """Clear away what the commits that were told of make superfluous; for the other nodes."""
         news, self._news = self._news, ()
         for done in news:
-            for snapshot in list(self._stale):
-                if (snapshot.manifest.token, snapshot.seq) <= (done.token, done.seq):
-                    snapshot.remove()
-                    self._stale = [other for other in self._stale if other is not snapshot]
+            older = self._older_than(done.seq + 1)
+            self._remove([one for one in older if one.manifest.token == done.token])
             self._clear_after(done)
 
     def after(self, done: Commit) -> None:
@@ -112,3 +136,7 @@ class Clearing:
         except Exception as error:
             what = f"what {done.name} makes superfluous on this disk can't be removed: {error}"
             self._events.warn_once(f"local {type(error).__name__}", EventKind.TROUBLE, what)
+
+
+def _seq_of(snapshot: Snapshot) -> int:
+    return snapshot.seq

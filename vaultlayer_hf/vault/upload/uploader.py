@@ -1,9 +1,9 @@
 """The background uploader: one thread that seals, sends and commits snapshots while training goes on.
 
 A save that arrives while another is under way waits, and a newer one replaces it: see queue.py. Trouble of the
-store is retried for ever, until a newer save makes the one in trouble pointless. An older sealed snapshot is
-kept on the disk until a newer one is sealed, so that at every moment after the first seal there is something to
-adopt.
+store is retried for ever, until a newer save makes the one in trouble pointless. The newest snapshot that is whole
+stays on the disk, and the newest that is sealed, so that at every moment behind the first save there is something to
+adopt: see clearing.py.
 
 With several nodes the one that commits sets the pace: at each save the others are told which checkpoints it
 still wants (``follow``). They drop all others, and none that it waits for, so that a slow node costs checkpoints
@@ -27,6 +27,7 @@ from vaultlayer_hf.stores.retry import RetryingStore, RetryPolicy
 from vaultlayer_hf.vault.log.entry import Commit
 from vaultlayer_hf.vault.log.log import Writer
 from vaultlayer_hf.vault.retention.policy import Policy
+from vaultlayer_hf.vault.snapshot import SnapshotChangedError
 from vaultlayer_hf.vault.upload.carrying import Carrier
 from vaultlayer_hf.vault.upload.clearing import Clearing
 from vaultlayer_hf.vault.upload.figures import UploadFigures
@@ -135,6 +136,11 @@ class Uploader:
                 step=other.snapshot.manifest.step,
                 reason="superseded",
             )
+        try:
+            self._clearing.outdate(job.snapshot)
+        except OSError as error:
+            what = f"a snapshot that isn't needed any more can't be removed: {error}"
+            self._events.warn_once(f"outdated {type(error).__name__}", EventKind.TROUBLE, what)
 
     def follow(self, wanted: Collection[int], commits: Sequence[Commit]) -> None:
         """Learn from the node that commits which saves it still wants, and what it has committed.
@@ -232,4 +238,4 @@ class Uploader:
             try:
                 self._carrier.seal(job)
             except Exception as error:
-                self._carrier.abandon(job, str(error), keep=False)
+                self._carrier.abandon(job, str(error), keep=not isinstance(error, SnapshotChangedError))

@@ -1,0 +1,131 @@
+"""Which snapshots on a disk a start may adopt: found, checked from outside, not read yet.
+
+A sealed one counts on any start, one that is only whole by its note on the boot in which it was written.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from vaultlayer_hf.base import files
+from vaultlayer_hf.errors import CorruptError, VaultLayerError
+from vaultlayer_hf.vault.log.entry import VaultState
+from vaultlayer_hf.vault.manifest import decode_manifest
+from vaultlayer_hf.vault.snapshot import SEAL, Snapshot, list_files, local_folder
+from vaultlayer_hf.vault.written import NOTE, look_at, read_note, why_not
+
+_NAME = re.compile(r"(\d+)-(.+)")
+_ADOPTING = "adopting"
+"""In a writer's folder, while it adopts: the token of the writer whose snapshots it has found."""
+
+
+@dataclass(frozen=True)
+class PassedOver:
+    """A snapshot on the disk that has a note, and doesn't count.
+
+    Attributes:
+        token: of its writer.
+        seq: position among its writer's saves.
+        name: the checkpoint folder's name.
+        reason: why it doesn't count.
+    """
+
+    token: int
+    seq: int
+    name: str
+    reason: str
+
+
+def find_complete(folder: Path) -> tuple[list[Snapshot], list[PassedOver]]:
+    """Return one writer's snapshots that are sealed, or whole on this boot, newest first, and those that don't count.
+
+    Such as have neither seal nor note are no snapshots yet, and not told of.
+    """
+    found: list[Snapshot] = []
+    passed: list[PassedOver] = []
+    for path in folder.iterdir() if folder.is_dir() else ():
+        match = _NAME.fullmatch(path.name)
+        if match is None:
+            continue
+        seq, name = int(match[1]), match[2]
+        try:
+            one = _sealed_at(path, seq, name) or _whole_at(path, seq, name)
+        except (CorruptError, OSError):
+            continue
+        if isinstance(one, Snapshot):
+            found.append(one)
+        elif one is not None:
+            passed.append(one)
+    return sorted(found, key=lambda snapshot: snapshot.seq, reverse=True), passed
+
+
+def _sealed_at(path: Path, seq: int, name: str) -> Snapshot | None:
+    """Return the sealed snapshot that lies there, or None. Raises CorruptError, OSError."""
+    if not (path / SEAL).is_file():
+        return None
+    manifest = decode_manifest((path / SEAL).read_bytes(), str(path / SEAL))
+    belongs = (manifest.seq, str(manifest.token)) == (seq, path.parent.name)
+    return Snapshot(path, seq, name, manifest, linked=True, stats={}) if belongs else None
+
+
+def _whole_at(path: Path, seq: int, name: str) -> Snapshot | PassedOver | None:
+    """Return the snapshot whose note lies there, or why it doesn't count. Raises CorruptError, OSError."""
+    if not (path / NOTE).is_file():
+        return None
+    written = read_note(path)
+    manifest = written.manifest
+    if (manifest.seq, str(manifest.token)) != (seq, path.parent.name) or not written.files:
+        return None
+    try:
+        looks = {file: look_at(path / "files" / file) for file in list_files(path / "files")}
+        reason = why_not(written, looks)
+    except VaultLayerError as error:
+        reason = str(error)
+    if reason:
+        return PassedOver(manifest.token, seq, name, reason)
+    stats = {file: (look.size, look.mtime_ns) for file, look in looks.items()}
+    return Snapshot(path, seq, name, manifest, linked=True, stats=stats, noted=True)
+
+
+def find_adoptable(output_dir: Path, state: VaultState) -> tuple[list[Snapshot], list[PassedOver]]:
+    """Return the snapshots that a run behind ``state`` may adopt, the best first, and newer ones that don't count.
+
+    They are those of the newest claim's writer that it hasn't committed: nobody else has written since. Where that
+    writer died while it was itself adopting on this disk, and has committed nothing, it has come no further than the
+    one before it, whose snapshots then count, too.
+    """
+    found: list[Snapshot] = []
+    passed: list[PassedOver] = []
+    token = state.token
+    while True:
+        folder = local_folder(output_dir, state.vault_id, token)
+        committed = max((commit.seq for commit in state.commits if commit.token == token), default=0)
+        counting, others = find_complete(folder)
+        found += [snapshot for snapshot in counting if snapshot.seq > committed]
+        best = (found[0].manifest.token, found[0].seq) if found else (0, 0)
+        passed += [other for other in others if other.seq > committed and (other.token, other.seq) > best]
+        before = _adopted_from(folder)
+        if committed or before is None or before >= token:
+            return found, passed
+        token = before
+
+
+def begin_adopting(folder: Path, token: int) -> None:
+    """Note in a new writer's folder that it goes on from snapshots of the writer ``token``. Raises OSError."""
+    files.make_folder(folder)
+    files.write_file(folder / _ADOPTING, str(token).encode())
+
+
+def end_adopting(folder: Path) -> None:
+    """Nothing is being adopted any more: it is this writer's own, or was of no use."""
+    files.remove_file(folder / _ADOPTING)
+
+
+def _adopted_from(folder: Path) -> int | None:
+    try:
+        text = (folder / _ADOPTING).read_text()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return int(text) if text.isascii() and text.isdigit() else None
