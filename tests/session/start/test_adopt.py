@@ -16,6 +16,7 @@ from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
 from vaultlayer_hf.vault import snapshot, written
 from vaultlayer_hf.vault.log.log import Log
 from vaultlayer_hf.vault.reader.vault import Vault
+from vaultlayer_hf.vault.snapshot import Snapshot
 from vaultlayer_hf.vault.upload import carrying
 
 MODEL = (("weight", (2, 2), "float32"),)
@@ -268,8 +269,10 @@ def die_before_the_seal(run: Run, *steps: int) -> None:
 def no_seal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the upload thread hash nothing, as where the process dies before that."""
 
-    def never(*args: Any) -> Any:
-        raise OSError("it is never hashed")
+    def never(snapshot: Snapshot, *args: Any) -> Snapshot:
+        if not snapshot.sealed:
+            raise OSError("it is never hashed")
+        return snapshot
 
     monkeypatch.setattr(carrying, "seal", never)
 
