@@ -1,9 +1,11 @@
 """The protocol: snapshot, upload, commit, restore, retention, and reading from outside.
 
+    adoptable.py  which snapshots on a disk a start may adopt
     keys.py       where things lie in a vault
     manifest.py   the list of files of a checkpoint with size and digest, and what the run was
     parse.py      checked reading of JSON from a vault
     snapshot.py   the local frozen copy of a checkpoint that waits for upload
+    written.py    the note by which a snapshot counts before it is sealed, on the same boot
     log/          the log: numbered entries, and the state of the vault after each
     reader/       A vault from outside a run: list, verify, pull, pin, explain
     restore/      bring a committed checkpoint onto the disk, verified, or not at all
