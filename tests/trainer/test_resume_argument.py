@@ -7,9 +7,22 @@ from typing import Any
 
 import pytest
 import transformers
+from transformers.trainer_utils import get_last_checkpoint
 
 from tests.trainer.conftest import Reference
-from tests.trainer.kit import STEPS, Boom, FailAt, Patient, Recorder, state_of, steps_of, trainer, weights
+from tests.trainer.kit import (
+    EVERY,
+    STEPS,
+    Boom,
+    Do,
+    FailAt,
+    Patient,
+    Recorder,
+    state_of,
+    steps_of,
+    trainer,
+    weights,
+)
 from vaultlayer_hf import NoSuchCheckpointError, Settings, SettingsError, Trainer, VaultUriError
 from vaultlayer_hf.trainer.trainer import settings_for
 
@@ -110,32 +123,111 @@ def test_a_bad_uri_is_refused_when_the_trainer_is_made(tmp_path: Path) -> None:
         trainer(tmp_path / "out", resume="s3:/bucket/run")
 
 
-@pytest.mark.parametrize("how", ["path", "keyword path", "True"])
-def test_explicit_checkpoint_wins(
-    how: str, copy: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def _stopped_at_three(output_dir: Path) -> Path:
+    """A checkpoint of step 3 by stock."""
+    trainer(output_dir, cls=transformers.Trainer, max_steps=3, save_steps=3).train()
+    return output_dir / "checkpoint-3"
+
+
+@pytest.mark.parametrize("positional", [True, False])
+def test_a_folder_elsewhere_wins_once(
+    positional: bool, copy: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """train(resume_from_checkpoint=…) wins over resume=, the log says so once, and its saves are committed."""
+    """A checkpoint elsewhere wins over the vault, as is said; the same script, started again, goes on from its own."""
     caplog.set_level("INFO", "vaultlayer_hf")
-    local = tmp_path / "out" / "checkpoint-3"
-    stock = trainer(tmp_path / "out", cls=transformers.Trainer, max_steps=3, save_steps=3)
-    stock.train()
-    run = trainer(tmp_path / "out", resume=copy, save_steps=7)
-    if how == "path":
-        run.train(str(local))
-    elif how == "True":
-        run.train(resume_from_checkpoint=True)
-    else:
-        run.train(resume_from_checkpoint=str(local))
-    said = [record.getMessage() for record in caplog.records if "wins over resume=" in record.getMessage()]
+    named = str(_stopped_at_three(tmp_path / "elsewhere"))
+    begun: list[int] = []
+
+    def start(*more: Any) -> None:
+        callbacks = [Do(on_train_begin=lambda state: begun.append(state.global_step)), Patient(copy), *more]
+        run = trainer(tmp_path / "out", resume=copy, callbacks=callbacks)
+        if positional:
+            run.train(named)
+        else:
+            run.train(resume_from_checkpoint=named)
+
+    with pytest.raises(Boom):
+        start(FailAt(2 * EVERY + 3))
+    said = [one.getMessage() for one in caplog.records if "wins over the vault" in one.getMessage()]
     assert len(said) == 1
     assert str(copy) in said[0]
-    assert not [record for record in caplog.records if "restored" in record.getMessage()]
+    assert not [one for one in caplog.records if "restored" in one.getMessage()]
     # Every 3 steps, as its checkpoint has it. What the vault held as its newest stays, off the way.
-    assert [(item.step, item.token, item.left_behind) for item in state_of(copy).commits] == [
-        (6, 1, True),
-        (6, 5, False),
-        (8, 5, False),
-    ]
+    assert [(one.step, one.left_behind) for one in state_of(copy).commits][-2:] == [(6, True), (6, False)]
+    with pytest.raises(Boom):
+        start(FailAt(2 * EVERY + 3))
+    start()
+    assert begun == [3, 6, 6]
+
+
+def test_what_a_folder_elsewhere_lacks_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Stock resumes in silence from a folder without its optimizer; here it is said."""
+    named = _stopped_at_three(tmp_path / "elsewhere")
+    (named / "optimizer.pt").unlink()
+    run = trainer(tmp_path / "out", resume=tmp_path / "vault")
+    assert run.train(resume_from_checkpoint=str(named)).global_step == STEPS
+    assert "checkpoint-3 lacks optimizer.pt" in caplog.text
+
+
+@pytest.mark.parametrize("how", ["True", "last", "torn"])
+def test_the_vault_wins_over_this_output_dir(
+    how: str, copy: Path, tmp_path: Path, reference: Reference, caplog: pytest.LogCaptureFixture
+) -> None:
+    """True, and a folder of the run's own output_dir, whole or torn, mean the vault's newest checkpoint."""
+    caplog.set_level("INFO", "vaultlayer_hf")
+    named = _stopped_at_three(tmp_path / "out")
+    if how == "torn":
+        (named / "trainer_state.json").unlink()
+    run = trainer(tmp_path / "out", resume=copy)
+    record = Recorder(run)
+    run.train(resume_from_checkpoint=how == "True" or str(named))
+    assert record.of("restore")[0].fields["step"] == 6
+    assert weights(run.model) == reference.weights
+    assert "the vault wins over train(resume_from_checkpoint=" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["True", "folder"])
+def test_an_empty_disk_is_no_error(name: str, copy: Path, tmp_path: Path, reference: Reference) -> None:
+    """On a new machine the vault's checkpoint is gone on from, and a vault without one begins at step 0, as is said."""
+    explicit = name == "True" or str(tmp_path / "out" / "checkpoint-6")
+    run = trainer(tmp_path / "out", resume=copy)
+    run.train(resume_from_checkpoint=explicit)
+    assert weights(run.model) == reference.weights
+    fresh = trainer(tmp_path / "new", resume=tmp_path / "empty")
+    record = Recorder(fresh)
+    if name == "folder":
+        explicit = str(tmp_path / "new" / "checkpoint-6")
+    fresh.train(resume_from_checkpoint=explicit)
+    assert weights(fresh.model) == reference.weights
+    assert any("can't be followed, so the run starts fresh" in event.message for event in record.of("notice"))
+
+
+@pytest.mark.parametrize("claimed", [False, True])
+@pytest.mark.parametrize("torn", [False, True])
+def test_a_vault_without_a_checkpoint_leaves_it_to_the_script(
+    torn: bool, claimed: bool, tmp_path: Path, reference: Reference, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the vault holds none, the newest whole folder of output_dir is gone on from, and a torn one is named."""
+    caplog.set_level("INFO", "vaultlayer_hf")
+    vault = tmp_path / "vault"
+    with pytest.raises(Boom):
+        trainer(tmp_path / "out", cls=transformers.Trainer, callbacks=[FailAt(5)]).train()
+    if claimed:  # by a run that has committed nothing
+        with pytest.raises(Boom):
+            trainer(tmp_path / "other", resume=vault, callbacks=[FailAt(1)]).train()
+    if torn:
+        (tmp_path / "out" / "checkpoint-4" / "optimizer.pt").unlink()
+    begun: list[int] = []
+    run = trainer(
+        tmp_path / "out",
+        resume=vault,
+        callbacks=[Do(on_train_begin=lambda state: begun.append(state.global_step))],
+    )
+    run.train(resume_from_checkpoint=get_last_checkpoint(str(tmp_path / "out")))
+    assert begun == [2 if torn else 4]
+    assert ("checkpoint-4 lacks optimizer.pt" in caplog.text) == torn
+    assert weights(run.model) == reference.weights
+    assert state_of(vault).finished == STEPS
 
 
 def test_explicit_false_is_none(copy: Path, tmp_path: Path) -> None:

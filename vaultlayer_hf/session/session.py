@@ -92,6 +92,8 @@ class Session:
         self._commits: dict[int, Commit] = {}
         self.standing: set[str] = set()
         """Names of checkpoint folders that were there at the start, or that this run has saved."""
+        self.noted: dict[str, Any] = {}
+        """What the claim's entry is to note besides."""
         self.claim: Claim | None = None
         self.topology: Topology | None = None
         self._writer: Writer | None = None
@@ -124,7 +126,7 @@ class Session:
 
         def look() -> None:
             seen = self.access.last()
-            looked.append((seen, check(*seen)))
+            looked.append((seen, {**check(*seen), **self.noted}))
 
         def claim() -> Claim:
             self._writer, before = self.access.claim(*looked[-1])

@@ -9,6 +9,7 @@
     figures.py         the vault's figures in the Trainer's own logs, so that they reach ``report_to``
     layout.py          the files of the Trainer's own checkpoint folder
     loaded.py          behind the load of a resume, ahead of the first step
+    named.py           what a train() goes on from where the script names a checkpoint
     over.py            whether a run is over
     run.py             one Trainer's run on its vault
     saving.py          A Trainer's save while it trains on a vault

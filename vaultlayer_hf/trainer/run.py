@@ -132,6 +132,8 @@ class TrainerRun:
         if self._claimed and not self._spent:
             return self._path
         session = self.open()
+        if self._at_step is not None:
+            session.at_step, self._at_step = self._at_step, None
         path = resume(session, TrainerFiles(self._args, self._parameters))
         self._path = str(path) if path else None
         self._claimed, self._named = True, None
@@ -146,18 +148,17 @@ class TrainerRun:
             )
         return self._path
 
-    def start(self, explicit: str | bool) -> None:
-        """Claim the vault without resuming from it: the script names its own checkpoint."""
+    def start(self, explicit: str, why: str) -> None:
+        """Claim the vault without resuming from it: the script names its own checkpoint, and wins for a reason."""
         session = self.open()
         session.events.info(
             EventKind.NOTICE,
-            f"train(resume_from_checkpoint={explicit!r}) wins over resume={self.settings.vault!r}: it starts from "
-            "there, and what it saves from now on is committed to the vault",
+            f"{why}: the run starts from {explicit}, and what it saves from now on is committed to the vault",
         )
         before = session.enter().before
         session.start_uploads(None, spared=[before.newest] if before and before.newest else [])
         self._claimed, self._path = True, None
-        self._named = Path(explicit) if isinstance(explicit, str) else None
+        self._named = Path(explicit)
 
     def start_unpulled(self, state: TrainerState) -> None:
         """Claim the vault for a training that was begun without ``pull``, and say what that passes over."""
@@ -210,7 +211,7 @@ class TrainerRun:
             self.close()
             if self.training.session.disabled:
                 raise FencedError(f"{self.address.uri}: another process took this vault from this Trainer")
-            self.training = None
+            self.training, self._claimed = None, False
         self._earlier, self.finished = None, None
         self.active = self.complete = self._ended = self._spent = False
         self._parameters = parameters_of(self._model) if self._model is not None else ()
@@ -222,9 +223,7 @@ class TrainerRun:
                 events=self.events,
                 needs_best=bool(args.load_best_model_at_end),
                 progress=not args.disable_tqdm,
-                at_step=self._at_step,
             )
-            self._at_step = None
             self.training = Training(session)
         return self.training.session
 

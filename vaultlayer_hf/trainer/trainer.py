@@ -21,11 +21,10 @@ from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.session.settings import Settings
 from vaultlayer_hf.trainer.call import Call
 from vaultlayer_hf.trainer.callback import VaultLayerCallback
+from vaultlayer_hf.trainer.named import choose
 from vaultlayer_hf.trainer.run import AlreadyFinishedError
 
 Resume = str | os.PathLike[str] | bool | Settings | None
-Explicit = str | bool | None
-"""What a script may name in ``train(resume_from_checkpoint=…)``."""
 
 _DOC = """
 
@@ -106,26 +105,25 @@ def train_on(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     *,
-    choose: Callable[[VaultLayerCallback, Explicit], Explicit] | None = None,
+    inserted: bool = False,
 ) -> Any:
     """Make a Trainer's call of ``train(*args, **kwargs)`` on a vault: what ``resume=`` does.
 
     Called again, it goes on from the vault's newest checkpoint, to the weights of an unbroken run. A search, and
-    another training behind one that came to its end, are trained as stock. ``choose`` claims the vault and returns what
-    to resume from, given what the script names; by default that wins.
+    another training behind one that came to its end, are trained as stock. ``inserted``: the script doesn't know of the
+    vault, so its second train() means what stock makes of it.
     """
     call = Call(train, args, kwargs)
     if call.get("trial", 1) is not None:
         with vault.run.suspended("a hyperparameter search"):
             return call.do()
-    # Under `vl run` the script doesn't know of the vault: what its second train() means is what stock makes of it.
-    if vault.run.complete and (choose is not None or trainer._vaultlayer_phase != Phase.of(trainer)):
+    if vault.run.complete and (inserted or trainer._vaultlayer_phase != Phase.of(trainer)):
         with vault.run.suspended("another training of a Trainer that has ended one"):
             return call.do()
     explicit = call.get("resume_from_checkpoint", 0)
     vault.run.attach(trainer)
     try:
-        chosen = (choose or _explicit_wins)(vault, explicit)
+        chosen = choose(vault, trainer, explicit)
         if chosen is not explicit:
             call.set("resume_from_checkpoint", 0, chosen)
         return call.do()
@@ -178,14 +176,6 @@ def _remove_noise(trainer: Any) -> None:
     handle = getattr(trainer, "neftune_hook_handle", None)
     if handle is not None:
         handle.remove()
-
-
-def _explicit_wins(vault: VaultLayerCallback, explicit: Explicit) -> Explicit:
-    if explicit is None or explicit is False:
-        return vault.pull() or explicit
-    vault.stand_last()
-    vault.run.start(explicit)
-    return explicit
 
 
 def _end_untrained(vault: VaultLayerCallback, trainer: Any) -> TrainOutput:

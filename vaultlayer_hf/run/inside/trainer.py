@@ -10,17 +10,14 @@ import functools
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.run.inside.watch import TrainingMonitor
 from vaultlayer_hf.run.report import AT_VARIABLE, INSERT_VARIABLE, report
 from vaultlayer_hf.session.settings import Settings
 from vaultlayer_hf.stores.uri import parse_vault
 from vaultlayer_hf.trainer.callback import VaultLayerCallback
-from vaultlayer_hf.trainer.layout import missing_files
-from vaultlayer_hf.trainer.trainer import Explicit, train_on
+from vaultlayer_hf.trainer.trainer import train_on
 
 __all__ = ["install", "train"]
 
@@ -52,9 +49,7 @@ def train(trainer: Any, bound: Callable[..., Any], args: tuple[Any, ...], kwargs
     _watch(trainer, vault)
     if vault is None or not inserted:
         return bound(*args, **kwargs)
-    return train_on(
-        vault, trainer, bound, args, kwargs, choose=lambda its, explicit: _choose(trainer, its, explicit)
-    )
+    return train_on(vault, trainer, bound, args, kwargs, inserted=True)
 
 
 def _vault_of(trainer: Any) -> tuple[VaultLayerCallback | None, bool]:
@@ -90,56 +85,3 @@ def _watch(trainer: Any, vault: VaultLayerCallback | None) -> None:
     if vault is not None and not getattr(vault, "_vaultlayer_heard", False):
         vault._vaultlayer_heard = True  # type: ignore[attr-defined]
         vault.events.listen(report.hear)
-
-
-def _choose(trainer: Any, vault: VaultLayerCallback, explicit: Explicit) -> Explicit:
-    """Claim the vault and return what to resume from: its newest checkpoint, before what the script names.
-
-    The command is started again as it stands: a checkpoint that it names is where the run once began.
-    """
-    path = vault.pull()
-    if explicit is None or explicit is False:
-        return path or explicit
-    if path is not None:
-        vault.events.info(
-            EventKind.NOTICE,
-            f"the vault wins over train(resume_from_checkpoint={explicit!r}): it holds {Path(path).name}, which this "
-            "run goes on from; to start from another one, name an empty vault",
-        )
-        return path
-    named = _newest_here(trainer) if explicit is True else Path(explicit)
-    lacking = _lacking(trainer, named)
-    if lacking:
-        vault.events.warn(
-            EventKind.NOTICE,
-            f"the vault is empty, and train(resume_from_checkpoint={explicit!r}) can't be followed, so the run starts "
-            f"fresh: {lacking}",
-        )
-        return None
-    vault.events.info(
-        EventKind.NOTICE,
-        f"the vault is empty: train(resume_from_checkpoint={explicit!r}) is followed, as the script says",
-    )
-    return explicit
-
-
-def _newest_here(trainer: Any) -> Path | None:
-    from transformers.trainer_utils import get_last_checkpoint
-
-    output_dir = str(trainer.args.output_dir)
-    found: str | None = cast(Any, get_last_checkpoint)(output_dir) if os.path.isdir(output_dir) else None
-    return Path(found) if found else None
-
-
-def _lacking(trainer: Any, folder: Path | None) -> str:
-    """Return why a folder of this run's own output can't be resumed from; empty for any other folder.
-
-    A kill in the middle of a save leaves half a checkpoint, and stock transformers loads it in silence.
-    """
-    if folder is None:
-        return f"{trainer.args.output_dir} holds no checkpoint"
-    if folder.absolute().parent != Path(trainer.args.output_dir).absolute():
-        return ""
-    paths = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    missing = missing_files(paths, trainer.args.world_size)
-    return f"{folder.name} lacks {', '.join(missing)}" if missing else ""

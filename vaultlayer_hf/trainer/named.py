@@ -1,0 +1,142 @@
+"""What a train() goes on from where the script names a checkpoint: ``train(resume_from_checkpoint=…)``.
+
+``True`` and a checkpoint folder of the run's own output_dir, as get_last_checkpoint finds it, mean "go on where you
+can": the newest checkpoint of the vault is that. A kill in the middle of a save leaves half a folder, which stock
+transformers loads as far as it goes, and a new machine has none at all. Only where the vault holds no checkpoint the
+script is followed, as far as its folders are whole.
+
+A folder elsewhere is a choice, and wins, once: a script is started again as it stands, and must not throw away what it
+has trained since. So the claim notes the folder (``NAMED``), and where the newest commit is of a run whose claim notes
+the same one, the run goes on from that commit.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vaultlayer_hf.base.events import EventKind
+from vaultlayer_hf.errors import CorruptError, ObjectNotFoundError, StoreError
+from vaultlayer_hf.session.output_dir import checkpoints
+from vaultlayer_hf.session.session import Session
+from vaultlayer_hf.trainer.layout import missing_files
+
+if TYPE_CHECKING:
+    from vaultlayer_hf.trainer.callback import VaultLayerCallback
+
+NAMED = "named"
+"""Name in a claim's detail: the folder elsewhere that the run began from, as the script says it."""
+Explicit = str | bool | None
+"""What a script may name."""
+
+
+def choose(vault: VaultLayerCallback, trainer: Any, explicit: Explicit) -> Explicit:
+    """Claim the vault and return what to resume from, given what the script names. All ranks.
+
+    Raises what ``VaultLayerCallback.pull`` raises.
+    """
+    if explicit is None or explicit is False:
+        return vault.pull() or explicit
+    output_dir = Path(str(trainer.args.output_dir))
+    session = vault.run.open()
+    holds, named_before = session.ranks.on_rank_zero(
+        lambda: _look(session), within=3 * session.settings.resume_timeout
+    )
+    says = f"train(resume_from_checkpoint={explicit!r})"
+    if explicit is not True and not _is_own(output_dir, Path(explicit)):
+        session.noted = {NAMED: str(explicit)}
+        if named_before != str(explicit):
+            lacking = _missing(_paths(Path(explicit)), trainer.args.world_size)
+            _start(vault, explicit, f"{says} wins over the vault {session.address.uri}")
+            if lacking:
+                session.tell(EventKind.NOTICE, f"{explicit} lacks {lacking}: that starts anew")
+            return explicit
+    elif not holds:
+        folder, why = _newest_whole(session, output_dir, explicit, trainer.args.world_size)
+        if folder is not None:
+            _start(
+                vault,
+                str(folder),
+                f"the vault holds no checkpoint: {says} is followed, as the script says{why}",
+            )
+            return str(folder)
+        path = vault.pull()
+        if path is None:
+            session.tell(
+                EventKind.NOTICE,
+                f"the vault holds no checkpoint, and {says} can't be followed, so the run starts fresh{why}",
+            )
+        return path
+    path = vault.pull()
+    if path is not None:
+        session.events.info(
+            EventKind.NOTICE,
+            f"the vault wins over {says}: it holds {Path(path).name}, which this run goes on from; "
+            f"resume='{session.address.uri}@STEP' goes back to an older one, an empty vault begins with what is named",
+        )
+    return path
+
+
+def _start(vault: VaultLayerCallback, explicit: str, why: str) -> None:
+    vault.stand_last()
+    vault.run.start(explicit, why)
+
+
+def _look(session: Session) -> tuple[bool, str | None]:
+    """Return whether a vault holds a checkpoint, and which folder its newest run has begun from. On rank 0."""
+    _, entry = session.access.last()
+    newest = entry.state.newest if entry is not None else None
+    if newest is None:
+        return False, None
+    try:
+        named = session.access.log().read(newest.token).detail.get(NAMED)
+    except (CorruptError, ObjectNotFoundError):
+        named = None
+    except StoreError as error:
+        raise session.access.unreachable(error) from error
+    return True, named if isinstance(named, str) else None
+
+
+def _is_own(output_dir: Path, folder: Path) -> bool:
+    """Return whether a folder is a checkpoint of the run's own output_dir."""
+    return re.fullmatch(r"checkpoint-\d+", folder.name) is not None and (
+        folder.absolute().parent.resolve() == output_dir.absolute().resolve()
+    )
+
+
+def _newest_whole(
+    session: Session, output_dir: Path, explicit: str | bool, world_size: int
+) -> tuple[Path | None, str]:
+    """Return the newest whole checkpoint in output_dir, up to the named one, and why no newer one. All ranks."""
+    last = None if explicit is True else int(Path(str(explicit)).name.removeprefix("checkpoint-"))
+    here = {
+        step: (folder, _paths(folder))
+        for step, folder in checkpoints(output_dir).items()
+        if last is None or step <= last
+    }
+
+    def pick(found: list[dict[int, set[str]]]) -> tuple[int | None, str]:
+        steps = sorted({step for ranks_own in found for step in ranks_own}, reverse=True)
+        reasons = [] if last is None or last in steps else [f"{output_dir}/checkpoint-{last} isn't there"]
+        for step in steps:
+            # The folder may be one of all nodes, or each node's own with the files of its ranks.
+            lacking = _missing({path for ranks_own in found for path in ranks_own.get(step, ())}, world_size)
+            if not lacking and all(step in ranks_own for ranks_own in found):
+                return step, f"; {'; '.join(reasons)}" if reasons else ""
+            reasons.append(f"checkpoint-{step} lacks {lacking or 'its folder on some node'}")
+        return None, f": {'; '.join(reasons) or f'{output_dir} holds none'}"
+
+    own = {step: paths for step, (_, paths) in here.items()}
+    step, why = session.ranks.decide(own, pick)
+    if step is None:
+        return None, why
+    return (Path(str(explicit)) if step == last else here[step][0]), why
+
+
+def _paths(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def _missing(paths: set[str], world_size: int) -> str:
+    return ", ".join(missing_files(paths, world_size))
