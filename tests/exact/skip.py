@@ -18,6 +18,7 @@ import torch
 from accelerate import Accelerator, skip_first_batches
 
 from vaultlayer_hf.state.data.follower import Follower
+from vaultlayer_hf.state.data.guard import Guard
 from vaultlayer_hf.trainer.data_file import Record, read_record
 
 BATCH = 8
@@ -86,7 +87,7 @@ def measure(kind: str, samples: int, folder: Path) -> tuple[float, float, float]
     stock, expected = first_of(lambda: skip_first_batches(stocks, count))
 
     seen = loader()
-    follower = Follower(seen, 0, 1)
+    follower = Follower(seen, 0, 1, Guard(_never))
     follower.begin_epoch()
     batches = iter(seen)
     for _ in range(count):
@@ -95,7 +96,7 @@ def measure(kind: str, samples: int, folder: Path) -> tuple[float, float, float]
     Record(follower.position(), {}).write(folder, 0)
 
     ours = loader()
-    follower = Follower(ours, 0, 1)
+    follower = Follower(ours, 0, 1, Guard(_never))
 
     def reopened() -> Any:
         record = read_record(folder, 0)
@@ -107,6 +108,10 @@ def measure(kind: str, samples: int, folder: Path) -> tuple[float, float, float]
     seconds, batch = first_of(reopened)
     assert _same(batch, expected), "ours goes on at another place"
     return fresh, stock, seconds
+
+
+def _never(why: str) -> None:
+    raise AssertionError(f"the following has ended: {why}")
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -17,6 +17,7 @@ from vaultlayer_hf.errors import ResumeError
 from vaultlayer_hf.loops.ways import Followed, LoaderPosition, Other, Way, loader_position_from
 from vaultlayer_hf.state.data.followed import follower_of, why_not
 from vaultlayer_hf.state.data.follower import Follower
+from vaultlayer_hf.state.data.guard import Guard, no_longer
 from vaultlayer_hf.state.data.samplers import parts, raise_counters
 from vaultlayer_hf.state.random_state import put_random_state, take_random_state
 
@@ -41,6 +42,7 @@ class LoopData:
         self._events = events
         self._way: Way | None = None
         self._followers: weakref.WeakSet[Follower] = weakref.WeakSet()
+        self._ended: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()  # why, by loader
         self._under_way = False
         # Of when the epoch began: the code ahead of its batches runs again behind a resume, and draws the same.
         self._epoch_random: dict[str, Any] | None = None
@@ -143,17 +145,33 @@ class LoopData:
             follower.leave()
 
     def _way_of(self, loader: Any) -> Way:
-        why = why_not(loader)
+        ended = self._ended.get(loader, "") if isinstance(loader, DataLoader) else ""
+        why = ended or why_not(loader)
         follower = follower_of(loader)
         now = self._way
-        if now is not None and now.loader is loader and (why or getattr(now, "follower", None) is follower):
+        same = isinstance(now, Other) if why else getattr(now, "follower", None) is follower
+        if now is not None and now.loader is loader and same:
             return now
+        if not why and (follower is None or follower not in self._followers or follower.outer is not loader):
+            guard = Guard(lambda reason: self._stop(loader, reason))
+            way = guard.run(self._followed, loader, guard)
+            if way is not None:
+                return way
+            why = ended = guard.why
         if why:
-            return Other(loader, why if isinstance(loader, DataLoader) else "")
-        if follower is None or follower not in self._followers or follower.outer is not loader:
-            follower = Follower(loader, self.rank, self.world_size)
-            self._followers.add(follower)
+            return Other(loader, why if isinstance(loader, DataLoader) else "", ended)
         return Followed(follower, self.world_size)
+
+    def _followed(self, loader: Any, guard: Guard) -> Followed:
+        follower = Follower(loader, self.rank, self.world_size, guard)
+        way = Followed(follower, self.world_size)
+        self._followers.add(follower)
+        return way
+
+    def _stop(self, loader: Any, why: str) -> None:
+        """Note that a loader isn't followed any more, and say so once."""
+        self._ended[loader] = why
+        self._events.warn_once("data", EventKind.NOTICE, no_longer(why))
 
     def _log_remarks(self, way: Way) -> None:
         """Log, behind the first batch of a pass that went on, what there is to say of it."""

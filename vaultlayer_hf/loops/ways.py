@@ -95,6 +95,11 @@ class Followed:
 
     def begin(self, before: LoaderPosition | None) -> Iterator[Any]:
         """Open a pass, behind a place of a checkpoint where there is one."""
+        self._begin = LoaderPosition(take_random_state(), {}, {})
+        self.follower.guard.run(self._expect, before)
+        return iter(self.loader)
+
+    def _expect(self, before: LoaderPosition | None) -> None:
         follower = self.follower
         if before is not None and before.position is not None:
             # The loop's own code between the two passes may have drawn already: it has its random state.
@@ -102,12 +107,22 @@ class Followed:
             follower.resume(replace(before.position, over=True, now=now))
         elif before is not None:
             put_samplers(self.loader, before.between)
-        self._note_begin()
+        self._begin.samplers = take_samplers(self.loader)
         follower.begin_epoch()
-        return iter(self.loader)
 
     def go_on(self, at: LoaderPosition, batches: int, random: dict[str, Any]) -> Iterator[Any]:
         """Open the pass that was left behind so many batches, and be in that random state there."""
+        guard = self.follower.guard
+        opened = guard.run(self._expect_again, at, batches, random)
+        if opened is None:
+            return Other(self.loader, guard.why).go_on(at, batches, random)
+        self._emptied = isinstance(opened, Emptied)
+        passed = iter(opened)
+        if guard.why:  # the loader has been opened as torch does it
+            put_random_state(random)
+        return passed if self.follower.opens or self._emptied else _then(passed, random)
+
+    def _expect_again(self, at: LoaderPosition, batches: int, random: dict[str, Any]) -> Any:
         follower, position = self.follower, at.position
         words, holds = ([at.why], False) if position is None else self._compared(at, position)
         self._remarks = words + ([follower.doubt] if follower.doubt else [])
@@ -119,39 +134,36 @@ class Followed:
             begin = Position(begin=Moment(at.random), samplers=at.samplers)
             follower.resume_near(position or begin, batches)
         follower.begin_epoch()
-        opened = follower.skip(batches)
-        self._emptied = isinstance(opened, Emptied)
-        return iter(opened) if follower.opens or self._emptied else _then(iter(opened), random)
+        return follower.skip(batches)
 
     def _compared(self, at: LoaderPosition, position: Position) -> tuple[list[str], bool]:
         """Return what is different now, and whether the position holds."""
         words, holds = data_differences(at.print, self._print, workers_draw=bool(position.workers))
         return words, holds and "world size" not in {word.partition(":")[0] for word in words}
 
-    def _note_begin(self) -> None:
-        self._begin = LoaderPosition(take_random_state(), take_samplers(self.loader), {})
-
     def given(self) -> None:
         """Note that a batch is handed to the loop."""
-        self.follower.batch_done()
+        self.follower.guard.run(self.follower.batch_done)
 
     def end(self) -> None:
         """Note that the pass is over, or was left."""
-        self.follower.end_epoch()
+        self.follower.guard.run(self.follower.end_epoch)
         if self._emptied and hasattr(self.loader, "iteration"):
             self.loader.iteration += 1  # accelerate doesn't count a pass of which nothing was left
         self._emptied = False
 
     def place(self) -> LoaderPosition:
         """Return what the next start needs."""
-        position, why = None, ""
-        try:
-            position = self.follower.position()
-        except Exception as error:
-            why = state_lost("couldn't be had", error)
+        guard = self.follower.guard
+        between, position, why = guard.run(take_samplers, self.loader), None, guard.why
+        if not guard.why:
+            try:
+                position = self.follower.position()
+            except Exception as error:
+                why = state_lost("couldn't be had", error)
         return replace(
             self._begin,
-            between=take_samplers(self.loader),
+            between=between or {},
             position=position,
             print=self._print,
             why=why,
@@ -171,11 +183,12 @@ class Other:
     Args:
         loader: with or without ``state_dict`` and ``load_state_dict``.
         why: why it can't be, where its batches may be others for that; else empty.
+        ended: why it is followed no more, which the next start is to say; else empty.
     """
 
-    def __init__(self, loader: Any, why: str) -> None:
+    def __init__(self, loader: Any, why: str, ended: str = "") -> None:
         self.loader = loader
-        self._why = why
+        self._why, self._ended = why, ended
         self._remarks: list[str] = []
         self._begin = LoaderPosition({}, {}, {})
 
@@ -187,7 +200,7 @@ class Other:
         """Open a pass, behind a place of a checkpoint where there is one."""
         if before is not None:
             put_samplers(self.loader, before.between)
-        self._begin = LoaderPosition(take_random_state(), take_samplers(self.loader), {})
+        self._begin = LoaderPosition(take_random_state(), _samplers_of(self.loader), {})
         return iter(self.loader)
 
     def go_on(self, at: LoaderPosition, batches: int, random: dict[str, Any]) -> Iterator[Any]:
@@ -217,12 +230,20 @@ class Other:
     def place(self) -> LoaderPosition:
         """Return what the next start needs."""
         state = self.loader.state_dict() if self._tells else None
-        return replace(self._begin, between=take_samplers(self.loader), loader=state)
+        return replace(self._begin, between=_samplers_of(self.loader), loader=state, why=self._ended)
 
     def remarks(self) -> tuple[list[str], list[str]]:
         """Return, once, why numbers may differ behind a pass that went on; and what else there is to say of it."""
         remarks, self._remarks = self._remarks, []
         return remarks, []
+
+
+def _samplers_of(loader: Any) -> SamplerStates:
+    """Return what ``take_samplers`` does; nothing where the user's samplers can't be looked into."""
+    try:
+        return take_samplers(loader)
+    except Exception:
+        return {}
 
 
 def _then(batches: Iterator[Any], random: dict[str, Any]) -> Iterator[Any]:

@@ -17,6 +17,7 @@ from vaultlayer_hf.errors import RanksError
 from vaultlayer_hf.session.ranks import Ranks
 from vaultlayer_hf.state.data.followed import why_not
 from vaultlayer_hf.state.data.follower import Follower
+from vaultlayer_hf.state.data.guard import Guard, no_longer
 from vaultlayer_hf.state.data.likeness import DataPrint, data_differences, take_print
 from vaultlayer_hf.state.data.position import Moment, state_lost
 from vaultlayer_hf.state.random_state import put_random_state
@@ -35,6 +36,7 @@ class TrainerData:
         self._print: DataPrint = {}
         self._why = ""
         self._skipping = Skipping()
+        self._guard = Guard(self._stop)
 
     # The Trainer's events -------------------------------------------------------------------------------
 
@@ -51,30 +53,40 @@ class TrainerData:
         ``handler``: the Trainer's CallbackHandler, which knows the loaders of evaluations.
         """
         self.end()
+        self._guard, self._why, self._print = Guard(self._stop), "", {}
+        self._guard.run(self._follow, loader, args, handler)
+        if folder is not None:
+            self._go_on(folder, args, state)
+
+    def _follow(self, loader: Any, args: TrainingArguments, handler: Any | None) -> None:
         if handler is not None:
-            self._evaluations = Evaluations(handler)
+            self._evaluations = Evaluations(handler, self._guard)
         self._why = why_not(loader)
         self._print = take_print(loader, self._ranks.world_size, args.gradient_accumulation_steps)
         if self._why:
             self._events.warn(EventKind.NOTICE, f"the place in the data isn't kept: {self._why}")
         else:
             self._skipping.replace()
-            self._follower = Follower(loader, self._ranks.rank, self._ranks.world_size)
-        if folder is not None:
-            self._go_on(folder, args, state)
+            self._follower = Follower(loader, self._ranks.rank, self._ranks.world_size, self._guard)
+
+    def _stop(self, why: str) -> None:
+        """Note that the following has ended, and say so once."""
+        self._why = why
+        self._events.warn_once("data", EventKind.NOTICE, no_longer(why))
 
     def begin_epoch(self) -> None:
         """Note that a pass begins."""
         if self._follower is not None:
-            self._follower.begin_epoch()
+            self._guard.run(self._follower.begin_epoch)
 
     def begin_step(self) -> None:
         """Put the random state back that belongs here: behind a skip the Trainer has put that of the save."""
-        follower = self._follower
-        if follower is None or follower.after is None:
-            return
+        if self._follower is not None and self._follower.after is not None:
+            self._guard.run(self._settle_skip, self._follower)
+
+    def _settle_skip(self, follower: Follower) -> None:
         after, follower.after = follower.after, None
-        if after.random is not None:
+        if after is not None and after.random is not None:
             put_random_state(after.random)
         for words in follower.said:
             self._events.info(EventKind.NOTICE, words)
@@ -82,9 +94,10 @@ class TrainerData:
 
     def end_batch(self, state: TrainerState, max_batches: int | None = None) -> None:
         """Note that a batch was trained on."""
-        follower = self._follower
-        if follower is None:
-            return
+        if self._follower is not None:
+            self._guard.run(self._note_batch, self._follower, state, max_batches)
+
+    def _note_batch(self, follower: Follower, state: TrainerState, max_batches: int | None) -> None:
         follower.batch_done()
         if max_batches and follower.epoch is not None:
             state.epoch = follower.epoch + follower.batches / max_batches  # as an unbroken run counts
@@ -92,25 +105,30 @@ class TrainerData:
     def end_epoch(self) -> None:
         """Note that a pass has ended."""
         if self._follower is not None:
-            self._follower.end_epoch()
+            self._guard.run(self._follower.end_epoch)
 
     def save(self, folder: Path, state: TrainerState) -> None:
-        """Write this rank's file into a checkpoint folder; trouble costs the file's content, never the training."""
+        """Write this rank's file into a checkpoint folder; trouble costs the file's content, never the training.
+
+        A following that has ended is written down, too: the next start says then why it isn't exact.
+        """
         position, why = None, self._why
-        if self._follower is not None:
+        if self._follower is not None and not self._guard.why:
             try:
                 position = self._follower.position()
             except Exception as error:
                 why = self._not_kept("can't be had", error)
-        found = self._print | {"step": state.global_step, "loss": _loss_of(state)}
-        if self._evaluations is not None:
-            found["evaluations"] = self._evaluations.count
         try:
-            self._write(Record(position, found, why), folder)
-        except OSError as error:
+            self._write(Record(position, self._print | self._counts(state), why), folder)
+        except Exception as error:
             self._events.warn(
                 EventKind.TROUBLE, f"the place in the data can't be written into {folder}: {error}"
             )
+
+    def _counts(self, state: TrainerState) -> dict[str, Any]:
+        """Return what a record says of the step that it belongs to."""
+        found = {"step": state.global_step, "loss": _loss_of(state)}
+        return found if self._evaluations is None else found | {"evaluations": self._evaluations.count}
 
     def _write(self, record: Record, folder: Path) -> None:
         try:
@@ -141,7 +159,8 @@ class TrainerData:
 
     def _go_on(self, folder: Path, args: TrainingArguments, state: TrainerState) -> None:
         """Go on from a checkpoint's record, where every rank can; else say why not."""
-        record, words = self._look(folder, args, state)
+        looked = self._guard.run(self._look, folder, args, state)
+        record, words = looked if looked is not None else (None, [self._why])
         position = record.position if record is not None else None
         try:
             usable, words = self._ranks.decide(
@@ -158,7 +177,7 @@ class TrainerData:
                 EventKind.INEXACT,
                 f"{folder.name}: the numbers may differ from an unbroken run's: {'; '.join(words)}",
             )
-        if self._follower is not None and usable:
+        if self._follower is not None and usable and not self._guard.why:
             self._follower.resume(position)
             self._follower.after = Moment()
         if self._evaluations is not None and usable and record is not None:
@@ -173,10 +192,10 @@ class TrainerData:
         record = read_record(folder, self._ranks.rank)
         if isinstance(record, str):
             return None, [record]
+        if record.position is None:  # its print may be empty, then
+            return None, [record.why]
         if record.print.get("world size") != self._ranks.world_size:
             return None, [f"{record.print.get('world size')} ranks then, {self._ranks.world_size} now"]
-        if record.position is None:
-            return None, [record.why]
         if (record.print.get("step"), record.print.get("loss")) != (state.global_step, _loss_of(state)):
             return None, [f"its place in the data is of step {record.print.get('step')}"]
         if args.ignore_data_skip and record.position.batches and not record.position.over:

@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from vaultlayer_hf.state.data.followed import Opener, base_of, let_go, take, workers_persist, workers_run
+from vaultlayer_hf.state.data.guard import Guard
 
 
 class Evaluations:
@@ -22,18 +23,20 @@ class Evaluations:
 
     Args:
         handler: the Trainer's CallbackHandler: it is told of each loader before that is opened.
+        guard: of the training's following: at its end the handler is as it was.
 
     Attributes:
         owed: how many loaders, not opened here yet, had their workers in the run that this one goes on from.
     """
 
-    def __init__(self, handler: Any) -> None:
+    def __init__(self, handler: Any, guard: Guard) -> None:
         self.owed = 0
         self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
         self._anew = False
         self._handler = handler
-        handler.__dict__["_vaultlayer"] = self._begins
+        handler.__dict__["_vaultlayer"] = lambda loader: guard.run(self._begins, loader)
         handler.__class__ = _telling(type(handler))
+        guard.at_end(self.end)
 
     def end(self) -> None:
         """Leave the handler as it was."""

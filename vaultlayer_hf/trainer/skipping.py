@@ -46,7 +46,9 @@ def _asking(original: Any) -> Any:
     @functools.wraps(original)
     def skip_first_batches(dataloader: Any, num_batches: int = 0) -> Any:
         follower = follower_of(dataloader)
-        return original(dataloader, num_batches) if follower is None else follower.skip(num_batches)
+        if follower is None or follower.guard.why:
+            return original(dataloader, num_batches)
+        return follower.skip(num_batches)
 
     skip_first_batches._vaultlayer_original = original  # type: ignore[attr-defined] # a mark, and the way back
     return skip_first_batches

@@ -10,7 +10,7 @@ from typing import Any
 from vaultlayer_hf.state.data.inner import Inner
 from vaultlayer_hf.state.data.position import Moment
 from vaultlayer_hf.state.data.sources import unwrapped
-from vaultlayer_hf.state.data.workers import LOST, Mark, Marking, packed, unpacked
+from vaultlayer_hf.state.data.workers import LOST, Mark, Marking, packed, unmarked, unpacked
 from vaultlayer_hf.state.random_state import put_random_state, take_random_state
 
 
@@ -82,16 +82,13 @@ class Fetches:
         if self.after is not None:
             self.after = Moment(take_random_state())
 
-    def done(self, batch: Any) -> Any:
-        """Take note of a batch, and return it."""
-        if isinstance(batch, Mark):
-            mark = batch
-            batch, mark.batch = mark.batch, None  # what is noted must not keep batches in memory
+    def done(self, mark: Mark | None) -> None:
+        """Take note of a fetch that is done, and of what a worker tells with it."""
+        if mark is not None:
             self._marks.append((self._count, mark))
         elif self.collate is not None and self.collate.ended:
             self._last = self._count
         self._count += 1
-        return batch
 
     def note(self, mark: Mark) -> None:
         """Take note of what a worker tells."""
@@ -106,12 +103,12 @@ class Fetches:
             self.note(mark)
         self._marks.clear()
 
-    def unmarked(self, batches: Iterator[Any]) -> Iterator[Any]:
+    def plain(self, batches: Iterator[Any]) -> Iterator[Any]:
         """Yield the batches of a pass that isn't followed, by workers that mark them."""
-        for batch in batches:
-            if isinstance(batch, Mark):
-                self.note(batch)
-                batch = batch.batch
+        for item in batches:
+            batch, mark = unmarked(item)
+            if mark is not None:
+                self.note(mark)
             yield batch
 
     # What it comes to -----------------------------------------------------------------------------------

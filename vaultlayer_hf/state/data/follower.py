@@ -18,9 +18,10 @@ from typing import Any
 
 from torch.utils.data import IterableDataset
 
-from vaultlayer_hf.state.data.feed import Emptied, Feed
+from vaultlayer_hf.state.data.feed import Anew, Emptied, Feed
 from vaultlayer_hf.state.data.fetches import Fetches, pickled
 from vaultlayer_hf.state.data.followed import Opener, base_of, let_go, take, workers_persist, workers_run
+from vaultlayer_hf.state.data.guard import Guard
 from vaultlayer_hf.state.data.opening import Opening, OwnState, begun
 from vaultlayer_hf.state.data.position import Moment, Position
 from vaultlayer_hf.state.data.samplers import generators_only, put_samplers, take_samplers
@@ -33,13 +34,15 @@ class Follower:
     Args:
         loader: accelerate's, or a plain DataLoader. ``why_not`` has no objection to it.
         rank, world_size: of this process.
+        guard: all that follows goes through it: at the first error of ours the loader is as it was.
 
     Attributes:
+        guard: the same.
         said: what there was to say of how a pass was reopened, in words.
     """
 
-    def __init__(self, loader: Any, rank: int, world_size: int) -> None:
-        self.outer, self.base = loader, base_of(loader)
+    def __init__(self, loader: Any, rank: int, world_size: int, guard: Guard) -> None:
+        self.outer, self.base, self.guard = loader, base_of(loader), guard
         self._expected = False
         self._pending: Position | None = None
         self._near = False
@@ -55,12 +58,13 @@ class Follower:
         completes = dispatches and world_size > 1 and not getattr(loader, "_drop_last", False)
         source = source_of(dataset) if self.iterable and not completes and not stateful else None
         self._fetches = Fetches(self.base, source, self._per_batch)
-        self._opening = Opening(self.base, self.iterable, self._fetches)
-        self._own_state = OwnState(self.base, self.iterable, self._fetches) if stateful else None
+        self._opening = Opening(self.base, self.iterable, self._fetches, guard)
+        self._own_state = OwnState(self.base, self.iterable, self._fetches, guard) if stateful else None
         self.said = self._opening.said
         self._at = Position(again=self.iterable and source is None and not stateful, passes=-1)
         self._foreign = workers_run(self.base)
         take(self.base, self)
+        guard.at_end(self.leave)
 
     def leave(self) -> None:
         """Stop following: the loader is as it was. Where persistent workers go on, their marks are taken off still."""
@@ -166,7 +170,7 @@ class Follower:
         at = self._pending
         self._skip = count
         if at is not None and at.emptied and not at.over:
-            return Emptied(self.outer, lambda: self._stand_behind(at))
+            return Emptied(self.outer, lambda: self.guard.run(self._stand_behind, at))
         if at is not None and not self.opens:
             self._at = replace(at, ahead=[])
         return self.outer
@@ -192,17 +196,21 @@ class Follower:
     # What the loader does -------------------------------------------------------------------------------
 
     def open(self, plain: Opener) -> Iterator[Any]:
-        """Open a pass; ``plain`` does it as torch does."""
+        """Open a pass; ``plain`` does it as torch does. Where ours fails, the pass is opened by torch alone."""
         if not self._expected or self._left:
-            return self._fetches.unmarked(plain()) if self._opening.marks_persist else plain()
+            return self._fetches.plain(plain()) if self._opening.marks_persist else plain()
         self._expected = False
         at, self._pending = self._pending, None
         skip, self._skip = self._skip, None
+        anew = Anew(self.outer, plain, 0 if at is not None and at.over else (skip or 0) * self._per_batch)
+        self.guard.run(anew.note)
         if at is not None and skip is not None and not at.over:
-            return self._go_on(at, plain)
-        return self._begin(at, (skip or 0) if at is None else 0, plain)
+            feed = self.guard.run(self._go_on, at, plain, anew)
+        else:
+            feed = self.guard.run(self._begin, at, (skip or 0) if at is None else 0, plain, anew)
+        return feed if feed is not None else self._fetches.plain(anew.open(0))
 
-    def _begin(self, before: Position | None, skip: int, plain: Opener) -> Iterator[Any]:
+    def _begin(self, before: Position | None, skip: int, plain: Opener, anew: Anew) -> Feed:
         """Open a pass at its start, behind the position ``before`` where this process wasn't there yet."""
         fetches = self._fetches
         number = self._number(before)
@@ -234,7 +242,7 @@ class Follower:
         else:
             batches = self._opening.make(plain, {})
             self._opening.fetch_again(batches, left_out)
-        return Feed(self._fetches, batches, [], None, self._emptied)
+        return Feed(self._fetches, batches, [], None, self._emptied, self.guard, anew.open)
 
     def _number(self, before: Position | None) -> int:
         """Return the number of the pass that begins, and have the loader know it."""
@@ -253,7 +261,7 @@ class Follower:
         if self._offset and callable(getattr(self.outer, "set_epoch", None)):
             self.outer.set_epoch(number)
 
-    def _go_on(self, at: Position, plain: Opener) -> Iterator[Any]:
+    def _go_on(self, at: Position, plain: Opener, anew: Anew) -> Feed:
         """Open a pass where it was left."""
         told = getattr(self.outer, "iteration", None)
         self._offset = at.passes - told if told is not None else 0
@@ -263,7 +271,7 @@ class Follower:
         self._fetches.workers = pickled(at.workers)
         self._fetches.start(at.drawn, at.ended)
         batches = self._reopen(at, plain, at.drawn)
-        return Feed(self._fetches, batches, list(at.ahead), at.now, self._emptied)
+        return Feed(self._fetches, batches, list(at.ahead), at.now, self._emptied, self.guard, anew.open)
 
     def _reopen(self, at: Position, plain: Opener, drawn: int) -> Iterator[Any]:
         near, self._near = self._near, False

@@ -14,6 +14,7 @@ import torch
 
 from vaultlayer_hf.state.data.fetches import Fetches
 from vaultlayer_hf.state.data.followed import Opener, workers_persist, workers_run
+from vaultlayer_hf.state.data.guard import Guard
 from vaultlayer_hf.state.data.order import Order
 from vaultlayer_hf.state.data.position import Moment, Position
 from vaultlayer_hf.state.data.workers import Mark, Marking, Placing, same
@@ -26,14 +27,15 @@ class Opening:
         base: the DataLoader.
         iterable: whether its data set has no indices.
         fetches: what is noted of its passes.
+        guard: of the following.
 
     Attributes:
         said: what there was to say of how a pass was opened, in words.
     """
 
-    def __init__(self, base: Any, iterable: bool, fetches: Fetches) -> None:
+    def __init__(self, base: Any, iterable: bool, fetches: Fetches, guard: Guard) -> None:
         self.said: list[str] = []
-        self._base, self._iterable, self._fetches = base, iterable, fetches
+        self._base, self._iterable, self._fetches, self._guard = base, iterable, fetches, guard
         self._order: Order | None = None
         self._marking: Any = None  # the persistent iterator whose workers mark their batches
 
@@ -64,7 +66,8 @@ class Opening:
             base.worker_init_fn = Placing(init, states, collate, source is not None, ended)
             self._fetches.collate = marking if not base.num_workers else None
         try:
-            batches = plain()
+            with self._guard.users():
+                batches = plain()
             if workers_persist(base) and not reused:
                 self._marking = batches  # it is the loader's, for good
             return batches
@@ -96,13 +99,17 @@ class Opening:
             batches = self.make(plain, fetches.workers, held=True, ended=at.ended)
             if not same(asdict(at.birth), asdict(at.begin)):
                 fetches.put(at.begin)
-                batches._sampler_iter = iter(self._order)  # type: ignore[attr-defined,arg-type] # no public name
+                with self._guard.users():
+                    indices = iter(self._order)  # type: ignore[arg-type] # it is one: ``make`` has set it
+                batches._sampler_iter = indices  # type: ignore[attr-defined] # no public name
             self._leave_out(0 if self._iterable else drawn, at.order)
             if not refetch:
                 for _ in range(at.turn):
                     next(batches._worker_queue_idx_cycle)  # type: ignore[attr-defined] # no public name
             for _ in range(base.prefetch_factor * base.num_workers):
-                batches._try_put_index()  # type: ignore[attr-defined] # no public name
+                put = batches._try_put_index  # type: ignore[attr-defined] # no public name
+                with self._guard.users():
+                    put()
         if refetch:
             self.fetch_again(batches, drawn)
         return batches
@@ -114,13 +121,15 @@ class Opening:
                 f"{count} batches are fetched again: the data set can't be asked to go on from there"
             )
         for _ in range(count):
-            batch = next(batches, None)
+            with self._guard.users():
+                batch = next(batches, None)
             if isinstance(batch, Mark):
                 self._fetches.note(batch)
 
     def _leave_out(self, count: int, order: str | None) -> None:
         assert self._order is not None
-        self._order.leave_out(count)
+        with self._guard.users():
+            self._order.leave_out(count)
         if order is not None and count and self._order.sum_of(count) != order:
             self.said.append("the data's order isn't the one that it was written with")
 
@@ -162,8 +171,8 @@ class OwnState:
     has two beginnings: ``birth`` and, behind the opening, ``begin``.
     """
 
-    def __init__(self, base: Any, iterable: bool, fetches: Fetches) -> None:
-        self._base, self._fetches = base, fetches
+    def __init__(self, base: Any, iterable: bool, fetches: Fetches, guard: Guard) -> None:
+        self._base, self._fetches, self._guard = base, fetches, guard
         self._tells = iterable and hasattr(base.dataset, "load_state_dict")
 
     def begin(self, at: Position, before: Position | None, plain: Opener) -> Iterator[Any]:
@@ -171,7 +180,8 @@ class OwnState:
         at.birth = at.begin
         if before is not None:
             self._forget(before.loader if self._tells else None)
-        batches = plain()
+        with self._guard.users():
+            batches = plain()
         if before is not None and self._tells:  # opened twice: once at its end, once anew
             self._fetches.put(at.birth)
             torch.empty((), dtype=torch.int64).random_(generator=self._base.generator)
@@ -183,11 +193,13 @@ class OwnState:
         """Open a pass where it was left; ``near``: where another run has begun it."""
         self._fetches.put(at.birth)
         self._forget(None if near else at.loader)
-        batches: Any = plain()
+        with self._guard.users():
+            batches: Any = plain()
         if not self._base.num_workers:
             self._fetches.put(at.begin)
             if isinstance(getattr(batches, "_sampler_iter", None), islice):  # it has drawn nothing yet
-                first = list(islice(batches._sampler_iter, 1))
+                with self._guard.users():
+                    first = list(islice(batches._sampler_iter, 1))
                 batches._sampler_iter = chain(first, batches._sampler_iter)
         opened: Iterator[Any] = batches
         return opened

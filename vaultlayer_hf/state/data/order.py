@@ -48,13 +48,16 @@ class Order:
             self.note(item)
 
     def note(self, item: Any) -> None:
-        """Take an item into the sum."""
+        """Take an item into the sum. Indices that can't be summed up, or only once be gone through, end the sums."""
         self._given += 1
+        if isinstance(item, Iterator):  # to sum it up would use it up, and the loader's batch would be empty
+            self._sums_up = False
         if self._sums_up:
             try:
-                data = array("q", item).tobytes()
-            except (TypeError, OverflowError):
-                data = repr(item).encode()
+                data = _bytes_of(item)
+            except Exception:  # it is the user's: its ``__iter__`` and ``__repr__`` may raise anything
+                self._sums_up = False
+                return
             before = self._sums[-1][1]
             self._sums.append(
                 (self._given, hashlib.blake2b(before.encode() + data, digest_size=8).hexdigest())
@@ -65,6 +68,13 @@ class Order:
         if not self._sums_up:
             return None
         return next((text for number, text in self._sums if number == count), None)
+
+
+def _bytes_of(item: Any) -> bytes:
+    try:
+        return array("q", item).tobytes()
+    except (TypeError, OverflowError):
+        return repr(item).encode()
 
 
 class _Items:

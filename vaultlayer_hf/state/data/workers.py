@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from vaultlayer_hf.state.data.guard import reason_of
 from vaultlayer_hf.state.data.inner import Inner
 from vaultlayer_hf.state.data.sources import source_of, unwrapped
 from vaultlayer_hf.state.random_state import put_random_state, take_random_state
@@ -59,6 +60,14 @@ class Mark:
         return self
 
 
+def unmarked(item: Any) -> tuple[Any, Mark | None]:
+    """Return a batch, and the mark that it came with, where it did: without the batch, which would stay in memory."""
+    if not isinstance(item, Mark):
+        return item, None
+    batch, item.batch = item.batch, None
+    return batch, item
+
+
 class Marking:
     """A collator that marks its batches, in a worker process.
 
@@ -80,8 +89,14 @@ class Marking:
         return batch if _mine is None else Mark(batch, _mine.number, _mine.changed(), self.ended)
 
 
+class NotPlacedError(Exception):
+    """A worker can't be put where it was left: it would give batches that were trained on already."""
+
+
 class Placing:
     """A worker's initialisation that ends with the state in which it was left, where there is one.
+
+    Raises NotPlacedError where it can't be put there; torch hands that to the process that fetches.
 
     Args:
         init: the loader's own, or None.
@@ -106,11 +121,16 @@ class Placing:
         global _mine
         if self._init is not None:
             self._init(number)
-        _mine = _Worker(number, self._collate, self._tells_source)
-        if number in self._states:
-            _mine.put(unpacked(self._states[number]))
-        if number in self._ended:
-            _empty_once(_mine.dataset)
+        info = torch.utils.data.get_worker_info()
+        dataset: Any = info.dataset if info is not None else None
+        _mine = _Worker(number, dataset, self._collate, self._tells_source)
+        try:
+            if number in self._states:
+                _mine.put(unpacked(self._states[number]))
+            if number in self._ended:
+                _empty_once(dataset)
+        except Exception as error:
+            raise NotPlacedError(reason_of(error)) from error
 
 
 def _empty_once(dataset: Any) -> None:
@@ -121,22 +141,29 @@ def _empty_once(dataset: Any) -> None:
         self.__class__ = cls
         return iter(())
 
-    dataset.__class__ = type(cls.__name__, (cls,), {"__module__": cls.__module__, "__iter__": __iter__})
+    body = {"__module__": cls.__module__, "__iter__": __iter__, "__slots__": ()}  # of the same layout
+    dataset.__class__ = type(cls.__name__, (cls,), body)
 
 
 class _Worker:
-    """A worker process, from inside."""
+    """A worker process, from inside. What the data set raises while it is looked into costs the state, not the batch.
 
-    def __init__(self, number: int, collate: Any, tells_source: bool) -> None:
-        info = torch.utils.data.get_worker_info()
-        dataset: Any = info.dataset if info is not None else None
-        self.number, self.dataset = number, dataset
-        self._inner = Inner(dataset=unwrapped(dataset), collate=collate)
-        self._source: Any = source_of(dataset) if tells_source else None
-        self._lost = ""
-        self._last = self._take()
-        if self._lost:
-            self._last = {}  # its first batch tells
+    The process that fetches from it learns of that with the next batch, by a state that holds nothing but ``LOST``.
+    """
+
+    def __init__(self, number: int, dataset: Any, collate: Any, tells_source: bool) -> None:
+        self.number = number
+        self._source: Any = None
+        self._lost = ""  # why the data set's own state isn't part of the state
+        self._blind = ""  # why there is no state at all
+        self._last: State = {}
+        try:
+            self._inner = Inner(dataset=unwrapped(dataset), collate=collate)
+            self._source = source_of(dataset) if tells_source else None
+            state = self._take()
+            self._last = {} if self._lost else state  # its first batch tells
+        except Exception as error:
+            self._blind = reason_of(error)
 
     def _take(self) -> State:
         state: State = {"random": take_random_state(devices=False), "inner": self._inner.take()}
@@ -150,7 +177,10 @@ class _Worker:
     def _lose(self, error: Exception) -> None:
         self._source, self._lost = None, f"{type(error).__name__}: {error}"
 
-    def put(self, state: dict[str, Any]) -> None:
+    def put(self, state: State) -> None:
+        """Be in a state of then. Raises what the data set's parts raise."""
+        if self._blind:
+            raise RuntimeError(self._blind)
         put_random_state(state["random"])
         self._inner.put(state["inner"])
         if self._source is not None and state.get("source") is not None:
@@ -158,12 +188,27 @@ class _Worker:
         self._last = state
 
     def changed(self) -> bytes | None:
+        """Return the state, packed, where it isn't what was returned last."""
+        if not self._blind:
+            try:
+                return self._change()
+            except Exception as error:
+                self._blind = reason_of(error)
+        state = {LOST: self._blind}
+        if self._last == state:
+            return None
+        self._last = state
+        return packed(state)
+
+    def _change(self) -> bytes | None:
         state = self._take()
         if same(state, self._last):
             return None
         try:
             data = packed(state)
-        except Exception as error:  # and may hold what can't be written
+        except Exception as error:  # the data set's own state may hold what can't be written
+            if self._source is None:
+                raise
             self._lose(error)
             state = self._take()
             data = packed(state)
