@@ -4,6 +4,7 @@
     fetches.py    what is noted of a pass while its batches are fetched
     followed.py   DataLoaders that are followed
     follower.py   follows a DataLoader in place, and reopens a pass where a checkpoint left it
+    guard.py      ends the following at the first error inside it
     inner.py      generators and counters inside a data set or a collator
     likeness.py   what a run is like, as far as its numbers follow from it; and how two runs differ
     opening.py    makes a DataLoader's iterators with our parts in them
