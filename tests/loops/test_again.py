@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,7 +73,7 @@ class Training:
 
 def interrupt() -> None:
     """Ctrl-C, once."""
-    os.kill(os.getpid(), signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)  # os.kill's may come a moment late, and end pytest
 
 
 def interrupt_twice() -> None:
