@@ -229,6 +229,35 @@ def test_stopped_by_a_signal_and_called_again(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_signal_in_an_evaluation_saves_the_step_before_it(tmp_path: Path) -> None:
+    """SIGTERM within an evaluation saves the last step at once and ends; the next start ends as an unbroken run."""
+    vault = tmp_path / "vault"
+    more: dict[str, Any] = {
+        "eval_dataset": Tokens(6),
+        "eval_strategy": "steps",
+        "eval_steps": 5,
+        "per_device_eval_batch_size": 1,
+        "save_steps": 100,
+    }
+    unbroken = trainer(tmp_path / "unbroken", **more)
+    unbroken.train()
+    seen: list[int] = []
+
+    def evaluate(state: Any) -> None:
+        seen.append(state.global_step)
+        if len(seen) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    run = trainer(tmp_path / "out", resume=vault, callbacks=[Do(on_prediction_step=evaluate)], **more)
+    with pytest.raises(SystemExit):
+        run.train()
+    assert seen == [5, 5]
+    assert steps_of(vault) == [5]
+    again = trainer(tmp_path / "elsewhere", resume=vault, **more)
+    assert again.train().global_step == STEPS
+    assert weights(again.model) == weights(unbroken.model)
+
+
 def test_noise_is_added_once_behind_an_interruption(tmp_path: Path) -> None:
     """NEFTune's noise, which an interrupted training of stock leaves on the model, isn't added twice by the next."""
     more: dict[str, Any] = {"neftune_noise_alpha": 5.0}

@@ -149,6 +149,16 @@ class Training:
             return StepDecision(save=self.pacer.due(step))
         return decision
 
+    def in_evaluation(self) -> StepDecision | None:
+        """Return what to do at once between two steps, in an evaluation that may outlast the grace; None: nothing.
+
+        For one rank only: several can't agree in there, and decide at the end of the next step. Raises FencedError
+        as ``at_step`` does.
+        """
+        if self._idle or self.session.ranks.world_size > 1:
+            return None
+        return self._stopping.decide(self.session.step)
+
     def before_save(self, folder: Path) -> None:
         """Remove a checkpoint folder that is about to be written again. All ranks.
 

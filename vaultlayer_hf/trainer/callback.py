@@ -144,6 +144,7 @@ class VaultLayerCallback(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        self.run.at_step_end = False
         if self.run.data is not None:
             self.run.data.begin_step()
 
@@ -158,6 +159,7 @@ class VaultLayerCallback(TrainerCallback):
     ) -> None:
         if self.run.data is not None:
             self.run.data.end_batch(state, args.max_steps * args.gradient_accumulation_steps)
+        self.run.at_step_end = True
         if self.training is not None and self.run.active:
             decision = self.training.at_step(state.global_step)
             if decision.stop is not None:
@@ -174,6 +176,11 @@ class VaultLayerCallback(TrainerCallback):
             self.run.data.end_epoch()
         if self.training is not None and self.run.active and self.training.ending is not None:
             stop_now(control, save=False)  # it was saved at the end of the step, if there was time
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.run.in_evaluation(args, state, control)
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transformers import Trainer, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import CallbackHandler
 
 from vaultlayer_hf.base.events import EventKind, Events
@@ -78,6 +78,8 @@ class TrainerRun:
         self._earlier: EarlierRun | None = None
         self._claimed = False  # and what to go on from is known
         self._suspended: str | None = None  # why trainings are kept away from the vault now
+        self.at_step_end = False  # what a save would hold is complete: the Trainer is between two steps
+        self._saved_step: int | None = None
         self._spent = False  # ``training`` was begun or closed: the next train() needs another
         self._ended = False  # the training that is committed came to its end
         self._over = False  # it was over before it began: what stock trains beyond that isn't committed
@@ -212,7 +214,7 @@ class TrainerRun:
             if self.training.session.disabled:
                 raise FencedError(f"{self.address.uri}: another process took this vault from this Trainer")
             self.training, self._claimed = None, False
-        self._earlier, self.finished = None, None
+        self._earlier, self.finished, self._saved_step = None, None, None
         self.active = self.complete = self._ended = self._spent = False
         self._parameters = parameters_of(self._model) if self._model is not None else ()
         if self.training is None:
@@ -288,6 +290,27 @@ class TrainerRun:
             self.data.save(save.folder, state)
         self._keep_digests(save.folder, trained)
         self.training.save(save)
+        self._saved_step = state.global_step
+
+    def in_evaluation(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
+        """Save what was complete at the last step, and end, where a notice comes within an evaluation.
+
+        An evaluation may outlast the grace; the step before it would be lost. One rank only. Raises what
+        ``end`` raises.
+        """
+        trainer, handler = self._trainer, self._handler
+        if self.training is None or trainer is None or handler is None or self._saving is None:
+            return
+        if not self.active or not self.at_step_end:
+            return
+        decision = self.training.in_evaluation()
+        if decision is None:
+            return
+        if decision.save and self._saved_step != state.global_step:
+            trainer._save_checkpoint(trainer.model, None)
+            handler.on_save(args, state, control)
+        if decision.stop is not None and state.global_step < state.max_steps:
+            self.end(state)
 
     def _keep_digests(self, folder: Path, trained: Trained) -> None:
         """Note what the checkpoint's tensors are; without that it can be resumed from, but not be compared then."""
