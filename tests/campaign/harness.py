@@ -160,8 +160,11 @@ class Campaign:
         point = attempt.point
         return self.run(place, name, kill=point.number, side=attempt.side, label=point.label, act=attempt.act)
 
-    def kill(self, place: Place, attempt: Try, name: str = "first") -> None:
-        """Run until the kill, and check that it happened just there, and that what it was told is in the log."""
+    def kill(self, place: Place, attempt: Try, name: str = "first") -> int:
+        """Run until the kill, and check that it happened just there, and that what it was told is in the log.
+
+        Return the step of the newest save that had returned to the training; 0: none had.
+        """
         outcome, journal = self._run_into(place, attempt, name)
         reached = [line for line in journal if "reached" in line]
         how = f"it wasn't killed there: exit {outcome.code}, {journal[-1:]}\n{outcome.errors}"
@@ -172,6 +175,10 @@ class Campaign:
         assert landed <= there, f"entries {sorted(landed - there)} were acknowledged, and aren't in the log"
         if there:
             assert_whole(place.vault)
+        ended = max(
+            (line["step"] for line in journal if "step" in line), default=1
+        )  # a step ends before its save
+        return (ended - 1) // SAVE_STEPS * SAVE_STEPS
 
     def finish(self, place: Place, expected: Expected, name: str = "last") -> None:
         """Start again, to the end; check where it went on, what it ended with, and what it left."""
@@ -215,10 +222,13 @@ class Campaign:
             if attempt.act == "lose mover":
                 self.outlive(place, attempt)
             else:
-                self.kill(place, attempt)
+                saved = self.kill(place, attempt)
+                due = expected(place)
+                assert due.step >= saved, f"step {saved} had been saved, and only {due} can be gone on from"
                 if attempt.empty_disk:
                     shutil.rmtree(place.output, ignore_errors=True)
-                self.finish(place, expected(place))
+                    due = expected(place)
+                self.finish(place, due)
         except AssertionError as error:
             with self._lock:
                 self.failures.append(f"{attempt} in {place.folder}: {error}")

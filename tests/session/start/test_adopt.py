@@ -153,11 +153,18 @@ def test_a_snapshot_survives_a_second_death(start: Callable[..., Run]) -> None:
     assert set(content_of(path)) == {"config.json", "model.safetensors", "sub/trainer_state.json"}
 
 
+@pytest.mark.parametrize("state", ["sealed", "whole"])
 @pytest.mark.parametrize("deaths", [1, 2])
 @pytest.mark.parametrize("name", ["begin_adopting", "verify", "move", "end_adopting"])
 @pytest.mark.parametrize("side", ["before", "after"])
 def test_a_snapshot_survives_starts_that_die_while_they_adopt(
-    start: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, name: str, side: str, deaths: int
+    start: Callable[..., Run],
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    side: str,
+    deaths: int,
+    state: str,
 ) -> None:
     """Whatever a start that adopts has come to when it dies, the next one on that disk goes on from the snapshot."""
     if (name, side) == ("begin_adopting", "before"):
@@ -165,7 +172,11 @@ def test_a_snapshot_survives_starts_that_die_while_they_adopt(
     store = memory_store()
     run = start(unreachable(store))
     run.resume()
-    die_with_a_sealed_snapshot(run, 100)
+    if state == "sealed":
+        die_with_a_sealed_snapshot(run, 100)
+    else:
+        request.getfixturevalue("no_seal")
+        die_before_the_seal(run, 100)
     plain = getattr(adopt, name)
 
     def die(*args: Any) -> Any:
