@@ -126,13 +126,13 @@ def test_second_writer_fences_the_first(tmp_path: Path) -> None:
         if state.global_step == 3:
             take_over(vault, tmp_path / "other")
 
-    run = trainer(tmp_path / "out", resume=vault, callbacks=[Do(on_step_end=take)], max_steps=30)
+    run = trainer(tmp_path / "out", resume=vault, callbacks=[Do(on_step_end=take)], max_steps=200)
     record = Recorder(run)
     run.add_callback(Do(on_step_begin=lambda _: threading.Event().wait(0.05)))
     with pytest.raises(FencedError, match="another process claimed this vault"):
         run.train()
     assert len(record.of("fenced")) == 1
-    assert run.state.global_step < 30
+    assert run.state.global_step < 200
     with pytest.raises(FencedError, match="took this vault from this Trainer"):
         run.train()  # again and again: a loop that retries must not take it back
 
