@@ -13,12 +13,11 @@ from vaultlayer_hf.cli.checks import (
     Measurements,
     check_disk,
     check_store,
-    judge,
     judge_clock,
-    predict,
 )
 from vaultlayer_hf.cli.common import ExitCode
 from vaultlayer_hf.cli.doctor import checkpoint_size
+from vaultlayer_hf.cli.prediction import judge, predict
 from vaultlayer_hf.stores.uri import parse_vault
 
 from .conftest import vl

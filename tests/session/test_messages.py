@@ -14,9 +14,9 @@ from torch.distributed import HashStore
 
 from vaultlayer_hf import errors
 from vaultlayer_hf.errors import RanksError, StoreDeniedError, StoreError, VaultLayerError
+from vaultlayer_hf.session.access import Claim
 from vaultlayer_hf.session.messages import MessageStore, decode, encode
 from vaultlayer_hf.session.save.rounds import NodeFiles, RankStatus, SaveSummary, UploadPlan
-from vaultlayer_hf.session.session import Claim
 from vaultlayer_hf.session.stop.notice import Fit, Load
 from vaultlayer_hf.vault.log.entry import Commit, VaultState
 from vaultlayer_hf.vault.manifest import FileEntry, Manifest

@@ -16,14 +16,16 @@ from tests.session.test_ranks import on_all, ranks_of
 from tests.vault.vaults import PARAMETERS, Heard, TrainersFiles, a_session, start, write_checkpoint
 from vaultlayer_hf import FencedError, Settings
 from vaultlayer_hf.base.events import Events
+from vaultlayer_hf.session import observers
 from vaultlayer_hf.session import training as training_module
 from vaultlayer_hf.session.access import Access
+from vaultlayer_hf.session.observers import TrainingObserver, observe
 from vaultlayer_hf.session.ranks import Ranks
 from vaultlayer_hf.session.save import rounds
 from vaultlayer_hf.session.save.plan import Save
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.start.resume import resume
-from vaultlayer_hf.session.training import Training, TrainingObserver, observe
+from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
 
@@ -180,26 +182,26 @@ class Told(TrainingObserver):
     def __init__(self) -> None:
         self.told: list[str] = []
 
-    def began(self, training: Training, step: int) -> None:
+    def began(self, session: Session, step: int) -> None:
         self.told.append(f"began {step}")
 
-    def stepped(self, training: Training, step: int) -> None:
+    def stepped(self, session: Session, step: int) -> None:
         self.told.append(f"stepped {step}")
         raise ValueError("a bug of the observer's")
 
-    def flushing(self, training: Training) -> None:
+    def flushing(self, session: Session) -> None:
         self.told.append("flushing")
 
-    def finished(self, training: Training, step: int) -> None:
+    def finished(self, session: Session, step: int) -> None:
         self.told.append(f"finished {step}")
 
-    def closed(self, training: Training) -> None:
+    def closed(self, session: Session) -> None:
         self.told.append("closed")
 
 
 def test_observers_are_told_and_end_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An observer hears of begin, each step, the last wait, the end and the close; what it raises is reported once."""
-    monkeypatch.setattr(training_module, "_observers", [])
+    monkeypatch.setattr(observers, "_observers", [])
     observe(told := Told())
     session, heard = a_session(str(tmp_path / "vault"), tmp_path / "output")
     training = Training(session)

@@ -8,7 +8,7 @@ import pytest
 
 import vaultlayer_hf
 from tests.structure.imports import DOOR, arrows, children, circles, folders, read_package
-from tests.structure.order import ORDER, against_the_order, knows_transformers
+from tests.structure.order import ORDER, against_the_order, knows_transformers, long_without_reason
 
 PACKAGE = Path(vaultlayer_hf.__file__).parent
 MODULES = read_package(PACKAGE)
@@ -29,6 +29,11 @@ def test_no_circle(folder: str) -> None:
 def test_only_the_trainers_seam_imports_transformers() -> None:
     """transformers is imported by the Trainer's seam and by what runs in the training's processes, by nobody else."""
     assert knows_transformers(MODULES) == []
+
+
+def test_files_are_short() -> None:
+    """No file is above 300 lines, but for one that says at its top why it is one file."""
+    assert [module.path.name for module in long_without_reason(MODULES)] == []
 
 
 def test_the_top_is_small() -> None:

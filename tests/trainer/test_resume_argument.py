@@ -24,7 +24,7 @@ from tests.trainer.kit import (
     weights,
 )
 from vaultlayer_hf import NoSuchCheckpointError, Settings, SettingsError, Trainer, VaultUriError
-from vaultlayer_hf.trainer.trainer import settings_for
+from vaultlayer_hf.trainer.argument import settings_for
 
 
 @pytest.fixture(scope="module")

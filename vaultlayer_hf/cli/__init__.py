@@ -18,6 +18,7 @@ completion must answer at once.
     logs.py         `vl logs`
     ls.py           `vl ls`: the checkpoints of a vault, newest last
     pin.py          `vl pin`
+    prediction.py   what `vl doctor` predicts of a run
     prune.py        `vl prune --dry-run`
     pull.py         `vl pull`
     report.py       `vl report`

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from vaultlayer_hf.base import files
-from vaultlayer_hf.base.text import duration_text, size_text
+from vaultlayer_hf.base.text import size_text
 from vaultlayer_hf.cli.common import ExitCode, exit_code
 from vaultlayer_hf.errors import ObjectNotFoundError, StoreError, VaultLayerError
 from vaultlayer_hf.stores import open_store
@@ -245,58 +245,3 @@ def check_disk(folder: Path, needed: int | None, measured: Measurements) -> Iter
             f"{home} has no hard links: each save copies the checkpoint before training goes on",
             "put output_dir on a disk with hard links (ext4, xfs), and leave the mount to the vault",
         )
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a run with checkpoints of a given size has to expect; seconds and bytes.
-
-    Attributes:
-        checkpoint: bytes of one.
-        written: the Trainer's own writing, which holds training up with or without a vault.
-        stall: what the vault adds to that at each save.
-        upload: from a save to its commit; saves that follow each other faster are superseded.
-        at_risk: training that a death may cost at most: an interval, and the upload behind it.
-        restore: fetching it again on a new machine.
-    """
-
-    checkpoint: int
-    written: float
-    stall: float
-    upload: float
-    at_risk: float
-    restore: float
-
-
-def predict(size: int, interval: float, measured: Measurements) -> Prediction | None:
-    """Predict from what was measured; None where the store or the disk couldn't be.
-
-    Upload: sealing reads and digests the file (at the disk's speed, as measured), then it is sent. Stall: 5 ms for
-    a tree of hard links, or a copy where the disk has none.
-    """
-    if not measured.upload_rate or not measured.download_rate or not measured.disk_rate:
-        return None
-    written = size / measured.disk_rate
-    upload = size / measured.disk_rate + size / measured.upload_rate + 4 * (measured.latency or 0.0)
-    return Prediction(
-        checkpoint=size,
-        written=written,
-        stall=0.005 if measured.links else written,
-        upload=upload,
-        at_risk=interval + upload,
-        restore=size / measured.download_rate,
-    )
-
-
-def judge(found: Prediction, interval: float) -> Finding:
-    """Say whether a prediction is fine."""
-    upload, every = duration_text(found.upload), duration_text(interval)
-    text = (
-        f"a checkpoint of {size_text(found.checkpoint)}: the vault holds training up for "
-        f"{duration_text(found.stall)} a save, it is committed {upload} after the save; saving every {every}, a death "
-        f"costs {duration_text(found.at_risk)} at most, and {duration_text(found.restore)} to fetch it again"
-    )
-    if found.upload > interval:
-        fix = f"save every {upload} or more rarely: a newer checkpoint replaces one that still waits"
-        return Finding("prediction", "warning", text, fix)
-    return Finding("prediction", "ok", text)

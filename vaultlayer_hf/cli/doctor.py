@@ -64,9 +64,8 @@ def doctor(
             check_disk,
             check_libraries,
             check_store,
-            judge,
-            predict,
         )
+        from vaultlayer_hf.cli.prediction import judge, predict
         from vaultlayer_hf.stores.uri import parse_vault
 
         named = vault or os.environ.get("VAULTLAYER_VAULT", "").strip()

@@ -138,7 +138,7 @@ class AttachedScript:
             raise error
         uploader = session.uploader
         exposure = f"; {uploader.exposure()}" if uploader is not None else ""
-        session.tell(
+        session.warn_all(
             EventKind.ABANDON, f"{target.name} isn't committed, training goes on: {failed}{exposure}"
         )
         return location

@@ -88,7 +88,7 @@ def end_training(training: Training, step: int, figures: dict[str, float]) -> No
     if done and held:
         training.finish(step, figures)
     elif done:
-        session.tell(
+        session.warn_all(
             EventKind.TROUBLE,
             f"{session.address.uri} doesn't hold the end of this run, step {step}, so the run isn't noted as done: "
             "start it once more to train what is missing",

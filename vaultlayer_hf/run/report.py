@@ -120,7 +120,7 @@ class AttemptReport:
             pid=os.getpid(),
         )
 
-    def hear(self, event: Event) -> None:
+    def note_event(self, event: Event) -> None:
         """Note an event of a vault."""
         self.note("vault", event=event.kind, message=event.message, step=event.fields.get("step"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,11 +15,26 @@ from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.stores.probe import probe_create
 from vaultlayer_hf.stores.retry import RetryingStore, RetryPolicy
 from vaultlayer_hf.stores.uri import VaultAddress, parse_vault
-from vaultlayer_hf.vault.log.entry import Entry
+from vaultlayer_hf.vault.log.entry import Entry, VaultState
 from vaultlayer_hf.vault.log.log import Log, Writer
 
 _FRESH_CLAIM = 600.0
 """Seconds: a log whose last entry is younger may belong to a run that is alive."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What all ranks know of the claim.
+
+    Attributes:
+        token: the fencing token.
+        vault_id: which vault this is.
+        before: the state before the claim; None where the vault was empty.
+    """
+
+    token: int
+    vault_id: str
+    before: VaultState | None
 
 
 class Access:

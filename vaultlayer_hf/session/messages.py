@@ -174,3 +174,15 @@ def _error_named(name: str) -> type[VaultLayerError]:
     if name not in errors.__all__:
         raise ValueError(f"{name} is no error of ours")
     return cast(type[VaultLayerError], getattr(errors, name))
+
+
+def portable(error: Exception | None) -> VaultLayerError | None:
+    """Return an error as the other ranks get it: ours as they are, any other in words."""
+    if error is None or isinstance(error, VaultLayerError):
+        return error
+    return RanksError(f"rank 0 failed: {type(error).__name__}: {first_line(error)}")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says; its type where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 from vaultlayer_hf.errors import RanksError, ResumeError, StoreError, VaultLayerError
-from vaultlayer_hf.session.messages import KeyValueStore, MessageStore
+from vaultlayer_hf.session.messages import KeyValueStore, MessageStore, first_line, portable
 
 T = TypeVar("T")
 _GRACE_SECONDS = 10.0
@@ -107,7 +107,7 @@ class Ranks:
                     result, failure = self._lead_round(self._messages, name, value, function, bound, on_wait)
             except (RuntimeError, OSError) as error:
                 raise RanksError(
-                    f"rank {self.rank} can't reach the others any more: {_first_line(error)}"
+                    f"rank {self.rank} can't reach the others any more: {first_line(error)}"
                 ) from error
         if failure is not None:
             raise failure
@@ -137,10 +137,10 @@ class Ranks:
         for own in names:
             messages.delete(own)
         try:
-            messages.put(f"{name}/all", (result, _portable(failure)))
+            messages.put(f"{name}/all", (result, portable(failure)))
         except TypeError as error:  # a result that can't be told is a failure for all, not a wait
             result, failure = None, error
-            messages.put(f"{name}/all", (None, _portable(failure)))
+            messages.put(f"{name}/all", (None, portable(failure)))
         self._published.append(f"{name}/all")
         if len(self._published) > _KEPT_ROUNDS:
             messages.delete(self._published.popleft())
@@ -255,7 +255,7 @@ class Ranks:
             return error if isinstance(error, StoreError) or not where else type(error)(f"{where}{error}")
         if isinstance(error, OSError):
             return ResumeError(f"{where}{error}")
-        return RanksError(f"{where}{type(error).__name__}: {_first_line(error)}")
+        return RanksError(f"{where}{type(error).__name__}: {first_line(error)}")
 
     def request(self, step: int, wanted: str | None, topic: str = "stop") -> str | None:
         """Ask at the end of ``step`` for something that all ranks are to do, such as to stop; None: ask for nothing.
@@ -288,14 +288,3 @@ def _outcome(function: Callable[[], T]) -> tuple[T | None, Exception | None]:
         return function(), None
     except Exception as error:
         return None, error
-
-
-def _portable(error: Exception | None) -> VaultLayerError | None:
-    """Return an error as the other ranks get it: ours as they are, any other in words."""
-    if error is None or isinstance(error, VaultLayerError):
-        return error
-    return RanksError(f"rank 0 failed: {type(error).__name__}: {_first_line(error)}")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -10,19 +10,18 @@ from __future__ import annotations
 import platform
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import FencedError
-from vaultlayer_hf.session.access import Access
+from vaultlayer_hf.session.access import Access, Claim
 from vaultlayer_hf.session.lock import LAST_HOLDER_SECONDS, OutputLock
 from vaultlayer_hf.session.output_dir import checkpoints
 from vaultlayer_hf.session.place import Topology, find_topology
 from vaultlayer_hf.session.ranks import Ranks
 from vaultlayer_hf.session.settings import Settings
-from vaultlayer_hf.session.waiting import wait_for_uploads
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.vault.log.entry import Commit, Entry, VaultState
 from vaultlayer_hf.vault.log.log import Writer
@@ -33,23 +32,12 @@ from vaultlayer_hf.vault.upload.sending import folder_name
 from vaultlayer_hf.vault.upload.uploader import Uploader
 
 
-@dataclass(frozen=True)
-class Claim:
-    """What all ranks know of the claim.
-
-    Attributes:
-        token: the fencing token.
-        vault_id: which vault this is.
-        before: the state before the claim; None where the vault was empty.
-    """
-
-    token: int
-    vault_id: str
-    before: VaultState | None
-
-
 class Session:
     """One run on one vault, seen from one rank.
+
+        session = Session(Settings(vault="s3://bucket/my-run"), Path("out"))
+        path = resume(session, files)  # claims; or session.enter(), to claim alone
+        session.close()
 
     Args:
         settings: options; ``settings.vault`` names the vault.
@@ -111,6 +99,10 @@ class Session:
         """Bytes of this node's part of a checkpoint; None while that isn't known."""
         self.save_stall = 0.0
         """Seconds that a save keeps training waiting, as measured so far; noted with each commit."""
+
+    def __repr__(self) -> str:
+        claim = f"token {self.claim.token}" if self.claim is not None else "not claimed"
+        return f"Session({str(self.address)!r}, rank {self.ranks.rank} of {self.ranks.world_size}, {claim})"
 
     # Start ---------------------------------------------------------------------------------------------
 
@@ -199,7 +191,7 @@ class Session:
         """What ``next_seq`` will return."""
         return self._seq + 1
 
-    def tell(self, kind: EventKind, message: str, **fields: object) -> None:
+    def warn_all(self, kind: EventKind, message: str, **fields: object) -> None:
         """Warn of something that all ranks have learnt alike: on rank 0, for all."""
         if self.ranks.rank == 0:
             self.events.warn(kind, message, **fields)
@@ -241,12 +233,6 @@ class Session:
     def name_folder(self, name: str, seq: int) -> str:
         """Choose the name of a checkpoint's folder in the vault. On rank 0."""
         return folder_name(name, seq, self._used_names)
-
-    def settle_uploads(self) -> None:
-        """Wait until what is queued on any node is carried or given up. All ranks. Raises RanksError."""
-        if self._uploader is not None:
-            wait_for_uploads(self._uploader, self.settings.flush_timeout, shown=self.progress)
-        self.ranks.gather(None, timeout=self.settings.flush_timeout + 60)
 
     def stop_if_fenced(self, reason: str | None) -> None:
         """Stop as the settings say, where there is a reason. Raises FencedError."""

@@ -77,6 +77,9 @@ def _from_environment(name: str, parse: Callable[[str], Any], default: Any) -> A
 class Settings:
     """Options of a run.
 
+        settings = Settings(vault="s3://bucket/my-run", keep_last=3, save_every="5min")
+        trainer = Trainer(..., resume=settings)
+
     A variable that is set to nothing counts as not set; ``none`` means None.
 
     Attributes:

@@ -10,26 +10,22 @@ from __future__ import annotations
 
 import atexit
 import math
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import CodeType
 
-from vaultlayer_hf.base import files
 from vaultlayer_hf.base.events import EventKind
-from vaultlayer_hf.base.spans import parse_cadence
-from vaultlayer_hf.errors import FencedError, RanksError
+from vaultlayer_hf.errors import RanksError
+from vaultlayer_hf.session.observers import notify
 from vaultlayer_hf.session.save import rounds
-from vaultlayer_hf.session.save.pacing import Pacer
 from vaultlayer_hf.session.save.plan import RankStatus, Save, SaveSummary
+from vaultlayer_hf.session.save.settings_pacer import pacer_of
 from vaultlayer_hf.session.session import Session
+from vaultlayer_hf.session.stop.end_entry import append_end
 from vaultlayer_hf.session.stop.notice import MARGIN
 from vaultlayer_hf.session.stop.stopping import Ending, StepDecision, Stopping
 from vaultlayer_hf.session.stop.watch import NoticeWatch
 from vaultlayer_hf.session.waiting import wait_for_uploads
-from vaultlayer_hf.vault.log.history import VaultHistory, read_history
-from vaultlayer_hf.vault.log.log import Log
 from vaultlayer_hf.vault.retention.tidy import clear_trash
 from vaultlayer_hf.vault.snapshot import LOCAL
 from vaultlayer_hf.vault.upload.uploader import Uploader
@@ -39,36 +35,6 @@ _FAREWELL = 15.0
 _STALLED = 10.0
 """Seconds without a byte hashed or sent after which the end of a failed training waits no longer: a request that is
 retried takes a few, a store that is out of reach takes for ever."""
-
-
-class TrainingObserver:
-    """Told of each training of this process, on its training thread. Override what is of interest.
-
-    What a method raises is reported once, and never ends a training.
-    """
-
-    def began(self, training: Training, step: int) -> None:
-        """Training begins, behind ``step``."""
-
-    def stepped(self, training: Training, step: int) -> None:
-        """``step`` is done."""
-
-    def flushing(self, training: Training) -> None:
-        """No more steps: uploads are waited for."""
-
-    def finished(self, training: Training, step: int) -> None:
-        """The run is done, at ``step``."""
-
-    def closed(self, training: Training) -> None:
-        """Nothing is under way any more; also after a training that failed, and once more for each ``close``."""
-
-
-_observers: list[TrainingObserver] = []
-
-
-def observe(observer: TrainingObserver) -> None:
-    """Have an observer told of every training of this process, those under way included."""
-    _observers.append(observer)
 
 
 class Training:
@@ -97,7 +63,7 @@ class Training:
         settings = session.settings
         self.session = session
         self.watch = NoticeWatch(settings.signal_names, settings.grace, settings.notices, session.events)
-        self.pacer = _pacer_of(session)
+        self.pacer = pacer_of(session)
         self._stopping = Stopping(session, self.watch, self.pacer)
         self.stall_seconds = 0.0
         self._under_way = False
@@ -107,6 +73,9 @@ class Training:
         """Rounds of ``before_save`` so far: a count of its own, since not every one is followed by a save, and ranks
         don't wait for each other in a round whose name was used before."""
         atexit.register(self.close)
+
+    def __repr__(self) -> str:
+        return f"Training({self.session!r}, step {self.session.step})"
 
     @property
     def ending(self) -> Ending | None:
@@ -120,7 +89,7 @@ class Training:
 
     def begin(self, step: int, within: CodeType | None = None) -> None:
         """Say that training begins, behind ``step``, and runs for as long as ``within`` does. All ranks."""
-        self._notify(lambda observer: observer.began(self, step))
+        notify(self.session, lambda observer: observer.began(self.session, step))
         atexit.unregister(self.close)  # a training that is begun again after its close is to be closed again
         atexit.register(self.close)
         self.session.step = step
@@ -134,7 +103,7 @@ class Training:
         What one rank knows all act on at the end of the same step, a few steps later. Raises FencedError, on all
         ranks, if another process took the vault and the settings say to stop.
         """
-        self._notify(lambda observer: observer.stepped(self, step))
+        notify(self.session, lambda observer: observer.stepped(self.session, step))
         self.session.step = step
         if self.session.claim is None:
             return StepDecision()
@@ -168,17 +137,9 @@ class Training:
         """
         if self._idle:
             return
-        session = self.session
         self.pacer.mark()
-        if session.leads_node and folder.name in session.standing:
-            files.remove_tree(folder)
-            session.standing.discard(folder.name)
-        if session.ranks.world_size > 1:
-            self._folders_cleared += 1
-            try:
-                session.ranks.gather(None, tag=f"clear/{self._folders_cleared}")
-            except RanksError as error:
-                session.events.warn(EventKind.TROUBLE, f"{error}: {folder.name} may be left out")
+        self._folders_cleared += self.session.ranks.world_size > 1
+        rounds.clear_folder(self.session, folder, self._folders_cleared)
 
     def save(self, save: Save) -> None:
         """Snapshot a checkpoint folder and queue it; never raises for the storage's or the disk's sake. All ranks.
@@ -217,7 +178,7 @@ class Training:
 
         The one place where training waits for storage. Raises FencedError as ``at_step`` does.
         """
-        self._notify(lambda observer: observer.flushing(self))
+        notify(self.session, lambda observer: observer.flushing(self.session))
         if self._idle:
             return False
         session = self.session
@@ -240,7 +201,7 @@ class Training:
             self._ranks_lost = False
             rounds.apply_summary(session, summary)
             if uploader is not None:
-                uploader.take_news()
+                uploader.clear_superseded()
             session.stop_if_fenced(summary.fenced)
         session.apply_local_retention()
         if session.leads_node:
@@ -259,7 +220,7 @@ class Training:
 
         Raises FencedError, on all ranks, as ``at_step`` does.
         """
-        self._notify(lambda observer: observer.finished(self, step))
+        notify(self.session, lambda observer: observer.finished(self.session, step))
         self._note_end(step, metrics)
 
     def finish_again(self) -> None:
@@ -274,36 +235,14 @@ class Training:
         session = self.session
         if self._idle:
             return
-
-        def append() -> str | None:
-            writer = session.writer
-            if writer is None:
-                return None
-            state = writer.state
-            done, figures = step, metrics
-            if done is None:
-                newest = state.newest.step if state.newest is not None else None
-                done, figures = state.finished or newest, dict(state.metrics)
-            if done is None:
-                return None
-            try:
-                writer.append("finish", lambda state, _: state.done(done, figures), {"step": done})
-                session.events.info(EventKind.FINISH, f"run finished at step {done}", step=done)
-            except FencedError as error:
-                # The uploader, which says it otherwise, hasn't met it.
-                session.events.warn(EventKind.FENCED, str(error))
-                return str(error)
-            except Exception as error:  # the run is done, whatever keeps it from being noted
-                what = f"the end of the run can't be noted in the vault: {error}"
-                session.events.warn(EventKind.TROUBLE, what)
-            return None
-
         if self._ranks_lost:  # they didn't come to the round before: nobody is left to agree with
-            append()
+            append_end(session, step, metrics)
             return
         fenced = None
         try:
-            fenced = session.ranks.on_rank_zero(append, within=2 * session.settings.resume_timeout)
+            fenced = session.ranks.on_rank_zero(
+                lambda: append_end(session, step, metrics), within=2 * session.settings.resume_timeout
+            )
         except RanksError as error:
             session.events.warn(EventKind.TROUBLE, str(error))
         session.stop_if_fenced(fenced)
@@ -332,7 +271,7 @@ class Training:
             session.close()
             self.watch.close(leaving=self.ending is not None)
         finally:
-            self._notify(lambda observer: observer.closed(self))
+            notify(self.session, lambda observer: observer.closed(self.session))
 
     def _wait(self, uploader: Uploader, for_others: float = math.inf, stalled: float = math.inf) -> bool:
         session = self.session
@@ -350,53 +289,3 @@ class Training:
     def _bound_by(self) -> str:
         unbound = self._stopping.bound(math.inf) == math.inf
         return "flush_timeout" if unbound else "the process is about to be ended"
-
-    def _notify(self, tell: Callable[[TrainingObserver], None]) -> None:
-        for observer in list(_observers):
-            try:
-                tell(observer)
-            except Exception as error:
-                self.session.events.warn_once(
-                    f"observer {type(observer).__name__}",
-                    EventKind.TROUBLE,
-                    f"unexpected {type(error).__name__} in {type(observer).__name__}, training goes on: {error}",
-                )
-
-
-def _pacer_of(session: Session) -> Pacer:
-    """Return the pacer that a session's settings ask for."""
-    past = _HistoryReader(session)
-
-    def upload_seconds() -> float:
-        return session.uploader.figures.seconds_each if session.uploader is not None else 0.0
-
-    return Pacer(
-        parse_cadence(session.settings.save_every),
-        session.ranks,
-        session.events,
-        max_loss=session.settings.loss,
-        upload_seconds=upload_seconds,
-        history=past.known,
-    )
-
-
-class _HistoryReader:
-    """The history of a vault, read beside training: it costs requests, and is only worth having."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._thread: threading.Thread | None = None
-        self._found = VaultHistory()
-
-    def known(self) -> VaultHistory:
-        """Return what is known by now; the first call begins to read."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._read, name="vaultlayer-history", daemon=True)
-            self._thread.start()
-        return self._found
-
-    def _read(self) -> None:
-        try:
-            self._found = read_history(Log(self._session.access.bare), self._session.entered.token)
-        except Exception:  # whatever it is, there is a default
-            pass

@@ -65,10 +65,20 @@ class Trained:
         )
 
 
-def keep_digests(folder: Path, ranks: Ranks, trained: Trained) -> None:
-    """Write the digests of what is trained into a checkpoint folder that is being saved. Raises OSError."""
-    if ranks.rank == 0 or trained.sharded:
-        trained.digests(ranks.world_size).write(folder, ranks.rank)
+def keep_digests(folder: Path, ranks: Ranks, events: Events, trained: Trained) -> None:
+    """Write the digests of what is trained into a checkpoint folder that is being saved.
+
+    Never raises: without them the checkpoint can be resumed from, but what was loaded can't be compared then.
+    """
+    try:
+        if ranks.rank == 0 or trained.sharded:
+            trained.digests(ranks.world_size).write(folder, ranks.rank)
+    except Exception as error:  # whatever a user's model or a full disk raises costs no checkpoint
+        events.warn_once(
+            "digests",
+            EventKind.TROUBLE,
+            f"{folder.name}: a resume can't be compared with what is trained now: {type(error).__name__}: {error}",
+        )
 
 
 def check_loaded(folder: Path, ranks: Ranks, events: Events, trained: Trained) -> None:

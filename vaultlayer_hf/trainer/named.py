@@ -50,7 +50,7 @@ def choose(vault: VaultLayerCallback, trainer: Any, explicit: Explicit) -> Expli
             lacking = _missing(_paths(Path(explicit)), trainer.args.world_size)
             _start(vault, explicit, f"{says} wins over the vault {session.address.uri}")
             if lacking:
-                session.tell(EventKind.NOTICE, f"{explicit} lacks {lacking}: that starts anew")
+                session.warn_all(EventKind.NOTICE, f"{explicit} lacks {lacking}: that starts anew")
             return explicit
     elif not holds:
         folder, why = _newest_whole(session, output_dir, explicit, trainer.args.world_size)
@@ -63,7 +63,7 @@ def choose(vault: VaultLayerCallback, trainer: Any, explicit: Explicit) -> Expli
             return str(folder)
         path = vault.pull()
         if path is None:
-            session.tell(
+            session.warn_all(
                 EventKind.NOTICE,
                 f"the vault holds no checkpoint, and {says} can't be followed, so the run starts fresh{why}",
             )

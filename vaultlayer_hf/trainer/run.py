@@ -1,6 +1,7 @@
 """One Trainer's run on its vault: claimed, gone on from, trained, and ended; or kept away from it.
 
 The callback tells it what the Trainer tells; ``Trainer(resume=…)`` and `vl run` drive its start and its end.
+One file, because claimed, begun, ended and over are states of one run, and nearly every method moves it on.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import CallbackHandler
 
-from vaultlayer_hf.base.events import EventKind, Events
+from vaultlayer_hf.base.events import Events
 from vaultlayer_hf.errors import FencedError, SettingsError
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.settings import Settings
@@ -24,9 +25,18 @@ from vaultlayer_hf.state.model_identity import Parameters, parameters_of
 from vaultlayer_hf.stores.uri import VaultAddress, parse_vault
 from vaultlayer_hf.trainer.data import TrainerData
 from vaultlayer_hf.trainer.loaded import Trained, check_loaded, keep_digests
+from vaultlayer_hf.trainer.notices import (
+    say_named_checkpoint,
+    say_over,
+    say_stopped,
+    warn_of_arguments,
+    warn_of_one_more_step,
+    warn_of_passed_over,
+    warn_of_trained_weights,
+)
 from vaultlayer_hf.trainer.over import EarlierRun, asked_steps, is_over
 from vaultlayer_hf.trainer.saving import Saving
-from vaultlayer_hf.trainer.terms import end_figures, has_ended, ranks_of, save_of, warn_of_arguments
+from vaultlayer_hf.trainer.terms import end_figures, has_ended, ranks_of, save_of
 from vaultlayer_hf.trainer.trainer_files import TrainerFiles
 
 
@@ -142,21 +152,13 @@ class TrainerRun:
         if path is not None:
             self._look_back(self._args, session, path)
         elif self._trained and getattr(self._trainer, "model_init", None) is None:
-            session.events.warn(
-                EventKind.NOTICE,
-                f"{session.address.uri} holds no checkpoint, so train() begins at step 0, and with the weights and the "
-                f"optimizer that {self._trained} step(s) have changed already: to begin anew, make the model and the "
-                "Trainer again",
-            )
+            warn_of_trained_weights(session, self._trained)
         return self._path
 
     def start(self, explicit: str, why: str) -> None:
         """Claim the vault without resuming from it: the script names its own checkpoint, and wins for a reason."""
         session = self.open()
-        session.events.info(
-            EventKind.NOTICE,
-            f"{why}: the run starts from {explicit}, and what it saves from now on is committed to the vault",
-        )
+        say_named_checkpoint(session, explicit, why)
         before = session.enter().before
         session.start_uploads(None, spared=[before.newest] if before and before.newest else [])
         self._claimed, self._path = True, None
@@ -170,12 +172,7 @@ class TrainerRun:
         session.start_uploads(None, spared=[newest] if newest is not None else [])
         self._claimed = True
         if newest is not None:
-            session.events.warn(
-                EventKind.NOTICE,
-                f"{session.address.uri} holds {newest.name}, and this run starts at step {state.global_step} without "
-                "it: call trainer.train(resume_from_checkpoint=vault.pull()) to go on from it. It is kept, and "
-                f"{session.address.uri}@{newest.step} leads to it",
-            )
+            warn_of_passed_over(session, newest, state.global_step)
 
     @property
     def _trained(self) -> int:
@@ -261,12 +258,7 @@ class TrainerRun:
         if self._trainer is not None:
             self._saving = Saving(self._trainer, training)
         if self._over:
-            session.events.warn(
-                EventKind.FINISHED,
-                f"this run is already over, at step {earlier.finished or earlier.step}: stock transformers trains one "
-                "more step, which isn't committed; ask `if vault.finished is None` before train(), or for more steps",
-                step=earlier.step,
-            )
+            warn_of_one_more_step(session.events, earlier)
         if session.settings.exact_data == "on":
             self.data = self.data or TrainerData(session.events, session.ranks)
             self.data.begin(loader, args, state, resumed, self._handler)
@@ -288,7 +280,7 @@ class TrainerRun:
         save = save_of(args, state, self._parameters, data=self.data is not None)
         if self.data is not None:
             self.data.save(save.folder, state)
-        self._keep_digests(save.folder, trained)
+        keep_digests(save.folder, self.training.session.ranks, self.events, trained)
         self.training.save(save)
         self._saved_step = state.global_step
 
@@ -311,18 +303,6 @@ class TrainerRun:
             handler.on_save(args, state, control)
         if decision.stop is not None and state.global_step < state.max_steps:
             self.end(state)
-
-    def _keep_digests(self, folder: Path, trained: Trained) -> None:
-        """Note what the checkpoint's tensors are; without that it can be resumed from, but not be compared then."""
-        assert self.training is not None
-        try:
-            keep_digests(folder, self.training.session.ranks, trained)
-        except Exception as error:  # whatever a user's model or a full disk raises costs no checkpoint
-            self.events.warn_once(
-                "digests",
-                EventKind.TROUBLE,
-                f"{folder.name}: a resume can't be compared with what is trained now: {type(error).__name__}: {error}",
-            )
 
     def figures(self) -> dict[str, float]:
         """Return what belongs into the Trainer's logs."""
@@ -349,11 +329,7 @@ class TrainerRun:
             training.finish(state.global_step, end_figures(state))
             ending = None
         elif state.global_step < state.max_steps:
-            training.session.events.info(
-                EventKind.STOPPED,
-                f"training stopped at step {state.global_step} of {state.max_steps}, the next start goes on from there",
-                step=state.global_step,
-            )
+            say_stopped(training.session.events, state)
         training.close()
         if ending is not None:
             leave(ending.reason, ending.code)
@@ -365,12 +341,7 @@ class TrainerRun:
         session = training.session
         self.active, self._ended, self.complete = False, True, True
         self._leave_trainer()
-        session.events.info(
-            EventKind.FINISHED,
-            f"this run is already over, at step {state.global_step} of {state.max_steps}: no step is trained; ask for "
-            "more steps to go on, or name another vault to train anew",
-            step=state.global_step,
-        )
+        say_over(session.events, state)
         metrics = dict(session.state.metrics)
         if training.flush():
             training.finish_again()

@@ -8,7 +8,6 @@ from transformers import EarlyStoppingCallback, TrainerControl, TrainerState, Tr
 from transformers.trainer_callback import CallbackHandler
 from transformers.training_args import ParallelMode
 
-from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.session.process_group import current_ranks
 from vaultlayer_hf.session.ranks import Ranks
@@ -86,23 +85,3 @@ def has_ended(state: TrainerState, handler: CallbackHandler | None) -> bool:
         and callback.early_stopping_patience_counter >= callback.early_stopping_patience
         for callback in (handler.callbacks if handler is not None else ())
     )
-
-
-def warn_of_arguments(events: Events, args: TrainingArguments, *, paced: bool) -> None:
-    """Say which of a Trainer's arguments take away what a vault is for. ``paced``: the settings ask for saves."""
-    if args.save_strategy == "no" and not paced:
-        events.warn(
-            EventKind.NOTICE,
-            "save_strategy='no': the Trainer saves nothing, so nothing is committed and nothing can be resumed",
-        )
-    elif args.save_only_model:
-        events.warn(
-            EventKind.NOTICE,
-            "save_only_model=True: what is saved can't be resumed from, so a restart will refuse it",
-        )
-    if getattr(args, "enable_jit_checkpoint", False):
-        events.warn(
-            EventKind.NOTICE,
-            "enable_jit_checkpoint=True: on SIGTERM each rank saves by itself, beside the save that all ranks make for "
-            "the vault at one step; leave it out",
-        )

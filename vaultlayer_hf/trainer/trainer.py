@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,14 +16,11 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 import transformers
 from transformers.trainer_utils import TrainOutput
 
-from vaultlayer_hf.errors import SettingsError
-from vaultlayer_hf.session.settings import Settings
+from vaultlayer_hf.trainer.argument import Resume, settings_for
 from vaultlayer_hf.trainer.call import Call
 from vaultlayer_hf.trainer.callback import VaultLayerCallback
 from vaultlayer_hf.trainer.named import choose
 from vaultlayer_hf.trainer.run import AlreadyFinishedError
-
-Resume = str | os.PathLike[str] | bool | Settings | None
 
 _DOC = """
 
@@ -33,30 +29,6 @@ One more argument:
         (``s3://bucket/prefix``, ``file:///folder``, a path), ``URI@<step>`` for an older checkpoint, True for
         the vault that ``VAULTLAYER_VAULT`` names, or Settings. None or False: the Trainer as it is.
 """
-
-
-def settings_for(resume: Resume) -> Settings | None:
-    """Return the settings that a value of ``resume=`` means; None where it switches the vault off.
-
-    Raises SettingsError.
-    """
-    if resume is None or resume is False:
-        return None
-    if isinstance(resume, Settings):
-        settings = resume
-    elif resume is True:
-        settings = Settings()
-    elif isinstance(resume, (str, os.PathLike)):
-        settings = Settings(vault=os.fspath(resume) or None)
-    else:
-        raise SettingsError(
-            f"resume={resume!r} can't be used: give a vault's URI, True, Settings, None or False"
-        )
-    if not settings.vault:
-        raise SettingsError(
-            f"resume={resume!r} means the vault that VAULTLAYER_VAULT names, and that isn't set"
-        )
-    return settings
 
 
 class _ResumableMixin:

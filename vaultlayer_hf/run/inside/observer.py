@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 
 from vaultlayer_hf.run.report import LOOP, report
-from vaultlayer_hf.session.training import Training, TrainingObserver, observe
+from vaultlayer_hf.session.observers import TrainingObserver, observe
+from vaultlayer_hf.session.session import Session
 
 
 def install() -> None:
@@ -21,11 +22,10 @@ def install() -> None:
 class LoopObserver(TrainingObserver):
     """Notes where a loop begins and ends, and each of its steps as a sign of life."""
 
-    def began(self, training: Training, step: int) -> None:
+    def began(self, session: Session, step: int) -> None:
         """Note what is trained and where it is kept."""
         if report.watched:
             return
-        session = training.session
         report.note(
             "train",
             seam=LOOP,
@@ -39,24 +39,24 @@ class LoopObserver(TrainingObserver):
             pid=os.getpid(),
         )
         report.beat(step=step, phase="start")
-        session.events.listen(report.hear)
+        session.events.listen(report.note_event)
 
-    def stepped(self, training: Training, step: int) -> None:
+    def stepped(self, session: Session, step: int) -> None:
         """Give a sign of life."""
         if not report.watched:
             report.beat(step=step, phase="loop")
 
-    def flushing(self, training: Training) -> None:
+    def flushing(self, session: Session) -> None:
         """From here on uploads are waited for."""
         if not report.watched:
             report.beat(phase="end")
 
-    def finished(self, training: Training, step: int) -> None:
+    def finished(self, session: Session, step: int) -> None:
         """Note that the loop has come to its end."""
         if not report.watched:
             report.note("trained", step=step)
 
-    def closed(self, training: Training) -> None:
+    def closed(self, session: Session) -> None:
         """From here on what the script does takes as long as it takes."""
         if not report.watched:
             report.beat(phase="done")

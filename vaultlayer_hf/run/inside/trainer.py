@@ -84,4 +84,4 @@ def _watch(trainer: Any, vault: VaultLayerCallback | None) -> None:
         trainer.callback_handler.callbacks = [watch, *trainer.callback_handler.callbacks]
     if vault is not None and not getattr(vault, "_vaultlayer_heard", False):
         vault._vaultlayer_heard = True  # type: ignore[attr-defined]
-        vault.events.listen(report.hear)
+        vault.events.listen(report.note_event)

@@ -1,11 +1,12 @@
 """A save: when, agreed by all ranks, and who uploads what.
 
-    cadence.py     how often to save
-    full_disk.py   A disk that is full at a save
-    pacing.py      when to save, asked at the end of each step
-    plan.py        what the ranks tell each other about a checkpoint
-    rounds.py      A save of all ranks
-    writing.py     writing a checkpoint's folder on all ranks
+    cadence.py         how often to save
+    full_disk.py       A disk that is full at a save
+    pacing.py          when to save, asked at the end of each step
+    plan.py            what the ranks tell each other about a checkpoint
+    rounds.py          A save of all ranks
+    settings_pacer.py  the pacer that a session's settings ask for
+    writing.py         writing a checkpoint's folder on all ranks
 
 Imports session.py and the files beside it; start, stop and training.py import it.
 """

@@ -16,6 +16,7 @@ import platform
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from vaultlayer_hf.base import files
 from vaultlayer_hf.base.events import EventKind
@@ -31,6 +32,21 @@ from vaultlayer_hf.vault.upload.job import Job
 
 _TOLD = 4
 """Commits that the other ranks are told at a save: more than can happen between two."""
+
+
+def clear_folder(session: Session, folder: Path, count: int) -> None:
+    """Remove a checkpoint folder of this run, or of one before, that is about to be written again. All ranks.
+
+    ``count``: how often that has been done, so that ranks don't wait for each other in a round that is over.
+    """
+    if session.leads_node and folder.name in session.standing:
+        files.remove_tree(folder)
+        session.standing.discard(folder.name)
+    if session.ranks.world_size > 1:
+        try:
+            session.ranks.gather(None, tag=f"clear/{count}")
+        except RanksError as error:
+            session.events.warn(EventKind.TROUBLE, f"{error}: {folder.name} may be left out")
 
 
 def _mirror_rotation(session: Session, keep: Sequence[str], step: int) -> None:
@@ -155,7 +171,7 @@ def apply_summary(session: Session, summary: SaveSummary) -> None:
             uploader.follow(summary.wanted, summary.commits)
         return
     if uploader is not None:
-        uploader.hear({node: trouble for _, node, trouble in summary.troubles})
+        uploader.note_troubles({node: trouble for _, node, trouble in summary.troubles})
     for rank, _, trouble in summary.troubles:
         exposure = uploader.exposure() if uploader is not None else ""
         session.events.warn(EventKind.TROUBLE, f"rank {rank} on {trouble}; {exposure}", rank=rank)

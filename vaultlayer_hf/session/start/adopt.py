@@ -23,6 +23,7 @@ from vaultlayer_hf.session.output_dir import settle
 from vaultlayer_hf.session.save.plan import NodeFiles, UploadPlan, divide
 from vaultlayer_hf.session.save.rounds import queue_upload
 from vaultlayer_hf.session.session import Session
+from vaultlayer_hf.session.waiting import wait_for_uploads
 from vaultlayer_hf.vault.adoptable import begin_adopting, end_adopting, find_adoptable
 from vaultlayer_hf.vault.log.entry import Commit, VaultState
 from vaultlayer_hf.vault.manifest import Manifest
@@ -91,23 +92,23 @@ def _adopt(
     for token, seq in common:
         last = newest if newest is not None and newest.token == token else None  # the dead writer's own
         snapshot, listing = _look(session, found[token, seq]) if session.leads_node else (None, NodeFiles())
-        verdict = session.ranks.decide(
+        judgement = session.ranks.decide(
             listing,
             lambda listings, own=snapshot: _judge(session, own, listings, expected, differs),  # type: ignore[misc]
             timeout=session.settings.flush_timeout,
         )
-        if verdict.reason is not None:
-            session.tell(
-                EventKind.WALK_BACK, f"the local snapshot {seq} isn't adopted: {verdict.reason}", seq=seq
+        if judgement.reason is not None:
+            session.warn_all(
+                EventKind.WALK_BACK, f"the local snapshot {seq} isn't adopted: {judgement.reason}", seq=seq
             )
             continue
-        manifest, mine = verdict.manifest, session.next_seq()
+        manifest, mine = judgement.manifest, session.next_seq()
         # Not simply the newest commit: that may be the one that the dead writer found corrupted and went around.
         origin = last or before.origin(manifest.resumed_from)
         handover = _Handover(session, snapshot, mine, origin, expected if heads == 1 else None)
         # All wait here: nobody loads before the folder is in place.
         session.ranks.on_every_rank(handover, timeout=session.settings.flush_timeout)
-        state = "sealed" if verdict.sealed else "whole, not yet sealed, same boot"
+        state = "sealed" if judgement.sealed else "whole, not yet sealed, same boot"
         session.events.info(
             EventKind.ADOPT,
             f"checkpoint-{manifest.step} was complete on {'this disk' if heads == 1 else 'all nodes'} ({state}) and "
@@ -115,12 +116,20 @@ def _adopt(
             step=manifest.step,
         )
         session.start_uploads(origin, spared=spared)
-        queue_upload(session, handover.snapshot, verdict.plan)
+        queue_upload(session, handover.snapshot, judgement.plan)
         if heads == 1:
             return manifest
-        session.settle_uploads()
+        _settle_uploads(session)
         return None
     return None
+
+
+def _settle_uploads(session: Session) -> None:
+    """Wait until what is queued on any node is carried or given up. All ranks. Raises RanksError."""
+    timeout = session.settings.flush_timeout
+    if session.uploader is not None:
+        wait_for_uploads(session.uploader, timeout, shown=session.progress)
+    session.ranks.gather(None, timeout=timeout + 60)
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ def _say_choice(session: Session, choice: StartChoice) -> None:
         return
     if choice.continues:
         newest = choice.candidates[0]
-        session.tell(
+        session.warn_all(
             EventKind.NOTICE,
             f"{session.address}: this run went back to step {named.step} before, and goes on from what it has trained "
             f"since, step {newest.step}; `vl pull {session.address}` copies step {named.step} out",
@@ -122,7 +122,7 @@ def _say_choice(session: Session, choice: StartChoice) -> None:
         )
     elif choice.left:
         names = ", ".join(f"{commit.name} (log entry {commit.number})" for commit in choice.left)
-        session.tell(
+        session.warn_all(
             EventKind.NOTICE,
             f"{session.address}: the run goes back to step {named.step} and leaves {names} behind; they are kept while "
             "it goes on from there. The next start of the same command goes on from the newest that is trained now",
@@ -205,7 +205,7 @@ def _restore_newest(session: Session, expected: CheckpointFiles, choice: StartCh
             )
         if manifest is None or reason is not None:
             reasons.append(str(reason))
-            session.tell(
+            session.warn_all(
                 EventKind.WALK_BACK,
                 f"{commit.name} (log entry {commit.number}) can't be resumed from, the one before is tried: {reason}",
                 step=commit.step,
@@ -276,8 +276,10 @@ def _bring_best(session: Session, expected: CheckpointFiles, state: VaultState, 
             reason = bring_everywhere(session, expected, commit, best, "the best so far")
         if reason is None:
             return
-        session.tell(EventKind.WALK_BACK, f"the best checkpoint can't be restored: {reason}", reason=reason)
-    session.tell(
+        session.warn_all(
+            EventKind.WALK_BACK, f"the best checkpoint can't be restored: {reason}", reason=reason
+        )
+    session.warn_all(
         EventKind.NOTICE,
         f"the best checkpoint so far (step {step}) isn't in the vault: load_best_model_at_end can only choose among "
         "later ones",
@@ -286,7 +288,7 @@ def _bring_best(session: Session, expected: CheckpointFiles, state: VaultState, 
 
 def _say_world_size(session: Session, manifest: Manifest) -> None:
     if manifest.world_size != session.ranks.world_size:
-        session.tell(
+        session.warn_all(
             EventKind.NOTICE,
             f"the checkpoint was written by {manifest.world_size} rank(s), and {session.ranks.world_size} go on from "
             "it: which rank sees which sample and the ranks' random states aren't those of an unbroken run any more",

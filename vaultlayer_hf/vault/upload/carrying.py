@@ -139,7 +139,7 @@ class Carrier:
                 pass  # tried again ahead of the next upload
 
     def _carry(self, job: Job) -> None:
-        self._clearing.take_news()
+        self._clearing.clear_superseded()
         snapshot = self.seal(job)
         self._clearing.remove_older(snapshot)
         transfer = Transfer(job.folder)

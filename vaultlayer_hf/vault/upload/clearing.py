@@ -24,7 +24,7 @@ from vaultlayer_hf.vault.upload.patience import Patience, StoppedError, Supersed
 
 
 class Clearing:
-    """Clears for one uploader. All but ``put_aside``, ``outdate`` and ``hear`` on its thread.
+    """Clears for one uploader. All but ``put_aside``, ``outdate`` and ``note_commits`` on its thread.
 
     Args:
         store: the vault.
@@ -54,7 +54,7 @@ class Clearing:
         self._stale: list[Snapshot] = []
         self._lock = threading.Lock()
         """Held while ``_stale`` changes."""
-        self._news: tuple[Commit, ...] = ()
+        self._committed: tuple[Commit, ...] = ()
         self._cleaned = False
 
     def put_aside(self, snapshot: Snapshot) -> None:
@@ -86,14 +86,14 @@ class Clearing:
             with self._lock:
                 self._stale = [other for other in self._stale if other is not snapshot]
 
-    def hear(self, commits: Sequence[Commit]) -> None:
+    def note_commits(self, commits: Sequence[Commit]) -> None:
         """Learn what the node that commits has committed; for the other nodes."""
-        self._news = tuple(commits)
+        self._committed = tuple(commits)
 
-    def take_news(self) -> None:
+    def clear_superseded(self) -> None:
         """Clear away what the commits that were told of make superfluous; for the other nodes."""
-        news, self._news = self._news, ()
-        for done in news:
+        commits, self._committed = self._committed, ()
+        for done in commits:
             older = self._older_than(done.seq + 1)
             self._remove([one for one in older if one.manifest.token == done.token])
             self._clear_after(done)

@@ -148,13 +148,13 @@ class Uploader:
         For the other nodes. ``wanted`` are positions among the saves of this writer.
         """
         self._queue.want(wanted)
-        self._clearing.hear(commits)
+        self._clearing.note_commits(commits)
 
-    def take_news(self) -> None:
+    def clear_superseded(self) -> None:
         """Clear away what the commits that were told of make superfluous; for the other nodes."""
-        self._clearing.take_news()
+        self._clearing.clear_superseded()
 
-    def hear(self, others: Mapping[int, str]) -> None:
+    def note_troubles(self, others: Mapping[int, str]) -> None:
         """Learn which other nodes are in trouble, and why; for the node that commits."""
         self._carrier.others = others
 

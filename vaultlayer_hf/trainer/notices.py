@@ -1,0 +1,87 @@
+"""What a Trainer's run says to whoever reads its log: of its arguments, of what it goes on from, of its end."""
+
+from __future__ import annotations
+
+from transformers import TrainerState, TrainingArguments
+
+from vaultlayer_hf.base.events import EventKind, Events
+from vaultlayer_hf.session.session import Session
+from vaultlayer_hf.trainer.over import EarlierRun
+from vaultlayer_hf.vault.log.entry import Commit
+
+
+def warn_of_arguments(events: Events, args: TrainingArguments, *, paced: bool) -> None:
+    """Say which of a Trainer's arguments take away what a vault is for. ``paced``: the settings ask for saves."""
+    if args.save_strategy == "no" and not paced:
+        events.warn(
+            EventKind.NOTICE,
+            "save_strategy='no': the Trainer saves nothing, so nothing is committed and nothing can be resumed",
+        )
+    elif args.save_only_model:
+        events.warn(
+            EventKind.NOTICE,
+            "save_only_model=True: what is saved can't be resumed from, so a restart will refuse it",
+        )
+    if getattr(args, "enable_jit_checkpoint", False):
+        events.warn(
+            EventKind.NOTICE,
+            "enable_jit_checkpoint=True: on SIGTERM each rank saves by itself, beside the save that all ranks make for "
+            "the vault at one step; leave it out",
+        )
+
+
+def warn_of_trained_weights(session: Session, trained: int) -> None:
+    """Warn that a run begins at step 0 with weights that ``trained`` steps have changed already."""
+    session.events.warn(
+        EventKind.NOTICE,
+        f"{session.address.uri} holds no checkpoint, so train() begins at step 0, and with the weights and the "
+        f"optimizer that {trained} step(s) have changed already: to begin anew, make the model and the "
+        "Trainer again",
+    )
+
+
+def say_named_checkpoint(session: Session, named: str, why: str) -> None:
+    """Say that the checkpoint that the script names wins over the vault's, and why."""
+    session.events.info(
+        EventKind.NOTICE,
+        f"{why}: the run starts from {named}, and what it saves from now on is committed to the vault",
+    )
+
+
+def warn_of_passed_over(session: Session, newest: Commit, step: int) -> None:
+    """Warn that a training begins at ``step``, without the vault's ``newest`` checkpoint."""
+    session.events.warn(
+        EventKind.NOTICE,
+        f"{session.address.uri} holds {newest.name}, and this run starts at step {step} without "
+        "it: call trainer.train(resume_from_checkpoint=vault.pull()) to go on from it. It is kept, and "
+        f"{session.address.uri}@{newest.step} leads to it",
+    )
+
+
+def warn_of_one_more_step(events: Events, earlier: EarlierRun) -> None:
+    """Warn that stock transformers trains a step more, though the run is over."""
+    events.warn(
+        EventKind.FINISHED,
+        f"this run is already over, at step {earlier.finished or earlier.step}: stock transformers trains one "
+        "more step, which isn't committed; ask `if vault.finished is None` before train(), or for more steps",
+        step=earlier.step,
+    )
+
+
+def say_stopped(events: Events, state: TrainerState) -> None:
+    """Say that a training has ended ahead of its last step."""
+    events.info(
+        EventKind.STOPPED,
+        f"training stopped at step {state.global_step} of {state.max_steps}, the next start goes on from there",
+        step=state.global_step,
+    )
+
+
+def say_over(events: Events, state: TrainerState) -> None:
+    """Say that no step is trained: the run was over already."""
+    events.info(
+        EventKind.FINISHED,
+        f"this run is already over, at step {state.global_step} of {state.max_steps}: no step is trained; ask for "
+        "more steps to go on, or name another vault to train anew",
+        step=state.global_step,
+    )
