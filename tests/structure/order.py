@@ -25,7 +25,7 @@ ORDER: dict[str, Layers] = {
         {"base"},
         {"errors"},
     ],
-    "session": [{"training"}, {"start", "stop"}, {"save"}, {"session"}],
+    "session": [{"training"}, {"start", "stop"}, {"save", "observers"}, {"session"}],
     "vault": [
         {"reader"},
         {"upload"},
