@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from vaultlayer_hf.state.data.feed import Emptied
 from vaultlayer_hf.state.data.follower import Follower
-from vaultlayer_hf.state.data.likeness import DataPrint, data_differences, take_print
+from vaultlayer_hf.state.data.likeness import Likeness, data_differences, take_likeness
 from vaultlayer_hf.state.data.position import Moment, Position, position_from, state_lost
 from vaultlayer_hf.state.data.samplers import SamplerStates, put_samplers, raise_counters, take_samplers
 from vaultlayer_hf.state.random_state import put_random_state, take_random_state
@@ -39,7 +39,7 @@ class LoaderPosition:
     between: SamplerStates
     loader: Any = None
     position: Position | None = None
-    print: DataPrint = field(default_factory=dict)
+    print: Likeness = field(default_factory=dict)
     why: str = ""
 
     def state_dict(self) -> dict[str, Any]:
@@ -88,7 +88,7 @@ class Followed:
     def __init__(self, follower: Follower, world_size: int) -> None:
         self.loader = follower.outer
         self.follower = follower
-        self._print = take_print(self.loader, world_size, 1)
+        self._likeness = take_likeness(self.loader, world_size, 1)
         self._begin = LoaderPosition({}, {}, {})
         self._remarks: list[str] = []
         self._emptied = False
@@ -138,7 +138,7 @@ class Followed:
 
     def _compared(self, at: LoaderPosition, position: Position) -> tuple[list[str], bool]:
         """Return what is different now, and whether the position holds."""
-        words, holds = data_differences(at.print, self._print, workers_draw=bool(position.workers))
+        words, holds = data_differences(at.print, self._likeness, workers_draw=bool(position.workers))
         return words, holds and "world size" not in {word.partition(":")[0] for word in words}
 
     def given(self) -> None:
@@ -165,15 +165,15 @@ class Followed:
             self._begin,
             between=between or {},
             position=position,
-            print=self._print,
+            print=self._likeness,
             why=why,
         )
 
     def remarks(self) -> tuple[list[str], list[str]]:
         """Return, once, why numbers may differ behind a pass that went on; and what else there is to say of it."""
         remarks, self._remarks = self._remarks, []
-        notices = self.follower.said[:]
-        self.follower.said.clear()
+        notices = self.follower.remarks[:]
+        self.follower.remarks.clear()
         return remarks, notices
 
 

@@ -1,7 +1,8 @@
 """The Trainer's side: follows the loader of a training, keeps its place with each checkpoint, and goes on from it.
 
-The Trainer tells its callbacks when a pass begins, when a batch is done and when it has saved; the loader tells when it
-is opened. Past what was trained on it goes with ``skip_first_batches``, which asks us for a while: see skipping.py.
+The Trainer calls its callbacks when a pass begins, when a batch is done and when it has saved; the loader calls its
+follower when it is opened. To leave out what was trained on, the Trainer calls ``skip_first_batches``, whose place a
+function of ours has while a training is followed: see skipping.py.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from vaultlayer_hf.session.ranks import Ranks
 from vaultlayer_hf.state.data.followed import why_not
 from vaultlayer_hf.state.data.follower import Follower
 from vaultlayer_hf.state.data.guard import Guard, no_longer
-from vaultlayer_hf.state.data.likeness import DataPrint, data_differences, take_print
+from vaultlayer_hf.state.data.likeness import Likeness, data_differences, take_likeness
 from vaultlayer_hf.state.data.position import Moment, state_lost
 from vaultlayer_hf.state.random_state import put_random_state
 from vaultlayer_hf.trainer.data_file import Record, read_record
@@ -33,7 +34,7 @@ class TrainerData:
         self._events, self._ranks = events, ranks
         self._follower: Follower | None = None
         self._evaluations: Evaluations | None = None
-        self._print: DataPrint = {}
+        self._likeness: Likeness = {}
         self._why = ""
         self._skipping = Skipping()
         self._guard = Guard(self._stop)
@@ -53,7 +54,7 @@ class TrainerData:
         ``handler``: the Trainer's CallbackHandler, which knows the loaders of evaluations.
         """
         self.end()
-        self._guard, self._why, self._print = Guard(self._stop), "", {}
+        self._guard, self._why, self._likeness = Guard(self._stop), "", {}
         self._guard.run(self._follow, loader, args, handler)
         if folder is not None:
             self._go_on(folder, args, state)
@@ -62,7 +63,7 @@ class TrainerData:
         if handler is not None:
             self._evaluations = Evaluations(handler, self._guard)
         self._why = why_not(loader)
-        self._print = take_print(loader, self._ranks.world_size, args.gradient_accumulation_steps)
+        self._likeness = take_likeness(loader, self._ranks.world_size, args.gradient_accumulation_steps)
         if self._why:
             self._events.warn(EventKind.NOTICE, f"the place in the data isn't kept: {self._why}")
         else:
@@ -88,9 +89,9 @@ class TrainerData:
         after, follower.after = follower.after, None
         if after is not None and after.random is not None:
             put_random_state(after.random)
-        for words in follower.said:
-            self._events.info(EventKind.NOTICE, words)
-        follower.said.clear()
+        for remark in follower.remarks:
+            self._events.info(EventKind.NOTICE, remark)
+        follower.remarks.clear()
 
     def end_batch(self, state: TrainerState, max_batches: int | None = None) -> None:
         """Note that a batch was trained on."""
@@ -119,7 +120,7 @@ class TrainerData:
             except Exception as error:
                 why = self._not_kept("can't be had", error)
         try:
-            self._write(Record(position, self._print | self._counts(state), why), folder)
+            self._write(Record(position, self._likeness | self._counts(state), why), folder)
         except Exception as error:
             self._events.warn(
                 EventKind.TROUBLE, f"the place in the data can't be written into {folder}: {error}"
@@ -159,15 +160,15 @@ class TrainerData:
 
     def _go_on(self, folder: Path, args: TrainingArguments, state: TrainerState) -> None:
         """Go on from a checkpoint's record, where every rank can; else say why not."""
-        looked = self._guard.run(self._look, folder, args, state)
-        record, words = looked if looked is not None else (None, [self._why])
+        found = self._guard.run(self._usable_record, folder, args, state)
+        record, words = found if found is not None else (None, [self._why])
         position = record.position if record is not None else None
         try:
             usable, words = self._ranks.decide(
                 (position is not None, words),
-                lambda said: (
-                    all(can for can, _ in said),
-                    next((text for can, text in said if not can), said[0][1]),
+                lambda answers: (
+                    all(can for can, _ in answers),
+                    next((text for can, text in answers if not can), answers[0][1]),
                 ),
             )
         except RanksError as error:
@@ -181,9 +182,9 @@ class TrainerData:
             self._follower.resume(position)
             self._follower.after = Moment()
         if self._evaluations is not None and usable and record is not None:
-            self._evaluations.owed = record.print.get("evaluations", 0)
+            self._evaluations.owed = record.likeness.get("evaluations", 0)
 
-    def _look(
+    def _usable_record(
         self, folder: Path, args: TrainingArguments, state: TrainerState
     ) -> tuple[Record | None, list[str]]:
         """Return the record to go on from, and what speaks against the same numbers."""
@@ -192,15 +193,17 @@ class TrainerData:
         record = read_record(folder, self._ranks.rank)
         if isinstance(record, str):
             return None, [record]
-        if record.position is None:  # its print may be empty, then
+        if record.position is None:  # its likeness may be empty, then
             return None, [record.why]
-        if record.print.get("world size") != self._ranks.world_size:
-            return None, [f"{record.print.get('world size')} ranks then, {self._ranks.world_size} now"]
-        if (record.print.get("step"), record.print.get("loss")) != (state.global_step, _loss_of(state)):
-            return None, [f"its place in the data is of step {record.print.get('step')}"]
+        if record.likeness.get("world size") != self._ranks.world_size:
+            return None, [f"{record.likeness.get('world size')} ranks then, {self._ranks.world_size} now"]
+        if (record.likeness.get("step"), record.likeness.get("loss")) != (state.global_step, _loss_of(state)):
+            return None, [f"its place in the data is of step {record.likeness.get('step')}"]
         if args.ignore_data_skip and record.position.batches and not record.position.over:
             return None, ["ignore_data_skip=True begins the data anew"]
-        words, holds = data_differences(record.print, self._print, workers_draw=bool(record.position.workers))
+        words, holds = data_differences(
+            record.likeness, self._likeness, workers_draw=bool(record.position.workers)
+        )
         if self._follower.doubt:
             words.append(self._follower.doubt)
         return (record if holds else None), words

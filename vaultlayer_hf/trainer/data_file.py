@@ -26,12 +26,12 @@ class Record:
 
     Attributes:
         position: None where this training's loader couldn't be followed.
-        print: what the run was like that wrote it, see ``fingerprint``.
+        likeness: what the run was like that wrote it, see state/data/likeness.py; in the file it is "print".
         why: why there is no position.
     """
 
     position: Position | None
-    print: dict[str, Any]
+    likeness: dict[str, Any]
     why: str = ""
 
     def write(self, folder: Path, rank: int) -> None:
@@ -40,7 +40,7 @@ class Record:
         content = {
             "format": FORMAT,
             "position": asdict(self.position) if self.position is not None else None,
-            "print": self.print,
+            "print": self.likeness,
             "why": self.why,
         }
         data = io.BytesIO()  # torch's own writer raises no OSError where a disk is full

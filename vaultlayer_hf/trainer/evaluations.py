@@ -22,7 +22,7 @@ class Evaluations:
     """Knows the loaders of a Trainer's evaluations whose workers persist.
 
     Args:
-        handler: the Trainer's CallbackHandler: it is told of each loader before that is opened.
+        handler: the Trainer's CallbackHandler: it is given each loader before that is opened.
         guard: of the training's following: at its end the handler is as it was.
 
     Attributes:
@@ -35,7 +35,7 @@ class Evaluations:
         self._anew = False
         self._handler = handler
         handler.__dict__["_vaultlayer"] = lambda loader: guard.run(self._begins, loader)
-        handler.__class__ = _telling(type(handler))
+        handler.__class__ = _reporting(type(handler))
         guard.at_end(self.end)
 
     def end(self) -> None:
@@ -81,8 +81,8 @@ class _WithoutDrawing:
 _classes: dict[type, type] = {}
 
 
-def _telling(cls: Any) -> Any:
-    """Return a class that a CallbackHandler of this class has meanwhile: it tells of each evaluation's loader."""
+def _reporting(cls: Any) -> Any:
+    """Return a class that a CallbackHandler of this class has meanwhile: it reports each evaluation's loader."""
 
     def get(self: Any) -> Any:
         return self.__dict__.get("eval_dataloader")

@@ -92,7 +92,9 @@ class Anew:
     def open(self, more: int) -> Iterator[Any]:
         """Open it behind so many batches more: those that are done are fetched again."""
         self._base._iterator = self._iterator
-        if hasattr(self._base, "next_iter_state"):  # it keeps its position itself, and was told one
+        if hasattr(
+            self._base, "next_iter_state"
+        ):  # it keeps its position itself, and was given one to go on from
             self._base.next_iter_state = None
         put_random_state(self._random)
         with contextlib.suppress(Exception):  # the user's samplers

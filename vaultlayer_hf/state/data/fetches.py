@@ -1,4 +1,4 @@
-"""What is noted of a pass while its batches are fetched: the random state ahead of each, and what workers tell."""
+"""What is noted of a pass while its batches are fetched: the random state ahead of each, and what workers send."""
 
 from __future__ import annotations
 
@@ -39,6 +39,8 @@ class Fetches:
         self._number_of_workers = max(1, base.num_workers)
         self._inner = Inner(dataset=unwrapped(base.dataset), collate=base.collate_fn)
         self._lost: Exception | None = None
+        # accelerate fetches one of the loop's batches ahead of the one that is trained on, each ``per_batch`` fetches:
+        # twice that and two more is room for all that a position is asked for.
         self._ahead: deque[tuple[int, Moment]] = deque(maxlen=2 * max(1, per_batch) + 2)
         self._marks: deque[tuple[int, Mark]] = deque()
         self._last: int | None = None
@@ -54,13 +56,15 @@ class Fetches:
 
     def moment(self) -> Moment:
         """Return the state of now."""
-        told = None
+        source = None
         if self.source is not None and self._own:
             try:
-                told = copy.deepcopy(self.source.state_dict())
-            except Exception as error:  # a data set's own state_dict may raise anything: raised by ``told``
+                source = copy.deepcopy(self.source.state_dict())
+            except (
+                Exception
+            ) as error:  # a data set's own state_dict may raise anything: raised by ``worker_states``
                 self.source, self._lost = None, error
-        return Moment(take_random_state(), self._inner.take(), told)
+        return Moment(take_random_state(), self._inner.take(), source)
 
     def put(self, moment: Moment) -> None:
         """Be in a state of then; not of the data set itself."""
@@ -98,7 +102,7 @@ class Fetches:
             self.ended.append(mark.worker)
 
     def note_all(self) -> None:
-        """Take note of all that workers have told."""
+        """Take in all states that workers have sent."""
         for _, mark in self._marks:
             self.note(mark)
         self._marks.clear()
@@ -119,7 +123,7 @@ class Fetches:
         return bool(self.workers) or any(mark.state for _, mark in self._marks)
 
     def turn_behind(self, drawn: int, turn: int) -> int:
-        """Take note of what workers told with the first ``drawn`` batches; return whose turn it is."""
+        """Take in what workers sent with the first ``drawn`` batches; return whose turn it is."""
         while self._marks and self._marks[0][0] < drawn:
             mark = self._marks.popleft()[1]
             turn = (mark.worker + 1) % self._number_of_workers
@@ -135,8 +139,8 @@ class Fetches:
         own = [0] if self._last is not None and self._last < drawn else []
         return (self.ended if workers else []) + own
 
-    def told(self) -> dict[int, dict[str, Any]]:
-        """Return the workers' states. Raises what the data set raised that can't tell its own."""
+    def worker_states(self) -> dict[int, dict[str, Any]]:
+        """Return the workers' states. Raises what the data set raised that has no state of its own to give."""
         if self._lost is not None:
             raise self._lost
         found = {worker: unpacked(state) for worker, state in self.workers.items()}

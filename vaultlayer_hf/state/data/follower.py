@@ -38,7 +38,7 @@ class Follower:
 
     Attributes:
         guard: the same.
-        said: what there was to say of how a pass was reopened, in words.
+        remarks: how a pass was reopened, in words for people, where that is worth a sentence; a seam logs them.
     """
 
     def __init__(self, loader: Any, rank: int, world_size: int, guard: Guard) -> None:
@@ -60,7 +60,7 @@ class Follower:
         self._fetches = Fetches(self.base, source, self._per_batch)
         self._opening = Opening(self.base, self.iterable, self._fetches, guard)
         self._own_state = OwnState(self.base, self.iterable, self._fetches, guard) if stateful else None
-        self.said = self._opening.said
+        self.remarks = self._opening.remarks
         self._at = Position(again=self.iterable and source is None and not stateful, passes=-1)
         self._foreign = workers_run(self.base)
         take(self.base, self)
@@ -77,7 +77,7 @@ class Follower:
         self._opening.drop_workers()
         let_go(self.base)
 
-    # What the loop tells --------------------------------------------------------------------------------
+    # What the loop calls --------------------------------------------------------------------------------
 
     @property
     def doubt(self) -> str:
@@ -125,7 +125,7 @@ class Follower:
         )
 
     def begin_epoch(self) -> None:
-        """Expect that the loop opens a pass: others may look at the loader, too."""
+        """Expect that the loop opens a pass: others may go through the loader, too."""
         self._expected = True
         self._at.over = False
         if not self.opens:
@@ -140,7 +140,7 @@ class Follower:
             self._pending = replace(self._pending, over=True)
 
     def batch_done(self) -> None:
-        """Note that a batch was trained on, and take in what workers told with it."""
+        """Note that a batch was trained on, and take in what workers sent with it."""
         self._at.batches += 1
         self._settle()
 
@@ -179,7 +179,7 @@ class Follower:
         """Return where the loop is, between two steps. Raises what the parts raise that tell their state."""
         at, fetches = self._at, self._fetches
         drawn = self._settle()
-        told = fetches.told()
+        states = fetches.worker_states()
         return replace(
             at,
             drawn=drawn,
@@ -187,7 +187,7 @@ class Follower:
             ahead=fetches.ahead_of(drawn),
             now=fetches.moment(),
             between=take_samplers(self.outer),
-            workers=at.workers if at.again else told,
+            workers=at.workers if at.again else states,
             loader=self.outer.state_dict() if self._own_state else None,
             ended=fetches.ended_within(drawn, workers=not at.again),
             order=self._opening.sum_of(drawn, at.order),
@@ -230,7 +230,7 @@ class Follower:
             samplers=take_samplers(self.outer),
             birth=(before or self._at).birth if goes_on else begun(begin, self.base),
             again=self._at.again,
-            workers=fetches.told() if self._at.again else {},
+            workers=fetches.worker_states() if self._at.again else {},
         )
         left_out = skip * self._per_batch
         fetches.start(left_out)
@@ -246,26 +246,26 @@ class Follower:
 
     def _number(self, before: Position | None) -> int:
         """Return the number of the pass that begins, and have the loader know it."""
-        told = getattr(self.outer, "iteration", None)
+        counted = getattr(self.outer, "iteration", None)
         if before is not None:
             number = before.passes + 1
-            self._offset = number - told if told is not None else 0
+            self._offset = number - counted if counted is not None else 0
         elif self._at.passes < 0:
-            return told or 0
+            return counted or 0
         else:
             number = self._at.passes + 1
-        self._tell_epoch(number)
+        self._set_epoch(number)
         return number
 
-    def _tell_epoch(self, number: int) -> None:
+    def _set_epoch(self, number: int) -> None:
         if self._offset and callable(getattr(self.outer, "set_epoch", None)):
             self.outer.set_epoch(number)
 
     def _go_on(self, at: Position, plain: Opener, anew: Anew) -> Feed:
         """Open a pass where it was left."""
-        told = getattr(self.outer, "iteration", None)
-        self._offset = at.passes - told if told is not None else 0
-        self._tell_epoch(at.passes)
+        counted = getattr(self.outer, "iteration", None)
+        self._offset = at.passes - counted if counted is not None else 0
+        self._set_epoch(at.passes)
         put_samplers(self.outer, at.samplers)
         self._at = replace(at, again=self._at.again, emptied=False, ahead=[], loader=None)
         self._fetches.workers = pickled(at.workers)
@@ -284,8 +284,8 @@ class Follower:
 
     def _stand_behind(self, at: Position) -> None:
         """Be at the end of a pass of which nothing is left."""
-        told = getattr(self.outer, "iteration", None)
-        self._offset = at.passes - told if told is not None else 0
+        counted = getattr(self.outer, "iteration", None)
+        self._offset = at.passes - counted if counted is not None else 0
         self._at, self._fetches.workers, self._expected = replace(at, ahead=[]), pickled(at.workers), False
         self._fetches.put(at.now)
         self._pending = replace(at, now=replace(at.now, random=None))

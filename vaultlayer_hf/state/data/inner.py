@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 _DEPTH, _MOST = 3, 200
-"""How deep, and at how many objects, generators are looked for."""
+"""How many attributes deep, and in how many objects at most, generators are searched for: this runs once a loader."""
 _FOREIGN = ("torch", "datasets", "pyarrow", "pandas", "tokenizers", "numpy", "PIL")
 """Packages whose objects hold no generator of a script's, and much else."""
 
@@ -34,10 +34,10 @@ class Inner:
         self._things = {name: thing for name, thing in things.items() if hasattr(thing, "__dict__")}
         self._deep: list[tuple[str, Any, str]] = []
         self._first = self._numbers()
-        self.look()
+        self.find_generators()
 
-    def look(self) -> None:
-        """Look for generators anew: some are made by the first use."""
+    def find_generators(self) -> None:
+        """Note where generators are; ``take`` finds those that are made later, at the top of an object only."""
         self._deep = [place for name, thing in self._things.items() for place in _places(name, thing)]
 
     def take(self) -> InnerState:

@@ -1,4 +1,4 @@
-"""What a run is like, as far as its numbers follow from it; and how two runs differ. Pure but for ``take_print``."""
+"""What a run is like, as far as its numbers follow from it; and how two runs differ. Pure but for ``take_likeness``."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from vaultlayer_hf.base.versions import versions
 from vaultlayer_hf.state.data.followed import base_of
 from vaultlayer_hf.state.data.sources import unwrapped
 
-DataPrint = dict[str, Any]
+Likeness = dict[str, Any]
 _ORDER = ("samples", "batch size", "data set", "sampler", "last batches", "loader", "data loading processes")
-"""Where these differ, a place in the data of one run is none in that of the other."""
+"""The data's order follows from these: where they differ, the place of one run is none in that of the other."""
 _WORKERS = ("worker processes", "persistent workers")
-"""These matter where worker processes draw."""
+"""Each worker draws from a seed of its own: so these change numbers, but only where workers draw any."""
 
 
-def take_print(loader: Any, world_size: int, accumulation: int) -> DataPrint:
-    """Return the fingerprint of a run on this loader; only numbers, text and None."""
+def take_likeness(loader: Any, world_size: int, accumulation: int) -> Likeness:
+    """Return what a run on this loader is like, by name; only numbers, text and None."""
     base = base_of(loader)
     dataset = unwrapped(getattr(base, "dataset", None))
     try:
@@ -27,7 +27,7 @@ def take_print(loader: Any, world_size: int, accumulation: int) -> DataPrint:
     except TypeError:
         samples = None
     sampler = getattr(base, "batch_sampler", None)
-    found: DataPrint = {
+    found: Likeness = {
         "world size": world_size,
         "samples": samples,
         "batch size": getattr(sampler, "batch_size", None) or getattr(base, "batch_size", None),
@@ -54,7 +54,7 @@ def _sampler_name(sampler: Any) -> str:
     return type(sampler).__name__
 
 
-def data_differences(then: DataPrint, now: DataPrint, *, workers_draw: bool) -> tuple[list[str], bool]:
+def data_differences(then: Likeness, now: Likeness, *, workers_draw: bool) -> tuple[list[str], bool]:
     """Return in words what has changed so that numbers may differ, and whether the place in the data still holds."""
     words, holds = [], True
     for name, value in then.items():

@@ -30,11 +30,11 @@ class Opening:
         guard: of the following.
 
     Attributes:
-        said: what there was to say of how a pass was opened, in words.
+        remarks: how a pass was opened, in words for people, where that is worth a sentence; a seam logs them.
     """
 
     def __init__(self, base: Any, iterable: bool, fetches: Fetches, guard: Guard) -> None:
-        self.said: list[str] = []
+        self.remarks: list[str] = []
         self._base, self._iterable, self._fetches, self._guard = base, iterable, fetches, guard
         self._order: Order | None = None
         self._marking: Any = None  # the persistent iterator whose workers mark their batches
@@ -117,7 +117,7 @@ class Opening:
     def fetch_again(self, batches: Iterator[Any], count: int) -> None:
         """Go past ``count`` batches by fetching them, and say so."""
         if count:
-            self.said.append(
+            self.remarks.append(
                 f"{count} batches are fetched again: the data set can't be asked to go on from there"
             )
         for _ in range(count):
@@ -131,7 +131,7 @@ class Opening:
         with self._guard.users():
             self._order.leave_out(count)
         if order is not None and count and self._order.sum_of(count) != order:
-            self.said.append("the data's order isn't the one that it was written with")
+            self.remarks.append("the data's order isn't the one that it was written with")
 
     # Persistent workers ---------------------------------------------------------------------------------
 
@@ -146,7 +146,7 @@ class Opening:
             self._base._iterator = self._marking = None
 
     def settle_workers(self) -> None:
-        """Take all that workers have told, and what persistent ones have fetched for a pass that was left.
+        """Take in all states that workers have sent, and what persistent ones have fetched for a pass that was left.
 
         Torch would throw that away unseen, when the next pass begins.
         """
@@ -176,7 +176,7 @@ class OwnState:
         self._tells = iterable and hasattr(base.dataset, "load_state_dict")
 
     def begin(self, at: Position, before: Position | None, plain: Opener) -> Iterator[Any]:
-        """Open a pass at its start, behind a position where this process wasn't there yet; ``at`` is told of it."""
+        """Open a pass at its start, behind a position where this process wasn't there yet; sets ``at``'s beginnings."""
         at.birth = at.begin
         if before is not None:
             self._forget(before.loader if self._tells else None)

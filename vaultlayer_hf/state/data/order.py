@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 _KEPT = 1024
-"""Sums that are kept: more batches than any loader prefetches."""
+"""Batches whose sums are kept. A sum is asked for behind what was trained on, and the sampler is ahead of that by what
+is prefetched: ``prefetch_factor`` times the workers, some hundreds at most."""
 
 
 class Order:

@@ -1,4 +1,4 @@
-"""The state of a loader's worker processes: told with each batch, put back where a worker is started again.
+"""The state of a loader's worker processes: sent with each batch, put back where a worker is started again.
 
 A worker's random numbers follow from its seed and from all that it has fetched. So each batch brings what its worker
 has become by it, where that has changed: a data set that draws nothing costs nothing. Nothing is drawn for it.
@@ -102,7 +102,7 @@ class Placing:
         init: the loader's own, or None.
         states: packed, by number of the worker.
         collate: the loader's collator: it may hold generators.
-        tells_source: whether the data set's ``state_dict`` belongs to a worker's state.
+        sends_source: whether the data set's ``state_dict`` belongs to a worker's state.
         ended: numbers of the workers that have nothing left of the pass under way.
     """
 
@@ -111,10 +111,10 @@ class Placing:
         init: Callable[[int], None] | None,
         states: dict[int, bytes],
         collate: Any,
-        tells_source: bool,
+        sends_source: bool,
         ended: Sequence[int],
     ) -> None:
-        self._init, self._states, self._collate, self._tells_source = init, states, collate, tells_source
+        self._init, self._states, self._collate, self._sends_source = init, states, collate, sends_source
         self._ended = ended
 
     def __call__(self, number: int) -> None:
@@ -123,7 +123,7 @@ class Placing:
             self._init(number)
         info = torch.utils.data.get_worker_info()
         dataset: Any = info.dataset if info is not None else None
-        _mine = _Worker(number, dataset, self._collate, self._tells_source)
+        _mine = _Worker(number, dataset, self._collate, self._sends_source)
         try:
             if number in self._states:
                 _mine.put(unpacked(self._states[number]))
@@ -151,7 +151,7 @@ class _Worker:
     The process that fetches from it learns of that with the next batch, by a state that holds nothing but ``LOST``.
     """
 
-    def __init__(self, number: int, dataset: Any, collate: Any, tells_source: bool) -> None:
+    def __init__(self, number: int, dataset: Any, collate: Any, sends_source: bool) -> None:
         self.number = number
         self._source: Any = None
         self._lost = ""  # why the data set's own state isn't part of the state
@@ -159,7 +159,7 @@ class _Worker:
         self._last: State = {}
         try:
             self._inner = Inner(dataset=unwrapped(dataset), collate=collate)
-            self._source = source_of(dataset) if tells_source else None
+            self._source = source_of(dataset) if sends_source else None
             state = self._take()
             self._last = {} if self._lost else state  # its first batch tells
         except Exception as error:
@@ -226,7 +226,7 @@ def same(one: Any, other: Any) -> bool:
             and one.keys() == other.keys()
             and all(same(value, other[name]) for name, value in one.items())
         )
-    if isinstance(one, tuple) and len(one) < 100:
+    if isinstance(one, tuple) and len(one) < 100:  # longer: Python's 625 numbers, and no tensor among them
         return (
             isinstance(other, tuple)
             and len(one) == len(other)
