@@ -97,6 +97,11 @@ def small_config(kind: str) -> Any:
                 setattr(part, name, size)
             elif name.endswith(("_token_id", "_token_index")) and isinstance(value, int):
                 setattr(part, name, min(value, 5))
+            elif name == "vocab_size" and value is None:
+                setattr(part, name, 96)
+        heads = getattr(part, "num_heads", None)
+        if isinstance(heads, (list, tuple)) and hasattr(part, "embed_dim"):
+            part.embed_dim = 8 * heads[0]  # Swin's layers grow from here
     return config
 
 
