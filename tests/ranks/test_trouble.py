@@ -108,6 +108,7 @@ def _await_sealed(output: Path, group: Group, rank: int) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.parametrize(("unsealed", "words"), [((), "(sealed)"), ((0, 1), "(whole,"), ((1,), "(whole,")])
 def test_a_snapshot_that_all_nodes_hold_is_adopted(
     forks: ForkServer,
     tmp_path: Path,
@@ -115,15 +116,20 @@ def test_a_snapshot_that_all_nodes_hold_is_adopted(
     s3_env: dict[str, str],
     s3_uri: str,
     reference: Callable[[str, int], Group],
+    unsealed: tuple[int, ...],
+    words: str,
 ) -> None:
-    """Sealed on both nodes and newer than the newest commit: the run goes on from it, exactly, and commits it."""
+    """Sealed or whole on both nodes, newer than the newest commit: the run goes on from it exactly, and commits it."""
     with Proxy(s3_server.endpoint) as proxy:
         ranks = _blocked_run(forks, tmp_path, s3_env, s3_uri, proxy)
         assert [commit.step for commit in live(s3_uri)] == [2]
+        for node in unsealed:  # as where the kill had come before the seal
+            for seal in ranks.outputs[node].glob("_vaultlayer/*/*/*/manifest.json"):
+                seal.unlink()
         again = ranks.start()
         again.succeed()
         assert [again.started(rank) for rank in range(2)] == [8, 8]
-        assert "complete on all nodes" in again.events(0, "adopt")[0]
+        assert f"complete on all nodes {words}" in again.events(0, "adopt")[0]
         assert [commit.step for commit in live(s3_uri)] == [2, 8, 10]
         same_run(reference("ddp", 2), ranks.attempts)
 

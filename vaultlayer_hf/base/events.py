@@ -145,6 +145,10 @@ class Events:
         """Report something that somebody should know of or act on."""
         self._emit(logging.WARNING, kind, message, fields)
 
+    def count(self, kind: EventKind, message: str, **fields: Any) -> None:
+        """Report one of many that are alike: to listeners as ever, in the log on the debug level only."""
+        self._emit(logging.DEBUG, kind, message, fields)
+
     def sign_of_life(self, message: str) -> None:
         """Log that something is waited for, on whichever rank."""
         log(logging.INFO, f"rank {self.rank}: {message}" if self.rank else message)

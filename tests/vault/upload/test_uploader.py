@@ -234,3 +234,28 @@ def wait_until(condition: Callable[[], bool], seconds: float = 30) -> bool:
             return False
         time.sleep(0.01)
     return True
+
+
+def test_saves_that_are_replaced_one_after_the_other_are_said_once_with_a_count(
+    start: Callable[..., Run], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fast steps behind a slow store fill no log: listeners learn of each save, people of the first, then the count."""
+    gate = threading.Event()
+
+    def hold(operation: Operation) -> None:
+        if operation.name == "upload":
+            gate.wait(30)
+
+    run = start(FaultStore(memory_store(), hold))
+    with caplog.at_level("INFO", "vaultlayer_hf"):
+        for step in range(1, 9):
+            run.save(step)
+        gate.set()
+        run.wait()
+        run.close()
+    replaced = [event.fields["step"] for event in run.events("abandon")]
+    assert len(replaced) >= 6
+    said = [record.getMessage() for record in caplog.records if "abandoned" in record.getMessage()]
+    assert len(said) == 2
+    assert f"checkpoint-{replaced[0]} is abandoned: " in said[0]
+    assert said[1].startswith(f"{len(replaced) - 1} more checkpoints were abandoned")

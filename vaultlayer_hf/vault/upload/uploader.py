@@ -17,6 +17,7 @@ Nothing here raises into training. What happened is told through events; ``fence
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from vaultlayer_hf.base.events import EventKind, Events
@@ -27,7 +28,7 @@ from vaultlayer_hf.stores.retry import RetryingStore, RetryPolicy
 from vaultlayer_hf.vault.log.entry import Commit
 from vaultlayer_hf.vault.log.log import Writer
 from vaultlayer_hf.vault.retention.policy import Policy
-from vaultlayer_hf.vault.snapshot import SnapshotChangedError
+from vaultlayer_hf.vault.snapshot import Snapshot, SnapshotChangedError
 from vaultlayer_hf.vault.upload.carrying import Carrier
 from vaultlayer_hf.vault.upload.clearing import Clearing
 from vaultlayer_hf.vault.upload.figures import UploadFigures
@@ -40,6 +41,8 @@ _LAST_WORD = 10.0
 """Seconds that an end of the process waits for the upload thread to give up."""
 _LAST_SEAL = 60.0
 """Seconds that an end of the process waits for the last snapshot to be sealed."""
+_SPELL = 60.0
+"""Seconds between two lines of the log that say of saves that newer ones replace them: fast steps bring many."""
 
 
 class Uploader:
@@ -120,6 +123,9 @@ class Uploader:
             measured=measured,
         )
         self._thread: threading.Thread | None = None
+        self._next_line = 0.0
+        self._untold = 0
+        """Replaced saves that the log doesn't name, since its last line about such."""
 
     def submit(self, job: Job) -> None:
         """Queue a snapshot; never blocks and never raises for the store's sake. On one thread only."""
@@ -129,13 +135,7 @@ class Uploader:
             self._thread.start()
         for other in replaced:
             self._clearing.put_aside(other.snapshot)
-            self._events.warn(
-                EventKind.ABANDON,
-                f"{other.snapshot.name} is abandoned: {job.snapshot.name} is newer and the upload before it isn't "
-                f"done; {self.exposure()}",
-                step=other.snapshot.manifest.step,
-                reason="superseded",
-            )
+            self._say_replaced(other.snapshot, job.snapshot)
         try:
             self._clearing.outdate(job.snapshot)
         except OSError as error:
@@ -203,6 +203,7 @@ class Uploader:
         ``within``: seconds to wait for that; None: as long as sealing takes.
         """
         self._queue.stop()
+        self._say_untold()
         if self._thread is not None:
             self._thread.join(timeout=_LAST_WORD if within is None else within)
             if self._carrier.sealing and within is None:
@@ -216,6 +217,27 @@ class Uploader:
     def exposure_figures(self) -> tuple[float, int]:
         """Return (seconds, steps) since the last commit, or since the start where there is none."""
         return self.figures.exposure
+
+    def _say_replaced(self, snapshot: Snapshot, newer: Snapshot) -> None:
+        since = f", and so were {self._untold} more since this was last said" if self._untold else ""
+        what = (
+            f"{snapshot.name} is abandoned{since}: {newer.name} is newer and the upload before it isn't done; "
+            f"{self.exposure()}"
+        )
+        now = time.monotonic()
+        say = self._events.warn if now >= self._next_line else self._events.count
+        if now >= self._next_line:
+            self._next_line, self._untold = now + _SPELL, 0
+        else:
+            self._untold += 1
+        say(EventKind.ABANDON, what, step=snapshot.manifest.step, reason="superseded")
+
+    def _say_untold(self) -> None:
+        if self._untold:
+            name = "checkpoint was" if self._untold == 1 else "checkpoints were"
+            what = f"{self._untold} more {name} abandoned, each for a newer one while an upload wasn't done"
+            self._events.info(EventKind.NOTICE, what)
+            self._untold = 0
 
     def _run(self) -> None:
         going = True
