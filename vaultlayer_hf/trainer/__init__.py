@@ -1,25 +1,26 @@
 """transformers.Trainer: the first seam.
 
-    argument.py       what the values of ``resume=`` mean
-    call.py           A call of ``train()``, of which one argument is read and may be replaced
-    callback.py       the callback: the Trainer's events on one side, its run on a vault on the other
-    data.py           the Trainer's side
-    data_file.py      the place in the data beside a Trainer's checkpoint, one small file a rank
-    demo_training.py  the training script of `vl demo`
-    evaluations.py    evaluations with persistent workers
-    figures.py        the vault's figures in the Trainer's own logs, so that they reach ``report_to``
-    layout.py         the files of the Trainer's own checkpoint folder
-    loaded.py         behind the load of a resume, ahead of the first step
-    named.py          what a train() goes on from where the script names a checkpoint
-    notices.py        what a Trainer's run says to whoever reads its log
-    over.py           whether a run is over
-    run.py            one Trainer's run on its vault
-    saving.py         A Trainer's save while it trains on a vault
-    skipping.py       how the Trainer goes past batches
-    terms.py          the Trainer's terms in those of a session
-    trainer.py        the one argument: ``resume=`` for transformers.Trainer and for any subclass of it
-    trainer_files.py  the Trainer's answers to what a start asks about a checkpoint's files
-    zero.py           DeepSpeed's ZeRO on another number of ranks
+    argument.py         what the values of ``resume=`` mean
+    call.py             A call of ``train()``, of which one argument is read and may be replaced
+    callback.py         the callback: the Trainer's events on one side, its run on a vault on the other
+    callback_states.py  what callbacks had counted when a checkpoint was saved, put back into them
+    data.py             the Trainer's side
+    data_file.py        the place in the data beside a Trainer's checkpoint, one small file a rank
+    demo_training.py    the training script of `vl demo`
+    evaluations.py      evaluations with persistent workers
+    figures.py          the vault's figures in the Trainer's own logs, so that they reach ``report_to``
+    layout.py           the files of the Trainer's own checkpoint folder
+    loaded.py           behind the load of a resume, ahead of the first step
+    named.py            what a train() goes on from where the script names a checkpoint
+    notices.py          what a Trainer's run says to whoever reads its log
+    over.py             whether a run is over
+    run.py              one Trainer's run on its vault
+    saving.py           A Trainer's save while it trains on a vault
+    skipping.py         how the Trainer goes past batches
+    terms.py            the Trainer's terms in those of a session
+    trainer.py          the one argument: ``resume=`` for transformers.Trainer and for any subclass of it
+    trainer_files.py    the Trainer's answers to what a start asks about a checkpoint's files
+    zero.py             DeepSpeed's ZeRO on another number of ranks
 
 With run/inside the only folder that imports transformers; run/inside imports it, and loops never does.
 """

@@ -23,6 +23,7 @@ from vaultlayer_hf.session.stop.exits import leave
 from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.state.model_identity import Parameters, parameters_of
 from vaultlayer_hf.stores.uri import VaultAddress, parse_vault
+from vaultlayer_hf.trainer.callback_states import restore_callback_states
 from vaultlayer_hf.trainer.data import TrainerData
 from vaultlayer_hf.trainer.loaded import Trained, check_loaded, keep_digests
 from vaultlayer_hf.trainer.notices import (
@@ -248,6 +249,7 @@ class TrainerRun:
         resumed = self._resumed_folder(args, state)
         if resumed is not None:
             check_loaded(resumed, session.ranks, session.events, trained)
+            self._restore_callbacks(args, state)
         training.begin(state.global_step, getattr(Trainer.train, "__code__", None))
         self.active = self._spent = True
         warn_of_arguments(session.events, args, paced=training.pacer.active)
@@ -262,6 +264,17 @@ class TrainerRun:
         if session.settings.exact_data == "on":
             self.data = self.data or TrainerData(session.events, session.ranks)
             self.data.begin(loader, args, state, resumed, self._handler)
+
+    def _restore_callbacks(self, args: TrainingArguments, state: TrainerState) -> None:
+        if self._handler is None or args.restore_callback_states_from_checkpoint:
+            return  # where the argument asks for it the Trainer has done it
+        assert self.training is not None
+        session = self.training.session
+        restore_callback_states(
+            self._handler.callbacks,
+            dict(state.stateful_callbacks or {}),
+            lambda text: session.tell(EventKind.NOTICE, text),
+        )
 
     def _resumed_folder(self, args: TrainingArguments, state: TrainerState) -> Path | None:
         """Return the folder of the checkpoint that a training begins behind; None for one from the start."""
