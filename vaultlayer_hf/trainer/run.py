@@ -266,13 +266,18 @@ class TrainerRun:
             self.data.begin(loader, args, state, resumed, self._handler)
 
     def _restore_callbacks(self, args: TrainingArguments, state: TrainerState) -> None:
-        if self._handler is None or args.restore_callback_states_from_checkpoint:
+        saved = state.stateful_callbacks
+        if (
+            self._handler is None
+            or not isinstance(saved, dict)
+            or args.restore_callback_states_from_checkpoint
+        ):
             return  # where the argument asks for it the Trainer has done it
         assert self.training is not None
         session = self.training.session
         restore_callback_states(
             self._handler.callbacks,
-            dict(state.stateful_callbacks or {}),
+            saved,
             lambda text: session.tell(EventKind.NOTICE, text),
         )
 
