@@ -14,7 +14,7 @@ from typing import Any
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import CallbackHandler
 
-from vaultlayer_hf.base.events import Events
+from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import FencedError, SettingsError
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.settings import Settings
