@@ -150,7 +150,7 @@ class Events:
         self._emit(logging.DEBUG, kind, message, fields)
 
     def sign_of_life(self, message: str) -> None:
-        """Log that something is waited for, on whichever rank."""
+        """Log what is no event of a checkpoint's, such as that something is waited for, on whichever rank."""
         log(logging.INFO, f"rank {self.rank}: {message}" if self.rank else message)
 
     def warn_once(self, cause: str, kind: EventKind, message: str, **fields: Any) -> None:

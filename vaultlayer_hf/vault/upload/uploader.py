@@ -236,7 +236,7 @@ class Uploader:
         if self._untold:
             name = "checkpoint was" if self._untold == 1 else "checkpoints were"
             what = f"{self._untold} more {name} abandoned, each for a newer one while an upload wasn't done"
-            self._events.info(EventKind.NOTICE, what)
+            self._events.sign_of_life(what)
             self._untold = 0
 
     def _run(self) -> None:
