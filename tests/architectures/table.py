@@ -63,7 +63,7 @@ def _row(kind: str, cls: str, saved: Any, other: Any) -> Row:
         arguments = transformers.TrainingArguments(folder, use_cpu=True, report_to="none", disable_tqdm=True)
         checkpoint = Path(folder) / "checkpoint-1"
         transformers.Trainer(saved, arguments).save_model(str(checkpoint))
-        keep_digests(checkpoint, Ranks(), Trained(saved))
+        keep_digests(checkpoint, Ranks(), Events(), Trained(saved))
         transformers.Trainer(other, arguments)._load_from_checkpoint(str(checkpoint))
         tensors = _tensors(saved)
         stock = _different(tensors, other)
