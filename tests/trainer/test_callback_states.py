@@ -9,7 +9,7 @@ import pytest
 from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
-from tests.trainer.kit import Boom, FailAt, Patient, weights
+from tests.trainer.kit import STEPS, Boom, FailAt, Patient, Recorder, trainer, weights
 from tests.trainer.test_best import best_run
 from vaultlayer_hf.trainer.callback_states import restore_callback_states
 
@@ -74,3 +74,18 @@ def test_an_attribute_that_is_gone_is_said() -> None:
     assert not hasattr(counter, "old")
     assert len(said) == 1
     assert said[0].endswith("begins anew: old")
+
+
+def test_a_run_with_other_callbacks_goes_on_and_says_so(tmp_path: Path) -> None:
+    """A resume with one of two stateful callbacks trains to the end, and a warning says that it begins anew."""
+    vault = tmp_path / "vault"
+    with pytest.raises(Boom):
+        trainer(
+            tmp_path / "a", callbacks=[Counter(1), Counter(2), FailAt(5), Patient(vault)], resume=vault
+        ).train()
+    counter = Counter()
+    again = trainer(tmp_path / "b", callbacks=[counter], resume=vault)
+    recorder = Recorder(again)
+    again.train()
+    assert (again.state.global_step, counter.count) == (STEPS, 0)
+    assert any("another number of Counter" in event.message for event in recorder.of("notice"))

@@ -278,7 +278,7 @@ class TrainerRun:
         restore_callback_states(
             self._handler.callbacks,
             saved,
-            lambda text: session.tell(EventKind.NOTICE, text),
+            lambda text: session.warn_all(EventKind.NOTICE, text),
         )
 
     def _resumed_folder(self, args: TrainingArguments, state: TrainerState) -> Path | None:
