@@ -164,3 +164,19 @@ def test_any_text(text: str) -> None:
         address.prefix,
     )
     assert again.step is None
+
+
+@pytest.mark.parametrize("base", ["s3://bucket/run", "file:///data/run", "/data/run", "run"])
+@pytest.mark.parametrize("end", ["@latest", "@best", "@abc", "@ 40", "@-1", "@"])
+def test_no_step(base: str, end: str) -> None:
+    """What is meant as a step and is none is refused with the fix, and isn't the name of a new vault."""
+    with pytest.raises(VaultUriError, match=r"leave that out|write ADDRESS@500"):
+        parse_vault(base + end)
+
+
+def test_folder_named_as_no_step(tmp_path: Path) -> None:
+    """A folder that exists as run@latest is that folder, and its address means it wherever it is parsed."""
+    odd = tmp_path / "run@latest"
+    assert parse_vault(parse_vault(odd).uri).path == str(odd)
+    odd.mkdir()
+    assert (parse_vault(str(odd)).path, parse_vault(str(odd)).step) == (str(odd), None)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vaultlayer_hf.state.tensor_digests import plain_name
+
 if TYPE_CHECKING:
     import torch
 
@@ -27,10 +29,9 @@ def _shape(parameter: torch.nn.Parameter) -> tuple[int, ...]:
 
 def parameter_differences(found: Parameters, expected: Parameters, limit: int = 3) -> str:
     """Return in words how a checkpoint's parameters differ from a model's; empty where they don't. Pure."""
-    if found == expected:
-        return ""
-    there = {name: (shape, dtype) for name, shape, dtype in found}
-    here = {name: (shape, dtype) for name, shape, dtype in expected}
+    # torch.compile and FSDP put a part of their own into each name, and the same model is trained with and without.
+    there = {plain_name(name): (shape, dtype) for name, shape, dtype in found}
+    here = {plain_name(name): (shape, dtype) for name, shape, dtype in expected}
     lines = [f"{name} is only in the checkpoint" for name in there if name not in here]
     lines += [f"{name} is only in the model" for name in here if name not in there]
     for name in there:

@@ -5,7 +5,9 @@
     /folder  folder  ~/x    a folder, taken as it is written
     ADDRESS@500             the checkpoint of step 500 of that vault
 
-A folder that exists under the very name ``run@500`` is that folder; its step 7 is ``run@500@7``.
+A word or an ill-written number behind an ``@`` at the end (``@latest``, ``@best``, ``@ 40``) is refused: taken for a
+part of the name, it would begin a new run in a new vault; ``run@v2`` is a name. A folder that exists under the very
+name ``run@500`` or ``run@latest`` is that folder; its step 7 is ``run@500@7``.
 Nothing is opened here; the one look at the disk is whether such a folder exists.
 """
 
@@ -23,6 +25,7 @@ from vaultlayer_hf.errors import VaultUriError
 _KINDS = "use s3://bucket/prefix, file:///folder or a path"
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):(/*)(.*)", re.DOTALL)
 _STEP = re.compile(r"(.*)@([0-9]+)/?", re.DOTALL)
+_NO_STEP = re.compile(r".*[^/]@ *([A-Za-z]+|[-+]?[0-9]*) */?", re.DOTALL)  # meant as a step, and none
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]*")
 _PATH_STYLE = re.compile(r"s3[.\-][a-z0-9.\-]*amazonaws\.com/([^/]+)/?(.*)")
 _HOST_STYLE = re.compile(r"([a-z0-9.\-]+?)\.s3[.\-][a-z0-9.\-]*amazonaws\.com/?(.*)")
@@ -125,6 +128,8 @@ def _s3(rest: str) -> VaultAddress:
     prefix = prefix.rstrip("/")
     if step is not None and _STEP.fullmatch(prefix):
         raise VaultUriError("the vault URI ends in two steps; write s3://bucket/prefix@step, with one")
+    if _NO_STEP.fullmatch(prefix) and not _STEP.fullmatch(prefix):
+        raise _no_step(prefix)
     parts = prefix.split("/") if prefix else []
     if any(part in ("", ".", "..") for part in parts) or "\\" in prefix:
         clean = "/".join(
@@ -141,6 +146,8 @@ def _s3(rest: str) -> VaultAddress:
 def _file(rest: str) -> VaultAddress:
     match = _STEP.fullmatch(rest)
     whole = "/" + unquote(rest)
+    if match is None and _NO_STEP.fullmatch(rest.replace("%20", " ")) and not os.path.isdir(whole):
+        raise _no_step(rest)
     if match is None or os.path.isdir(whole):
         return _folder(whole, None)
     return _folder("/" + unquote(match.group(1)), int(match.group(2)))
@@ -152,8 +159,10 @@ def _plain(text: str) -> VaultAddress:
         raise VaultUriError(
             f"{_shown(text)} is no vault URI; did you mean {_meant('s3://' + typo.group(2))}?"
         )
-    match = _STEP.fullmatch(text)
-    if match is None or os.path.isdir(os.path.expanduser(text)):
+    match, there = _STEP.fullmatch(text), os.path.isdir(os.path.expanduser(text))
+    if match is None and _NO_STEP.fullmatch(text) and not there:
+        raise _no_step(text)
+    if match is None or there:
         return _folder(text, None)
     return _folder(match.group(1), int(match.group(2)))
 
@@ -172,8 +181,24 @@ def _folder(text: str, step: int | None) -> VaultAddress:
 def _quoted(path: str) -> str:
     """Escape only what parsing would take for something else, so that messages stay readable."""
     path = path.replace("%", "%25")
-    match = _STEP.fullmatch(path)
-    return path if match is None else f"{match.group(1)}%40{match.group(2)}"
+    if not _STEP.fullmatch(path) and not _NO_STEP.fullmatch(path):
+        return path
+    before, _, after = path.rpartition("@")
+    return f"{before}%40{after}"
+
+
+def _no_step(text: str) -> VaultUriError:
+    """The error for an ``@`` with no step behind it; what is behind it is repeated only where it can't be a key."""
+    after = text.rstrip("/").rpartition("@")[2].strip()
+    shown = f"@{after}" if re.fullmatch(r"[A-Za-z0-9]{0,10}", after) else "what is behind its last @"
+    if after in ("latest", "newest", "last"):
+        return VaultUriError(
+            f"the vault URI ends in {shown}; leave that out: without a step, the newest complete checkpoint is meant"
+        )
+    return VaultUriError(
+        f"the vault URI ends in no step: {shown} is no whole number; write ADDRESS@500 for the checkpoint of step 500,"
+        " ADDRESS alone for the newest, and a new vault's name without an @"
+    )
 
 
 def _wrong_scheme(text: str, scheme: str, slashes: str, rest: str) -> VaultUriError:
