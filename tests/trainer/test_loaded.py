@@ -9,12 +9,16 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from safetensors.torch import save_file
 from transformers import LlamaForCausalLM, TrainerCallback
 
 from tests.kit.models import tiny_llama
 from tests.trainer.conftest import Reference
-from tests.trainer.kit import Boom, FailAt, Patient, trainer, weights
+from tests.trainer.kit import Boom, FailAt, Patient, arguments, trainer, weights
 from vaultlayer_hf import errors
+from vaultlayer_hf.base.events import Events
+from vaultlayer_hf.session.ranks import Ranks
+from vaultlayer_hf.trainer.loaded import Trained, check_loaded, keep_digests
 
 
 class Patches(torch.utils.data.Dataset):  # type: ignore[type-arg]
@@ -59,6 +63,20 @@ def test_a_model_with_other_names_in_its_files_goes_on_as_the_same_run(tmp_path:
     again = trainer(tmp_path / "o", model=picture_model(seed=9), resume=str(tmp_path / "v"), **given)
     assert again.train().global_step == 8
     assert weights(again.model) == weights(whole.model)
+
+
+def test_a_compiled_models_checkpoint_is_loaded_into_a_plain_one(tmp_path: Path) -> None:
+    """torch.compile puts a word ahead of each name in the file: its checkpoint goes on without it, bit for bit."""
+    saved, plain = tiny_llama(seed=0), tiny_llama(seed=1)
+    folder = tmp_path / "checkpoint-1"
+    folder.mkdir()
+    keep_digests(folder, Ranks(), Events(), Trained(saved))
+    renamed = {f"_orig_mod.{name}": value.clone() for name, value in saved.state_dict().items()}
+    save_file(renamed, folder / "model.safetensors", metadata={"format": "pt"})
+    transformers.Trainer(plain, arguments(tmp_path))._load_from_checkpoint(str(folder))
+    assert weights(plain) != weights(saved)
+    check_loaded(folder, Ranks(), Events(), Trained(plain))
+    assert weights(plain) == weights(saved)
 
 
 class Renaming(LlamaForCausalLM):

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from vaultlayer_hf.base.events import EventKind, Events
@@ -96,12 +97,11 @@ def check_loaded(folder: Path, ranks: Ranks, events: Events, trained: Trained) -
         if saved is None or (saved.sharded and saved.world_size != ranks.world_size):
             return
         differences = state_differences(saved, trained.digests(ranks.world_size))
-        if "model" in differences and not saved.sharded and _load_by_names(folder, model):
-            differences = state_differences(saved, trained.digests(ranks.world_size))
-            if "model" not in differences and ranks.rank == 0:
-                events.info(
-                    EventKind.NOTICE, f"{_partly(folder, model)}: the rest was loaded as from_pretrained does"
-                )
+        for load in () if saved.sharded else (_load_by_plain_names, _load_as_pretrained):
+            if "model" in differences and load(folder, _inner(model)):
+                differences = state_differences(saved, trained.digests(ranks.world_size))
+                if "model" not in differences and ranks.rank == 0:
+                    events.info(EventKind.NOTICE, f"{_partly(folder, model)}: the rest was loaded behind it")
         if differences:
             raise NotLoadedError(
                 f"{folder} is whole, but {_partly(folder, model)}, and a run that goes on from it would be another "
@@ -133,27 +133,41 @@ def _is_adapter(model: Any) -> bool:
     return hasattr(model, "peft_config") and hasattr(model, "get_base_model")
 
 
-def _load_by_names(folder: Path, model: Any) -> bool:
-    """Load a checkpoint's weights into the model by the names that ``from_pretrained`` gives them; tell whether it did.
+def _load_by_plain_names(folder: Path, model: Any) -> bool:
+    """Load the tensors of a checkpoint's files by their names without wrappers, as of a compiled model's; tell whether.
+
+    Stock takes a name such as ``_orig_mod.layer.weight`` for another tensor than ``layer.weight``.
+    """
+    own = {plain_name(name): tensor for name, tensor in model.state_dict().items()}
+    found = False
+    for path in sorted(folder.glob("model*.safetensors")):
+        with safe_open(path, "pt") as file, torch.no_grad():
+            for name in file.keys():  # noqa: SIM118  it is no dictionary
+                target = own.get(plain_name(name))
+                if target is not None and list(target.shape) == file.get_slice(name).get_shape():
+                    target.copy_(file.get_tensor(name))
+                    found = True
+    return found
+
+
+def _load_as_pretrained(folder: Path, model: Any) -> bool:
+    """Load a checkpoint's weights into the model as ``from_pretrained`` names them; tell whether it could.
 
     All of them pass through 32 bits where the model has such, which changes no value of fewer bits.
     """
-    inner = _inner(model)
-    if not isinstance(inner, PreTrainedModel) or _is_adapter(inner):
+    if not isinstance(model, PreTrainedModel) or _is_adapter(model):
         return False
     named = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
-    dtypes = {tensor.dtype for tensor in inner.state_dict().values() if tensor.is_floating_point()}
+    dtypes = {tensor.dtype for tensor in model.state_dict().values() if tensor.is_floating_point()}
     dtype = max(dtypes, key=lambda one: torch.finfo(one).bits) if dtypes else None
     try:
-        make: Any = type(inner).from_pretrained
-        loaded = make(folder, config=inner.config, **{named: dtype})
-    except (
-        Exception
-    ):  # a model of the user's own may take other arguments: then the difference itself is reported
+        make: Any = type(model).from_pretrained
+        loaded = make(folder, config=model.config, **{named: dtype})
+    except Exception:  # a model of the user's own may take other arguments: then the difference is reported
         return False
     source = {plain_name(name): tensor for name, tensor in loaded.state_dict().items()}
     with torch.no_grad():
-        for name, tensor in inner.state_dict().items():
+        for name, tensor in model.state_dict().items():
             found = source.get(plain_name(name))
             if found is not None and found.shape == tensor.shape:
                 tensor.copy_(found)

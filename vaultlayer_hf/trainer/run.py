@@ -266,7 +266,9 @@ class TrainerRun:
             self.data.begin(loader, args, state, resumed, self._handler)
 
     def _restore_callbacks(self, args: TrainingArguments, state: TrainerState) -> None:
-        saved: Any = state.stateful_callbacks  # transformers declares a list, and holds a dictionary once it is read
+        saved: Any = (
+            state.stateful_callbacks
+        )  # transformers declares a list, and holds a dictionary once it is read
         if (
             self._handler is None
             or not isinstance(saved, dict)
