@@ -16,6 +16,7 @@
     │   ├── NoSuchCheckpointError the step that was asked for isn't in the vault
     │   ├── WorldSizeError        it can't be resumed on this many ranks
     │   ├── WrongModelError       the checkpoint belongs to another model
+    │   ├── OtherRunError         it belongs to a run with other data or another optimizer
     │   └── NotLoadedError        what was loaded into memory isn't what was saved
     ├── CorruptError              bytes in the vault are not what the log vouches for
     │   └── FormatVersionError    written by a newer version: upgrade
@@ -37,6 +38,7 @@ __all__ = [
     "NoUsableCheckpointError",
     "NotLoadedError",
     "ObjectNotFoundError",
+    "OtherRunError",
     "RanksError",
     "ResumeError",
     "SettingsError",
@@ -135,6 +137,10 @@ class WorldSizeError(ResumeError):
 
 class WrongModelError(ResumeError):
     """The checkpoint's parameters (names, shapes, dtypes) are not those of the model at hand."""
+
+
+class OtherRunError(ResumeError):
+    """The checkpoint belongs to another run: one that was over on other data, or that had another optimizer."""
 
 
 class NotLoadedError(ResumeError):

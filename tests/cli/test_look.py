@@ -120,7 +120,7 @@ def test_diff_of_two_steps(trained: Path) -> None:
     assert found["settings"] == found["versions"] == {}
     changed = {item["path"] for item in found["files"]}
     assert {"model.safetensors", "optimizer.pt", "trainer_state.json"} <= changed
-    assert found["files_same"] + len(changed) == 10
+    assert found["files_same"] + len(changed) == 11
     text = vl("diff", f"{trained}@20", f"{trained}@60").out
     assert f"{found['second']['loss']:.4f} (step 60)" in text
 

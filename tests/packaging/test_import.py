@@ -20,6 +20,7 @@ PUBLIC = [
     "NoUsableCheckpointError",
     "NotLoadedError",
     "ObjectNotFoundError",
+    "OtherRunError",
     "RanksError",
     "ResumeError",
     "Settings",

@@ -38,7 +38,7 @@ def test_unbroken_run_is_stock(tmp_path: Path, reference: Reference) -> None:
         assert ours == stock
     names = {path.name for path in (tmp_path / "out" / "checkpoint-8").iterdir()}
     stocks = {path.name for path in (reference.folder / "checkpoint-8").iterdir()}
-    assert names == stocks | {"vaultlayer_data_0.pt", "vaultlayer_digests_0.json"}
+    assert names == stocks | {"vaultlayer_data_0.pt", "vaultlayer_digests_0.json", "vaultlayer_asked.json"}
 
 
 def test_resumed_run_logs_as_an_unbroken_one(tmp_path: Path, reference: Reference) -> None:

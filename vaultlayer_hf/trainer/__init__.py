@@ -1,6 +1,7 @@
 """transformers.Trainer: the first seam.
 
     argument.py         what the values of ``resume=`` mean
+    asked.py            what a training is asked for
     call.py             A call of ``train()``, of which one argument is read and may be replaced
     callback.py         the callback: the Trainer's events on one side, its run on a vault on the other
     callback_states.py  what callbacks had counted when a checkpoint was saved, put back into them

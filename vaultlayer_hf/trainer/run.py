@@ -23,6 +23,7 @@ from vaultlayer_hf.session.stop.exits import leave
 from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.state.model_identity import Parameters, parameters_of
 from vaultlayer_hf.stores.uri import VaultAddress, parse_vault
+from vaultlayer_hf.trainer.asked import Asked, asked_for, keep_asked, say_what_differs
 from vaultlayer_hf.trainer.callback_states import restore_callback_states
 from vaultlayer_hf.trainer.data import TrainerData
 from vaultlayer_hf.trainer.loaded import Trained, check_loaded, keep_digests
@@ -93,6 +94,7 @@ class TrainerRun:
         self._saved_step: int | None = None
         self._spent = False  # ``training`` was begun or closed: the next train() needs another
         self._ended = False  # the training that is committed came to its end
+        self._asked = Asked()
         self._over = False  # it was over before it began: what stock trains beyond that isn't committed
 
     def __repr__(self) -> str:
@@ -241,20 +243,24 @@ class TrainerRun:
     def begin(self, args: TrainingArguments, state: TrainerState, loader: Any, trained: Trained) -> None:
         """Begin a training on the claimed vault. All ranks.
 
-        Raises AlreadyFinishedError where that is asked for, NotLoadedError where what was loaded isn't what was saved.
+        Raises AlreadyFinishedError where that is asked for, OtherRunError where what is asked for now can't go on from
+        the checkpoint, NotLoadedError where what was loaded isn't what was saved.
         """
         training = self.training
         assert training is not None
         session = training.session
         resumed = self._resumed_folder(args, state)
+        earlier = self._earlier or EarlierRun(state.global_step, state.max_steps)
+        over = is_over(earlier, state.max_steps, loads_best=bool(args.load_best_model_at_end))
+        self._asked = asked_for(args, trained.optimizer, loader)
         if resumed is not None:
+            say_what_differs(session, resumed, self._asked, over=over)
             check_loaded(resumed, session.ranks, session.events, trained)
             self._restore_callbacks(args, state)
         training.begin(state.global_step, getattr(Trainer.train, "__code__", None))
         self.active = self._spent = True
         warn_of_arguments(session.events, args, paced=training.pacer.active)
-        earlier = self._earlier or EarlierRun(state.global_step, state.max_steps)
-        self._over = is_over(earlier, state.max_steps, loads_best=bool(args.load_best_model_at_end))
+        self._over = over
         if self._over and self.stops_when_finished:
             raise AlreadyFinishedError
         if self._trainer is not None:
@@ -301,6 +307,7 @@ class TrainerRun:
         if self.data is not None:
             self.data.save(save.folder, state)
         keep_digests(save.folder, self.training.session.ranks, self.events, trained)
+        keep_asked(save.folder, self.training.session, self._asked)
         self.training.save(save)
         self._saved_step = state.global_step
 
