@@ -97,8 +97,8 @@ def check_asked(then: Asked, now: Asked, *, over: bool) -> list[str]:
     if then.optimizer and now.optimizer and then.optimizer != now.optimizer:
         raise OtherRunError(
             f"the checkpoint holds the state of {then.optimizer}, and this run trains with {now.optimizer}, which "
-            "can't use it: start with the same optimizer, or load the checkpoint's model in the script and name a new vault. "
-            "Nothing was trained"
+            "can't use it: start with the same optimizer, or load the checkpoint's model in the script and name a new "
+            "vault. Nothing was trained"
         )
     other_data = bool(then.data and now.data and then.data != now.data)
     if over and other_data:
