@@ -42,6 +42,17 @@ def _no_vault_variables(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
+@pytest.fixture(autouse=True)
+def _signals_as_before() -> Iterator[None]:
+    """A training that a test left behind catches no signal of the next test."""
+    caught = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    before = {number: signal.getsignal(number) for number in caught}
+    yield
+    for number, handler in before.items():
+        if handler is not None and signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
+
+
 @pytest.fixture
 def chance() -> random.Random:
     """Random numbers from a seed that is printed; ``VAULTLAYER_TEST_SEED`` repeats a run."""
