@@ -1,1 +1,1 @@
-"""What tests share: the tiny model, and the one place that reaches into the package's private attributes."""
+"""What tests share: the tiny model, small disks, and the one place that reaches into private attributes."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 
 from tests.campaign.parts import shared_memory
 from tests.forks import ForkServer
-from tests.fuse import mount, unmount
+from tests.kit.disks import small_disk_at
 
 
 @pytest.fixture(scope="session")
@@ -31,13 +30,5 @@ def scratch() -> Iterator[Path]:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 12 MiB."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small file system needs root")
-    point = tmp_path / "small"
-    point.mkdir()
-    try:
-        mount("tmpfs", point, "tmpfs", 0, "size=12m")
-    except OSError as error:
-        pytest.skip(f"no tmpfs can be mounted here: {error}")
-    yield point
-    unmount(point)
+    with small_disk_at(tmp_path / "small", "12m") as folder:
+        yield folder

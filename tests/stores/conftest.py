@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.fuse import FuseMount, mount, unmount
+from tests.kit.disks import small_disk_at
 
 MS_RDONLY, MS_REMOUNT, MS_BIND = 1, 32, 4096
 
@@ -29,16 +30,8 @@ def fuse_folder(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 4 MiB."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small file system needs root")
-    point = tmp_path / "small"
-    point.mkdir()
-    try:
-        mount("tmpfs", point, "tmpfs", 0, "size=4m")
-    except OSError as error:
-        pytest.skip(f"no tmpfs can be mounted here: {error}")
-    yield point
-    unmount(point)
+    with small_disk_at(tmp_path / "small", "4m") as folder:
+        yield folder
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 import pytest
 import transformers
 
+from tests.kit.disks import small_disk_at
 from tests.trainer.kit import STEPS, trainer, weights
 
 
@@ -43,11 +42,6 @@ def _short_flush(_no_vault_variables: None, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 24 MB of its own; a test that has no right to mount one is skipped."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
-        pytest.skip("needs root and the right to mount a file system")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    """A file system of 24 MiB."""
+    with small_disk_at(tmp_path / "small", "24m") as folder:
+        yield folder
