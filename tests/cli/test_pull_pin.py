@@ -24,7 +24,7 @@ def test_pull_copies_out_what_the_trainer_wrote(trained: Path, tmp_path: Path) -
     done = vl("pull", f"{trained}@40", cwd=tmp_path)
     assert (done.code, done.err) == (0, ""), done.err
     assert content(tmp_path / "checkpoint-40") == expected
-    assert done.out.startswith("step 40: checkpoint-40, verified, 9 files")
+    assert done.out.startswith("step 40: checkpoint-40, verified, 11 files")
     assert vl("pull", f"{trained}@40", str(tmp_path / "deep/er/out")).code == 0
     assert content(tmp_path / "deep/er/out") == expected
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-40", "deep"]

@@ -393,3 +393,16 @@ def test_the_protocol_against_its_model_at_length(machine: type[VaultMachine], e
             max_examples=examples, stateful_step_count=50, phases=(Phase.generate, Phase.shrink), **COMMON
         ),
     )
+
+
+def test_a_commit_between_the_look_and_the_claim_counts() -> None:
+    """What another writer commits after a start has looked, and before it has claimed, is gone on from."""
+    machine = VaultMachine()
+    calm = Mishap("none", 1, "before", "here")
+    try:
+        machine.begin(host="here")
+        machine.start(at=None, host="there", mishap=calm)
+        machine.save(mishap=Mishap("die", 1, "before", "here"), pick=0, same_step=False)
+        machine.start(at=None, host="here", mishap=Mishap("intrude", 2, "after", "there"))
+    finally:
+        machine.teardown()

@@ -50,15 +50,25 @@ def resume(session: Session, expected: CheckpointFiles) -> Path | None:
     NoUsableCheckpointError, CorruptError (the whole log), ResumeError (no space on a disk), SettingsError (another run
     uses ``output_dir``), RanksError.
     """
-    found: list[StartChoice] = []
+    found: list[tuple[VaultState | None, StartChoice]] = []
 
     def check(number: int, entry: Entry | None) -> Mapping[str, Any]:
-        found.append(choice := _choose(session, number, entry))
+        choice = _choose(session, number, entry)
+        found.append((entry.state if entry is not None else None, choice))
         _check_first_candidate(session, expected, choice, number, entry)
         return choice.detail
 
     claim = session.enter(check)
-    choice = session.ranks.on_rank_zero(lambda: found[-1])
+
+    def choose() -> StartChoice:
+        # Between the look and the claim another writer may have committed or retired: what counts is the claim's.
+        seen, choice = found[-1]
+        before = claim.before
+        if before is None or (seen is not None and seen.commits == before.commits):
+            return choice
+        return _choose_from(session, before)
+
+    choice = session.ranks.on_rank_zero(choose)
     session.ranks.on_every_rank(lambda: clear_half_done(session.output_dir) if session.leads_node else None)
     if claim.before is None:
         session.events.info(EventKind.FRESH, f"{session.address.uri} is empty: the run starts fresh")
@@ -85,7 +95,6 @@ def resume(session: Session, expected: CheckpointFiles) -> Path | None:
 def _choose(session: Session, number: int, entry: Entry | None) -> StartChoice:
     """Choose what to go on from, before the claim. On rank 0. Raises NoSuchCheckpointError, VaultUnreachableError."""
     address = session.address
-    step = session.at_step if session.at_step is not None else address.step
     if entry is None:
         if number == 0 and address.step is not None:
             _check_no_damage(session, number, entry)
@@ -94,7 +103,13 @@ def _choose(session: Session, number: int, entry: Entry | None) -> StartChoice:
                 f"at step 0 in silence: check the vault's name, or leave out @{address.step} to begin a run there"
             )
         return StartChoice(())
-    state = entry.state
+    return _choose_from(session, entry.state)
+
+
+def _choose_from(session: Session, state: VaultState) -> StartChoice:
+    """Choose what to go on from in a vault that is in this state. On rank 0. Raises as ``_choose``."""
+    address = session.address
+    step = session.at_step if session.at_step is not None else address.step
     claims: dict[int, Mapping[str, Any]] = {}
     if address.step is not None or any(commit.left_behind for commit in state.commits):
         for token in {state.token, *([state.newest.token] if state.newest is not None else [])}:
