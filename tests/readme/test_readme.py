@@ -282,6 +282,7 @@ def same_for_all(text: str) -> str:
     text = re.sub(r"file:///\S+", "URI", text)
     text = re.sub(r"(claimed the vault on|token 1, on) \S+", r"\1 HOST", text)
     text = re.sub(r"\d+\.\d+\.\d+[\w.+]*", "VERSION", text)
+    text = re.sub(r"(packaging) [\d.]+", r"\1 VERSION", text)
     text = re.sub(r"\d+\.\d{4} \(step", "LOSS (step", text)
     text = re.sub(r"\d+(\.\d+)? [kMGT]?B\b", "SIZE", text)
     return "\n".join(re.sub(r" +", " ", line).strip() for line in text.strip().splitlines())
