@@ -3,6 +3,7 @@
     adopt.py    go on from a complete local snapshot that is newer than the newest commit
     bring.py    bring a commit to the disks
     choice.py   which checkpoints of a vault a start may go on from, newest first
+    notices.py  what a start says of the checkpoint that it has chosen
     relay.py    what every node needs of a checkpoint comes from the store once
     resume.py   discover -> restore -> resume
 

@@ -37,6 +37,7 @@ from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.start.adopt import adopt
 from vaultlayer_hf.session.start.bring import bring_everywhere, conversion_for
 from vaultlayer_hf.session.start.choice import StartChoice, choose_start
+from vaultlayer_hf.session.start.notices import say_choice
 from vaultlayer_hf.state.model_identity import parameter_differences
 from vaultlayer_hf.vault.keys import DATA
 from vaultlayer_hf.vault.log.entry import Commit, Entry, VaultState
@@ -76,7 +77,7 @@ def resume(session: Session, expected: CheckpointFiles) -> Path | None:
             warn_of_unknown(session.output_dir, session.events)
         session.start_uploads(None)
         return None
-    _say_choice(session, choice)
+    say_choice(session, choice)
     adopted = None
     if choice.adopts:
         adopted = adopt(
@@ -120,29 +121,6 @@ def _choose_from(session: Session, state: VaultState) -> StartChoice:
             except StoreError as error:
                 raise session.access.unreachable(error) from error
     return choose_start(state, step, claims, uri=address.uri, again=session.at_step is not None)
-
-
-def _say_choice(session: Session, choice: StartChoice) -> None:
-    """Say what ``@STEP`` comes to."""
-    named = choice.named
-    if named is None:
-        return
-    if choice.continues:
-        newest = choice.candidates[0]
-        session.warn_all(
-            EventKind.NOTICE,
-            f"{session.address}: this run went back to step {named.step} before, and goes on from what it has trained "
-            f"since, step {newest.step}; `vl pull {session.address}` copies step {named.step} out",
-            step=newest.step,
-        )
-    elif choice.left:
-        names = ", ".join(f"{commit.name} (log entry {commit.number})" for commit in choice.left)
-        session.warn_all(
-            EventKind.NOTICE,
-            f"{session.address}: the run goes back to step {named.step} and leaves {names} behind; they are kept while "
-            "it goes on from there. The next start of the same command goes on from the newest that is trained now",
-            step=named.step,
-        )
 
 
 def _check_first_candidate(
