@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -70,7 +71,7 @@ def test_the_hook_finds_the_trainer_in_every_way_to_import_it(tmp_path) -> None:
 
 
 ORDERS = """
-import os, sys, torch
+import importlib.util, os, sys, torch
 torch.set_num_threads(1)
 orders = {
     "transformers": "from transformers import Trainer, TrainingArguments; Own = None",
@@ -83,6 +84,8 @@ orders = {
     "cycle": "import vaultlayer_hf.trainer.data; from transformers import Trainer, TrainingArguments; Own = None",
 }
 for name, order in orders.items():
+    if name in ("peft", "trl") and importlib.util.find_spec(name) is None:
+        continue  # today's want a newer transformers than the oldest that is supported
     if os.fork() == 0:
         os.environ["VAULTLAYER_RUN_ATTEMPT"] = attempt = os.path.join(os.getcwd(), name)
         os.mkdir(attempt)
@@ -111,7 +114,8 @@ def test_a_training_is_kept_and_watched_in_every_order_of_imports(tmp_path) -> N
     done = run_orders(tmp_path)
     assert "nothing is kept" not in done.stderr
     sizes = dict(line.split() for line in done.stdout.splitlines() if line[-2:] == " 2")
-    assert sorted(sizes) == ["callback", "cycle", "late", "loop", "ours", "peft", "transformers", "trl"]
+    extra = {name for name in ("peft", "trl") if importlib.util.find_spec(name) is not None}
+    assert set(sizes) == {"callback", "cycle", "late", "loop", "ours", "transformers"} | extra
     for name in sizes:
         attempt = tmp_path / name
         trains = [note for note in read_notes(attempt)[0] if note["kind"] == "train"]
