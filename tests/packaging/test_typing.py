@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import transformers
 
+from tests import ROOT
 from vaultlayer_hf import Trainer
 
 PROGRAM = """
@@ -49,7 +51,11 @@ def test_resume_is_a_known_argument(checker: str, tmp_path: Path) -> None:
         pytest.skip(f"{checker} isn't installed")
     (tmp_path / "script.py").write_text(PROGRAM)
     (tmp_path / "mypy.ini").write_text("[mypy]\n[mypy-transformers.*]\nfollow_imports = silent\n")
-    done = subprocess.run([*command, "script.py"], capture_output=True, text=True, cwd=tmp_path, timeout=280)
+    # As if installed from a wheel: a type checker doesn't follow the import hook of an editable install.
+    installed = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, "script.py"], capture_output=True, text=True, cwd=tmp_path, timeout=280, env=installed
+    )
     wrong = {number for number, line in enumerate(PROGRAM.splitlines(), 1) if line.endswith("# wrong")}
     found = {
         int(line.split("script.py:")[1].split(":")[0])
