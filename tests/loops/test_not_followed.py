@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Any
 
@@ -10,30 +9,17 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from tests.kit.inside import listen
+from tests.kit.odd import ForgetfulRandom
 from vaultlayer_hf import Checkpointer, Settings
 
 ROWS = 6
-
-
-class _Odd(random.Random):
-    """A generator whose state can be had ``good`` times."""
-
-    def __init__(self, good: int) -> None:
-        super().__init__(5)
-        self.good = good
-
-    def getstate(self) -> Any:
-        self.good -= 1
-        if self.good < 0:
-            raise RuntimeError("no state")
-        return super().getstate()
 
 
 class Rows(Dataset[int]):
     """Numbers, beside a generator."""
 
     def __init__(self, good: int) -> None:
-        self.generator = _Odd(good)
+        self.generator = ForgetfulRandom(good)
 
     def __len__(self) -> int:
         return ROWS

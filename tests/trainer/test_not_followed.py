@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 
+from tests.kit.odd import ForgetfulRandom
 from tests.trainer.kit import (
     EVERY,
     STEPS,
@@ -24,20 +25,6 @@ from tests.trainer.kit import (
 )
 
 NOTICE = "the place in the data isn't followed any more"
-
-
-class _Odd(random.Random):
-    """A generator whose state can be had ``good`` times."""
-
-    def __init__(self, good: int) -> None:
-        super().__init__(5)
-        self.good = good
-
-    def getstate(self) -> Any:
-        self.good -= 1
-        if self.good < 0:
-            raise RuntimeError("no state")
-        return super().getstate()
 
 
 class _Unwritable(random.Random):
@@ -92,15 +79,15 @@ class BadRow(Drawing):
 
 
 CASES: dict[str, Any] = {
-    "from the start": (lambda: Drawing(_Odd(0)), {}),
-    "as the first epoch begins": (lambda: Drawing(_Odd(1)), {}),
-    "in the first epoch": (lambda: Drawing(_Odd(4)), {}),
-    "about its end": (lambda: Drawing(_Odd(8)), {}),
-    "in the second epoch": (lambda: Drawing(_Odd(9)), {}),
+    "from the start": (lambda: Drawing(ForgetfulRandom(0)), {}),
+    "as the first epoch begins": (lambda: Drawing(ForgetfulRandom(1)), {}),
+    "in the first epoch": (lambda: Drawing(ForgetfulRandom(4)), {}),
+    "about its end": (lambda: Drawing(ForgetfulRandom(8)), {}),
+    "in the second epoch": (lambda: Drawing(ForgetfulRandom(9)), {}),
     "a list lacks an attribute": (Lazy, {"dataloader_num_workers": 1}),
     "a stream lacks an attribute": (LazyStream, {}),
     "in a worker": (lambda: Drawing(_Unwritable(5)), {"dataloader_num_workers": 1}),
-    "in a worker from the start": (lambda: Drawing(_Odd(4)), {"dataloader_num_workers": 1}),
+    "in a worker from the start": (lambda: Drawing(ForgetfulRandom(4)), {"dataloader_num_workers": 1}),
     "in a persistent worker": (
         lambda: Drawing(_Unwritable(5)),
         {"dataloader_num_workers": 2, "dataloader_persistent_workers": True},
@@ -131,7 +118,7 @@ def test_next_resume_says_why(tmp_path: Path) -> None:
     vault = str(tmp_path / "vault")
     first = trainer(
         tmp_path / "out",
-        train_dataset=Drawing(_Odd(6)),
+        train_dataset=Drawing(ForgetfulRandom(6)),
         resume=vault,
         callbacks=[Patient(vault), FailAt(5)],
     )
@@ -205,7 +192,7 @@ def test_the_data_sets_own_error(tmp_path: Path, good: int, workers: int) -> Non
     """An error of the user's own data set comes out as it is, whether or not the data is followed any more."""
     ours = trainer(
         tmp_path / "out",
-        train_dataset=BadRow(_Odd(good)),
+        train_dataset=BadRow(ForgetfulRandom(good)),
         resume=str(tmp_path / "vault"),
         dataloader_num_workers=workers,
     )

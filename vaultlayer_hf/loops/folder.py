@@ -131,7 +131,7 @@ class LoopFiles(StateFiles):
         saved = read_digests(folder, rank)
         if saved is not None and saved.sharded:
             self._digested = tuple(range(written))
-        if saved is None or (saved.sharded and written != world_size):
+        if saved is None or not saved.comparable(world_size):
             return
         differences = state_differences(saved, self._state.digests(world_size))
         if differences:

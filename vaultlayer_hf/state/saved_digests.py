@@ -51,6 +51,13 @@ class StateDigests:
     world_size: int = 1
     sharded: bool = False
 
+    def comparable(self, world_size: int) -> bool:
+        """Whether a rank of a run with ``world_size`` ranks holds the same tensors as the one that wrote this.
+
+        Where ranks hold parts of the model, another number of them divides it in another way.
+        """
+        return not self.sharded or self.world_size == world_size
+
     def write(self, folder: Path, rank: int) -> None:
         """Write it into a checkpoint folder. Raises OSError."""
         content = json.dumps({"format": FORMAT, **asdict(self)}, indent=0, sort_keys=True)

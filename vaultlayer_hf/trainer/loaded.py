@@ -8,6 +8,7 @@ the names, so what wasn't loaded is loaded through it once more.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ def check_loaded(folder: Path, ranks: Ranks, events: Events, trained: Trained) -
     model = trained.model
 
     def check() -> None:
-        if saved is None or (saved.sharded and saved.world_size != ranks.world_size):
+        if saved is None or not saved.comparable(ranks.world_size):
             return
         differences = state_differences(saved, trained.digests(ranks.world_size))
         for load in () if saved.sharded else (_load_by_plain_names, _load_as_pretrained):
@@ -104,9 +105,9 @@ def check_loaded(folder: Path, ranks: Ranks, events: Events, trained: Trained) -
                     events.info(EventKind.NOTICE, f"{_partly(folder, model)}: the rest was loaded behind it")
         if differences:
             raise NotLoadedError(
-                f"{folder} is whole, but {_partly(folder, model)}, and a run that goes on from it would be another "
-                f"one: {in_words(saved, differences)}. Nothing was trained. Start it with the versions that saved it "
-                "(`vl show` names them), or load the checkpoint in the script and name a new vault"
+                f"{folder} is whole, but {_unlike(folder, model, differences)}, and a run that goes on from it would "
+                f"be another one: {in_words(saved, differences)}. Nothing was trained. Start it with the "
+                "versions that saved it (`vl show` names them), or load the checkpoint in the script and name a new vault"
             )
 
     ranks.on_every_rank(check)
@@ -117,6 +118,12 @@ def _partly(folder: Path, model: Any) -> str:
         f"transformers {transformers.__version__} has loaded only a part of {folder.name} into "
         f"{type(_inner(model)).__name__}"
     )
+
+
+def _unlike(folder: Path, model: Any, differences: Collection[str]) -> str:
+    if "model" in differences:
+        return _partly(folder, model)
+    return f"what transformers {transformers.__version__} has loaded from {folder.name} isn't what was saved"
 
 
 def _inner(model: Any) -> Any:
