@@ -107,7 +107,8 @@ def check_loaded(folder: Path, ranks: Ranks, events: Events, trained: Trained) -
             raise NotLoadedError(
                 f"{folder} is whole, but {_unlike(folder, model, differences)}, and a run that goes on from it would "
                 f"be another one: {in_words(saved, differences)}. Nothing was trained. Start it with the "
-                "versions that saved it (`vl show` names them), or load the checkpoint in the script and name a new vault"
+                "versions that saved it (`vl show` names them), or load the checkpoint in the script and name a new "
+                "vault"
             )
 
     ranks.on_every_rank(check)
