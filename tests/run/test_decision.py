@@ -62,6 +62,12 @@ CASES = {
     ),
     "hang": (replace(TRAINING, code=None, signal="SIGKILL", silent=99.0), Cause.HANG, Action.RESTART, 5),
     "disk full": (replace(TRAINING, errors=[error("OSError", full=True)]), Cause.DISK_FULL, Action.RESTART, 5),
+    "the output folder isn't empty": (
+        Death(code=1, errors=[error("ValueError", not_empty=True)], left=("/out",)), Cause.NOT_EMPTY, Action.RESTART, 5,
+    ),
+    "somebody else's output folder isn't empty": (
+        Death(code=1, errors=[error("ValueError", not_empty=True)]), Cause.STARTUP, Action.STOP, 5,
+    ),
     "preempted": (replace(TRAINING, code=75, preempted=True), Cause.PREEMPTED, Action.RESTART, 5),
     "told to end": (replace(TRAINING, code=None, signal="SIGTERM", told="SIGTERM"), Cause.TOLD, Action.LEAVE, 75),
     "Ctrl-C": (replace(TRAINING, code=None, signal="SIGINT", told="SIGINT"), Cause.TOLD, Action.LEAVE, 130),

@@ -3,6 +3,7 @@
     assemble.py           puts together what has happened to a run, from a run folder and a vault's log
     facts.py              gathers what is known of an attempt that has ended
     free_space.py         frees local disk space after a full disk, as decide/clean.py allows
+    put_aside.py          moves what earlier attempts left out of the way of a script that wants an empty output folder
     journal.py            the run folder
     notebook.py           A notebook as a program
     program.py            what a command line runs: its script or module, and how it is started

@@ -13,7 +13,7 @@ import psutil
 from vaultlayer_hf.errors import VaultLayerError
 from vaultlayer_hf.run.decide.cause import Death, Error
 from vaultlayer_hf.run.journal import read_beats, read_notes
-from vaultlayer_hf.run.symptoms import means_full, means_memory
+from vaultlayer_hf.run.symptoms import means_full, means_memory, means_not_empty
 from vaultlayer_hf.session.stop.exits import INTERRUPTED, PREEMPTED
 
 _PATIENCE = 10.0
@@ -34,6 +34,7 @@ def gather(
     silent: float | None = None,
     oom_kills: int = 0,
     seconds: float = 0.0,
+    left: Sequence[str] = (),
 ) -> Death:
     """Return the facts of an attempt.
 
@@ -42,7 +43,7 @@ def gather(
         status: what subprocess says: an exit code, or minus a signal's number.
         output: the end of what it wrote.
         vault: the URI that it was given; a script may have one of its own.
-        told, silent, oom_kills, seconds: as in Death.
+        told, silent, oom_kills, seconds, left: as in Death.
     """
     code, name = _status(status)
     if told is None and status == INTERRUPTED:
@@ -91,6 +92,7 @@ def gather(
         accumulation=int(last.get("accumulation") or 0),
         seconds=seconds,
         vault=str(last.get("vault") or vault or ""),
+        left=left,
     )
 
 
@@ -112,6 +114,7 @@ def _error(rank: int, line: dict[str, Any]) -> Error:
         traceback=str(line.get("traceback", "")),
         memory=bool(line.get("memory")),
         full=bool(line.get("full")),
+        not_empty=means_not_empty(str(line.get("message", ""))),
         time=float(line.get("time", 0.0)),
     )
 
@@ -161,5 +164,6 @@ def last_traceback(output: str) -> Error | None:
                 text,
                 means_memory(name, message),
                 means_full(name, message),
+                means_not_empty(message),
             )
     return None

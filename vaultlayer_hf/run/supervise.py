@@ -30,6 +30,7 @@ from vaultlayer_hf.run.facts import gather
 from vaultlayer_hf.run.free_space import free_space_of_attempt
 from vaultlayer_hf.run.journal import FORMAT_VERSION, Journal, attempt_folder, read_notes
 from vaultlayer_hf.run.program import program_of
+from vaultlayer_hf.run.put_aside import output_dirs, put_aside
 from vaultlayer_hf.run.received_signals import receive_signals
 from vaultlayer_hf.run.report import AT_VARIABLE, ATTEMPT_VARIABLE, DIVIDE_VARIABLE, INSERT_VARIABLE
 
@@ -125,6 +126,8 @@ def supervise(options: Options, say: Callable[[str], None]) -> RunOutcome:
             decision = decide_restart(death, history, options.limits)
             if decision.clean and decision.action is Action.RESTART:
                 decision = _clean(decision, journal, options, notice)
+            if (decision.aside or history.aside) and decision.action is Action.RESTART:
+                decision = _put_aside(decision, death, options, notice)
             _note(journal, death, decision)
             history, vault = follow(death, history, decision), death.vault or vault
             if decision.action is not Action.RESTART:
@@ -212,6 +215,7 @@ def _attempt(
         silent=attempt.silent,
         oom_kills=processes.oom_kills() - oom_kills,
         seconds=attempt.seconds,
+        left=[str(path) for path in output_dirs(options.folder)],
     )
     return death, attempt.output
 
@@ -264,6 +268,21 @@ def _clean(
         decision.cause,
         decision.detail,
         "nothing could be deleted that the vault has, so a restart would fill the disk again: free some space",
+        blame=decision.blame,
+    )
+
+
+def _put_aside(
+    decision: RestartDecision, death: Death, options: Options, notice: Callable[[str, str], None]
+) -> RestartDecision:
+    moved = put_aside([Path(path) for path in death.left], notice, keep=[Path.cwd(), options.folder])
+    if moved or decision.cause is not Cause.NOT_EMPTY:
+        return decision
+    return RestartDecision(
+        Action.STOP,
+        decision.cause,
+        decision.detail,
+        "nothing there is from an earlier attempt of this run, so it stays: name another output folder",
         blame=decision.blame,
     )
 

@@ -17,6 +17,14 @@ def means_memory(name: str, message: str, number: int | None = None) -> bool:
     return plain in ("RuntimeError", "OSError", "AcceleratorError") and any(word in message for word in words)
 
 
+def means_not_empty(message: str) -> bool:
+    """Tell whether an exception says that the script wants an output folder without files in it.
+
+    In the words of the examples of transformers, which many scripts and LLaMA-Factory have taken over.
+    """
+    return "is not empty" in message and "exists" in message
+
+
 def means_full(name: str, message: str, number: int | None = None) -> bool:
     """Tell whether an exception says that a disk, or a quota on it, is full."""
     if number in (errno.ENOSPC, errno.EDQUOT):

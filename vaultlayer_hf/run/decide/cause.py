@@ -22,6 +22,7 @@ class Cause(StrEnum):
     HANG = "hang"
     KILLED = "killed"
     DISK_FULL = "disk-full"
+    NOT_EMPTY = "not-empty"
     STORE = "store"
     CRASH = "crash"
 
@@ -37,6 +38,7 @@ class Error:
         traceback: as Python prints it.
         memory: out of memory, of the host or of a device.
         full: no space left on a disk.
+        not_empty: the script wants an output folder without files in it.
         time: seconds since the epoch.
     """
 
@@ -46,6 +48,7 @@ class Error:
     traceback: str = ""
     memory: bool = False
     full: bool = False
+    not_empty: bool = False
     time: float = 0.0
 
 
@@ -72,6 +75,7 @@ class Death:
         micro_batch, accumulation: of the Trainer; 0 where they aren't known.
         seconds: since the start.
         vault: the URI of the vault that it had.
+        left: output folders in which this attempt or an earlier one of this run has trained.
     """
 
     code: int | None = 0
@@ -93,6 +97,7 @@ class Death:
     accumulation: int = 0
     seconds: float = 0.0
     vault: str = ""
+    left: Sequence[str] = ()
 
     @property
     def trained(self) -> bool:
@@ -148,6 +153,8 @@ def classify(death: Death, trained_before: bool = False) -> Cause:
         by_error = None  # loading the model takes more than there is: no micro-batch changes that
     if by_error is not None:
         return by_error
+    if error is not None and error.not_empty and not death.began and death.left:
+        return Cause.NOT_EMPTY
     if death.oom_kills and death.began and error is None:
         return Cause.HOST_MEMORY
     faulted = death.signal in _FAULTS or (error is not None) or (death.code is not None and not death.lost)

@@ -13,6 +13,7 @@
 | nonfinite | restart from the newest checkpoint before the loss was nan or inf; stop after ``walk_back`` times |
 | hang, killed | restart |
 | disk-full | restart once something could be deleted, else stop |
+| not-empty | restart with what earlier attempts left in the output folder put aside, once |
 | store | restart with back-off: the vault couldn't be read |
 | crash | restart; stop where the same error ends the same step ``same`` times in a row |
 
@@ -74,6 +75,7 @@ class RestartHistory:
         divide: micro-batches are divided by this.
         at: the step to go on from instead of the newest checkpoint.
         tight: the disk was full once.
+        aside: output folders are put aside ahead of each attempt.
     """
 
     trained: bool = False
@@ -87,6 +89,7 @@ class RestartHistory:
     divide: int = 1
     at: int | None = None
     tight: bool = False
+    aside: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ class RestartDecision:
         divide: micro-batches are divided by this from now on.
         at: the step to go on from; None: the newest checkpoint.
         clean: free disk space first, and stop where there is nothing to delete.
+        aside: put output folders aside first, from now on, and stop where there is nothing in them.
         blame: the exception that counts.
     """
 
@@ -113,6 +117,7 @@ class RestartDecision:
     divide: int = 1
     at: int | None = None
     clean: bool = False
+    aside: bool = False
     blame: Error | None = field(default=None, compare=False)
 
 
@@ -134,6 +139,8 @@ def decide_restart(death: Death, history: RestartHistory, limits: Limits | None 
         return RestartDecision(Action.LEAVE, cause, say.detail(), reason)
     if cause is Cause.STARTUP:
         return stop("it failed before its first step, so a restart would fail in the same way")
+    if cause is Cause.NOT_EMPTY and history.aside:
+        return stop("the output folder was put aside already, so this needs a change in the script")
     if cause is Cause.REFUSED:
         return stop("this needs a change by a person, and a restart changes nothing")
     if cause is Cause.FENCED:
@@ -157,6 +164,8 @@ def decide_restart(death: Death, history: RestartHistory, limits: Limits | None 
             f"the micro-batch goes from {death.micro_batch} to {death.micro_batch // factor} and accumulation from "
             f"{death.accumulation} to {death.accumulation * factor}, so the global batch stays the same; {reason}"
         )
+    if cause is Cause.NOT_EMPTY:
+        reason = f"what earlier attempts left there is put aside until it trains; {reason}"
     if cause is Cause.DISK_FULL:
         reason = f"what retention allows is deleted from the disk first; {reason}"
     return RestartDecision(
@@ -168,6 +177,7 @@ def decide_restart(death: Death, history: RestartHistory, limits: Limits | None 
         divide=divide,
         at=after.at,
         clean=cause is Cause.DISK_FULL,
+        aside=history.aside or cause is Cause.NOT_EMPTY,
         blame=error,
     )
 
@@ -188,7 +198,7 @@ def follow(death: Death, history: RestartHistory, decision: RestartDecision) -> 
     if after.bad is not None and (death.step or 0) > after.bad:
         after = replace(after, walks=0, bad=None)
     tight = history.tight or decision.cause is Cause.DISK_FULL
-    return replace(after, divide=decision.divide, at=decision.at, tight=tight)
+    return replace(after, divide=decision.divide, at=decision.at, tight=tight, aside=decision.aside)
 
 
 def exit_code(decision: RestartDecision, death: Death) -> int:

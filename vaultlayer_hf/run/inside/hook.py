@@ -19,10 +19,12 @@ from __future__ import annotations
 import functools
 import os
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from vaultlayer_hf.run.inside.micro_batch import divide
+from vaultlayer_hf.run.put_aside import bring_back
 from vaultlayer_hf.run.report import DIVIDE_VARIABLE, report
 
 
@@ -66,6 +68,9 @@ def _init(original: Any) -> Any:
         given = kwargs["args"] if "args" in kwargs else args[1] if len(args) > 1 else None
         if given is not None:
             divide(given, int(os.environ.get(DIVIDE_VARIABLE, "1")))
+            # The script has looked at its output folder by now; the vault's local side hasn't yet.
+            if os.environ.get("LOCAL_RANK", "0") == "0":
+                bring_back(Path(os.path.abspath(str(given.output_dir))))
         _inside()  # before the script can call pull() of a VaultLayerCallback: that needs a Trainer
         original(self, *args, **kwargs)
 
