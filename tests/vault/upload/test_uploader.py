@@ -22,7 +22,7 @@ from vaultlayer_hf.vault.log.log import Log
 from vaultlayer_hf.vault.reader.vault import Vault
 from vaultlayer_hf.vault.retention.policy import Policy
 from vaultlayer_hf.vault.retention.tidy import tidy_local
-from vaultlayer_hf.vault.upload import patience
+from vaultlayer_hf.vault.upload import patience, uploader
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -74,8 +74,14 @@ def test_the_commit_itself_waits_for_a_store_in_trouble(start: Callable[..., Run
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a priority of each thread")
-def test_uploads_give_way_to_training(start: Callable[..., Run]) -> None:
-    """Uploads, the client's own threads among them, run at a low priority; the training thread keeps its own."""
+@pytest.mark.parametrize("large", [True, False], ids=["large", "small"])
+def test_large_uploads_give_way_to_training(
+    start: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    """Large uploads, the client's own threads among them, run at a low priority; the training thread keeps its own.
+
+    Small ones don't: they are committed at once, however busy the machine is.
+    """
 
     def priority(thread: int) -> int:
         return os.getpriority(os.PRIO_PROCESS, thread)
@@ -89,12 +95,16 @@ def test_uploads_give_way_to_training(start: Callable[..., Run]) -> None:
 
     seen: list[list[int]] = []
     before = priority(threading.get_native_id())
+    if large:
+        monkeypatch.setattr(uploader, "LARGE", 1)
     run = start(FaultStore(memory_store(), plan))
     run.save(100)
     run.wait()
     threads, priorities = seen[:2]
     assert len(threads) > 1
-    assert set(priorities) == {LOWEST}
+    if large:
+        assert set(priorities) == {LOWEST}
+    assert priorities[0] == (LOWEST if large else before)
     assert priority(threading.get_native_id()) == before
 
 

@@ -9,7 +9,9 @@ With several nodes the one that commits sets the pace: at each save the others a
 still wants (``follow``). They drop all others, and none that it waits for, so that a slow node costs checkpoints
 in between and never all of them. A node that gives one up itself says so in the store.
 
-The thread has the lowest priority, and large files are moved by a process: see mover.py.
+The thread takes the lowest priority with the first checkpoint of 16 MiB, and large files are moved by a process: see
+mover.py. Less than that is 20 ms of work, for which a thread of low priority needs a second where all cores are busy: it
+gets the interpreter last, and training waits for it to give that back.
 
 Nothing here raises into training. What happened is told through events; ``fenced`` is looked at by the seam.
 """
@@ -33,7 +35,7 @@ from vaultlayer_hf.vault.upload.carrying import Carrier
 from vaultlayer_hf.vault.upload.clearing import Clearing
 from vaultlayer_hf.vault.upload.figures import UploadFigures
 from vaultlayer_hf.vault.upload.job import Job
-from vaultlayer_hf.vault.upload.mover.store import MovingStore
+from vaultlayer_hf.vault.upload.mover.store import LARGE, MovingStore
 from vaultlayer_hf.vault.upload.patience import Patience
 from vaultlayer_hf.vault.upload.queue import UploadQueue
 
@@ -242,7 +244,8 @@ class Uploader:
     def _run(self) -> None:
         going = True
         while going and (job := self._queue.take()) is not None:
-            give_way()  # each time: the store's threads may be new
+            if job.size >= LARGE:
+                give_way()  # each time: the store's threads may be new
             try:
                 going = self._carrier.attempt(job)
             except Exception as error:  # whatever it is, the next save is to be carried
