@@ -10,8 +10,8 @@ still wants (``follow``). They drop all others, and none that it waits for, so t
 in between and never all of them. A node that gives one up itself says so in the store.
 
 The thread takes the lowest priority with the first checkpoint of 16 MiB, and large files are moved by a process: see
-mover.py. Less than that is 20 ms of work, for which a thread of low priority needs a second where all cores are busy: it
-gets the interpreter last, and training waits for it to give that back.
+mover.py. Less is 20 ms of work, for which a thread of low priority needs a second where all cores are busy: it gets the
+interpreter last, and training waits for it to give that back.
 
 Nothing here raises into training. What happened is told through events; ``fenced`` is looked at by the seam.
 """
