@@ -12,7 +12,8 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 
 from tests.trainer.kit import Boom, FailAt, Patient, Recorder, model, trainer
 from vaultlayer_hf import errors
-from vaultlayer_hf.trainer.asked import FILE, Asked, check_asked, data_digest, read_asked
+from vaultlayer_hf.state.asked import FILE, Asked, check_asked, read_asked
+from vaultlayer_hf.state.data_digest import data_digest
 
 
 def rows(seed: int, size: int = 20) -> list[dict[str, torch.Tensor]]:
@@ -148,7 +149,7 @@ def test_a_file_that_says_nothing(tmp_path: Path, content: bytes) -> None:
 
 def test_what_only_one_side_knows_is_no_difference() -> None:
     """An argument that another version of transformers doesn't have is passed over."""
-    assert check_asked(Asked({"seed": 1}), Asked({"max_grad_norm": 1.0}, "AdamW", "x"), over=True) == []
+    assert check_asked(Asked({"seed": 1}), Asked({"max_grad_norm": 1.0}, "AdamW", "x"), {}, over=True) == []
 
 
 def test_no_secret_is_kept(tmp_path: Path) -> None:

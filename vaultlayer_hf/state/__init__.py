@@ -1,5 +1,8 @@
 """What a training's state is: torch, and neither the vault nor transformers.
 
+    adapters.py         a model's adapters, and whether a checkpoint's go on as what they were
+    asked.py            what a training is asked for, and what of it differs from a checkpoint's
+    data_digest.py      a digest of training data
     layouts.py          what both seams know of a checkpoint folder
     model_identity.py   the identity of a model
     random_state.py     the random number generators that a training draws from

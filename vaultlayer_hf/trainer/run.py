@@ -18,12 +18,14 @@ from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import FencedError, SettingsError
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.settings import Settings
+from vaultlayer_hf.session.start.asked import keep_asked, say_what_differs
 from vaultlayer_hf.session.start.resume import resume
 from vaultlayer_hf.session.stop.exits import leave
 from vaultlayer_hf.session.training import Training
+from vaultlayer_hf.state.asked import Asked, check_optimizers
 from vaultlayer_hf.state.model_identity import Parameters, parameters_of
 from vaultlayer_hf.stores.uri import VaultAddress, parse_vault
-from vaultlayer_hf.trainer.asked import Asked, asked_for, keep_asked, say_what_differs
+from vaultlayer_hf.trainer.asked import HOLDS, asked_for
 from vaultlayer_hf.trainer.callback_states import restore_callback_states
 from vaultlayer_hf.trainer.data import TrainerData
 from vaultlayer_hf.trainer.loaded import Trained, check_loaded, keep_digests
@@ -252,9 +254,10 @@ class TrainerRun:
         resumed = self._resumed_folder(args, state)
         earlier = self._earlier or EarlierRun(state.global_step, state.max_steps)
         over = is_over(earlier, state.max_steps, loads_best=bool(args.load_best_model_at_end))
-        self._asked = asked_for(args, trained.optimizer, loader)
+        self._asked = asked_for(args, trained.optimizer, loader, trained.model, self._trainer)
         if resumed is not None:
-            say_what_differs(session, resumed, self._asked, over=over)
+            say_what_differs(session, resumed, self._asked, HOLDS, over=over)
+            session.ranks.on_every_rank(lambda: check_optimizers([trained.optimizer]))
             check_loaded(resumed, session.ranks, session.events, trained)
             self._restore_callbacks(args, state)
         training.begin(state.global_step, getattr(Trainer.train, "__code__", None))

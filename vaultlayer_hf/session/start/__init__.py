@@ -1,6 +1,7 @@
 """A start: which checkpoint the run goes on from, and bringing it to the disks.
 
     adopt.py    go on from a complete local snapshot that is newer than the newest commit
+    asked.py    what a start asks for, against what its checkpoint was made with
     bring.py    bring a commit to the disks
     choice.py   which checkpoints of a vault a start may go on from, newest first
     notices.py  what a start says of the checkpoint that it has chosen

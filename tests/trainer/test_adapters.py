@@ -1,0 +1,157 @@
+"""An adapter goes on as what it was: on its base model, with its targets; what else differs is said."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.trainer.kit import Boom, FailAt, Patient, Recorder, model, trainer
+from vaultlayer_hf import errors
+from vaultlayer_hf.state.adapters import Adapters, adapter_differences, adapters_of, read_adapters
+
+peft = pytest.importorskip("peft")
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+LORA: dict[str, Any] = {"r": 2, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": ["q_proj", "v_proj"]}
+
+
+def adapted(seed: int = 0, base: Path | None = None, dtype: torch.dtype = torch.float32, **more: Any) -> Any:
+    """A tiny Llama from a seed, as if loaded from the folder ``base``, under a LoRA."""
+    inner = model(seed=seed).to(dtype)
+    if base is not None:
+        inner.config.save_pretrained(base)  # PEFT looks into it when it saves
+        inner.name_or_path = str(base)
+    torch.manual_seed(seed)
+    return peft.get_peft_model(inner, peft.LoraConfig(**{**LORA, **more}, task_type="CAUSAL_LM"))
+
+
+def broken_off(tmp_path: Path, **more: Any) -> None:
+    """Train an adapter for 5 steps and break it off, with commits up to step 4."""
+    failing = [FailAt(5), Patient(tmp_path / "v")]
+    run = trainer(tmp_path / "o", resume=str(tmp_path / "v"), callbacks=failing, model=adapted(**more))
+    with pytest.raises(Boom):
+        run.train()
+
+
+def said(tmp_path: Path, **more: Any) -> list[str]:
+    """Go on with it, and return what was said."""
+    run = trainer(tmp_path / "o", resume=str(tmp_path / "v"), model=adapted(**more))
+    record = Recorder(run)
+    run.train()
+    return [event.message for event in record.of("notice")]
+
+
+def test_another_base_model_is_refused(tmp_path: Path) -> None:
+    """An adapter is a difference to its base model: on other weights of the same shapes nothing is trained."""
+    broken_off(tmp_path, base=tmp_path / "base")
+    with pytest.raises(
+        errors.OtherRunError, match=r"the base model is .*base there, and .*chat is asked for"
+    ):
+        said(tmp_path, seed=1, base=tmp_path / "chat")
+    with pytest.raises(errors.OtherRunError, match=r"other weights there .*matrices looked at differ"):
+        said(tmp_path, seed=1)
+
+
+def test_the_same_base_model_under_another_name_goes_on(tmp_path: Path) -> None:
+    """A folder that has moved holds the same weights, and nothing is said of it."""
+    broken_off(tmp_path, base=tmp_path / "here")
+    words = said(tmp_path, base=tmp_path / "there")
+    assert not [text for text in words if "base model" in text or "this start" in text]
+
+
+@pytest.mark.parametrize(("name", "then", "now"), [("lora_alpha", 8, 64), ("lora_dropout", 0.0, 0.5)])
+def test_another_scale_is_said(tmp_path: Path, name: str, then: Any, now: Any) -> None:
+    """Alpha and dropout aren't in the checkpoint's state: this start's hold, and that is what is said."""
+    broken_off(tmp_path, **{name: then})
+    run = trainer(tmp_path / "o", resume=str(tmp_path / "v"), model=adapted(**{name: now}))
+    record = Recorder(run)
+    run.train()
+    words = [event.message for event in record.of("notice") if event.message.startswith(f"{name}: ")]
+    assert words == [
+        f"{name}: {then} in the checkpoint's adapter, {now} asked for: this start's holds from here on"
+    ]
+    layer = run.model.base_model.model.model.layers[0].self_attn.q_proj
+    assert layer.scaling["default"] == (32 if name == "lora_alpha" else 4)
+    assert getattr(layer.lora_dropout["default"], "p", 0.0) == (0.5 if name == "lora_dropout" else 0.0)
+
+
+def test_the_same_adapter_is_told_nothing(tmp_path: Path) -> None:
+    """Where nothing differs nothing is said, whatever order the targets are named in."""
+    broken_off(tmp_path)
+    words = said(tmp_path, target_modules=["v_proj", "q_proj"])
+    assert not [text for text in words if "asked for" in text or "base model" in text]
+
+
+@pytest.mark.parametrize("more", [{"target_modules": ["k_proj", "v_proj"]}, {"r": 4}])
+def test_another_part_of_the_model_is_refused(tmp_path: Path, more: Any) -> None:
+    """Other targets or another rank are other tensors."""
+    broken_off(tmp_path)
+    with pytest.raises(errors.WrongModelError, match="lora_A"):
+        said(tmp_path, **more)
+
+
+def test_a_folder_that_says_it_by_its_adapter_config_alone(tmp_path: Path) -> None:
+    """A checkpoint of the stock Trainer, named by its path, is compared by its adapter_config.json."""
+    stock = trainer(tmp_path / "stock", model=adapted(), max_steps=2)
+    stock.train()
+    named = tmp_path / "elsewhere"
+    shutil.move(tmp_path / "stock" / "checkpoint-2", named)
+    config = json.loads((named / "adapter_config.json").read_bytes())
+    (named / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "org/base"}))
+    assert read_adapters(named).configs["default"]["lora_alpha"] == 8
+    other = trainer(tmp_path / "o", resume=str(tmp_path / "v"), model=adapted())
+    other.model.peft_config["default"].base_model_name_or_path = "org/chat"
+    with pytest.raises(errors.OtherRunError, match="org/base there, and org/chat is asked for"):
+        other.train(resume_from_checkpoint=str(named))
+
+
+def test_the_same_weights_in_another_dtype() -> None:
+    """A base model in bfloat16, then in float32, is the same one; another one isn't, in any dtype."""
+    then = adapters_of([adapted(dtype=torch.bfloat16)])
+    for dtype in (torch.bfloat16, torch.float16):
+        assert adapter_differences(then, adapters_of([adapted(dtype=dtype)]), holds_base=False) == []
+        with pytest.raises(errors.OtherRunError):
+            adapter_differences(then, adapters_of([adapted(seed=1, dtype=dtype)]), holds_base=False)
+    # A float32 model of bfloat16's weights holds the same numbers.
+    whole = adapted(dtype=torch.bfloat16)
+    whole.get_base_model().float()
+    assert adapter_differences(then, adapters_of([whole]), holds_base=False) == []
+
+
+def named(base: str, **more: Any) -> Adapters:
+    """An adapter on a base model of which only the name is known, as of a quantised one."""
+    return Adapters({"default": {"base_model_name_or_path": base, **more}})
+
+
+def test_where_only_names_are_known() -> None:
+    """Names of the hub decide; a folder's name doesn't tell what is in it, so that is only said."""
+    assert adapter_differences(named("org/a"), named("org/a"), holds_base=False) == []
+    with pytest.raises(errors.OtherRunError, match="org/a there, and org/b is asked for"):
+        adapter_differences(named("org/a"), named("org/b"), holds_base=False)
+    words = adapter_differences(named("/mnt/a"), named("/home/a"), holds_base=False)
+    assert len(words) == 1
+    assert "isn't known" in words[0]
+    words = adapter_differences(named("org/a"), named("org/b"), holds_base=True)
+    assert len(words) == 1
+    assert "these hold" in words[0]
+
+
+def test_an_adapter_that_changed_its_base() -> None:
+    """PiSSA takes the adapter's beginning out of the base model: without it the base is another one."""
+    with pytest.raises(errors.OtherRunError, match="changes the base model"):
+        adapter_differences(
+            named("a", init_lora_weights="pissa"), named("a", init_lora_weights=True), holds_base=False
+        )
+
+
+def test_what_is_kept_is_plain(tmp_path: Path) -> None:
+    """What a checkpoint keeps of an adapter can be read back, whatever its config holds."""
+    found = adapters_of([adapted()])
+    assert json.loads(json.dumps(found.configs)) == found.configs
+    assert found.configs["default"]["target_modules"] == ["q_proj", "v_proj"]
+    assert len(found.base) > 3
+    assert adapters_of([model()]) == Adapters()

@@ -1,0 +1,44 @@
+"""What a start asks for, against what its checkpoint was made with; and kept with each checkpoint. All ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from vaultlayer_hf.base.events import EventKind
+from vaultlayer_hf.session.session import Session
+from vaultlayer_hf.state.adapters import holds_base, read_adapters
+from vaultlayer_hf.state.asked import Asked, check_asked, read_asked
+
+
+def say_what_differs(
+    session: Session, folder: Path, now: Asked, holds: Mapping[str, str], *, over: bool
+) -> None:
+    """Compare what a start asks for with what a checkpoint folder was made with, and say it. All ranks.
+
+    ``holds``: by the name of an argument, which of the two holds. Raises, on all ranks, OtherRunError and RanksError.
+    """
+    words: list[str] = []
+
+    def check() -> None:
+        then = read_asked(folder) or Asked()
+        if not then.adapters.configs and now.adapters.configs:
+            then = replace(then, adapters=read_adapters(folder))
+        words.extend(check_asked(then, now, holds, over=over, holds_base=holds_base(folder)))
+
+    session.ranks.on_every_rank(check)
+    for one in words:
+        session.warn_all(EventKind.NOTICE, one)
+
+
+def keep_asked(folder: Path, session: Session, asked: Asked) -> None:
+    """Write what a training is asked for into a checkpoint folder that is being saved; on rank 0. Never raises."""
+    if session.ranks.rank != 0:
+        return
+    try:
+        asked.write(folder)
+    except OSError as error:
+        session.events.warn_once(
+            "asked", EventKind.TROUBLE, f"{folder.name}: a start can't be compared with this one: {error}"
+        )

@@ -1,0 +1,136 @@
+"""What a training is asked for: arguments, optimizer, data, adapters; kept with each checkpoint, compared at a start.
+
+A checkpoint brings its own learning rate, its own optimizer state and its own end, whatever a start asks for; and
+neither the Trainer nor torch says anything of it. So what differs is said, with which of the two holds. Refused is what
+can't go well: an optimizer that can't use the state, an adapter on another base model, and other data on a run that is
+already over, which would be handed weights of another run.
+
+One small file in each checkpoint folder, by rank 0: ``vaultlayer_asked.json``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vaultlayer_hf.base.files import write_file
+from vaultlayer_hf.errors import OtherRunError
+from vaultlayer_hf.state.adapters import Adapters, adapter_differences
+
+FILE = "vaultlayer_asked.json"
+_FORMAT = 1
+CHECKPOINT_HOLDS = (
+    "the checkpoint's holds; to have the other, load its model in the script and name a new vault"
+)
+START_HOLDS = "this start's holds from here on"
+RANDOM_STATE_HOLDS = "random numbers go on from the checkpoint's state"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a training is asked for, in plain numbers and text.
+
+    Attributes:
+        arguments: by name; those that shape the run.
+        optimizer: its class's name, joined by ``+`` where there are several; empty where it isn't known.
+        data: a digest of some samples of the training data; empty where they can't be read without a side effect.
+        adapters: the model's adapters; nothing for a model without any.
+    """
+
+    arguments: dict[str, Any] = field(default_factory=dict)
+    optimizer: str = ""
+    data: str = ""
+    adapters: Adapters = field(default_factory=Adapters)
+
+    def write(self, folder: Path) -> None:
+        """Write it into a checkpoint folder. Raises OSError."""
+        write_file(folder / FILE, json.dumps({"format": _FORMAT, **asdict(self)}, sort_keys=True).encode())
+
+
+def read_asked(folder: Path) -> Asked | None:
+    """Return what a checkpoint was made with; None where it doesn't say: by stock, or by an earlier version."""
+    try:
+        content = json.loads((folder / FILE).read_bytes())
+        if content.pop("format") != _FORMAT:
+            return None
+        return Asked(**{**content, "adapters": Adapters(**content.get("adapters", {}))})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def plain_arguments(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of these arguments that are plain numbers, text or None; an enumeration's by its value."""
+    values = {name: getattr(value, "value", value) for name, value in found.items()}
+    return {
+        name: value
+        for name, value in values.items()
+        if value is None or isinstance(value, (bool, int, float, str))
+    }
+
+
+def optimizer_name(optimizers: Sequence[Any]) -> str:
+    """Return the class names of optimizers, without accelerate's wrapper around each."""
+    inner = (getattr(one, "optimizer", one) for one in optimizers if one is not None)
+    return "+".join(type(one).__name__ for one in inner)
+
+
+def check_asked(
+    then: Asked, now: Asked, holds: Mapping[str, str], *, over: bool, holds_base: bool = False
+) -> list[str]:
+    """Return in words what differs, and which of the two holds. Pure.
+
+    Args:
+        then: what the checkpoint was made with.
+        now: what this start asks for.
+        holds: by the name of an argument, which of the two holds where they differ; others are this start's.
+        over: the checkpoint is the end of its run.
+        holds_base: the checkpoint holds the base model's weights, too, beside the adapter's.
+
+    Raises OtherRunError where this start can't go on from it.
+    """
+    if then.optimizer and now.optimizer and then.optimizer != now.optimizer:
+        raise other_optimizer(then.optimizer, now.optimizer)
+    other_data = bool(then.data and now.data and then.data != now.data)
+    if over and other_data:
+        raise OtherRunError(
+            "the run on this vault is over, and it was trained on other data: its weights are no answer to this run. "
+            "Each run needs a vault of its own (resume='…/fold-1'); to go on with other data on purpose, ask for more "
+            "steps"
+        )
+    adapters = adapter_differences(then.adapters, now.adapters, holds_base=holds_base)
+    words = [
+        f"{name}: {then.arguments[name]} in the checkpoint, {value} asked for: {holds.get(name, START_HOLDS)}"
+        for name, value in now.arguments.items()
+        if name in then.arguments and then.arguments[name] != value
+    ]
+    if other_data:
+        words.append(f"the training data aren't those that the checkpoint was trained on: {START_HOLDS}")
+    return words + adapters
+
+
+def other_optimizer(then: str, now: str) -> OtherRunError:
+    """Return the error for an optimizer that can't use a checkpoint's state; ``then`` and ``now`` name the two."""
+    return OtherRunError(
+        f"the checkpoint holds the state of {then}, and this run trains with {now}, which can't use it: start with "
+        "the same optimizer, or load the checkpoint's model in the script and name a new vault. Nothing was trained"
+    )
+
+
+def check_optimizers(optimizers: Sequence[Any]) -> None:
+    """Raise OtherRunError where what an optimizer has loaded is another one's state. Pure.
+
+    ``load_state_dict`` of torch takes the groups as they come. What an optimizer's own groups always hold, such as
+    ``momentum``, is lacking then, and its first step would end in a bare KeyError. So this finds another optimizer
+    also in a checkpoint that doesn't say what it was made with.
+    """
+    for outer in optimizers:
+        optimizer = getattr(outer, "optimizer", outer)
+        groups, defaults = getattr(optimizer, "param_groups", ()), getattr(optimizer, "defaults", {})
+        lacking = sorted({name for group in groups for name in defaults if name not in group})
+        if lacking:
+            raise other_optimizer(
+                f"an optimizer without {', '.join(lacking)} in its groups", type(optimizer).__name__
+            )
