@@ -10,7 +10,7 @@ import pytest
 from tests.forks import ForkServer
 
 
-@pytest.mark.parametrize("program", ["trainer", "loop"])
+@pytest.mark.parametrize("program", ["trainer", "loop", "attached"])
 @pytest.mark.parametrize("width", [1, 40], ids=["small", "larger"])
 @pytest.mark.parametrize("store", ["slow", "down"])
 def test_a_kill_right_behind_a_save_loses_nothing(
@@ -29,7 +29,5 @@ def test_a_kill_right_behind_a_save_loses_nothing(
     assert killed.code == -signal.SIGKILL, killed.errors
     saved = [int(line.split()[1]) for line in killed.output.splitlines() if line.startswith("SAVED")]
     assert saved == [4, 8]
-    if store == "down":
-        (tmp_path / "vault" / "data").unlink()  # it is a file: nothing has been uploaded
     again = forks.run(call, {**words, "kill_at": 0, "outage": False}, tmp_path / "log-2")
     assert again.output.split()[-2:] == ["START", "8"], again.errors
