@@ -57,6 +57,7 @@ def test_a_checkpoint_is_plain_files(tmp_path: Path) -> None:
         "optimizer.pt",
         "rng_state_0.pth",
         "vaultlayer.json",
+        "vaultlayer_asked.json",
         "vaultlayer_digests_0.json",
     ]
     assert torch.equal(load_file(folder / "model.safetensors")["weight"], model.weight)

@@ -84,6 +84,15 @@ def test_another_optimizer_is_refused(tmp_path: Path) -> None:
         trainer(tmp_path / "o", resume=str(tmp_path / "v"), optim="sgd").train()
 
 
+def test_another_optimizer_than_a_stock_checkpoints_is_refused(tmp_path: Path) -> None:
+    """A checkpoint that doesn't say what it was made with shows it by the groups of its optimizer."""
+    trainer(tmp_path / "stock", max_steps=2).train()
+    (tmp_path / "stock" / "checkpoint-2").rename(tmp_path / "elsewhere")
+    other = trainer(tmp_path / "o", resume=str(tmp_path / "v"), optim="sgd")
+    with pytest.raises(errors.OtherRunError, match=r"an optimizer without .*momentum.* in its groups"):
+        other.train(resume_from_checkpoint=str(tmp_path / "elsewhere"))
+
+
 def test_a_fold_is_never_handed_the_weights_of_another(tmp_path: Path) -> None:
     """A second fold on the vault of the first, whose run is over, is refused and says what to do."""
     trainer(tmp_path / "0", resume=str(tmp_path / "v"), train_dataset=rows(0)).train()

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from vaultlayer_hf.errors import ResumeError, SettingsError
+from vaultlayer_hf.loops.asked import asked_of
 from vaultlayer_hf.loops.files import peeled
 from vaultlayer_hf.loops.objects import Objects
+from vaultlayer_hf.state.asked import Asked
 from vaultlayer_hf.state.layouts import missing_parts
 from vaultlayer_hf.state.model_identity import Parameters, parameters_of
 from vaultlayer_hf.state.saved_digests import StateDigests, take_digests
@@ -85,6 +87,26 @@ class Prepared:
             world_size=world_size,
             sharded=any(is_shard(parameter) for model in models for parameter in model.parameters()),
         )
+
+    def asked(self, loader: Any) -> Asked:
+        """Return what the training is asked for; ``loader``: of its data, or None: the first that was prepared."""
+        accelerator = self.accelerator
+        prepared = (
+            [loader, *accelerator._dataloaders] if loader is not None else [*accelerator._dataloaders, None]
+        )
+        return asked_of(
+            accelerator._models,
+            self.optimizers,
+            accelerator._schedulers,
+            prepared[0],
+            mixed_precision=str(accelerator.mixed_precision),
+            gradient_accumulation_steps=accelerator.gradient_accumulation_steps,
+        )
+
+    @property
+    def optimizers(self) -> list[Any]:
+        """The optimizers of the training, those that were added included."""
+        return [*self.accelerator._optimizers, *self._added.optimizers]
 
     def missing(self, paths: set[str], world_size: int) -> list[str]:
         """Return what a checkpoint with these files lacks that ``world_size`` ranks have written."""

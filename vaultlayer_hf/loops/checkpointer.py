@@ -20,6 +20,7 @@ from vaultlayer_hf.loops.objects import Stateful
 from vaultlayer_hf.loops.passes import Batches
 from vaultlayer_hf.loops.running import RunningLoop
 from vaultlayer_hf.session.settings import Settings
+from vaultlayer_hf.state.asked import Asked
 from vaultlayer_hf.stores.uri import parse_vault
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class Checkpointer:
         self._loader = dataloader
         self._events = Events()
         self._run: RunningLoop | AttachedScript | None = None
+        self._asked: Asked | None = None
         self.finished: int | None = None
 
     def __repr__(self) -> str:
@@ -116,7 +118,9 @@ class Checkpointer:
         settings = self._settings
         if settings.local_keep_last is None:  # nobody else rotates here: the disk keeps as many as the vault
             settings = replace(settings, local_keep_last=settings.keep_last)
-        run = RunningLoop(settings, self._folder, self._state, self._events)
+        if self._asked is None:  # once: behind a first start the objects hold what the loop has made of them
+            self._asked = self._state.asked(self._loader)
+        run = RunningLoop(settings, self._folder, self._state, self._asked, self._events)
         self._run, self.finished = run, run.finished
         return run.step
 
@@ -172,6 +176,7 @@ class Checkpointer:
             raise SettingsError(
                 f"steps(start={start}): this run goes on from step {run.step}; leave start out"
             )
+        run.note_data(loader)
         return run.passes.steps(loader, epochs, total, lambda: run.step)
 
     def epochs(self, epochs: Iterable[_T]) -> Iterator[_T]:
@@ -185,7 +190,9 @@ class Checkpointer:
 
     def batches(self, dataloader: Iterable[Any]) -> Batches:
         """Return the batches of one pass, or what is left of it, for a script's own loop that calls ``step()``."""
-        return Batches(self._looped("batches()").position, dataloader)
+        run = self._looped("batches()")
+        run.note_data(dataloader)
+        return Batches(run.position, dataloader)
 
     @property
     def batches_done(self) -> int:

@@ -22,6 +22,7 @@ from vaultlayer_hf.loops.files import (
 from vaultlayer_hf.loops.objects import Stateful
 from vaultlayer_hf.session.checkpoint_files import CheckpointFiles
 from vaultlayer_hf.session.save.plan import Save
+from vaultlayer_hf.state.asked import check_optimizers
 from vaultlayer_hf.state.layouts import missing_shards
 from vaultlayer_hf.state.model_identity import Parameters
 from vaultlayer_hf.state.random_state import put_random_state, take_random_state
@@ -109,10 +110,11 @@ class LoopFiles(StateFiles):
         """Load everything, and return how many steps are done. All ranks.
 
         A rank that the checkpoint's run didn't have gets rank 0's place in the data, and keeps its own random numbers.
-        Raises ResumeError, and what the objects raise.
+        Raises ResumeError (OtherRunError, NotLoadedError), and what the objects raise.
         """
         about = read_about(folder)
         self._state.read(folder)
+        check_optimizers(self._state.optimizers)
         written = int(about["world_size"])
         self._check_loaded(folder, rank, written, world_size)
         random_file, data_file = rank_files(rank if rank < written else 0)

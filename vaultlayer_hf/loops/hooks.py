@@ -17,6 +17,7 @@ from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.base.versions import versions
 from vaultlayer_hf.errors import RanksError
 from vaultlayer_hf.loops.accelerator import Prepared
+from vaultlayer_hf.loops.asked import holds_of
 from vaultlayer_hf.loops.files import read_about, write_about
 from vaultlayer_hf.loops.folder import StateFiles
 from vaultlayer_hf.loops.life import begin_training, end_training
@@ -34,6 +35,8 @@ from vaultlayer_hf.session.save.full_disk import is_full
 from vaultlayer_hf.session.save.writing import write_on_all
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.settings import Settings
+from vaultlayer_hf.session.start.asked import keep_asked, say_what_differs
+from vaultlayer_hf.state.asked import check_optimizers
 from vaultlayer_hf.vault.snapshot import LOCAL
 
 _OWN_NAME = re.compile(r"checkpoint_(\d+)")
@@ -60,7 +63,8 @@ class AttachedScript:
 
     def __init__(self, accelerator: Any, settings: Settings, root: Path, events: Events) -> None:
         self._accelerator, self._root = accelerator, root
-        self._files = StateFiles(Prepared(accelerator))
+        prepared = Prepared(accelerator)
+        self._files, self._asked = StateFiles(prepared), prepared.asked(None)
         self.folder: Path | None = None
         self.ended = self._loaded = False
         # Nobody asks after each step whether to save or to stop: signals do what they do without us.
@@ -96,6 +100,7 @@ class AttachedScript:
             )
             input_dir = str(self.folder)
         loaded = self._load(input_dir, *args, **kwargs)
+        check_optimizers(self._accelerator._optimizers)
         self._loaded = True
         return loaded
 
@@ -212,6 +217,7 @@ class AttachedScript:
             if session.leads_node:
                 files.remove_tree(tree)
                 link_tree(location, tree)
+                keep_asked(tree, session, self._asked)
             if session.ranks.rank == 0:
                 folder = str(named_from(self._root, location))
                 write_about(tree, step=self.step, world_size=world_size, versions=versions(), folder=folder)
@@ -226,6 +232,9 @@ class AttachedScript:
         """Put a restored folder where the script had it, and return its step."""
         about: dict[str, Any] = {}
         session.ranks.on_every_rank(lambda: about.update(read_about(restored)))  # by all, before one moves it
+        before = session.entered.before
+        over = before is not None and before.finished == about["step"]
+        say_what_differs(session, restored, self._asked, holds_of(self._asked), over=over)
         target = self._root / safe(str(about.get("folder", restored.name)))
         session.ranks.on_every_rank(
             lambda: self._move(session, restored, target) if session.leads_node else None

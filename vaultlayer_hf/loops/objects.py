@@ -13,7 +13,9 @@ from typing import Any, Protocol
 import torch
 
 from vaultlayer_hf.errors import ResumeError, SettingsError
+from vaultlayer_hf.loops.asked import asked_of
 from vaultlayer_hf.loops.files import read_model, read_state, whole, write_model, write_state
+from vaultlayer_hf.state.asked import Asked
 from vaultlayer_hf.state.model_identity import Parameters, parameters_of
 from vaultlayer_hf.state.saved_digests import StateDigests, take_digests
 
@@ -38,6 +40,13 @@ class Stateful(Protocol):
 
     def digests(self, world_size: int) -> StateDigests:
         """Return what the models', optimizers' and schedules' state on this rank is now."""
+
+    def asked(self, loader: Any) -> Asked:
+        """Return what the training is asked for; ``loader``: of its data, or None."""
+
+    @property
+    def optimizers(self) -> list[Any]:
+        """The optimizers of the training."""
 
     def missing(self, paths: set[str], world_size: int) -> list[str]:
         """Return what a checkpoint with these files lacks that ``world_size`` ranks have written."""
@@ -110,6 +119,17 @@ class Objects:
         models |= {f"{name}/": thing for name, thing in self._models()}
         optimizer, scheduler = self._things.get("optimizer"), self._things.get("scheduler")
         return take_digests(models, [optimizer], [scheduler], world_size=world_size)
+
+    def asked(self, loader: Any) -> Asked:
+        """Return what the training is asked for; ``loader``: of its data, or None."""
+        models = [self.model, *(thing for _, thing in self._models())]
+        scheduler = self._things.get("scheduler")
+        return asked_of(models, self.optimizers, [] if scheduler is None else [scheduler], loader)
+
+    @property
+    def optimizers(self) -> list[Any]:
+        """The optimizers of the training, those that were added included."""
+        return [one for one in self._things.values() if isinstance(one, torch.optim.Optimizer)]
 
     def missing(self, paths: set[str], world_size: int) -> list[str]:
         """Return what a checkpoint with these files lacks that ``world_size`` ranks have written."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import SettingsError
+from vaultlayer_hf.loops.asked import holds_of, loader_digest
 from vaultlayer_hf.loops.data import LoopData
 from vaultlayer_hf.loops.folder import LoopFiles
 from vaultlayer_hf.loops.life import begin_training, end_training
@@ -16,7 +18,9 @@ from vaultlayer_hf.loops.passes import Passes
 from vaultlayer_hf.session.save.writing import write_on_all
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.settings import Settings
+from vaultlayer_hf.session.start.asked import keep_asked, say_what_differs
 from vaultlayer_hf.session.stop.exits import leave
+from vaultlayer_hf.state.asked import Asked, check_asked, read_asked
 
 
 class RunningLoop:
@@ -26,6 +30,7 @@ class RunningLoop:
         settings: name the vault.
         output_dir: where checkpoint folders lie; None: the default folder.
         state: the objects of the training.
+        asked: what the training is asked for.
         events: where to tell what happens.
 
     Attributes:
@@ -37,11 +42,14 @@ class RunningLoop:
     Raises what ``Checkpointer.resume`` does.
     """
 
-    def __init__(self, settings: Settings, output_dir: Path | None, state: Stateful, events: Events) -> None:
+    def __init__(
+        self, settings: Settings, output_dir: Path | None, state: Stateful, asked: Asked, events: Events
+    ) -> None:
         self.position = LoopData(events)
         self.passes = Passes(self.position)
         self.files = LoopFiles(state, self.position)
         self.ended = self.interrupted = False
+        self._asked, self._then, self._over = asked, Asked(), False
         self._loss: Any = None
         self._due = False  # a save, when the epoch is over
         self.training, step = begin_training(settings, output_dir, self.files, events, self._load)
@@ -63,8 +71,20 @@ class RunningLoop:
         return not self.ended and not asked
 
     def _load(self, session: Session, folder: Path) -> int:
+        before = session.entered.before
+        self._over = before is not None and folder.name == f"checkpoint-{before.finished}"
+        self._then = read_asked(folder) or Asked()
+        say_what_differs(session, folder, self._asked, holds_of(self._asked), over=self._over)
         self.position.on(session.ranks.rank, session.ranks.world_size)
         return self.files.read(folder, rank=session.ranks.rank, world_size=session.ranks.world_size)
+
+    def note_data(self, loader: Any) -> None:
+        """Take note of the training data, where they weren't known at the start. Raises OtherRunError."""
+        if self._asked.data or not (data := loader_digest(loader)):
+            return
+        self._asked = replace(self._asked, data=data)
+        for one in check_asked(self._then, Asked(data=data), {}, over=self._over):
+            self.session.warn_all(EventKind.NOTICE, one)
 
     def end_of_step(self, loss: Any) -> None:
         """Count a step, and do what is due behind it: see ``Checkpointer.step``."""
@@ -102,6 +122,8 @@ class RunningLoop:
         figures = self._figures() if ranks.rank == 0 else {}
 
         def write() -> None:
+            folder.mkdir(parents=True, exist_ok=True)
+            keep_asked(folder, session, self._asked)
             self.files.write(folder, self.step, figures, rank=ranks.rank, world_size=ranks.world_size)
 
         failed = write_on_all(session, folder, write)

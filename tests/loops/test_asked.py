@@ -1,0 +1,204 @@
+"""A loop that asks for something else than its checkpoint was made with is told so, or refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch.optim import SGD, AdamW
+from torch.optim.lr_scheduler import CosineAnnealingLR, StepLR
+from torch.utils.data import DataLoader, TensorDataset
+
+from tests.kit.inside import listen
+from vaultlayer_hf import Checkpointer, errors
+from vaultlayer_hf.base.events import Event
+from vaultlayer_hf.state.asked import FILE, check_optimizers
+
+
+def rows(start: float, size: int = 8) -> TensorDataset:
+    """Samples that follow from a number: a fold."""
+    return TensorDataset(torch.arange(size * 4, dtype=torch.float32).reshape(size, 4) / 100 + start)
+
+
+def play(
+    tmp_path: Path,
+    steps: int = 2,
+    *,
+    optimizer: Any = AdamW,
+    scheduler: Any = lambda optimizer: CosineAnnealingLR(optimizer, T_max=10),
+    data: float = 0.0,
+    named: bool = True,
+    seed: int = 1,
+    finish: bool = False,
+    model: Any = None,
+    **options: Any,
+) -> tuple[list[str], Any]:
+    """Go on with a loop up to a step; return what was said, and the optimizer."""
+    torch.manual_seed(seed)
+    model = model if model is not None else torch.nn.Linear(4, 4)
+    made = optimizer(model.parameters(), **{"lr": 0.1, **options})
+    loader: Any = DataLoader(rows(data), batch_size=2)
+    ckpt = Checkpointer(
+        tmp_path / "v",
+        model=model,
+        optimizer=made,
+        scheduler=scheduler(made),
+        dataloader=loader if named else None,
+        output_dir=tmp_path / "o",
+        save_every="none",
+    )
+    said: list[Event] = []
+    listen(ckpt, said.append)
+    try:
+        ckpt.resume()
+        for _ in ckpt.steps(loader, epochs=4, total=steps):
+            made.step()
+            ckpt.step()
+        ckpt.save()
+        if finish:
+            ckpt.finish()
+    finally:
+        ckpt.close()
+    return [event.message for event in said if event.kind == "notice"], made
+
+
+@pytest.mark.parametrize(
+    ("name", "then", "now", "holds"),
+    [
+        ("lr", {"lr": 0.1}, {"lr": 0.5}, "the checkpoint's holds"),
+        ("weight_decay", {"weight_decay": 0.0}, {"weight_decay": 0.25}, "the checkpoint's holds"),
+        ("betas", {"betas": (0.9, 0.99)}, {"betas": (0.5, 0.99)}, "the checkpoint's holds"),
+        ("T_max", {}, {"scheduler": lambda one: CosineAnnealingLR(one, T_max=5)}, "the checkpoint's holds"),
+        ("scheduler", {}, {"scheduler": lambda one: StepLR(one, 5)}, "this start's holds"),
+        ("seed", {"seed": 1}, {"seed": 2}, "go on from the checkpoint's state"),
+    ],
+)
+def test_another_argument_is_said(tmp_path: Path, name: str, then: Any, now: Any, holds: str) -> None:
+    """Each number that shapes a loop is named with both values, and with which of the two holds."""
+    play(tmp_path, **then)
+    words = [text for text in play(tmp_path, 4, **now)[0] if text.startswith(f"{name}: ")]
+    assert len(words) == 1
+    assert holds in words[0]
+    assert all(str(value) in words[0] for value in now.values() if not callable(value))
+
+
+def test_the_checkpoints_numbers_hold(tmp_path: Path) -> None:
+    """What is said of the optimizer's numbers is what happens."""
+    play(tmp_path, weight_decay=0.0)
+    _, optimizer = play(tmp_path, 4, weight_decay=0.25)
+    assert optimizer.param_groups[0]["weight_decay"] == 0.0
+
+
+def test_the_same_loop_is_told_nothing(tmp_path: Path) -> None:
+    """Where nothing differs nothing is said."""
+    play(tmp_path)
+    assert not [text for text in play(tmp_path, 4)[0] if "holds" in text or "data aren't" in text]
+
+
+def test_a_cell_that_is_run_again_is_told_nothing(tmp_path: Path) -> None:
+    """What the loop itself has made of its learning rate is no other argument."""
+    model = torch.nn.Linear(4, 4)
+    optimizer = SGD(model.parameters(), lr=0.1)
+    ckpt = Checkpointer(tmp_path / "v", model=model, optimizer=optimizer, output_dir=tmp_path / "o")
+    said: list[Event] = []
+    listen(ckpt, said.append)
+    for _ in range(2):
+        ckpt.resume()
+        optimizer.param_groups[0]["lr"] = 0.01
+        ckpt.step()
+        ckpt.save()
+        ckpt.close()
+    assert not [event for event in said if "asked for" in event.message]
+
+
+def test_another_optimizer_is_refused(tmp_path: Path) -> None:
+    """An optimizer that can't use the state is refused before the first step, not by a KeyError in it."""
+    play(tmp_path)
+    with pytest.raises(errors.OtherRunError, match="AdamW, and this run trains with SGD"):
+        play(tmp_path, 4, optimizer=SGD, momentum=0.9)
+
+
+def test_another_optimizers_state_shows_by_itself() -> None:
+    """Also where a checkpoint doesn't say what it was made with, its groups show whose they are."""
+    model = torch.nn.Linear(4, 4)
+    saved = AdamW(model.parameters()).state_dict()
+    same, other = AdamW(model.parameters()), SGD(model.parameters(), momentum=0.9)
+    for optimizer in (same, other):
+        optimizer.load_state_dict(saved)
+    check_optimizers([same])
+    with pytest.raises(errors.OtherRunError, match="without dampening, momentum in its groups"):
+        check_optimizers([other])
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_fold_is_never_handed_the_weights_of_another(tmp_path: Path, named: bool) -> None:
+    """A second fold on a finished vault is refused, whether its data are named at the start or with ``steps()``."""
+    play(tmp_path, finish=True, named=named)
+    play(tmp_path, finish=True, named=named)
+    with pytest.raises(errors.OtherRunError, match="Each run needs a vault of its own"):
+        play(tmp_path, data=5.0, named=named)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_other_data_on_a_run_that_goes_on_are_said(tmp_path: Path, named: bool) -> None:
+    """A fixed or grown file is used from here on, and it is said."""
+    play(tmp_path, named=named)
+    said, _ = play(tmp_path, 4, data=5.0, named=named)
+    assert sum("training data aren't those" in text for text in said) == 1
+
+
+def script(tmp_path: Path, optimizer: Any = AdamW, **options: Any) -> list[str]:
+    """A script with save_state and load_state of its own; return what was said."""
+    torch.manual_seed(1)
+    accelerator = Accelerator(cpu=True, project_dir=tmp_path / "p")
+    model = torch.nn.Linear(4, 4)
+    made = optimizer(model.parameters(), **{"lr": 0.1, **options})
+    model, made, _ = accelerator.prepare(model, made, DataLoader(rows(0.0), batch_size=2))
+    ckpt = Checkpointer(tmp_path / "v", output_dir=tmp_path / "p")
+    said: list[Event] = []
+    listen(ckpt, said.append)
+    try:
+        if ckpt.attach(accelerator) is not None:
+            accelerator.load_state()
+        made.step()
+        accelerator.save_state(str(tmp_path / "p" / "step_1"))
+    finally:
+        ckpt.close()
+    return [event.message for event in said]
+
+
+def test_an_attached_script_is_compared(tmp_path: Path) -> None:
+    """A script with one line of ours is told, and refused, as any other."""
+    script(tmp_path)
+    words = [text for text in script(tmp_path, lr=0.5) if text.startswith("lr: ")]
+    assert len(words) == 1
+    assert "the checkpoint's holds" in words[0]
+    with pytest.raises(errors.OtherRunError, match="AdamW, and this run trains with SGD"):
+        script(tmp_path, SGD, momentum=0.9)
+
+
+def test_an_adapter_in_a_loop(tmp_path: Path) -> None:
+    """A loop saves the base model as well: another one than the checkpoint's gives way to it, and that is said."""
+    peft = pytest.importorskip("peft")
+
+    def adapted(seed: int, alpha: int) -> Any:
+        torch.manual_seed(seed)
+        inner = torch.nn.Sequential(torch.nn.Linear(4, 4))
+        return peft.get_peft_model(inner, peft.LoraConfig(r=2, lora_alpha=alpha, target_modules=["0"]))
+
+    play(tmp_path, model=adapted(1, 8))
+    base = adapted(1, 8).base_model.model[0].base_layer.weight
+    other = adapted(2, 16)
+    said, _ = play(tmp_path, 4, model=other)
+    assert any(text.startswith("lora_alpha: 8 in the checkpoint's adapter, 16 asked for") for text in said)
+    assert any("the checkpoint holds its weights, too, and these hold" in text for text in said)
+    assert torch.equal(other.base_model.model[0].base_layer.weight, base)
+
+
+def test_what_a_loop_was_asked_for_lies_in_its_folder(tmp_path: Path) -> None:
+    """One small file in each folder says it, beside the files of before."""
+    play(tmp_path)
+    assert '"optimizer": "AdamW"' in (tmp_path / "o" / "checkpoint-2" / FILE).read_text()
