@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vaultlayer_hf.session.checkpoint_files import CheckpointFiles
-from vaultlayer_hf.state.model_identity import Parameters
+from vaultlayer_hf.state.model_identity import ModelIdentity, Parameters
 
 
 class AnyFiles(CheckpointFiles):
@@ -14,11 +14,11 @@ class AnyFiles(CheckpointFiles):
     """
 
     def __init__(self, parameters: Parameters = ()) -> None:
-        self._parameters = parameters
+        self._model = ModelIdentity(parameters)
 
     @property
-    def parameters(self) -> Parameters:
-        return self._parameters
+    def model(self) -> ModelIdentity:
+        return self._model
 
     def missing(self, paths: set[str], *, world_size: int) -> list[str]:
         return []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.start.resume import resume
 from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.state.layouts import refusal
-from vaultlayer_hf.state.model_identity import Parameters
+from vaultlayer_hf.state.model_identity import ModelIdentity, Parameters
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.trainer.layout import STATE, localise, missing_files, wanted_files
 
@@ -77,11 +78,11 @@ class TrainersFiles(CheckpointFiles):
     """What a Trainer answers about its checkpoints' files, without a Trainer."""
 
     def __init__(self, parameters: Parameters = PARAMETERS) -> None:
-        self._parameters = parameters
+        self._model = ModelIdentity(parameters)
 
     @property
-    def parameters(self) -> Parameters:
-        return self._parameters
+    def model(self) -> ModelIdentity:
+        return self._model
 
     def missing(self, paths: set[str], *, world_size: int) -> list[str]:
         return missing_files(paths, world_size)
@@ -92,8 +93,8 @@ class TrainersFiles(CheckpointFiles):
     def refusal(self, paths: set[str], *, written: int, now: int) -> str:
         return refusal(paths, written, now)
 
-    def localised(self, folder: Path, output_dir: Path) -> dict[str, bytes]:
-        data = localise(folder, str(output_dir))
+    def localised(self, folder: Path, output_dir: Path, versions: Mapping[str, str]) -> dict[str, bytes]:
+        data, _ = localise(folder, str(output_dir))
         return {STATE: data} if data else {}
 
 

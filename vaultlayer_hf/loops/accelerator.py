@@ -17,7 +17,7 @@ from vaultlayer_hf.loops.files import peeled
 from vaultlayer_hf.loops.objects import Objects
 from vaultlayer_hf.state.asked import Asked
 from vaultlayer_hf.state.layouts import missing_parts
-from vaultlayer_hf.state.model_identity import Parameters, parameters_of
+from vaultlayer_hf.state.model_identity import ModelIdentity, identity_of, joined
 from vaultlayer_hf.state.saved_digests import StateDigests, take_digests
 from vaultlayer_hf.state.tensor_digests import is_shard
 
@@ -44,16 +44,15 @@ class Prepared:
         """Take one more object in, as ``<name>.pt``. Raises SettingsError."""
         self._added.add(name, thing)
 
-    def parameters(self) -> Parameters:
-        """Return the parameters of all prepared models; empty where they are flattened into others (FSDP 1)."""
+    def model_identity(self) -> ModelIdentity:
+        """Return the identity of all prepared models; empty where parameters are flattened into others (FSDP 1)."""
         models = [peeled(model) for model in self.accelerator._models]
         if any(type(model).__name__ == "FullyShardedDataParallel" for model in models):
-            return ()
-        found = list(self._added.parameters())
-        for number, model in enumerate(models):
-            prefix = f"{number}/" if number else ""
-            found += [(f"{prefix}{name}", shape, dtype) for name, shape, dtype in parameters_of(model)]
-        return tuple(sorted(found))
+            return ModelIdentity()
+        prepared = (
+            identity_of(model).within(f"{number}/" if number else "") for number, model in enumerate(models)
+        )
+        return joined([self._added.model_identity(), *prepared])
 
     def write(self, folder: Path, rank: int) -> None:
         """Have accelerate write its files, on all ranks. Raises OSError."""

@@ -21,6 +21,7 @@ import torch
 
 from vaultlayer_hf.base import files
 from vaultlayer_hf.errors import ResumeError, SettingsError
+from vaultlayer_hf.state.tensor_digests import plain_name
 
 ABOUT = "vaultlayer.json"
 _FORMAT = 1
@@ -123,7 +124,8 @@ def write_model(folder: Path, model: torch.nn.Module) -> None:
     """Write a model's state: tensors as safetensors, anything else by ``torch.save``."""
     from safetensors.torch import save_file
 
-    state = model.state_dict()
+    # By their plain names: the next start may have torch.compile on or off, and others load the file, too.
+    state = {plain_name(name): value for name, value in model.state_dict().items()}
     tensors = _without_copies(state, getattr(model, "_tied_weights_keys", None) or ())
     if tensors is None:
         write_state(folder / "model.pt", state)
@@ -156,12 +158,38 @@ def _without_copies(state: dict[str, Any], tied: Collection[str]) -> dict[str, t
 
 def read_model(folder: Path, model: torch.nn.Module) -> None:
     """Load a model's state. Raises ResumeError."""
-    from safetensors.torch import load_model
+    from safetensors.torch import load_file
 
     try:
         if (folder / "model.safetensors").exists():
-            load_model(model, folder / "model.safetensors")
+            load_plain(model, load_file(folder / "model.safetensors"))
         else:
-            model.load_state_dict(read_state(folder / "model.pt"))
+            load_plain(model, read_state(folder / "model.pt"))
     except (RuntimeError, ValueError, OSError, KeyError) as error:
         raise ResumeError(f"the model of {folder.name} can't be loaded: {error}") from error
+
+
+def load_plain(model: torch.nn.Module, state: dict[str, Any]) -> None:
+    """Load a state whose names, or the model's, may have parts of wrappers in them, as within a compiled layer.
+
+    A tensor that the model has under several names (tied weights) may stand there under one of them. Raises what
+    ``load_state_dict`` raises.
+    """
+    own = model.state_dict()
+    names = {plain_name(name): name for name in own}
+    found = {names.get(plain_name(name), name): value for name, value in state.items()}
+    if len(found) < len(own):
+        places = {_place(own[name]): value for name, value in found.items() if name in own}
+        found |= {
+            name: places[_place(value)]
+            for name, value in own.items()
+            if name not in found and _place(value) in places
+        }
+    model.load_state_dict(found)
+
+
+def _place(value: Any) -> Any:
+    """Return what two names of one tensor have in common; something of its own for what is no tensor."""
+    if not isinstance(value, torch.Tensor) or not value.data_ptr():
+        return id(value)
+    return value.data_ptr(), value.shape, value.dtype

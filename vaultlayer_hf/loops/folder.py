@@ -24,7 +24,7 @@ from vaultlayer_hf.session.checkpoint_files import CheckpointFiles
 from vaultlayer_hf.session.save.plan import Save
 from vaultlayer_hf.state.asked import check_optimizers
 from vaultlayer_hf.state.layouts import missing_shards
-from vaultlayer_hf.state.model_identity import Parameters
+from vaultlayer_hf.state.model_identity import ModelIdentity
 from vaultlayer_hf.state.random_state import put_random_state, take_random_state
 from vaultlayer_hf.state.saved_digests import digests_name, in_words, read_digests, state_differences
 
@@ -40,9 +40,9 @@ class StateFiles(CheckpointFiles):
         self._state = state
 
     @property
-    def parameters(self) -> Parameters:
+    def model(self) -> ModelIdentity:
         """The identity of the model."""
-        return self._state.parameters()
+        return self._state.model_identity()
 
     def missing(self, paths: set[str], *, world_size: int) -> list[str]:
         """Return what a checkpoint with these files lacks that ``world_size`` ranks have written."""
@@ -66,7 +66,7 @@ class StateFiles(CheckpointFiles):
                 + self._unwritten(paths)
             )
 
-        return Save(folder, step, missing, self.parameters if failed is None else (), failed=failed)
+        return Save(folder, step, missing, self.model.parameters if failed is None else (), failed=failed)
 
     def _unwritten(self, paths: set[str]) -> list[str]:
         """Return what of this version's own is lacking; a checkpoint of an earlier version may do without."""

@@ -14,9 +14,9 @@ import torch
 
 from vaultlayer_hf.errors import ResumeError, SettingsError
 from vaultlayer_hf.loops.asked import asked_of
-from vaultlayer_hf.loops.files import read_model, read_state, whole, write_model, write_state
+from vaultlayer_hf.loops.files import load_plain, read_model, read_state, whole, write_model, write_state
 from vaultlayer_hf.state.asked import Asked
-from vaultlayer_hf.state.model_identity import Parameters, parameters_of
+from vaultlayer_hf.state.model_identity import ModelIdentity, identity_of, joined
 from vaultlayer_hf.state.saved_digests import StateDigests, take_digests
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -29,7 +29,7 @@ class Stateful(Protocol):
     def add(self, name: str, thing: Any) -> None:
         """Take one more object in. Raises SettingsError."""
 
-    def parameters(self) -> Parameters:
+    def model_identity(self) -> ModelIdentity:
         """Return the identity of the model."""
 
     def write(self, folder: Path, rank: int) -> None:
@@ -80,12 +80,10 @@ class Objects:
             raise SettingsError(f"add({name!r}): there is something of this name already")
         self._things[name] = _checked(name, thing)
 
-    def parameters(self) -> Parameters:
-        """Return the parameters of the model, and of models that were added."""
-        found = list(parameters_of(whole(self.model))) if self.model is not None else []
-        for name, thing in self._models():
-            found += [(f"{name}/{path}", shape, dtype) for path, shape, dtype in parameters_of(thing)]
-        return tuple(sorted(found))
+    def model_identity(self) -> ModelIdentity:
+        """Return the identity of the model, and of models that were added."""
+        own = [identity_of(whole(self.model))] if self.model is not None else []
+        return joined([*own, *(identity_of(thing).within(f"{name}/") for name, thing in self._models())])
 
     def _models(self) -> Iterator[tuple[str, torch.nn.Module]]:
         for name, thing in self._things.items():
@@ -99,7 +97,8 @@ class Objects:
         if self.model is not None:
             write_model(folder, whole(self.model))
         for name, thing in self._things.items():
-            write_state(folder / f"{name}.pt", _bare(thing).state_dict())
+            thing = whole(thing) if isinstance(thing, torch.nn.Module) else thing
+            write_state(folder / f"{name}.pt", thing.state_dict())
 
     def read(self, folder: Path) -> None:
         """Load every object. Raises ResumeError."""
@@ -108,7 +107,10 @@ class Objects:
         for name, thing in self._things.items():
             state = read_state(folder / f"{name}.pt")
             try:
-                _bare(thing).load_state_dict(state)
+                if isinstance(thing, torch.nn.Module):
+                    load_plain(whole(thing), state)
+                else:
+                    thing.load_state_dict(state)
             except Exception as error:  # the object is the script's own: it raises what it likes
                 what = f"{type(error).__name__}: {error}"
                 raise ResumeError(f"{name}.pt of {folder.name} can't be loaded: {what}") from error
@@ -149,7 +151,3 @@ def _checked(name: str, thing: Any) -> Any:
     ):
         raise SettingsError(f"{name}: a {type(thing).__name__} has no state_dict and load_state_dict")
     return thing
-
-
-def _bare(thing: Any) -> Any:
-    return whole(thing) if isinstance(thing, torch.nn.Module) else thing

@@ -6,12 +6,12 @@ Only who wrote a checkpoint knows its files, so each seam answers for its own: t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from vaultlayer_hf.state.model_identity import Parameters
+from vaultlayer_hf.state.model_identity import ModelIdentity
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class CheckpointFiles(Protocol):
     """
 
     @property
-    def parameters(self) -> Parameters:
-        """The identity of the model at hand; empty where it isn't known."""
+    def model(self) -> ModelIdentity:
+        """The identity of the model at hand; without parameters where it isn't known."""
 
     @property
     def best(self) -> bool:
@@ -52,10 +52,16 @@ class CheckpointFiles(Protocol):
     def refusal(self, paths: set[str], *, written: int, now: int) -> str:
         """Return why a checkpoint that ``written`` ranks wrote can't be resumed on ``now``; empty where it can."""
 
-    def localised(self, folder: Path, output_dir: Path) -> dict[str, bytes]:
-        """Return new content, by file name, for files in ``folder`` that name paths of the old host.
+    def localised(self, folder: Path, output_dir: Path, versions: Mapping[str, str]) -> dict[str, bytes]:
+        """Return new content, by file name, for files in ``folder`` that can't be used here as they are.
 
-        ``output_dir``: where checkpoint folders lie on this host. Empty unless the seam has such files.
+        They name paths of the old host, say, or were written by another version of a library. Empty unless the seam
+        has such files.
+
+        Args:
+            folder: of the checkpoint.
+            output_dir: where checkpoint folders lie on this host.
+            versions: of the libraries that have written it, by name, as far as that is known.
         """
         return {}
 

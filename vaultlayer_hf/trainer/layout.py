@@ -1,4 +1,4 @@
-"""The files of the Trainer's own checkpoint folder: their names, what a resume needs, and the paths inside them. Pure.
+"""The files of the Trainer's own checkpoint folder: their names, what a resume needs, and the paths inside them.
 
 The Trainer loads a checkpoint without its optimizer, scheduler or RNG state in silence and goes on, on a
 wrong trajectory. So what is missing is found out before, from the names of the files alone.
@@ -67,19 +67,21 @@ def best_step(state: dict[str, object]) -> int | None:
     return int(match[1]) if match else None
 
 
-def localise(folder: Path, output_dir: str) -> bytes | None:
-    """Return new content for trainer_state.json in which the best checkpoint lies in ``output_dir``.
+def localise(
+    folder: Path, output_dir: str, known: Collection[str] | None = None
+) -> tuple[bytes | None, list[str]]:
+    """Return new content for a folder's trainer_state.json, and the fields that are left out of it.
 
-    The Trainer notes a path there that is wrong on another host, and compares it, as text, with those of the
-    folders that it may rotate away: so ``output_dir`` is to be as its arguments have it, relative where it is
-    relative. None: nothing to change.
+    The Trainer notes a path there that is wrong on another host, that of the best checkpoint, and compares it, as text,
+    with those of the folders that it may rotate away: so ``output_dir`` is to be as its arguments have it, relative
+    where it is relative. None: nothing to change. ``known``: the fields that can be read here; None: all. Raises
+    OSError, ValueError.
     """
     state = json.loads((folder / STATE).read_text())
-    step = best_step(state)
-    if step is None:
-        return None
-    path = os.path.join(output_dir, f"checkpoint-{step}")
-    if state["best_model_checkpoint"] == path:
-        return None
-    state["best_model_checkpoint"] = path
-    return (json.dumps(state, indent=2, sort_keys=True) + "\n").encode()
+    unknown = [] if known is None else sorted(set(state) - set(known))
+    kept = {name: value for name, value in state.items() if name not in unknown}
+    step = best_step(kept)
+    if step is not None:
+        kept["best_model_checkpoint"] = os.path.join(output_dir, f"checkpoint-{step}")
+    changed = kept != state
+    return (json.dumps(kept, indent=2, sort_keys=True) + "\n").encode() if changed else None, unknown

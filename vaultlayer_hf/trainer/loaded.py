@@ -60,7 +60,7 @@ class Trained:
             {"": inner},
             [] if own else [optimizer],
             [self.scheduler],
-            trained_only=_is_adapter(inner),
+            trained_only=is_adapter(inner),
             left_out=getattr(inner, "_keys_to_ignore_on_save", None) or (),
             world_size=world_size,
             sharded=self.sharded,
@@ -136,8 +136,9 @@ def _inner(model: Any) -> Any:
     return getattr(model, "_orig_mod", model)
 
 
-def _is_adapter(model: Any) -> bool:
+def is_adapter(model: Any) -> bool:
     """Tell whether the Trainer saves only what is trained of a model, as it does with PEFT."""
+    model = _inner(model)
     return hasattr(model, "peft_config") and hasattr(model, "get_base_model")
 
 
@@ -163,7 +164,7 @@ def _load_as_pretrained(folder: Path, model: Any) -> bool:
 
     All of them pass through 32 bits where the model has such, which changes no value of fewer bits.
     """
-    if not isinstance(model, PreTrainedModel) or _is_adapter(model):
+    if not isinstance(model, PreTrainedModel) or is_adapter(model):
         return False
     named = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
     dtypes = {tensor.dtype for tensor in model.state_dict().values() if tensor.is_floating_point()}

@@ -23,12 +23,12 @@ from vaultlayer_hf.session.start.resume import resume
 from vaultlayer_hf.session.stop.exits import leave
 from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.state.asked import Asked, check_optimizers
-from vaultlayer_hf.state.model_identity import Parameters, parameters_of
+from vaultlayer_hf.state.model_identity import ModelIdentity, identity_of
 from vaultlayer_hf.stores.uri import VaultAddress, parse_vault
 from vaultlayer_hf.trainer.asked import HOLDS, asked_for
 from vaultlayer_hf.trainer.callback_states import restore_callback_states
 from vaultlayer_hf.trainer.data import TrainerData
-from vaultlayer_hf.trainer.loaded import Trained, check_loaded, keep_digests
+from vaultlayer_hf.trainer.loaded import Trained, check_loaded, is_adapter, keep_digests
 from vaultlayer_hf.trainer.notices import (
     say_named_checkpoint,
     say_over,
@@ -40,6 +40,7 @@ from vaultlayer_hf.trainer.notices import (
 )
 from vaultlayer_hf.trainer.over import EarlierRun, asked_steps, is_over
 from vaultlayer_hf.trainer.saving import Saving
+from vaultlayer_hf.trainer.state_file import check_state
 from vaultlayer_hf.trainer.terms import end_figures, has_ended, ranks_of, save_of
 from vaultlayer_hf.trainer.trainer_files import TrainerFiles
 
@@ -86,7 +87,7 @@ class TrainerRun:
         self._trainer: Any = None
         self._saving: Saving | None = None
         self._handler: CallbackHandler | None = None
-        self._parameters: Parameters = ()
+        self._identity = ModelIdentity()
         self._path: str | None = None
         self._named: Path | None = None  # the checkpoint that the script names
         self._earlier: EarlierRun | None = None
@@ -151,7 +152,11 @@ class TrainerRun:
         session = self.open()
         if self._at_step is not None:
             session.at_step, self._at_step = self._at_step, None
-        path = resume(session, TrainerFiles(self._args, self._parameters))
+        files = TrainerFiles(self._args, self._identity)
+        path = resume(session, files)
+        if files.left_out:
+            name = path.name if path is not None else "the best checkpoint"
+            session.warn_all(EventKind.INEXACT, f"{name}: {files.left_out}; the run goes on without them")
         self._path = str(path) if path else None
         self._claimed, self._named = True, None
         if path is not None:
@@ -163,6 +168,7 @@ class TrainerRun:
     def start(self, explicit: str, why: str) -> None:
         """Claim the vault without resuming from it: the script names its own checkpoint, and wins for a reason."""
         session = self.open()
+        session.ranks.on_every_rank(lambda: check_state(Path(explicit)))
         say_named_checkpoint(session, explicit, why)
         before = session.enter().before
         session.start_uploads(None, spared=[before.newest] if before and before.newest else [])
@@ -218,7 +224,9 @@ class TrainerRun:
             self.training, self._claimed = None, False
         self._earlier, self.finished, self._saved_step = None, None, None
         self.active = self.complete = self._ended = self._spent = False
-        self._parameters = parameters_of(self._model) if self._model is not None else ()
+        self._identity = ModelIdentity()
+        if self._model is not None:
+            self._identity = identity_of(self._model, adapter=is_adapter(self._model))
         if self.training is None:
             session = Session(
                 self.settings,
@@ -306,7 +314,7 @@ class TrainerRun:
             return
         if self._saving is not None and self._saving.lost:
             return
-        save = save_of(args, state, self._parameters, data=self.data is not None)
+        save = save_of(args, state, self._identity.parameters, data=self.data is not None)
         if self.data is not None:
             self.data.save(save.folder, state)
         keep_digests(save.folder, self.training.session.ranks, self.events, trained)

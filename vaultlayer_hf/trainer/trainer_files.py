@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,9 +10,10 @@ from transformers import TrainingArguments
 
 from vaultlayer_hf.session.checkpoint_files import CheckpointFiles, Conversion
 from vaultlayer_hf.state.layouts import is_zero, refusal
-from vaultlayer_hf.state.model_identity import Parameters
+from vaultlayer_hf.state.model_identity import ModelIdentity
 from vaultlayer_hf.trainer import zero
-from vaultlayer_hf.trainer.layout import STATE, localise, missing_files, wanted_files
+from vaultlayer_hf.trainer.layout import STATE, missing_files, wanted_files
+from vaultlayer_hf.trainer.state_file import fitted_state, left_out
 
 
 class TrainerFiles(CheckpointFiles):
@@ -19,19 +21,23 @@ class TrainerFiles(CheckpointFiles):
 
     Args:
         args: of the Trainer.
-        parameters: of its model; empty where it isn't known.
+        model: the identity of its model; without parameters where it isn't known.
+
+    Attributes:
+        left_out: what of a checkpoint's state this transformers doesn't know, in words; empty where it knows all.
     """
 
-    def __init__(self, args: TrainingArguments, parameters: Parameters) -> None:
+    def __init__(self, args: TrainingArguments, model: ModelIdentity) -> None:
         self._output_dir = str(args.output_dir)
         self._zero = zero.configuration(args)
-        self._parameters = parameters
+        self._model = model
+        self.left_out = ""
         self._best = bool(cast(Any, args).load_best_model_at_end)
 
     @property
-    def parameters(self) -> Parameters:
-        """The identity of the model; empty where it isn't known."""
-        return self._parameters
+    def model(self) -> ModelIdentity:
+        """The identity of the model; without parameters where it isn't known."""
+        return self._model
 
     @property
     def best(self) -> bool:
@@ -56,13 +62,15 @@ class TrainerFiles(CheckpointFiles):
         converts = self._zero is not None and is_zero(paths) and zero.can_convert()
         return "" if converts else refusal(paths, written, now)
 
-    def localised(self, folder: Path, output_dir: Path) -> dict[str, bytes]:
-        """Return the trainer state with the best checkpoint's path on this host; empty where nothing changes.
+    def localised(self, folder: Path, output_dir: Path, versions: Mapping[str, str]) -> dict[str, bytes]:
+        """Return the trainer state as this Trainer can read it on this host; empty where nothing changes.
 
-        The Trainer compares that path as text, so it begins as the arguments have ``output_dir``, relative where that
-        is relative, and not as the absolute ``output_dir`` given here.
+        The Trainer compares the best checkpoint's path as text, so it begins as the arguments have ``output_dir``,
+        relative where that is relative, and not as the absolute ``output_dir`` given here.
         """
-        data = localise(folder, self._output_dir)
+        data, unknown = fitted_state(folder, self._output_dir)
+        if unknown:
+            self.left_out = left_out(unknown, versions)
         return {STATE: data} if data else {}
 
     def conversion(self, paths: set[str], *, written: int, now: int) -> Conversion | None:

@@ -224,7 +224,8 @@ def _put_in_place(session: Session, snapshot: Snapshot, expected: CheckpointFile
         target.parent.mkdir(parents=True, exist_ok=True)
         if not files.link(snapshot.files / entry.path, target):
             shutil.copyfile(snapshot.files / entry.path, target)
-    for name, data in expected.localised(staging, session.output_dir).items():
+    changed = expected.localised(staging, session.output_dir, snapshot.manifest.versions)
+    for name, data in changed.items():
         files.write_file(staging / name, data)
     place(staging, session.output_dir / snapshot.name)
     settle(session.output_dir, snapshot.manifest.step)

@@ -125,7 +125,7 @@ def _bring(
             passing.end()
         if conversion is not None:
             conversion.of_folder(staging)
-        for name, data in expected.localised(staging, session.output_dir).items():
+        for name, data in expected.localised(staging, session.output_dir, manifest.versions).items():
             files.write_file(staging / name, data)
 
     moved, reported = 0, time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.start.choice import StartChoice
+from vaultlayer_hf.vault.manifest import Manifest
 
 
 def say_choice(session: Session, choice: StartChoice) -> None:
@@ -28,3 +29,23 @@ def say_choice(session: Session, choice: StartChoice) -> None:
             "it goes on from there. The next start of the same command goes on from the newest that is trained now",
             step=named.step,
         )
+
+
+def say_world_size(session: Session, manifest: Manifest) -> None:
+    """Say that another number of ranks goes on than has written the checkpoint, where that is so."""
+    if manifest.world_size != session.ranks.world_size:
+        session.warn_all(
+            EventKind.NOTICE,
+            f"the checkpoint was written by {manifest.world_size} rank(s), and {session.ranks.world_size} go on from "
+            "it: which rank sees which sample and the ranks' random states aren't those of an unbroken run any more",
+        )
+
+
+def say_frozen(session: Session, manifest: Manifest, remark: str) -> None:
+    """Say, once, how weights that aren't trained differ from those that the checkpoint was trained on."""
+    session.events.warn_once(
+        "frozen",
+        EventKind.INEXACT,
+        f"weights that aren't trained are other ones than when checkpoint-{manifest.step} was saved. The run goes on, "
+        f"and its numbers may differ from an unbroken run's: {remark}",
+    )

@@ -37,8 +37,8 @@ from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.start.adopt import adopt
 from vaultlayer_hf.session.start.bring import bring_everywhere, conversion_for
 from vaultlayer_hf.session.start.choice import StartChoice, choose_start
-from vaultlayer_hf.session.start.notices import say_choice
-from vaultlayer_hf.state.model_identity import parameter_differences
+from vaultlayer_hf.session.start.notices import say_choice, say_frozen, say_world_size
+from vaultlayer_hf.state.model_identity import compare_parameters
 from vaultlayer_hf.vault.keys import DATA
 from vaultlayer_hf.vault.log.entry import Commit, Entry, VaultState
 from vaultlayer_hf.vault.manifest import Manifest, read_manifest
@@ -84,7 +84,7 @@ def resume(session: Session, expected: CheckpointFiles) -> Path | None:
             session,
             claim.before,
             expected,
-            lambda manifest: _other_model(expected, manifest),
+            lambda manifest: _other_model(session, expected, manifest),
             choice.left,
         )
     if adopted is None:
@@ -161,7 +161,7 @@ def _check_no_damage(session: Session, number: int, entry: Entry | None) -> None
 
 def _check_fit(session: Session, expected: CheckpointFiles, commit: Commit, manifest: Manifest) -> None:
     """Raise WrongModelError or WorldSizeError where the checkpoint can't be this run's."""
-    words = _other_model(expected, manifest)
+    words = _other_model(session, expected, manifest)
     if words:
         raise WrongModelError(
             f"{commit.name} in {session.address.uri} belongs to another model: {words}. Give each run a vault "
@@ -172,10 +172,18 @@ def _check_fit(session: Session, expected: CheckpointFiles, commit: Commit, mani
         raise WorldSizeError(f"{commit.name} in {session.address.uri}: {refusal}")
 
 
-def _other_model(expected: CheckpointFiles, manifest: Manifest) -> str:
-    """Return how the checkpoint's model differs from the one at hand; empty where it doesn't, or isn't known."""
-    known = manifest.parameters and expected.parameters
-    return parameter_differences(manifest.parameters, expected.parameters) if known else ""
+def _other_model(session: Session, expected: CheckpointFiles, manifest: Manifest) -> str:
+    """Return how the checkpoint's model differs from the one at hand; empty where it doesn't, or isn't known.
+
+    What may differ is said, once. On rank 0.
+    """
+    model = expected.model
+    if not manifest.parameters or not model.parameters:
+        return ""
+    found = compare_parameters(manifest.parameters, model)
+    if found.remark and not found.refusal:
+        say_frozen(session, manifest, found.remark)
+    return found.refusal
 
 
 def _unfit(expected: CheckpointFiles, manifest: Manifest) -> str:
@@ -212,7 +220,7 @@ def _restore_newest(session: Session, expected: CheckpointFiles, choice: StartCh
         conversion = conversion_for(session, expected, manifest)
         if conversion is not None:
             session.ranks.on_every_rank(conversion.on_ranks)
-        _say_world_size(session, manifest)
+        say_world_size(session, manifest)
         return session.output_dir / f"checkpoint-{manifest.step}"
     if candidates:
         raise NoUsableCheckpointError(
@@ -277,12 +285,3 @@ def _bring_best(session: Session, expected: CheckpointFiles, state: VaultState, 
         f"the best checkpoint so far (step {step}) isn't in the vault: load_best_model_at_end can only choose among "
         "later ones",
     )
-
-
-def _say_world_size(session: Session, manifest: Manifest) -> None:
-    if manifest.world_size != session.ranks.world_size:
-        session.warn_all(
-            EventKind.NOTICE,
-            f"the checkpoint was written by {manifest.world_size} rank(s), and {session.ranks.world_size} go on from "
-            "it: which rank sees which sample and the ranks' random states aren't those of an unbroken run any more",
-        )
