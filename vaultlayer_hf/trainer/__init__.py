@@ -18,6 +18,7 @@
     run.py              one Trainer's run on its vault
     saving.py           A Trainer's save while it trains on a vault
     skipping.py         how the Trainer goes past batches
+    state_file.py       trainer_state.json made fit for this transformers
     terms.py            the Trainer's terms in those of a session
     trainer.py          the one argument: ``resume=`` for transformers.Trainer and for any subclass of it
     trainer_files.py    the Trainer's answers to what a start asks about a checkpoint's files
