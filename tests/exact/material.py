@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import random
 from collections.abc import Iterator
@@ -113,14 +114,49 @@ def hub_stream_with_buffer() -> Any:
     return hub_stream().shuffle(seed=3, buffer_size=5)
 
 
+def hub_stream_in_steps() -> Any:
+    """The same behind a filter and a map of batches, whose sizes don't fit the loader's."""
+    return hub_stream().filter(_has_no_31).map(_as_they_are, batched=True, batch_size=5)
+
+
+def _has_no_31(row: dict[str, list[int]]) -> bool:
+    return 31 not in row["input_ids"]
+
+
+def _as_they_are(rows: dict[str, Any]) -> dict[str, Any]:
+    return rows
+
+
+def hub_stream_that_stands_still() -> Any:
+    """The same in a release of ``datasets`` like 5.0.0: behind a resume its state stays that of the resume."""
+    from datasets import IterableDataset
+
+    if not hasattr(IterableDataset, "tests_own"):  # this process is this scenario's alone
+        own = IterableDataset.state_dict
+
+        def state_dict(self: Any) -> Any:
+            return copy.deepcopy(self.loaded) if hasattr(self, "loaded") else own(self)
+
+        def load_state_dict(self: Any, state: Any) -> None:
+            load(self, state)
+            self.loaded = copy.deepcopy(state)
+
+        load = IterableDataset.load_state_dict
+        IterableDataset.state_dict, IterableDataset.load_state_dict = state_dict, load_state_dict
+        IterableDataset.tests_own = True
+    return hub_stream()
+
+
 @dataclass(frozen=True)
 class Scenario:
-    """A training that is broken off and resumed.
+    """A training that is broken off three times and resumed each time.
 
     Attributes:
         data: makes the data set.
-        steps: of the whole training.
-        save: the step that is saved and resumed from; with two ranks the end of an epoch is behind it.
+        steps: up to the first break, and a few more; ``whole_steps`` is what is trained.
+        save: the step that is saved and resumed from first; with two ranks the end of an epoch is behind it.
+        later: how many steps behind the first break the other two are: one soon, in the same pass as a rule, and one
+            far enough for another pass. Most errors of a place show where a run had gone on from one itself.
         arguments: of TrainingArguments.
         resumed: arguments that are others in the run that goes on.
         evaluated: how many data sets there are to evaluate.
@@ -132,11 +168,22 @@ class Scenario:
     data: Any = Rows
     steps: int = 9
     save: int = 5
+    later: tuple[int, ...] = (2, 9)
     arguments: dict[str, Any] = field(default_factory=dict)
     resumed: dict[str, Any] = field(default_factory=dict)
     evaluated: int = 0
     stateful: bool = False
     possible: bool = True
+
+    @property
+    def breaks(self) -> tuple[int, ...]:
+        """The steps that are saved, and behind which the training is broken off."""
+        return (self.save, *(self.save + more for more in self.later))
+
+    @property
+    def whole_steps(self) -> int:
+        """How many steps the training has."""
+        return max(self.steps, self.breaks[-1] + 3)
 
 
 def _augmented() -> Rows:
@@ -163,12 +210,12 @@ TABLE = (
     Scenario("in the middle of an epoch", save=3),
     Scenario("2 workers", arguments=_TWO, save=3),
     Scenario("gradient accumulation", arguments={"gradient_accumulation_steps": 2}, save=2),
-    Scenario("end of an epoch", arguments={"save_strategy": "epoch"}, steps=22, save=11),
-    Scenario("iterable, within an epoch", Stream, save=3),
+    Scenario("end of an epoch", arguments={"save_strategy": "epoch"}, steps=44, save=11, later=(11, 22)),
+    Scenario("iterable, within an epoch", Stream, save=3, later=(2, 4)),
     Scenario(
         "more epochs than before",
-        arguments={"num_train_epochs": 2, "max_steps": -1, "lr_scheduler_type": "constant"},
-        steps=22,
+        arguments={"num_train_epochs": 3, "max_steps": -1, "lr_scheduler_type": "constant"},
+        steps=33,
         save=11,
     ),
     Scenario("max_steps over several epochs", steps=18, save=14),
@@ -208,6 +255,16 @@ MORE = (
     Scenario("datasets' iterable over several epochs", hub_stream, steps=18, save=14),
     Scenario("a stateful loader, within a later epoch", _augmented, stateful=True, steps=18, save=14),
     Scenario("datasets' iterable with a shuffle buffer", hub_stream_with_buffer, save=5),
+    Scenario("datasets' iterable, filtered and in batches", hub_stream_in_steps, save=3, steps=16),
+    Scenario(
+        "datasets' iterable whose state stands still behind a resume", hub_stream_that_stands_still, save=3
+    ),
+    Scenario("losses logged every 4 steps", arguments={"logging_steps": 4}),
+    Scenario(
+        "losses logged every 4 steps, accumulation",
+        arguments={"logging_steps": 4, "gradient_accumulation_steps": 2},
+        save=2,
+    ),
 )
 """What the table has no row for."""
 
@@ -227,9 +284,9 @@ def arguments(one: Scenario, output: Path, **more: Any) -> TrainingArguments:
     common: dict[str, Any] = {
         "output_dir": str(output),
         "use_cpu": True,
-        "max_steps": one.steps,
+        "max_steps": one.whole_steps,
         "save_strategy": "steps",
-        "save_steps": one.save,
+        "save_steps": 1000,
         "logging_steps": 1,
         "per_device_train_batch_size": BATCH,
         "learning_rate": 1e-2,
@@ -241,14 +298,23 @@ def arguments(one: Scenario, output: Path, **more: Any) -> TrainingArguments:
     return TrainingArguments(**{**common, **one.arguments, **more})
 
 
-class StopAt(TrainerCallback):
-    """Breaks a training off behind the save of a step."""
+class Breaks(TrainerCallback):
+    """Saves at a scenario's steps, and breaks a training off behind the save of one of them.
 
-    def __init__(self, step: int) -> None:
-        self.step = step
+    Args:
+        saves: steps to save at; none where the scenario's arguments say when.
+        end: the step behind whose save it breaks off; None: it doesn't.
+    """
+
+    def __init__(self, saves: tuple[int, ...], end: int | None) -> None:
+        self.saves, self.end = saves, end
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step in self.saves:
+            control.should_save = True
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step == self.step + 1:
+        if self.end is not None and state.global_step == self.end + 1:
             raise BrokenOffError
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from tests.exact.material import Scenario
-from tests.exact.train_part import PARTS
 from tests.forks import ForkServer
 from tests.servers import free_ports
 
@@ -22,7 +21,8 @@ class Row:
     """What came out of a scenario.
 
     Attributes:
-        stock, ours: whether the resumed run ended as the undisturbed one, bit by bit, on every rank.
+        stock, ours: whether the run that was broken off at each break ended as the undisturbed one, bit by bit, on
+            every rank.
         unchanged: whether an undisturbed run of ours ends as the stock one.
         said: what ours said before it went on, of numbers that may differ; and how a pass was reopened.
         trouble: why a run failed, by its kind.
@@ -46,38 +46,43 @@ def play_row(
     bare: bool = False,
     **more: Any,
 ) -> Row:
-    """Play a scenario on ``world`` ranks; ``kinds``: stock, ours.
+    """Play a scenario on ``world`` ranks: whole, and broken off at each of its breaks; ``kinds``: stock, ours.
 
-    ``bare``: checkpoints without the place in the data. ``more`` changes arguments of the resumed run.
+    ``bare``: checkpoints without the place in the data. ``more`` changes arguments of the runs that go on.
     """
-    found: dict[tuple[bool, str], list[dict[str, Any]]] = {}
+    found: dict[tuple[bool, int | None], list[dict[str, Any]]] = {}
     trouble: dict[str, str] = {}
+    last = len(one.breaks)
     for ours in kinds:
-        for part in PARTS:
+        for attempt in (None, *range(last + 1)):
             where = folder / ("ours" if ours else "stock")
-            output = where / ("whole" if part == "whole" else "output")
-            if ours and part == "resumed":
-                output = where / "elsewhere"  # the disk is lost
-            changed = more if part == "resumed" else {}
-            words = {"name": one.name, "ours": ours, "part": part, "output": str(output), "changed": changed}
-            words["vault"] = str(where / ("vault-of-whole" if part == "whole" else "vault"))
-            words["bare"] = bare and part == "broken"
-            results, error = _run(forks, words, where / part, world)
-            found[ours, part] = results
+            part = "whole" if attempt is None else f"attempt {attempt + 1}"
+            # Ours loses its disk each time.
+            output = where / ("output" if not ours and attempt is not None else part)
+            changed = more if attempt else {}
+            words = {"name": one.name, "ours": ours, "attempt": attempt, "output": str(output)}
+            words |= {
+                "changed": changed,
+                "vault": str(where / ("vault-of-whole" if attempt is None else "vault")),
+            }
+            words["bare"] = bare and attempt == 0
+            results, error = _run(forks, words, where / f"{part} files", world)
+            found[ours, attempt] = results
             if error:
                 trouble[f"{'ours' if ours else 'stock'}, {part}"] = error
-    whole = _digests(found.get((False, "whole"), found.get((True, "whole"), [])))
+    whole = _digests(found.get((False, None), found.get((True, None), [])))
     said = [
         message
-        for result in found.get((True, "resumed"), [])
+        for attempt in range(1, last + 1)
+        for result in found.get((True, attempt), [])
         for kind, message in result["said"]
         if kind == "inexact" or "fetched again" in message
     ]
     return Row(
         one,
-        bool(whole) and _digests(found.get((False, "resumed"), [])) == whole,
-        bool(whole) and _digests(found.get((True, "resumed"), [])) == whole,
-        bool(whole) and _digests(found.get((True, "whole"), [])) == whole,
+        bool(whole) and _digests(found.get((False, last), [])) == whole,
+        bool(whole) and _digests(found.get((True, last), [])) == whole,
+        bool(whole) and _digests(found.get((True, None), [])) == whole,
         tuple(dict.fromkeys(said)),
         trouble,
     )

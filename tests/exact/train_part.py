@@ -1,4 +1,4 @@
-"""One training of a scenario, in a process of its own: whole, broken off, or resumed; stock or ours."""
+"""One training of a scenario, in a process of its own: whole, or one attempt between its breaks; stock or ours."""
 
 from __future__ import annotations
 
@@ -11,30 +11,34 @@ import torch
 import transformers
 from transformers.trainer_utils import get_last_checkpoint
 
-from tests.exact.material import BATCH, BrokenOffError, StopAt, arguments, digest, model, padded, scenario
+from tests.exact.material import BATCH, Breaks, BrokenOffError, arguments, digest, model, padded, scenario
 from tests.kit.inside import listen
 from vaultlayer_hf import Settings
 from vaultlayer_hf.base.events import Event
 from vaultlayer_hf.trainer.trainer import Trainer
 
-PARTS = ("whole", "broken", "resumed")
-
 
 def train_part(
     name: str,
     ours: bool,
-    part: str,
+    attempt: int | None,
     output: str,
     vault: str,
     result: str,
     changed: dict[str, Any],
     bare: bool,
 ) -> None:
-    """Train; ``result`` gets a digest of what came out on this rank, and what the vault had to say."""
+    """Train; ``result`` gets a digest of what came out on this rank, and what the vault had to say.
+
+    ``attempt``: broken off behind the scenario's break of that number, the last one behind none; all but number 0 go on
+    from the one before. None: the whole training at once.
+    """
     torch.set_num_threads(1)
     one = scenario(name)
     said: list[Event] = []
-    more = {**(one.resumed if part == "resumed" else {}), **changed}
+    more = {**(one.resumed if attempt else {}), **changed}
+    end = None if attempt is None else next(iter(one.breaks[attempt : attempt + 1]), None)
+    saves = () if "save_strategy" in one.arguments else one.breaks
     cls: Any = Trainer if ours else transformers.Trainer
     own: dict[str, Any] = {}
     if ours:
@@ -52,7 +56,7 @@ def train_part(
         train_dataset=one.data(),
         eval_dataset={str(number): one.data() for number in range(one.evaluated)} or None,
         data_collator=padded,
-        callbacks=[StopAt(one.save)] if part == "broken" else None,
+        callbacks=[Breaks(saves, end)],
         **own,
     )
     if one.stateful:
@@ -66,7 +70,7 @@ def train_part(
     if ours:
         listen(trainer, said.append)
     checkpoint = None
-    if part == "resumed" and not ours:
+    if attempt and not ours:
         checkpoint = get_last_checkpoint(output)
         assert checkpoint is not None, "there is nothing to resume from: it would start anew, and be the same"
     found = None
@@ -74,7 +78,7 @@ def train_part(
         trainer.train(**({"resume_from_checkpoint": checkpoint} if checkpoint else {}))
         found = digest(trainer)
     except BrokenOffError:
-        assert part == "broken"
+        assert end is not None
     Path(result).write_text(
         json.dumps(
             {

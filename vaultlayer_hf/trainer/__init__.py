@@ -9,9 +9,10 @@
     data_file.py        the place in the data beside a Trainer's checkpoint, one small file a rank
     demo_training.py    the training script of `vl demo`
     evaluations.py      evaluations with persistent workers
-    figures.py          the vault's figures in the Trainer's own logs, so that they reach ``report_to``
+    first_callback.py   what stands ahead of all other callbacks: the vault's figures in the logs, the count of epochs
     layout.py           the files of the Trainer's own checkpoint folder
     loaded.py           behind the load of a resume, ahead of the first step
+    logged_loss.py      the loss that a Trainer has summed up since its last log, kept with each checkpoint
     named.py            what a train() goes on from where the script names a checkpoint
     notices.py          what a Trainer's run says to whoever reads its log
     over.py             whether a run is over

@@ -20,7 +20,7 @@ from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.settings import Settings
 from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.stores.uri import VaultAddress, parse_vault
-from vaultlayer_hf.trainer.figures import FiguresCallback
+from vaultlayer_hf.trainer.first_callback import FirstCallback
 from vaultlayer_hf.trainer.loaded import Trained
 from vaultlayer_hf.trainer.run import TrainerRun
 from vaultlayer_hf.trainer.terms import save_the_end, stop_now
@@ -152,13 +152,15 @@ class VaultLayerCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if self.run.data is not None:
-            self.run.data.end_batch(state)
+            self.run.data.end_batch()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        if self._handler is None:  # so there is no callback of ours ahead of the others
+            self.run.count_epoch(args, state)
         if self.run.data is not None:
-            self.run.data.end_batch(state, args.max_steps * args.gradient_accumulation_steps)
+            self.run.data.end_batch()
         self.run.at_step_end = True
         if self.training is not None and self.run.active:
             decision = self.training.at_step(state.global_step)
@@ -216,7 +218,7 @@ class VaultLayerCallback(TrainerCallback):
             )
         # Ahead of the reporters: what is added to a log behind them is reported nowhere. A new list, because
         # the handler may be going through the old one right now.
-        handler.callbacks = [FiguresCallback(self.run.figures), *handler.callbacks]
+        handler.callbacks = [FirstCallback(self.run.figures, self.run.count_epoch), *handler.callbacks]
 
     def stand_last(self) -> None:
         """Be the last of the callbacks, to see what others do to a checkpoint, and whether they stop the training."""

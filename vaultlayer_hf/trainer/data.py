@@ -24,7 +24,12 @@ from vaultlayer_hf.state.data.position import Moment, state_lost
 from vaultlayer_hf.state.random_state import put_random_state
 from vaultlayer_hf.trainer.data_file import Record, read_record
 from vaultlayer_hf.trainer.evaluations import Evaluations
+from vaultlayer_hf.trainer.logged_loss import LoggedLoss
 from vaultlayer_hf.trainer.skipping import Skipping
+
+
+class OwnLoopError(Exception):
+    """A loop that isn't the Trainer's goes past batches without asking."""
 
 
 class TrainerData:
@@ -37,6 +42,8 @@ class TrainerData:
         self._likeness: Likeness = {}
         self._why = ""
         self._skipping = Skipping()
+        self._trainer: Any | None = None
+        self._losses: LoggedLoss | None = None
         self._guard = Guard(self._stop)
 
     # The Trainer's events -------------------------------------------------------------------------------
@@ -48,13 +55,17 @@ class TrainerData:
         state: TrainerState,
         folder: Path | None,
         handler: Any | None,
+        trainer: Any | None,
     ) -> None:
         """Follow a training that is about to begin, from the checkpoint in ``folder`` if that isn't None. All ranks.
 
-        ``handler``: the Trainer's CallbackHandler, which knows the loaders of evaluations.
+        ``handler``: the Trainer's CallbackHandler, which knows the loaders of evaluations. ``trainer``: itself, where
+        it is known.
         """
         self.end()
         self._guard, self._why, self._likeness = Guard(self._stop), "", {}
+        self._trainer = trainer
+        self._losses = LoggedLoss(trainer) if trainer is not None else None
         self._guard.run(self._follow, loader, args, handler)
         if folder is not None:
             self._go_on(folder, args, state)
@@ -67,7 +78,7 @@ class TrainerData:
         if self._why:
             self._events.warn(EventKind.NOTICE, f"the place in the data isn't kept: {self._why}")
         else:
-            self._skipping.replace()
+            self._skipping.replace(self._trainer)
             self._follower = Follower(loader, self._ranks.rank, self._ranks.world_size, self._guard)
 
     def _stop(self, why: str) -> None:
@@ -92,16 +103,24 @@ class TrainerData:
         for remark in follower.remarks:
             self._events.info(EventKind.NOTICE, remark)
         follower.remarks.clear()
+        if follower.unasked:  # of where such a loop is nothing is known from here on
+            why = "the loop that trains isn't this transformers' own: it leaves out in its own way what was trained on"
+            self._events.warn(EventKind.INEXACT, f"the numbers may differ from an unbroken run's: {why}")
+            self._guard.end(OwnLoopError(why))
 
-    def end_batch(self, state: TrainerState, max_batches: int | None = None) -> None:
+    def count_epoch(self, state: TrainerState, max_batches: int) -> None:
+        """Set the state's epoch as an unbroken run counts it, at the end of a step and ahead of ``end_batch``.
+
+        Of data without a length the Trainer takes ``max_batches`` for one pass, and so begins again with pass 0.
+        """
+        follower = self._follower
+        if follower is not None and not self._guard.why and follower.epoch is not None:
+            state.epoch = follower.epoch + (follower.batches + 1) / max_batches
+
+    def end_batch(self) -> None:
         """Note that a batch was trained on."""
         if self._follower is not None:
-            self._guard.run(self._note_batch, self._follower, state, max_batches)
-
-    def _note_batch(self, follower: Follower, state: TrainerState, max_batches: int | None) -> None:
-        follower.batch_done()
-        if max_batches and follower.epoch is not None:
-            state.epoch = follower.epoch + follower.batches / max_batches  # as an unbroken run counts
+            self._guard.run(self._follower.batch_done)
 
     def end_epoch(self) -> None:
         """Note that a pass has ended."""
@@ -120,7 +139,8 @@ class TrainerData:
             except Exception as error:
                 why = self._not_kept("can't be had", error)
         try:
-            self._write(Record(position, self._likeness | self._counts(state), why), folder)
+            losses = self._losses.take() if self._losses is not None else None
+            self._write(Record(position, self._likeness | self._counts(state), why, losses), folder)
         except Exception as error:
             self._events.warn(
                 EventKind.TROUBLE, f"the place in the data can't be written into {folder}: {error}"
@@ -154,25 +174,32 @@ class TrainerData:
         if self._evaluations is not None:
             self._evaluations.end()
             self._evaluations = None
+        if self._losses is not None:
+            self._losses.put_back()
+            self._losses = None
         self._skipping.put_back()
+        self._trainer = None
 
     # Inside ---------------------------------------------------------------------------------------------
 
     def _go_on(self, folder: Path, args: TrainingArguments, state: TrainerState) -> None:
         """Go on from a checkpoint's record, where every rank can; else say why not."""
-        found = self._guard.run(self._usable_record, folder, args, state)
+        own = self._own_record(folder, state)
+        losses = own.losses if isinstance(own, Record) and self._losses is not None else None
+        found = self._guard.run(self._usable_record, own, args)
         record, words = found if found is not None else (None, [self._why])
         position = record.position if record is not None else None
         try:
-            usable, words = self._ranks.decide(
-                (position is not None, words),
+            usable, summed, words = self._ranks.decide(
+                (position is not None, losses is not None, words),
                 lambda answers: (
-                    all(can for can, _ in answers),
-                    next((text for can, text in answers if not can), answers[0][1]),
+                    all(can for can, _, _ in answers),
+                    all(summed for _, summed, _ in answers),
+                    next((text for can, _, text in answers if not can), answers[0][2]),
                 ),
             )
         except RanksError as error:
-            usable, words = False, [str(error)]
+            usable, summed, words = False, False, [str(error)]
         if words and self._ranks.rank == 0:
             self._events.warn(
                 EventKind.INEXACT,
@@ -183,22 +210,33 @@ class TrainerData:
             self._follower.after = Moment()
         if self._evaluations is not None and usable and record is not None:
             self._evaluations.owed = record.likeness.get("evaluations", 0)
+        if self._losses is not None and summed and losses is not None:
+            self._losses.put(losses)
+
+    def _own_record(self, folder: Path, state: TrainerState) -> Record | str:
+        """Return this rank's record of the checkpoint that the run goes on from, or why there is none."""
+        record = read_record(folder, self._ranks.rank)
+        if isinstance(record, str):
+            return record
+        written = record.likeness.get("world size")
+        if written is None:  # the loader couldn't be looked into: there is no position either
+            return replace(record, losses=None)
+        if written != self._ranks.world_size:
+            return f"{written} ranks then, {self._ranks.world_size} now"
+        if (record.likeness.get("step"), record.likeness.get("loss")) != (state.global_step, _loss_of(state)):
+            return f"its place in the data is of step {record.likeness.get('step')}"
+        return record
 
     def _usable_record(
-        self, folder: Path, args: TrainingArguments, state: TrainerState
+        self, record: Record | str, args: TrainingArguments
     ) -> tuple[Record | None, list[str]]:
         """Return the record to go on from, and what speaks against the same numbers."""
         if self._follower is None:
             return None, [self._why]
-        record = read_record(folder, self._ranks.rank)
         if isinstance(record, str):
             return None, [record]
-        if record.position is None:  # its likeness may be empty, then
+        if record.position is None:
             return None, [record.why]
-        if record.likeness.get("world size") != self._ranks.world_size:
-            return None, [f"{record.likeness.get('world size')} ranks then, {self._ranks.world_size} now"]
-        if (record.likeness.get("step"), record.likeness.get("loss")) != (state.global_step, _loss_of(state)):
-            return None, [f"its place in the data is of step {record.likeness.get('step')}"]
         if args.ignore_data_skip and record.position.batches and not record.position.over:
             return None, ["ignore_data_skip=True begins the data anew"]
         words, holds = data_differences(

@@ -28,11 +28,13 @@ class Record:
         position: None where this training's loader couldn't be followed.
         likeness: what the run was like that wrote it, see state/data/likeness.py; in the file it is "print".
         why: why there is no position.
+        losses: what the Trainer had summed up for its logs, see logged_loss.py; None where it isn't known.
     """
 
     position: Position | None
     likeness: dict[str, Any]
     why: str = ""
+    losses: dict[str, Any] | None = None
 
     def write(self, folder: Path, rank: int) -> None:
         """Write it into a checkpoint folder. Raises OSError."""
@@ -42,6 +44,7 @@ class Record:
             "position": asdict(self.position) if self.position is not None else None,
             "print": self.likeness,
             "why": self.why,
+            "losses": self.losses,
         }
         data = io.BytesIO()  # torch's own writer raises no OSError where a disk is full
         torch.save(content, data)
@@ -61,7 +64,10 @@ def read_record(folder: Path, rank: int) -> Record | str:
             return f"{path.name} of {folder.name} is of another version"
         position = content["position"]
         return Record(
-            position_from(position) if position is not None else None, content["print"], content["why"]
+            position_from(position) if position is not None else None,
+            content["print"],
+            content["why"],
+            content.get("losses"),  # 0.1.0 kept none
         )
     except Exception as error:  # whatever is wrong with a file, the run goes on without it
         return f"{path.name} of {folder.name} can't be read ({type(error).__name__}: {error})".splitlines()[0]

@@ -280,7 +280,7 @@ class TrainerRun:
             warn_of_one_more_step(session.events, earlier)
         if session.settings.exact_data == "on":
             self.data = self.data or TrainerData(session.events, session.ranks)
-            self.data.begin(loader, args, state, resumed, self._handler)
+            self.data.begin(loader, args, state, resumed, self._handler, self._trainer)
 
     def _restore_callbacks(self, args: TrainingArguments, state: TrainerState) -> None:
         saved: Any = (
@@ -341,6 +341,11 @@ class TrainerRun:
             handler.on_save(args, state, control)
         if decision.stop is not None and state.global_step < state.max_steps:
             self.end(state)
+
+    def count_epoch(self, args: TrainingArguments, state: TrainerState) -> None:
+        """Set the state's epoch at the end of a step as an unbroken run counts it."""
+        if self.data is not None:
+            self.data.count_epoch(state, args.max_steps * args.gradient_accumulation_steps)
 
     def figures(self) -> dict[str, float]:
         """Return what belongs into the Trainer's logs."""

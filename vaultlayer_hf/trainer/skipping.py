@@ -1,14 +1,23 @@
 """How the Trainer goes past batches: by the follower of the loader, while a training is followed.
 
-The Trainer calls ``skip_first_batches`` of its own module with the loader and a number, and has no hook there. So the
-name in that module stands for another function as long as a training of this process is followed; for loaders that
-nobody follows that does what it did.
+The Trainer calls ``skip_first_batches`` of its own module with the loader and a number, and has no hook there. So that
+name stands for another function as long as a training of this process is followed; for loaders that nobody follows that
+does what it did.
+
+Libraries that make the Trainer quicker (Unsloth, for one) run copies of its loop: they take its source, change it, and
+execute it in a module of their own, which has the name from an import. So it is replaced wherever a method of this
+Trainer, or a call that is under way, looks it up. A loop that goes past batches in another way isn't seen here: the
+follower notices that nobody asked it.
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
+import sys
 import threading
+from collections.abc import Iterator
+from types import CodeType, FrameType
 from typing import Any
 
 import transformers.trainer
@@ -17,29 +26,54 @@ from vaultlayer_hf.state.data.followed import follower_of
 
 _NAME = "skip_first_batches"
 _lock = threading.Lock()
-_users: set[Skipping] = set()
+_users: list[tuple[Skipping, dict[str, Any]]] = []
 
 
 class Skipping:
     """One training's use of the function in the place of the Trainer's own."""
 
-    def replace(self) -> None:
-        """Have loaders that are followed asked."""
-        module: Any = transformers.trainer
+    def replace(self, trainer: Any) -> None:
+        """Have loaders that are followed asked; ``trainer``: the one that trains, or None where it isn't known."""
         with _lock:
-            _users.add(self)
-            current = getattr(module, _NAME)
-            if not hasattr(current, "_vaultlayer_original"):
-                setattr(module, _NAME, _asking(current))
+            for names in _namespaces(trainer):
+                _users.append((self, names))
+                if not hasattr(names[_NAME], "_vaultlayer_original"):
+                    names[_NAME] = _asking(names[_NAME])
 
     def put_back(self) -> None:
         """Put back what was there, unless another training needs it, or somebody has put a function on top of it."""
-        module: Any = transformers.trainer
         with _lock:
-            _users.discard(self)
-            original = getattr(getattr(module, _NAME), "_vaultlayer_original", None)
-            if not _users and original is not None:
-                setattr(module, _NAME, original)
+            mine = [names for user, names in _users if user is self]
+            _users[:] = [one for one in _users if one[0] is not self]
+            for names in mine:
+                original = getattr(names.get(_NAME), "_vaultlayer_original", None)
+                if original is not None and not any(other is names for _, other in _users):
+                    names[_NAME] = original
+
+
+def _namespaces(trainer: Any) -> list[dict[str, Any]]:
+    """Return the globals in which the loop of a Trainer looks the name up: each once."""
+    found = [vars(transformers.trainer)]
+    for code, names in (*_methods(trainer), *_calls()):
+        if _NAME in code.co_names and _NAME in names and not any(other is names for other in found):
+            found.append(names)
+    return found
+
+
+def _methods(trainer: Any) -> Iterator[tuple[CodeType, dict[str, Any]]]:
+    for owner in (trainer, *type(trainer).__mro__):
+        for method in list(getattr(owner, "__dict__", {}).values()):
+            if callable(method):
+                function = inspect.unwrap(getattr(method, "__func__", method))
+                if inspect.isfunction(function):
+                    yield function.__code__, function.__globals__
+
+
+def _calls() -> Iterator[tuple[CodeType, dict[str, Any]]]:
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        yield frame.f_code, frame.f_globals
+        frame = frame.f_back
 
 
 def _asking(original: Any) -> Any:

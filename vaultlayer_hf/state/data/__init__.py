@@ -9,6 +9,7 @@
     likeness.py   what a run is like, as far as its numbers follow from it; and how two runs differ
     opening.py    makes a DataLoader's iterators with our parts in them
     order.py      the indices that a sampler gives
+    probed.py     whether a stream of ``datasets`` goes on where its ``state_dict`` says
     position.py   what is kept of a training's place in its data
     samplers.py   what the order of a loader follows from
     sources.py    data sets that tell where they are

@@ -24,8 +24,9 @@ from vaultlayer_hf.state.data.followed import Opener, base_of, let_go, take, wor
 from vaultlayer_hf.state.data.guard import Guard
 from vaultlayer_hf.state.data.opening import Opening, OwnState, begun
 from vaultlayer_hf.state.data.position import Moment, Position
+from vaultlayer_hf.state.data.probed import why_distrusted
 from vaultlayer_hf.state.data.samplers import generators_only, put_samplers, take_samplers
-from vaultlayer_hf.state.data.sources import source_of
+from vaultlayer_hf.state.data.sources import source_of, unwrapped
 
 
 class Follower:
@@ -38,6 +39,7 @@ class Follower:
 
     Attributes:
         guard: the same.
+        unasked: whether batches are to be left out that the loop hasn't asked to leave out.
         remarks: how a pass was reopened, in words for people, where that is worth a sentence; a seam logs them.
     """
 
@@ -48,7 +50,7 @@ class Follower:
         self._near = False
         self._skip: int | None = None
         self._offset = 0
-        self._left = False
+        self._left = self.unasked = False
         dispatches = type(loader).__name__ == "DataLoaderDispatcher"
         alone = not dispatches or bool(loader.split_batches)
         self._per_batch = (1 if alone else world_size) if rank == 0 or not dispatches else 0
@@ -84,11 +86,10 @@ class Follower:
         """Why numbers may differ behind a resume all the same; empty where there is no reason."""
         if self._own_state and self.base.num_workers:
             return f"a {type(self.base).__name__} doesn't keep what is drawn in and for its worker processes"
-        if self._foreign:
-            return (
-                "the script had started the loader's worker processes before, so what they draw isn't known"
-            )
-        return ""
+        if self._own_state and self.iterable:
+            return why_distrusted(unwrapped(self.base.dataset))
+        why = "the script had started the loader's worker processes before, so what they draw isn't known"
+        return why if self._foreign else ""
 
     @property
     def opens(self) -> bool:
@@ -107,6 +108,9 @@ class Follower:
     def resume(self, position: Position | None) -> None:
         """Go on from a position with the next pass."""
         self._pending = position
+        self.unasked = (
+            position is not None and position.batches > 0 and not (position.over or position.emptied)
+        )
 
     def resume_near(self, position: Position, batches: int) -> None:
         """Go on behind that many batches in the order of a position, where no more of it can be had."""
@@ -168,7 +172,7 @@ class Follower:
     def skip(self, count: int) -> Any:
         """Leave out ``count`` batches of the pass that is about to be opened; return the loader to open."""
         at = self._pending
-        self._skip = count
+        self._skip, self.unasked = count, False
         if at is not None and at.emptied and not at.over:
             return Emptied(self.outer, lambda: self.guard.run(self._stand_behind, at))
         if at is not None and not self.opens:
@@ -246,16 +250,18 @@ class Follower:
 
     def _number(self, before: Position | None) -> int:
         """Return the number of the pass that begins, and have the loader know it."""
-        counted = getattr(self.outer, "iteration", None)
         if before is not None:
             number = before.passes + 1
-            self._offset = number - counted if counted is not None else 0
+            self._note_offset(number)
         elif self._at.passes < 0:
-            return counted or 0
+            return getattr(self.outer, "iteration", None) or 0
         else:
             number = self._at.passes + 1
         self._set_epoch(number)
         return number
+
+    def _note_offset(self, number: int) -> None:
+        self._offset = number - getattr(self.outer, "iteration", number)
 
     def _set_epoch(self, number: int) -> None:
         if self._offset and callable(getattr(self.outer, "set_epoch", None)):
@@ -263,8 +269,7 @@ class Follower:
 
     def _go_on(self, at: Position, plain: Opener, anew: Anew) -> Feed:
         """Open a pass where it was left."""
-        counted = getattr(self.outer, "iteration", None)
-        self._offset = at.passes - counted if counted is not None else 0
+        self._note_offset(at.passes)
         self._set_epoch(at.passes)
         put_samplers(self.outer, at.samplers)
         self._at = replace(at, again=self._at.again, emptied=False, ahead=[], loader=None)
@@ -280,12 +285,13 @@ class Follower:
             self._opening.fetch_again(batches, at.drawn if near else 0)
             return batches
         near = near and self.iterable
-        return self._opening.again(at, plain, drawn, near=near, refetch=self._at.again or near)
+        if at.again != self._at.again:  # its workers are noted where the other way of going on needs them
+            self._fetches.workers = {}
+        return self._opening.again(at, plain, drawn, near=near, refetch=at.again or self._at.again or near)
 
     def _stand_behind(self, at: Position) -> None:
         """Be at the end of a pass of which nothing is left."""
-        counted = getattr(self.outer, "iteration", None)
-        self._offset = at.passes - counted if counted is not None else 0
+        self._note_offset(at.passes)
         self._at, self._fetches.workers, self._expected = replace(at, ahead=[]), pickled(at.workers), False
         self._fetches.put(at.now)
         self._pending = replace(at, now=replace(at.now, random=None))

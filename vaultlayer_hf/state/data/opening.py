@@ -17,6 +17,7 @@ from vaultlayer_hf.state.data.followed import Opener, workers_persist, workers_r
 from vaultlayer_hf.state.data.guard import Guard
 from vaultlayer_hf.state.data.order import Order
 from vaultlayer_hf.state.data.position import Moment, Position
+from vaultlayer_hf.state.data.sources import why_fetched_again
 from vaultlayer_hf.state.data.workers import Mark, Marking, Placing, same
 
 
@@ -96,7 +97,7 @@ class Opening:
         else:
             base._iterator = None  # workers that the script has started are others than then
             fetches.put(at.birth)
-            batches = self.make(plain, fetches.workers, held=True, ended=at.ended)
+            batches = self.make(plain, fetches.workers, held=True, ended=[] if refetch else at.ended)
             if not same(asdict(at.birth), asdict(at.begin)):
                 fetches.put(at.begin)
                 with self._guard.users():
@@ -117,9 +118,7 @@ class Opening:
     def fetch_again(self, batches: Iterator[Any], count: int) -> None:
         """Go past ``count`` batches by fetching them, and say so."""
         if count:
-            self.remarks.append(
-                f"{count} batches are fetched again: the data set can't be asked to go on from there"
-            )
+            self.remarks.append(f"{count} batches are fetched again: {why_fetched_again(self._base.dataset)}")
         for _ in range(count):
             with self._guard.users():
                 batch = next(batches, None)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from vaultlayer_hf.state.data.probed import parts_of, why_distrusted
+
 _LOSSY = "BufferShuffledExamplesIterable"
 """A shuffle buffer of ``datasets``: its state_dict leaves the buffer's content out."""
 
@@ -24,16 +26,14 @@ def source_of(dataset: Any) -> Any:
         callable(getattr(source, "state_dict", None)) and callable(getattr(source, "load_state_dict", None))
     ):
         return None
-    return None if _has_buffer(source) else source
+    return None if has_buffer(source) or why_distrusted(source) else source
 
 
-def _has_buffer(source: Any) -> bool:
-    waiting = [getattr(source, "_ex_iterable", None)]
-    while waiting:
-        part = waiting.pop()
-        if type(part).__name__ == _LOSSY:
-            return True
-        if part is not None:
-            waiting.append(getattr(part, "ex_iterable", None))
-            waiting.extend(getattr(part, "ex_iterables", None) or ())
-    return False
+def has_buffer(source: Any) -> bool:
+    """Return whether rows wait in a shuffle buffer inside a data set."""
+    return any(type(part).__name__ == _LOSSY for part in parts_of(source))
+
+
+def why_fetched_again(dataset: Any) -> str:
+    """Return why a data set of which ``source_of`` is None isn't asked to go on, in words."""
+    return why_distrusted(unwrapped(dataset)) or "the data set can't be asked to go on from there"

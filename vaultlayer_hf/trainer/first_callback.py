@@ -1,0 +1,42 @@
+"""What stands ahead of all other callbacks of a Trainer: what they are told is right already when they are told it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+class FirstCallback(TrainerCallback):
+    """Adds the vault's figures to each log of training steps, so that they reach ``report_to``; and counts epochs.
+
+    Only to those logs: the dicts of evaluate() and train() go back to the script, and stay as they are.
+
+    Args:
+        figures: returns the figures.
+        count_epoch: sets the state's epoch at the end of a step, where the Trainer's own count is another run's.
+    """
+
+    def __init__(
+        self,
+        figures: Callable[[], dict[str, float]],
+        count_epoch: Callable[[TrainingArguments, TrainerState], None],
+    ) -> None:
+        self._figures, self._count_epoch = figures, count_epoch
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._count_epoch(args, state)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(logs, dict) and "loss" in logs:
+            logs.update(self._figures())
