@@ -45,9 +45,8 @@ class Follower:
 
     def __init__(self, loader: Any, rank: int, world_size: int, guard: Guard) -> None:
         self.outer, self.base, self.guard = loader, base_of(loader), guard
-        self._expected = False
+        self._expected = self._near = False
         self._pending: Position | None = None
-        self._near = False
         self._skip: int | None = None
         self._offset = 0
         self._left = self.unasked = False
@@ -272,8 +271,9 @@ class Follower:
         self._note_offset(at.passes)
         self._set_epoch(at.passes)
         put_samplers(self.outer, at.samplers)
+        same_way = at.again == self._at.again  # else its workers are noted for the other way of going on
         self._at = replace(at, again=self._at.again, emptied=False, ahead=[], loader=None)
-        self._fetches.workers = pickled(at.workers)
+        self._fetches.workers = pickled(at.workers if same_way else {})
         self._fetches.start(at.drawn, at.ended)
         batches = self._reopen(at, plain, at.drawn)
         return Feed(self._fetches, batches, list(at.ahead), at.now, self._emptied, self.guard, anew.open)
@@ -285,8 +285,6 @@ class Follower:
             self._opening.fetch_again(batches, at.drawn if near else 0)
             return batches
         near = near and self.iterable
-        if at.again != self._at.again:  # its workers are noted where the other way of going on needs them
-            self._fetches.workers = {}
         return self._opening.again(at, plain, drawn, near=near, refetch=at.again or self._at.again or near)
 
     def _stand_behind(self, at: Position) -> None:
