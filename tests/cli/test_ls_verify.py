@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.vault.vaults import train
+
 from .conftest import vl
 
 
@@ -174,3 +176,18 @@ def test_verify_shows_a_bar_on_a_terminal_only(trained) -> None:
     assert shown.rsplit("\r", 1)[1].strip() == "", "the bar was left on the screen"
     assert out.startswith("step 60: ok")
     assert vl("verify", str(trained)).err == ""
+
+
+def test_the_best_is_marked_and_can_be_named(tmp_path: Path) -> None:
+    """`vl ls` marks what the Trainer names as its best, and @best is that one for every command; @latest the newest."""
+    vault = str(tmp_path / "v")
+    train(vault, tmp_path / "o", 2, 4, 6, best=4, keep_last=None)
+    rows = [line.split() for line in vl("ls", vault).out.splitlines()]
+    assert ["best" in row for row in rows[1:]] == [False, True, False]
+    assert vl("show", f"{vault}@best").out.startswith("Step 4 of")
+    assert vl("show", f"{vault}@latest").out.startswith("Step 6 of")
+    assert "Step 4 (log entry 3) is older" in vl("why", f"{vault}@best").out
+    assert vl("verify", f"{vault}@best").out.startswith("step 4: ok")
+    assert vl("pull", f"{vault}@best", str(tmp_path / "pulled")).code == 0
+    wrong = vl("show", f"{vault}@lates")
+    assert (wrong.code, "did you mean @latest?" in wrong.err) == (2, True)

@@ -101,6 +101,7 @@ def test_a_folder_with_a_step_in_its_name(tmp_path: Path) -> None:
         ("s3://", "write s3://bucket/prefix"),
         ("s3://no bucket/x", "write s3://bucket/prefix"),
         ("s3://bucket/run@5@7", "write s3://bucket/prefix@step"),
+        ("s3://bucket/run@5@best", "write s3://bucket/prefix@step"),
         ("s3://bucket/x?region=eu", "AWS_REGION"),
         ("http://server:9000/bucket", "AWS_ENDPOINT_URL"),
         ("s3://server:9000/bucket", "AWS_ENDPOINT_URL"),
@@ -167,11 +168,28 @@ def test_any_text(text: str) -> None:
 
 
 @pytest.mark.parametrize("base", ["s3://bucket/run", "file:///data/run", "/data/run", "run"])
-@pytest.mark.parametrize("end", ["@latest", "@best", "@abc", "@ 40", "@-1", "@"])
+@pytest.mark.parametrize("end", ["@lates", "@bets", "@newest", "@abc", "@ 40", "@-1", "@"])
 def test_no_step(base: str, end: str) -> None:
     """What is meant as a step and is none is refused with the fix, and isn't the name of a new vault."""
-    with pytest.raises(VaultUriError, match=r"leave that out|write ADDRESS@500"):
+    with pytest.raises(VaultUriError, match=r"did you mean @(latest|best)\?|write ADDRESS@500"):
         parse_vault(base + end)
+
+
+@pytest.mark.parametrize("base", ["s3://bucket/run", "file:///data/run", "/data/run", "run"])
+def test_names_of_checkpoints(base: str) -> None:
+    """@latest is the address alone, and @best is the best checkpoint of it."""
+    plain = parse_vault(base)
+    assert parse_vault(f"{base}@latest") == parse_vault(f"{base}@latest/") == plain
+    best = parse_vault(f"{base}@best")
+    assert (best.uri, best.step, best.best, str(best)) == (plain.uri, None, True, f"{plain.uri}@best")
+    assert parse_vault(str(best)) == best
+
+
+def test_a_near_name_is_proposed() -> None:
+    """A slip is answered with the name that was meant."""
+    for end, meant in (("@lastest", "@latest"), ("@newest", "@latest"), ("@Best", "@best")):
+        with pytest.raises(VaultUriError, match=f"did you mean {meant}"):
+            parse_vault(f"s3://bucket/run{end}")
 
 
 def test_folder_named_as_no_step(tmp_path: Path) -> None:

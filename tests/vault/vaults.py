@@ -98,13 +98,14 @@ class TrainersFiles(CheckpointFiles):
         return {STATE: data} if data else {}
 
 
-def train(vault: str, output: Path, *steps: int, **settings: object) -> Heard:
-    """Resume, save at each step, each committed before the next, and end without a finish."""
+def train(vault: str, output: Path, *steps: int, best: int | None = None, **settings: object) -> Heard:
+    """Resume, save at each step, each committed before the next, and end without a finish; ``best``: the best step."""
     session, heard = a_session(vault, output, **settings)
     training = Training(session)
     resume(session, TrainersFiles())
     for step in steps:
-        training.save(Save(write_checkpoint(output, step), step, lambda *_: [], parameters=PARAMETERS))
+        folder = write_checkpoint(output, step)
+        training.save(Save(folder, step, lambda *_: [], parameters=PARAMETERS, best_step=best))
         assert training.flush(), heard.events
     training.close()
     return heard

@@ -58,7 +58,8 @@ VaultArgument = Annotated[
 CheckpointArgument = Annotated[
     str,
     typer.Argument(
-        metavar="VAULT[@STEP]", help="The vault, and the step of a checkpoint in it; without one, the newest."
+        metavar="VAULT[@STEP]",
+        help="The vault, and the step of a checkpoint in it, or best; without one, the newest.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
@@ -124,31 +125,21 @@ def open_if_there(uri: str) -> Vault | None:
 
 def no_vault(address: str) -> str:
     """Return the sentence that there is no vault, with the name of one beside it that may have been meant."""
-    import difflib
-    from pathlib import Path
-
     from vaultlayer_hf.stores.uri import parse_vault
+    from vaultlayer_hf.vault.near import near_vault
 
     place = parse_vault(address)
-    text = f"there is no vault at {place.uri} yet"
-    if place.scheme != "file":
-        return text
-    path = Path(place.path)
-    try:
-        others = [one.name for one in path.parent.iterdir() if (one / "log").is_dir()]
-    except OSError:
-        return text
-    near = difflib.get_close_matches(path.name, others, n=1)
-    return f"{text}: did you mean {path.parent / near[0]}?" if near else text
+    near = near_vault(place)
+    return f"there is no vault at {place.uri} yet" + (f": did you mean {near}?" if near else "")
 
 
 def refuse_step(address: str, what: str) -> None:
     """Refuse ``VAULT@STEP`` where a command is about the whole vault: ``what``. Raises typer.Exit."""
     from vaultlayer_hf.stores.uri import parse_vault
 
-    step = parse_vault(address).step
-    if step is not None:
-        raise fail(ExitCode.USAGE, f"{address}: {what} is of the whole vault: leave out @{step}")
+    named = parse_vault(address).named
+    if named:
+        raise fail(ExitCode.USAGE, f"{address}: {what} is of the whole vault: leave out @{named}")
 
 
 @contextmanager
@@ -157,13 +148,26 @@ def open_at(address: str) -> Iterator[tuple[Vault, Commit]]:
 
     Raises NoSuchCheckpointError where it isn't there, and what ``open_if_there`` does.
     """
-    from vaultlayer_hf.stores.uri import parse_vault
 
     vault = open_if_there(address)
     if vault is None:
         raise errors.NoSuchCheckpointError(no_vault(address))
     with vault:
-        yield vault, vault.checkpoint(parse_vault(address).step)
+        yield vault, vault.checkpoint(step_at(vault, address))
+
+
+def step_at(vault: Vault, address: str) -> int | None:
+    """Return the step that ``VAULT[@STEP]`` means; None for the newest. Raises NoSuchCheckpointError."""
+    from vaultlayer_hf.stores.uri import parse_vault
+
+    place = parse_vault(address)
+    if not place.best:
+        return place.step
+    if vault.state is None or vault.state.best_step is None:
+        raise errors.NoSuchCheckpointError(
+            f"{vault.uri} knows no best checkpoint: a Trainer with metric_for_best_model names one; name a step"
+        )
+    return vault.state.best_step
 
 
 def full_uri(uri: str) -> str:

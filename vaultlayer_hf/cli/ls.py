@@ -18,6 +18,7 @@ from vaultlayer_hf.cli.common import (
     no_vault,
     one_line_errors,
     open_if_there,
+    step_at,
 )
 
 if TYPE_CHECKING:
@@ -30,16 +31,14 @@ def ls(vault: VaultArgument, as_json: JsonOption = False, debug: DebugOption = F
 
     Exits with 1 where there is no vault.
 
-    State: "newest" is where the next start resumes; "pinned" is never retired; "left behind" was left
-    when a later attempt resumed from an earlier step.
+    State: "newest" is where the next start resumes; "best" is what the Trainer names as its best so far; "pinned" is
+    never retired; "left behind" was left when a later attempt resumed from an earlier step.
 
     Example: vl ls s3://bucket/my-run --json
     """
     with one_line_errors(debug):
-        from vaultlayer_hf.stores.uri import parse_vault
-
         opened = open_if_there(vault)
-        step = parse_vault(vault).step
+        step = step_at(opened, vault) if opened is not None else None
         found = describe(full_uri(vault), opened, step)
         if opened is not None:
             opened.close()
@@ -75,7 +74,7 @@ def describe(uri: str, vault: Vault | None, step: int | None = None) -> dict[str
                 "time": commit.time,
                 "bytes": commit.bytes,
                 "files": commit.files,
-                "state": state_text(commit, newest),
+                "state": state_text(commit, newest, state.best_step if state else None),
                 "token": commit.token,
                 "number": commit.number,
                 "folder": commit.folder,
@@ -85,11 +84,13 @@ def describe(uri: str, vault: Vault | None, step: int | None = None) -> dict[str
     }
 
 
-def state_text(commit: Commit, newest: Commit | None) -> str:
+def state_text(commit: Commit, newest: Commit | None, best_step: int | None = None) -> str:
     """Return a checkpoint's state in the words of the help."""
     words = []
     if newest is not None and commit.number == newest.number:
         words.append("newest")
+    if commit.step == best_step and not commit.left_behind:
+        words.append("best")
     if commit.pinned:
         words.append("pinned")
     if commit.left_behind:

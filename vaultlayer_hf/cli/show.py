@@ -49,7 +49,11 @@ def describe(vault: Vault, commit: Commit) -> dict[str, Any]:
     return {
         "vault": vault.uri,
         "step": commit.step,
-        "state": state_text(commit, vault.state.newest if vault.state else None),
+        "state": state_text(
+            commit,
+            vault.state.newest if vault.state else None,
+            vault.state.best_step if vault.state else None,
+        ),
         "number": commit.number,
         "token": commit.token,
         "save": commit.seq,

@@ -19,6 +19,7 @@ from vaultlayer_hf.cli.common import (
     on_terminal,
     one_line_errors,
     open_if_there,
+    step_at,
 )
 from vaultlayer_hf.cli.ls import state_text
 
@@ -47,9 +48,8 @@ def verify(
     Example: vl verify s3://bucket/my-run --newest
     """
     with one_line_errors(debug):
-        from vaultlayer_hf.stores.uri import parse_vault
-
-        uri, opened, named = full_uri(vault), open_if_there(vault), parse_vault(vault).step
+        uri, opened = full_uri(vault), open_if_there(vault)
+        named = step_at(opened, vault) if opened is not None else None
         if named is not None and (newest or step not in (None, named)):
             raise fail(ExitCode.USAGE, f"{vault} names a step: leave out --step and --newest")
         step = named if named is not None else step

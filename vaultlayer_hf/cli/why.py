@@ -17,6 +17,7 @@ from vaultlayer_hf.cli.common import (
     no_vault,
     one_line_errors,
     open_if_there,
+    step_at,
     when_text,
 )
 from vaultlayer_hf.cli.tables import print_table, say
@@ -48,14 +49,13 @@ def why(
 
 def explain_at(address: str, number: int | None) -> dict[str, Any]:
     """Return what `vl why --json` prints."""
-    from vaultlayer_hf.stores.uri import parse_vault
     from vaultlayer_hf.vault.reader.why import committed, explain
 
-    step = parse_vault(address).step
     vault = open_if_there(address)
     if vault is None:
         raise fail(ExitCode.FAILED, no_vault(address))
     with vault:
+        step = step_at(vault, address)
         history = vault.history()
         commit = committed(history, step, number)
         if commit is None:

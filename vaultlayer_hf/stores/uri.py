@@ -4,8 +4,10 @@
     file:///folder          a folder; %XX is decoded
     /folder  folder  ~/x    a folder, taken as it is written
     ADDRESS@500             the checkpoint of step 500 of that vault
+    ADDRESS@best            the checkpoint that its Trainer names as the best so far
+    ADDRESS@latest          the newest, as without it
 
-A word or an ill-written number behind an ``@`` at the end (``@latest``, ``@best``, ``@ 40``) is refused: taken for a
+Any other word, or an ill-written number, behind an ``@`` at the end (``@lastest``, ``@ 40``) is refused: taken for a
 part of the name, it would begin a new run in a new vault; ``run@v2`` is a name. A folder that exists under the very
 name ``run@500`` or ``run@latest`` is that folder; its step 7 is ``run@500@7``.
 Nothing is opened here; the one look at the disk is whether such a folder exists.
@@ -25,6 +27,9 @@ from vaultlayer_hf.errors import VaultUriError
 _KINDS = "use s3://bucket/prefix, file:///folder or a path"
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):(/*)(.*)", re.DOTALL)
 _STEP = re.compile(r"(.*)@([0-9]+)/?", re.DOTALL)
+_WORD = re.compile(r"(.*[^/])@(latest|best)/?", re.DOTALL)
+_NEAR = {"newest": "latest", "last": "latest", "lowest": "best"}
+"""What people may mean by other words."""
 _NO_STEP = re.compile(r".*[^/]@ *([A-Za-z]+|[-+]?[0-9]*) */?", re.DOTALL)  # meant as a step, and none
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]*")
 _PATH_STYLE = re.compile(r"s3[.\-][a-z0-9.\-]*amazonaws\.com/([^/]+)/?(.*)")
@@ -57,6 +62,7 @@ class VaultAddress:
         prefix: the S3 key prefix without slashes around it, ``""`` for the whole bucket or a folder.
         path: the absolute path of a folder; ``""`` for S3.
         step: the step asked for, or None for the newest checkpoint.
+        best: the best checkpoint is asked for; ``step`` is None then.
     """
 
     uri: str
@@ -65,9 +71,15 @@ class VaultAddress:
     prefix: str
     path: str
     step: int | None
+    best: bool = False
 
     def __str__(self) -> str:
-        return self.uri if self.step is None else f"{self.uri}@{self.step}"
+        return f"{self.uri}@{self.named}" if self.named else self.uri
+
+    @property
+    def named(self) -> str:
+        """What stands behind the ``@``: a step or ``best``; empty where the newest checkpoint is meant."""
+        return "best" if self.best else "" if self.step is None else str(self.step)
 
 
 def parse_vault(text: str | os.PathLike[str]) -> VaultAddress:
@@ -81,7 +93,7 @@ def parse_vault(text: str | os.PathLike[str]) -> VaultAddress:
         VaultUriError: it can't be used; the message names one fix, and never repeats a secret.
     """
     if isinstance(text, os.PathLike):
-        return _folder(os.fspath(text), None)
+        return _folder(os.fspath(text))
     if not isinstance(text, str):
         raise VaultUriError(f"a vault is a string or a path, not {type(text).__name__}; {_KINDS}")
     text = text.strip()
@@ -101,10 +113,8 @@ def parse_vault(text: str | os.PathLike[str]) -> VaultAddress:
 
 
 def _s3(rest: str) -> VaultAddress:
-    match = _STEP.fullmatch(rest)
-    step = None
-    if match is not None:
-        rest, step = match.group(1), int(match.group(2))
+    named, rest = rest, _without_end(rest)
+    step, best = _end_of(named)
     bucket, _, prefix = rest.partition("/")
     if "@" in bucket or ":" in bucket:
         raise VaultUriError(
@@ -126,7 +136,7 @@ def _s3(rest: str) -> VaultAddress:
     if not _BUCKET.fullmatch(bucket):
         raise VaultUriError(f"{bucket!r} is no name of a bucket; write s3://bucket/prefix")
     prefix = prefix.rstrip("/")
-    if step is not None and _STEP.fullmatch(prefix):
+    if rest != named and (_STEP.fullmatch(prefix) or _WORD.fullmatch(prefix)):
         raise VaultUriError("the vault URI ends in two steps; write s3://bucket/prefix@step, with one")
     if _NO_STEP.fullmatch(prefix) and not _STEP.fullmatch(prefix):
         raise _no_step(prefix)
@@ -140,17 +150,17 @@ def _s3(rest: str) -> VaultAddress:
             f" did you mean s3://{clean}?"
         )
     uri = f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
-    return VaultAddress(uri, "s3", bucket, prefix, "", step)
+    return VaultAddress(uri, "s3", bucket, prefix, "", step, best)
 
 
 def _file(rest: str) -> VaultAddress:
-    match = _STEP.fullmatch(rest)
     whole = "/" + unquote(rest)
-    if match is None and _NO_STEP.fullmatch(rest.replace("%20", " ")) and not os.path.isdir(whole):
+    if os.path.isdir(whole):
+        return _folder(whole)
+    before = _without_end(rest)
+    if before == rest and _NO_STEP.fullmatch(rest.replace("%20", " ")):
         raise _no_step(rest)
-    if match is None or os.path.isdir(whole):
-        return _folder(whole, None)
-    return _folder("/" + unquote(match.group(1)), int(match.group(2)))
+    return _folder("/" + unquote(before), *_end_of(rest))
 
 
 def _plain(text: str) -> VaultAddress:
@@ -159,15 +169,27 @@ def _plain(text: str) -> VaultAddress:
         raise VaultUriError(
             f"{_shown(text)} is no vault URI; did you mean {_meant('s3://' + typo.group(2))}?"
         )
-    match, there = _STEP.fullmatch(text), os.path.isdir(os.path.expanduser(text))
-    if match is None and _NO_STEP.fullmatch(text) and not there:
+    if os.path.isdir(os.path.expanduser(text)):
+        return _folder(text)
+    before = _without_end(text)
+    if before == text and _NO_STEP.fullmatch(text):
         raise _no_step(text)
-    if match is None or there:
-        return _folder(text, None)
-    return _folder(match.group(1), int(match.group(2)))
+    return _folder(before, *_end_of(text))
 
 
-def _folder(text: str, step: int | None) -> VaultAddress:
+def _without_end(text: str) -> str:
+    """Return an address without ``@500``, ``@best`` or ``@latest`` at its end."""
+    match = _STEP.fullmatch(text) or _WORD.fullmatch(text)
+    return match.group(1) if match is not None else text
+
+
+def _end_of(text: str) -> tuple[int | None, bool]:
+    """Return the step that the end of an address names, and whether it names the best checkpoint."""
+    match, word = _STEP.fullmatch(text), _WORD.fullmatch(text)
+    return int(match.group(2)) if match is not None else None, word is not None and word.group(2) == "best"
+
+
+def _folder(text: str, step: int | None = None, best: bool = False) -> VaultAddress:
     path = os.path.abspath(os.path.expanduser(text))
     if path.startswith("//"):  # POSIX lets exactly two slashes mean something else; here they don't
         path = path[1:]
@@ -175,7 +197,7 @@ def _folder(text: str, step: int | None) -> VaultAddress:
         raise VaultUriError(
             "the root of the file system can't be a vault; name a folder, such as /data/my-run"
         )
-    return VaultAddress("file://" + _quoted(path), "file", "", "", path, step)
+    return VaultAddress("file://" + _quoted(path), "file", "", "", path, step, best)
 
 
 def _quoted(path: str) -> str:
@@ -191,13 +213,16 @@ def _no_step(text: str) -> VaultUriError:
     """The error for an ``@`` with no step behind it; what is behind it is repeated only where it can't be a key."""
     after = text.rstrip("/").rpartition("@")[2].strip()
     shown = f"@{after}" if re.fullmatch(r"[A-Za-z0-9]{0,10}", after) else "what is behind its last @"
-    if after in ("latest", "newest", "last"):
+    near = _NEAR.get(after.lower()) or next(
+        iter(difflib.get_close_matches(after.lower(), ["latest", "best"])), None
+    )
+    if near is not None:
         return VaultUriError(
-            f"the vault URI ends in {shown}; leave that out: without a step, the newest complete checkpoint is meant"
+            f"the vault URI ends in {shown}: did you mean @{near}? Behind an @ stands a step, latest or best"
         )
     return VaultUriError(
         f"the vault URI ends in no step: {shown} is no whole number; write ADDRESS@500 for the checkpoint of step 500,"
-        " ADDRESS alone for the newest, and a new vault's name without an @"
+        " @best for the best, ADDRESS alone for the newest, and a new vault's name without an @"
     )
 
 

@@ -137,7 +137,7 @@ class TrainerRun:
 
     def go_on_from(self, step: int) -> None:
         """Have the next ``pull`` go back to this step, unless the vault's URI names one already."""
-        if self.address.step is None:
+        if not self.address.named:
             self._at_step = step
 
     def pull(self) -> str | None:

@@ -3,6 +3,7 @@
     adoptable.py  which snapshots on a disk a start may adopt
     keys.py       where things lie in a vault
     manifest.py   the list of files of a checkpoint with size and digest, and what the run was
+    near.py       the vault that may have been meant by a mistyped name
     parse.py      checked reading of JSON from a vault
     snapshot.py   the local frozen copy of a checkpoint that waits for upload
     written.py    the note by which a snapshot counts before it is sealed, on the same boot

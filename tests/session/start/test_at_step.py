@@ -72,3 +72,43 @@ def test_a_step_of_an_empty_vault_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(NoSuchCheckpointError, match="typo is empty, so it has no checkpoint of step 40"):
         start(f"{vault}@40", tmp_path / "output")
     assert not list(vault.rglob("*.json"))
+
+
+def test_a_step_that_was_retired_since_is_still_the_one(tmp_path: Path) -> None:
+    """The same command goes on also once retention has taken the step that it went back to."""
+    vault, output = str(tmp_path / "vault"), tmp_path / "output"
+    train(vault, output, 2, 4, keep_last=None)
+    train(f"{vault}@2", output, 6, keep_last=1)
+    train(f"{vault}@2", output, 8, 10, keep_last=1)
+    assert 2 not in [step for step, _ in steps(vault)]
+    again = train(f"{vault}@2", output, 12, keep_last=1)
+    assert "went back to @2 before, and goes on" in again.reasons("notice")
+    assert "step 10" in again.reasons("restore")
+
+
+def test_the_best_is_gone_back_to_once(tmp_path: Path) -> None:
+    """@best is what is the best at the first start, and the next one goes on, although another one is the best then."""
+    vault, output = str(tmp_path / "vault"), tmp_path / "output"
+    train(vault, output, 2, 4, best=2, keep_last=None)
+    back = train(f"{vault}@best", output, 6, best=6, keep_last=None)
+    assert "goes back to step 2 and leaves checkpoint-4" in back.reasons("notice")
+    again = train(f"{vault}@best", output, 8, best=6, keep_last=None)
+    assert "went back to step 2 before" in again.reasons("notice")
+    assert "step 6" in again.reasons("restore")
+    path, _ = start(f"{vault}@best", output, keep_last=None)
+    assert path == output / "checkpoint-8"
+
+
+def test_a_best_that_nobody_has_named_is_an_error(tmp_path: Path) -> None:
+    """A run without a metric has no best checkpoint, which is said with what there is."""
+    vault, output = str(tmp_path / "vault"), tmp_path / "output"
+    train(vault, output, 2, 4)
+    with pytest.raises(NoSuchCheckpointError, match=r"knows no best checkpoint.*it has: 2, 4"):
+        start(f"{vault}@best", output)
+
+
+def test_a_mistyped_vault_is_answered_with_what_is_near_it(tmp_path: Path) -> None:
+    """Beside a folder that is none the error names the vault that may have been meant."""
+    train(str(tmp_path / "my-vault"), tmp_path / "output", 2)
+    with pytest.raises(NoSuchCheckpointError, match=r"did you mean .*my-vault@2\?"):
+        start(f"{tmp_path / 'my-valut'}@2", tmp_path / "other")

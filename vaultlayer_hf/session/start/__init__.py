@@ -4,6 +4,7 @@
     asked.py    what a start asks for, against what its checkpoint was made with
     bring.py    bring a commit to the disks
     choice.py   which checkpoints of a vault a start may go on from, newest first
+    discover.py what a start may go on from, as the vault's log says it
     notices.py  what a start says of the checkpoint that it has chosen
     relay.py    what every node needs of a checkpoint comes from the store once
     resume.py   discover -> restore -> resume

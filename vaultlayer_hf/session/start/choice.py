@@ -1,9 +1,10 @@
 """Which checkpoints of a vault a start may go on from, newest first. Pure.
 
-``VAULT@STEP`` goes back to that step once. The command that says it is started again as it stands after each death, and
-must not throw away what it has trained since. So each claim notes which commit its ``@STEP`` has named (``AT``); where
-the newest commit is of a run whose claim notes the same one, the start goes on from that newest commit. What is left
-behind by going back is noted as well (``LEFT``), by every start on that line: retention spares it.
+``VAULT@STEP`` goes back to that step once, and ``VAULT@best`` to what is the best then. The command that says it is
+started again as it stands after each death, and must not throw away what it has trained since. So each claim notes
+which commit was gone back to, and how it was named (``AT``, ``AS``); where the newest commit is of a run whose claim
+notes the same name, the start goes on from that newest commit. What is left behind by going back is noted as well
+(``LEFT``), by every start on that line: retention spares it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Any
 from vaultlayer_hf.errors import NoSuchCheckpointError
 from vaultlayer_hf.vault.log.entry import Commit, VaultState
 
-AT, LEFT = "at", "left"
-"""Names in a claim's detail: number of the commit that ``@STEP`` has named; numbers of those that it left behind."""
+AT, AS, LEFT = "at", "as", "left"
+"""Names in a claim's detail: number of the commit that was gone back to; how it was named behind the ``@`` (``500``,
+``best``); numbers of those that this left behind."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,17 @@ class StartChoice:
     Attributes:
         candidates: newest first; the first that is whole is taken.
         adopts: a sealed snapshot on the disk that is newer may be gone on from instead.
-        named: the commit that ``@STEP`` names; None without one.
-        continues: the run went back to ``named`` before, and goes on from what it has trained since.
+        at: number of the commit that ``@STEP`` names; None without one.
+        name: what stands behind the ``@``; empty without one.
+        named: that commit; None where it has been retired since, or nothing is named.
+        continues: the run went back to it before, and goes on from what it has trained since.
         left: commits that going back leaves behind, oldest first.
     """
 
     candidates: tuple[Commit, ...]
     adopts: bool = True
+    at: int | None = None
+    name: str = ""
     named: Commit | None = None
     continues: bool = False
     left: tuple[Commit, ...] = ()
@@ -40,9 +46,10 @@ class StartChoice:
     @property
     def detail(self) -> dict[str, Any]:
         """What the claim notes of it."""
-        if self.named is None:
-            return {LEFT: [commit.number for commit in self.left]} if self.left else {}
-        return {AT: self.named.number, LEFT: [commit.number for commit in self.left]}
+        left = {LEFT: [commit.number for commit in self.left]}
+        if self.at is None:
+            return left if self.left else {}
+        return {AT: self.at, AS: self.name, **left}
 
 
 def choose_start(
@@ -51,15 +58,17 @@ def choose_start(
     claims: Mapping[int, Mapping[str, Any]],
     *,
     uri: str,
+    name: str = "",
     again: bool = False,
 ) -> StartChoice:
     """Choose what a start goes on from.
 
     Args:
         state: of the vault, before the claim.
-        step: what ``@STEP`` asks for; None for the newest.
+        step: what ``@STEP`` asks for; None for the newest, or for a best that the vault doesn't know.
         claims: details of the newest claim and of the claim that made the newest commit, by token.
         uri: of the vault, for the error.
+        name: what stands behind the ``@``: the step, or ``best``; empty for the newest.
         again: go back to ``step`` whatever was trained since; nothing is noted then.
 
     Raises NoSuchCheckpointError.
@@ -70,28 +79,45 @@ def choose_start(
         noted |= _numbers(claims.get(newest.token, {}).get(LEFT))
     spared = tuple(commit for commit in state.commits if commit.left_behind and commit.number in noted)
     live = tuple(commit for commit in reversed(state.commits) if not commit.left_behind)
-    if step is None:
+    if step is None and not name:
         return StartChoice(live, left=spared)
     same = tuple(commit for commit in reversed(state.commits) if commit.step == step)
+
+    def went_back(token: int) -> int | None:
+        """Return the commit that a claim went back to under this name."""
+        claim = claims.get(token, {})
+        at = claim.get(AT)
+        # Claims of earlier versions note the number alone.
+        alike = claim[AS] == name if AS in claim else bool(same) and at == same[0].number
+        return at if alike and type(at) is int else None
+
+    # Not by ``same``: the best is another one by now, and a step that was gone back to may have been retired since.
+    at = went_back(newest.token) if newest is not None and not again else None
+    if newest is not None and at is not None and newest.number > at:
+        line = tuple(commit for commit in live if commit.number >= at)
+        named = next((commit for commit in state.commits if commit.number == at), None)
+        return StartChoice(line, True, at, name, named, True, spared)
     if not same:
-        steps = ", ".join(str(commit.step) for commit in state.commits) or "none"
-        raise NoSuchCheckpointError(
-            f"{uri} has no checkpoint of step {step}; it has: {steps}. Name one of them, or leave out @<step> for the "
-            "newest"
-        )
+        raise _none_such(state, step, uri)
     if again:
         return StartChoice(same, adopts=False, left=spared)
-    named = same[0]
-
-    def went_back(token: int) -> bool:
-        return claims.get(token, {}).get(AT) == named.number
-
-    if newest is not None and newest.number > named.number and went_back(newest.token):
-        line = tuple(commit for commit in live if commit.number >= named.number)
-        return StartChoice(line, True, named, True, spared)
-    left = tuple(commit for commit in state.commits if commit.number > named.number)
+    left = tuple(commit for commit in state.commits if commit.number > same[0].number)
     # Where the run that went back died before its first commit, what it has sealed is newer than that.
-    return StartChoice(same, went_back(state.token), named, False, left)
+    adopts = went_back(state.token) == same[0].number
+    return StartChoice(same, adopts, same[0].number, name, same[0], False, left)
+
+
+def _none_such(state: VaultState, step: int | None, uri: str) -> NoSuchCheckpointError:
+    steps = ", ".join(str(commit.step) for commit in state.commits) or "none"
+    if step is None:
+        return NoSuchCheckpointError(
+            f"{uri} knows no best checkpoint: a Trainer with metric_for_best_model names one; it has: {steps}. Name "
+            "one of them as @STEP, or leave out @best for the newest"
+        )
+    return NoSuchCheckpointError(
+        f"{uri} has no checkpoint of step {step}; it has: {steps}. Name one of them, or leave out @<step> for the "
+        "newest"
+    )
 
 
 def _numbers(value: Any) -> set[int]:

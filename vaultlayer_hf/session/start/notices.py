@@ -11,17 +11,21 @@ from vaultlayer_hf.vault.manifest import Manifest
 def say_choice(session: Session, choice: StartChoice) -> None:
     """Say what ``@STEP`` comes to."""
     named = choice.named
-    if named is None:
-        return
     if choice.continues:
         newest = choice.candidates[0]
+        what = f"step {named.step}" if named is not None else f"@{choice.name}"
+        copies = (
+            f"; `vl pull {session.address.uri}@{named.step}` copies step {named.step} out"
+            if named is not None
+            else ""
+        )
         session.warn_all(
             EventKind.NOTICE,
-            f"{session.address}: this run went back to step {named.step} before, and goes on from what it has trained "
-            f"since, step {newest.step}; `vl pull {session.address}` copies step {named.step} out",
+            f"{session.address}: this run went back to {what} before, and goes on from what it has trained "
+            f"since, step {newest.step}{copies}",
             step=newest.step,
         )
-    elif choice.left:
+    elif named is not None and choice.left:
         names = ", ".join(f"{commit.name} (log entry {commit.number})" for commit in choice.left)
         session.warn_all(
             EventKind.NOTICE,

@@ -24,9 +24,7 @@ from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.errors import (
     CorruptError,
     FormatVersionError,
-    NoSuchCheckpointError,
     NoUsableCheckpointError,
-    ObjectNotFoundError,
     StoreError,
     WorldSizeError,
     WrongModelError,
@@ -36,10 +34,10 @@ from vaultlayer_hf.session.output_dir import clear_half_done, settle, warn_of_un
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.start.adopt import adopt
 from vaultlayer_hf.session.start.bring import bring_everywhere, conversion_for
-from vaultlayer_hf.session.start.choice import StartChoice, choose_start
+from vaultlayer_hf.session.start.choice import StartChoice
+from vaultlayer_hf.session.start.discover import check_no_damage, choose, choose_from
 from vaultlayer_hf.session.start.notices import say_choice, say_frozen, say_world_size
 from vaultlayer_hf.state.model_identity import compare_parameters
-from vaultlayer_hf.vault.keys import DATA
 from vaultlayer_hf.vault.log.entry import Commit, Entry, VaultState
 from vaultlayer_hf.vault.manifest import Manifest, read_manifest
 
@@ -54,22 +52,22 @@ def resume(session: Session, expected: CheckpointFiles) -> Path | None:
     found: list[tuple[VaultState | None, StartChoice]] = []
 
     def check(number: int, entry: Entry | None) -> Mapping[str, Any]:
-        choice = _choose(session, number, entry)
+        choice = choose(session, number, entry)
         found.append((entry.state if entry is not None else None, choice))
         _check_first_candidate(session, expected, choice, number, entry)
         return choice.detail
 
     claim = session.enter(check)
 
-    def choose() -> StartChoice:
+    def choose_again() -> StartChoice:
         # Between the look and the claim another writer may have committed or retired: what counts is the claim's.
         seen, choice = found[-1]
         before = claim.before
         if before is None or (seen is not None and seen.commits == before.commits):
             return choice
-        return _choose_from(session, before)
+        return choose_from(session, before)
 
-    choice = session.ranks.on_rank_zero(choose)
+    choice = session.ranks.on_rank_zero(choose_again)
     session.ranks.on_every_rank(lambda: clear_half_done(session.output_dir) if session.leads_node else None)
     if claim.before is None:
         session.events.info(EventKind.FRESH, f"{session.address.uri} is empty: the run starts fresh")
@@ -93,42 +91,12 @@ def resume(session: Session, expected: CheckpointFiles) -> Path | None:
     return session.output_dir / f"checkpoint-{adopted.step}"
 
 
-def _choose(session: Session, number: int, entry: Entry | None) -> StartChoice:
-    """Choose what to go on from, before the claim. On rank 0. Raises NoSuchCheckpointError, VaultUnreachableError."""
-    address = session.address
-    if entry is None:
-        if number == 0 and address.step is not None:
-            _check_no_damage(session, number, entry)
-            raise NoSuchCheckpointError(
-                f"{address.uri} is empty, so it has no checkpoint of step {address.step}, and training doesn't start "
-                f"at step 0 in silence: check the vault's name, or leave out @{address.step} to begin a run there"
-            )
-        return StartChoice(())
-    return _choose_from(session, entry.state)
-
-
-def _choose_from(session: Session, state: VaultState) -> StartChoice:
-    """Choose what to go on from in a vault that is in this state. On rank 0. Raises as ``_choose``."""
-    address = session.address
-    step = session.at_step if session.at_step is not None else address.step
-    claims: dict[int, Mapping[str, Any]] = {}
-    if address.step is not None or any(commit.left_behind for commit in state.commits):
-        for token in {state.token, *([state.newest.token] if state.newest is not None else [])}:
-            try:
-                claims[token] = session.access.log().read(token).detail
-            except (CorruptError, ObjectNotFoundError):
-                claims[token] = {}
-            except StoreError as error:
-                raise session.access.unreachable(error) from error
-    return choose_start(state, step, claims, uri=address.uri, again=session.at_step is not None)
-
-
 def _check_first_candidate(
     session: Session, expected: CheckpointFiles, choice: StartChoice, number: int, entry: Entry | None
 ) -> None:
     candidates = choice.candidates
     if not candidates:
-        _check_no_damage(session, number, entry)
+        check_no_damage(session, number, entry)
         return
     try:
         _check_fit(session, expected, candidates[0], read_manifest(session.access.store, candidates[0]))
@@ -138,25 +106,6 @@ def _check_first_candidate(
         pass  # said, with its reason, when it is this commit's turn
     except StoreError as error:
         raise session.access.unreachable(error) from error
-
-
-def _check_no_damage(session: Session, number: int, entry: Entry | None) -> None:
-    """Raise NoUsableCheckpointError where a log that shows no checkpoint has lost what could have shown one."""
-    try:
-        headless = entry is None and any(True for _ in session.access.store.list(DATA))
-    except StoreError as error:
-        raise session.access.unreachable(error) from error
-    if headless:
-        lost = f"its log is gone, and checkpoints lie under {DATA}"
-    elif entry is not None and entry.number != number:
-        lost = f"its log is damaged behind entry {entry.number}, and shows no checkpoint up to there"
-    else:
-        return
-    raise NoUsableCheckpointError(
-        f"{session.address.uri}: {lost}, so nothing was loaded, and training doesn't start at step 0 in silence. A "
-        f"checkpoint folder there can be copied out and named in train(resume_from_checkpoint=…); to start over, "
-        "name an empty vault"
-    )
 
 
 def _check_fit(session: Session, expected: CheckpointFiles, commit: Commit, manifest: Manifest) -> None:

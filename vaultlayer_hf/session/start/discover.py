@@ -1,0 +1,79 @@
+"""Discover: what a start may go on from, as the vault's log says it. Read only, on rank 0."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vaultlayer_hf.errors import (
+    CorruptError,
+    NoSuchCheckpointError,
+    NoUsableCheckpointError,
+    ObjectNotFoundError,
+    StoreError,
+)
+from vaultlayer_hf.session.session import Session
+from vaultlayer_hf.session.start.choice import StartChoice, choose_start
+from vaultlayer_hf.stores.uri import VaultAddress
+from vaultlayer_hf.vault.keys import DATA
+from vaultlayer_hf.vault.log.entry import Entry, VaultState
+from vaultlayer_hf.vault.near import near_vault
+
+
+def choose(session: Session, number: int, entry: Entry | None) -> StartChoice:
+    """Choose what to go on from, before the claim. On rank 0. Raises NoSuchCheckpointError, VaultUnreachableError."""
+    address = session.address
+    if entry is None:
+        if number == 0 and address.named:
+            check_no_damage(session, number, entry)
+            what = f"checkpoint of step {address.step}" if address.step is not None else "best checkpoint"
+            raise NoSuchCheckpointError(
+                f"{address.uri} is empty, so it has no {what}, and training doesn't start at step 0 in silence: "
+                f"{_nearby(address)}check the vault's name, or leave out @{address.named} to begin a run there"
+            )
+        return StartChoice(())
+    return choose_from(session, entry.state)
+
+
+def _nearby(address: VaultAddress) -> str:
+    near = near_vault(address)
+    return f"did you mean {near}@{address.named}? Else " if near is not None else ""
+
+
+def choose_from(session: Session, state: VaultState) -> StartChoice:
+    """Choose what to go on from in a vault that is in this state. On rank 0. Raises as ``choose``."""
+    address = session.address
+    step = state.best_step if address.best else address.step
+    step = session.at_step if session.at_step is not None else step
+    claims: dict[int, Mapping[str, Any]] = {}
+    if address.named or any(commit.left_behind for commit in state.commits):
+        for token in {state.token, *([state.newest.token] if state.newest is not None else [])}:
+            try:
+                claims[token] = session.access.log().read(token).detail
+            except (CorruptError, ObjectNotFoundError):
+                claims[token] = {}
+            except StoreError as error:
+                raise session.access.unreachable(error) from error
+    again = session.at_step is not None
+    return choose_start(
+        state, step, claims, uri=address.uri, name="" if again else address.named, again=again
+    )
+
+
+def check_no_damage(session: Session, number: int, entry: Entry | None) -> None:
+    """Raise NoUsableCheckpointError where a log that shows no checkpoint has lost what could have shown one."""
+    try:
+        headless = entry is None and any(True for _ in session.access.store.list(DATA))
+    except StoreError as error:
+        raise session.access.unreachable(error) from error
+    if headless:
+        lost = f"its log is gone, and checkpoints lie under {DATA}"
+    elif entry is not None and entry.number != number:
+        lost = f"its log is damaged behind entry {entry.number}, and shows no checkpoint up to there"
+    else:
+        return
+    raise NoUsableCheckpointError(
+        f"{session.address.uri}: {lost}, so nothing was loaded, and training doesn't start at step 0 in silence. A "
+        f"checkpoint folder there can be copied out and named in train(resume_from_checkpoint=…); to start over, "
+        "name an empty vault"
+    )
