@@ -3,6 +3,7 @@
     accelerator.py      what an Accelerator has prepared, as the state of a loop
     arguments.py        what a Checkpointer makes of its arguments
     asked.py            what a loop is asked for, as far as its objects tell
+    carried.py          variables that a loop hands on from one round to the next
     checkpointer.py     the Checkpointer
     data.py             the loop's side of the place in the data
     files.py            the files of a checkpoint that a loop of one's own writes

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from vaultlayer_hf.errors import ResumeError, SettingsError
 from vaultlayer_hf.loops.asked import asked_of
 from vaultlayer_hf.loops.files import peeled
@@ -53,6 +55,12 @@ class Prepared:
             identity_of(model).within(f"{number}/" if number else "") for number, model in enumerate(models)
         )
         return joined([self._added.model_identity(), *prepared])
+
+    def models(self) -> dict[str, torch.nn.Module]:
+        """Return the prepared models, the first named ``""``, and those that were added."""
+        models = [peeled(model) for model in self.accelerator._models]
+        found = {f"{number}/" if number else "": model for number, model in enumerate(models)}
+        return found | {f"added/{name}": model for name, model in self._added.models().items()}
 
     def write(self, folder: Path, rank: int) -> None:
         """Have accelerate write its files, on all ranks. Raises OSError."""
@@ -114,7 +122,10 @@ class Prepared:
         needed += [f"custom_checkpoint_{number}.pkl" for number in range(len(accelerator._custom_objects))]
         lacking = []
         if self._kind in _WHOLE:
-            for number in range(len(accelerator._models)):
+            # A hook of the script's own that runs ahead of each save may write the models itself, under names of its
+            # own, and take them from what accelerate writes: accelerate's documented way, which diffusers goes.
+            own_way = bool(getattr(accelerator, "_save_model_state_pre_hook", None))
+            for number in range(0 if own_way else len(accelerator._models)):
                 end = f"_{number}" if number else ""
                 if not {f"model{end}.safetensors", f"pytorch_model{end}.bin"} & paths:
                     lacking.append(f"model{end}.safetensors")

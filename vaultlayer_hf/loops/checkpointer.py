@@ -7,7 +7,7 @@ it, so that ``for step in range(start, total)`` is never off by one.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -93,7 +93,7 @@ class Checkpointer:
     def add(self, name: str, thing: Any) -> None:
         """Save and restore one more object with ``state_dict`` and ``load_state_dict``. Before ``resume()``.
 
-        Of several ranks all get what rank 0's has saved.
+        None is passed over: what an option leaves out. Of several ranks all get what rank 0's has saved.
 
         Raises SettingsError.
         """
@@ -123,6 +123,22 @@ class Checkpointer:
         run = RunningLoop(settings, self._folder, self._state, self._asked, self._events)
         self._run, self.finished = run, run.finished
         return run.step
+
+    def carry(self, variables: Callable[[], dict[str, Any]], *, in_pass: bool = False) -> tuple[Any, ...]:
+        """Keep variables that the loop hands on from one round to the next, and return them as they were.
+
+            ckpt.resume()
+            rate, patience = ckpt.carry(lambda: {"rate": rate, "patience": patience})
+
+        Each save calls ``variables`` and keeps, on each rank, what it returns. Returned are the values of the
+        checkpoint that was resumed; those of now where there is none, or it doesn't know the name. A random generator
+        of torch, numpy or Python, anything with ``state_dict`` and any object of a class of the script's own stays the
+        same object and gets its state back; all else must be picklable, and is named in the log where it isn't.
+
+        Right behind ``resume()``. ``in_pass``: for variables of one pass through the data, right ahead of its batches;
+        they are forgotten behind it. Raises ResumeError for an object that can't take the state that was saved of it.
+        """
+        return self._looped("carry()").carried.carry(variables, in_pass)
 
     def attach(self, accelerator: Any) -> Path | None:
         """Lead the save_state and load_state of a script's own Accelerator through the vault; instead of ``resume()``.

@@ -7,7 +7,7 @@ says; from any other one the batches that are done are fetched again, in the ord
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -32,9 +32,14 @@ class LoopData:
         batches: how many batches of the current pass it was given.
         left: whether the loop over epochs was left before its end.
         rank, world_size: of this process, by ``on``; known when the run goes on.
+
+    Args:
+        events: where to tell what happens.
+        pass_ended: called behind each pass.
     """
 
-    def __init__(self, events: Events) -> None:
+    def __init__(self, events: Events, pass_ended: Callable[[], None] = lambda: None) -> None:
+        self._pass_ended = pass_ended
         self.passes = 0
         self.batches = 0
         self.left = False
@@ -110,6 +115,7 @@ class LoopData:
         if self._under_way and self._way is not None:
             self._way.end()
         self.passes, self.batches, self._under_way, self._epoch_random = number + 1, 0, False, None
+        self._pass_ended()
 
     def begin_pass(self) -> None:
         """Be at the start of a pass, unless a restored one is to go on."""
@@ -117,7 +123,10 @@ class LoopData:
             self.batches = 0
 
     def batches_of(self, loader: Iterable[Any], number: int, *, set_epoch: bool = True) -> Iterator[Any]:
-        """Yield the batches of pass ``number``, or what is left of it; ``set_epoch``: samplers get that number."""
+        """Return the batches of pass ``number``, or what is left of it; ``set_epoch``: samplers get that number.
+
+        The loader is opened at once, as ``iter(loader)`` does it: with the random numbers of now.
+        """
         way = self._way_of(loader)
         kept, goes_on = self._kept, self._kept is not None and self._under_way
         if kept is not None and goes_on:
@@ -130,6 +139,9 @@ class LoopData:
                 _set_epoch(loader, number)
             batches = way.begin(kept)
         self._way, self._under_way, self._kept = way, True, None
+        return self._given(way, batches)
+
+    def _given(self, way: Way, batches: Iterator[Any]) -> Iterator[Any]:
         for batch in batches:
             self.batches += 1
             way.given()
@@ -138,6 +150,7 @@ class LoopData:
         self._log_remarks(way)
         way.end()
         self.passes, self.batches, self._under_way = self.passes + 1, 0, False
+        self._pass_ended()
 
     def leave(self) -> None:
         """Leave all loaders as they were."""

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.base.versions import versions
 from vaultlayer_hf.errors import NotLoadedError
+from vaultlayer_hf.loops.carried import Carried
 from vaultlayer_hf.loops.data import LoopData
 from vaultlayer_hf.loops.files import (
     ABOUT,
@@ -25,6 +27,7 @@ from vaultlayer_hf.session.save.plan import Save
 from vaultlayer_hf.state.asked import check_optimizers
 from vaultlayer_hf.state.layouts import missing_shards
 from vaultlayer_hf.state.model_identity import ModelIdentity
+from vaultlayer_hf.state.model_modes import Modes, put_modes, take_modes
 from vaultlayer_hf.state.random_state import put_random_state, take_random_state
 from vaultlayer_hf.state.saved_digests import digests_name, in_words, read_digests, state_differences
 
@@ -79,11 +82,13 @@ class LoopFiles(StateFiles):
     Args:
         state: the objects of the training.
         position: where the loop is in its data.
+        carried: the variables that it hands on from one round to the next.
+        events: where to tell what was brought back.
     """
 
-    def __init__(self, state: Stateful, position: LoopData) -> None:
+    def __init__(self, state: Stateful, position: LoopData, carried: Carried, events: Events) -> None:
         super().__init__(state)
-        self._position = position
+        self._position, self._carried, self._events = position, carried, events
         self._digested: tuple[int, ...] = (0,)
         """Ranks that have written digests of what they hold, at the last save."""
 
@@ -98,7 +103,9 @@ class LoopFiles(StateFiles):
         self._state.write(folder, rank)
         random_file, data_file = rank_files(rank)
         write_state(folder / random_file, take_random_state())
-        write_state(folder / data_file, self._position.state_dict())
+        modes = {name: take_modes(model) for name, model in self._state.models().items()}
+        loop = {"carried": self._carried.state_dict(), "modes": modes}
+        write_state(folder / data_file, {**self._position.state_dict(), **loop})
         digests = self._state.digests(world_size)
         self._digested = tuple(range(world_size if digests.sharded else 1))
         if rank in self._digested:
@@ -121,9 +128,23 @@ class LoopFiles(StateFiles):
         position = read_state(folder / data_file)
         random = read_state(folder / random_file) if rank < written else None
         self._position.load_state_dict(position, random, written)
+        self._carried.load_state_dict(position.get("carried", {}))  # earlier versions kept none
+        self._put_modes(position.get("modes", {}))
         if random is not None:
             put_random_state(random)
         return int(about["step"])
+
+    def _put_modes(self, modes: dict[str, Modes]) -> None:
+        changed = []
+        for name, model in self._state.models().items():
+            if name in modes:
+                changed += [f"{name}{parameter}" for parameter in put_modes(model, modes[name])]
+        if changed:
+            listed = f"{', '.join(changed[:3])}{f' and {len(changed) - 3} more' if len(changed) > 3 else ''}"
+            self._events.info(
+                EventKind.NOTICE,
+                f"frozen or trained as when the checkpoint was saved (requires_grad): {listed}",
+            )
 
     def _unwritten(self, paths: set[str]) -> list[str]:
         return [name for name in map(digests_name, self._digested) if name not in paths]

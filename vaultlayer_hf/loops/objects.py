@@ -32,6 +32,9 @@ class Stateful(Protocol):
     def model_identity(self) -> ModelIdentity:
         """Return the identity of the model."""
 
+    def models(self) -> dict[str, torch.nn.Module]:
+        """Return the models by name, each without its wrapper."""
+
     def write(self, folder: Path, rank: int) -> None:
         """Write what this rank has to write. All ranks. Raises OSError."""
 
@@ -71,7 +74,9 @@ class Objects:
                 self._things[name] = _checked(name, thing)
 
     def add(self, name: str, thing: Any) -> None:
-        """Take one more object in, as ``<name>.pt``. Raises SettingsError."""
+        """Take one more object in, as ``<name>.pt``; None is nothing. Raises SettingsError."""
+        if thing is None:
+            return
         if not _NAME.fullmatch(name) or _TAKEN.fullmatch(name):
             raise SettingsError(
                 f"add({name!r}): use letters, digits, '-' and '_', and no name of our own files"
@@ -84,6 +89,11 @@ class Objects:
         """Return the identity of the model, and of models that were added."""
         own = [identity_of(whole(self.model))] if self.model is not None else []
         return joined([*own, *(identity_of(thing).within(f"{name}/") for name, thing in self._models())])
+
+    def models(self) -> dict[str, torch.nn.Module]:
+        """Return the model, named ``""``, and the models that were added."""
+        found = {"": whole(self.model)} if self.model is not None else {}
+        return found | {f"{name}/": thing for name, thing in self._models()}
 
     def _models(self) -> Iterator[tuple[str, torch.nn.Module]]:
         for name, thing in self._things.items():
@@ -117,10 +127,8 @@ class Objects:
 
     def digests(self, world_size: int) -> StateDigests:
         """Return what the model's, the optimizer's and the schedule's state is now, and that of models added."""
-        models = {"": whole(self.model)} if self.model is not None else {}
-        models |= {f"{name}/": thing for name, thing in self._models()}
         optimizer, scheduler = self._things.get("optimizer"), self._things.get("scheduler")
-        return take_digests(models, [optimizer], [scheduler], world_size=world_size)
+        return take_digests(self.models(), [optimizer], [scheduler], world_size=world_size)
 
     def asked(self, loader: Any) -> Asked:
         """Return what the training is asked for; ``loader``: of its data, or None."""

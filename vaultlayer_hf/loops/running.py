@@ -10,6 +10,7 @@ from typing import Any
 from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.loops.asked import holds_of, loader_digest
+from vaultlayer_hf.loops.carried import Carried
 from vaultlayer_hf.loops.data import LoopData
 from vaultlayer_hf.loops.folder import LoopFiles
 from vaultlayer_hf.loops.life import begin_training, end_training
@@ -45,9 +46,10 @@ class RunningLoop:
     def __init__(
         self, settings: Settings, output_dir: Path | None, state: Stateful, asked: Asked, events: Events
     ) -> None:
-        self.position = LoopData(events)
+        self.carried = Carried(events)
+        self.position = LoopData(events, pass_ended=self.carried.end_pass)
         self.passes = Passes(self.position)
-        self.files = LoopFiles(state, self.position)
+        self.files = LoopFiles(state, self.position, self.carried, events)
         self.ended = self.interrupted = False
         self._asked, self._then, self._over = asked, Asked(), False
         self._loss: Any = None

@@ -5,6 +5,7 @@
     data_digest.py      a digest of training data
     layouts.py          what both seams know of a checkpoint folder
     model_identity.py   the identity of a model
+    model_modes.py      flags of a model that its state_dict leaves out
     random_state.py     the random number generators that a training draws from
     saved_digests.py    what a checkpoint's state is when it is saved, one small file a rank
     tensor_digests.py   A digest of each tensor of a training's state, cheap enough for every save

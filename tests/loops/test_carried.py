@@ -1,0 +1,134 @@
+"""What a loop hands on from one round to the next, beside models and optimizers, comes back with a resume."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+import torch
+
+from tests.kit.inside import listen
+from vaultlayer_hf import Checkpointer, ResumeError
+from vaultlayer_hf.base.events import Event, EventKind
+
+
+class Patience:
+    """An object of a script's own class, with a generator and an object of another class in it."""
+
+    def __init__(self) -> None:
+        self.bad, self.best = 0, None
+        self.drawn = numpy.random.default_rng(0)
+        self.inner = Inner()
+
+
+class Inner:
+    """Holds rows that nobody changes, and a place in them."""
+
+    def __init__(self) -> None:
+        self.rows, self.at = torch.arange(1 << 19), 0
+
+
+class Loop:
+    """A loop with one of each kind, up to where it resumes."""
+
+    def __init__(self, folder: Path, **more: Any) -> None:
+        self.model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+        self.ckpt = Checkpointer(
+            str(folder / "vault"), output_dir=folder / "output", save_every=1, model=self.model, **more
+        )
+        self.ckpt.add("scaler", None)  # an option that is off
+        self.log: list[Event] = []
+        listen(self.ckpt, self.log.append)
+        self.start = self.ckpt.resume()
+        self.patience, self.python, self.draws = Patience(), random.Random(1), torch.Generator()
+        self.values: dict[str, Any] = {"rate": 0.1, "best": None, "last": torch.zeros(2)}
+
+    def carry(self) -> tuple[Any, ...]:
+        """What ``carry`` returns, in the order of the names."""
+        kept = {"patience": self.patience, "python": self.python, "draws": self.draws}
+        return self.ckpt.carry(lambda: {**self.values, **kept})
+
+
+def test_variables_come_back(tmp_path: Path) -> None:
+    """Values are returned as they were saved; objects and generators stay the same ones, with the state of then."""
+    loop = Loop(tmp_path)
+    assert loop.carry()[:2] == (0.1, None)
+    loop.values = {"rate": 0.05, "best": [1, {"a": 2}], "last": torch.ones(2)}
+    loop.patience.bad, loop.patience.best, loop.patience.inner.at = 3, 0.5, 7
+    loop.python.random(), loop.patience.drawn.random(), torch.rand(1, generator=loop.draws)
+    loop.ckpt.step()
+    loop.ckpt.finish()
+    coming = [loop.python.random(), loop.patience.drawn.random(), torch.rand(1, generator=loop.draws)]
+    again = Loop(tmp_path)
+    rate, best, last, patience, python, draws = again.carry()
+    assert (again.start, rate, best, last.tolist()) == (1, 0.05, [1, {"a": 2}], [1, 1])
+    assert (patience, python, draws) == (again.patience, again.python, again.draws)
+    assert (patience.bad, patience.best, patience.inner.at) == (3, 0.5, 7)
+    assert coming == [python.random(), patience.drawn.random(), torch.rand(1, generator=draws)]
+    again.ckpt.close()
+
+
+def test_what_belongs_to_a_pass_ends_with_it(tmp_path: Path) -> None:
+    """A sum over one epoch goes on within that epoch, and begins anew in the next."""
+    begun = []
+    for stop in (3, 100):
+        ckpt = Checkpointer(str(tmp_path / "vault"), output_dir=tmp_path / "output", save_every=1)
+        ckpt.resume()
+        done = 0
+        for _ in ckpt.epochs(range(2)):
+            total = 0.0
+            (total,) = ckpt.carry(lambda: {"total": total}, in_pass=True)  # noqa: B023
+            begun.append(total)
+            for _ in ckpt.batches(range(4)):
+                if done == stop:
+                    break
+                done += 1
+                total += 1
+                ckpt.step()
+            if done == stop:
+                break
+        ckpt.close()
+    assert begun == [0.0, 3.0, 0.0]
+
+
+def test_flags_of_the_model_come_back(tmp_path: Path) -> None:
+    """Layers that a run has let go, or put into evaluation mode, are so again behind a resume, and it is said."""
+    loop = Loop(tmp_path)
+    loop.model[0].weight.requires_grad_(False)
+    loop.model[1].eval()
+    loop.ckpt.step()
+    loop.ckpt.finish()
+    again = Loop(tmp_path)
+    assert [one.requires_grad for one in again.model.parameters()] == [False, True, True, True]
+    assert [one.training for one in again.model] == [True, False]
+    assert any("0.weight" in event.message for event in again.log if event.kind is EventKind.NOTICE)
+    again.ckpt.close()
+
+
+def test_what_has_no_state_is_named(tmp_path: Path) -> None:
+    """A variable that can't be saved costs no checkpoint: the log names it, and the others are kept."""
+    loop = Loop(tmp_path)
+    loop.values = {"rate": 0.1, "best": (n for n in [1]), "last": None}
+    loop.carry()
+    loop.ckpt.step()
+    loop.ckpt.finish()
+    assert any("best (a generator)" in event.message for event in loop.log)
+    again = Loop(tmp_path)
+    assert (again.start, again.carry()[0]) == (1, 0.1)
+    again.ckpt.close()
+
+
+def test_an_object_that_is_another_one_now_is_an_error(tmp_path: Path) -> None:
+    """The state of an object isn't put into something else, nor passed over in silence."""
+    loop = Loop(tmp_path)
+    loop.carry()
+    loop.ckpt.step()
+    loop.ckpt.finish()
+    again = Loop(tmp_path)
+    again.draws = None
+    with pytest.raises(ResumeError, match="draws can't be brought back"):
+        again.carry()
+    again.ckpt.close()

@@ -1,0 +1,202 @@
+"""Variables that a loop hands on from one round to the next: a learning rate, a counter, a patience, an own loader.
+
+What can be assigned comes back as a value. What others may hold a reference to comes back in place, so that they see
+it, too: a random generator, anything with ``state_dict``, an object of a class of the script's own (its attributes).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy
+import torch
+
+from vaultlayer_hf.base.events import EventKind, Events
+from vaultlayer_hf.errors import ResumeError
+
+Variables = Callable[[], dict[str, Any]]
+_LARGE = 1 << 20
+"""Bytes of an attribute from which on it is kept only where it has changed since the script made it."""
+_LIBRARIES = ("torch", "numpy", "logging", "io", "_io", "threading", "multiprocessing", "builtins", "tqdm")
+"""Packages whose objects are more than their attributes say: only those that know their own state are kept."""
+_ABSENT = object()
+
+
+class Carried:
+    """The variables of one loop that its checkpoints keep.
+
+    Args:
+        events: where to say what can't be kept.
+    """
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
+        self._loop: dict[str, tuple[Variables, dict[str, Any]]] = {}
+        self._of_pass: dict[str, tuple[Variables, dict[str, Any]]] = {}
+        self._saved: dict[str, Any] = {}
+
+    def carry(self, now: Variables, in_pass: bool) -> tuple[Any, ...]:
+        """Keep what ``now()`` returns with each checkpoint; return that of the resumed checkpoint, else that of now.
+
+        ``in_pass``: they belong to the pass through the data that is about to begin, and are forgotten behind it.
+        Raises ResumeError for an object that can't take the state that was saved of it.
+        """
+        found = now()
+        kind = self._of_pass if in_pass else self._loop
+        kind["\n".join(found)] = (now, {name: _first(value) for name, value in found.items()})
+        return tuple(
+            self._restored(name, value, self._saved.pop(_key(name, in_pass), None))
+            for name, value in found.items()
+        )
+
+    @staticmethod
+    def _restored(name: str, value: Any, saved: Any) -> Any:
+        if saved is None:
+            return value
+        try:
+            return _put(saved, value)
+        except Exception as error:  # an object of the script's own: it raises what it likes
+            raise ResumeError(f"{name} can't be brought back: {type(error).__name__}: {error}") from error
+
+    def end_pass(self) -> None:
+        """Forget what belonged to the pass that is over."""
+        self._of_pass.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what ``load_state_dict`` needs."""
+        left_out: list[str] = []
+        state = dict(self._saved)  # what nobody has asked for yet
+        for in_pass, kind in ((False, self._loop), (True, self._of_pass)):
+            for now, first in kind.values():
+                for name, value in now().items():
+                    state[_key(name, in_pass)] = _take(value, name, first.get(name), left_out, set())
+        if left_out:
+            self._events.warn_once(
+                "carried",
+                EventKind.NOTICE,
+                f"a resume doesn't bring back {', '.join(left_out)}: it has no state that can be saved",
+            )
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Have ``carry`` return what was saved, once each."""
+        self._saved = dict(state)
+
+
+def _key(name: str, in_pass: bool) -> str:
+    return f"pass/{name}" if in_pass else name
+
+
+def _knows_its_state(value: Any) -> bool:
+    return callable(getattr(value, "state_dict", None)) and callable(getattr(value, "load_state_dict", None))
+
+
+def _has_attributes(value: Any) -> bool:
+    if isinstance(value, (type, Exception)):
+        return False
+    library = type(value).__module__.partition(".")[0] in _LIBRARIES
+    return hasattr(value, "__dict__") and not library
+
+
+def _first(value: Any) -> Any:
+    """Return how the large attributes of an object are as the script has made it, to see which ones change."""
+    if _knows_its_state(value) or not _has_attributes(value):
+        return None
+    return {name: _print(one) for name, one in vars(value).items()}
+
+
+def _print(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        # Keeping the tensor itself keeps its place in memory from being another's.
+        return (value, value._version) if value.nbytes > _LARGE else None
+    try:
+        data = pickle.dumps(value)
+    except Exception:
+        return None
+    return hashlib.sha256(data).digest() if len(data) > _LARGE else None
+
+
+def _unchanged(value: Any, first: Any) -> bool:
+    if isinstance(first, tuple):
+        return value is first[0] and value._version == first[1]
+    return first is not None and not isinstance(value, torch.Tensor) and _print(value) == first
+
+
+def _take(value: Any, name: str, first: Any, left_out: list[str], within: set[int]) -> Any:
+    """Return (kind, state) of a value; a kind of ``none`` for what can't be kept, whose name goes to ``left_out``."""
+    if isinstance(value, torch.Tensor):
+        return "value", value.detach()
+    if _knows_its_state(value):
+        return "state", value.state_dict()
+    if isinstance(value, torch.Generator):
+        return "generator", value.get_state()
+    if isinstance(value, numpy.random.Generator):
+        return "generator", value.bit_generator.state
+    if isinstance(value, numpy.random.RandomState):
+        return "generator", value.get_state()
+    if isinstance(value, random.Random):
+        return "generator", value.getstate()
+    if _has_attributes(value):
+        if id(value) in within:
+            return "none", None
+        state = {}
+        for attribute, one in vars(value).items():
+            before = first.get(attribute) if isinstance(first, dict) else None
+            if not _unchanged(one, before):
+                path = f"{name}.{attribute}"
+                state[attribute] = _take(one, path, None, left_out, within | {id(value)})
+        return "object", state
+    if isinstance(value, (list, tuple, dict)) and _holds_what_stays(value):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return "items", {key: _take(one, f"{name}[{key!r}]", None, left_out, within) for key, one in items}
+    try:
+        pickle.dumps(value)
+    except Exception:
+        left_out.append(f"{name} (a {type(value).__name__})")
+        return "none", None
+    return "value", value
+
+
+def _holds_what_stays(value: Any) -> bool:
+    inside = value.values() if isinstance(value, dict) else value
+    generators = (torch.Generator, numpy.random.Generator, numpy.random.RandomState, random.Random)
+    return any(_knows_its_state(one) or isinstance(one, generators) for one in inside)
+
+
+def _put(saved: Any, now: Any) -> Any:
+    """Return what a variable is to be: the value that was saved, or the object of now with the state of then."""
+    kind, state = saved
+    if kind == "none":
+        return now
+    if kind == "value":
+        on = now.device if isinstance(now, torch.Tensor) and isinstance(state, torch.Tensor) else None
+        return state.to(on) if on is not None else state
+    if kind == "state":
+        now.load_state_dict(state)
+    elif kind == "generator":
+        _put_generator(now, state)
+    elif kind == "items":
+        for key, one in state.items():
+            again = _put(one, now[key])
+            if again is not now[key]:
+                now[key] = again
+    else:
+        attributes = vars(now)
+        for name, one in state.items():
+            again = _put(one, attributes.get(name, _ABSENT))
+            if again is not _ABSENT:
+                attributes[name] = again
+    return now
+
+
+def _put_generator(now: Any, state: Any) -> None:
+    if isinstance(now, numpy.random.Generator):
+        now.bit_generator.state = state
+    elif isinstance(now, random.Random):
+        now.setstate(state)
+    else:
+        now.set_state(state)
