@@ -304,7 +304,8 @@ def test_settings_table_is_complete_and_right(monkeypatch) -> None:
         expected[variable] = (
             "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
         )
-    expected["VAULTLAYER_KEEP_BEST"] = expected["VAULTLAYER_KEEP_BEST"].lower()
+    for name in ("VAULTLAYER_KEEP_BEST", "VAULTLAYER_LOG_FIGURES"):
+        expected[name] = expected[name].lower()
     assert rows == expected
 
 

@@ -27,6 +27,7 @@ VARIABLES: dict[str, tuple[str, Any]] = {
     "local_keep_last": ("2", 2),
     "local_keep_every": ("50", 50),
     "exact_data": ("OFF", "off"),
+    "log_figures": ("no", False),
     "flush_timeout": ("12.5", 12.5),
     "part_timeout": ("30", 30.0),
     "resume_timeout": ("0", 0.0),

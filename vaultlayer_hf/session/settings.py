@@ -107,6 +107,7 @@ class Settings:
         exact_data: ``"on"``: keep the place in the data and the random state of its workers with each checkpoint of a
             Trainer, so that a resume is bit-exact where the Trainer's own isn't; an unbroken run's numbers are the
             same with it and without. ``"off"``: resume as the Trainer does.
+        log_figures: put the vault's figures (stall, upload, exposure) into the Trainer's logs, for ``report_to``.
         flush_timeout: seconds that the end of training waits for uploads that are still under way.
         part_timeout: seconds that the ranks of a run wait for each other at a save; who is later costs that
             checkpoint, never the run.
@@ -134,6 +135,7 @@ class Settings:
     exact_data: Literal["on", "off"] = _from_environment(
         "exact_data", lambda text: cast(Literal["on", "off"], text.lower()), "on"
     )
+    log_figures: bool = _from_environment("log_figures", _flag, True)
     flush_timeout: float = _from_environment("flush_timeout", float, 1800.0)
     part_timeout: float = _from_environment("part_timeout", float, 600.0)
     resume_timeout: float = _from_environment("resume_timeout", float, 120.0)

@@ -12,6 +12,7 @@
     first_callback.py   what stands ahead of all other callbacks: the vault's figures in the logs, the count of epochs
     layout.py           the files of the Trainer's own checkpoint folder
     loaded.py           behind the load of a resume, ahead of the first step
+    logged.py           how far logs had come when an attempt died, so that a tracker isn't told of a step twice
     logged_loss.py      the loss that a Trainer has summed up since its last log, kept with each checkpoint
     named.py            what a train() goes on from where the script names a checkpoint
     notices.py          what a Trainer's run says to whoever reads its log
@@ -21,6 +22,7 @@
     skipping.py         how the Trainer goes past batches
     state_file.py       trainer_state.json made fit for this transformers
     terms.py            the Trainer's terms in those of a session
+    trackers.py         one run in the experiment tracker over all attempts of a training, and no step in it twice
     trainer.py          the one argument: ``resume=`` for transformers.Trainer and for any subclass of it
     trainer_files.py    the Trainer's answers to what a start asks about a checkpoint's files
     zero.py             DeepSpeed's ZeRO on another number of ranks

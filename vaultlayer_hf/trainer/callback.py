@@ -20,10 +20,11 @@ from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.settings import Settings
 from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.stores.uri import VaultAddress, parse_vault
-from vaultlayer_hf.trainer.first_callback import FirstCallback
+from vaultlayer_hf.trainer.first_callback import FirstCallback, ahead_of_printing
 from vaultlayer_hf.trainer.loaded import Trained
 from vaultlayer_hf.trainer.run import TrainerRun
 from vaultlayer_hf.trainer.terms import save_the_end, stop_now
+from vaultlayer_hf.trainer.trackers import TrackersCallback
 
 
 class VaultLayerCallback(TrainerCallback):
@@ -218,7 +219,8 @@ class VaultLayerCallback(TrainerCallback):
             )
         # Ahead of the reporters: what is added to a log behind them is reported nowhere. A new list, because
         # the handler may be going through the old one right now.
-        handler.callbacks = [FirstCallback(self.run.figures, self.run.count_epoch), *handler.callbacks]
+        first = FirstCallback(self.run.figures, self.run.count_epoch)
+        handler.callbacks = [first, TrackersCallback(self.run), *ahead_of_printing(handler.callbacks)]
 
     def stand_last(self) -> None:
         """Be the last of the callbacks, to see what others do to a checkpoint, and whether they stop the training."""

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+PREFIX = "vault/"
+"""What the names of our figures begin with."""
 
 
 class FirstCallback(TrainerCallback):
@@ -40,3 +50,29 @@ class FirstCallback(TrainerCallback):
     ) -> None:
         if isinstance(logs, dict) and "loss" in logs:
             logs.update(self._figures())
+
+
+class WithoutFiguresCallback(TrainerCallback):
+    """Takes the figures out of each log again. It has to stand right ahead of the callback that prints logs."""
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(logs, dict):
+            for name in [name for name in logs if str(name).startswith(PREFIX)]:
+                del logs[name]
+
+
+def ahead_of_printing(callbacks: Sequence[Any]) -> list[Any]:
+    """Return a Trainer's callbacks with the figures taken out of logs ahead of the one that prints them.
+
+    A line on the console has room for the loss, not for six figures more; reporters stand ahead of the printing.
+    """
+    kinds = (PrinterCallback, ProgressCallback)
+    printing = next((index for index, one in enumerate(callbacks) if isinstance(one, kinds)), len(callbacks))
+    return [*callbacks[:printing], WithoutFiguresCallback(), *callbacks[printing:]]

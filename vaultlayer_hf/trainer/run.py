@@ -6,7 +6,7 @@ One file, because claimed, begun, ended and over are states of one run, and near
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from vaultlayer_hf.trainer.over import EarlierRun, asked_steps, is_over
 from vaultlayer_hf.trainer.saving import Saving
 from vaultlayer_hf.trainer.state_file import check_state
 from vaultlayer_hf.trainer.terms import end_figures, has_ended, ranks_of, save_of
+from vaultlayer_hf.trainer.trackers import keep_runs
 from vaultlayer_hf.trainer.trainer_files import TrainerFiles
 
 
@@ -259,7 +260,7 @@ class TrainerRun:
         training = self.training
         assert training is not None
         session = training.session
-        resumed = self._resumed_folder(args, state)
+        resumed = self.resumed_folder(args, state)
         earlier = self._earlier or EarlierRun(state.global_step, state.max_steps)
         over = is_over(earlier, state.max_steps, loads_best=bool(args.load_best_model_at_end))
         self._asked = asked_for(args, trained.optimizer, loader, trained.model, self._trainer)
@@ -300,7 +301,7 @@ class TrainerRun:
             lambda text: session.warn_all(EventKind.NOTICE, text),
         )
 
-    def _resumed_folder(self, args: TrainingArguments, state: TrainerState) -> Path | None:
+    def resumed_folder(self, args: TrainingArguments, state: TrainerState) -> Path | None:
         """Return the folder of the checkpoint that a training begins behind; None for one from the start."""
         if not state.global_step:
             return None
@@ -319,6 +320,7 @@ class TrainerRun:
             self.data.save(save.folder, state)
         keep_digests(save.folder, self.training.session.ranks, self.events, trained)
         keep_asked(save.folder, self.training.session, self._asked)
+        keep_runs(save.folder, self.training.session, self.callbacks(), args)
         self.training.save(save)
         self._saved_step = state.global_step
 
@@ -347,9 +349,19 @@ class TrainerRun:
         if self.data is not None:
             self.data.count_epoch(state, args.max_steps * args.gradient_accumulation_steps)
 
+    def callbacks(self) -> Iterable[Any]:
+        """Return the Trainer's callbacks; none where its handler isn't known."""
+        return tuple(self._handler.callbacks) if self._handler is not None else ()
+
+    def goes_back(self) -> bool:
+        """Tell whether a step is named to go on from: what was done behind it counts no more."""
+        named = self.address.step is not None or self._named is not None
+        return named or (self.training is not None and self.training.session.at_step is not None)
+
     def figures(self) -> dict[str, float]:
         """Return what belongs into the Trainer's logs."""
-        return self.training.metrics() if self.training is not None and self.active else {}
+        wanted = self.training is not None and self.active and self.settings.log_figures
+        return self.training.metrics() if wanted and self.training is not None else {}
 
     # Behind it ------------------------------------------------------------------------------------------
 

@@ -1,0 +1,177 @@
+"""One run in the experiment tracker over all attempts, and no step in it twice."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import transformers
+
+from tests import ROOT
+from tests.trainer.kit import STEPS, Boom, FailAt, Patient, trainer
+from vaultlayer_hf import Settings
+from vaultlayer_hf.trainer.logged import Logged, wandb_rows
+from vaultlayer_hf.trainer.trackers import FILE, read_runs
+
+NEW_FOLDERS = "logging_dir" not in transformers.TrainingArguments.__dataclass_fields__
+PROGRAM = """
+import os, signal, sys
+from transformers import TrainerCallback
+from tests.trainer.kit import Patient, trainer
+
+class Die(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        if str(state.global_step) == os.environ.get("DIE"):
+            if os.environ.get("HOW") == "raise":
+                raise RuntimeError("the end of this attempt")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+run = trainer("out", resume="vault", save_steps=2, callbacks=[Patient("vault"), Die()], report_to=sys.argv[1])
+run.train()
+"""
+
+
+def losses(folder: Path) -> list[int]:
+    """The steps whose loss TensorBoard shows of a folder, each as often as it stands there."""
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    read = EventAccumulator(str(folder))
+    read.Reload()
+    return [event.step for event in read.Scalars("train/loss")]
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_tensorboard_goes_on_in_its_folder(
+    named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two starts write one folder, the user's where one is named; what the first logged too far isn't shown twice."""
+    more = {"report_to": "tensorboard", "save_steps": 4}
+    out, vault = tmp_path / "out", tmp_path / "vault"
+    if named and NEW_FOLDERS:
+        monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "mine"))
+    elif named:
+        more["logging_dir"] = str(tmp_path / "mine")
+    with pytest.raises(Boom):
+        trainer(out, resume=vault, callbacks=[Patient(vault), FailAt(7)], **more).train()
+    trainer(out, resume=vault, **more).train()
+    (folder,) = [tmp_path / "mine"] if named else (out / "runs").iterdir()
+    assert losses(folder) == list(range(1, STEPS + 1))
+    kept = {"folder": str(folder)} if named else {"folder": f"runs/{folder.name}"}
+    assert read_runs(out / "checkpoint-8") == {"tensorboard": kept}
+
+
+def test_another_training_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    """A run from the start, in the same process, doesn't write into the folder of the one before."""
+    for name in ("a", "b"):
+        trainer(tmp_path / name, resume=tmp_path / f"vault-{name}", report_to="tensorboard").train()
+        (folder,) = (tmp_path / name / "runs").iterdir()
+        assert losses(folder) == list(range(1, STEPS + 1))
+
+
+def test_the_consoles_line_is_the_trainers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The vault's figures aren't printed, and no reporter gets them where that is set."""
+    seen: list[dict[str, float]] = []
+    reporter = transformers.TrainerCallback()
+    reporter.on_log = lambda *args, logs, **kwargs: seen.append(dict(logs))
+    vault = Settings(vault=str(tmp_path / "vault"))
+    trainer(tmp_path / "out", resume=vault, callbacks=[reporter], max_steps=4).train()
+    assert "'loss'" in capsys.readouterr().out
+    assert "vault/stall_seconds" in seen[0]
+    seen.clear()
+    quiet = Settings(vault=str(tmp_path / "vault-2"), log_figures=False)
+    trainer(tmp_path / "out-2", resume=quiet, callbacks=[reporter], max_steps=4).train()
+    out = capsys.readouterr().out
+    assert "'loss'" in out
+    assert "vault/" not in out
+    assert not [name for logs in seen for name in logs if "vault" in name]
+
+
+def test_a_loss_and_an_evaluation_of_one_step_are_two_logs() -> None:
+    """What was logged is known by step and name: an evaluation that the death cut off is logged by the next attempt."""
+    logged = Logged(5, frozenset({"loss", "epoch"}))
+    assert logged.holds(4, ["eval_loss"])
+    assert logged.holds(5, ["loss"])
+    assert not logged.holds(5, ["eval_loss", "epoch"])
+    assert not logged.holds(6, ["loss"])
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"format": 1}', '{"format": 1, "runs": {"wandb": 3}}', "\0"])
+def test_a_checkpoint_that_names_no_runs_has_none(content: str, tmp_path: Path) -> None:
+    """A file of an earlier version, a torn one or none: then each tracker begins a run, as without us."""
+    assert read_runs(tmp_path) == {}
+    (tmp_path / FILE).write_text(content)
+    assert read_runs(tmp_path) == {}
+
+
+def three_attempts(folder: Path, tracker: str, **environment: str) -> None:
+    """Train under a tracker, broken off at steps 4 and 7, to the end; logs went a step beyond the checkpoints."""
+    for die in ("4", "7", ""):
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, tracker],
+            cwd=folder,
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+                "OMP_NUM_THREADS": "1",
+                "HF_HUB_OFFLINE": "1",
+                "DIE": die,
+                **environment,
+            },
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+        assert (done.returncode == 0) == (not die), done.stderr[-3000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("mine", "how"), [(False, "raise"), (True, "raise"), (False, "kill")])
+def test_wandb_has_one_run(mine: bool, how: str, tmp_path: Path) -> None:
+    """Three attempts write to one run of W&B, to the user's where they name one; no step's loss twice.
+
+    A kill loses what W&B hadn't written yet, which is all of so short an attempt.
+    """
+    pytest.importorskip("wandb", reason="needs wandb: pip install -e '.[testtrackers]'")
+    more = {"WANDB_RUN_ID": "my-own", "WANDB_RESUME": "allow"} if mine else {}
+    three_attempts(tmp_path, "wandb", WANDB_MODE="offline", WANDB_SILENT="true", HOW=how, **more)
+    files = sorted((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))
+    assert len(files) == 3
+    assert len({path.stem for path in files}) == 1
+    assert (files[0].stem == "run-my-own") == mine
+    steps = [row["train/global_step"] for path in files for row in wandb_rows(path) if "train/loss" in row]
+    assert steps == (list(range(1, STEPS + 1)) if how == "raise" else [7, 8])
+
+
+@pytest.mark.slow
+def test_mlflow_has_one_run(tmp_path: Path) -> None:
+    """Three attempts write to one run of MLflow, and each step's loss once."""
+    pytest.importorskip("mlflow", reason="needs mlflow: pip install -e '.[testtrackers]'")
+    three_attempts(
+        tmp_path,
+        "mlflow",
+        MLFLOW_TRACKING_URI=f"file://{tmp_path}/runs",
+        MLFLOW_ALLOW_FILE_STORE="true",
+        HOW="raise",
+    )
+    (found,) = (tmp_path / "runs" / "0").glob("*/metrics/loss")
+    steps = [int(line.split()[2]) for line in found.read_text().splitlines()]
+    assert steps == list(range(1, STEPS + 1))
+
+
+@pytest.mark.slow
+def test_trackio_has_one_run(tmp_path: Path) -> None:
+    """Three attempts write to one run of Trackio, and each step's loss once."""
+    pytest.importorskip("trackio", reason="needs trackio: pip install -e '.[testtrackers]'")
+    import json
+    import sqlite3
+
+    three_attempts(tmp_path, "trackio", TRACKIO_DIR=str(tmp_path / "trackio"), HOW="raise")
+    with sqlite3.connect(tmp_path / "trackio" / "huggingface.db") as database:
+        rows = database.execute("select run_name, metrics from metrics").fetchall()
+    assert len({name for name, _ in rows}) == 1
+    steps = [json.loads(text)["train/global_step"] for _, text in rows if b"train/loss" in bytes(text)]
+    assert steps == list(range(1, STEPS + 1))
