@@ -21,7 +21,6 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
-    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -88,19 +87,17 @@ class VaultMachine(RuleBasedStateMachine):
         self._start(host, Mishap())
         self._save(self.world.alive[0], False, Mishap())
 
-    @precondition(lambda self: len(self.world.alive) < MOST_ALIVE)
     @rule(host=HOSTS, mishap=MISHAPS, at=st.sampled_from([None, None, None, 0, 1, 2]))
     def start(self, host: str, mishap: Mishap, at: int | None) -> None:
         """A process starts, whoever else is alive: it claims, adopts or restores; it may be asked for a step."""
-        self._start(host, mishap, at)
+        if len(self.world.alive) < MOST_ALIVE:
+            self._start(host, mishap, at)
 
-    @precondition(lambda self: self.world.alive)
     @rule(pick=PICKS, same_step=st.booleans(), mishap=MISHAPS)
     def save(self, pick: int, same_step: bool, mishap: Mishap) -> None:
         """A process saves, and its own background thread carries it."""
         self._save(self._pick(pick), same_step, mishap)
 
-    @precondition(lambda self: self.world.alive)
     @rule(pick=PICKS, number=st.integers(0, 2), action=st.sampled_from("ffsccca"), mishap=MISHAPS)
     def by_hand(self, pick: int, number: int, action: str, mishap: Mishap) -> None:
         """A process freezes a save, or sends one file of it, commits it, or abandons it."""
@@ -114,7 +111,6 @@ class VaultMachine(RuleBasedStateMachine):
         else:
             self._abandon(process, process.drafts.pop(number % len(process.drafts)), mishap)
 
-    @precondition(lambda self: self.world.alive)
     @rule(pick=PICKS, which=st.integers(0, 3), action=st.sampled_from("ppcfkk"), mishap=MISHAPS)
     def tidy(self, pick: int, which: int, action: str, mishap: Mishap) -> None:
         """A process retires a checkpoint, deletes orphans, says that its run is done, or is killed."""
@@ -168,6 +164,13 @@ class VaultMachine(RuleBasedStateMachine):
     # How -----------------------------------------------------------------------------------------------
 
     def _pick(self, pick: int) -> Process:
+        """Return a process that is alive; a new one where none is.
+
+        No rule has a precondition: whether a process has died can hang on its upload thread's pace, and Hypothesis
+        takes a rule that is there in one run and not in the next for a fault of the test.
+        """
+        if not self.world.alive:
+            self._start("here", Mishap())
         return self.world.alive[-1 - pick % len(self.world.alive)]
 
     def _intrudes(self, mishap: Mishap) -> bool:
