@@ -17,7 +17,6 @@ from tests.vault.vaults import PARAMETERS, Heard, TrainersFiles, a_session, star
 from vaultlayer_hf import FencedError, Settings
 from vaultlayer_hf.base.events import Events
 from vaultlayer_hf.session import observers
-from vaultlayer_hf.session import training as training_module
 from vaultlayer_hf.session.access import Access
 from vaultlayer_hf.session.observers import TrainingObserver, observe
 from vaultlayer_hf.session.ranks import Ranks
@@ -25,6 +24,7 @@ from vaultlayer_hf.session.save import rounds
 from vaultlayer_hf.session.save.plan import Save
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.start.resume import resume
+from vaultlayer_hf.session.stop import draining
 from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
@@ -98,7 +98,7 @@ def test_an_exception_does_not_wait_for_a_store_that_is_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A training that fails ends soon, though flush_timeout is long: its last save is adopted by the next start."""
-    monkeypatch.setattr(training_module, "_STALLED", 0.3)
+    monkeypatch.setattr(draining, "STALLED_SECONDS", 0.3)
     vault, output, away = str(tmp_path / "vault"), tmp_path / "output", threading.Event()
 
     def plan(operation: Operation) -> Fault | None:

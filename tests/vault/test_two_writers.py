@@ -32,9 +32,9 @@ from tests.vault.vaults import (
     write_checkpoint,
 )
 from vaultlayer_hf import FencedError, StoreDeniedError, StoreError, open_vault
-from vaultlayer_hf.session import training as training_module
 from vaultlayer_hf.session.save.plan import Save
 from vaultlayer_hf.session.start.resume import resume
+from vaultlayer_hf.session.stop import draining
 from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
@@ -285,9 +285,9 @@ def test_the_end_waits_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     session, heard = a_session(vault, output, store=FaultStore(open_store(vault), plan), flush_timeout=0.2)
     waits = []
     training = Training(session)
-    plain = training_module.wait_for_uploads
+    plain = draining.wait_for_uploads
     monkeypatch.setattr(
-        training_module,
+        draining,
         "wait_for_uploads",
         lambda *given, **more: waits.append(given) or plain(*given, **more),
     )

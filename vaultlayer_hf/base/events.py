@@ -145,6 +145,10 @@ class Events:
         """Report something that somebody should know of or act on."""
         self._emit(logging.WARNING, kind, message, fields)
 
+    def error(self, kind: EventKind, message: str, **fields: Any) -> None:
+        """Report what is lost or missing at the end, and that nothing else tells of."""
+        self._emit(logging.ERROR, kind, message, fields)
+
     def count(self, kind: EventKind, message: str, **fields: Any) -> None:
         """Report one of many that are alike: to listeners as ever, in the log on the debug level only."""
         self._emit(logging.DEBUG, kind, message, fields)

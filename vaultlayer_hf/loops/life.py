@@ -76,10 +76,10 @@ def _load_on_all(session: Session, folder: Path, load: Callable[[Session, Path],
     return step
 
 
-def end_training(training: Training, step: int, figures: dict[str, float]) -> None:
+def end_training(training: Training, step: int, figures: dict[str, float]) -> bool:
     """Wait for the uploads, and note in the vault that the run is done, where its end is in there. All ranks.
 
-    ``figures``: numbers to note with it, by name. Raises FencedError.
+    ``figures``: numbers to note with it, by name. Returns whether nothing waits any more. Raises FencedError.
     """
     session = training.session
     done = training.flush()
@@ -93,3 +93,4 @@ def end_training(training: Training, step: int, figures: dict[str, float]) -> No
             f"{session.address.uri} doesn't hold the end of this run, step {step}, so the run isn't noted as done: "
             "start it once more to train what is missing",
         )
+    return done

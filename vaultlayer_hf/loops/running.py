@@ -137,8 +137,11 @@ class RunningLoop:
         """Save what isn't saved, wait, and note the end: see ``Checkpointer.finish``."""
         if self.step > self._saved:
             self.save()
-        end_training(self.training, self.step, self._figures() or dict(self.session.state.metrics))
+        done = end_training(self.training, self.step, self._figures() or dict(self.session.state.metrics))
+        ending = self.training.ending
         self.close()
+        if not done and ending is not None:  # a signal has come while uploads were waited for
+            leave(ending.reason, ending.code)
 
     def close(self) -> None:
         """Wait for what is under way, and stop."""

@@ -92,6 +92,7 @@ def gather(
         accumulation=int(last.get("accumulation") or 0),
         seconds=seconds,
         vault=str(last.get("vault") or vault or ""),
+        unfinished=any(map(_unfinished, notes.values())),
         left=left,
     )
 
@@ -127,6 +128,17 @@ def _lost(notes: dict[int, list[dict[str, Any]]]) -> list[int]:
         if state and state[-1]["kind"] == "train" and not psutil.pid_exists(int(state[-1].get("pid") or 0)):
             lost.append(rank)
     return lost
+
+
+def _unfinished(notes: list[dict[str, Any]]) -> bool:
+    """Tell whether a rank's last word on uploads at its end is that they were given up."""
+    said = [line for line in notes if line["kind"] == "vault"]
+    words = [
+        bool(line.get("unfinished"))
+        for line in said
+        if line.get("unfinished") or line.get("event") == "finish"
+    ]
+    return bool(words) and words[-1]
 
 
 def committed_steps(vault: str | None) -> list[int] | None:

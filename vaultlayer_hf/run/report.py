@@ -122,7 +122,8 @@ class AttemptReport:
 
     def note_event(self, event: Event) -> None:
         """Note an event of a vault."""
-        self.note("vault", event=event.kind, message=event.message, step=event.fields.get("step"))
+        more = {"unfinished": True} if event.fields.get("unfinished") else {}
+        self.note("vault", event=event.kind, message=event.message, step=event.fields.get("step"), **more)
 
     def watch_uncaught(self) -> None:
         """Note the exception that ends this process, too."""

@@ -108,7 +108,8 @@ class Settings:
             Trainer, so that a resume is bit-exact where the Trainer's own isn't; an unbroken run's numbers are the
             same with it and without. ``"off"``: resume as the Trainer does.
         log_figures: put the vault's figures (stall, upload, exposure) into the Trainer's logs, for ``report_to``.
-        flush_timeout: seconds that the end of training waits for uploads that are still under way.
+        flush_timeout: seconds that the end of training waits for uploads that are still under way; for a vault that
+            is full two minutes at most.
         part_timeout: seconds that the ranks of a run wait for each other at a save; who is later costs that
             checkpoint, never the run.
         resume_timeout: seconds for which an unreachable vault is tried at the start.

@@ -9,7 +9,6 @@ all of them in the same order.
 from __future__ import annotations
 
 import atexit
-import math
 import time
 from pathlib import Path
 from types import CodeType
@@ -21,20 +20,15 @@ from vaultlayer_hf.session.save import rounds
 from vaultlayer_hf.session.save.plan import RankStatus, Save, SaveSummary
 from vaultlayer_hf.session.save.settings_pacer import pacer_of
 from vaultlayer_hf.session.session import Session
+from vaultlayer_hf.session.stop.draining import drain
 from vaultlayer_hf.session.stop.end_entry import append_end
 from vaultlayer_hf.session.stop.notice import MARGIN
 from vaultlayer_hf.session.stop.stopping import Ending, StepDecision, Stopping
 from vaultlayer_hf.session.stop.watch import NoticeWatch
-from vaultlayer_hf.session.waiting import wait_for_uploads
 from vaultlayer_hf.vault.retention.tidy import clear_trash
-from vaultlayer_hf.vault.snapshot import LOCAL
-from vaultlayer_hf.vault.upload.uploader import Uploader
 
 _FAREWELL = 15.0
 """Seconds that the end of a failed training waits for parts of other nodes."""
-_STALLED = 10.0
-"""Seconds without a byte hashed or sent after which the end of a failed training waits no longer: a request that is
-retried takes a few, a store that is out of reach takes for ever."""
 
 
 class Training:
@@ -176,23 +170,25 @@ class Training:
     def flush(self) -> bool:
         """Wait for uploads, with a progress bar and a time-out; return whether all is committed. All ranks.
 
-        The one place where training waits for storage. Raises FencedError as ``at_step`` does.
+        The one place where training waits for storage; waiting.py says for how long. A signal or notice that comes
+        meanwhile is in ``ending`` afterwards. Raises FencedError as ``at_step`` does.
         """
         notify(self.session, lambda observer: observer.flushing(self.session))
         if self._idle:
             return False
         session = self.session
         self._under_way = False
+        self.watch.over = True
         uploader = session.uploader
-        timeout = self._stopping.bound(session.settings.flush_timeout)
-        done = uploader is None or self._wait(uploader)
+        done = uploader is None or drain(session, self._stopping, uploader)
+        timeout = session.settings.flush_timeout + 60
 
         def sum_up(found: list[tuple[RankStatus, bool]]) -> tuple[SaveSummary, bool]:
             return rounds.summarise(session, [status for status, _ in found]), found[0][1]
 
         try:
             summary, done = session.ranks.decide(
-                (rounds.status_of(session), done), sum_up, timeout=self._stopping.bound(timeout + 60)
+                (rounds.status_of(session), done), sum_up, timeout=self._stopping.bound(timeout)
             )
         except RanksError as error:
             self._ranks_lost = True
@@ -207,12 +203,7 @@ class Training:
         if session.leads_node:
             clear_trash(session.output_dir)
         self._flush_failed = not done
-        if not done and uploader is not None:
-            session.events.warn(
-                EventKind.TROUBLE,
-                f"uploads aren't done after {timeout:.0f} s ({self._bound_by()}); {uploader.exposure()}; "
-                f"what waits stays in {session.output_dir / LOCAL}, and the next start on this disk goes on from it",
-            )
+        self._stopping.look_at_the_end()
         return done and not session.disabled
 
     def finish(self, step: int, metrics: dict[str, float]) -> None:
@@ -266,26 +257,15 @@ class Training:
             atexit.unregister(self.close)
             if uploader is not None:
                 if not self._flush_failed and not self.watch.hurried:
-                    self._wait(uploader, _FAREWELL, _STALLED if failed else math.inf)
+                    drain(session, self._stopping, uploader, for_others=_FAREWELL, failed=failed)
                 uploader.stop(self._last_wait())
             session.close()
             self.watch.close(leaving=self.ending is not None)
         finally:
             notify(self.session, lambda observer: observer.closed(self.session))
 
-    def _wait(self, uploader: Uploader, for_others: float = math.inf, stalled: float = math.inf) -> bool:
-        session = self.session
-        timeout = self._stopping.bound(session.settings.flush_timeout)
-        return wait_for_uploads(
-            uploader, timeout, shown=session.progress, for_others=for_others, stalled=stalled
-        )
-
     def _last_wait(self) -> float | None:
         """Return how long the end may wait for the upload thread to give up; None: as usual."""
         if self.watch.hurried:
             return 0.0
         return MARGIN / 2 if self._stopping.late else None
-
-    def _bound_by(self) -> str:
-        unbound = self._stopping.bound(math.inf) == math.inf
-        return "flush_timeout" if unbound else "the process is about to be ended"

@@ -400,6 +400,9 @@ class TrainerRun:
         metrics = dict(session.state.metrics)
         if training.flush():
             training.finish_again()
+        elif training.ending is not None:  # a signal has come while uploads were waited for
+            training.close()
+            leave(training.ending.reason, training.ending.code)
         return metrics
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ class Cause(StrEnum):
     """What ended an attempt."""
 
     FINISHED = "finished"
+    UNFINISHED = "unfinished"
     TOLD = "told"
     PREEMPTED = "preempted"
     FENCED = "fenced"
@@ -75,6 +76,7 @@ class Death:
         micro_batch, accumulation: of the Trainer; 0 where they aren't known.
         seconds: since the start.
         vault: the URI of the vault that it had.
+        unfinished: its training is over, and its last checkpoint isn't in the vault.
         left: output folders in which this attempt or an earlier one of this run has trained.
     """
 
@@ -97,6 +99,7 @@ class Death:
     accumulation: int = 0
     seconds: float = 0.0
     vault: str = ""
+    unfinished: bool = False
     left: Sequence[str] = ()
 
     @property
@@ -138,7 +141,7 @@ def blame(errors: Sequence[Error]) -> Error | None:
 def classify(death: Death, trained_before: bool = False) -> Cause:
     """Return what ended an attempt; ``trained_before``: an earlier one has trained a step."""
     if death.code == 0:
-        return Cause.FINISHED
+        return Cause.UNFINISHED if death.unfinished else Cause.FINISHED
     if death.told is not None:
         return Cause.TOLD
     if death.preempted:

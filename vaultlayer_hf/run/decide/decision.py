@@ -5,6 +5,7 @@
 | cause | decision |
 |---|---|
 | finished | done |
+| unfinished | stop: the training is over, and its last checkpoint waits on this disk for a vault that can be written |
 | told | leave: `vl run` itself was told to end |
 | preempted | restart, while the machine is still there |
 | fenced, refused | stop: another writer has the vault, or a person must change something |
@@ -134,6 +135,11 @@ def decide_restart(death: Death, history: RestartHistory, limits: Limits | None 
 
     if cause is Cause.FINISHED:
         return RestartDecision(Action.DONE, cause, say.detail(), "the program has ended well")
+    if cause is Cause.UNFINISHED:
+        # Not started again: what the script did behind its training would be done twice.
+        return stop(
+            "once the vault can be written again the same command on this machine uploads it, and trains nothing"
+        )
     if cause is Cause.TOLD:
         reason = f"vl run was sent {death.told}: the same command goes on from {say.checkpoint()}"
         return RestartDecision(Action.LEAVE, cause, say.detail(), reason)
@@ -214,7 +220,7 @@ def exit_code(decision: RestartDecision, death: Death) -> int:
     if decision.cause is Cause.REFUSED:
         usage = ("SettingsError", "VaultUriError", "MissingExtraError")
         return 2 if decision.blame is not None and decision.blame.type.endswith(usage) else 1
-    return {Cause.STORE: 3, Cause.FENCED: 4}.get(decision.cause, 5)
+    return {Cause.STORE: 3, Cause.UNFINISHED: 3, Cause.FENCED: 4}.get(decision.cause, 5)
 
 
 def backoff(stuck: int, limits: Limits) -> float:

@@ -39,6 +39,7 @@ class Words:
         said = f"{who} {self.where()}: {_first_line(error.message)}" if error is not None else ""
         words = {
             Cause.FINISHED: "it ended with exit code 0",
+            Cause.UNFINISHED: "the training is over, and its last checkpoint isn't in the vault",
             Cause.TOLD: f"{ended} {self.where()}",
             Cause.PREEMPTED: f"it was preempted and drained {self.where()}",
             Cause.HANG: f"no rank showed a sign of life for {death.silent or 0:.0f} s {self.where()}",

@@ -1,6 +1,7 @@
 """What announces that this process will be ended, what still fits before that, and how it ends.
 
     clouds.py     the notices of AWS, GCP and Azure
+    draining.py   draining
     end_entry.py  the entry of the log that says that a run is done
     exits.py      how a training process ends that was told to stop
     notice.py     A notice that this process will be ended, and what to do about it when

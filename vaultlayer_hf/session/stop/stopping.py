@@ -100,6 +100,18 @@ class Stopping:
             return StepDecision(save=True)
         return self._end(step, notice, text)
 
+    def look_at_the_end(self) -> None:
+        """End for a notice that comes behind the last step, while uploads are waited for.
+
+        Not agreed on among the ranks: none trains any more, and each leader waits for what its own node uploads.
+        """
+        if self.ending is not None or self._session.disabled:
+            return
+        found = self._watch.pending(time.time(), self._load().needed or 0.0, time.time())
+        if found is not None and found[0] == "stop":
+            notice = found[1]
+            self.ending = Ending(notice.what, notice.deadline, notice.code)
+
     def bound(self, timeout: float) -> float:
         """Return how long to wait now for something that may take ``timeout`` seconds otherwise."""
         return self.ending.bound(timeout) if self.ending is not None else timeout

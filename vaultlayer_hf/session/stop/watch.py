@@ -45,11 +45,14 @@ class NoticeWatch:
         self._thread: threading.Thread | None = None
         self.hurried = False
         """A second SIGINT has asked to end at once."""
+        self.over = False
+        """No step follows: uploads are waited for."""
 
     def open(self, within: CodeType | None = None) -> None:
         """Begin to watch. Safe to call again. ``within``: code that runs for as long as the training does."""
         if self._thread is not None:
             return
+        self.over = False
         if not self._traps.set(within) and self._signals:
             self._events.info(
                 EventKind.NOTICE,
@@ -99,7 +102,8 @@ class NoticeWatch:
         """Take note of a signal. Inside a handler."""
         now = time.time()
         if name == "SIGINT":
-            what = "interrupted (SIGINT): training saves and stops; once more ends it at once"
+            now_does = "uploads that stand still are given up" if self.over else "training saves and stops"
+            what = f"interrupted (SIGINT): {now_does}; once more ends it at once"
             self._note(Notice(name, what, code=INTERRUPTED, seen=now))
         else:
             what = f"{name} announces the end of this process within {self._grace:g} s (grace)"

@@ -127,7 +127,8 @@ class Carrier:
                 reason = f"{reason}; and its snapshot can't be removed: {error}"
         self._events.warn(
             EventKind.ABANDON,
-            f"{snapshot.name} is abandoned, training goes on: {reason}; {self._figures.exposure_text}",
+            f"{snapshot.name} is abandoned{'' if self._patience.over else ', training goes on'}: {reason}; "
+            f"{self._figures.exposure_text}",
             step=snapshot.manifest.step,
             reason=reason,
         )

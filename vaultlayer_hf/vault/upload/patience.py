@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from vaultlayer_hf.base.events import EventKind, Events
-from vaultlayer_hf.errors import StoreError
+from vaultlayer_hf.errors import StoreError, StoreFullError
 from vaultlayer_hf.stores.pace import BandwidthCap
 from vaultlayer_hf.vault.upload.figures import UploadFigures
 from vaultlayer_hf.vault.upload.queue import UploadQueue
@@ -48,17 +48,21 @@ class Patience:
         self.in_trouble = False
         self.trouble: str | None = None
         """What keeps uploads from succeeding now, or None."""
-        self.moved = 0
-        """Bytes hashed or sent of the snapshot under way."""
+        self.full_since: float | None = None
+        """Since when (of time.monotonic) the vault has been full, or None."""
+        self.hashed_bytes = 0
+        """Bytes hashed of the snapshot under way."""
+        self.over = False
+        """No step follows."""
 
     def begin(self) -> None:
         """A new save is taken up."""
-        self.moved, self.in_trouble = 0, False
+        self.hashed_bytes, self.in_trouble = 0, False
         self._figures.begin_upload()
 
     def recovered(self) -> None:
         """An upload has succeeded."""
-        self.trouble = None
+        self.trouble, self.full_since = None, None
         if self._events.forget("upload "):
             self._events.info(EventKind.RECOVERED, "the vault can be written again")
 
@@ -87,7 +91,10 @@ class Patience:
         self.in_trouble = True
         if self._tidy_end is None:
             self.trouble = str(error)
-            topic, what = "upload", "the vault can't be written now, training goes on and it is tried again"
+            full = isinstance(error, StoreFullError)
+            self.full_since = (self.full_since or time.monotonic()) if full else None
+            goes_on = "" if self.over else "training goes on and "
+            topic, what = "upload", f"the vault can't be written now, {goes_on}it is tried again"
         else:
             topic, what = "tidy", "old checkpoints can't be deleted now, it is tried again"
         self._events.warn_once(
@@ -99,13 +106,12 @@ class Patience:
 
     def hashed(self, count: int) -> None:
         """Called with counts of bytes that were read."""
-        self.moved += count
+        self.hashed_bytes += count
 
     def sent(self, count: int) -> None:
         """Called with counts of bytes that the store has taken. Raises as ``give_up`` does."""
         self.in_trouble = False
         self.give_up()
-        self.moved += count
         if self._cap is not None:
             self._cap(count)
         self._figures.sent(count)

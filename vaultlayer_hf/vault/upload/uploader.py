@@ -171,9 +171,25 @@ class Uploader:
         return self._patience.trouble
 
     @property
+    def full_since(self) -> float | None:
+        """Since when (of time.monotonic) the vault has been full, or None."""
+        return self._patience.full_since
+
+    @property
+    def newest_name(self) -> str:
+        """The name of the newest checkpoint that is under way or queued; ``""`` where none is."""
+        return next((job.snapshot.name for job in reversed(self._queue.jobs)), "")
+
+    def end(self) -> None:
+        """No step follows: what is said of trouble from now on doesn't promise any."""
+        self._patience.over = True
+
+    @property
     def remaining(self) -> int:
         """Bytes still to be hashed and sent, at most."""
-        return sum(2 * job.size for job in self._queue.jobs) - self._patience.moved
+        return (
+            sum(2 * job.size for job in self._queue.jobs) - self._patience.hashed_bytes - self.figures.taken
+        )
 
     @property
     def unsent(self) -> int:
