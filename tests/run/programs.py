@@ -149,9 +149,14 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def start(
-    folder: Path, *command: str, options: tuple[str, ...] = (), prefix: Sequence[str] = (), **more: str
+    folder: Path,
+    *command: str,
+    options: tuple[str, ...] = (),
+    prefix: Sequence[str] = (),
+    spare: bool = False,
+    **more: str,
 ) -> subprocess.Popen[str]:
-    """Start `vl run` on a command in a folder."""
+    """Start `vl run` on a command in a folder. A spare costs the imports once more, so a test asks for it."""
     return subprocess.Popen(
         [
             *prefix,
@@ -161,6 +166,7 @@ def start(
             "run",
             "--backoff",
             "0",
+            *(() if spare else ("--no-spare",)),
             *options,
             "--",
             *command,
@@ -188,11 +194,17 @@ def finish(process: subprocess.Popen[str], folder: Path, timeout: float = 150.0)
 
 
 def vl_run(
-    folder: Path, *command: str, options: tuple[str, ...] = (), script: str = SCRIPT, **more: str
+    folder: Path,
+    *command: str,
+    options: tuple[str, ...] = (),
+    script: str = SCRIPT,
+    spare: bool = False,
+    **more: str,
 ) -> Ran:
     """Write a script into a folder and run a command there under `vl run`."""
     (folder / "train.py").write_text(script)
-    ran = finish(start(folder, *(command or (sys.executable, "train.py")), options=options, **more), folder)
+    command = command or (sys.executable, "train.py")
+    ran = finish(start(folder, *command, options=options, spare=spare, **more), folder)
     print(ran.err[-6000:])  # pytest shows it where the test fails
     return ran
 

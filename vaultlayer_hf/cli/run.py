@@ -68,6 +68,14 @@ GraceOption = Annotated[
     float,
     typer.Option("--grace", metavar="SECONDS", min=0, help="Time to end by itself once it is told to stop."),
 ]
+SpareOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--spare/--no-spare",
+        help="Keep an interpreter ready, with the program's imports done, for a quick restart (about 400 MB of memory). "
+        "Default: spare in the project's configuration, else yes.",
+    ),
+]
 RunJsonOption = Annotated[
     bool,
     typer.Option("--json", help="Print one JSON object at the end; the program's stdout goes to stderr."),
@@ -84,6 +92,7 @@ def run(
     walk_back: WalkOption = 3,
     backoff: BackoffOption = 1.0,
     grace: GraceOption = 300.0,
+    spare: SpareOption = None,
     as_json: RunJsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -118,6 +127,7 @@ def run(
             limits=Limits(stuck=give_up_after, walk_back=walk_back, backoff=backoff),
             environment=choice.variables,
             quiet_stdout=as_json,
+            spare=choice.spare if spare is None else spare,
         )
         say(_where(uri, choice))
         folder = shlex.quote(os.path.relpath(options.folder))

@@ -46,8 +46,7 @@ class AttemptReport:
     """
 
     def __init__(self, folder: str | None = None) -> None:
-        named = folder or os.environ.get(ATTEMPT_VARIABLE) or None
-        self.folder = Path(named) if named else None
+        self._folder = Path(folder) if folder else None
         self.watched = False
         self._pid = 0
         self._beat = -1
@@ -55,6 +54,13 @@ class AttemptReport:
         self._step: int | None = None
         self._phase = "start"
         self._said: BaseException | None = None
+
+    @property
+    def folder(self) -> Path | None:
+        """Of the attempt, from the environment: a spare interpreter is told it after it has imported this."""
+        if self._folder is None and (named := os.environ.get(ATTEMPT_VARIABLE)):
+            self._folder = Path(named)
+        return self._folder
 
     @property
     def rank(self) -> int:
@@ -127,6 +133,8 @@ class AttemptReport:
 
     def watch_uncaught(self) -> None:
         """Note the exception that ends this process, too."""
+        if self.folder is None:
+            return
         before = sys.excepthook
         if getattr(before, "_vaultlayer_run", False):
             return

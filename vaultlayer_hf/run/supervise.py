@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -26,8 +27,10 @@ from vaultlayer_hf.run.engines import processes
 from vaultlayer_hf.run.engines.base import Pulse, ReceivedSignals
 from vaultlayer_hf.run.engines.local import LocalAttempt
 from vaultlayer_hf.run.engines.reach import STARTUP, why_unreached
+from vaultlayer_hf.run.engines.spare import Spares
 from vaultlayer_hf.run.facts import gather
 from vaultlayer_hf.run.free_space import free_space_of_attempt
+from vaultlayer_hf.run.imports import UNFIT
 from vaultlayer_hf.run.journal import FORMAT_VERSION, Journal, attempt_folder, read_notes
 from vaultlayer_hf.run.program import program_of
 from vaultlayer_hf.run.put_aside import output_dirs, put_aside
@@ -50,6 +53,7 @@ class Options:
         limits: when to give up.
         environment: more variables for the program.
         quiet_stdout: what the program writes to stdout goes to stderr.
+        spare: keep an interpreter ready, with its imports done, for a quick restart.
     """
 
     command: Sequence[str]
@@ -62,6 +66,7 @@ class Options:
     limits: Limits = field(default_factory=Limits)
     environment: dict[str, str] = field(default_factory=dict)
     quiet_stdout: bool = False
+    spare: bool = True
 
 
 @dataclass(frozen=True)
@@ -119,10 +124,11 @@ def supervise(options: Options, say: Callable[[str], None]) -> RunOutcome:
         notice(
             "unreached", f"the program can't be reached, so it is only watched and started again: {unreached}"
         )
-    with receive_signals() as received:
+    spares = Spares(options.command, notice, wanted=options.spare)
+    with receive_signals() as received, contextlib.closing(spares):
         while True:
             attempts += 1
-            death, output = _attempt(options, journal, history, vault, pulse, received, notice, keep)
+            death, output = _attempt(options, journal, history, vault, pulse, received, notice, keep, spares)
             decision = decide_restart(death, history, options.limits)
             if decision.clean and decision.action is Action.RESTART:
                 decision = _clean(decision, journal, options, notice)
@@ -192,20 +198,36 @@ def _attempt(
     received: ReceivedSignals,
     notice: Callable[[str, str], None],
     keep: frozenset[int],
+    spares: Spares,
 ) -> tuple[Death, str]:
     folder = journal.new_attempt()
-    oom_kills = processes.oom_kills()
-    attempt = LocalAttempt(
-        options.command,
-        environment(options, folder, history, vault),
-        folder,
-        notice,
-        pulse,
-        quiet_stdout=options.quiet_stdout,
-        keep=keep,
+    oom_kills = processes.oom_kills() - spares.killed
+
+    def start() -> LocalAttempt:
+        return LocalAttempt(
+            spares,
+            environment(options, folder, history, vault),
+            folder,
+            notice,
+            pulse,
+            quiet_stdout=options.quiet_stdout,
+            keep=keep,
+        )
+
+    attempt = start()
+    journal.write(
+        "start",
+        pid=attempt.pid,
+        folder=str(folder),
+        divide=history.divide,
+        at=history.at,
+        warm=attempt.warm,
     )
-    journal.write("start", pid=attempt.pid, folder=str(folder), divide=history.divide, at=history.at)
     status = attempt.wait(received, options.grace)
+    if attempt.warm and status == UNFIT and (reason := _why_unfit(folder)):
+        spares.give_up(reason)
+        attempt = start()
+        status = attempt.wait(received, options.grace)
     death = gather(
         folder,
         status,
@@ -213,11 +235,21 @@ def _attempt(
         vault=options.vault,
         told=received.ending,
         silent=attempt.silent,
-        oom_kills=processes.oom_kills() - oom_kills,
+        oom_kills=processes.oom_kills() - spares.killed - oom_kills,
         seconds=attempt.seconds,
         left=[str(path) for path in output_dirs(options.folder)],
     )
+    if death.oom_kills:
+        spares.give_up("the kernel has ended processes for want of memory")
+    elif attempt.warm and not death.began and status > 0:
+        spares.give_up("the last one failed before it trained")
     return death, attempt.output
+
+
+def _why_unfit(folder: Path) -> str | None:
+    """Return why a warm attempt wasn't what a cold start would be; None where it didn't say."""
+    lines = [line for ranks in read_notes(folder).values() for line in ranks if line["kind"] == "unfit"]
+    return str(lines[-1].get("reason")) if lines else None
 
 
 def _shown(decision: RestartDecision, output: str) -> bool:

@@ -3,6 +3,7 @@
 [tool.vaultlayer]                     # in pyproject.toml; in vaultlayer.toml without the heading
 vault = "s3://bucket/my-run"
 keep_last = 5                         # any other option of Settings, too
+spare = false                         # of `vl run` itself: keep no interpreter ready for a quick restart
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ class Choice:
         source: option, variable, config or default.
         variables: VAULTLAYER_* by name.
         where: the configuration file, or None.
+        spare: whether an interpreter is kept ready.
     """
 
     uri: str
     source: str
     variables: dict[str, str]
     where: Path | None = None
+    spare: bool = True
 
 
 def choose_vault(option: str | None, command: Sequence[str]) -> Choice:
@@ -43,26 +46,29 @@ def choose_vault(option: str | None, command: Sequence[str]) -> Choice:
     script = script_of(command)
     where, config = _configuration(script.absolute().parent if script else Path.cwd())
     vault = config.pop("vault", None)
+    spare = config.pop("spare", True)
+    if not isinstance(spare, bool):
+        raise SettingsError(f"{where}: spare = {spare!r} is neither true nor false")
     known = {field: variable for variable, field in settings_table()}
     unknown = sorted(set(config) - set(known))
     if unknown:
         raise SettingsError(
-            f"{where}: there is no option {', '.join(unknown)}; there are vault, {', '.join(known)}"
+            f"{where}: there is no option {', '.join(unknown)}; there are vault, spare, {', '.join(known)}"
         )
     variables = {known[name]: str(value) for name, value in config.items()}
     if option:
-        return Choice(option, "option", variables, where)
+        return Choice(option, "option", variables, where, spare)
     named = os.environ.get("VAULTLAYER_VAULT", "").strip()
     if named:
-        return Choice(named, "variable", variables, where)
+        return Choice(named, "variable", variables, where, spare)
     if vault is not None:
         if not isinstance(vault, str):
             raise SettingsError(f"{where}: vault = {vault!r} is no URI: write it as a string")
-        return Choice(vault, "config", variables, where)
+        return Choice(vault, "config", variables, where, spare)
     # Another command line is another run: it must not go on from this one's checkpoints.
     digest = hashlib.sha256("\0".join(command).encode()).hexdigest()[:8]
     name = f"vault-{script.stem if script else 'module'}-{digest}"
-    return Choice(str(run_folder(script) / name), "default", variables, where)
+    return Choice(str(run_folder(script) / name), "default", variables, where, spare)
 
 
 def _configuration(folder: Path) -> tuple[Path | None, dict[str, Any]]:

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -16,6 +16,7 @@ import psutil
 from vaultlayer_hf.run.engines import processes
 from vaultlayer_hf.run.engines.base import ENDING, Attempt, Pulse, ReceivedSignals
 from vaultlayer_hf.run.engines.reach import Lookout
+from vaultlayer_hf.run.engines.spare import Spares
 from vaultlayer_hf.run.journal import OUTPUT, read_beats, read_notes
 from vaultlayer_hf.run.report import STACKS_SIGNAL
 
@@ -24,14 +25,19 @@ _LOOK = 1.0
 _ASLEEP = 5.0
 """Seconds by which a turn of the loop may be late before this process itself was suspended."""
 _TAIL = 200_000
+_TRAINS = ("train", "between", "loop")
+"""Phases behind the first step and before the end."""
 _SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "fish")
 
 
 class LocalAttempt(Attempt):
     """A running program.
 
+    Attributes:
+        warm: it came out of a spare interpreter.
+
     Args:
-        command: what to start.
+        spares: what starts it.
         environment: its whole environment.
         folder: of the attempt.
         notice: called with what somebody should know: a topic and a sentence.
@@ -43,7 +49,7 @@ class LocalAttempt(Attempt):
 
     def __init__(
         self,
-        command: Sequence[str],
+        spares: Spares,
         environment: dict[str, str],
         folder: Path,
         notice: Callable[[str, str], None],
@@ -52,11 +58,13 @@ class LocalAttempt(Attempt):
         quiet_stdout: bool = False,
         keep: frozenset[int] = frozenset(),
     ) -> None:
-        self.folder, self._notice, self._pulse, self._keep = folder, notice, pulse, keep
+        self.folder, self._notice, self._pulse, self._others = folder, notice, pulse, keep
+        self._spares, self._environment = spares, environment
         self._begin = time.monotonic()
         self._tail = bytearray()
         self._lock = threading.Lock()
-        self._process = processes.start(command, environment)
+        self._process = spares.start(environment)
+        self.warm = spares.warm
         self.pid = self._process.pid
         self._log = open(folder / OUTPUT, "ab", buffering=0)  # noqa: SIM115  closed in wait()
         out = sys.stderr if quiet_stdout else sys.stdout
@@ -71,6 +79,11 @@ class LocalAttempt(Attempt):
         self._phases: set[str] = set()
         self.silent: float | None = None
         self._late = False
+
+    @property
+    def _keep(self) -> frozenset[int]:
+        """Children of this process that aren't the program's."""
+        return self._others | self._spares.pids
 
     @property
     def seconds(self) -> float:
@@ -162,6 +175,8 @@ class LocalAttempt(Attempt):
         for sentence in self._lookout.look(processes.family(self._keep)):
             self._notice("unreached", sentence)
         beats = read_beats(self.folder)
+        trains = any(beat.get("phase") in _TRAINS for beat in beats.values())
+        self._spares.watch(self.pid, self._environment, trains=trains)
         if not beats:
             self._notice_late(now)
         if not beats or self.silent is not None:

@@ -35,8 +35,10 @@ def _end_with_parent() -> None:
         _libc.prctl(_DEATH_SIGNAL, signal.SIGTERM, 0, 0, 0)
 
 
-def start(command: Sequence[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    """Start a program in a session of its own, with pipes for what it says. Raises OSError."""
+def start(
+    command: Sequence[str], environment: dict[str, str], pass_fds: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
+    """Start a program in a session of its own, with pipes for what it says, and these descriptors. Raises OSError."""
     return subprocess.Popen(
         command,
         env=environment,
@@ -44,6 +46,7 @@ def start(command: Sequence[str], environment: dict[str, str]) -> subprocess.Pop
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        pass_fds=pass_fds,
         preexec_fn=_end_with_parent if _libc is not None else None,
     )
 

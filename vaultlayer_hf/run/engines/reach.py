@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -31,6 +32,22 @@ def why_unreached(command: Sequence[str], environment: Mapping[str, str] | None 
     if environment is not None and str(STARTUP) not in environment.get("PYTHONPATH", "").split(":"):
         return f"its PYTHONPATH has lost {STARTUP}: put what is added before it, not in its place"
     return ""
+
+
+def is_python(program: str) -> bool:
+    """Tell whether a program is Python, or a script whose first line names it."""
+    found = shutil.which(program)
+    if found is None:
+        return False
+    if _PYTHON.fullmatch(Path(program).name):
+        return True
+    try:
+        with open(found, "rb") as file:
+            first = file.readline(200).decode(errors="replace").split()
+    except OSError:
+        return False
+    names = [Path(word.lstrip("#!")).name for word in first[:2]] if first and first[0].startswith("#!") else []
+    return any(_PYTHON.fullmatch(name) for name in names)
 
 
 STARTUP = Path(__file__).parents[1] / "inside" / "startup"

@@ -33,9 +33,7 @@ def install(trainer: type[Any]) -> None:
     if "_vaultlayer_run" in trainer.__dict__:
         return
     trainer._vaultlayer_run = True
-    stacks = report.open()
-    report.note("hooked", pid=os.getpid(), world_size=int(os.environ.get("WORLD_SIZE", "1")), stacks=stacks)
-    report.watch_uncaught()
+    announce()
     changes = (
         ("__init__", _init),
         ("train", _train),
@@ -47,6 +45,13 @@ def install(trainer: type[Any]) -> None:
         original = trainer.__dict__.get(name)
         if original is not None:
             setattr(trainer, name, functools.wraps(original)(wrap(original)))
+
+
+def announce() -> None:
+    """Tell `vl run` that this process has the hook; nothing in a spare interpreter, which belongs to no attempt yet."""
+    stacks = report.open()
+    report.note("hooked", pid=os.getpid(), world_size=int(os.environ.get("WORLD_SIZE", "1")), stacks=stacks)
+    report.watch_uncaught()
 
 
 @functools.cache

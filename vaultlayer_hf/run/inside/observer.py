@@ -15,8 +15,13 @@ from vaultlayer_hf.session.session import Session
 
 def install() -> None:
     """Report every training of this process."""
-    report.watch_uncaught()
+    announce()
     observe(LoopObserver())
+
+
+def announce() -> None:
+    """Note what ends this process; nothing in a spare interpreter, which belongs to no attempt yet."""
+    report.watch_uncaught()
 
 
 class LoopObserver(TrainingObserver):

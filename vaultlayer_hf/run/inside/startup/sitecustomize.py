@@ -1,8 +1,9 @@
 """Python imports this at its start where `vl run` has put this folder first on PYTHONPATH.
 
 It waits for transformers.trainer and vaultlayer_hf.session.training, and does nothing in a process that imports
-neither. No import here costs more than a look at sys.modules: importlib.abc alone would cost 20 ms in every Python
-process. The sitecustomize that would have run without this one runs, too.
+neither, but for telling `vl run` what is imported (imports.py says how). No import here costs more than a look at
+sys.modules: importlib.abc alone would cost 20 ms in every Python process. The sitecustomize that would have run without
+this one runs, too. In a spare interpreter Python's start stops here until the spare's turn comes (preload.py).
 """
 
 import _frozen_importlib
@@ -15,6 +16,43 @@ if TYPE_CHECKING:
     from typing import Any
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
+_OWN = "VAULTLAYER_RUN_"
+_LARGEST = 8 * 2**20
+"""Bytes of the record of all processes of an attempt: one that starts Python again and again must not fill memory."""
+
+
+class _Recorder:
+    """Tells `vl run` what this process imports, and with which environment and sys.path. Opens nothing for longer."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._environment = dict(os.environ)
+        self._sys_path: list[str] = []
+        self._folder = os.getcwd()
+        self._streams = sys.stdout, sys.stderr
+
+    def imports(self, name: str) -> bool:
+        """Note an import that begins; return whether further ones are to be noted."""
+        lines = []
+        if os.environ != self._environment:
+            now = dict(os.environ)
+            changed = {key for key in {*now, *self._environment} if now.get(key) != self._environment.get(key)}
+            lines += [("e", (key, now.get(key))) for key in sorted(changed) if not key.startswith(_OWN)]
+            self._environment = now
+        if sys.path != self._sys_path:
+            self._sys_path = list(sys.path)
+            lines.append(("p", self._sys_path))
+        going = os.getcwd() == self._folder and (sys.stdout, sys.stderr) == self._streams
+        lines.append(("i", name) if going else ("!", "the script has changed its folder, or replaced stdout or stderr"))
+        text = "".join(f"{os.getpid()}\t{kind}\t{what!a}\n" for kind, what in lines)
+        try:
+            file = os.open(self._path, os.O_WRONLY | os.O_APPEND)
+            try:
+                return os.write(file, text.encode()) > 0 and os.fstat(file).st_size < _LARGEST and going
+            finally:
+                os.close(file)
+        except OSError:
+            return False  # `vl run` is gone, or out of reach: nothing then asks for it
 
 
 class _Finder:
@@ -22,8 +60,17 @@ class _Finder:
 
     def __init__(self) -> None:
         self.waits_for = {"transformers.trainer": _trainer, "vaultlayer_hf.session.training": _training}
+        self.recorder: _Recorder | None = None
 
     def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "Any":
+        # Whoever only asks whether there is such a module (importlib.util.find_spec) doesn't import it.
+        if self.recorder is not None and sys._getframe(2).f_code.co_name == "_find_and_load_unlocked":
+            try:
+                going = self.recorder.imports(name)
+            except Exception:  # such as a working directory that was deleted
+                going = False
+            if not going:
+                self.recorder = None
         change = self.waits_for.pop(name, None)
         if change is None:
             return None
@@ -71,6 +118,28 @@ def _chain() -> None:
         spec.loader.exec_module(module)
 
 
-if os.environ.get("VAULTLAYER_RUN_ATTEMPT"):
-    sys.meta_path.insert(0, _Finder())
+def _wait_for_turn(handles: str) -> None:
+    """Be the spare: import beforehand, wait, and go on with Python's start only when the turn has come."""
+    known = set(sys.modules)
+    try:
+        from vaultlayer_hf.run.inside.preload import wait_for_turn
+
+        wait_for_turn(known, handles)
+    except BaseException as error:
+        # Never on into the script, which another process is training right now.
+        os.write(2, f"[vaultlayer] the spare ends: {type(error).__name__}: {error}\n".encode())
+        os._exit(1)
+
+
+_spare = os.environ.pop("VAULTLAYER_RUN_SPARE", None)
+_record = os.environ.pop("VAULTLAYER_RUN_IMPORTS", None)
+_finder = None
+if _spare is not None or os.environ.get("VAULTLAYER_RUN_ATTEMPT"):
+    _finder = _Finder()
+    sys.meta_path.insert(0, _finder)
 _chain()
+if _spare is not None:
+    _wait_for_turn(_spare)
+elif _record is not None and _finder is not None:
+    os.environ["VAULTLAYER_RUN_IMPORTS"] = _record  # for the processes that this one starts
+    _finder.recorder = _Recorder(_record)

@@ -1,0 +1,183 @@
+"""Modules that a spare interpreter has imported beforehand, kept out of sight until the script imports them.
+
+A script can look at ``sys.modules``, set an environment variable before it imports a library, or filter warnings first.
+So what an import has changed is taken back after it and kept with its modules, and is done again, in an instant, when
+the script comes to that import: the modules appear, the environment and the warnings' filters change, what the import
+had to say is said, its exit functions are registered.
+
+What was imported beforehand is right only where a cold start would have imported the same in the same surroundings.
+Each import of the script's is compared with that; where it differs, the process ends at once (``UNFIT``) and `vl run`
+starts the attempt cold. That is allowed at any time: a script under `vl run` is one that may die and be started again.
+"""
+
+from __future__ import annotations
+
+import _frozen_importlib
+import atexit
+import contextlib
+import json
+import os
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, NoReturn
+
+from vaultlayer_hf.run.imports import UNFIT, is_own_variable
+from vaultlayer_hf.run.report import ATTEMPT_VARIABLE
+
+_ANNOUNCED = ("vaultlayer_hf.run.inside.hook", "vaultlayer_hf.run.inside.observer")
+"""What tells `vl run` that it is in place, once it appears: beforehand there was no attempt to tell of."""
+Registration = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+
+@dataclass
+class Group:
+    """What one import of the script's brought, the imports within it included.
+
+    Attributes:
+        name: the module that was asked for.
+        environment: variables with which it was imported, without those of `vl run` itself.
+        modules: by name, in sys.modules' order.
+        attributes: of packages that had been there before: package, attribute, module.
+        changed: variables that it set, or deleted (None).
+        filters_front, filters_back: what it put before and behind the warnings' filters.
+        warned: warnings that it gave: message, category, file, line, module.
+        exits: functions that it registered with atexit.
+        said: what it wrote to stdout and to stderr.
+    """
+
+    name: str
+    environment: dict[str, str]
+    modules: dict[str, ModuleType] = field(default_factory=dict)
+    attributes: list[tuple[ModuleType, str, ModuleType]] = field(default_factory=list)
+    changed: dict[str, str | None] = field(default_factory=dict)
+    filters_front: list[Any] = field(default_factory=list)
+    filters_back: list[Any] = field(default_factory=list)
+    warned: list[tuple[Warning | str, type[Warning], str, int, str]] = field(default_factory=list)
+    exits: list[Registration] = field(default_factory=list)
+    said: tuple[bytes, bytes] = (b"", b"")
+
+
+def own_environment() -> dict[str, str]:
+    """Return the environment without the variables of `vl run` itself, which differ from attempt to attempt."""
+    return {name: value for name, value in os.environ.items() if not is_own_variable(name)}
+
+
+class Stash:
+    """A finder (sys.meta_path) that hands over what was imported beforehand.
+
+    The first group is what the spare itself needs: the standard library and this package, whatever the environment.
+    """
+
+    def __init__(self, groups: Sequence[Group]) -> None:
+        self._groups = list(groups)
+        self._next = 0
+        self._where = {name: number for number, group in enumerate(groups) for name in group.modules}
+        self._lock = threading.RLock()
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: Any = None) -> Any:
+        """Return a spec whose loader hands the module over; None for what isn't kept, or is only asked about."""
+        number = self._where.get(name)
+        # importlib.util.find_spec imports nothing: it gets the real answer.
+        if number is None or sys._getframe(2).f_code.co_name != "_find_and_load_unlocked":
+            return None
+        with self._lock:
+            if number < self._next:
+                return None  # it was handed over, and somebody has deleted it from sys.modules: a real import
+            module = self._groups[number].modules[name]
+            kept = getattr(module, "__spec__", None)
+            spec: Any = _frozen_importlib.ModuleSpec(name, _Handover(self, number, module, kept))
+            if kept is not None:
+                spec.origin, spec.submodule_search_locations = kept.origin, kept.submodule_search_locations
+            return spec
+
+    def hand_over(self, number: int) -> None:
+        """Let the modules of an import appear, and those of all imports before it, with all that these changed."""
+        with self._lock:
+            while self._next <= number:
+                group = self._groups[self._next]
+                if 0 < self._next == number and (differs := _differing(group.environment)):
+                    unfit(f"{group.name} is imported with another {differs} in the environment than before")
+                self._next += 1
+                self._appear(group)
+
+    def _appear(self, group: Group) -> None:
+        for name, module in group.modules.items():
+            if "." not in name:
+                self._compare_place(name, module)
+            sys.modules.setdefault(name, module)
+        for package, attribute, module in group.attributes:
+            setattr(package, attribute, module)
+        for variable, value in group.changed.items():
+            if value is None:
+                os.environ.pop(variable, None)
+            else:
+                os.environ[variable] = value
+        if group.filters_front or group.filters_back:
+            warnings.filters[:] = [*group.filters_front, *warnings.filters, *group.filters_back]  # type: ignore[index]
+            warnings._filters_mutated()  # type: ignore[attr-defined]
+        for function, args, kwargs in group.exits:
+            atexit.register(function, *args, **kwargs)
+        for descriptor, text, stream in zip((1, 2), group.said, (sys.stdout, sys.stderr), strict=True):
+            if text:
+                stream.flush()
+                os.write(descriptor, text)
+        for message, category, file, line, module_name in group.warned:
+            warnings.warn_explicit(message, category, file, line, module_name)
+        for name in _ANNOUNCED:
+            if name in group.modules:
+                group.modules[name].announce()
+
+    def _compare_place(self, name: str, module: ModuleType) -> None:
+        """End where this name would be found elsewhere now: a file of the script's folder may have come to hide it."""
+        kept = getattr(module, "__spec__", None)
+        origin = getattr(kept, "origin", None)
+        if origin in (None, "built-in", "frozen"):
+            return
+        for finder in sys.meta_path:
+            spec = finder.find_spec(name, None, None) if finder is not self else None
+            if spec is not None:
+                if spec.origin != origin:
+                    unfit(f"{name} is found in {spec.origin} now, and was imported from {origin}")
+                return
+
+
+class _Handover:
+    """The loader of one kept module."""
+
+    def __init__(self, stash: Stash, number: int, module: ModuleType, spec: Any) -> None:
+        self._stash, self._number, self._module, self._spec = stash, number, module, spec
+
+    def create_module(self, spec: Any) -> ModuleType:
+        """Return the module as it was made."""
+        return self._module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """It has run already; what its import changed is done now."""
+        with contextlib.suppress(AttributeError):  # an object that stands for a module, and takes none
+            module.__spec__ = self._spec  # importlib has put the handover's there
+        self._stash.hand_over(self._number)
+
+
+def _differing(environment: dict[str, str]) -> str:
+    """Return the names of variables that differ from these now."""
+    now = own_environment()
+    return ", ".join(
+        sorted(name for name in {*now, *environment} if now.get(name) != environment.get(name))
+    )
+
+
+def unfit(reason: str) -> NoReturn:
+    """End this process: what it has imported isn't what a cold start would have."""
+    folder = os.environ.get(ATTEMPT_VARIABLE)
+    if folder:
+        line = {"time": time.time(), "kind": "unfit", "reason": reason, "pid": os.getpid()}
+        with open(os.path.join(folder, "rank-0.jsonl"), "a") as file:
+            file.write(json.dumps(line) + "\n")
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(UNFIT)
