@@ -14,7 +14,8 @@ from vaultlayer_hf.cli.common import DebugOption, ExitCode, fail, full_uri, one_
 from vaultlayer_hf.cli.init import offer_before_run
 
 if TYPE_CHECKING:
-    from vaultlayer_hf.run.supervise import Options, RunOutcome
+    from vaultlayer_hf.run.options import Options
+    from vaultlayer_hf.run.supervise import RunOutcome
     from vaultlayer_hf.run.vaults import Choice
 
 CommandArgument = Annotated[
@@ -72,7 +73,7 @@ SpareOption = Annotated[
     bool | None,
     typer.Option(
         "--spare/--no-spare",
-        help="Keep an interpreter ready, with the program's imports done, for a quick restart (about 400 MB of memory). "
+        help="Keep an interpreter ready, with the program's imports done, for a quick restart (about 400 MB). "
         "Default: spare in the project's configuration, else yes.",
     ),
 ]
@@ -110,8 +111,9 @@ def run(
     with one_line_errors(debug):
         from vaultlayer_hf.run.decide.decision import Limits
         from vaultlayer_hf.run.journal import JOURNAL, own_folder, run_folder
+        from vaultlayer_hf.run.options import Options
         from vaultlayer_hf.run.program import as_program, program_of, script_of
-        from vaultlayer_hf.run.supervise import Options, supervise
+        from vaultlayer_hf.run.supervise import supervise
         from vaultlayer_hf.run.vaults import choose_vault
 
         choice = choose_vault(vault, command)

@@ -4,8 +4,10 @@
     facts.py              gathers what is known of an attempt that has ended
     free_space.py         frees local disk space after a full disk, as decide/clean.py allows
     put_aside.py          moves what earlier attempts left out of the way of a script that wants an empty output folder
+    imports.py            the record of what an attempt imports, by which a spare interpreter imports it beforehand
     journal.py            the run folder
     notebook.py           A notebook as a program
+    options.py            what `vl run` was asked for, and the environment that an attempt gets for it
     program.py            what a command line runs: its script or module, and how it is started
     received_signals.py   the signals that `vl run` itself is sent: noted, instead of ending it
     report.py             what a rank tells `vl run`: its pulse and its notes, in the attempt's folder

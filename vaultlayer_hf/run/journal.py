@@ -17,7 +17,7 @@ of `vl run`) and ``attempt`` (0 where it belongs to none). Fields by kind of jou
     begin     format_version, command (list), program (script or module), cwd, vault (URI), vault_source (option,
               variable, config, default), pid, host, vl (version)
     start     pid, folder (of the attempt), divide (micro-batches are divided by this; 1: as the script has them),
-              at (step to go on from where it isn't the newest, else null)
+              at (step to go on from where it isn't the newest, else null), warm (came out of a spare interpreter)
     death     cause (a value of cause.Cause), code (exit code, null by a signal), signal (name or null), seconds
               (since start), step (last one trained or null), began_at (step that it went on from or null),
               committed (newest committed step or null), error (type and message, or ""), rank (whose, or null),
@@ -35,6 +35,7 @@ A rank's notes:
     log       step and what the Trainer logged (loss, learning_rate, ...)
     vault     event (kind of vaultlayer_hf.base.events), message, step (where it has one): commits, walk-backs, trouble
     nonfinite step (first one with a loss that is nan or inf)
+    unfit     reason: this warm start wasn't what a cold one would have been, so the attempt was started again, cold
     error     type (qualified name), message, traceback, memory (bool: out of memory), full (bool: no space)
     trained   step: train() has returned
 

@@ -6,8 +6,8 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -16,7 +16,6 @@ from vaultlayer_hf.base.versions import __version__
 from vaultlayer_hf.run.decide.cause import Cause, Death
 from vaultlayer_hf.run.decide.decision import (
     Action,
-    Limits,
     RestartDecision,
     RestartHistory,
     decide_restart,
@@ -26,47 +25,16 @@ from vaultlayer_hf.run.decide.decision import (
 from vaultlayer_hf.run.engines import processes
 from vaultlayer_hf.run.engines.base import Pulse, ReceivedSignals
 from vaultlayer_hf.run.engines.local import LocalAttempt
-from vaultlayer_hf.run.engines.reach import STARTUP, why_unreached
+from vaultlayer_hf.run.engines.reach import why_unreached
 from vaultlayer_hf.run.engines.spare import Spares
 from vaultlayer_hf.run.facts import gather
 from vaultlayer_hf.run.free_space import free_space_of_attempt
 from vaultlayer_hf.run.imports import UNFIT
 from vaultlayer_hf.run.journal import FORMAT_VERSION, Journal, attempt_folder, read_notes
+from vaultlayer_hf.run.options import Options, environment
 from vaultlayer_hf.run.program import program_of
 from vaultlayer_hf.run.put_aside import output_dirs, put_aside
 from vaultlayer_hf.run.received_signals import receive_signals
-from vaultlayer_hf.run.report import AT_VARIABLE, ATTEMPT_VARIABLE, DIVIDE_VARIABLE, INSERT_VARIABLE
-
-
-@dataclass(frozen=True)
-class Options:
-    """What `vl run` was asked for.
-
-    Attributes:
-        command: the program and its arguments.
-        vault: URI of the vault.
-        vault_source: where that is from: option, variable, config or default.
-        folder: the run folder.
-        insert: put the vault into Trainers that have none.
-        hang_after: seconds without a sign of life that count as a hang; None: learnt from the step times.
-        grace: seconds that the program has to end by itself once it was told to.
-        limits: when to give up.
-        environment: more variables for the program.
-        quiet_stdout: what the program writes to stdout goes to stderr.
-        spare: keep an interpreter ready, with its imports done, for a quick restart.
-    """
-
-    command: Sequence[str]
-    vault: str
-    vault_source: str
-    folder: Path
-    insert: bool = True
-    hang_after: float | None = None
-    grace: float = 300.0
-    limits: Limits = field(default_factory=Limits)
-    environment: dict[str, str] = field(default_factory=dict)
-    quiet_stdout: bool = False
-    spare: bool = True
 
 
 @dataclass(frozen=True)
@@ -167,26 +135,6 @@ def supervise(options: Options, say: Callable[[str], None]) -> RunOutcome:
         seconds=ending.seconds,
     )
     return ending
-
-
-def environment(options: Options, folder: Path, history: RestartHistory, vault: str) -> dict[str, str]:
-    """Return the environment of an attempt; ``vault`` is the one that ``history.at`` is about."""
-    path = [str(STARTUP), *filter(None, [os.environ.get("PYTHONPATH")])]
-    found = {
-        **options.environment,
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(path),
-        "VAULTLAYER_VAULT": options.vault,
-        ATTEMPT_VARIABLE: str(folder),
-        INSERT_VARIABLE: "1" if options.insert else "0",
-        DIVIDE_VARIABLE: str(history.divide),
-    }
-    if history.tight:
-        found.setdefault("VAULTLAYER_LOCAL_KEEP_LAST", "1")  # only of committed checkpoints
-    found.pop(AT_VARIABLE, None)
-    if history.at is not None:
-        found[AT_VARIABLE] = f"{vault}@{history.at}"
-    return found
 
 
 def _attempt(

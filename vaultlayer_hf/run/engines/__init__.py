@@ -1,9 +1,12 @@
 """How an attempt is started, followed and ended.
 
-    base.py        what starts an attempt and waits for its end
-    local.py       one attempt
-    processes.py   A program and all that it starts: none of it outlives the attempt
-    reach.py       whether the hook reaches the processes of a program
+    base.py            what starts an attempt and waits for its end
+    local.py           one attempt
+    memory.py          how much memory is left to this process
+    processes.py       A program and all that it starts: none of it outlives the attempt
+    reach.py           whether the hook reaches the processes of a program
+    spare.py           the starts of a run's attempts
+    spare_process.py   One spare interpreter
 
-Imports decide, the journal and report; supervise.py imports it.
+Imports decide, the journal, imports and report; supervise.py imports it.
 """

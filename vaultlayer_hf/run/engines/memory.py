@@ -17,7 +17,7 @@ def memory_left(root: Path = _ROOT, own: Path = Path("/proc/self/cgroup")) -> in
         root: where cgroups are mounted.
         own: the file that names this process's.
     """
-    left = [psutil.virtual_memory().available, *_left_in_cgroups(root, own)]
+    left: list[int] = [psutil.virtual_memory().available, *_left_in_cgroups(root, own)]
     return max(0, min(left))
 
 
@@ -25,11 +25,15 @@ def _left_in_cgroups(root: Path, own: Path) -> Iterator[int]:
     """Yield what each limit leaves, those of the groups above included. Files that were read can be dropped again."""
     for folder in _cgroups(root, own):
         new = (folder / "memory.max").exists()
-        names = ("memory.max", "memory.current") if new else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        names = (
+            ("memory.max", "memory.current") if new else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        )
         limit, used = (_number(folder / name) for name in names)
         if limit is None or used is None:
             continue
-        yield limit - used + _cached(folder / "memory.stat", "inactive_file" if new else "total_inactive_file")
+        yield (
+            limit - used + _cached(folder / "memory.stat", "inactive_file" if new else "total_inactive_file")
+        )
 
 
 def _cgroups(root: Path, own: Path) -> Iterator[Path]:
@@ -43,7 +47,9 @@ def _cgroups(root: Path, own: Path) -> Iterator[Path]:
             continue
         top = root / "memory" if controllers else root
         folder = top / path.lstrip("/")
-        if not folder.is_dir():  # in a container the path may be that of the host; the mount then begins with ours
+        if (
+            not folder.is_dir()
+        ):  # in a container the path may be that of the host; the mount then begins with ours
             folder = top
         while True:
             yield folder

@@ -46,7 +46,9 @@ def is_python(program: str) -> bool:
             first = file.readline(200).decode(errors="replace").split()
     except OSError:
         return False
-    names = [Path(word.lstrip("#!")).name for word in first[:2]] if first and first[0].startswith("#!") else []
+    names = (
+        [Path(word.lstrip("#!")).name for word in first[:2]] if first and first[0].startswith("#!") else []
+    )
     return any(_PYTHON.fullmatch(name) for name in names)
 
 

@@ -33,17 +33,21 @@ class _Recorder:
 
     def imports(self, name: str) -> bool:
         """Note an import that begins; return whether further ones are to be noted."""
-        lines = []
+        lines: list[tuple[str, Any]] = []
         if os.environ != self._environment:
             now = dict(os.environ)
-            changed = {key for key in {*now, *self._environment} if now.get(key) != self._environment.get(key)}
+            changed = {
+                key for key in {*now, *self._environment} if now.get(key) != self._environment.get(key)
+            }
             lines += [("e", (key, now.get(key))) for key in sorted(changed) if not key.startswith(_OWN)]
             self._environment = now
         if sys.path != self._sys_path:
             self._sys_path = list(sys.path)
             lines.append(("p", self._sys_path))
         going = os.getcwd() == self._folder and (sys.stdout, sys.stderr) == self._streams
-        lines.append(("i", name) if going else ("!", "the script has changed its folder, or replaced stdout or stderr"))
+        lines.append(
+            ("i", name) if going else ("!", "the script has changed its folder, or replaced stdout or stderr")
+        )
         text = "".join(f"{os.getpid()}\t{kind}\t{what!a}\n" for kind, what in lines)
         try:
             file = os.open(self._path, os.O_WRONLY | os.O_APPEND)
@@ -118,16 +122,66 @@ def _chain() -> None:
         spec.loader.exec_module(module)
 
 
+class _KeptExits:
+    """Keeps functions that imports register for the end of the process, until somebody registers them in their order.
+
+    From the first import of the spare's own on: the script's own functions come before those of what it imports later.
+    """
+
+    def __init__(self) -> None:
+        import atexit  # built into Python
+
+        self._atexit: Any = atexit
+        self._register, self._unregister = self._atexit.register, self._atexit.unregister
+        self._kept: list[tuple[Any, Any, Any]] = []
+        self._keeps = True
+        for name, function in (("register", self._keep), ("unregister", self._drop)):
+            setattr(self._atexit, name, function)
+
+    def module(self) -> "Any":
+        """Return the module atexit that keeps: one that Python imports anew wouldn't."""
+        return self._atexit
+
+    def taken(self) -> "list[tuple[Any, Any, Any]]":
+        """Return what was kept since the last call: functions with their arguments."""
+        found, self._kept = self._kept, []
+        return found
+
+    def end(self) -> None:
+        """Keep no more."""
+        self._keeps = False  # a library may have taken the name of _keep for itself
+        for name, function in (("register", self._register), ("unregister", self._unregister)):
+            setattr(self._atexit, name, function)
+
+    def _keep(self, function: "Any", /, *args: "Any", **kwargs: "Any") -> "Any":
+        if not self._keeps:
+            return self._register(function, *args, **kwargs)
+        self._kept.append((function, args, kwargs))
+        return function
+
+    def _drop(self, function: "Any", /) -> None:
+        self._kept = [one for one in self._kept if one[0] != function]
+        self._unregister(function)
+
+
 def _wait_for_turn(handles: str) -> None:
     """Be the spare: import beforehand, wait, and go on with Python's start only when the turn has come."""
-    known = set(sys.modules)
+    known, exits = set(sys.modules), _KeptExits()
+    control, instructions = (int(text) for text in handles.split(","))
     try:
-        from vaultlayer_hf.run.inside.preload import wait_for_turn
+        sys.path.insert(0, _HERE)
+        if TYPE_CHECKING:
+            from vaultlayer_hf.run.inside.startup.vaultlayer_preload import wait_for_turn
+        else:
+            from vaultlayer_preload import wait_for_turn
 
-        wait_for_turn(known, handles)
+        sys.path.remove(_HERE)
+        for name in set(sys.modules) - known:
+            del sys.modules[name]  # the script is to see nothing of what the spare itself needs
+        wait_for_turn(known, exits, control, instructions)
     except BaseException as error:
         # Never on into the script, which another process is training right now.
-        os.write(2, f"[vaultlayer] the spare ends: {type(error).__name__}: {error}\n".encode())
+        os.write(control, ascii({"failed": f"{type(error).__name__}: {error}"}).encode() + b"\n")
         os._exit(1)
 
 

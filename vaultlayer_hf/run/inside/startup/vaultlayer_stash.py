@@ -10,37 +10,36 @@ Each import of the script's is compared with that; where it differs, the process
 starts the attempt cold. That is allowed at any time: a script under `vl run` is one that may die and be started again.
 """
 
-from __future__ import annotations
-
 import _frozen_importlib
+import _thread
 import atexit
-import contextlib
-import json
 import os
 import sys
-import threading
 import time
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from types import ModuleType
-from typing import Any, NoReturn
 
-from vaultlayer_hf.run.imports import UNFIT, is_own_variable
-from vaultlayer_hf.run.report import ATTEMPT_VARIABLE
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import ModuleType
+    from typing import Any, NoReturn
 
+    Registration = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+UNFIT = 88
+"""The exit code of a warm attempt that isn't what a cold start would be (vaultlayer_hf/run/imports.py)."""
 _ANNOUNCED = ("vaultlayer_hf.run.inside.hook", "vaultlayer_hf.run.inside.observer")
 """What tells `vl run` that it is in place, once it appears: beforehand there was no attempt to tell of."""
-Registration = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+_OWN = "VAULTLAYER_RUN_"
+_TIGHT = "VAULTLAYER_LOCAL_KEEP_LAST"
 
 
-@dataclass
 class Group:
     """What one import of the script's brought, the imports within it included.
 
     Attributes:
         name: the module that was asked for.
         environment: variables with which it was imported, without those of `vl run` itself.
+        standard: all of it is of the standard library, to which it is all the same with which variables.
         modules: by name, in sys.modules' order.
         attributes: of packages that had been there before: package, attribute, module.
         changed: variables that it set, or deleted (None).
@@ -50,36 +49,39 @@ class Group:
         said: what it wrote to stdout and to stderr.
     """
 
-    name: str
-    environment: dict[str, str]
-    modules: dict[str, ModuleType] = field(default_factory=dict)
-    attributes: list[tuple[ModuleType, str, ModuleType]] = field(default_factory=list)
-    changed: dict[str, str | None] = field(default_factory=dict)
-    filters_front: list[Any] = field(default_factory=list)
-    filters_back: list[Any] = field(default_factory=list)
-    warned: list[tuple[Warning | str, type[Warning], str, int, str]] = field(default_factory=list)
-    exits: list[Registration] = field(default_factory=list)
-    said: tuple[bytes, bytes] = (b"", b"")
+    def __init__(self, name: str, environment: "dict[str, str]") -> None:
+        self.name, self.environment = name, environment
+        self.standard = False
+        self.modules: dict[str, ModuleType] = {}
+        self.attributes: list[tuple[ModuleType, str, ModuleType]] = []
+        self.changed: dict[str, str | None] = {}
+        self.filters_front: list[Any] = []
+        self.filters_back: list[Any] = []
+        self.warned: list[tuple[Any, type[Warning], str, int, str]] = []
+        self.exits: list[Registration] = []
+        self.said = b"", b""
 
 
-def own_environment() -> dict[str, str]:
+def is_own_variable(name: str) -> bool:
+    """Tell whether `vl run` sets this variable anew for each attempt; as vaultlayer_hf/run/imports.py has it."""
+    return name.startswith(_OWN) or name == _TIGHT
+
+
+def own_environment() -> "dict[str, str]":
     """Return the environment without the variables of `vl run` itself, which differ from attempt to attempt."""
     return {name: value for name, value in os.environ.items() if not is_own_variable(name)}
 
 
 class Stash:
-    """A finder (sys.meta_path) that hands over what was imported beforehand.
+    """A finder (sys.meta_path) that hands over what was imported beforehand."""
 
-    The first group is what the spare itself needs: the standard library and this package, whatever the environment.
-    """
-
-    def __init__(self, groups: Sequence[Group]) -> None:
+    def __init__(self, groups: "Sequence[Group]") -> None:
         self._groups = list(groups)
         self._next = 0
         self._where = {name: number for number, group in enumerate(groups) for name in group.modules}
-        self._lock = threading.RLock()
+        self._lock = _thread.RLock()
 
-    def find_spec(self, name: str, path: Sequence[str] | None = None, target: Any = None) -> Any:
+    def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "Any":
         """Return a spec whose loader hands the module over; None for what isn't kept, or is only asked about."""
         number = self._where.get(name)
         # importlib.util.find_spec imports nothing: it gets the real answer.
@@ -90,7 +92,8 @@ class Stash:
                 return None  # it was handed over, and somebody has deleted it from sys.modules: a real import
             module = self._groups[number].modules[name]
             kept = getattr(module, "__spec__", None)
-            spec: Any = _frozen_importlib.ModuleSpec(name, _Handover(self, number, module, kept))
+            loader: Any = _Handover(self, number, module, kept)
+            spec: Any = _frozen_importlib.ModuleSpec(name, loader)
             if kept is not None:
                 spec.origin, spec.submodule_search_locations = kept.origin, kept.submodule_search_locations
             return spec
@@ -100,7 +103,7 @@ class Stash:
         with self._lock:
             while self._next <= number:
                 group = self._groups[self._next]
-                if 0 < self._next == number and (differs := _differing(group.environment)):
+                if self._next == number and not group.standard and (differs := _differing(group.environment)):
                     unfit(f"{group.name} is imported with another {differs} in the environment than before")
                 self._next += 1
                 self._appear(group)
@@ -118,8 +121,9 @@ class Stash:
             else:
                 os.environ[variable] = value
         if group.filters_front or group.filters_back:
-            warnings.filters[:] = [*group.filters_front, *warnings.filters, *group.filters_back]  # type: ignore[index]
-            warnings._filters_mutated()  # type: ignore[attr-defined]
+            warnings: Any = sys.modules["warnings"]
+            warnings.filters[:] = [*group.filters_front, *warnings.filters, *group.filters_back]
+            warnings._filters_mutated()
         for function, args, kwargs in group.exits:
             atexit.register(function, *args, **kwargs)
         for descriptor, text, stream in zip((1, 2), group.said, (sys.stdout, sys.stderr), strict=True):
@@ -127,12 +131,12 @@ class Stash:
                 stream.flush()
                 os.write(descriptor, text)
         for message, category, file, line, module_name in group.warned:
-            warnings.warn_explicit(message, category, file, line, module_name)
+            sys.modules["warnings"].warn_explicit(message, category, file, line, module_name)
         for name in _ANNOUNCED:
             if name in group.modules:
                 group.modules[name].announce()
 
-    def _compare_place(self, name: str, module: ModuleType) -> None:
+    def _compare_place(self, name: str, module: "ModuleType") -> None:
         """End where this name would be found elsewhere now: a file of the script's folder may have come to hide it."""
         kept = getattr(module, "__spec__", None)
         origin = getattr(kept, "origin", None)
@@ -149,35 +153,50 @@ class Stash:
 class _Handover:
     """The loader of one kept module."""
 
-    def __init__(self, stash: Stash, number: int, module: ModuleType, spec: Any) -> None:
+    def __init__(self, stash: Stash, number: int, module: "ModuleType", spec: "Any") -> None:
         self._stash, self._number, self._module, self._spec = stash, number, module, spec
 
-    def create_module(self, spec: Any) -> ModuleType:
+    def create_module(self, spec: "Any") -> "ModuleType":
         """Return the module as it was made."""
         return self._module
 
-    def exec_module(self, module: ModuleType) -> None:
+    def exec_module(self, module: "ModuleType") -> None:
         """It has run already; what its import changed is done now."""
-        with contextlib.suppress(AttributeError):  # an object that stands for a module, and takes none
+        try:
             module.__spec__ = self._spec  # importlib has put the handover's there
+        except AttributeError:
+            pass  # an object that stands for a module, and takes none
         self._stash.hand_over(self._number)
 
 
-def _differing(environment: dict[str, str]) -> str:
+class Given:
+    """The loader of a module that is there already."""
+
+    def __init__(self, module: "ModuleType") -> None:
+        self._module, self._spec = module, module.__spec__
+
+    def create_module(self, spec: "Any") -> "ModuleType":
+        """Return it."""
+        return self._module
+
+    def exec_module(self, module: "ModuleType") -> None:
+        """It has run already."""
+        module.__spec__ = self._spec
+
+
+def _differing(environment: "dict[str, str]") -> str:
     """Return the names of variables that differ from these now."""
     now = own_environment()
-    return ", ".join(
-        sorted(name for name in {*now, *environment} if now.get(name) != environment.get(name))
-    )
+    return ", ".join(sorted(name for name in {*now, *environment} if now.get(name) != environment.get(name)))
 
 
-def unfit(reason: str) -> NoReturn:
+def unfit(reason: str) -> "NoReturn":
     """End this process: what it has imported isn't what a cold start would have."""
-    folder = os.environ.get(ATTEMPT_VARIABLE)
-    if folder:
-        line = {"time": time.time(), "kind": "unfit", "reason": reason, "pid": os.getpid()}
-        with open(os.path.join(folder, "rank-0.jsonl"), "a") as file:
-            file.write(json.dumps(line) + "\n")
+    import json
+
+    line = {"time": time.time(), "kind": "unfit", "reason": reason, "pid": os.getpid()}
+    with open(os.path.join(os.environ["VAULTLAYER_RUN_ATTEMPT"], "rank-0.jsonl"), "a") as file:
+        file.write(json.dumps(line) + "\n")
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(UNFIT)

@@ -1,0 +1,291 @@
+"""A spare interpreter, from inside: it imports what the attempt before had imported, and waits for its turn.
+
+Called by sitecustomize.py, in a process that was started with the very command of an attempt. Python's start
+stands still meanwhile: once the turn has come, ``wait_for_turn`` returns, and Python goes on as in any process to read
+the script, set up ``__main__``, ``sys.argv`` and ``sys.path``, and run it. Nothing of that is imitated here.
+
+Only modules of the standard library, of site-packages and of this package are imported, never one of the user's own. An
+import that changes what can't be taken back (random numbers, signal handlers, the root logger, a GPU that is opened)
+ends the spare, and `vl run` starts another that comes to wait before that import.
+"""
+
+import _frozen_importlib
+import gc
+import os
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Any, NoReturn, Protocol
+
+    from vaultlayer_hf.run.inside.startup.vaultlayer_effects import Output, surroundings
+    from vaultlayer_hf.run.inside.startup.vaultlayer_stash import (
+        Given,
+        Group,
+        Registration,
+        Stash,
+        is_own_variable,
+        own_environment,
+    )
+
+    class KeptExits(Protocol):
+        """Keeps what is registered with atexit (sitecustomize.py)."""
+
+        def module(self) -> Any:
+            """Return the module atexit that keeps."""
+
+        def taken(self) -> list[Registration]:
+            """Return what was kept since the last call."""
+
+        def end(self) -> None:
+            """Keep no more."""
+
+else:
+    from vaultlayer_effects import Output, surroundings
+    from vaultlayer_stash import Given, Group, Stash, is_own_variable, own_environment
+
+_NEVER = frozenset({"deepspeed", "bitsandbytes", "vllm", "pynvml", "cupy", "jax", "tensorflow"})
+"""Packages that look for a GPU, build extensions or start processes while they are imported."""
+
+
+def wait_for_turn(known: "set[str]", exits: "KeptExits", control: int, instructions: int) -> None:
+    """Import what the instructions name, tell `vl run`, and return when this process is to become an attempt.
+
+    Args:
+        known: the modules that a script of a cold start finds imported.
+        exits: keeps what is registered with atexit.
+        control: descriptor of the socket to `vl run`.
+        instructions: descriptor of a file with the items of a record (vaultlayer_hf/run/imports.py).
+    """
+    with open(instructions) as file:
+        items = _value(file.read())
+    for name in [name for name in os.environ if name.startswith("VAULTLAYER_RUN_")]:
+        del os.environ[name]
+    begin = time.monotonic()
+    groups = _Preloader(known, exits, control).run(items)
+    files = {path: _mark(path) for group in groups for path in _files(group)}
+    gc.collect()
+    _tell(
+        control, ready=True, seconds=time.monotonic() - begin, modules=sum(len(one.modules) for one in groups)
+    )
+    order = _receive(control)
+    changed = next((path for path, mark in files.items() if _mark(path) != mark), None)
+    if changed is not None:
+        _tell(control, reason=f"{changed} has changed")
+        os._exit(0)
+    os.environ.clear()
+    os.environ.update(order["environment"])
+    sys.meta_path.insert(1, Stash(groups))  # behind the hook's
+    _tell(control, gone=True)
+    os.close(control)
+
+
+class _Preloader:
+    """Imports one thing after the other, and keeps what each has changed."""
+
+    def __init__(self, known: "set[str]", exits: "KeptExits", control: int) -> None:
+        self._known, self._exits, self._control = known, exits, control
+        self._seen = set(known)
+        self.given = {"atexit": exits.module()}
+        self._number = 0
+        self._standard = os.path.dirname(os.__file__) + os.sep
+        self._ours = os.path.abspath(os.path.join(os.path.dirname(__file__), "../../..")) + os.sep
+
+    def run(self, items: "Sequence[tuple[str, Any]]") -> "list[Group]":
+        """Import all of it; return what came of it, hidden again."""
+        environment, path = dict(os.environ), list(sys.path)
+        wanted = dict(environment)
+        groups: list[Group] = []
+        guard = _Guard(self)
+        sys.meta_path.insert(1, guard)
+        output = Output()
+        try:
+            for self._number, (kind, what) in enumerate(items):
+                if kind == "e":
+                    name, value = what
+                    if value is None:
+                        wanted.pop(name, None)
+                    else:
+                        wanted[name] = value
+                elif kind == "p":
+                    sys.path[:] = what
+                elif kind == "i" and self._is_to_be_imported(guard, what):
+                    _become(wanted)
+                    groups.append(self._import(what, output))
+        finally:
+            output.end()
+            self._exits.end()
+        sys.path[:] = path
+        _become(environment)
+        sys.meta_path.remove(guard)
+        self._hide(groups)
+        return groups
+
+    def _is_to_be_imported(self, guard: "_Guard", name: str) -> bool:
+        parent, _, _ = name.rpartition(".")
+        if name in sys.modules or name.partition(".")[0] in _NEVER:
+            return False
+        if parent and not hasattr(sys.modules.get(parent), "__path__"):
+            return False
+        if name in self.given:
+            return True
+        spec = guard.look(name, sys.modules[parent].__path__ if parent else None)
+        return spec is not None and self.is_allowed(spec)
+
+    def is_allowed(self, spec: "Any") -> bool:
+        """Tell whether a module is the standard library's, of site-packages, or of this package."""
+        if spec.origin in ("built-in", "frozen"):
+            return True
+        places = [spec.origin] if spec.origin else list(spec.submodule_search_locations or ())
+        return all(
+            place.startswith((self._standard, self._ours)) or "-packages" + os.sep in place
+            for place in places
+        )
+
+    def cut(self, reason: str) -> "NoReturn":
+        """End here, and have the next spare wait before the import that is under way."""
+        _tell(self._control, cut=self._number, reason=reason)
+        os._exit(0)
+
+    def _import(self, name: str, output: "Output") -> Group:
+        group = Group(name, own_environment())
+        before = surroundings()
+        import warnings  # where nobody has yet, it appears with this group
+
+        filters = list(warnings.filters)
+
+        def note(message: "Any", category: "Any", filename: str, lineno: int, *_: "Any") -> None:
+            had = list(sys.modules.items())
+            module = next((one for one, it in had if getattr(it, "__file__", None) == filename), "")
+            group.warned.append((message, category, filename, lineno, module))
+
+        usual: Any = warnings.showwarning
+        warnings.showwarning = note  # type: ignore[assignment]
+        try:
+            __import__(name)
+        except Exception:
+            pass  # as it would be in the script, which has gone on then
+        if warnings.showwarning is not note:
+            self.cut(f"{name} redirects warnings")
+        warnings.showwarning = usual
+        after = surroundings()
+        for what in before:
+            if after.get(what) != before[what]:
+                self.cut(f"{name} changes {what}")
+        now = own_environment()
+        group.changed = {
+            key: now.get(key)
+            for key in {*now, *group.environment}
+            if now.get(key) != group.environment.get(key)
+        }
+        group.modules = {one: had for one, had in sys.modules.items() if one not in self._seen}
+        self._seen.update(group.modules)
+        files = list(_files(group))
+        group.standard = all(
+            file.startswith(self._standard) and "-packages" + os.sep not in file for file in files
+        )
+        self._keep_filters(group, filters)
+        group.exits = self._exits.taken()
+        group.said = output.taken()
+        return group
+
+    def _keep_filters(self, group: Group, before: "list[Any]") -> None:
+        now, count = list(sys.modules["warnings"].filters), len(before)
+        front = next((at for at in range(len(now) - count + 1) if now[at : at + count] == before), None)
+        if front is None:
+            self.cut(f"{group.name} takes filters of warnings away")
+        group.filters_front, group.filters_back = now[:front], now[front + count :]
+        # They stay in force here, so that later imports warn as they would; taken back in _hide.
+
+    def _hide(self, groups: "Sequence[Group]") -> None:
+        warnings: Any = sys.modules.get("warnings")
+        for group in groups:
+            for name, module in group.modules.items():
+                sys.modules.pop(name, None)
+                parent, _, child = name.rpartition(".")
+                package = sys.modules.get(parent) if parent in self._known else None
+                if package is not None and package.__dict__.get(child) is module:
+                    group.attributes.append((package, child, module))
+        for group in groups:
+            for package, child, _ in group.attributes:
+                package.__dict__.pop(child, None)
+        front = sum(len(group.filters_front) for group in groups)
+        back = sum(len(group.filters_back) for group in groups)
+        if front or back:
+            warnings.filters[:] = warnings.filters[front : len(warnings.filters) - back]
+            warnings._filters_mutated()
+
+
+class _Guard:
+    """Finds modules as all finders behind it do, and ends the spare before it would run one of the user's own."""
+
+    def __init__(self, preloader: _Preloader) -> None:
+        self._preloader = preloader
+
+    def look(self, name: str, path: "Any", target: "Any" = None) -> "Any":
+        """Return what the finders behind this one find; None where they find nothing."""
+        for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
+            spec = finder.find_spec(name, path, target)
+            if spec is not None:
+                return spec
+        return None
+
+    def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "Any":
+        """Find a module that is imported, or asked about."""
+        if name in self._preloader.given:
+            loader: Any = Given(self._preloader.given[name])
+            return _frozen_importlib.ModuleSpec(name, loader, origin="built-in")
+        spec = self.look(name, path, target)
+        if spec is not None and sys._getframe(2).f_code.co_name == "_find_and_load_unlocked":
+            if name in _NEVER:
+                self._preloader.cut(f"{name} isn't imported beforehand")
+            if not self._preloader.is_allowed(spec):
+                self._preloader.cut(f"{name} is of a folder of your own")
+        return spec
+
+
+def _become(environment: "dict[str, str]") -> None:
+    """Change os.environ to this, but for the variables of `vl run`."""
+    for name in [name for name in os.environ if name not in environment and not is_own_variable(name)]:
+        del os.environ[name]
+    for name, value in environment.items():
+        if not is_own_variable(name) and os.environ.get(name) != value:
+            os.environ[name] = value
+
+
+def _files(group: Group) -> "Iterator[str]":
+    for module in group.modules.values():
+        file = getattr(module, "__dict__", {}).get("__file__")
+        if isinstance(file, str):
+            yield file
+
+
+def _mark(path: str) -> "tuple[int, int] | None":
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+def _value(text: str) -> "Any":
+    """Return what a Python literal means. It comes from `vl run`, whose command this process is."""
+    return eval(text, {"__builtins__": {}})  # ast would be a module that the script hasn't imported
+
+
+def _tell(control: int, **fields: "Any") -> None:
+    os.write(control, ascii(fields).encode() + b"\n")
+
+
+def _receive(control: int) -> "dict[str, Any]":
+    """Wait for the order to go; `vl run` that is gone ends the spare."""
+    data = b""
+    while not data.endswith(b"\n"):
+        got = os.read(control, 65536)
+        if not got:
+            os._exit(0)
+        data += got
+    found: dict[str, Any] = _value(data.decode())
+    return found
