@@ -295,7 +295,8 @@ def test_a_killed_training_goes_on_warm_to_the_same_weights(tmp_path) -> None:
     )
     ran = vl_run(tmp_path, spare=True, FATE=f"7 {wait}", FATE_ONCE=str(tmp_path / "once"))
     assert (ran.code, ran.causes, warm(ran)) == (0, ["killed", "finished"], [False, True])
-    assert ran.notes(2, "hooked") and ran.notes(2, "train")[0]["step"] == 6
+    assert ran.notes(2, "hooked")
+    assert ran.notes(2, "train")[0]["step"] == 6
     unbroken = plain(tmp_path / "plain")
     assert (ran.weights, ran.losses) == (unbroken.weights, unbroken.losses)
 
