@@ -1,4 +1,4 @@
-"""The one command: ``python -m tests.benchmarks [--quick] [--only a,b,c,d,e,f] [--rounds N] [--write]``."""
+"""The one command: ``python -m tests.benchmarks [--quick] [--only a,b,c,d,e,f,g] [--rounds N] [--write]``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.benchmarks import growth, imports, passing, speed, stall, table, transfer
+from tests.benchmarks import growth, imports, passing, restart, speed, stall, table, transfer
 from tests.benchmarks.measure import Row
 
 
@@ -28,8 +28,8 @@ def main() -> int:
     )
     parser.add_argument(
         "--only",
-        default="a,b,c,d,e",
-        help="parts: a transfers, b stall, c training speed, d import, e growth, f passing on (root)",
+        default="a,b,c,d,e,g",
+        help="parts: a transfers, b stall, c training speed, d import, e growth, f passing on (root), g restart",
     )
     parser.add_argument("--rounds", type=int, help="rounds of each part (default 5; with --quick 1)")
     parser.add_argument("--clients", default="", help="only these clients of part a, separated by commas")
@@ -73,6 +73,8 @@ def main() -> int:
             rows += growth.measure(work / "e", rounds, quick, say)
         if "f" in parts:
             rows += passing.measure(work / "f", rounds, quick, say)
+        if "g" in parts:
+            rows += restart.measure(work / "g", rounds, say)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     table.show(rows)
@@ -81,7 +83,7 @@ def main() -> int:
     if options.json:
         Path(options.json).write_text(json.dumps([asdict(row) for row in rows], indent=1))
     if options.write:
-        for name, sections in (("results", "abcd"), ("growth", "e"), ("passing", "f")):
+        for name, sections in (("results", "abcd"), ("growth", "e"), ("passing", "f"), ("restart", "g")):
             if mine := [row for row in rows if row.section in sections]:
                 table.write(mine, command, name)
     return 1 if options.strict and any(row.met is False for row in rows) else 0

@@ -183,7 +183,7 @@ def _attempt(
         vault=options.vault,
         told=received.ending,
         silent=attempt.silent,
-        oom_kills=processes.oom_kills() - spares.killed - oom_kills,
+        oom_kills=max(0, processes.oom_kills() - spares.killed - oom_kills),
         seconds=attempt.seconds,
         left=[str(path) for path in output_dirs(options.folder)],
     )

@@ -46,7 +46,7 @@ class Spares:
 
     Attributes:
         warm: the last start came out of a spare.
-        killed: spares that were killed by another process, or by the kernel for memory.
+        killed: spares that the kernel has ended for memory.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class Spares:
         self._spare: SpareProcess | None = None
         self._tries = 0
         self._said = False
+        self._oom_kills = 0
         self._begin, self._patience = time.monotonic(), _LEAST
         self.warm = False
         self.killed = 0
@@ -124,6 +125,7 @@ class Spares:
             )
         else:
             try:
+                self._oom_kills = processes.oom_kills()
                 self._spare = SpareProcess(self._command, environment, self._record)
             except OSError as error:
                 self.give_up(str(error))
@@ -141,8 +143,9 @@ class Spares:
                 self.give_up(f"the spare has ended: {message['failed']}")
                 return
         if spare.process.poll() is not None:
-            # The kernel may have ended it for the memory that it had taken: that is no death of the attempt's.
-            self.killed += spare.process.returncode == -signal.SIGKILL
+            # Where the kernel has ended it for the memory that it had taken, that is no death of the attempt's.
+            if spare.process.returncode == -signal.SIGKILL and processes.oom_kills() > self._oom_kills:
+                self.killed += 1
             self.give_up("the spare has ended by itself")
         elif (left := memory_left()) < _SHORT:
             self.give_up(f"only {size_text(left)} of memory are left")
