@@ -26,6 +26,7 @@ VARIABLES: dict[str, tuple[str, Any]] = {
     "keep_best": ("no", False),
     "local_keep_last": ("2", 2),
     "local_keep_every": ("50", 50),
+    "async_save": ("AUTO", "auto"),
     "exact_data": ("OFF", "off"),
     "log_figures": ("no", False),
     "flush_timeout": ("12.5", 12.5),

@@ -3,6 +3,7 @@
 <output_dir>/checkpoint-500                  the Trainer's; it rotates them by save_total_limit
 <output_dir>/_vaultlayer/lock                held by the run that uses this folder: see lock.py
 <output_dir>/_vaultlayer/<vault_id>/...      snapshots: see vault/snapshot.py
+<output_dir>/_vaultlayer/pending-checkpoint-500   a checkpoint that is written beside the training, until it is whole
 <output_dir>/_vaultlayer/restore-<id>/       a restore under way
 <output_dir>/_vaultlayer/old-<id>/           what a restore has replaced, or local retention has taken out
 <output_dir>/_vaultlayer/aside/checkpoint-N  what a dead process left behind the step that the run goes on from
@@ -21,6 +22,8 @@ from vaultlayer_hf.base import files
 from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.vault.snapshot import LOCAL
 
+PENDING = "pending-"
+"""How a folder is called, inside ``_vaultlayer``, that becomes a checkpoint's once it is whole."""
 _OLDER = 60.0
 """Seconds by which what was here at the start looks older than anything that this run writes."""
 _APART = 2.0
@@ -41,7 +44,7 @@ def clear_half_done(output_dir: Path) -> None:
     """Remove what a stop left half restored or half deleted."""
     folder = output_dir / LOCAL
     for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name.startswith(("restore-", "old-")):
+        if path.name.startswith(("restore-", "old-", PENDING)):
             files.remove_tree(path)
 
 

@@ -104,6 +104,9 @@ class Settings:
         local_keep_last: the same in ``output_dir``, for committed checkpoints; None leaves rotation to
             ``save_total_limit``.
         local_keep_every: also keep those in ``output_dir`` whose step is a multiple of this.
+        async_save: ``"auto"``: a Trainer's save copies the state into host memory, and training goes on while the same
+            files are written from the copy, where that is safe and there is memory for it; where not, the reason is
+            said once and saves are as with ``"off"``: training waits until the files are written.
         exact_data: ``"on"``: keep the place in the data and the random state of its workers with each checkpoint of a
             Trainer, so that a resume is bit-exact where the Trainer's own isn't; an unbroken run's numbers are the
             same with it and without. ``"off"``: resume as the Trainer does.
@@ -133,6 +136,9 @@ class Settings:
     keep_best: bool = _from_environment("keep_best", _flag, True)
     local_keep_last: int | None = _from_environment("local_keep_last", _or_none(int), None)
     local_keep_every: int | None = _from_environment("local_keep_every", _or_none(int), None)
+    async_save: Literal["auto", "off"] = _from_environment(
+        "async_save", lambda text: cast(Literal["auto", "off"], text.lower()), "off"
+    )
     exact_data: Literal["on", "off"] = _from_environment(
         "exact_data", lambda text: cast(Literal["on", "off"], text.lower()), "on"
     )
@@ -161,6 +167,8 @@ class Settings:
             raise SettingsError(f"notices={self.notices!r}: use 'auto', 'none', 'aws', 'gcp' or 'azure'")
         if self.on_fenced not in ("stop", "continue"):
             raise SettingsError(f"on_fenced={self.on_fenced!r}: use 'stop' or 'continue'")
+        if self.async_save not in ("auto", "off"):
+            raise SettingsError(f"async_save={self.async_save!r}: use 'auto' or 'off'")
         if self.exact_data not in ("on", "off"):
             raise SettingsError(f"exact_data={self.exact_data!r}: use 'on' or 'off'")
         if not _is_number(self.upload_concurrency, whole=True) or not 1 <= self.upload_concurrency <= 64:

@@ -135,21 +135,30 @@ class Training:
         self._folders_cleared += self.session.ranks.world_size > 1
         rounds.clear_folder(self.session, folder, self._folders_cleared)
 
-    def save(self, save: Save) -> None:
+    def captured(self) -> None:
+        """Say that a checkpoint's state is copied and training goes on; ``save`` follows once its files are there."""
+        self._stopping.saved_at = time.time()
+        self.pacer.saved()
+
+    def save(self, save: Save, *, captured: bool = False) -> None:
         """Snapshot a checkpoint folder and queue it; never raises for the storage's or the disk's sake. All ranks.
+
+        ``captured``: its state was copied earlier, and ``captured`` was called then.
 
         Raises FencedError, on all ranks, where one has learnt that another process took the vault.
         """
         if self._idle:
             return
         session = self.session
-        begin, self._stopping.saved_at = time.perf_counter(), time.time()
+        begin = time.perf_counter()
+        if not captured:
+            self._stopping.saved_at = time.time()
         self._flush_failed = False
         session.lock.retry()
         session.standing.add(save.folder.name)
         rounds.save(session, save, session.next_seq())
         self.stall_seconds = time.perf_counter() - begin
-        self.pacer.saved()
+        self.pacer.saved(again=captured)
         session.save_stall = self.pacer.stall or 0.0
 
     def metrics(self) -> dict[str, float]:

@@ -7,8 +7,8 @@ why the digests of the files aren't enough. Where every rank holds the whole mod
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,41 @@ class StateDigests:
         write_file(folder / digests_name(rank), content.encode())
 
 
+Named = list[tuple[str, torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class StateTensors:
+    """The tensors of which the digests are taken, as they are listed at a save.
+
+    Attributes: as of ``StateDigests``, with tensors in place of digests.
+    """
+
+    model: Named
+    optimizer: Named
+    schedule: dict[str, Any]
+    world_size: int = 1
+    sharded: bool = False
+
+    def through(self, copy_of: Callable[[torch.Tensor], torch.Tensor]) -> StateTensors:
+        """Return the same with another tensor for each, such as a copy that doesn't change."""
+        return replace(
+            self,
+            model=[(name, copy_of(tensor)) for name, tensor in self.model],
+            optimizer=[(name, copy_of(tensor)) for name, tensor in self.optimizer],
+        )
+
+    def digests(self) -> StateDigests:
+        """Return the digests of their content, which is read now."""
+        return StateDigests(
+            model=digest_tensors(self.model),
+            optimizer=digest_tensors(self.optimizer),
+            schedule=self.schedule,
+            world_size=self.world_size,
+            sharded=self.sharded,
+        )
+
+
 def take_digests(
     models: Mapping[str, torch.nn.Module],
     optimizers: Sequence[Any] = (),
@@ -74,7 +109,29 @@ def take_digests(
     world_size: int = 1,
     sharded: bool = False,
 ) -> StateDigests:
-    """Return the digests of a training's state as it is in memory.
+    """Return the digests of a training's state as it is in memory; arguments: of ``list_tensors``."""
+    return list_tensors(
+        models,
+        optimizers,
+        schedulers,
+        trained_only=trained_only,
+        left_out=left_out,
+        world_size=world_size,
+        sharded=sharded,
+    ).digests()
+
+
+def list_tensors(
+    models: Mapping[str, torch.nn.Module],
+    optimizers: Sequence[Any] = (),
+    schedulers: Sequence[Any] = (),
+    *,
+    trained_only: bool = False,
+    left_out: Collection[str] = (),
+    world_size: int = 1,
+    sharded: bool = False,
+) -> StateTensors:
+    """Return the tensors of a training's state, by name; their content isn't read.
 
     Args:
         models: by what stands before the names of their tensors: ``{"": model}`` for a single one; may be wrapped.
@@ -85,21 +142,21 @@ def take_digests(
         world_size: number of ranks.
         sharded: whether other ranks hold other parts of it.
     """
-    tensors = (
+    tensors = [
         (f"{prefix}{name}", tensor)
         for prefix, model in models.items()
         for name, tensor in model_tensors(model, trained_only=trained_only)
         if name not in left_out
-    )
-    states = (
+    ]
+    states = [
         (f"{number}/{name}" if number else name, tensor)
         for number, optimizer in enumerate(optimizers)
         if hasattr(optimizer, "param_groups") and hasattr(optimizer, "state")
         for name, tensor in optimizer_tensors(optimizer)
-    )
-    return StateDigests(
-        model=digest_tensors(tensors),
-        optimizer=digest_tensors(states),
+    ]
+    return StateTensors(
+        model=tensors,
+        optimizer=states,
         schedule={
             f"{number}/{name}" if number else name: value
             for number, scheduler in enumerate(schedulers)

@@ -2,6 +2,7 @@
 
     argument.py         what the values of ``resume=`` mean
     asked.py            what a training is asked for
+    async_save/         A Trainer's save beside its training
     call.py             A call of ``train()``, of which one argument is read and may be replaced
     callback.py         the callback: the Trainer's events on one side, its run on a vault on the other
     callback_states.py  what callbacks had counted when a checkpoint was saved, put back into them
@@ -25,6 +26,7 @@
     trackers.py         one run in the experiment tracker over all attempts of a training, and no step in it twice
     trainer.py          the one argument: ``resume=`` for transformers.Trainer and for any subclass of it
     trainer_files.py    the Trainer's answers to what a start asks about a checkpoint's files
+    wrapping.py         Methods of one object, or functions of a module, wrapped for a while
     zero.py             DeepSpeed's ZeRO on another number of ranks
 
 With run/inside the only folder that imports transformers; run/inside imports it, and loops never does.

@@ -8,7 +8,7 @@ the names, so what wasn't loaded is loaded through it once more.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,11 @@ from vaultlayer_hf.errors import NotLoadedError
 from vaultlayer_hf.session.ranks import Ranks
 from vaultlayer_hf.state.saved_digests import (
     StateDigests,
+    StateTensors,
     in_words,
+    list_tensors,
     read_digests,
     state_differences,
-    take_digests,
 )
 from vaultlayer_hf.state.tensor_digests import is_shard, plain_name
 
@@ -52,11 +53,15 @@ class Trained:
 
     def digests(self, world_size: int) -> StateDigests:
         """Return the digests of the part of it that a checkpoint of the Trainer holds."""
+        return self.tensors(world_size).digests()
+
+    def tensors(self, world_size: int) -> StateTensors:
+        """Return the tensors of the part of it that a checkpoint of the Trainer holds."""
         inner = _inner(self.model)
         optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
         # DeepSpeed partitions the optimizer's state in its own way, and loads it strictly itself.
         own = any("deepspeed" in type(one).__module__ for one in (self.model, self.optimizer, optimizer))
-        return take_digests(
+        return list_tensors(
             {"": inner},
             [] if own else [optimizer],
             [self.scheduler],
@@ -76,11 +81,37 @@ def keep_digests(folder: Path, ranks: Ranks, events: Events, trained: Trained) -
         if ranks.rank == 0 or trained.sharded:
             trained.digests(ranks.world_size).write(folder, ranks.rank)
     except Exception as error:  # whatever a user's model or a full disk raises costs no checkpoint
-        events.warn_once(
-            "digests",
-            EventKind.TROUBLE,
-            f"{folder.name}: a resume can't be compared with what is trained now: {type(error).__name__}: {error}",
-        )
+        _no_digests(folder, events, error)
+
+
+def digests_of_copy(
+    folder: Path, ranks: Ranks, events: Events, trained: Trained, copy_of: Callable[[Any], Any]
+) -> Callable[[], None]:
+    """Return what writes the digests of what is trained now, read from its copy later, on any thread.
+
+    Neither this nor what it returns raises: see ``keep_digests``.
+    """
+    try:
+        tensors = trained.tensors(ranks.world_size).through(copy_of)
+    except Exception as error:
+        _no_digests(folder, events, error)
+        return lambda: None
+
+    def write() -> None:
+        try:
+            tensors.digests().write(folder, ranks.rank)
+        except Exception as error:
+            _no_digests(folder, events, error)
+
+    return write
+
+
+def _no_digests(folder: Path, events: Events, error: Exception) -> None:
+    events.warn_once(
+        "digests",
+        EventKind.TROUBLE,
+        f"{folder.name}: a resume can't be compared with what is trained now: {type(error).__name__}: {error}",
+    )
 
 
 def check_loaded(folder: Path, ranks: Ranks, events: Events, trained: Trained) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from vaultlayer_hf.trainer.saving import wrapped
+from vaultlayer_hf.trainer.wrapping import wrapped
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from vaultlayer_hf.stores.uri import VaultAddress, parse_vault
 from vaultlayer_hf.trainer.asked import HOLDS, asked_for
 from vaultlayer_hf.trainer.callback_states import restore_callback_states
 from vaultlayer_hf.trainer.data import TrainerData
-from vaultlayer_hf.trainer.loaded import Trained, check_loaded, is_adapter, keep_digests
+from vaultlayer_hf.trainer.loaded import Trained, check_loaded, digests_of_copy, is_adapter, keep_digests
 from vaultlayer_hf.trainer.notices import (
     say_named_checkpoint,
     say_over,
@@ -315,14 +315,22 @@ class TrainerRun:
             return
         if self._saving is not None and self._saving.lost:
             return
+        training, session = self.training, self.training.session
         save = save_of(args, state, self._identity.parameters, data=self.data is not None)
+        capture = self._saving.capture if self._saving is not None else None
+        folder = save.folder if capture is None else capture.folder
         if self.data is not None:
-            self.data.save(save.folder, state)
-        keep_digests(save.folder, self.training.session.ranks, self.events, trained)
-        keep_asked(save.folder, self.training.session, self._asked)
-        keep_runs(save.folder, self.training.session, self.callbacks(), args)
-        self.training.save(save)
+            self.data.save(folder, state)
+        keep_asked(folder, session, self._asked)
+        keep_runs(folder, session, self.callbacks(), args)
         self._saved_step = state.global_step
+        if capture is None:
+            keep_digests(folder, session.ranks, self.events, trained)
+            training.save(save)
+        else:
+            capture.add(digests_of_copy(folder, session.ranks, self.events, trained, capture.copy_of))
+            capture.behind.append(lambda: training.save(save, captured=True))
+            training.captured()
 
     def in_evaluation(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
         """Save what was complete at the last step, and end, where a notice comes within an evaluation.

@@ -19,7 +19,10 @@ from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.session.save.full_disk import is_full
 from vaultlayer_hf.session.save.writing import write_on_all
 from vaultlayer_hf.session.training import Training
+from vaultlayer_hf.trainer.async_save.begin import begin
+from vaultlayer_hf.trainer.async_save.capture import Capture
 from vaultlayer_hf.trainer.layout import best_step
+from vaultlayer_hf.trainer.wrapping import wrapped
 
 _SAVE = "_save_checkpoint"
 _PARTS = ("save_model", "_save_optimizer_and_scheduler", "_save_scaler", "_save_rng_state")
@@ -40,12 +43,20 @@ class Saving:
     def __init__(self, trainer: Any, training: Training) -> None:
         self._trainer, self._training = trainer, training
         self.lost = False
+        self._beside = begin(trainer, training)  # ahead of the wrap: it asks whose the save is
         self._wraps = ExitStack()
         self._wraps.enter_context(wrapped(trainer, {_SAVE: self._around}))
 
+    @property
+    def capture(self) -> Capture | None:
+        """The checkpoint that is written beside the training; None where there is none."""
+        return self._beside.saves.capture if self._beside is not None else None
+
     def put_back(self) -> None:
-        """Leave the Trainer as it was. Safe to call twice."""
+        """Leave the Trainer as it was, with every checkpoint written. Safe to call twice. Raises FencedError."""
         self._wraps.close()
+        if self._beside is not None:
+            self._beside.leave()
 
     def _around(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def _save_checkpoint(*args: Any, **kwargs: Any) -> Any:
@@ -59,9 +70,13 @@ class Saving:
         session, state = training.session, trainer.state
         folder = Path(trainer._get_output_dir(trial=trial)) / f"checkpoint-{state.global_step}"
         self.lost = False
+        if self._beside is not None:
+            self._beside.saves.settle(wait=True)
         training.before_save(folder)
         if session.claim is None or session.disabled:
             return save()
+        if self._beside is not None and self._beside.saves.save(folder, save):
+            return None
         best = state.best_model_checkpoint
         result: Any = None
         mistake: Exception | None = None  # an error of this rank that isn't the disk's
@@ -137,22 +152,3 @@ def _held_back(trainer: Any, folder: Path) -> Iterator[list[str]]:
 
 def _in_words(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]
-
-
-@contextmanager
-def wrapped(
-    owner: Any, wraps: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]]
-) -> Iterator[None]:
-    """Have methods of one object wrapped for a while; those that it doesn't have are left out."""
-    own = owner.__dict__
-    before = {name: own.get(name) for name in wraps if hasattr(owner, name)}
-    for name in before:
-        own[name] = wraps[name](getattr(owner, name))
-    try:
-        yield
-    finally:
-        for name, method in before.items():
-            if method is None:
-                own.pop(name, None)
-            else:
-                own[name] = method

@@ -87,12 +87,20 @@ class Pacer:
         """Say that a save begins about now, if one does: what follows up to ``saved`` is its cost."""
         self._mark = self._clock()
 
-    def saved(self) -> None:
-        """Say that a save, whoever asked for it, is done and training goes on."""
+    def saved(self, *, again: bool = False) -> None:
+        """Say that a save, whoever asked for it, is done and training goes on.
+
+        ``again``: what was just done is a later part of the newest save, whose cost it adds to.
+        """
         now = self._clock()
-        self._stalls.append(now - self._mark)
-        self.stalled += now - self._mark
-        self._last = self._mark = self._step_end = self.last_save = now
+        cost = now - self._mark
+        self.stalled += cost
+        self._mark = self._step_end = now
+        if again and self._stalls:
+            self._stalls[-1] += cost
+            return
+        self._stalls.append(cost)
+        self._last = self.last_save = now
         if self._cadence.kind == "auto":
             self._think()
 

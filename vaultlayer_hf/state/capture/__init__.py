@@ -1,0 +1,9 @@
+"""A training's state copied while it trains on, and the files that are written from the copy.
+
+    arena.py      host memory made ready beforehand
+    copying.py    the copy: what may change at once at once, the rest while the training computes
+    memory.py     how much memory this process may still take
+    recorded.py   what a save would have written, recorded while it runs
+
+Imports nothing but torch and safetensors; the seams import it.
+"""

@@ -1,0 +1,12 @@
+"""A Trainer's save beside its training: the state is copied, training goes on, stock's files are written from the copy.
+
+    begin.py      begins it, where it is asked for and safe
+    capture.py    one checkpoint that has been captured
+    facts.py      what a Trainer is like, as far as it decides that
+    fit.py        where it is safe
+    guard.py      in front of whatever could change what is being copied
+    redirect.py   stock's own save, with its eyes on another folder
+    saves.py      captured, written, and there by one rename
+
+Imports session and below; trainer/saving.py imports it.
+"""
