@@ -44,6 +44,7 @@ SHOW = {
     "world_size": int,
     "resumed_from": (int, NONE),
     "resumed_from_step": (int, NONE),
+    "trackers": {...: {...: str}},
     "best_step": (int, NONE),
     "parameters": {"tensors": int, "numbers": int, "dtypes": [str]},
     "versions": {...: str},

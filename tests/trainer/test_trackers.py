@@ -13,8 +13,9 @@ import transformers
 from tests import ROOT
 from tests.trainer.kit import STEPS, Boom, FailAt, Patient, trainer
 from vaultlayer_hf import Settings
+from vaultlayer_hf.state.tracker_runs import FILE
 from vaultlayer_hf.trainer.logged import Logged, wandb_rows
-from vaultlayer_hf.trainer.trackers import FILE, read_runs
+from vaultlayer_hf.trainer.trackers import read_runs
 
 NEW_FOLDERS = "logging_dir" not in transformers.TrainingArguments.__dataclass_fields__
 PROGRAM = """
@@ -175,3 +176,16 @@ def test_trackio_has_one_run(tmp_path: Path) -> None:
     assert len({name for name, _ in rows}) == 1
     steps = [json.loads(text)["train/global_step"] for _, text in rows if b"train/loss" in bytes(text)]
     assert steps == list(range(1, STEPS + 1))
+
+
+def test_show_names_the_run(tmp_path: Path) -> None:
+    """`vl show` says which run a tracker had, so that a person finds it from the vault alone."""
+    pytest.importorskip("tensorboard")
+    from tests.cli.conftest import vl
+
+    trainer(tmp_path / "out", resume=tmp_path / "vault", report_to="tensorboard", max_steps=2).train()
+    (folder,) = (tmp_path / "out" / "runs").iterdir()
+    assert vl("show", str(tmp_path / "vault"), "--json").json()["trackers"] == {
+        "tensorboard": {"folder": f"runs/{folder.name}"}
+    }
+    assert folder.name[:15] in vl("show", str(tmp_path / "vault")).out

@@ -20,6 +20,7 @@ from vaultlayer_hf.cli.common import (
 )
 from vaultlayer_hf.cli.ls import state_text
 from vaultlayer_hf.cli.tables import print_table, say
+from vaultlayer_hf.state.tracker_runs import FILE, decode_runs, runs_text
 
 if TYPE_CHECKING:
     from vaultlayer_hf.vault.log.entry import Commit
@@ -70,6 +71,7 @@ def describe(vault: Vault, commit: Commit) -> dict[str, Any]:
             "dtypes": sorted({dtype for _, _, dtype in manifest.parameters}),
         },
         "versions": manifest.versions,
+        "trackers": decode_runs(vault.read(commit, FILE)),
         "manifest": commit.manifest,
         "files": [asdict(entry) for entry in manifest.files],
     }
@@ -99,6 +101,7 @@ def _print(found: dict[str, Any]) -> None:
         ("world size", found["world_size"]),
         ("parameters", parameters),
         ("versions", ", ".join(f"{name} {version}" for name, version in sorted(found["versions"].items()))),
+        *([("trackers", runs_text(found["trackers"]))] if found["trackers"] else []),
         ("folder", found["folder"]),
         ("manifest", short(found["manifest"])),
     ]

@@ -17,7 +17,6 @@ Variables are set for the integration's ``setup`` alone: a later Trainer of the 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,12 +28,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.base.files import write_file
 from vaultlayer_hf.session.session import Session
+from vaultlayer_hf.state.tracker_runs import FILE, Runs, decode_runs, encode_runs
 from vaultlayer_hf.trainer.logged import Logged, ask_tracker
-
-FILE = "vaultlayer_trackers.json"
-_FORMAT = 1
-Runs = dict[str, dict[str, str]]
-"""What names the run of each tracker, by the tracker's name."""
 
 
 class TrackedRun(Protocol):
@@ -91,7 +86,7 @@ def keep_runs(folder: Path, session: Session, callbacks: Iterable[Any], args: Tr
     if not runs:
         return
     try:
-        write_file(folder / FILE, json.dumps({"format": _FORMAT, "runs": runs}, sort_keys=True).encode())
+        write_file(folder / FILE, encode_runs(runs))
     except OSError as error:
         session.events.warn_once(
             "trackers",
@@ -103,10 +98,8 @@ def keep_runs(folder: Path, session: Session, callbacks: Iterable[Any], args: Tr
 def read_runs(folder: Path) -> Runs:
     """Return the runs that the trackers had when a checkpoint was saved; empty where it doesn't say."""
     try:
-        content = json.loads((folder / FILE).read_bytes())
-        runs = content["runs"] if content["format"] == _FORMAT else {}
-        return {str(name): {str(key): str(value) for key, value in run.items()} for name, run in runs.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return decode_runs((folder / FILE).read_bytes())
+    except OSError:
         return {}
 
 
