@@ -47,7 +47,7 @@ def test_logs_hold_what_each_attempt_said(ran: Ran) -> None:
     last, first = vl("logs", cwd=ran.folder), vl("logs", "--attempt", "1", cwd=ran.folder)
     assert f"WEIGHTS {ran.weights}" in last.out
     assert "restored and verified" in last.out
-    assert "claimed with token 1" in first.out
+    assert "claimed by this process (log entry 1)" in first.out
     assert "WEIGHTS" not in first.out
     (vault,) = (ran.folder / ".vl").glob("vault-*")
     entries = [line.split() for line in vl("logs", str(vault)).out.splitlines()[1:]]

@@ -113,7 +113,7 @@ def test_each_event_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixt
     messages = [record.getMessage() for record in lines]
     assert len(messages) == len(set(messages))
     told = [
-        "claimed with token 1",
+        "claimed by this process (log entry 1)",
         "is empty: the run starts fresh",
         "checkpoint-2 committed",
         "checkpoint-4 committed",

@@ -96,12 +96,16 @@ class VaultMachine(RuleBasedStateMachine):
     @rule(pick=PICKS, same_step=st.booleans(), mishap=MISHAPS)
     def save(self, pick: int, same_step: bool, mishap: Mishap) -> None:
         """A process saves, and its own background thread carries it."""
-        self._save(self._pick(pick), same_step, mishap)
+        process = self._pick(pick)
+        if process is not None:
+            self._save(process, same_step, mishap)
 
     @rule(pick=PICKS, number=st.integers(0, 2), action=st.sampled_from("ffsccca"), mishap=MISHAPS)
     def by_hand(self, pick: int, number: int, action: str, mishap: Mishap) -> None:
         """A process freezes a save, or sends one file of it, commits it, or abandons it."""
         process = self._pick(pick)
+        if process is None:
+            return
         if action == "f" or not process.drafts:
             self._freeze(process, number == 0)
         elif action == "s":
@@ -115,6 +119,8 @@ class VaultMachine(RuleBasedStateMachine):
     def tidy(self, pick: int, which: int, action: str, mishap: Mishap) -> None:
         """A process retires a checkpoint, deletes orphans, says that its run is done, or is killed."""
         process = self._pick(pick)
+        if process is None:
+            return
         if action == "p":
             self._prune(process, which, mishap)
         elif action == "c":
@@ -163,15 +169,16 @@ class VaultMachine(RuleBasedStateMachine):
 
     # How -----------------------------------------------------------------------------------------------
 
-    def _pick(self, pick: int) -> Process:
-        """Return a process that is alive; a new one where none is.
+    def _pick(self, pick: int) -> Process | None:
+        """Return a process that is alive, a new one where none is; None where nothing is left to start from.
 
         No rule has a precondition: whether a process has died can hang on its upload thread's pace, and Hypothesis
         takes a rule that is there in one run and not in the next for a fault of the test.
         """
         if not self.world.alive:
             self._start("here", Mishap())
-        return self.world.alive[-1 - pick % len(self.world.alive)]
+        alive = self.world.alive
+        return alive[-1 - pick % len(alive)] if alive else None
 
     def _intrudes(self, mishap: Mishap) -> bool:
         """Whether another process may start in the middle of a step, so that its end can't be foretold."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import psutil
+
 from vaultlayer_hf.base.events import EventKind, Events
-from vaultlayer_hf.errors import SettingsError, StoreError, VaultUnreachableError
+from vaultlayer_hf.errors import SettingsError, StoreError, VaultLayerError, VaultUnreachableError
 from vaultlayer_hf.session.settings import Settings
 from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.stores.base import Store
@@ -105,7 +109,9 @@ class Access:
         except StoreError as error:
             raise self.unreachable(error) from error
         self._events.info(
-            EventKind.CLAIM, f"{self.store.uri} claimed with token {writer.token}", token=writer.token
+            EventKind.CLAIM,
+            f"{self.store.uri} claimed by this process (log entry {writer.token})",
+            token=writer.token,
         )
         return writer, before
 
@@ -135,9 +141,23 @@ class Access:
             age = (datetime.now(UTC) - datetime.fromisoformat(entry.time)).total_seconds()
         except (ValueError, TypeError, OverflowError):  # TypeError: a time without a zone
             return
-        if 0 <= age < _FRESH_CLAIM:
+        if 0 <= age < _FRESH_CLAIM and not self._has_ended(entry.state.token):
             self._events.warn(
                 EventKind.NOTICE,
-                f"the last entry of {self.address.uri} is only {age:.0f} s old: if its writer is still alive, it is "
-                "fenced now and stops; two runs can't share a vault",
+                f"another process wrote to {self.address.uri} {age:.0f} s ago: if it is still training, it stops now, "
+                "because a vault has one writer at a time; give each run a vault of its own",
             )
+
+    def _has_ended(self, token: int) -> bool:
+        """Tell whether the process that made a claim is this one, or is known to be gone from this machine.
+
+        So one's own restart raises no alarm. Where it can't be told, as from another machine, it isn't.
+        """
+        try:
+            claim = self.log().read(token)
+        except VaultLayerError:
+            return False
+        host, pid = claim.detail.get("host"), claim.detail.get("pid")
+        if host != platform.node() or not isinstance(pid, int):
+            return False
+        return pid == os.getpid() or not psutil.pid_exists(pid)
