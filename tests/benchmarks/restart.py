@@ -100,7 +100,9 @@ def measure(work: Path, rounds: int, say: Callable[[str], None]) -> list[Row]:
     """Kill each program once a round, and time its first start and its restart."""
     rows = []
     for name, (script, command) in PROGRAMS.items():
-        cold, warm, stages = [], [], []
+        cold: list[float] = []
+        warm: list[float] = []
+        stages: list[list[dict[str, float]]] = []
         for number in range(rounds):
             folder = work / f"{len(rows)}-{number}"
             folder.mkdir(parents=True)
@@ -108,7 +110,8 @@ def measure(work: Path, rounds: int, say: Callable[[str], None]) -> list[Row]:
             first, after = _seconds(ran)
             cold.append(first)
             warm.append(after)
-            stages.append([_stages(ran, attempt) for attempt in (1, 2)])
+            if name == "Trainer":
+                stages.append([_stages(ran, attempt) for attempt in (1, 2)])
             say(f"{name}: {after:.2f} s from the kill to the next step, {first:.2f} s cold")
         ratio = median_ratio(warm, cold)
         single = "ranks" not in name
@@ -124,7 +127,7 @@ def measure(work: Path, rounds: int, say: Callable[[str], None]) -> list[Row]:
                 ratio <= GOAL if single else None,
             )
         )
-        if name == "Trainer":
+        if stages:
             rows += _rows_of_stages(stages)
     return rows
 

@@ -120,7 +120,7 @@ def train_under_kills(
             is_due = pid != killed and old >= life if life else time.monotonic() >= due
             if is_due:
                 due += every
-                found = _trainer(process)
+                found = _trainer(process, pid)
                 if found is None:
                     continue
                 done, killed = done + 1, found.pid
@@ -185,12 +185,18 @@ def _trains(path: Path) -> tuple[int, int]:
     return (processes[-1], processes.count(processes[-1])) if processes else (-1, 0)
 
 
-def _trainer(process: subprocess.Popen[bytes]) -> psutil.Process | None:
-    """Return the process that trains."""
+def _trainer(process: subprocess.Popen[bytes], pid: int) -> psutil.Process | None:
+    """Return the process that trains: which has trained the newest step, or is on its way to its first.
+
+    Beside it `vl run` keeps a spare interpreter with the same command line.
+    """
     with contextlib.suppress(psutil.Error):
-        for one in psutil.Process(process.pid).children(recursive=True):
-            if one.cmdline()[-1:] == ["train.py"]:
-                return one
+        found = [
+            one
+            for one in psutil.Process(process.pid).children(recursive=True)
+            if one.cmdline()[-1:] == ["train.py"]
+        ]
+        return next((one for one in found if one.pid == pid), found[0] if found else None)
     return None
 
 
