@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from vaultlayer_hf.errors import VaultLayerError
 from vaultlayer_hf.run.decide.cause import Death, Error
+from vaultlayer_hf.run.engines.ranks import lost_ranks
 from vaultlayer_hf.run.journal import read_beats, read_notes
 from vaultlayer_hf.run.symptoms import means_full, means_memory, means_not_empty
 from vaultlayer_hf.session.stop.exits import INTERRUPTED, PREEMPTED
@@ -86,7 +85,7 @@ def gather(
         oom_kills=oom_kills,
         lost=()
         if preempted
-        else tuple(_lost(notes)) or ((0,) if any(number < 0 for number in exits) else ()),
+        else tuple(lost_ranks(notes)) or ((0,) if any(number < 0 for number in exits) else ()),
         preempted=preempted,
         micro_batch=int(last.get("micro_batch") or 0),
         accumulation=int(last.get("accumulation") or 0),
@@ -118,16 +117,6 @@ def _error(rank: int, line: dict[str, Any]) -> Error:
         not_empty=means_not_empty(str(line.get("message", ""))),
         time=float(line.get("time", 0.0)),
     )
-
-
-def _lost(notes: dict[int, list[dict[str, Any]]]) -> list[int]:
-    """Return the ranks that trained and are gone without an error or an end."""
-    lost = []
-    for rank, lines in notes.items():
-        state = [line for line in lines if line["kind"] in ("train", "error", "trained")]
-        if state and state[-1]["kind"] == "train" and not psutil.pid_exists(int(state[-1].get("pid") or 0)):
-            lost.append(rank)
-    return lost
 
 
 def _unfinished(notes: list[dict[str, Any]]) -> bool:

@@ -15,6 +15,7 @@ import psutil
 
 from vaultlayer_hf.run.engines import processes
 from vaultlayer_hf.run.engines.base import ENDING, Attempt, Pulse, ReceivedSignals
+from vaultlayer_hf.run.engines.ranks import WaitingRanks
 from vaultlayer_hf.run.engines.reach import Lookout
 from vaultlayer_hf.run.engines.spare import Spares
 from vaultlayer_hf.run.journal import OUTPUT, read_beats, read_notes
@@ -74,7 +75,7 @@ class LocalAttempt(Attempt):
         ]
         for pump in self._pumps:
             pump.start()
-        self._lookout = Lookout()
+        self._lookout, self._waiting = Lookout(), WaitingRanks()
         self._beats, self._last, self._looked = -1, time.monotonic(), 0.0
         self._phases: set[str] = set()
         self.silent: float | None = None
@@ -177,6 +178,7 @@ class LocalAttempt(Attempt):
         beats = read_beats(self.folder)
         trains = any(beat.get("phase") in _TRAINS for beat in beats.values())
         self._spares.watch(self.pid, self._environment, trains=trains)
+        self._end_waiting(len(beats))
         if not beats:
             self._notice_late(now)
         if not beats or self.silent is not None:
@@ -191,6 +193,17 @@ class LocalAttempt(Attempt):
         elif now - self._last > self._pulse.limit(phases):
             self.silent = now - self._last
             self._end_hanging()
+
+    def _end_waiting(self, ranks: int) -> None:
+        """Kill the ranks that wait for one that has died: its launcher would take half a minute longer."""
+        waiting = set(self._waiting.look(self.folder, ranks))
+        found = [one for one in processes.family(self._keep) if one.pid in waiting] if waiting else []
+        if found:
+            self._notice(
+                "waiting",
+                f"a rank has died, and {len(found)} of the others can't go on without it: they are killed",
+            )
+            processes.send(signal.SIGKILL, found)
 
     def _notice_late(self, now: float) -> None:
         """Say, once, that nothing has come to training yet. What comes before it may take hours: it isn't ended."""

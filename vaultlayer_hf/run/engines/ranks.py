@@ -1,0 +1,64 @@
+"""Ranks that have died, and those that wait for them in vain."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from vaultlayer_hf.run.journal import read_notes
+
+_GRACE = 3.0
+"""Seconds that ranks have to end by themselves, or by their launcher, once one of them is gone."""
+
+Notes = Mapping[int, Sequence[dict[str, Any]]]
+"""Lines of an attempt's ranks, by rank."""
+
+
+def lost_ranks(notes: Notes) -> list[int]:
+    """Return the ranks that trained and are gone without an error or an end."""
+    return [
+        rank for rank, line in _training(notes).items() if not psutil.pid_exists(int(line.get("pid") or 0))
+    ]
+
+
+class WaitingRanks:
+    """Finds ranks that can't end their step, since another has died.
+
+    torchrun asks the others to end by SIGTERM, and kills them half a minute later. A rank that only notes SIGTERM, so
+    as to save at the end of its step, and waits in a collective for the dead one, is there for all of it.
+    """
+
+    def __init__(self) -> None:
+        self._pids: list[int] = []
+        self._since: float | None = None
+
+    def look(self, folder: Path, ranks: int) -> list[int]:
+        """Return the pids of ranks that have waited for too long; called again and again with an attempt's folder."""
+        if ranks < 2 or (len(self._pids) == ranks and all(map(psutil.pid_exists, self._pids))):
+            self._since = None
+            return []
+        training = _training(read_notes(folder))  # read only now: it grows with what is logged
+        self._pids = [int(line.get("pid") or 0) for line in training.values()]
+        alive = [line for line in training.values() if psutil.pid_exists(int(line.get("pid") or 0))]
+        if len(alive) == len(training):
+            self._since = None
+            return []
+        self._since = self._since or time.time()
+        if time.time() - self._since < _GRACE:
+            return []
+        # A launcher may have started all ranks again meanwhile: these train since, and are left alone.
+        return [int(line["pid"]) for line in alive if line["time"] < self._since]
+
+
+def _training(notes: Notes) -> dict[int, dict[str, Any]]:
+    """Return the note with which each rank that hasn't come to an end has begun to train."""
+    found = {}
+    for rank, lines in notes.items():
+        state = [line for line in lines if line["kind"] in ("train", "error", "trained")]
+        if state and state[-1]["kind"] == "train":
+            found[rank] = state[-1]
+    return found
