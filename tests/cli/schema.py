@@ -45,6 +45,7 @@ SHOW = {
     "resumed_from": (int, NONE),
     "resumed_from_step": (int, NONE),
     "trackers": {...: {...: str}},
+    "forked_from": (str, NONE),
     "best_step": (int, NONE),
     "parameters": {"tensors": int, "numbers": int, "dtypes": [str]},
     "versions": {...: str},

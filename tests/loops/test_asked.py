@@ -9,13 +9,14 @@ import pytest
 import torch
 from accelerate import Accelerator
 from torch.optim import SGD, AdamW
-from torch.optim.lr_scheduler import CosineAnnealingLR, StepLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, ReduceLROnPlateau, StepLR
 from torch.utils.data import DataLoader, TensorDataset
 
 from tests.kit.inside import listen
-from vaultlayer_hf import Checkpointer, errors
+from vaultlayer_hf import Checkpointer, Settings, errors
 from vaultlayer_hf.base.events import Event
 from vaultlayer_hf.state.asked import FILE, check_optimizers
+from vaultlayer_hf.state.own_numbers import put_numbers, take_numbers
 
 
 def rows(start: float, size: int = 8) -> TensorDataset:
@@ -34,6 +35,7 @@ def play(
     seed: int = 1,
     finish: bool = False,
     model: Any = None,
+    vault: Any = None,
     **options: Any,
 ) -> tuple[list[str], Any]:
     """Go on with a loop up to a step; return what was said, and the optimizer."""
@@ -42,7 +44,7 @@ def play(
     made = optimizer(model.parameters(), **{"lr": 0.1, **options})
     loader: Any = DataLoader(rows(data), batch_size=2)
     ckpt = Checkpointer(
-        tmp_path / "v",
+        vault or tmp_path / "v",
         model=model,
         optimizer=made,
         scheduler=scheduler(made),
@@ -150,14 +152,14 @@ def test_other_data_on_a_run_that_goes_on_are_said(tmp_path: Path, named: bool) 
     assert sum("training data aren't those" in text for text in said) == 1
 
 
-def script(tmp_path: Path, optimizer: Any = AdamW, **options: Any) -> list[str]:
+def script(tmp_path: Path, optimizer: Any = AdamW, vault: Any = None, **options: Any) -> list[str]:
     """A script with save_state and load_state of its own; return what was said."""
     torch.manual_seed(1)
     accelerator = Accelerator(cpu=True, project_dir=tmp_path / "p")
     model = torch.nn.Linear(4, 4)
     made = optimizer(model.parameters(), **{"lr": 0.1, **options})
     model, made, _ = accelerator.prepare(model, made, DataLoader(rows(0.0), batch_size=2))
-    ckpt = Checkpointer(tmp_path / "v", output_dir=tmp_path / "p")
+    ckpt = Checkpointer(vault or tmp_path / "v", output_dir=tmp_path / "p")
     said: list[Event] = []
     listen(ckpt, said.append)
     try:
@@ -202,3 +204,64 @@ def test_what_a_loop_was_asked_for_lies_in_its_folder(tmp_path: Path) -> None:
     """One small file in each folder says it, beside the files of before."""
     play(tmp_path)
     assert '"optimizer": "AdamW"' in (tmp_path / "o" / "checkpoint-2" / FILE).read_text()
+
+
+def fork(tmp_path: Path, steps: int = 6, **options: Any) -> tuple[list[str], Any]:
+    """Fork the loop at step 2, on a vault and in a folder of its own."""
+    new = tmp_path / "new"
+    settings = Settings(vault=str(new / "v"), fork=f"{tmp_path / 'v'}@2")
+    return play(new, steps, vault=settings, **options)
+
+
+def test_a_fork_of_a_loop_trains_with_its_own_numbers(tmp_path: Path) -> None:
+    """Learning rate, weight decay and schedule are this script's, at the checkpoint's place, and so it is said."""
+    play(tmp_path)
+    half = {"lr": 0.5, "weight_decay": 0.25, "scheduler": lambda one: CosineAnnealingLR(one, T_max=5)}
+    said, optimizer = fork(tmp_path, 2, **half)
+    assert optimizer.param_groups[0]["weight_decay"] == 0.25
+    assert optimizer.param_groups[0]["lr"] == 0.5, "the schedule wasn't stepped in this loop"
+    assert any(text.startswith("a fork: this script's learning rate") for text in said)
+    assert any(
+        text.startswith("lr: 0.1 in the checkpoint, 0.5 asked for: this start's holds") for text in said
+    )
+    words, optimizer = fork(tmp_path, 4, **half)
+    assert not [text for text in words if "a fork" in text], "it goes on by itself"
+    assert optimizer.param_groups[0]["weight_decay"] == 0.25
+
+
+def test_what_a_schedule_comes_to_in_a_fork() -> None:
+    """A schedule that can be computed for another rate is; one that follows from what came before is left as it was."""
+    for make in (lambda one: LambdaLR(one, lambda step: 1 / (step + 1)), lambda one: StepLR(one, 2)):
+        then, now = (SGD([torch.nn.Parameter(torch.ones(1))], lr=lr) for lr in (0.1, 0.4))
+        old, new = make(then), make(now)
+        for _ in range(3):
+            then.step()
+            old.step()
+        own = take_numbers([now], [new])
+        now.load_state_dict(then.state_dict())
+        new.load_state_dict(old.state_dict())
+        assert "learning rate, weight decay, betas and schedule hold" in put_numbers(own, [now], [new])
+        assert now.param_groups[0]["lr"] == pytest.approx(4 * then.param_groups[0]["lr"])
+        now.step()
+        then.step()
+        old.step()
+        new.step()
+        assert now.param_groups[0]["lr"] == pytest.approx(4 * then.param_groups[0]["lr"])
+    then, now = (SGD([torch.nn.Parameter(torch.ones(1))], lr=lr) for lr in (0.1, 0.4))
+    old, new = ReduceLROnPlateau(then), ReduceLROnPlateau(now)
+    own = take_numbers([now], [new])
+    now.load_state_dict(then.state_dict())
+    new.load_state_dict(old.state_dict())
+    assert "the learning rate is the checkpoint's, as that of ReduceLROnPlateau" in put_numbers(
+        own, [now], [new]
+    )
+    assert now.param_groups[0]["lr"] == 0.1
+
+
+def test_an_attached_script_forks(tmp_path: Path) -> None:
+    """A script with save_state of its own begins from the other vault, with its own learning rate behind the load."""
+    script(tmp_path)
+    new = tmp_path / "new"
+    said = script(new, lr=0.5, vault=Settings(vault=str(new / "v"), fork=str(tmp_path / "v")))
+    assert any("begins as a fork of step 1" in text for text in said)
+    assert any(text.startswith("a fork: this script's learning rate") for text in said)

@@ -149,3 +149,25 @@ def test_a_node_slower_than_the_saves_costs_only_those_in_between(forks: ForkSer
     assert 3 <= len(steps) < 12
     assert group.events(0, "abandon")
     assert resumed_from_newest(ranks.attempts) == []
+
+
+def test_a_fork_on_two_nodes(
+    forks: ForkServer, tmp_path: Path, reference: Callable[[str, int], Group]
+) -> None:
+    """Rank 0 decides, each node fetches from the other vault what its ranks load, and the run is the same one."""
+    origin = tmp_path / "origin"
+    first = two_nodes(forks, tmp_path / "first", vault=str(origin), settings={"keep_last": None})
+    first.start().succeed()
+    fork = {"fork": f"{origin}@4"}
+    second = two_nodes(forks, tmp_path / "second", vault=str(tmp_path / "vault"), settings=fork)
+    group = second.start()
+    group.succeed()
+    assert [group.started(rank) for rank in range(2)] == [4, 4]
+    assert all("the fork begins at step 4" in group.events(rank, "restore")[0] for rank in range(2))
+    same_run(reference("ddp", 2), [*first.attempts, group])
+    wrong = two_nodes(
+        forks, tmp_path / "third", vault=str(tmp_path / "other"), settings={"fork": f"{origin}@5"}
+    )
+    failed = wrong.start()
+    assert all(failed.wait(agents=False))
+    assert failed.errors().count("holds no checkpoint of step 5") >= 2, "the same error on both ranks"

@@ -24,6 +24,7 @@ from vaultlayer_hf.cli.common import (
 from vaultlayer_hf.cli.gather import Target, TargetArgument, find_target
 from vaultlayer_hf.cli.tables import print_table
 from vaultlayer_hf.run import journal
+from vaultlayer_hf.vault.log.origin import forked_from
 
 if TYPE_CHECKING:
     from vaultlayer_hf.vault.log.entry import Entry
@@ -133,6 +134,8 @@ def describe(entry: Entry) -> dict[str, Any]:
     detail = entry.detail
     if entry.kind == "claim":
         text = f"token {entry.token}" + (f", on {detail['host']}" if "host" in detail else "")
+        fork = forked_from(detail)
+        text += f", a fork of {fork}" if fork is not None else ""
     elif entry.kind == "commit":
         commit = entry.state.commits[-1]
         text = f"step {commit.step}: {commit.files} files in {commit.folder}"

@@ -64,6 +64,7 @@ def describe(vault: Vault, commit: Commit) -> dict[str, Any]:
         "world_size": manifest.world_size,
         "resumed_from": manifest.resumed_from,
         "resumed_from_step": origin.step if origin else None,
+        "forked_from": vault.forked_from(commit) if manifest.resumed_from is None else None,
         "best_step": manifest.best_step,
         "parameters": {
             "tensors": len(manifest.parameters),
@@ -84,7 +85,7 @@ def short(digest: str) -> str:
 
 def _print(found: dict[str, Any]) -> None:
     say(f"Step {found['step']} of {found['vault']}")
-    origin = "step 0: a fresh run"
+    origin = f"{found['forked_from']}: a fork" if found["forked_from"] else "step 0: a fresh run"
     if found["resumed_from"] is not None:
         step = found["resumed_from_step"]
         origin = f"log entry {found['resumed_from']}, " + (

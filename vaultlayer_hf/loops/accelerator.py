@@ -104,11 +104,16 @@ class Prepared:
         return asked_of(
             accelerator._models,
             self.optimizers,
-            accelerator._schedulers,
+            self.schedulers,
             prepared[0],
             mixed_precision=str(accelerator.mixed_precision),
             gradient_accumulation_steps=accelerator.gradient_accumulation_steps,
         )
+
+    @property
+    def schedulers(self) -> list[Any]:
+        """The schedules of its learning rates."""
+        return list(self.accelerator._schedulers)
 
     @property
     def optimizers(self) -> list[Any]:

@@ -41,8 +41,10 @@ def loader_digest(loader: Any) -> str:
     return data_digest(getattr(loader, "dataset", None))
 
 
-def holds_of(asked: Asked) -> dict[str, str]:
-    """Return, by an argument's name, which of two values holds."""
+def holds_of(asked: Asked, *, fork: bool = False) -> dict[str, str]:
+    """Return, by an argument's name, which of two values holds; of a ``fork`` this start's, wherever it can."""
+    if fork:
+        return {"seed": RANDOM_STATE_HOLDS}
     holds = {name: START_HOLDS if name in _OF_START else CHECKPOINT_HOLDS for name in asked.arguments}
     return {**holds, "seed": RANDOM_STATE_HOLDS}
 

@@ -37,6 +37,7 @@ from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.settings import Settings
 from vaultlayer_hf.session.start.asked import keep_asked, say_what_differs
 from vaultlayer_hf.state.asked import check_optimizers
+from vaultlayer_hf.state.own_numbers import OwnNumbers, put_numbers, take_numbers
 from vaultlayer_hf.vault.snapshot import LOCAL
 
 _OWN_NAME = re.compile(r"checkpoint_(\d+)")
@@ -64,7 +65,8 @@ class AttachedScript:
     def __init__(self, accelerator: Any, settings: Settings, root: Path, events: Events) -> None:
         self._accelerator, self._root = accelerator, root
         prepared = Prepared(accelerator)
-        self._files, self._asked = StateFiles(prepared), prepared.asked(None)
+        self._prepared, self._files, self._asked = prepared, StateFiles(prepared), prepared.asked(None)
+        self._own: OwnNumbers | None = None  # of a fork: put back behind its load
         self.folder: Path | None = None
         self.ended = self._loaded = False
         # Nobody asks after each step whether to save or to stop: signals do what they do without us.
@@ -100,7 +102,10 @@ class AttachedScript:
             )
             input_dir = str(self.folder)
         loaded = self._load(input_dir, *args, **kwargs)
-        check_optimizers(self._accelerator._optimizers)
+        check_optimizers(self._prepared.optimizers)
+        if self._own is not None and self.folder is not None and str(input_dir) == str(self.folder):
+            said = put_numbers(self._own, self._prepared.optimizers, self._prepared.schedulers)
+            self.session.warn_all(EventKind.NOTICE, said)
         self._loaded = True
         return loaded
 
@@ -234,7 +239,9 @@ class AttachedScript:
         session.ranks.on_every_rank(lambda: about.update(read_about(restored)))  # by all, before one moves it
         before = session.entered.before
         over = before is not None and before.finished == about["step"]
-        say_what_differs(session, restored, self._asked, holds_of(self._asked), over=over)
+        fork = session.forked is not None
+        say_what_differs(session, restored, self._asked, holds_of(self._asked, fork=fork), over=over)
+        self._own = take_numbers(self._prepared.optimizers, self._prepared.schedulers) if fork else None
         target = self._root / safe(str(about.get("folder", restored.name)))
         session.ranks.on_every_rank(
             lambda: self._move(session, restored, target) if session.leads_node else None

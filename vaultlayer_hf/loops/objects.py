@@ -51,6 +51,10 @@ class Stateful(Protocol):
     def optimizers(self) -> list[Any]:
         """The optimizers of the training."""
 
+    @property
+    def schedulers(self) -> list[Any]:
+        """The schedules of its learning rates."""
+
     def missing(self, paths: set[str], world_size: int) -> list[str]:
         """Return what a checkpoint with these files lacks that ``world_size`` ranks have written."""
 
@@ -133,8 +137,13 @@ class Objects:
     def asked(self, loader: Any) -> Asked:
         """Return what the training is asked for; ``loader``: of its data, or None."""
         models = [self.model, *(thing for _, thing in self._models())]
+        return asked_of(models, self.optimizers, self.schedulers, loader)
+
+    @property
+    def schedulers(self) -> list[Any]:
+        """The schedule of the learning rate, where there is one."""
         scheduler = self._things.get("scheduler")
-        return asked_of(models, self.optimizers, [] if scheduler is None else [scheduler], loader)
+        return [] if scheduler is None else [scheduler]
 
     @property
     def optimizers(self) -> list[Any]:

@@ -22,6 +22,7 @@ from vaultlayer_hf.session.settings import Settings
 from vaultlayer_hf.session.start.asked import keep_asked, say_what_differs
 from vaultlayer_hf.session.stop.exits import leave
 from vaultlayer_hf.state.asked import Asked, check_asked, read_asked
+from vaultlayer_hf.state.own_numbers import put_numbers, take_numbers
 
 
 class RunningLoop:
@@ -46,6 +47,7 @@ class RunningLoop:
     def __init__(
         self, settings: Settings, output_dir: Path | None, state: Stateful, asked: Asked, events: Events
     ) -> None:
+        self._state = state
         self.carried = Carried(events)
         self.position = LoopData(events, pass_ended=self.carried.end_pass)
         self.passes = Passes(self.position)
@@ -76,9 +78,15 @@ class RunningLoop:
         before = session.entered.before
         self._over = before is not None and folder.name == f"checkpoint-{before.finished}"
         self._then = read_asked(folder) or Asked()
-        say_what_differs(session, folder, self._asked, holds_of(self._asked), over=self._over)
+        fork = session.forked is not None
+        say_what_differs(session, folder, self._asked, holds_of(self._asked, fork=fork), over=self._over)
+        own = take_numbers(self._state.optimizers, self._state.schedulers) if fork else None
         self.position.on(session.ranks.rank, session.ranks.world_size)
-        return self.files.read(folder, rank=session.ranks.rank, world_size=session.ranks.world_size)
+        step = self.files.read(folder, rank=session.ranks.rank, world_size=session.ranks.world_size)
+        if own is not None:
+            said = put_numbers(own, self._state.optimizers, self._state.schedulers)
+            session.warn_all(EventKind.NOTICE, said)
+        return step
 
     def note_data(self, loader: Any) -> None:
         """Take note of the training data, where they weren't known at the start. Raises OtherRunError."""

@@ -48,17 +48,21 @@ class Access:
         settings: options; ``settings.vault`` names the vault.
         events: where to tell what happens.
         store: the store to use instead of the one that the URI names; for tests and for special stores.
+        create: make a folder that isn't there yet; not for a vault that is only read.
 
     Raises SettingsError (VaultUriError) for a vault that can't be meant.
     """
 
-    def __init__(self, settings: Settings, events: Events, store: Store | None = None) -> None:
+    def __init__(
+        self, settings: Settings, events: Events, store: Store | None = None, *, create: bool = True
+    ) -> None:
         if not settings.vault:
             raise SettingsError("no vault is named: give its URI, or set VAULTLAYER_VAULT")
         self.address: VaultAddress = parse_vault(settings.vault)
         self._settings = settings
         self._events = events
         self._bare = store
+        self._create = create
         self._patient: Store | None = None
 
     @property
@@ -66,7 +70,9 @@ class Access:
         """The store without retries. Raises VaultUnreachableError, MissingExtraError."""
         if self._bare is None:
             try:
-                self._bare = open_store(self.address, upload_concurrency=self._settings.upload_concurrency)
+                self._bare = open_store(
+                    self.address, upload_concurrency=self._settings.upload_concurrency, create=self._create
+                )
             except StoreError as error:
                 raise self.unreachable(error) from error
         return self._bare

@@ -71,6 +71,13 @@ class Session:
         self.events.host = platform.node() if self.ranks.world_size > 1 else ""
         self.access = Access(settings, self.events, store)
         self.address = self.access.address
+        self.origin: Access | None = None
+        """The vault that this run is to be a fork of: only read."""
+        if settings.fork is not None:
+            of_origin = replace(settings, vault=settings.fork, fork=None)
+            self.origin = Access(of_origin, self.events, create=False)
+        self.forked: Commit | None = None
+        """The commit of ``origin`` that this start has begun from; None for any other start."""
         self.output_dir = output_dir.absolute()
         self.lock = OutputLock(self.output_dir, self.address.uri, self.events)
         self.progress = progress

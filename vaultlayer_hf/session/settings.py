@@ -16,6 +16,7 @@ from typing import Any, Literal, cast
 
 from vaultlayer_hf.base.spans import parse_cadence, parse_duration
 from vaultlayer_hf.errors import SettingsError
+from vaultlayer_hf.stores.uri import parse_vault
 
 CLOUDS = ("aws", "gcp", "azure")
 """Whose notices of preemption are known."""
@@ -84,6 +85,8 @@ class Settings:
 
     Attributes:
         vault: URI of the vault; None means the variable ``VAULTLAYER_VAULT``.
+        fork: URI of another vault, with ``@STEP`` or without: while ``vault`` holds no checkpoint, the run begins from
+            that one's. It is only read. None: no fork.
         on_fenced: when another process has claimed the vault: ``"stop"`` ends train() with FencedError at
             the next step; ``"continue"`` trains on without a vault.
         save_every: also save at this cadence, on top of the training's own saves: ``"5min"``, ``"200 steps"``, or
@@ -121,6 +124,7 @@ class Settings:
     """
 
     vault: str | None = _from_environment("vault", str, None)
+    fork: str | None = _from_environment("fork", _or_none(str), None)
     on_fenced: Literal["stop", "continue"] = _from_environment(
         "on_fenced", lambda text: cast(Literal["stop", "continue"], text), "stop"
     )
@@ -152,6 +156,9 @@ class Settings:
             object.__setattr__(self, "vault", os.environ.get("VAULTLAYER_VAULT", "").strip() or None)
         elif isinstance(self.vault, os.PathLike):
             object.__setattr__(self, "vault", os.fspath(self.vault))
+        if self.fork is not None:
+            object.__setattr__(self, "fork", os.fspath(self.fork))
+            _check_fork(self.fork, self.vault)
         object.__setattr__(self, "bandwidth", parse_rate(self.bandwidth))
         object.__setattr__(self, "max_loss", parse_duration(self.max_loss, "max_loss"))
         parse_cadence(self.save_every)
@@ -196,6 +203,16 @@ class Settings:
     def rate(self) -> float | None:
         """The bandwidth cap in bytes per second, or None."""
         return cast("float | None", self.bandwidth)
+
+
+def _check_fork(fork: str, vault: str | None) -> None:
+    """Raise SettingsError for a vault that can't be forked, and VaultUriError for an address that can't be meant."""
+    origin = parse_vault(fork)
+    if vault is not None and parse_vault(vault).uri == origin.uri:
+        raise SettingsError(
+            f"fork={fork!r}: that is this run's own vault; a fork needs a new one: vault='…/another', or to go back in "
+            f"the same vault: vault='{origin.uri}@STEP'"
+        )
 
 
 def _is_number(value: object, *, whole: bool = False) -> bool:

@@ -6,6 +6,7 @@
     layouts.py          what both seams know of a checkpoint folder
     model_identity.py   the identity of a model
     model_modes.py      flags of a model that its state_dict leaves out
+    own_numbers.py      the numbers of a script's own optimizers and schedules, for a fork
     random_state.py     the random number generators that a training draws from
     saved_digests.py    what a checkpoint's state is when it is saved, one small file a rank
     tracker_runs.py     which runs the experiment trackers had, kept with each checkpoint

@@ -23,7 +23,7 @@ from vaultlayer_hf.state.adapters import Adapters, adapter_differences
 FILE = "vaultlayer_asked.json"
 _FORMAT = 1
 CHECKPOINT_HOLDS = (
-    "the checkpoint's holds; to have the other, load its model in the script and name a new vault"
+    "the checkpoint's holds; to have the other, begin a fork: Settings(vault='a new one', fork='this one')"
 )
 START_HOLDS = "this start's holds from here on"
 RANDOM_STATE_HOLDS = "random numbers go on from the checkpoint's state"
@@ -97,8 +97,8 @@ def check_asked(
     if over and other_data:
         raise OtherRunError(
             "the run on this vault is over, and it was trained on other data: its weights are no answer to this run. "
-            "Each run needs a vault of its own (resume='…/fold-1'); to go on with other data on purpose, ask for more "
-            "steps"
+            "Each run needs a vault of its own (…/fold-1). To go on with other data on purpose, ask a Trainer for more "
+            "steps, or begin a fork of this vault: Settings(vault='a new one', fork='this one')"
         )
     adapters = adapter_differences(then.adapters, now.adapters, holds_base=holds_base)
     words = [

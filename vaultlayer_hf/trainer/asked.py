@@ -34,6 +34,8 @@ HOLDS = {
     **dict.fromkeys(("seed", "data_seed"), RANDOM_STATE_HOLDS),
 }
 """The arguments that are compared, with what holds where they differ. Sizes of batches are the data's business."""
+FORK_HOLDS = {name: HOLDS[name] for name in ("seed", "data_seed")}
+"""The same of a fork: all else is this start's, wherever the Trainer lets it."""
 _BASE = {item.name for item in fields(TrainingArguments)}
 _LOSS = (
     "loss",

@@ -69,7 +69,11 @@ def choose(vault: VaultLayerCallback, trainer: Any, explicit: Explicit) -> Expli
             )
         return path
     path = vault.pull()
-    if path is not None:
+    if path is not None and session.forked is not None:
+        session.events.info(
+            EventKind.NOTICE, f"the fork wins over {says}: the run begins from {Path(path).name} of it"
+        )
+    elif path is not None:
         session.events.info(
             EventKind.NOTICE,
             f"the vault wins over {says}: it holds {Path(path).name}, which this run goes on from; "
@@ -88,7 +92,10 @@ def _look(session: Session) -> tuple[bool, str | None]:
     _, entry = session.access.last()
     newest = entry.state.newest if entry is not None else None
     if newest is None:
-        return False, None
+        return (
+            session.origin is not None,
+            None,
+        )  # the vault that it is a fork of holds one, or the start is an error
     try:
         named = session.access.log().read(newest.token).detail.get(NAMED)
     except (CorruptError, ObjectNotFoundError):

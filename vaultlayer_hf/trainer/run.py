@@ -25,9 +25,10 @@ from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.state.asked import Asked, check_optimizers
 from vaultlayer_hf.state.model_identity import ModelIdentity, identity_of
 from vaultlayer_hf.stores.uri import VaultAddress, parse_vault
-from vaultlayer_hf.trainer.asked import HOLDS, asked_for
+from vaultlayer_hf.trainer.asked import FORK_HOLDS, HOLDS, asked_for
 from vaultlayer_hf.trainer.callback_states import restore_callback_states
 from vaultlayer_hf.trainer.data import TrainerData
+from vaultlayer_hf.trainer.fork_numbers import ForkNumbers
 from vaultlayer_hf.trainer.loaded import Trained, check_loaded, digests_of_copy, is_adapter, keep_digests
 from vaultlayer_hf.trainer.notices import (
     say_named_checkpoint,
@@ -99,6 +100,7 @@ class TrainerRun:
         self._spent = False  # ``training`` was begun or closed: the next train() needs another
         self._ended = False  # the training that is committed came to its end
         self._asked = Asked()
+        self._fork_numbers: ForkNumbers | None = None
         self._over = False  # it was over before it began: what stock trains beyond that isn't committed
 
     def __repr__(self) -> str:
@@ -160,6 +162,7 @@ class TrainerRun:
             session.warn_all(EventKind.INEXACT, f"{name}: {files.left_out}; the run goes on without them")
         self._path = str(path) if path else None
         self._claimed, self._named = True, None
+        self._fork_numbers = ForkNumbers.of(session, self._trainer)
         if path is not None:
             self._look_back(self._args, session, path)
         elif self._trained and getattr(self._trainer, "model_init", None) is None:
@@ -265,9 +268,13 @@ class TrainerRun:
         over = is_over(earlier, state.max_steps, loads_best=bool(args.load_best_model_at_end))
         self._asked = asked_for(args, trained.optimizer, loader, trained.model, self._trainer)
         if resumed is not None:
-            say_what_differs(session, resumed, self._asked, HOLDS, over=over)
+            own = self._fork_numbers
+            holds = HOLDS if own is None else FORK_HOLDS
+            say_what_differs(session, resumed, self._asked, holds, over=over and session.forked is None)
             session.ranks.on_every_rank(lambda: check_optimizers([trained.optimizer]))
             check_loaded(resumed, session.ranks, session.events, trained)
+            if own is not None:
+                own.put(session, trained.optimizer, trained.scheduler)
             self._restore_callbacks(args, state)
         training.begin(state.global_step, getattr(Trainer.train, "__code__", None))
         self.active = self._spent = True

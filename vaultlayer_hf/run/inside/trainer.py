@@ -68,7 +68,7 @@ def _vault_of(trainer: Any) -> tuple[VaultLayerCallback | None, bool]:
     _count += 1
     if _count > 1:
         address = parse_vault(settings.vault)
-        settings = replace(settings, vault=f"{address.uri}-{_count}")
+        settings = replace(settings, vault=f"{address.uri}-{_count}", fork=None)
     vault = VaultLayerCallback(settings)
     vault.bind(trainer.args, trainer.model, trainer.callback_handler)
     vault.run.stops_when_finished = True

@@ -5,7 +5,10 @@
     bring.py    bring a commit to the disks
     choice.py   which checkpoints of a vault a start may go on from, newest first
     discover.py what a start may go on from, as the vault's log says it
+    fork.py     a new vault's run begins from a commit of another vault
+    look.py     whether one checkpoint is whole, and can be this run's
     notices.py  what a start says of the checkpoint that it has chosen
+    ready.py    what makes a checkpoint that was brought ready to be loaded
     relay.py    what every node needs of a checkpoint comes from the store once
     resume.py   discover -> restore -> resume
 

@@ -13,6 +13,7 @@ from vaultlayer_hf.base import files
 from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.base.text import bytes_bar, size_text
 from vaultlayer_hf.errors import CorruptError, ResumeError, StoreError, VaultLayerError
+from vaultlayer_hf.session.access import Access
 from vaultlayer_hf.session.checkpoint_files import CheckpointFiles, Conversion
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.start import relay
@@ -31,9 +32,17 @@ _SLOWEST_BYTES_PER_SECOND = 2e6
 
 
 def bring_everywhere(
-    session: Session, expected: CheckpointFiles, commit: Commit, manifest: Manifest, purpose: str
+    session: Session,
+    expected: CheckpointFiles,
+    commit: Commit,
+    manifest: Manifest,
+    purpose: str,
+    source: Access | None = None,
 ) -> str | None:
-    """Restore a commit on every node; return why the commit itself is bad, raise any other error on all ranks."""
+    """Restore a commit on every node; return why the commit itself is bad, raise any other error on all ranks.
+
+    ``source``: the vault that holds it; None: this run's own.
+    """
     slow = _CONVERSION_SECONDS if conversion_for(session, expected, manifest) is not None else 0.0
     bound = slow + session.settings.resume_timeout + session.settings.part_timeout
     bound += manifest.bytes / _SLOWEST_BYTES_PER_SECOND
@@ -45,7 +54,8 @@ def bring_everywhere(
             stack.callback(passing.close)
         failure = None
         if session.leads_node:
-            failure = _try_to_bring(session, expected, commit, manifest, purpose, passing)
+            origin = source or session.access
+            failure = _try_to_bring(session, expected, commit, manifest, purpose, passing, origin)
         else:
             session.events.info(EventKind.WAITING, f"waiting for {commit.name} to be restored on this node")
         answers = session.ranks.gather(failure, timeout=bound, on_wait=lambda: _say_waiting(session, commit))
@@ -63,12 +73,13 @@ def _try_to_bring(
     manifest: Manifest,
     purpose: str,
     passing: Relay | None,
+    origin: Access,
 ) -> VaultLayerError | None:
     """Restore on this node; return what all ranks are to raise where that failed, whatever it was."""
     try:
-        _bring(session, expected, commit, manifest, purpose, passing)
+        _bring(session, expected, commit, manifest, purpose, passing, origin)
     except StoreError as error:
-        return session.ranks.named(session.access.unreachable(error))
+        return session.ranks.named(origin.unreachable(error))
     except OSError as error:
         what = f"{commit.name} can't be restored to {session.output_dir}: {error}"
         return session.ranks.named(ResumeError(what))
@@ -114,11 +125,12 @@ def _bring(
     manifest: Manifest,
     purpose: str,
     passing: Relay | None,
+    origin: Access,
 ) -> None:
     """Restore what this node's ranks load of a commit."""
     whole, manifest = manifest, _share_of_node(session, expected, manifest, session.node)
     conversion = conversion_for(session, expected, whole)
-    store = session.access.store
+    store = origin.store
 
     def finish(staging: Path) -> None:
         if passing is not None:
@@ -168,7 +180,7 @@ def _bring(
         finally:
             if passing is not None:
                 passing.end()
-    if fetched == whole.bytes and not taken:
+    if fetched == whole.bytes and not taken and origin is session.access:
         session.read_back.add(commit.number)
     passed = f"{size_text(taken)} of them by way of other nodes, " if taken else ""
     session.events.info(

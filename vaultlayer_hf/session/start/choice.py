@@ -15,10 +15,37 @@ from typing import Any
 
 from vaultlayer_hf.errors import NoSuchCheckpointError
 from vaultlayer_hf.vault.log.entry import Commit, VaultState
+from vaultlayer_hf.vault.log.origin import FORK
 
 AT, AS, LEFT = "at", "as", "left"
 """Names in a claim's detail: number of the commit that was gone back to; how it was named behind the ``@`` (``500``,
 ``best``); numbers of those that this left behind."""
+
+
+@dataclass(frozen=True)
+class Fork:
+    """What a run begins from that is a fork of another one.
+
+    Attributes:
+        uri: of the vault that it is forked from, without a step.
+        commit: in there.
+        state: of that vault.
+    """
+
+    uri: str
+    commit: Commit
+    state: VaultState
+
+    @property
+    def detail(self) -> dict[str, Any]:
+        """What the claim notes of it."""
+        commit = self.commit
+        return {
+            "uri": self.uri,
+            "step": commit.step,
+            "number": commit.number,
+            "vault_id": self.state.vault_id,
+        }
 
 
 @dataclass(frozen=True)
@@ -33,6 +60,7 @@ class StartChoice:
         named: that commit; None where it has been retired since, or nothing is named.
         continues: the run went back to it before, and goes on from what it has trained since.
         left: commits that going back leaves behind, oldest first.
+        fork: the run begins as a fork; ``candidates`` is empty then.
     """
 
     candidates: tuple[Commit, ...]
@@ -42,10 +70,13 @@ class StartChoice:
     named: Commit | None = None
     continues: bool = False
     left: tuple[Commit, ...] = ()
+    fork: Fork | None = None
 
     @property
     def detail(self) -> dict[str, Any]:
         """What the claim notes of it."""
+        if self.fork is not None:
+            return {FORK: self.fork.detail}
         left = {LEFT: [commit.number for commit in self.left]}
         if self.at is None:
             return left if self.left else {}

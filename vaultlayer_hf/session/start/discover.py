@@ -14,6 +14,7 @@ from vaultlayer_hf.errors import (
 )
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.start.choice import StartChoice, choose_start
+from vaultlayer_hf.session.start.fork import choose_fork
 from vaultlayer_hf.stores.uri import VaultAddress
 from vaultlayer_hf.vault.keys import DATA
 from vaultlayer_hf.vault.log.entry import Entry, VaultState
@@ -31,7 +32,12 @@ def choose(session: Session, number: int, entry: Entry | None) -> StartChoice:
                 f"{address.uri} is empty, so it has no {what}, and training doesn't start at step 0 in silence: "
                 f"{_nearby(address)}check the vault's name, or leave out @{address.named} to begin a run there"
             )
+        if session.origin is not None:
+            check_no_damage(session, number, entry)
+            return StartChoice((), fork=choose_fork(session.origin, {}))
         return StartChoice(())
+    if session.origin is not None and not entry.state.commits:
+        check_no_damage(session, number, entry)
     return choose_from(session, entry.state)
 
 
@@ -43,21 +49,28 @@ def _nearby(address: VaultAddress) -> str:
 def choose_from(session: Session, state: VaultState) -> StartChoice:
     """Choose what to go on from in a vault that is in this state. On rank 0. Raises as ``choose``."""
     address = session.address
+    if session.origin is not None and not state.commits and not address.named:
+        return StartChoice((), fork=choose_fork(session.origin, _detail(session, state.token)))
     step = state.best_step if address.best else address.step
     step = session.at_step if session.at_step is not None else step
     claims: dict[int, Mapping[str, Any]] = {}
     if address.named or any(commit.left_behind for commit in state.commits):
         for token in {state.token, *([state.newest.token] if state.newest is not None else [])}:
-            try:
-                claims[token] = session.access.log().read(token).detail
-            except (CorruptError, ObjectNotFoundError):
-                claims[token] = {}
-            except StoreError as error:
-                raise session.access.unreachable(error) from error
+            claims[token] = _detail(session, token)
     again = session.at_step is not None
     return choose_start(
         state, step, claims, uri=address.uri, name="" if again else address.named, again=again
     )
+
+
+def _detail(session: Session, token: int) -> Mapping[str, Any]:
+    """Return what a claim notes; nothing where it can't be read. Raises VaultUnreachableError."""
+    try:
+        return session.access.log().read(token).detail
+    except (CorruptError, ObjectNotFoundError):
+        return {}
+    except StoreError as error:
+        raise session.access.unreachable(error) from error
 
 
 def check_no_damage(session: Session, number: int, entry: Entry | None) -> None:

@@ -26,20 +26,20 @@ from vaultlayer_hf.errors import (
     FormatVersionError,
     NoUsableCheckpointError,
     StoreError,
-    WorldSizeError,
-    WrongModelError,
 )
 from vaultlayer_hf.session.checkpoint_files import CheckpointFiles
-from vaultlayer_hf.session.output_dir import clear_half_done, settle, warn_of_unknown
+from vaultlayer_hf.session.output_dir import clear_half_done, warn_of_unknown
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.start.adopt import adopt
-from vaultlayer_hf.session.start.bring import bring_everywhere, conversion_for
+from vaultlayer_hf.session.start.bring import bring_everywhere
 from vaultlayer_hf.session.start.choice import StartChoice
 from vaultlayer_hf.session.start.discover import check_no_damage, choose, choose_from
-from vaultlayer_hf.session.start.notices import say_choice, say_frozen, say_world_size
-from vaultlayer_hf.state.model_identity import compare_parameters
-from vaultlayer_hf.vault.log.entry import Commit, Entry, VaultState
-from vaultlayer_hf.vault.manifest import Manifest, read_manifest
+from vaultlayer_hf.session.start.fork import begin_fork
+from vaultlayer_hf.session.start.look import check_fit, look, other_model
+from vaultlayer_hf.session.start.notices import say_choice
+from vaultlayer_hf.session.start.ready import bring_best, make_ready, settle_all
+from vaultlayer_hf.vault.log.entry import Entry, VaultState
+from vaultlayer_hf.vault.manifest import read_manifest
 
 
 def resume(session: Session, expected: CheckpointFiles) -> Path | None:
@@ -69,7 +69,7 @@ def resume(session: Session, expected: CheckpointFiles) -> Path | None:
 
     choice = session.ranks.on_rank_zero(choose_again)
     session.ranks.on_every_rank(lambda: clear_half_done(session.output_dir) if session.leads_node else None)
-    if claim.before is None:
+    if claim.before is None and choice.fork is None:
         session.events.info(EventKind.FRESH, f"{session.address.uri} is empty: the run starts fresh")
         if session.leads_node:
             warn_of_unknown(session.output_dir, session.events)
@@ -77,68 +77,40 @@ def resume(session: Session, expected: CheckpointFiles) -> Path | None:
         return None
     say_choice(session, choice)
     adopted = None
-    if choice.adopts:
+    if choice.adopts and claim.before is not None:
         adopted = adopt(
             session,
             claim.before,
             expected,
-            lambda manifest: _other_model(session, expected, manifest),
+            lambda manifest: other_model(session, expected, manifest),
             choice.left,
         )
+    if adopted is None and choice.fork is not None:
+        return begin_fork(session, expected, choice.fork)
     if adopted is None:
         return _restore_newest(session, expected, choice)
-    _bring_best(session, expected, claim.before, adopted)
+    assert claim.before is not None
+    bring_best(session.access, session, expected, claim.before, adopted)
     return session.output_dir / f"checkpoint-{adopted.step}"
 
 
 def _check_first_candidate(
     session: Session, expected: CheckpointFiles, choice: StartChoice, number: int, entry: Entry | None
 ) -> None:
-    candidates = choice.candidates
+    candidates, source = choice.candidates, session.access
+    if choice.fork is not None and session.origin is not None:
+        candidates, source = (choice.fork.commit,), session.origin
     if not candidates:
         check_no_damage(session, number, entry)
         return
     try:
-        _check_fit(session, expected, candidates[0], read_manifest(session.access.store, candidates[0]))
+        check_fit(source, session, expected, candidates[0], read_manifest(source.store, candidates[0]))
     except FormatVersionError:
         raise
     except CorruptError:
         pass  # said, with its reason, when it is this commit's turn
     except StoreError as error:
-        raise session.access.unreachable(error) from error
-
-
-def _check_fit(session: Session, expected: CheckpointFiles, commit: Commit, manifest: Manifest) -> None:
-    """Raise WrongModelError or WorldSizeError where the checkpoint can't be this run's."""
-    words = _other_model(session, expected, manifest)
-    if words:
-        raise WrongModelError(
-            f"{commit.name} in {session.address.uri} belongs to another model: {words}. Give each run a vault "
-            "of its own, or build the model that this vault was written with"
-        )
-    refusal = expected.refusal(manifest.paths, written=manifest.world_size, now=session.ranks.world_size)
-    if refusal:
-        raise WorldSizeError(f"{commit.name} in {session.address.uri}: {refusal}")
-
-
-def _other_model(session: Session, expected: CheckpointFiles, manifest: Manifest) -> str:
-    """Return how the checkpoint's model differs from the one at hand; empty where it doesn't, or isn't known.
-
-    What may differ is said, once. On rank 0.
-    """
-    model = expected.model
-    if not manifest.parameters or not model.parameters:
-        return ""
-    found = compare_parameters(manifest.parameters, model)
-    if found.remark and not found.refusal:
-        say_frozen(session, manifest, found.remark)
-    return found.refusal
-
-
-def _unfit(expected: CheckpointFiles, manifest: Manifest) -> str:
-    """Return why a checkpoint isn't whole; empty where it is."""
-    lacking = expected.missing(manifest.paths, world_size=manifest.world_size)
-    return f"it lacks {', '.join(lacking)}, so a resume would not be the same run" if lacking else ""
+        raise source.unreachable(error) from error
 
 
 def _restore_newest(session: Session, expected: CheckpointFiles, choice: StartChoice) -> Path | None:
@@ -148,7 +120,7 @@ def _restore_newest(session: Session, expected: CheckpointFiles, choice: StartCh
     candidates = [*adopted, *choice.candidates]
     reasons = []
     for commit in candidates:
-        manifest, reason = _lead_look(session, expected, commit)
+        manifest, reason = look(session.access, session, expected, commit)
         if manifest is not None:
             reason = bring_everywhere(
                 session, expected, commit, manifest, f"the run goes on from step {commit.step}"
@@ -164,13 +136,7 @@ def _restore_newest(session: Session, expected: CheckpointFiles, choice: StartCh
             )
             continue
         session.start_uploads(commit, spared=choice.left)
-        _bring_best(session, expected, state, manifest)
-        _settle(session, manifest.step)
-        conversion = conversion_for(session, expected, manifest)
-        if conversion is not None:
-            session.ranks.on_every_rank(conversion.on_ranks)
-        say_world_size(session, manifest)
-        return session.output_dir / f"checkpoint-{manifest.step}"
+        return make_ready(session.access, session, expected, state, manifest)
     if candidates:
         raise NoUsableCheckpointError(
             f"{session.address.uri} holds {len(candidates)} checkpoint(s) and none can be resumed from, so nothing was "
@@ -181,56 +147,5 @@ def _restore_newest(session: Session, expected: CheckpointFiles, choice: StartCh
         EventKind.FRESH, f"{session.address.uri} holds no checkpoint yet: the run starts fresh"
     )
     session.start_uploads(None, spared=choice.left)
-    _settle(session, 0)
+    settle_all(session, 0)
     return None
-
-
-def _settle(session: Session, step: int) -> None:
-    session.ranks.on_every_rank(lambda: settle(session.output_dir, step) if session.leads_node else None)
-
-
-def _lead_look(
-    session: Session, expected: CheckpointFiles, commit: Commit
-) -> tuple[Manifest | None, str | None]:
-    """Look at a commit on rank 0, for all."""
-    return session.ranks.on_rank_zero(
-        lambda: _look(session, expected, commit), within=2 * session.settings.resume_timeout
-    )
-
-
-def _look(session: Session, expected: CheckpointFiles, commit: Commit) -> tuple[Manifest | None, str | None]:
-    """Return a commit's manifest, or why it can't be used."""
-    try:
-        manifest = read_manifest(session.access.store, commit)
-    except FormatVersionError:
-        raise
-    except CorruptError as error:
-        return None, str(error)
-    except StoreError as error:
-        raise session.access.unreachable(error) from error
-    _check_fit(session, expected, commit, manifest)
-    unfit = _unfit(expected, manifest)
-    return (None, f"{commit.name}: {unfit}") if unfit else (manifest, None)
-
-
-def _bring_best(session: Session, expected: CheckpointFiles, state: VaultState, manifest: Manifest) -> None:
-    """Bring the best checkpoint too, where the end of training will load it."""
-    step = manifest.best_step
-    if not expected.best or step is None or step == manifest.step:
-        return
-    for commit in reversed(state.commits):
-        if commit.step != step or commit.left_behind:
-            continue
-        best, reason = _lead_look(session, expected, commit)
-        if best is not None:
-            reason = bring_everywhere(session, expected, commit, best, "the best so far")
-        if reason is None:
-            return
-        session.warn_all(
-            EventKind.WALK_BACK, f"the best checkpoint can't be restored: {reason}", reason=reason
-        )
-    session.warn_all(
-        EventKind.NOTICE,
-        f"the best checkpoint so far (step {step}) isn't in the vault: load_best_model_at_end can only choose among "
-        "later ones",
-    )

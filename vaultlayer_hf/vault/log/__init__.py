@@ -4,6 +4,7 @@
     entry.py     entries of the log and the state after each: pure data and pure transitions
     history.py   what the attempts at a run before this one have come to, as its log shows
     log.py       the log: numbered entries by create-if-absent
+    origin.py    where a run began that is a fork of another one
 
 Imports keys.py and parse.py; everything else in vault imports it.
 """

@@ -14,6 +14,7 @@ from vaultlayer_hf.vault.keys import DATA
 from vaultlayer_hf.vault.log.entries import read_entries
 from vaultlayer_hf.vault.log.entry import Commit, Entry, VaultState
 from vaultlayer_hf.vault.log.log import Log
+from vaultlayer_hf.vault.log.origin import forked_from
 from vaultlayer_hf.vault.manifest import Manifest, read_manifest
 from vaultlayer_hf.vault.reader.check import check, check_sizes
 from vaultlayer_hf.vault.reader.pin import pin
@@ -90,6 +91,16 @@ class Vault:
         One request an entry: a log of thousands takes a while. Raises StoreError, FormatVersionError.
         """
         return read_entries(self._store, self.damage.append)
+
+    def forked_from(self, commit: Commit) -> str | None:
+        """Return the checkpoint that the attempt which made a commit began from as a fork, as ``VAULT@STEP``.
+
+        None where it began otherwise. Raises StoreError.
+        """
+        try:
+            return forked_from(Log(self._store).read(commit.token).detail)
+        except (CorruptError, ObjectNotFoundError):
+            return None
 
     def leftovers(self) -> list[Leftover]:
         """Return the folders that no live checkpoint refers to: retired ones, and what was never committed.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vaultlayer_hf.vault.log.entry import Commit, Entry, VaultState
+from vaultlayer_hf.vault.log.origin import fork_of, forked_from
 
 Verdict = Literal["newest", "older", "left behind", "retired"]
 
@@ -73,6 +74,11 @@ def explain(history: Sequence[Entry], commit: Commit) -> Why:
         if now is not None and (before is None or now.left_behind != before.left_behind):
             left = entry if now.left_behind else None
         before, newest = now, entry.state.newest.number if entry.state.newest else None
+    fork = fork_of(history, commit)
+    if fork is not None:
+        line = Line(fork.number, fork.time, f"its run began as a fork of {forked_from(fork.detail)}")
+        place = next((index for index, one in enumerate(walk) if one.number > fork.number), len(walk))
+        walk.insert(place, line)
     last = history[-1].state.newest
     this = f"step {commit.step} (log entry {commit.number})"
     instead = f"step {last.step} (entry {last.number})" if last else "nothing"
