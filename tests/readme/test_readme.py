@@ -65,6 +65,16 @@ def test_every_block_is_of_a_kind_that_is_run() -> None:
     assert len(others) == 2, "a shell block that no test runs"
 
 
+def _first_step_of_a_run(vault, namespace) -> int:
+    """Train a run into a vault, and return the step of its first checkpoint there: what a fork begins from."""
+    from vaultlayer_hf import Settings, Trainer, open_vault
+
+    known = {name: namespace[name] for name in ("model", "args")}
+    Trainer(**known, train_dataset=namespace["ds"], resume=Settings(vault=vault, keep_last=None)).train()
+    with open_vault(vault) as opened:
+        return opened.checkpoints()[0].step
+
+
 @pytest.mark.filterwarnings("ignore")  # of the libraries; what the examples do is looked at below
 @pytest.mark.parametrize("block", [item for item in blocks("python") if trains(item)], ids=by_line)
 def test_python_example_trains_and_commits(block, s3_server, s3_env, tmp_path, monkeypatch) -> None:
@@ -81,6 +91,10 @@ def test_python_example_trains_and_commits(block, s3_server, s3_env, tmp_path, m
     code = block.text.replace("s3://bucket", bucket)
     vault = re.search(r'"(s3://[^"]+)"', code)[1]
     make = standins.sft if "trl" in block.text else standins.plain
+    if "fork=" in code:
+        origin, step = re.search(r'fork="(s3://[^"]+)@(\d+)"', code).groups()
+        code = code.replace(f"@{step}", f"@{_first_step_of_a_run(origin, make(tmp_path))}")
+        shutil.rmtree(tmp_path / "output")
     for _ in ("fresh", "again"):
         namespace = make(tmp_path)
         exec(compile(code, f"README.md:{block.line}", "exec"), namespace)

@@ -13,6 +13,7 @@ from vaultlayer_hf.session.settings import parse_rate, settings_table
 
 VARIABLES: dict[str, tuple[str, Any]] = {
     "vault": ("s3://bucket/run", "s3://bucket/run"),
+    "fork": ("s3://bucket/other@500", "s3://bucket/other@500"),
     "on_fenced": ("continue", "continue"),
     "save_every": ("200 steps", "200 steps"),
     "max_loss": ("10min", 600.0),
