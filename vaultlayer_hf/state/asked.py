@@ -129,7 +129,9 @@ def check_optimizers(optimizers: Sequence[Any]) -> None:
     for outer in optimizers:
         optimizer = getattr(outer, "optimizer", outer)
         groups, defaults = getattr(optimizer, "param_groups", ()), getattr(optimizer, "defaults", {})
-        lacking = sorted({name for group in groups for name in defaults if name not in group})
+        # Loading adds "differentiable" to the defaults of every optimizer, LBFGS's groups never had it.
+        always = set(defaults) - {"differentiable"}
+        lacking = sorted({name for group in groups for name in always if name not in group})
         if lacking:
             raise other_optimizer(
                 f"an optimizer without {', '.join(lacking)} in its groups", type(optimizer).__name__

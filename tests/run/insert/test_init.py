@@ -162,7 +162,7 @@ def test_json_for_programs(script) -> None:
     [
         ("step_loop", True, "", True),
         ("step_loop", False, "begins anew at each start: vl init", False),
-        ("two_optimizers", True, "it steps several optimizers", False),
+        ("data_iterator", True, "draws its batches with next()", False),
         ("trainer", True, "", False),
         ("integrated", True, "", False),
     ],

@@ -11,9 +11,16 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from vaultlayer_hf.run.insert.calls import (
+    SCHEDULER,
+    is_method,
+    is_statement,
+    made_by,
+    method_calls,
+    receiver,
+)
 from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
 
-_SCHEDULER = re.compile(r"sched|lr_", re.IGNORECASE)
 _OPTIMIZER = re.compile(r"optim|adam|sgd|adagrad|rmsprop|lion|adafactor|\bopt\b", re.IGNORECASE)
 
 
@@ -47,7 +54,9 @@ class Loop:
         outer: the loop around that one, the epochs; None where there is none.
         calls: the functions between the step and the outermost loop, from the inside.
         crossed: how many of ``calls`` lie between the step and ``inner``.
-        optimizer: how the optimizer is called where it steps.
+        optimizer: how the optimizer is called where it steps; of several the first.
+        optimizers: all of them.
+        phase: the condition under which a pass trains, where an epoch has several (``phase == "train"``); else ``""``.
         sync: whether batches are gathered by ``accelerator.accumulate``.
     """
 
@@ -61,6 +70,8 @@ class Loop:
     crossed: int = 0
     optimizer: str = ""
     sync: bool = False
+    optimizers: list[str] = field(default_factory=list)
+    phase: str = ""
 
     @property
     def top(self) -> Any:
@@ -76,36 +87,29 @@ def find_loop(script: Script) -> Loop:
     steps = _optimizer_steps(script)
     if not steps:
         raise UnclearError("nothing in it calls optimizer.step() after backward()")
-    names = {name for _, name in steps}
-    if len(names) > 1:
-        raise UnclearError(f"it steps several optimizers ({', '.join(sorted(names))})")
+    names = list(dict.fromkeys(name for _, name in steps))
     calls = [call for call, _ in steps]
     functions = {id(_function(script, call)) for call in calls}
     if len(functions) > 1:
         lines = ", ".join(str(script.line(call)) for call in calls)
         raise UnclearError(f"it steps the optimizer in several functions (lines {lines})")
     statement = _common_statement(script, calls)
-    if isinstance(statement, (cst.For, cst.While, cst.FunctionDef, cst.Module)):
+    if len(names) > 1 and isinstance(statement, (cst.For, cst.While)):
+        # Each optimizer has its turn within one round, and the end of the round is the end of the step.
+        body = list(statement.body.body)
+        last = max(
+            number
+            for number, one in enumerate(body)
+            if any(up is one for call in calls for up in script.around(call))
+        )
+        loop = Loop(calls, statement.body, body[last:], None, statement)
+    elif isinstance(statement, (cst.For, cst.While, cst.FunctionDef, cst.Module)):
         raise UnclearError("the optimizer steps at several places of one loop")
-    loop = _climb(script, calls, statement)
-    loop.optimizer = names.pop()
+    else:
+        loop = _climb(script, calls, statement)
+    loop.optimizer, loop.optimizers = names[0], names
     _find_outer(script, loop)
     return loop
-
-
-def method_calls(script: Script, name: str, inside: Any = None) -> list[Any]:
-    """Return the calls of methods of a name."""
-    cst: Any = libcst_or_error()
-    return [
-        call
-        for call in script.all(cst.Call, inside)
-        if isinstance(call.func, cst.Attribute) and call.func.attr.value == name
-    ]
-
-
-def receiver(call: Any) -> str:
-    """Return what a method is called on, as ``a.b``; ``""`` where that is no name."""
-    return dotted(call.func.value)
 
 
 def _optimizer_steps(script: Script) -> list[tuple[Any, str]]:
@@ -115,37 +119,14 @@ def _optimizer_steps(script: Script) -> list[tuple[Any, str]]:
         on, first = receiver(call), dotted(call.args[0].value) if call.args else ""
         if first and (first in cleared or _OPTIMIZER.search(first)):
             found.append((call, first))  # scaler.step(optimizer)
-        elif on and not _SCHEDULER.search(on) and (on in cleared or _OPTIMIZER.search(on)):
+        elif on and not SCHEDULER.search(on) and (on in cleared or _OPTIMIZER.search(on)):
             found.append((call, on))
     return found
-
-
-def is_schedule(script: Script, name: str) -> bool:
-    """Tell whether a name is that of a learning rate schedule."""
-    if _SCHEDULER.search(name):
-        return True
-    return any("lr_scheduler" in made or "schedule" in made for made in made_by(script, name))
-
-
-def made_by(script: Script, name: str) -> list[str]:
-    """Return the paths of what is called to make what a name is assigned."""
-    cst: Any = libcst_or_error()
-    return [
-        script.path(node.value.func)
-        for node in script.all(cst.Assign)
-        if isinstance(node.value, cst.Call) and any(dotted(target.target) == name for target in node.targets)
-    ]
 
 
 def _function(script: Script, node: Any) -> Any:
     cst: Any = libcst_or_error()
     return next((one for one in script.around(node) if isinstance(one, (cst.FunctionDef, cst.Lambda))), None)
-
-
-def is_statement(node: Any) -> bool:
-    """Tell whether a node is a statement with a line of its own."""
-    cst: Any = libcst_or_error()
-    return isinstance(node, (cst.SimpleStatementLine, cst.BaseCompoundStatement))
 
 
 def _common_statement(script: Script, calls: list[Any]) -> Any:
@@ -207,27 +188,32 @@ def _statement_of(script: Script, node: Any) -> Any:
 
 
 def _calls_of(script: Script, function: Any) -> list[Any]:
-    """Return the calls of a function of the script's own; of a method, whatever object it is called on."""
+    """Return the calls of a function of the script's own; of a method those on ``self``, or on objects of its class."""
     cst: Any = libcst_or_error()
     name = function.name.value
-    method = any(isinstance(one, cst.ClassDef) for one in script.around(function))
+    home = next((one for one in script.around(function) if isinstance(one, cst.ClassDef)), None)
+    if home is None:
+        return [call for call in script.all(cst.Call) if dotted(call.func) == name]
     return [
         call
-        for call in script.all(cst.Call)
-        if (method and isinstance(call.func, cst.Attribute) and call.func.attr.value == name)
-        or (not method and dotted(call.func) == name)
+        for call in method_calls(script, name)
+        if (receiver(call) == "self" and any(one is home for one in script.around(call)))
+        or home.name.value in made_by(script, receiver(call))
+        or (isinstance(call.func.value, cst.Call) and dotted(call.func.value.func) == home.name.value)
     ]
 
 
 def _is_plain(script: Script, function: Any) -> bool:
+    """Tell whether a function is one of the module, or a method of a class of the module."""
     cst: Any = libcst_or_error()
-    return not any(isinstance(one, (cst.ClassDef, cst.FunctionDef)) for one in script.around(function))
+    homes = [one for one in script.around(function) if isinstance(one, (cst.ClassDef, cst.FunctionDef))]
+    return not homes or (len(homes) == 1 and is_method(script, function))
 
 
 def _only_call(script: Script, function: Any) -> Call:
     name, found = function.name.value, _calls_of(script, function)
     if not _is_plain(script, function):
-        raise UnclearError(f"the loop is spread over {name}(), which is a method or a function in a function")
+        raise UnclearError(f"the loop is spread over {name}(), which is a function in a function")
     if len(found) != 1:
         raise UnclearError(f"{name}(), which steps the optimizer, is called at {len(found)} places")
     return Call(function, found[0])
@@ -236,6 +222,21 @@ def _only_call(script: Script, function: Any) -> Call:
 def _loops_around(script: Script, node: Any) -> list[Any]:
     cst: Any = libcst_or_error()
     return [one for one in script.around(node) if isinstance(one, (cst.For, cst.While))]
+
+
+def _phase(script: Script, loop: Loop, middle: Any) -> str:
+    """Return the condition on an epoch's phase under which its batches train; ``""`` where the middle loop has none."""
+    cst: Any = libcst_or_error()
+    if not isinstance(middle, cst.For) or not isinstance(middle.target, cst.Name) or loop.calls:
+        return ""
+    for one in script.around(loop.steps[0]):
+        if one is loop.inner:
+            break
+        if isinstance(one, cst.If) and isinstance(one.test, cst.Comparison):
+            names = {name.value for name in script.all(cst.Name, one.test)}
+            if names == {middle.target.value}:
+                return script.code(one.test)
+    return ""
 
 
 def _find_outer(script: Script, loop: Loop) -> None:
@@ -261,7 +262,9 @@ def _find_outer(script: Script, loop: Loop) -> None:
                 raise UnclearError(
                     f"the loop is spread over {node.name.value}(), which is a method, or called {len(places)} times"
                 )
-    if len(found) > 1:
+    if len(found) == 2 and (phase := _phase(script, loop, found[0])):
+        loop.phase, loop.outer = phase, found[1]
+    elif len(found) > 1:
         raise UnclearError(
             f"its training is in a loop of trainings (line {script.line(found[1])}), and each needs a vault of its own"
         )

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from vaultlayer_hf.run.insert.loop import (
-    Loop,
-    UnclearError,
-    is_schedule,
-    is_statement,
-    method_calls,
-    receiver,
-)
+from vaultlayer_hf.run.insert.calls import is_schedule, is_statement, method_calls, receiver
+from vaultlayer_hf.run.insert.loop import Loop, UnclearError
 from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.walk import Walk
 
 
 def refuse_what_cannot_resume(script: Script, loop: Loop) -> None:
@@ -62,3 +57,27 @@ def _behind(script: Script, statement: Any) -> list[Any]:
         statement = script.parent(statement)
     body = getattr(script.parent(statement), "body", ())
     return list(body[next(number for number, one in enumerate(body) if one is statement) + 1 :])
+
+
+def refuse_what_is_out_of_reach(script: Script, walk: Walk, top: Any) -> None:
+    """Raise UnclearError for a group that a new optimizer lacks, and for files that the end needs."""
+    cst: Any = libcst_or_error()
+    for on, method, call in walk.calls:
+        if method == "add_param_group":
+            raise UnclearError(
+                f"line {script.line(call)} adds a group to {on} within the loop, which a new start's optimizer "
+                "hasn't got"
+            )
+    saved = {
+        script.code(call.args[1].value)
+        for call in script.all(cst.Call, top)
+        if script.path(call.func) == "torch.save" and len(call.args) > 1
+    }
+    for call in script.all(cst.Call):
+        behind = script.span(call)[0] > script.span(top)[1]
+        loads = behind and script.path(call.func) == "torch.load" and bool(call.args)
+        if loads and script.code(call.args[0].value) in saved:
+            raise UnclearError(
+                f"line {script.line(call)} loads behind the loop what the loop has written to "
+                f"{script.code(call.args[0].value)}, a file that isn't in the vault: keep it in a variable"
+            )

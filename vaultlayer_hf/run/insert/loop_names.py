@@ -6,17 +6,11 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from vaultlayer_hf.run.insert.calls import is_method, is_schedule, made_by, method_calls, receiver
 from vaultlayer_hf.run.insert.flow import is_known
-from vaultlayer_hf.run.insert.loop import (
-    Call,
-    Loop,
-    UnclearError,
-    is_schedule,
-    made_by,
-    method_calls,
-    receiver,
-)
+from vaultlayer_hf.run.insert.loop import Call, Loop, UnclearError
 from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.walk import Walk, defined_before
 
 _PARAMETERS = re.compile(r"([A-Za-z_][\w.]*)\.(?:named_)?parameters\(\)")
 _AVERAGE = re.compile(r"ema|averag|swa", re.IGNORECASE)
@@ -46,29 +40,38 @@ class Names:
 def find_names(script: Script, loop: Loop) -> Names:
     """Return the names of a loop's objects. Raises UnclearError."""
     accelerator = _accelerator(script)
-    names = Names(accelerator=accelerator, optimizer=at_top(script, loop.calls, loop.optimizer))
+    optimizers = [at_top(script, loop.calls, name) for name in loop.optimizers]
+    names = Names(accelerator=accelerator, optimizer=optimizers[0])
     region = [loop.top, *(call.function for call in loop.calls)]
     stepped = _distinct(receiver(call) for node in region for call in method_calls(script, "step", node))
-    schedules = [at_top(script, loop.calls, name) for name in stepped if name != loop.optimizer and name]
+    schedules = [at_top(script, loop.calls, name) for name in stepped if name not in loop.optimizers and name]
     schedules = _distinct(name for name in schedules if is_schedule(script, name))
     if len(schedules) > 1:
         names.others += schedules[1:]
     names.scheduler = schedules[0] if schedules else ""
     for call in (call for node in region for call in method_calls(script, "step", node)):
-        if call.args and dotted(call.args[0].value) == loop.optimizer:
+        if call.args and dotted(call.args[0].value) in loop.optimizers:
             names.others.append(at_top(script, loop.calls, receiver(call)))  # scaler.step(optimizer)
     for name in ("update", "update_parameters"):
         for node in region:
             for call in method_calls(script, name, node):
                 if _AVERAGE.search(receiver(call)):
                     names.others.append(at_top(script, loop.calls, receiver(call)))
-    names.others = _distinct(name for name in names.others if name)
-    names.loss = _loss(script, loop)
     if not accelerator:
-        names.models = _models(script, loop, names.optimizer, region)
-    for name in (names.accelerator or names.optimizer, *names.models, names.scheduler, *names.others):
+        names.models = _distinct(
+            name for optimizer in optimizers for name in _models(script, loop, optimizer, region)
+        )
+        names.others = optimizers[1:] + names.others
+    names.others = [name for name in _distinct(names.others) if name and name not in names.models]
+    names.loss = _loss(script, loop)
+    needed = (names.accelerator or names.optimizer, *names.models, names.scheduler, *names.others)
+    for name in needed:
         if name and not is_known(script, name, loop.top):
             raise UnclearError(f"{name} isn't known in line {script.line(loop.top)}, where its loop starts")
+    defined = defined_before(script, loop.top)
+    for name in needed:
+        if name and name.partition(".")[0] not in defined:
+            raise UnclearError(f"{name} is made only under a condition, and the loop may begin without it")
     return names
 
 
@@ -78,6 +81,15 @@ def at_top(script: Script, calls: list[Call], name: str) -> str:
         first, dot, rest = name.partition(".")
         parameters = call.function.params
         listed = [one.name.value for one in (*parameters.params, *parameters.kwonly_params)]
+        if listed[:1] == ["self"] and is_method(script, call.function):
+            if first == "self":
+                name = (
+                    (receiver(call.call) if isinstance(call.call.func.value, _cst().Name) else "self")
+                    + dot
+                    + rest
+                )
+                continue
+            listed = listed[1:]
         if first not in listed:
             continue  # a name of the module
         given = {one.keyword.value: one.value for one in call.call.args if one.keyword is not None}
@@ -121,7 +133,7 @@ def _models(script: Script, loop: Loop, optimizer: str, region: list[Any]) -> li
                 for node in script.all(cst.Assign)
                 if any(dotted(one.target) == dotted(argument.value) != "" for one in node.targets)
             ]
-        found += [name for text in texts for name in _PARAMETERS.findall(text)]
+        found += [_known_part(script, name) for text in texts for name in _PARAMETERS.findall(text)]
     if not found:  # made in a function of its own: what is put into training mode
         for node in [*region, *_functions_around(script, loop)]:
             for call in method_calls(script, "train", node):
@@ -129,10 +141,29 @@ def _models(script: Script, loop: Loop, optimizer: str, region: list[Any]) -> li
                     inside = any(node is call.function for call in loop.calls)
                     found.append(at_top(script, loop.calls, receiver(call)) if inside else receiver(call))
     if not found:
-        found = [name for name in ("model", "net", "network") if made_by(script, name)]
+        names = ("model", "net", "network", "self.model", "self.net", "self.network")
+        found = [name for name in names if made_by(script, name)]
     if not found:
         raise UnclearError(f"the model that {optimizer} trains wasn't found")
     return _distinct(found)
+
+
+def _known_part(script: Script, name: str) -> str:
+    """Return the longest part of ``a.b.c`` that the script assigns: what holds the rest, with its buffers."""
+    parts = name.split(".")
+    for number in range(len(parts), 1, -1):
+        if _assigned(script, ".".join(parts[:number])) and parts[0] == "self":
+            return ".".join(parts[:number])
+    return parts[0] if parts[0] != "self" else name
+
+
+def _assigned(script: Script, name: str) -> bool:
+    cst = _cst()
+    return any(dotted(target.target) == name for node in script.all(cst.Assign) for target in node.targets)
+
+
+def _cst() -> Any:
+    return libcst_or_error()
 
 
 def _functions_around(script: Script, loop: Loop) -> list[Any]:
@@ -144,16 +175,39 @@ def _loss(script: Script, loop: Loop) -> str:
     """Return the name of the loss, where the end of the step can see it and nothing deletes it."""
     cst: Any = libcst_or_error()
     home = next((one for one in script.around(loop.suite) if isinstance(one, cst.FunctionDef)), script.module)
-    for call in method_calls(script, "backward", home):
+    calls = method_calls(script, "backward", home)
+    for call in reversed(calls):
         value: Any = call.func.value
-        if call.args:
+        functions = (cst.FunctionDef, cst.Lambda)
+        around = next((one for one in script.around(call) if isinstance(one, functions)), script.module)
+        if around is not home:
+            continue  # of a closure: its names are its own
+        if (
+            call.args
+            and call.args[0].keyword is None
+            and re.search("accel|fabric|engine|scaler", receiver(call))
+        ):
             value = call.args[0].value  # accelerator.backward(loss)
         elif isinstance(value, cst.Call) and value.args:
             value = value.args[0].value  # scaler.scale(loss).backward()
         name = dotted(value)
         if name and "." not in name and any(one is loop.inner for one in script.around(call)):
-            return name
+            return name if name in _defined_at_end(script, loop) else ""
     return ""
+
+
+def _defined_at_end(script: Script, loop: Loop) -> set[str]:
+    """Return the names that are surely set where a step of a loop ends, in the function of the step."""
+    walk = Walk(script)
+    for one in reversed([loop.tail[-1], *script.around(loop.tail[-1])]):
+        block = script.parent(one)
+        body = getattr(block, "body", ())
+        if not isinstance(body, (list, tuple)) or not any(one is other for other in body):
+            continue
+        position = next(number for number, other in enumerate(body) if other is one)
+        if any(up is loop.inner for up in script.around(one)):
+            walk.block(body[: position + (one is loop.tail[-1])])
+    return walk.defined
 
 
 def _distinct(names: Any) -> list[str]:

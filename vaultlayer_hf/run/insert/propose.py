@@ -108,6 +108,9 @@ def propose(path: str | os.PathLike[str], vault: str | None = None) -> Proposal 
         accelerate = any(path.startswith("accelerate.") for path in script.imports.values())
         kind, lines = "accelerate" if accelerate else "loop", loop_edits.LINES
         plan = loop_edits.plan_loop(script, literal)
+        unknown = trainers.unknown_trainer(script) if plan.reason else ""
+        if unknown:
+            plan, lines, literal = trainers.TrainerEdit(reason=unknown), trainers.LINES, literal or "True"
     if plan.reason:
         shown = tuple(line.format(vault=literal or "None") for line in lines)
         return Unrecognised(path, plan.reason, shown, plan.trains)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vaultlayer_hf.run.insert.loop import is_statement, method_calls
+from vaultlayer_hf.run.insert.calls import is_statement, made_by, method_calls, receiver
 from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error, new_import
 from vaultlayer_hf.run.insert.trainers import TrainerEdit
 
@@ -20,7 +20,19 @@ _OPTION = "resume_from_checkpoint"
 
 def saves_states(script: Script) -> bool:
     """Tell whether a script calls ``accelerator.save_state``."""
-    return bool(method_calls(script, "save_state"))
+    return bool(_saves(script))
+
+
+def _saves(script: Script) -> list[Any]:
+    """Return the calls of an Accelerator's save_state; a Trainer has a method of that name, too."""
+    prepared = {receiver(call) for call in method_calls(script, "prepare")}
+    return [
+        call
+        for call in method_calls(script, "save_state")
+        if receiver(call) in prepared
+        or "accelerate" in "".join(made_by(script, receiver(call)))
+        or "accelerator" in receiver(call)
+    ]
 
 
 def plan_states(script: Script, vault: str) -> TrainerEdit:
@@ -31,11 +43,11 @@ def plan_states(script: Script, vault: str) -> TrainerEdit:
         what = "never prepares anything" if not prepared else "saves states and never loads one"
         return TrainerEdit(reason=f"it {what}")
     statements = [_statement(script, call) for call in prepared]
-    suites = {id(script.parent(statement)) for statement in statements}
-    if len(suites) > 1:
+    block = _common_block(script, statements)
+    if block is None:
         where = ", ".join(str(script.line(call)) for call in prepared)
-        return TrainerEdit(reason=f"it prepares in several blocks (lines {where})")
-    last = max(statements, key=script.line)
+        return TrainerEdit(reason=f"it prepares in several functions (lines {where})")
+    last = max((_within_block(script, one, block) for one in statements), key=script.line)
     accelerator = dotted(prepared[0].func.value)
     ckpt, newest = (
         script.free("ckpt", "checkpointer", "vault_ckpt"),
@@ -69,6 +81,26 @@ def plan_states(script: Script, vault: str) -> TrainerEdit:
 
 def _statement(script: Script, node: Any) -> Any:
     return next(one for one in script.around(node) if is_statement(one))
+
+
+def _common_block(script: Script, statements: list[Any]) -> Any:
+    """Return the smallest block that holds all of these, branches of one ``if`` for instance; None across functions."""
+    cst: Any = libcst_or_error()
+    first, *others = [list(script.around(one)) for one in statements]
+    for node in first:
+        if isinstance(node, (cst.IndentedBlock, cst.Module)):
+            if all(any(node is one for one in path) for path in others):
+                return node
+        elif isinstance(node, (cst.FunctionDef, cst.For, cst.While)):
+            return None
+    return None
+
+
+def _within_block(script: Script, statement: Any, block: Any) -> Any:
+    """Return the statement of a block in which another one lies."""
+    while script.parent(statement) is not block:
+        statement = script.parent(statement)
+    return statement
 
 
 def _last_statement(script: Script, statement: Any) -> Any:

@@ -35,7 +35,7 @@ class Script:
 
     Args:
         data: its bytes.
-        name: how messages call it.
+        name: its path, by which messages call it.
 
     Attributes:
         text: decoded, with its line ends as they are.
@@ -61,6 +61,7 @@ class Script:
             raise SettingsError(f"{name} can't be read as Python: {where}") from error
         wrapper = MetadataWrapper(module, unsafe_skip_copy=True)
         self.module = wrapper.module
+        self.name = name
         self.newline = module.default_newline
         self._positions = wrapper.resolve(PositionProvider)
         self._parents = wrapper.resolve(ParentNodeProvider)

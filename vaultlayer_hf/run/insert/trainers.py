@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from vaultlayer_hf.run.insert.own_classes import classes_of
 from vaultlayer_hf.run.insert.source import Edit, Script, dotted, libcst_or_error, new_import
 
 _ROOTS = ("transformers", "trl", "sentence_transformers")
@@ -71,10 +72,24 @@ def plan_trainer(script: Script, vault: str) -> TrainerEdit:
     return plan
 
 
+def unknown_trainer(script: Script) -> str:
+    """Return why what a script trains with isn't known to be a Trainer; ``""`` where nothing looks like one."""
+    cst: Any = libcst_or_error()
+    arguments = any(path == "transformers.TrainingArguments" for path in script.imports.values())
+    for call in script.all(cst.Call):
+        path = script.path(call.func)
+        if arguments and path.endswith("Trainer") and dotted(call.func) in script.imports:
+            return (
+                f"{dotted(call.func)} comes from {path.rpartition('.')[0]}, where it isn't seen whether it is a "
+                "transformers.Trainer"
+            )
+    return ""
+
+
 def _made(script: Script) -> list[Any]:
     """Return the calls that make a Trainer."""
     cst: Any = libcst_or_error()
-    own: set[str] = set()
+    own: set[str] = {name for name, kind in classes_of(script).items() if _is_own_trainer(*kind)}
     classes = script.all(cst.ClassDef)
     for _ in classes:  # subclasses of subclasses, in whatever order
         own |= {
@@ -83,6 +98,11 @@ def _made(script: Script) -> list[Any]:
             if any(_is_trainer(script.path(base.value), own) for base in node.bases)
         }
     return [call for call in script.all(cst.Call) if _is_trainer(script.path(call.func), own)]
+
+
+def _is_own_trainer(script: Script, node: Any) -> bool:
+    """Tell whether a class of a module beside the script is a Trainer, by its bases."""
+    return any(_is_trainer(script.path(base.value), set()) for base in node.bases)
 
 
 def _is_trainer(path: str, own: set[str]) -> bool:

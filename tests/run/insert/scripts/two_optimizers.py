@@ -1,4 +1,4 @@
-"""A generator against a discriminator: two optimizers, which no single step belongs to."""
+"""A generator against a discriminator: two optimizers, each with its turn in one round."""
 
 import torch
 from torch import nn
@@ -7,6 +7,7 @@ torch.manual_seed(11)
 generator, discriminator = nn.Linear(4, 2), nn.Linear(2, 1)
 generator_optimizer = torch.optim.Adam(generator.parameters(), lr=1e-3)
 discriminator_optimizer = torch.optim.Adam(discriminator.parameters(), lr=1e-3)
+fixed = torch.randn(3, 4)
 
 for step in range(10):
     fake = generator(torch.randn(8, 4))
@@ -18,3 +19,5 @@ for step in range(10):
     g_loss = -discriminator(fake).mean()
     g_loss.backward()
     generator_optimizer.step()
+
+torch.save({"g": generator.state_dict(), "d": discriminator.state_dict(), "shown": generator(fixed)}, "model.pt")

@@ -1,0 +1,72 @@
+"""Calls in a script: of methods by name, on what, and what a name was made by."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+
+SCHEDULER = re.compile(r"sched|lr_", re.IGNORECASE)
+"""Names of learning rate schedules."""
+
+
+def method_calls(script: Script, name: str, inside: Any = None) -> list[Any]:
+    """Return the calls of methods of a name."""
+    cst: Any = libcst_or_error()
+    return [
+        call
+        for call in script.all(cst.Call, inside)
+        if isinstance(call.func, cst.Attribute) and call.func.attr.value == name
+    ]
+
+
+def receiver(call: Any) -> str:
+    """Return what a method is called on, as ``a.b``; ``""`` where that is no name."""
+    return dotted(call.func.value)
+
+
+def is_schedule(script: Script, name: str) -> bool:
+    """Tell whether a name is that of a learning rate schedule."""
+    if SCHEDULER.search(name):
+        return True
+    return any("lr_scheduler" in made or "schedule" in made for made in made_by(script, name))
+
+
+def sources_of(script: Script, name: str) -> list[Any]:
+    """Return the values that a name is assigned anywhere; of ``a, b = 1, 2`` each name its own."""
+    cst: Any = libcst_or_error()
+    found = []
+    for node in script.all(cst.Assign):
+        for target in (one.target for one in node.targets):
+            if dotted(target) == name:
+                found.append(node.value)
+            elif isinstance(target, (cst.Tuple, cst.List)):
+                names = [dotted(one.value) for one in target.elements]
+                if name in names:
+                    value = node.value
+                    several = isinstance(value, (cst.Tuple, cst.List)) and len(value.elements) == len(names)
+                    found.append(value.elements[names.index(name)].value if several else value)
+    return found
+
+
+def made_by(script: Script, name: str) -> list[str]:
+    """Return the paths of what is called to make what a name is assigned."""
+    cst: Any = libcst_or_error()
+    return [script.path(one.func) for one in sources_of(script, name) if isinstance(one, cst.Call)]
+
+
+def is_statement(node: Any) -> bool:
+    """Tell whether a node is a statement with a line of its own."""
+    cst: Any = libcst_or_error()
+    return isinstance(node, (cst.SimpleStatementLine, cst.BaseCompoundStatement))
+
+
+def is_method(script: Script, function: Any) -> bool:
+    """Tell whether a function is a method whose object is called ``self``."""
+    cst: Any = libcst_or_error()
+    home = next(
+        (one for one in script.around(function) if isinstance(one, (cst.ClassDef, cst.FunctionDef))), None
+    )
+    listed = function.params.params
+    return isinstance(home, cst.ClassDef) and bool(listed) and listed[0].name.value == "self"

@@ -1,0 +1,145 @@
+"""Data that a script draws anew at each start: a split, an order or rows without a seed, the order of a set."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from vaultlayer_hf.run.insert.loop import Loop, UnclearError
+from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+
+_TORCH = re.compile(
+    r"torch\.(?:rand|randn|randint|randperm|multinomial|normal|bernoulli|rand_like|randn_like)$"
+)
+_SPLITS = re.compile(r"(?:random_split|train_test_split|ShuffleSplit|StratifiedShuffleSplit)$")
+_NUMPY = re.compile(r"numpy\.random\.(?!default_rng|RandomState|Generator|seed|get_state|set_state)\w+$")
+_PYTHON = re.compile(r"random\.(?:random|randint|shuffle|sample|choice|choices|uniform|randrange|gauss)$")
+_SEEDED = ("generator", "random_state", "seed")
+
+
+def refuse_fresh_data(script: Script, loop: Loop, models: list[str]) -> None:
+    """Raise UnclearError where what is drawn ahead of the loop differs from start to start, and reaches its data."""
+    cst: Any = libcst_or_error()
+    seeds = _seeds(script)
+    start = script.span(loop.top)[0]
+    used = _in_use(script, loop)
+    for call in script.all(cst.Call):
+        path = script.path(call.func)
+        kind = _kind(path)
+        if kind and not any(_within(script, call, one) for one in used):
+            given = any(one.keyword is not None and one.keyword.value in _SEEDED for one in call.args)
+            if not given and kind not in seeds and _reaches_data(script, call, path, used, models):
+                raise UnclearError(
+                    f"line {script.line(call)} draws the data anew at each start ({path.rsplit('.', 1)[-1]} without a "
+                    f"seed), so a resume would train on others: set a seed first, such as {_ADVICE[kind]}"
+                )
+        if path in ("list", "enumerate", "tuple") and call.args and script.span(call)[0] < start:
+            inner = call.args[0].value
+            of_set = isinstance(inner, cst.Call) and script.path(inner.func) == "set"
+            if of_set and not _sorted(script, call):
+                raise UnclearError(
+                    f"line {script.line(call)} goes through a set, whose order Python draws anew at each start: use "
+                    "sorted(…)"
+                )
+
+
+_ADVICE = {
+    "torch": "torch.manual_seed(0)",
+    "numpy": "np.random.seed(0)",
+    "python": "random.seed(0)",
+}
+
+
+def _kind(path: str) -> str:
+    if _TORCH.search(path) or path.endswith("random_split"):
+        return "torch"
+    if _NUMPY.match(path) or _SPLITS.search(path):
+        return "numpy"
+    return "python" if _PYTHON.match(path) else ""
+
+
+def _seeds(script: Script) -> set[str]:
+    """Return the generators that something seeds."""
+    cst: Any = libcst_or_error()
+    found: set[str] = set()
+    for call in script.all(cst.Call):
+        path = script.path(call.func)
+        last = path.rsplit(".", 1)[-1]
+        text = script.code(call)
+        if "seed" not in last or "time.time" in text or "None" in text:
+            continue
+        if path.startswith("torch."):
+            found.add("torch")
+        elif path.startswith("numpy."):
+            found.add("numpy")
+        elif path == "random.seed":
+            found.add("python")
+        elif not any(one.name.value == last for one in script.all(cst.FunctionDef)):
+            found |= {
+                "torch",
+                "numpy",
+                "python",
+            }  # a library's, or a module's beside the script, that does all
+    return found
+
+
+def _in_use(script: Script, loop: Loop) -> list[Any]:
+    """Return what the loop runs: the draws in there are the loop's own, and its random numbers come back.
+
+    Modules as well, whose weights and buffers are the model's.
+    """
+    cst: Any = libcst_or_error()
+    functions = {one.name.value: one for one in script.all(cst.FunctionDef)}
+    found, coming = [loop.top], [loop.top]
+    while coming:
+        for call in script.all(cst.Call, coming.pop()):
+            function = functions.get(dotted(call.func).rsplit(".", 1)[-1])
+            if function is not None and not any(function is one for one in found):
+                found.append(function)
+                coming.append(function)
+    modules = [
+        one
+        for one in script.all(cst.ClassDef)
+        if any(script.path(base.value).endswith("Module") for base in one.bases)
+    ]
+    return found + modules
+
+
+def _within(script: Script, node: Any, outer: Any) -> bool:
+    return any(one is outer for one in script.around(node))
+
+
+def _reaches_data(script: Script, call: Any, path: str, used: list[Any], models: list[str]) -> bool:
+    """Tell whether the loop reads what was drawn, or what was made of it; or the order of it was shuffled in place."""
+    cst: Any = libcst_or_error()
+    if path.endswith("shuffle"):
+        return True
+    assign = next(
+        (one for one in script.around(call) if isinstance(one, (cst.Assign, cst.FunctionDef))), None
+    )
+    if isinstance(assign, cst.FunctionDef):
+        targets = {assign.name.value}  # what it returns is made of it
+    elif assign is not None:
+        targets = {one.value for target in assign.targets for one in script.all(cst.Name, target.target)}
+    else:
+        return False
+    made = [
+        (
+            {one.value for target in node.targets for one in script.all(cst.Name, target.target)},
+            {one.value for one in script.all(cst.Name, node.value)},
+        )
+        for node in script.all(cst.Assign)
+    ]
+    for _ in made:
+        targets |= {name for names, read in made if read & targets for name in names}
+        targets -= set(models)
+    read = {one.value for part in used[:1] for one in script.all(cst.Name, part)}
+    return bool(read & targets)
+
+
+def _sorted(script: Script, node: Any) -> bool:
+    cst: Any = libcst_or_error()
+    return any(
+        isinstance(one, cst.Call) and script.path(one.func) in ("sorted", "len")
+        for one in script.around(node)
+    )

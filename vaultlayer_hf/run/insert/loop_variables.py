@@ -1,0 +1,283 @@
+"""Variables and objects that a loop changes beside its model and optimizer, and on which its course may hang.
+
+Each is brought back, or the script is left alone: what was counted, a rate in a variable, a patience, a loader's place.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from vaultlayer_hf.run.insert.calls import sources_of
+from vaultlayer_hf.run.insert.loop import Loop, UnclearError
+from vaultlayer_hf.run.insert.loop_limits import refuse_what_is_out_of_reach
+from vaultlayer_hf.run.insert.loop_names import Names
+from vaultlayer_hf.run.insert.own_classes import COUNTS, GROWS, changes_itself, classes_of, is_kind
+from vaultlayer_hf.run.insert.own_resume import moved_starts
+from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.walk import Walk, defined_before, local_names, parameters_of
+
+_CLOCK = re.compile(r"(?:^|\.)(?:time|perf_counter|monotonic|process_time|time_ns|now|Event)$")
+_GENERATORS = (
+    "torch.Generator",
+    "numpy.random.default_rng",
+    "numpy.random.RandomState",
+    "random.Random",
+)
+_CONTAINERS = ("list", "dict", "set", "collections.deque", "collections.defaultdict", "collections.Counter")
+_GIVES_BATCHES = re.compile(r"next_batch|get_batch|next_\w+|read_batch|__next__|fetch_batch|get_next_batch")
+_LOGS = re.compile(
+    r"tqdm|trange|SummaryWriter|wandb|logg|writer|rich\.|Progress|open$|argparse|neptune|mlflow|time\."
+)
+_ENVIRONMENT = re.compile(r"^(?:gym|gymnasium)\b|\.make_vec$")
+_REMADE = re.compile(r"(?:^torch\.optim\b(?!.*swa)|DataLoader$|lr_scheduler\.|(?:^|\.)GradScaler$)")
+
+
+@dataclass
+class Variables:
+    """What a loop's edit brings back beside the objects of ``Names``.
+
+    Attributes:
+        loop: names that go from one round of the outermost loop to the next, or behind it.
+        objects: names of what the loop changes in place: a random generator, an object of a class of the script's own.
+        in_pass: names that go from one batch to the next, within one pass.
+        unset: of both, those that nothing sets before.
+        models: further modules whose state the loop changes.
+    """
+
+    loop: list[str] = field(default_factory=list)
+    objects: list[str] = field(default_factory=list)
+    in_pass: list[str] = field(default_factory=list)
+    unset: set[str] = field(default_factory=set)
+    models: list[str] = field(default_factory=list)
+
+
+def find_variables(script: Script, loop: Loop, names: Names, known: set[str]) -> Variables:
+    """Return what is to be brought back; ``known``: objects that are taken care of. Raises UnclearError."""
+    return _Finder(script, loop, names, known).find()
+
+
+class _Finder:
+    def __init__(self, script: Script, loop: Loop, names: Names, known: set[str]) -> None:
+        self.script, self.loop, self.names = script, loop, names
+        self.known = known
+        self.cst: Any = libcst_or_error()
+        self.classes = classes_of(script)
+
+    def find(self) -> Variables:
+        script, loop, cst = self.script, self.loop, self.cst
+        top = loop.top
+        before = defined_before(script, top)
+        walk = self._walk(top)
+        found = Variables()
+        behind = self._read_behind(top)
+        for name, line in walk.written.items():
+            if name in walk.read_first or name in behind:
+                self._refuse_new_parts(name, line)
+                if self._is_variable(name) and self._can_be_kept(name, top):
+                    found.loop.append(name)
+                    if "." not in name and name not in before:
+                        found.unset.add(name)
+        if isinstance(top, cst.For):
+            found.loop += [
+                name
+                for name in moved_starts(script, top, self._sources)
+                if self._is_variable(name) and name not in found.loop
+            ]
+        for name in self._changed_objects(walk, before):
+            if self._is_module(name):
+                found.models.append(name)
+            elif self._is_container(name):
+                if self._can_be_kept(name, top):
+                    found.loop.append(name)
+            elif name not in found.loop:
+                found.objects.append(name)
+        found.models = [name for name in dict.fromkeys(found.models) if name not in self.known]
+        found.loop = [name for name in dict.fromkeys(found.loop) if name not in self.known]
+        refuse_what_is_out_of_reach(script, walk, top)
+        if loop.outer is not None:
+            found.in_pass = self._of_pass(set(found.loop) & set(walk.read_first))
+        return found
+
+    def _walk(self, loop: Any) -> Walk:
+        walk = Walk(self.script)
+        if isinstance(loop, self.cst.For):
+            walk.expression(loop.iter)
+            walk.read_first.clear()  # worked out once, before the first round
+            walk.calls.clear()
+            walk.target(loop.target)
+        else:
+            walk.expression(loop.test)
+        walk.block(loop.body.body)
+        return walk
+
+    def _of_pass(self, carried: set[str]) -> list[str]:
+        """Return the names that one batch leaves to the next; ``carried``: those that epochs do, too."""
+        inner = self.loop.inner
+        walk = self._walk(inner)
+        before = defined_before(self.script, inner)
+        behind = self._read_behind(inner)
+        return [
+            name
+            for name in walk.written
+            if "." not in name
+            and name in before
+            and (name in walk.read_first or name in behind)
+            and name not in carried
+            and name not in self.known
+            and self._is_variable(name)
+            and not self._is_target(inner, name)
+            and self._sets_before(inner, name)
+        ]
+
+    def _sets_before(self, loop: Any, name: str) -> bool:
+        """Tell whether a name is the function's own, and not one of the module that it only reads."""
+        functions = [one for one in self.script.around(loop) if isinstance(one, self.cst.FunctionDef)]
+        return not functions or name in local_names(self.script, functions[0])
+
+    def _is_target(self, loop: Any, name: str) -> bool:
+        return isinstance(loop, self.cst.For) and any(
+            one.value == name for one in self.script.all(self.cst.Name, loop.target)
+        )
+
+    def _read_behind(self, loop: Any) -> dict[str, int]:
+        """Return the names that are read behind a loop, in its function, before they are written."""
+        walk = Walk(self.script)
+        node = loop
+        while True:
+            block = self.script.parent(node)
+            body = getattr(block, "body", ())
+            if isinstance(body, (list, tuple)) and any(one is node for one in body):
+                position = next(number for number, one in enumerate(body) if one is node)
+                walk.block(body[position + 1 :])
+            if block is None or isinstance(block, (self.cst.FunctionDef, self.cst.Module)):
+                return walk.read_first
+            if isinstance(block, (self.cst.For, self.cst.While)) and loop is self.loop.inner:
+                return walk.read_first
+            node = block
+
+    def _sources(self, name: str) -> list[Any]:
+        return sources_of(self.script, name)
+
+    def _made(self, name: str) -> list[str]:
+        return [self.script.path(one.func) for one in self._sources(name) if isinstance(one, self.cst.Call)]
+
+    def _is_variable(self, name: str) -> bool:
+        """Tell whether a name that the loop assigns holds something that can go on: no clock, log or iterator."""
+        first = name.partition(".")[0]
+        if name in self.known or first in self.script.imports or first in self.classes:
+            return False
+        if name in {one.name.value for one in self.script.all(self.cst.FunctionDef)}:
+            return False
+        sources, made = self._sources(name), self._made(name)
+        clocks = [one for one in made if _CLOCK.search(one)]
+        if sources and len(clocks) == len(sources):
+            return False
+        if any(_LOGS.search(one) for one in made) or any(_ENVIRONMENT.search(one) for one in made):
+            return False
+        return "iter" not in made and not any(one in ("enumerate", "zip", "range", "map") for one in made)
+
+    def _refuse_new_parts(self, name: str, line: int) -> None:
+        """Raise UnclearError for an optimizer, a schedule or a loader that the loop makes anew on its way."""
+        for one in self._sources(name):
+            inside = isinstance(one, self.cst.Call) and any(
+                up is self.loop.top for up in self.script.around(one)
+            )
+            if inside and (_REMADE.search(self.script.path(one.func)) or name in self.known):
+                raise UnclearError(
+                    f"line {self.script.line(one)} makes {name} anew within the loop, and a resume behind it would go "
+                    "on with the one from before the loop"
+                )
+
+    def _can_be_kept(self, name: str, top: Any) -> bool:
+        """Refuse a variable of the module that functions change, where the loop's function doesn't say so."""
+        functions = [one for one in self.script.around(top) if isinstance(one, self.cst.FunctionDef)]
+        if not functions or "." in name:
+            return True
+        home = functions[0]
+        shared = {
+            item.name.value
+            for one in self.script.all(self.cst.Global, home.body, nested=False)
+            for item in one.names
+        }
+        own = name in local_names(self.script, home) | parameters_of(home)
+        if not own and name not in shared:
+            raise UnclearError(
+                f"{name} is a variable of the module that the loop changes from within functions, and "
+                f"{home.name.value}() doesn't declare it global"
+            )
+        return True
+
+    def _changed_objects(self, walk: Walk, before: set[str]) -> list[str]:
+        """Return the objects from before the loop whose state it changes. Raises UnclearError."""
+        found: list[str] = []
+        calls = [(on, method, call) for on, method, call in walk.calls if on.partition(".")[0] in before]
+        for on, method, call in calls:
+            for name in _prefixes(on):
+                if (
+                    name in self.known
+                    or name.partition(".")[0] in self.script.imports
+                    or not self._sources(name)
+                ):
+                    continue
+                if self._changes(name, method, call):
+                    found.append(name)
+                break
+        for name in walk.changed:
+            first = next((one for one in _prefixes(name) if self._sources(one)), "")
+            known = any(one in self.known for one in _prefixes(name))
+            if first and not known and first.partition(".")[0] in before and first not in walk.written:
+                found.append(first)
+        for name in walk.read_first:
+            if name in before and (
+                self._is_module(name) or any(one in _GENERATORS for one in self._made(name))
+            ):
+                found.append(name)
+        return [name for name in dict.fromkeys(found) if name not in self.known]
+
+    def _changes(self, name: str, method: str, call: Any) -> bool:
+        script, made = self.script, self._made(name)
+        kinds = [self.classes[one] for one in made if one in self.classes]
+        if kinds:
+            return any(changes_itself(script, kind, method, self.classes) for kind in kinds)
+        if any(_LOGS.search(one) for one in made):
+            return False
+        if any(_ENVIRONMENT.search(one) for one in made):
+            raise UnclearError(
+                f"{name} is an environment, whose state isn't saved with a checkpoint: a resume would begin it anew"
+            )
+        if _GIVES_BATCHES.fullmatch(method) and made:
+            raise UnclearError(
+                f"line {script.line(call)} takes its batches from {name}.{method}(), and where {made[0]} is in its "
+                "data isn't known: a resume would start the data over"
+            )
+        containers = not made or any(one in _CONTAINERS for one in made)
+        if GROWS.fullmatch(method) and containers:
+            return True
+        return bool(made) and bool(COUNTS.fullmatch(method)) and not made[0].startswith("torch.")
+
+    def _is_container(self, name: str) -> bool:
+        made = self._made(name)
+        return not made or any(one in _CONTAINERS for one in made)
+
+    def _is_module(self, name: str) -> bool:
+        made = self._made(name)
+        if any(one.endswith("deepcopy") for one in made):
+            return any(
+                dotted(argument.value).removesuffix(".module") in self.names.models
+                for one in self._sources(name)
+                if isinstance(one, self.cst.Call)
+                for argument in one.args
+            )
+        return any(
+            is_kind(self.script, self.classes[one], "Module", self.classes)
+            for one in made
+            if one in self.classes
+        )
+
+
+def _prefixes(name: str) -> list[str]:
+    """Return ``a.b.c``, ``a.b`` and ``a``."""
+    parts = name.split(".")
+    return [".".join(parts[:number]) for number in range(len(parts), 0, -1)]

@@ -1,0 +1,83 @@
+"""Classes of the script's own, and of modules beside it: whether a call of their methods changes the object."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from vaultlayer_hf.errors import SettingsError
+from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.walk import Walk
+
+GROWS = re.compile(
+    r"append|appendleft|extend|insert|add|update|pop|popleft|popitem|remove|discard|clear|setdefault|sort|reverse"
+)
+COUNTS = re.compile(r"step|update|update_\w+|push|record|observe|put|store|check")
+
+
+def classes_of(script: Script) -> dict[str, Any]:
+    """Return the classes of a script, and of modules beside it from which it imports, by the path to them."""
+    cst: Any = libcst_or_error()
+    found = {node.name.value: (script, node) for node in script.all(cst.ClassDef)}
+    for name, path in script.imports.items():
+        module, _, member = path.lstrip(".").rpartition(".")
+        beside = Path(script.name).parent / f"{module.replace('.', '/')}.py"
+        if not module or not beside.is_file():
+            continue
+        try:
+            other = Script(beside.read_bytes(), str(beside))
+        except (OSError, SettingsError):
+            continue
+        for node in other.all(cst.ClassDef):
+            if node.name.value == member:
+                found[path] = found[name] = (other, node)
+    return found
+
+
+def changes_itself(script: Script, kind: Any, method: str, classes: dict[str, Any], depth: int = 4) -> bool:
+    """Tell whether a method of a class changes its object; true where that can't be seen."""
+    cst: Any = libcst_or_error()
+    home, node = kind
+    functions = {one.name.value: one for one in home.all(cst.FunctionDef, node)}
+    if method not in functions:
+        bases = [classes[dotted(base.value)] for base in node.bases if dotted(base.value) in classes]
+        if bases:
+            return any(changes_itself(script, base, method, classes, depth) for base in bases)
+        return bool(node.bases) and (method in functions or bool(COUNTS.fullmatch(method)))
+    body = functions[method].body
+    walk = Walk(home, follow=False)
+    walk.suite(body)
+    if any(name.startswith("self.") for name in (*walk.written, *walk.changed)):
+        return True
+    for on, called, _ in walk.calls:
+        inner = on == "self" and depth > 0 and called != method and called in functions
+        if inner and changes_itself(script, kind, called, classes, depth - 1):
+            return True
+        if on.startswith("self.") and (
+            GROWS.fullmatch(called) or COUNTS.fullmatch(called) or called.endswith("_")
+        ):
+            return True
+        if on.startswith("self.") and called in (
+            "shuffle",
+            "integers",
+            "random",
+            "permutation",
+            "choice",
+            "randint",
+        ):
+            return True
+    return any(
+        home.path(call.func).endswith("shuffle") or home.path(call.func) == "next"
+        for call in home.all(cst.Call, body)
+    )
+
+
+def is_kind(script: Script, kind: Any, ending: str, classes: dict[str, Any]) -> bool:
+    home, node = kind
+    bases = [dotted(base.value) for base in node.bases]
+    return any(home.path(base.value).endswith(ending) for base in node.bases) or any(
+        is_kind(script, classes[base], ending, classes)
+        for base in bases
+        if base in classes and base != node.name.value
+    )

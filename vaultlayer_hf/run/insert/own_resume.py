@@ -1,0 +1,45 @@
+"""Scripts that resume by themselves, beside us: where their loop begins then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.walk import Walk
+
+
+def moved_starts(script: Script, top: Any, sources: Callable[[str], list[Any]]) -> list[str]:
+    """Return the names in a loop's ``range(…)`` that the script sets at several places: a resume of its own."""
+    cst: Any = libcst_or_error()
+    walk = Walk(script)
+    walk.expression(top.iter)
+    found = []
+    for name in walk.read_first:
+        places = sources(name)
+        conditional = [one for one in places if any(isinstance(up, cst.If) for up in script.around(one))]
+        main = len(places) > 1 or ("." in name and bool(places))
+        if main and conditional and not _is_option(script, places):
+            found.append(name)
+    return found
+
+
+def _is_option(script: Script, places: list[Any]) -> bool:
+    """Tell whether a name is set from nothing but constants and other options, the same at each start."""
+    loads = ("torch.load", "load_checkpoint", "load", "restore", "resume")
+    cst: Any = libcst_or_error()
+    walk = Walk(script)
+    for one in places:
+        walk.expression(one)
+    loaded = {
+        dotted(target.target)
+        for node in script.all(cst.Assign)
+        if (
+            isinstance(node.value, cst.Call)
+            and script.path(node.value.func).rsplit(".", 1)[-1].startswith(loads)
+        )
+        or (isinstance(node.value, cst.Subscript) and "load" in script.code(node.value))
+        for target in node.targets
+    }
+    texts = "".join(script.code(one) for one in places)
+    return not (loaded & set(walk.read_first)) and "load" not in texts

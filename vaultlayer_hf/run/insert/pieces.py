@@ -1,0 +1,64 @@
+"""Pieces of code that an edit of a loop reads and writes: arguments, what is looped over, a line of variables."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from vaultlayer_hf.run.insert.calls import method_calls
+from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+
+
+def places(call: Any) -> list[Any]:
+    return [one for one in call.args if one.keyword is None and not one.star]
+
+
+def innermost(node: Any) -> Any:
+    """Return what is looped over, without enumerate() and progress bars around it."""
+    while isinstance(node, libcst_or_error().Call) and node.args:
+        name = dotted(node.func)
+        if name != "enumerate" and name.rsplit(".", 1)[-1] not in ("tqdm", "track"):
+            break
+        node = node.args[0].value
+    return node
+
+
+_WIDTH = 100
+"""Characters of a line, from which on its variables get one each."""
+
+
+def carry_lines(ckpt: str, names: list[str], *, assign: bool = True, in_pass: bool = False) -> list[str]:
+    """Return the lines that bring variables back; without ``assign`` for objects, which stay the same."""
+    pairs = [f'"{name}": {name}' for name in names]
+    more = ", in_pass=True" if in_pass else ""
+    target = f"{', '.join(names) if len(names) > 1 else f'({names[0]},)'} = " if assign else ""
+    line = f"{target}{ckpt}.carry(lambda: {{{', '.join(pairs)}}}{more})"
+    if len(line) <= _WIDTH:
+        return [line]
+    inner = [f"        {pair}," for pair in pairs]
+    return [f"{target}{ckpt}.carry(", "    lambda: {", *inner, f"    }}{more}", ")"]
+
+
+def key_of(name: str, taken: set[str]) -> str:
+    """Return the name under which an object is saved, other than those that are ``taken``."""
+    plain = re.sub(r"[^A-Za-z0-9_-]", "", name.rsplit(".", 1)[-1]).lstrip("_-") or "object"
+    found, number = plain, 2
+    while found in taken or re.match(r"rng_state_|data_|vaultlayer", found):
+        found, number = f"object_{plain}_{number}", number + 1
+    taken.add(found)
+    return found
+
+
+def ends_with_break(statement: Any) -> bool:
+    body = getattr(statement.body, "body", ())
+    small: Any = getattr(body[-1], "body", (body[-1],)) if body else ()
+    return bool(small) and isinstance(small[-1], libcst_or_error().Break)
+
+
+def prepared(script: Script) -> set[str]:
+    return {
+        dotted(one.value)
+        for name in ("prepare", "register_for_checkpointing")
+        for call in method_calls(script, name)
+        for one in call.args
+    }

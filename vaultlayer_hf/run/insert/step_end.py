@@ -1,0 +1,142 @@
+"""Where a step of a loop ends, with all that belongs to it: there the Checkpointer is told."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from vaultlayer_hf.run.insert.calls import method_calls, receiver
+from vaultlayer_hf.run.insert.loop import Loop, UnclearError
+from vaultlayer_hf.run.insert.loop_names import Names
+from vaultlayer_hf.run.insert.loop_variables import Variables
+from vaultlayer_hf.run.insert.source import Edit, Script, libcst_or_error
+from vaultlayer_hf.run.insert.walk import Walk
+
+
+class StepEnd:
+    """The end of a step of one loop.
+
+    Args:
+        script, loop, names: what is edited.
+        ckpt: what the Checkpointer is called.
+        variables: what a checkpoint keeps beside the objects.
+    """
+
+    def __init__(self, script: Script, loop: Loop, names: Names, ckpt: str, variables: Variables) -> None:
+        self.script, self.loop, self.names, self.ckpt, self.variables = script, loop, names, ckpt, variables
+        self.edits: list[Edit] = []
+
+    def plan(self) -> list[Edit]:
+        """Return the edits that note the end of a step, behind all that belongs to it."""
+        script, tail = self.script, self.loop.tail
+        last = next((number for number, one in enumerate(tail) if number and _leaves(script, one)), len(tail))
+        for one in tail[last:]:
+            if any(receiver(call) for call in method_calls(script, "step", one)):
+                raise UnclearError(f"line {script.line(tail[last])} may leave the step before its end")
+        call = f"{self.ckpt}.step(loss={self.names.loss})" if self.names.loss else f"{self.ckpt}.step()"
+        why = "A step is done, with all that belongs to it: saves when it is time."
+        if self._at_end_of_round(call, why):
+            return self.edits
+        if self._changed_by(tail[last:]):
+            self._before_each_end(tail[last:], call, why)
+            last = len(tail)
+        lines, end = [call], tail[last - 1]
+        if self.loop.phase and self.loop.suite is self.loop.inner.body:
+            lines = [f"if {self.loop.phase}:", f"    {call}"]
+        if self.loop.sync and self.loop.condition is None:
+            inside = synced(script, end)
+            if inside:
+                end = inside[-1]
+            else:
+                lines = [f"if {self.names.accelerator}.sync_gradients:", f"    {call}"]
+        self.edits.append(script.lines_behind(end, lines, why))
+        return self.edits
+
+    def _changed_by(self, statements: list[Any]) -> set[str]:
+        """Return what of the loop's variables and objects these statements change."""
+        kept = self.variables
+        walk = Walk(self.script)
+        walk.block(statements)
+        touched = {*walk.written, *walk.changed, *(on for on, _, _ in walk.calls)}
+        return touched & {*kept.loop, *kept.in_pass, *kept.objects, *kept.models}
+
+    def _before_each_end(self, statements: list[Any], call: str, why: str) -> None:
+        """Note the step wherever these statements leave it: what they change on the way belongs to it, too."""
+        script, cst = self.script, libcst_or_error()
+        for kind in (cst.Break, cst.Continue, cst.Return):
+            for statement in statements:
+                for node in script.all(kind, statement, nested=False):
+                    line = script.parent(node)
+                    if not isinstance(script.parent(line), cst.IndentedBlock):
+                        raise UnclearError(
+                            f"line {script.line(node)} leaves a step on the line of its condition"
+                        )
+                    if kind is not cst.Return:
+                        loops = (cst.For, cst.While)
+                        if (
+                            next(one for one in script.around(node) if isinstance(one, loops))
+                            is not self.loop.inner
+                        ):
+                            continue
+                    self.edits.append(script.lines_before(line, [call], why))
+
+    def _at_end_of_round(self, call: str, why: str) -> bool:
+        """Note the step at the end of the round, under its condition, where what follows it changes variables."""
+        script, loop, cst = self.script, self.loop, libcst_or_error()
+        node = loop.suite
+        behind: list[Any] = []
+        guards: list[str] = []
+        if loop.sync and loop.condition is None:
+            guards.append(f"{self.names.accelerator}.sync_gradients")
+        functions = list(loop.calls[: loop.crossed])
+        while node is not loop.inner:
+            up = script.parent(node)
+            if isinstance(up, cst.FunctionDef):
+                if not functions:
+                    return False
+                up = functions.pop(0).call
+            elif isinstance(up, cst.If):
+                test = script.code(up.test)
+                guards.append(test if up.body is node else f"not ({test})")
+            body = getattr(up, "body", ())
+            if isinstance(body, (list, tuple)) and any(one is node for one in body):
+                behind += body[next(number for number, one in enumerate(body) if one is node) + 1 :]
+            node = up
+        changed = self._changed_by(behind)
+        if not changed:
+            return False
+        walk = Walk(script)
+        walk.block(behind)
+        read = {one.group() for guard in guards for one in re.finditer(r"[A-Za-z_]\w*", guard)}
+        if read & set(walk.written) or any(_leaves(script, one) for one in behind):
+            name = sorted(changed)[0]
+            raise UnclearError(
+                f"line {walk.written.get(name, script.line(behind[0]))} changes {name} behind the end of the step: "
+                "move it ahead of optimizer.step()"
+            )
+        lines = [f"if {' and '.join(guards)}:", f"    {call}"] if guards else [call]
+        self.edits.append(script.lines_behind(loop.inner.body.body[-1], lines, why))
+        return True
+
+
+def _leaves(script: Script, statement: Any) -> bool:
+    cst: Any = libcst_or_error()
+    return bool(
+        [
+            one
+            for kind in (cst.Break, cst.Continue, cst.Return)
+            for one in script.all(kind, statement, nested=False)
+        ]
+    )
+
+
+def synced(script: Script, statement: Any) -> list[Any]:
+    """Return the statements that an ``if accelerator.sync_gradients:`` guards, and nothing else."""
+    if not isinstance(statement, libcst_or_error().If) or statement.orelse is not None:
+        return []
+    alone = script.code(statement.test).endswith(".sync_gradients") and " " not in script.code(statement.test)
+    return (
+        list(statement.body.body)
+        if alone and isinstance(statement.body, libcst_or_error().IndentedBlock)
+        else []
+    )

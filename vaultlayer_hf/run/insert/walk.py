@@ -1,0 +1,401 @@
+"""Walk through a piece of a script as it runs: what is read before it is written, what is written, what is called.
+
+Calls of functions of the script's own are followed, with what they are given in place of their parameters. A name of an
+attribute (``self.best``, ``args.rate``) is a variable of its own.
+
+One file, because statements and expressions walk into each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+
+_DEPTH = 5
+"""Calls that are followed within each other."""
+_ENDS = ("sys.exit", "exit", "quit", "os._exit")
+
+
+class Walk:
+    """What was seen.
+
+    Args:
+        script: to which the statements belong.
+        defined: names that are set when it begins.
+        follow: whether calls of functions of the script's own are followed.
+
+    Attributes:
+        read_first: names that are read where they may not have been written yet, and the line.
+        written: names that are assigned, and the line.
+        defined: names that are surely assigned by now. A loop is taken to go round at least once.
+        calls: (what a method is called on, its name, the call); ``__call__`` for a variable that is called itself.
+        changed: variables of which an item is assigned or deleted, and the line.
+    """
+
+    def __init__(self, script: Script, defined: set[str] | None = None, *, follow: bool = True) -> None:
+        self.script = script
+        self.defined = set(defined or ())
+        self.read_first: dict[str, int] = {}
+        self.written: dict[str, int] = {}
+        self.calls: list[tuple[str, str, Any]] = []
+        self.changed: dict[str, int] = {}
+        self._names: dict[str, str] | None = (
+            None  # of a function that is followed: parameter to what it was given
+        )
+        self._within: list[Any] = []
+        self._cst: Any = libcst_or_error()
+        self._functions: dict[str, Any] = {}
+        for one in script.all(self._cst.FunctionDef) if follow else ():
+            self._functions.setdefault(one.name.value, one)
+
+    # Statements ----------------------------------------------------------------------------------------
+
+    def block(self, statements: Any) -> bool:
+        """Walk through statements; return whether they leave for elsewhere at their end."""
+        return _any_of(self.statement, statements)
+
+    def statement(self, node: Any) -> bool:
+        """Walk through one statement; return whether it leaves for elsewhere."""
+        cst = self._cst
+        if isinstance(node, cst.SimpleStatementLine):
+            return _any_of(self._small, node.body)
+        if isinstance(node, cst.If):
+            return self._if(node)
+        if isinstance(node, cst.For):
+            self.expression(node.iter)
+            self.target(node.target)
+            self.suite(node.body)
+            if node.orelse is not None:
+                self.suite(node.orelse.body)
+        elif isinstance(node, cst.While):
+            self.expression(node.test)
+            self.suite(node.body)
+        elif isinstance(node, cst.With):
+            for item in node.items:
+                self.expression(item.item)
+                if item.asname is not None:
+                    self.target(item.asname.name)
+            return self.suite(node.body)
+        elif isinstance(node, cst.Try):
+            self._try(node)
+        elif isinstance(node, cst.FunctionDef):
+            self._inner_function(node)
+        elif not isinstance(node, cst.ClassDef):
+            before = set(self.defined)
+            for child in node.children:
+                self._any(child)
+            self.defined = before
+        return False
+
+    def _any(self, node: Any) -> None:
+        if isinstance(node, (self._cst.BaseExpression,)):
+            self.expression(node)
+        elif hasattr(node, "body"):
+            self.suite(node.body)
+        else:
+            for child in node.children:
+                self._any(child)
+
+    def suite(self, body: Any) -> bool:
+        """Walk through a suite, indented or on the line of its head; return whether it leaves at its end."""
+        statements = getattr(body, "body", body)
+        if isinstance(body, self._cst.SimpleStatementSuite):
+            return _any_of(self._small, statements)
+        return self.block(statements)
+
+    def _small(self, node: Any) -> bool:
+        cst = self._cst
+        if isinstance(node, cst.Assign):
+            self.expression(node.value)
+            for target in node.targets:
+                self.target(target.target)
+        elif isinstance(node, cst.AnnAssign):
+            if node.value is not None:
+                self.expression(node.value)
+                self.target(node.target)
+        elif isinstance(node, cst.AugAssign):
+            self.expression(node.target)
+            self.expression(node.value)
+            self.target(node.target)
+        elif isinstance(node, cst.Del):
+            self._deleted(node.target)
+        elif isinstance(node, (cst.Return, cst.Raise, cst.Continue, cst.Break)):
+            for child in node.children:
+                self.expression(child)
+            return True
+        else:
+            for child in node.children:
+                self.expression(child)
+            call = node.value if isinstance(node, cst.Expr) else None
+            return isinstance(call, cst.Call) and self.script.path(call.func) in _ENDS
+        return False
+
+    def _deleted(self, target: Any) -> None:
+        for name in [target] if dotted(target) else self.script.all(self._cst.Name, target):
+            self.defined.discard(self._named(dotted(name)))
+
+    def _if(self, node: Any) -> bool:
+        self.expression(node.test)
+        before = set(self.defined)
+        ends = []
+        left = self.suite(node.body)
+        if not left:
+            ends.append(self.defined)
+        self.defined = set(before)
+        if node.orelse is not None:
+            other = node.orelse
+            left_too = self._if(other) if isinstance(other, self._cst.If) else self.suite(other.body)
+        else:
+            left_too = False
+        if not left_too:
+            ends.append(self.defined)
+        self.defined = set.intersection(*ends) if ends else before
+        return not ends
+
+    def _try(self, node: Any) -> None:
+        before = set(self.defined)
+        self.suite(node.body)
+        ends = [self.defined]
+        for handler in node.handlers:
+            self.defined = set(before)
+            if handler.name is not None:
+                self.target(handler.name.name)
+            if not self.suite(handler.body):
+                ends.append(self.defined)
+        self.defined = set.intersection(*ends)
+        for rest in (node.orelse, node.finalbody):
+            if rest is not None:
+                self.suite(rest.body)
+
+    def _inner_function(self, node: Any) -> None:
+        """A function that is defined on the way reads what is around it whenever it is called."""
+        inner = Walk(self.script, self.defined | parameters_of(node))
+        inner.suite(node.body)
+        own = set(inner.written)
+        for name, line in inner.read_first.items():
+            if name.partition(".")[0] not in own:
+                self._read(name, line)
+        self.calls += [call for call in inner.calls if call[0].partition(".")[0] not in own]
+        self._write(node.name.value, self.script.line(node))
+
+    # Expressions ---------------------------------------------------------------------------------------
+
+    def expression(self, node: Any) -> None:
+        """Walk through an expression, about in the order in which it is worked out."""
+        cst = self._cst
+        name = dotted(node)
+        if name:
+            self._read(name, self.script.line(node))
+        elif isinstance(node, cst.NamedExpr):
+            self.expression(node.value)
+            self.target(node.target)
+        elif isinstance(node, (cst.ListComp, cst.SetComp, cst.GeneratorExp, cst.DictComp)):
+            inner = Walk(self.script, self.defined)
+            inner._names, inner._within = self._names, self._within
+            inner._comprehension(node)
+            own = set(inner.written)
+            for found, line in inner.read_first.items():
+                if found.partition(".")[0] not in own:
+                    self.read_first.setdefault(found, line)
+            self.calls += [call for call in inner.calls if call[0].partition(".")[0] not in own]
+        elif isinstance(node, cst.Lambda):
+            before = set(self.defined)
+            self.defined |= parameters_of(node)
+            self.expression(node.body)
+            self.defined = before
+        elif isinstance(node, cst.Call):
+            self._call(node)
+        elif isinstance(node, (cst.Attribute, cst.Arg)):  # the names in them aren't variables
+            self.expression(node.value)
+        else:
+            for child in node.children:
+                self.expression(child)
+
+    def _comprehension(self, node: Any) -> None:
+        part = node.for_in
+        while part is not None:
+            self.expression(part.iter)
+            self.target(part.target)
+            for test in part.ifs:
+                self.expression(test.test)
+            part = part.inner_for_in
+        for child in node.children:
+            if child is not node.for_in:
+                self.expression(child)
+
+    def _call(self, node: Any) -> None:
+        cst = self._cst
+        for argument in node.args:
+            self.expression(argument.value)
+        name = dotted(node.func)
+        function = self._own_function(node)
+        if isinstance(node.func, cst.Attribute):
+            self.expression(node.func.value)
+            on = self._named(root(node.func.value))
+            if on and function is None:
+                self.calls.append((on, node.func.attr.value, node))
+        elif name:
+            self._read(name, self.script.line(node))
+            if function is None and self._named(name):
+                self.calls.append((self._named(name), "__call__", node))
+        else:
+            self.expression(node.func)
+        if function is not None:
+            self._follow(function, node)
+
+    def _own_function(self, node: Any) -> Any:
+        """Return the function that a call leads to; of methods those that are called on ``self``."""
+        cst, name = self._cst, dotted(node.func)
+        first, dot, rest = name.partition(".")
+        function = self._functions.get(rest if dot and first == "self" else name)
+        if function is None or any(function is one for one in self._within) or len(self._within) >= _DEPTH:
+            return None
+        home = [
+            one for one in self.script.around(function) if isinstance(one, (cst.ClassDef, cst.FunctionDef))
+        ]
+        method = bool(home) and isinstance(home[0], cst.ClassDef)
+        return function if method == bool(dot) else None
+
+    def _follow(self, function: Any, call: Any) -> None:
+        cst = self._cst
+        listed = [one.name.value for one in (*function.params.posonly_params, *function.params.params)]
+        keywords = [one.name.value for one in function.params.kwonly_params]
+        given: dict[str, str] = {}
+        if isinstance(call.func, cst.Attribute) and listed:
+            given[listed.pop(0)] = "self"
+        placed = [one.value for one in call.args if one.keyword is None and not one.star]
+        for name, value in zip(listed, placed, strict=False):
+            given[name] = self._named(dotted(value))
+        for one in call.args:
+            if one.keyword is not None:
+                given[one.keyword.value] = self._named(dotted(one.value))
+        names = dict.fromkeys([*listed, *keywords], "") | given
+        shared = {
+            item.name.value
+            for kind in (cst.Global, cst.Nonlocal)
+            for one in self.script.all(kind, function.body)
+            for item in one.names
+        }
+        for one in local_names(self.script, function):
+            if one not in shared:
+                names.setdefault(one, "")
+        before, self._names = self._names, names
+        self._within.append(function)
+        self.suite(function.body)
+        self._within.pop()
+        self._names = before
+
+    def target(self, node: Any) -> None:
+        """Walk through what is assigned to."""
+        cst = self._cst
+        if dotted(node):
+            self._write(dotted(node), self.script.line(node))
+        elif isinstance(node, (cst.Tuple, cst.List)):
+            for element in node.elements:
+                self.target(element.value)
+        elif isinstance(node, cst.StarredElement):
+            self.target(node.value)
+        elif isinstance(node, cst.Subscript):
+            self.expression(node)
+            on = self._named(root(node))
+            if on:
+                self.changed.setdefault(on, self.script.line(node))
+        else:
+            self.expression(node)
+
+    def _named(self, name: str) -> str:
+        """Return what a name is called where the walk began; ``""`` for one that isn't known there."""
+        if self._names is None or not name:
+            return name
+        first, dot, rest = name.partition(".")
+        outer = self._names.get(first, first)
+        return outer + dot + rest if outer else ""
+
+    def _read(self, name: str, line: int) -> None:
+        name = self._named(name)
+        parts = name.split(".") if name else []
+        for number in range(1, len(parts) + 1):
+            prefix = ".".join(parts[:number])
+            if prefix in self.defined:
+                return
+            self.read_first.setdefault(prefix, line)
+
+    def _write(self, name: str, line: int) -> None:
+        name = self._named(name)
+        if name:
+            self.written.setdefault(name, line)
+            self.defined.add(name)
+
+
+def _any_of(walk: Callable[[Any], bool], nodes: Any) -> bool:
+    """Walk through all of them, and return whether one leaves."""
+    return True in [walk(one) for one in nodes]
+
+
+def root(node: Any) -> str:
+    """Return the name at the start of what items, attributes and methods are taken from; ``""`` where there is none."""
+    while not dotted(node):
+        kind = type(node).__name__
+        if kind in ("Subscript", "Attribute"):
+            node = node.value
+        else:
+            return ""
+    return dotted(node)
+
+
+def local_names(script: Script, function: Any) -> set[str]:
+    """Return the names that a function assigns."""
+    inner = Walk(script, follow=False)
+    inner.suite(function.body)
+    return {name for name in inner.written if "." not in name}
+
+
+def parameters_of(function: Any) -> set[str]:
+    """Return the names of a function's parameters."""
+    cst: Any = libcst_or_error()
+    listed = function.params
+    found = [
+        *listed.posonly_params,
+        *listed.params,
+        *listed.kwonly_params,
+        listed.star_arg,
+        listed.star_kwarg,
+    ]
+    return {one.name.value for one in found if isinstance(one, cst.Param)}
+
+
+def defined_before(script: Script, node: Any) -> set[str]:
+    """Return the names that are surely set where a statement begins: of its function, its parameters, its module."""
+    cst: Any = libcst_or_error()
+    path = [node, *script.around(node)]
+    found: set[str] = set()
+    for position, one in enumerate(path):
+        body: Any = getattr(one, "body", ())
+        if isinstance(one, (cst.IndentedBlock, cst.Module)):
+            walk = Walk(script, follow=False)
+            inside = path[position - 1]
+            module_of_function = isinstance(one, cst.Module) and isinstance(
+                inside, (cst.FunctionDef, cst.ClassDef)
+            )
+            for statement in body:
+                if statement is inside and not module_of_function:
+                    break
+                walk.statement(statement)
+            found |= walk.defined
+        elif isinstance(one, cst.FunctionDef):
+            found |= parameters_of(one) | {one.name.value}
+        elif isinstance(one, (cst.For, cst.With)) and position:
+            walk = Walk(script, follow=False)
+            if isinstance(one, cst.For):
+                walk.target(one.target)
+            else:
+                for item in one.items:
+                    if item.asname is not None:
+                        walk.target(item.asname.name)
+            found |= walk.defined
+    for one in script.all(cst.ClassDef) + script.all(cst.FunctionDef):
+        if script.parent(one) is script.module:
+            found.add(one.name.value)
+    return found | set(script.imports)
