@@ -38,6 +38,13 @@ def _small_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(saves, "SMALL", 2**20)
 
 
+@pytest.fixture(autouse=True)
+def _no_time_in_the_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arguments of transformers 4 hold the time at which they were made, in the folder of their logs."""
+    if hasattr(transformers.training_args, "default_logdir"):
+        monkeypatch.setattr(transformers.training_args, "default_logdir", lambda: "runs")
+
+
 @pytest.fixture
 def copies(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The size of each copy that is made, in bytes."""

@@ -1,0 +1,67 @@
+"""A training that saves beside itself comes to its end at the worst moments: killed, told to stop, short of memory."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+from transformers.trainer_utils import get_last_checkpoint
+
+from tests.forks import ForkServer
+from tests.trainer.killed_async_save import MOMENTS
+from tests.trainer.kit import steps_of
+
+TRAIN = "tests.trainer.killed_async_save:train"
+FILES = {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"}
+
+
+@pytest.fixture(scope="module")
+def unbroken(forks: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The weights that the training comes to without a break."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    ended = forks.run(TRAIN, {"output": str(folder / "out"), "vault": str(folder / "vault")}, folder / "log")
+    return _weights(ended.output)
+
+
+def _weights(output: str) -> str:
+    return next(line.split()[1] for line in output.splitlines() if line.startswith("WEIGHTS"))
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_within_a_save(moment: str, unbroken: str, forks: ForkServer, tmp_path: Path) -> None:
+    """No folder of a checkpoint is half there, stock's resume included; the run goes on to the same weights."""
+    out = tmp_path / "out"
+    run = {"output": str(out), "vault": str(tmp_path / "vault")}
+    killed = forks.run(TRAIN, {**run, "moment": moment}, tmp_path / "log-1")
+    assert killed.code == -signal.SIGKILL
+    for folder in out.glob("checkpoint-*"):
+        assert {path.name for path in folder.iterdir()} >= FILES
+    last = get_last_checkpoint(str(out))
+    assert last is not None
+    assert last.endswith("checkpoint-4" if moment == "renamed" else "checkpoint-2")
+    ended = forks.run(TRAIN, run, tmp_path / "log-2")
+    assert ended.code == 0
+    assert _weights(ended.output) == unbroken
+    assert steps_of(tmp_path / "vault")[-1] == 8
+    assert not list((out / "_vaultlayer").glob("pending-*"))
+
+
+def test_told_to_stop_while_a_save_is_written(forks: ForkServer, unbroken: str, tmp_path: Path) -> None:
+    """A signal that comes while a checkpoint is written costs nothing: it is there, and the last step is committed."""
+    run = {"output": str(tmp_path / "out"), "vault": str(tmp_path / "vault")}
+    stopped = forks.run(TRAIN, {**run, "moment": "told to stop"}, tmp_path / "log-1")
+    assert stopped.code == 75
+    assert steps_of(tmp_path / "vault")[-1] == 5
+    assert (tmp_path / "out" / "checkpoint-4" / "optimizer.pt").is_file()
+    ended = forks.run(TRAIN, run, tmp_path / "log-2")
+    assert _weights(ended.output) == unbroken
+
+
+def test_a_limit_of_memory(forks: ForkServer, unbroken: str, tmp_path: Path) -> None:
+    """Under a real limit that leaves no room for a copy, saves are stock's, which is said, and training is the same."""
+    run = {"output": str(tmp_path / "out"), "vault": str(tmp_path / "vault"), "moment": "limited"}
+    ended = forks.run(TRAIN, run, tmp_path / "log")
+    assert ended.code == 0
+    assert "of host memory, and" in ended.output
+    assert _weights(ended.output) == unbroken
