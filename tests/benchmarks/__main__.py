@@ -1,4 +1,4 @@
-"""The one command: ``python -m tests.benchmarks [--quick] [--only a,b,c,d,e,f,g] [--rounds N] [--write]``."""
+"""The one command: ``python -m tests.benchmarks [--quick] [--only a,b,c,d,e,f,g,h] [--rounds N] [--write]``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.benchmarks import growth, imports, passing, restart, speed, stall, table, transfer
+from tests.benchmarks import beside, growth, imports, passing, restart, speed, stall, table, transfer
 from tests.benchmarks.measure import Row
 
 
@@ -28,8 +28,9 @@ def main() -> int:
     )
     parser.add_argument(
         "--only",
-        default="a,b,c,d,e,g",
-        help="parts: a transfers, b stall, c training speed, d import, e growth, f passing on (root), g restart",
+        default="a,b,c,d,e,g,h",
+        help="parts: a transfers, b stall, c training speed, d import, e growth, f passing on (root), g restart, "
+        "h saves beside the training",
     )
     parser.add_argument("--rounds", type=int, help="rounds of each part (default 5; with --quick 1)")
     parser.add_argument("--clients", default="", help="only these clients of part a, separated by commas")
@@ -75,6 +76,9 @@ def main() -> int:
             rows += passing.measure(work / "f", rounds, quick, say)
         if "g" in parts:
             rows += restart.measure(work / "g", rounds, say)
+        if "h" in parts:
+            sizes_h = ((30,), 2, 1) if quick else ((50, 200), 5, rounds)
+            rows += beside.measure(work / "h", *sizes_h, tuple(map(int, options.threads.split(","))), say)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     table.show(rows)
@@ -83,7 +87,8 @@ def main() -> int:
     if options.json:
         Path(options.json).write_text(json.dumps([asdict(row) for row in rows], indent=1))
     if options.write:
-        for name, sections in (("results", "abcd"), ("growth", "e"), ("passing", "f"), ("restart", "g")):
+        names = {"results": "abcd", "growth": "e", "passing": "f", "restart": "g", "beside": "h"}
+        for name, sections in names.items():
             if mine := [row for row in rows if row.section in sections]:
                 table.write(mine, command, name)
     return 1 if options.strict and any(row.met is False for row in rows) else 0

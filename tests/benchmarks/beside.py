@@ -1,0 +1,187 @@
+"""Part h: what a save costs a training, by the way in which it is made: the stall, and the whole run's time.
+
+The stall alone says too little: what is written beside the training takes processor time from it. So each way trains
+the same steps, with a save every EVERY of them, and its whole time is set against a run that saves nothing.
+Run as ``python -m tests.benchmarks.beside WAY OUTPUT MEGABYTES SAVES THREADS``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.measure import Row, child, done, ready
+from tests.benchmarks.model import Tokens, small_llama
+
+EVERY = 10
+"""Steps between two saves."""
+NOTHING, STOCK, SYNC, BESIDE = "no saves", "stock Trainer", "ours, async_save=off", "ours, async_save=auto"
+DCP, COPY = "torch DCP async_save", "a plain copy of the state"
+WAYS = (NOTHING, STOCK, SYNC, BESIDE, DCP, COPY)
+STALL_GOAL, TIME_GOAL = 0.02, 0.25
+"""Of the stock save's stall, and of what stock's saves add to the whole time."""
+
+
+def train(way: str, output: str, megabytes: int, saves: int, threads: int) -> dict[str, Any]:
+    """Train; return seconds of each gap with a save, of the others, and of the whole run."""
+    import torch
+    import transformers
+
+    torch.set_num_threads(threads)
+    gaps: list[float] = []
+    others: list[float] = []
+    marks: dict[str, float] = {}
+    base: Any = transformers.Trainer
+    extra: dict[str, Any] = {}
+    if way in (SYNC, BESIDE):
+        import vaultlayer_hf
+
+        base = vaultlayer_hf.Trainer
+        mode: Any = "auto" if way == BESIDE else "off"
+        extra = {"resume": vaultlayer_hf.Settings(vault=f"{output}-vault", async_save=mode, keep_last=1)}
+
+    class Clock(transformers.TrainerCallback):
+        """Notes the ends of steps. Made of transformers' own class, it is the stock clock of any training."""
+
+        def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            marks["end"] = time.perf_counter()
+
+    class Timed(base):  # type: ignore[misc]
+        def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+            if "end" in marks:
+                step = self.state.global_step
+                (others if step % EVERY else gaps).append(time.perf_counter() - marks.pop("end"))
+            return super().compute_loss(*args, **kwargs)
+
+    by_stock = way in (STOCK, SYNC, BESIDE)
+    arguments = transformers.TrainingArguments(
+        output, use_cpu=True, max_steps=(saves + 1) * EVERY - 1, save_steps=EVERY, save_total_limit=2,
+        save_strategy="steps" if by_stock else "no", per_device_train_batch_size=2, report_to="none",
+        disable_tqdm=True, logging_strategy="no",
+    )  # fmt: skip
+    trainer = Timed(
+        model=small_llama(megabytes),
+        args=arguments,
+        train_dataset=Tokens(64, 512),
+        callbacks=[Clock(), *_by_callback(way, output)],
+        **extra,
+    )
+    ready()
+    begin = time.perf_counter()
+    processor = time.process_time()
+    trainer.train()
+    return {
+        "gaps": gaps,
+        "others": others,
+        "seconds": time.perf_counter() - begin,
+        "processor": time.process_time() - processor,
+    }
+
+
+def _by_callback(way: str, output: str) -> list[Any]:
+    """Return the callback that saves in a way that isn't the Trainer's."""
+    import torch
+    import torch.distributed.checkpoint as dcp
+    import transformers
+
+    class Dcp(transformers.TrainerCallback):
+        """torch's own asynchronous save, one in flight, as its documentation has it."""
+
+        under_way: Any = None
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step % EVERY == 0:
+                self.on_train_end(args, state, control)
+                held = {"model": kwargs["model"].state_dict(), "optimizer": kwargs["optimizer"].state_dict()}
+                os.makedirs(output, exist_ok=True)
+                self.under_way = dcp.async_save(held, checkpoint_id=f"{output}/dcp-{state.global_step}")
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if self.under_way is not None:
+                self.under_way.result()
+
+    class Copy(transformers.TrainerCallback):
+        """The limit: the bytes copied into memory that is there."""
+
+        to: list[Any] = []  # noqa: RUF012
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            optimizer = kwargs["optimizer"].optimizer
+            held = [one.detach() for one in kwargs["model"].parameters()]
+            held += [one for each in optimizer.state.values() for one in each.values()]
+            if not self.to:
+                self.to += [one.clone() for one in held]
+            if state.global_step % EVERY == 0:
+                torch._foreach_copy_(self.to, held)
+
+    return {DCP: [Dcp()], COPY: [Copy()]}.get(way, [])
+
+
+def measure(
+    work: Path,
+    sizes: tuple[int, ...],
+    saves: int,
+    rounds: int,
+    threads: tuple[int, ...],
+    say: Callable[[str], None],
+) -> list[Row]:
+    """Run the ways alternately and return their rows; the first save of each run only warms up."""
+    rows: list[Row] = []
+    for megabytes in sizes:
+        for count in threads:
+            runs: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
+            for number in range(rounds):
+                for way, found in runs.items():
+                    output = work / "output"
+                    one = child(
+                        "beside", way, str(output), str(megabytes), str(saves), str(count), timeout=1800
+                    )
+                    shutil.rmtree(output, ignore_errors=True)
+                    shutil.rmtree(f"{output}-vault", ignore_errors=True)
+                    found.append(one)
+                    stalls = [round(gap, 3) for gap in one["gaps"]]
+                    say(f"{way}, {megabytes} MB, round {number}: {one['seconds']:.1f} s, saves {stalls}")
+            rows += _rows(runs, megabytes, count)
+    return rows
+
+
+def _rows(runs: dict[str, list[dict[str, Any]]], megabytes: int, threads: int) -> list[Row]:
+    def stall(way: str, number: int) -> float:
+        one = runs[way][number]
+        return max(1e-6, statistics.median(one["gaps"][1:]) - statistics.median(one["others"]))
+
+    def added(way: str, number: int) -> float:
+        return float(runs[way][number]["seconds"] - runs[NOTHING][number]["seconds"])
+
+    count = len(runs[STOCK])
+    rows = []
+    for way in WAYS[1:]:
+        stalls = statistics.median(stall(way, number) for number in range(count))
+        share = statistics.median(stall(way, number) / stall(STOCK, number) for number in range(count))
+        whole = statistics.median(added(way, number) for number in range(count))
+        part = statistics.median(added(way, number) / added(STOCK, number) for number in range(count))
+        ours = way == BESIDE
+        rows.append(
+            Row(
+                "h",
+                f"saves of {3 * megabytes} MB, torch threads {threads} of {os.cpu_count()}",
+                way,
+                f"stall {stalls * 1e3:.0f} ms; the run {whole:+.1f} s",
+                f"{share:.3f} of stock's stall; {part:.2f} of what stock adds",
+                f"<= {STALL_GOAL} and {TIME_GOAL}" if ours else "",
+                share <= STALL_GOAL and part <= TIME_GOAL if ours else None,
+                statistics.median(one["growth"] for one in runs[way]) / 1e6,
+            )
+        )
+    return rows
+
+
+if __name__ == "__main__":
+    way, folder, size, times, cores = sys.argv[1:]
+    done(**train(way, folder, int(size), int(times), int(cores)))
