@@ -17,7 +17,7 @@ from transformers import TrainerCallback
 
 from tests.kit.inside import listen
 from tests.ranks.train_ranks import Journal
-from tests.trainer.kit import Boom, FailAt, model, trainer, weights
+from tests.trainer.kit import Boom, FailAt, Tokens, model, trainer, weights
 from vaultlayer_hf import Checkpointer, Settings, VaultLayerCallback
 
 
@@ -52,8 +52,13 @@ def train(
     handler: bool = False,
     alone: bool = False,
     large: bool = False,
+    slow_rows: float = 0.0,
+    slow_metric: float = 0.0,
 ) -> None:
     """Train; ``thread``: not on the main thread. ``handler``: with a handler of one's own for SIGTERM.
+
+    ``slow_rows``, ``slow_metric``: with an evaluation behind step 3, of 200 rows that take so many seconds each, or
+    whose metric takes so many.
 
     ``large``: files of 17 and 34 MB, which a process of their own moves.
 
@@ -68,6 +73,12 @@ def train(
         _break_off(output, vault, notes)
     if large:
         more["model"] = model(vocab=65536, hidden=64)
+    if slow_rows or slow_metric:
+        more |= {"eval_dataset": Slow(slow_rows, notes), "eval_strategy": "steps", "eval_steps": 3}
+        more |= {
+            "compute_metrics": lambda found: _measure(slow_metric, notes),
+            "per_device_eval_batch_size": 1,
+        }
     made = trainer(
         output,
         resume=Settings(vault=vault, **(settings or {})),
@@ -95,6 +106,27 @@ def train(
         other.join()
     else:
         run()
+
+
+class Slow(Tokens):
+    """Rows of an evaluation; the first says that it has begun."""
+
+    def __init__(self, seconds: float, notes: Journal) -> None:
+        super().__init__(200 if seconds else 4)
+        self.seconds, self.notes = seconds, notes
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        if index < 4:
+            self.notes.note(evaluating=True)
+        time.sleep(self.seconds)
+        return super().__getitem__(index)
+
+
+def _measure(seconds: float, notes: Journal) -> dict[str, float]:
+    notes.note(measuring=True)
+    time.sleep(seconds)
+    notes.note(measured=True)
+    return {"x": 1.0}
 
 
 def _break_off(output: str, vault: str, notes: Journal) -> None:

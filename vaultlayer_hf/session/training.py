@@ -63,6 +63,7 @@ class Training:
         self._under_way = False
         self._flush_failed = False
         self._ranks_lost = False
+        self._evaluated = 0  # batches of evaluations: ranks count alike
         self._folders_cleared = 0
         """Rounds of ``before_save`` so far: a count of its own, since not every one is followed by a save, and ranks
         don't wait for each other in a round whose name was used before."""
@@ -115,12 +116,12 @@ class Training:
     def in_evaluation(self) -> StepDecision | None:
         """Return what to do at once between two steps, in an evaluation that may outlast the grace; None: nothing.
 
-        For one rank only: several can't agree in there, and decide at the end of the next step. Raises FencedError
-        as ``at_step`` does.
+        All ranks, at each batch of an evaluation. Raises FencedError as ``at_step`` does.
         """
-        if self._idle or self.session.ranks.world_size > 1:
+        if self._idle:
             return None
-        return self._stopping.decide(self.session.step)
+        self._evaluated += 1
+        return self._stopping.decide_in_evaluation(self.session.step, self._evaluated)
 
     def before_save(self, folder: Path) -> None:
         """Remove a checkpoint folder that is about to be written again. All ranks.

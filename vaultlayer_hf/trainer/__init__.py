@@ -12,6 +12,7 @@
     evaluations.py      evaluations with persistent workers
     first_callback.py   what stands ahead of all other callbacks: the vault's figures in the logs, the count of epochs
     fork_numbers.py     a fork trains with this script's own learning rate and schedule
+    in_evaluation.py    a notice that comes within an evaluation
     layout.py           the files of the Trainer's own checkpoint folder
     loaded.py           behind the load of a resume, ahead of the first step
     logged.py           how far logs had come when an attempt died, so that a tracker isn't told of a step twice

@@ -145,7 +145,8 @@ class VaultLayerCallback(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.run.at_step_end = False
+        if self.run.evaluation is not None:
+            self.run.evaluation.complete = False
         if self.run.data is not None:
             self.run.data.begin_step()
 
@@ -162,7 +163,8 @@ class VaultLayerCallback(TrainerCallback):
             self.run.count_epoch(args, state)
         if self.run.data is not None:
             self.run.data.end_batch()
-        self.run.at_step_end = True
+        if self.run.evaluation is not None:
+            self.run.evaluation.complete = True
         if self.training is not None and self.run.active:
             decision = self.training.at_step(state.global_step)
             if decision.stop is not None:
@@ -183,7 +185,8 @@ class VaultLayerCallback(TrainerCallback):
     def on_prediction_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.run.in_evaluation(args, state, control)
+        if self.run.evaluation is not None and self.run.active:
+            self.run.evaluation.batch_done()
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

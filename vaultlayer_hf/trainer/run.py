@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.trainer_callback import CallbackHandler
 
 from vaultlayer_hf.base.events import EventKind, Events
@@ -29,6 +29,7 @@ from vaultlayer_hf.trainer.asked import FORK_HOLDS, HOLDS, asked_for
 from vaultlayer_hf.trainer.callback_states import restore_callback_states
 from vaultlayer_hf.trainer.data import TrainerData
 from vaultlayer_hf.trainer.fork_numbers import ForkNumbers
+from vaultlayer_hf.trainer.in_evaluation import InEvaluation
 from vaultlayer_hf.trainer.loaded import Trained, check_loaded, digests_of_copy, is_adapter, keep_digests
 from vaultlayer_hf.trainer.notices import (
     say_named_checkpoint,
@@ -95,8 +96,9 @@ class TrainerRun:
         self._earlier: EarlierRun | None = None
         self._claimed = False  # and what to go on from is known
         self._suspended: str | None = None  # why trainings are kept away from the vault now
-        self.at_step_end = False  # what a save would hold is complete: the Trainer is between two steps
-        self._saved_step: int | None = None
+        self.evaluation: InEvaluation | None = (
+            None  # what a notice does in one; None while nothing is trained
+        )
         self._spent = False  # ``training`` was begun or closed: the next train() needs another
         self._ended = False  # the training that is committed came to its end
         self._asked = Asked()
@@ -226,7 +228,7 @@ class TrainerRun:
             if self.training.session.disabled:
                 raise FencedError(f"{self.address.uri}: another process took this vault from this Trainer")
             self.training, self._claimed = None, False
-        self._earlier, self.finished, self._saved_step = None, None, None
+        self._earlier = self.finished = None
         self.active = self.complete = self._ended = self._spent = False
         self._identity = ModelIdentity()
         if self._model is not None:
@@ -284,6 +286,7 @@ class TrainerRun:
             raise AlreadyFinishedError
         if self._trainer is not None:
             self._saving = Saving(self._trainer, training)
+            self.evaluation = InEvaluation(self._trainer, training, self.end)
         if self._over:
             warn_of_one_more_step(session.events, earlier)
         if session.settings.exact_data == "on":
@@ -330,7 +333,8 @@ class TrainerRun:
             self.data.save(folder, state)
         keep_asked(folder, session, self._asked)
         keep_runs(folder, session, self.callbacks(), args)
-        self._saved_step = state.global_step
+        if self.evaluation is not None:
+            self.evaluation.saved = state.global_step
         if capture is None:
             keep_digests(folder, session.ranks, self.events, trained)
             training.save(save)
@@ -338,26 +342,6 @@ class TrainerRun:
             capture.add(digests_of_copy(folder, session.ranks, self.events, trained, capture.copy_of))
             capture.behind.append(lambda: training.save(save, captured=True))
             training.captured()
-
-    def in_evaluation(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
-        """Save what was complete at the last step, and end, where a notice comes within an evaluation.
-
-        An evaluation may outlast the grace; the step before it would be lost. One rank only. Raises what
-        ``end`` raises.
-        """
-        trainer, handler = self._trainer, self._handler
-        if self.training is None or trainer is None or handler is None or self._saving is None:
-            return
-        if not self.active or not self.at_step_end:
-            return
-        decision = self.training.in_evaluation()
-        if decision is None:
-            return
-        if decision.save and self._saved_step != state.global_step:
-            trainer._save_checkpoint(trainer.model, None)
-            handler.on_save(args, state, control)
-        if decision.stop is not None and state.global_step < state.max_steps:
-            self.end(state)
 
     def count_epoch(self, args: TrainingArguments, state: TrainerState) -> None:
         """Set the state's epoch at the end of a step as an unbroken run counts it."""
@@ -434,3 +418,6 @@ class TrainerRun:
         saving, self._saving = self._saving, None
         if saving is not None:
             saving.put_back()
+        evaluation, self.evaluation = self.evaluation, None
+        if evaluation is not None:
+            evaluation.put_back()

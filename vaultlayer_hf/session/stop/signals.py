@@ -23,14 +23,21 @@ class Traps:
         note: called with the name of each signal that comes, but for what ``hurry`` is called for. It runs inside
             a handler: it may only leave a word.
         hurry: called ahead of KeyboardInterrupt when a second SIGINT asks to end at once.
+        behind: called last in a handler. What it raises, the training thread raises where it is.
     """
 
     def __init__(
-        self, names: Sequence[str], note: Callable[[str], None], hurry: Callable[[], None] = lambda: None
+        self,
+        names: Sequence[str],
+        note: Callable[[str], None],
+        hurry: Callable[[], None] = lambda: None,
+        behind: Callable[[], None] = lambda: None,
     ) -> None:
         self._numbers = [signal.Signals[name] for name in names]
         self._note = note
         self._hurry = hurry
+        self._behind = behind
+        self._woken = False
         self._before: dict[int, Any] = {}
         self._interrupted = False
         self._leaving = False
@@ -90,10 +97,25 @@ class Traps:
             if chained:
                 before(number, frame)
             raise KeyboardInterrupt
+        if self._woken:
+            self._woken = False
+            self._behind()
+            return
         self._interrupted = self._interrupted or number == signal.SIGINT
         self._note(signal.Signals(number).name)
         if chained:
             before(number, frame)
+        self._behind()
+
+    def wake(self) -> None:
+        """Have ``behind`` called on the main thread, also out of a wait such as time.sleep(). On any thread.
+
+        A signal that is caught here is the only thing that interrupts such a wait; it isn't noted. Nothing is done
+        where no signal is caught.
+        """
+        for number in list(self._before)[:1]:
+            self._woken = True
+            signal.pthread_kill(threading.main_thread().ident or 0, number)
 
     def _outlived(self, frame: FrameType | None) -> bool:
         if self._within is None:

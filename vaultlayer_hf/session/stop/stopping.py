@@ -80,10 +80,25 @@ class Stopping:
 
         Raises FencedError.
         """
-        session = self._session
         if self.ending is not None:
             return StepDecision(stop=self.ending.reason)
-        agreed = session.ranks.request(step, self._request())
+        return self._act(step, self._session.ranks.request(step, self._request()))
+
+    def decide_in_evaluation(self, step: int, batches: int) -> StepDecision | None:
+        """Return what to do at once behind ``step``, in an evaluation; None: nothing. All ranks, at each batch.
+
+        ``batches``: how many of evaluations are done. Ranks gather what they predict, so they are at most one batch
+        apart, as with steps. Several ask each other only to stop: one save more they make at the next step.
+        """
+        if self.ending is not None:
+            return StepDecision(stop=self.ending.reason)
+        ranks, wanted = self._session.ranks, self._request()
+        if ranks.world_size > 1 and wanted is not None and not wanted.startswith("stop "):
+            wanted = None
+        return self._act(step, ranks.request(batches, wanted, topic="stop in evaluation"))
+
+    def _act(self, step: int, agreed: str | None) -> StepDecision | None:
+        session = self._session
         if agreed is None:
             return None
         kind, _, said = agreed.partition(" ")

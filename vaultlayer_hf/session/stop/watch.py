@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from types import CodeType
 from typing import Any
@@ -16,9 +18,12 @@ from typing import Any
 from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.session.stop.clouds import NoticeSource, sources
 from vaultlayer_hf.session.stop.exits import INTERRUPTED, PREEMPTED
+from vaultlayer_hf.session.stop.launchers import deadly_signals, short_shutdown
 from vaultlayer_hf.session.stop.notice import Action, Notice
 from vaultlayer_hf.session.stop.signals import Traps
 
+_TICK = 1.0
+"""Seconds between two looks whether it is time to leave an evaluation."""
 _TRIES = 3
 """How often a metadata server that has never answered is asked."""
 
@@ -40,7 +45,8 @@ class NoticeWatch:
         self._found: dict[tuple[str, str], Notice] = {}
         self._done: set[tuple[str, str]] = set()
         self._words: queue.SimpleQueue[Notice | None] = queue.SimpleQueue()  # may be put into by a handler
-        self._traps = Traps(signals, self._caught, self._hurry)
+        self._interruption: type[BaseException] | None = None
+        self._traps = Traps(signals, self._caught, self._hurry, self._interrupt)
         self._signals = signals
         self._thread: threading.Thread | None = None
         self.hurried = False
@@ -59,6 +65,11 @@ class NoticeWatch:
                 f"{', '.join(self._signals)} won't be seen: training doesn't run on the main thread, and Python "
                 "handles signals there",
             )
+        if os.environ.get("RANK", "0") == "0":
+            if deadly := deadly_signals(self._signals, os.environ):
+                self._events.warn_once("launcher", EventKind.NOTICE, deadly)
+            if short := short_shutdown(self._grace, os.environ):
+                self._events.info(EventKind.NOTICE, short)
         looks = sources(self._notices) if os.environ.get("LOCAL_RANK", "0") == "0" else []
         self._thread = threading.Thread(target=self._run, args=(looks,), name="vaultlayer-watch", daemon=True)
         self._thread.start()
@@ -93,6 +104,42 @@ class NoticeWatch:
                 found.append((action, notice))
         # What stops goes first, and of these what comes first.
         return min(found, key=lambda pair: (pair[0] != "stop", pair[1].deadline or 0.0), default=None)
+
+    @contextmanager
+    def interrupting(self, error: type[BaseException]) -> Iterator[None]:
+        """Raise an error out of what runs inside, wherever that is, once a notice says to stop now.
+
+        Only where training runs on the main thread, and catches a signal: Python has no other way to leave a wait.
+        ``holding_off`` inside it puts that off.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        self._interruption = error
+        try:
+            self._interrupt()
+            yield
+        finally:
+            self._interruption = None
+
+    @contextmanager
+    def holding_off(self) -> Iterator[None]:
+        """Raise nothing by ``interrupting`` while what runs inside does; what was due is raised behind it."""
+        error, self._interruption = self._interruption, None
+        yield
+        self._interruption = error
+        self._interrupt()
+
+    def _interrupt(self) -> None:
+        """Raise what ``interrupting`` has set, where it is time to stop. On the main thread."""
+        error = self._interruption
+        if error is not None and self._stops_now():
+            self._interruption = None
+            raise error
+
+    def _stops_now(self) -> bool:
+        found = self.pending(time.time(), 0.0, math.inf)
+        return found is not None and found[0] == "stop"
 
     def done(self, notice: Notice) -> None:
         """Note that a save was asked for because of a notice."""
@@ -130,6 +177,11 @@ class NoticeWatch:
         failed = dict.fromkeys(next_look, 0)
         while True:
             timeout = max(0.0, min(next_look.values()) - time.monotonic()) if next_look else None
+            if self._found:
+                # What the clouds say comes without a signal, and a far deadline comes near without one.
+                if self._interruption is not None and self._stops_now():
+                    self._traps.wake()
+                timeout = _TICK if timeout is None else min(timeout, _TICK)
             try:
                 notice = self._words.get(timeout=timeout)
                 if notice is None:
