@@ -92,6 +92,57 @@ def test_torchrun(tmp_path: Path) -> None:
     assert steps_of(tmp_path / "vault") == [last[0]]
 
 
+def _handles() -> list[str]:
+    """Return torchrun's option for signals; empty where this release reads the variable alone."""
+    from torch.distributed.run import get_args_parser
+
+    option = "--signals-to-handle"
+    known = any(option in action.option_strings for action in get_args_parser()._actions)
+    return [f"{option}={_SIGNALS}"] if known else []
+
+
+_SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
+
+
+@pytest.mark.skipif(not two_ranks_work(), reason="the oldest versions can't train several CPU ranks")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_torchrun_and_its_workers_at_once(tmp_path: Path, name: str) -> None:
+    """As Slurm signals every process of a step: both ranks save at one step, and nobody outlives torchrun."""
+    launched = Launched(
+        tmp_path,
+        [tmp_path / "output"] * 2,
+        [2],
+        env={"VAULTLAYER_SIGNALS": f"SIGINT,{name}", "TORCHELASTIC_SIGNALS_TO_HANDLE": _SIGNALS},
+        options=_handles(),
+        vault=str(tmp_path / "vault"),
+        pace=0.1,
+        max_steps=1000,
+    )
+    launch = launched.start(save_strategy="no")
+    for rank in range(2):
+        launch.await_note(rank, timeout=90, step=2)
+    workers = [launch.worker(rank) for rank in range(2)]
+    for process in [launch.agents[0], *workers]:
+        process.send_signal(signal.Signals[name])
+    assert launch.agents[0].wait(60) in (1, -signal.Signals[name]), launch.errors()
+    assert not [worker for worker in workers if worker.is_running() and worker.status() != "zombie"]
+    launch.wait()
+    last = [max(note["step"] for note in launch.notes(rank) if "step" in note) for rank in range(2)]
+    assert last[0] == last[1], launch.errors()
+    assert steps_of(tmp_path / "vault") == [last[0]]
+    assert "torchrun itself dies" not in (launch.folder / "agent-0").read_text()
+
+
+@pytest.mark.skipif(not two_ranks_work(), reason="the oldest versions can't train several CPU ranks")
+def test_torchrun_that_dies_of_a_signal_is_said(tmp_path: Path) -> None:
+    """Where torchrun isn't told of SIGUSR1, one line at the start says that it dies of it, and what to do."""
+    env = {"VAULTLAYER_SIGNALS": "SIGTERM,SIGUSR1"}
+    launched = Launched(tmp_path, [tmp_path / "output"] * 2, [2], env=env, vault=str(tmp_path / "vault"))
+    launch = launched.start()
+    assert launch.wait() == [0], launch.errors()
+    assert (launch.folder / "agent-0").read_text().count("torchrun itself dies of SIGUSR1") == 1
+
+
 def test_a_notebook_lives_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGTERM and an interrupt end the training and not the kernel: the next cell finds all that was there before."""
     nbformat = pytest.importorskip("nbformat")

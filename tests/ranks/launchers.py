@@ -123,6 +123,7 @@ class Launched:
         nodes: how many ranks each node has.
         networks: the network of each node; None: the host's own.
         restarts: how often the agent itself may start the ranks again.
+        options: more of torchrun's own.
         program: what each rank is.
         spec: arguments of ``train_ranks.train``.
     """
@@ -135,10 +136,11 @@ class Launched:
         networks: list[Network] | None = None,
         env: dict[str, str] | None = None,
         restarts: int = 0,
+        options: Sequence[str] = (),
         program: str = "tests.ranks.train_ranks",
         **spec: Any,
     ) -> None:
-        self.restarts, self.program = restarts, program
+        self.restarts, self.options, self.program = restarts, options, program
         self.folder, self.outputs, self.nodes, self.networks = folder, outputs, nodes, networks
         self.spec, self.env = spec, env or {}
         self.attempts: list[Launch] = []
@@ -164,7 +166,8 @@ class Launched:
                 *(self.networks[node].enter if self.networks else []),
                 *(sys.executable, "-m", "torch.distributed.run", f"--nnodes={len(self.nodes)}"),
                 *(f"--node-rank={node}", f"--nproc-per-node={ranks}", f"--master-addr={address}"),
-                *(f"--master-port={port}", f"--max-restarts={self.restarts}", "-m", self.program, str(spec)),
+                *(f"--master-port={port}", f"--max-restarts={self.restarts}", *self.options),
+                *("-m", self.program, str(spec)),
             ]
             interface = {"GLOO_SOCKET_IFNAME": self.networks[node].interface} if self.networks else {}
             launch.add(command, {**self.env, **interface})
