@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from vaultlayer_hf.session.training import Training
-from vaultlayer_hf.trainer.saving import wrapped
+from vaultlayer_hf.trainer.wrapping import wrapped
 
 
 class LeftError(BaseException):
