@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
+import os
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -40,6 +42,8 @@ def main() -> None:
 
 def run(kinds: Iterable[str], every: bool, file: Path | None) -> None:
     """Try these architectures, or all, and print a row of each as it comes."""
+    os.environ["HF_HUB_OFFLINE"] = "1"  # some architectures would ask for a backbone
+    logging.getLogger("vaultlayer_hf").setLevel(logging.ERROR)  # what it says of each stands in the table
     import transformers
 
     from tests.architectures.table import rows

@@ -13,8 +13,9 @@ from tests.run.programs import vl_run
 from tests.trainer.kit import steps_of
 
 FILL = (
-    "disk = os.environ['DISK']; space = os.statvfs(disk); "
-    "open(disk + '/ballast', 'wb').write(bytes(space.f_bavail * space.f_frsize))"
+    "import contextlib, itertools\n"
+    "with contextlib.suppress(OSError), open(os.environ['DISK'] + '/ballast', 'wb', 0) as ballast:\n"
+    "    for _ in itertools.count(): ballast.write(bytes(4096))"
 )
 
 

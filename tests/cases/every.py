@@ -1,0 +1,7 @@
+"""All cases: importing this registers them."""
+
+from __future__ import annotations
+
+from tests.cases import again, data, machine, scripts, state, told
+
+__all__ = ["again", "data", "machine", "scripts", "state", "told"]
