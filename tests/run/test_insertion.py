@@ -48,7 +48,7 @@ def attempt(tmp_path, monkeypatch):
     """An attempt's folder, as the ranks that `vl run` starts have it, and a vault in VAULTLAYER_VAULT."""
     folder = tmp_path / "attempt"
     folder.mkdir()
-    monkeypatch.setattr(hook.report, "folder", folder)
+    monkeypatch.setattr(hook.report, "_folder", folder)
     monkeypatch.setattr(hook.report, "_pid", 0)
     monkeypatch.setattr(hook.report, "watch_uncaught", lambda: None)
     monkeypatch.setattr(inside, "_count", 0)
@@ -274,3 +274,25 @@ def test_what_ends_train_is_noted_once(changed, attempt, tmp_path) -> None:
     assert [line["type"] for line in errors] == ["KeyError"]
     assert "raise KeyError" in errors[0]["traceback"]
     assert errors[0]["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("calls_super", [False, True])
+def test_a_loop_of_its_own_is_named_at_its_first_step(changed, attempt, tmp_path, capfd, calls_super) -> None:
+    """A train() that never calls the Trainer's is named while there is time; one that does is kept without a word."""
+
+    class Mine(changed):
+        def train(self, **kwargs):
+            if calls_super:
+                return super().train(**kwargs)
+            self.control = self.callback_handler.on_train_begin(self.args, self.state, self.control)
+            for self.state.global_step in (1, 2, 3):
+                self.control = self.callback_handler.on_step_end(self.args, self.state, self.control)
+            return None
+
+    hook.report.watched = False
+    kit.trainer(tmp_path / "out", cls=Mine, max_steps=2).train()
+    said = capfd.readouterr().err
+    notes = [note for note in read_notes(attempt).get(0, []) if "Mine.train()" in str(note.get("message"))]
+    assert said.count("Mine.train() is a loop of its own") == len(notes) == (0 if calls_super else 1)
+    assert [note["step"] for note in notes] == ([] if calls_super else [1])
+    assert (tmp_path / "vault").exists() == calls_super

@@ -15,7 +15,7 @@ from accelerate.state import GradientState
 
 from tests.kit.inside import callback_of
 from tests.trainer.kit import STEPS, arguments, model, state_of, steps_of, trainer
-from vaultlayer_hf import Trainer, resumable
+from vaultlayer_hf import SettingsError, Trainer, resumable
 
 
 @resumable
@@ -81,6 +81,23 @@ def test_refuses_what_is_no_trainer(value: Any) -> None:
     """resumable() of anything but a Trainer class is a TypeError that says so."""
     with pytest.raises(TypeError, match=r"subclass of transformers\.Trainer"):
         resumable(value)
+
+
+class Deaf(transformers.Trainer):
+    """A user's Trainer whose train() can't be told where to go on from."""
+
+    def train(self) -> Any:  # type: ignore[override]
+        raise AssertionError("nothing is trained")
+
+
+def test_a_train_without_the_argument_is_refused_at_once(tmp_path: Path) -> None:
+    """The first start says what is lacking, rather than each start after the first commit with a TypeError."""
+    run = trainer(tmp_path / "out", cls=resumable(Deaf), resume=tmp_path / "vault")
+    with pytest.raises(
+        SettingsError, match=r"Deaf\.train\(\) takes no resume_from_checkpoint.*Nothing was trained"
+    ):
+        run.train()
+    assert not (tmp_path / "vault").exists()
 
 
 def test_signatures() -> None:

@@ -41,6 +41,12 @@ class Call:
         else:
             self._args[place] = value
 
+    def takes(self, name: str) -> bool:
+        """Tell whether the function can be given an argument."""
+        kinds = {one.kind for one in self._parameters.values()}
+        anything = {inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL}
+        return name in self._parameters or bool(kinds & anything)
+
     def do(self) -> Any:
         """Make the call."""
         return self._function(*self._args, **self._kwargs)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 import transformers
 from transformers.trainer_utils import TrainOutput
 
+from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.trainer.argument import Resume, settings_for
 from vaultlayer_hf.trainer.call import Call
 from vaultlayer_hf.trainer.callback import VaultLayerCallback
@@ -92,6 +93,12 @@ def train_on(
     if vault.run.complete and (inserted or trainer._vaultlayer_phase != Phase.of(trainer)):
         with vault.run.suspended("another training of a Trainer that has ended one"):
             return call.do()
+    if not call.takes("resume_from_checkpoint"):
+        raise SettingsError(
+            f"{type(trainer).__name__}.train() takes no resume_from_checkpoint, so nothing can tell it where to go on "
+            "from: give it that argument and pass it on to super().train(), or keep a loop of its own with a "
+            "Checkpointer instead of resume=. Nothing was trained"
+        )
     explicit = call.get("resume_from_checkpoint", 0)
     vault.run.attach(trainer)
     try:

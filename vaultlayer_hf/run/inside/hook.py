@@ -78,8 +78,18 @@ def _init(original: Any) -> Any:
                 bring_back(Path(os.path.abspath(str(given.output_dir))))
         _inside()  # before the script can call pull() of a VaultLayerCallback: that needs a Trainer
         original(self, *args, **kwargs)
+        _watch_for_own_loop(self)
 
     return __init__
+
+
+def _watch_for_own_loop(trainer: Any) -> None:
+    """Have a train() that isn't transformers' own named at its first step."""
+    own = next(cls for cls in type(trainer).__mro__ if "train" in vars(cls))
+    if "_vaultlayer_run" not in vars(own):
+        from vaultlayer_hf.run.inside.own_loop import OwnLoopCallback
+
+        trainer.add_callback(OwnLoopCallback(type(trainer).__name__))
 
 
 def _inner_training_loop(original: Any) -> Any:
