@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from tests.trainer import kit
+from vaultlayer_hf import Settings, open_vault
 from vaultlayer_hf.run.inside import hook
 from vaultlayer_hf.run.inside import trainer as inside
 from vaultlayer_hf.run.inside.watch import NonFiniteLossError
@@ -149,6 +150,20 @@ def test_a_second_trainer_has_a_vault_beside_the_first(changed, attempt, tmp_pat
         kit.trainer(tmp_path / name, changed).train()
     assert kit.state_of(tmp_path / "vault").finished == kit.STEPS
     assert kit.state_of(f"{tmp_path / 'vault'}-2").finished == kit.STEPS
+
+
+def test_a_fork_is_the_first_trainers(changed, attempt, tmp_path, monkeypatch) -> None:
+    """VAULTLAYER_FORK begins an unedited script's run from another vault; a second Trainer is no fork of that."""
+    origin = tmp_path / "origin"
+    settings = Settings(vault=str(origin), keep_last=None)
+    kit.trainer(tmp_path / "o", resume=settings, callbacks=[kit.Patient(origin)]).train()
+    monkeypatch.setenv("VAULTLAYER_FORK", f"{origin}@4")
+    kit.trainer(tmp_path / "1", changed).train()
+    kit.trainer(tmp_path / "2", changed).train()
+    assert kit.steps_of(tmp_path / "vault") == [6, 8]
+    assert kit.steps_of(tmp_path / "vault-2")[-1] == 8
+    claims = open_vault(str(tmp_path / "vault")).history(), open_vault(str(tmp_path / "vault-2")).history()
+    assert ["fork" in history[0].detail for history in claims] == [True, False]
 
 
 def test_without_insertion_it_is_only_watched(changed, attempt, tmp_path, monkeypatch) -> None:

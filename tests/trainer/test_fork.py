@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import TrainingArguments
 
 from tests.trainer.kit import STEPS, Boom, Do, FailAt, Patient, Recorder, steps_of, trainer, wait_for, weights
 from tests.vault.vaults import tree
 from vaultlayer_hf import Settings
+
+NEW_FOLDERS = "logging_dir" not in TrainingArguments.__dataclass_fields__
 
 
 @pytest.fixture
@@ -98,3 +101,21 @@ def test_the_variable_names_it_too(tmp_path: Path, origin: Path, monkeypatch: py
     run = trainer(tmp_path / "second", resume=str(tmp_path / "new"))
     run.train()
     assert steps_of(tmp_path / "new") == [8]
+
+
+def test_a_fork_is_a_run_of_its_own_in_the_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run that it comes from isn't written to: neither its vault nor its tracker's run."""
+    pytest.importorskip("tensorboard")
+    more: dict[str, Any] = {"report_to": "tensorboard"}
+    named = {} if NEW_FOLDERS else {"logging_dir": str(tmp_path / "mine")}
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "mine"))
+    vault = tmp_path / "origin"
+    settings = Settings(vault=str(vault), keep_last=None)
+    trainer(tmp_path / "first", resume=settings, callbacks=[Patient(vault)], **more, **named).train()
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR")
+    before = tree(tmp_path / "mine")
+    run, _ = fork(tmp_path, vault, **more)
+    run.train()
+    assert before
+    assert tree(tmp_path / "mine") == before
+    assert len(list((tmp_path / "second" / "runs").iterdir())) == 1

@@ -354,8 +354,12 @@ class TrainerRun:
 
     def goes_back(self) -> bool:
         """Tell whether a step is named to go on from: what was done behind it counts no more."""
-        named = self.address.step is not None or self._named is not None
+        named = bool(self.address.named) or self._named is not None
         return named or (self.training is not None and self.training.session.at_step is not None)
+
+    def is_fork(self) -> bool:
+        """Tell whether it begins from another run's checkpoint."""
+        return self.training is not None and self.training.session.forked is not None
 
     def figures(self) -> dict[str, float]:
         """Return what belongs into the Trainer's logs."""

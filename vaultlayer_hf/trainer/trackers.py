@@ -44,6 +44,9 @@ class TrackedRun(Protocol):
     def goes_back(self) -> bool:
         """Tell whether that is an older one than the newest: what was logged behind it counts no more."""
 
+    def is_fork(self) -> bool:
+        """Tell whether it begins from another run's checkpoint."""
+
     def callbacks(self) -> Iterable[Any]:
         """Return the Trainer's callbacks."""
 
@@ -64,7 +67,7 @@ class TrackersCallback(TrainerCallback):
         if not state.is_world_process_zero or self._run.why_not(state) is not None:
             return
         folder = self._run.resumed_folder(args, state)
-        if folder is None:
+        if folder is None or self._run.is_fork():  # a fork is a run of its own, in the tracker, too
             return
         runs = read_runs(folder)
         for callback in self._run.callbacks():
