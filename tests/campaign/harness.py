@@ -304,12 +304,28 @@ def expected(place: Place) -> Expected:
             named = re.match(r"\d+", path.parent.name)
             if named and int(named[0]) == manifest["seq"] > best:
                 best, sealed = manifest["seq"], manifest["step"]
+        ahead = unfrozen(place, folder)
+        if ahead is not None and ahead["seq"] > best:
+            best, sealed = ahead["seq"], ahead["step"]
         if committed or not (folder / "adopting").is_file():
             break
         token = int((folder / "adopting").read_text())  # it was about to go on from that one's
     if sealed is not None:
         return Expected(sealed, "adopt")
     return Expected(newest.step, "restore") if newest else Expected(0, "fresh")
+
+
+def unfrozen(place: Place, writer: Path) -> dict[str, Any] | None:
+    """Return the manifest of the folder that a writer was saving, where its last file is there and it is no copy."""
+    note = writer / "unfrozen.json"
+    if not note.is_file():
+        return None
+    found = json.loads(note.read_text())
+    folder = place.output / f"checkpoint-{found['manifest']['step']}"
+    last = [folder / "trainer_state.json", folder / "vaultlayer.json"]
+    same = all((folder / name).stat().st_ino == look[2] for name, look in found["files"].items())
+    manifest: dict[str, Any] = found["manifest"]
+    return manifest if same and any(path.is_file() for path in last) else None
 
 
 def leftovers(output: Path) -> list[str]:

@@ -134,6 +134,8 @@ class RunningLoop:
         def write() -> None:
             folder.mkdir(parents=True, exist_ok=True)
             keep_asked(folder, session, self._asked)
+            # Its last file, vaultlayer.json, says that rank 0 has written all of its own.
+            self.training.note_written(self.files.save_of(folder, self.step, ranks.world_size, None))
             self.files.write(folder, self.step, figures, rank=ranks.rank, world_size=ranks.world_size)
 
         failed = write_on_all(session, folder, write)

@@ -46,6 +46,10 @@ class CheckpointFiles(Protocol):
     def missing(self, paths: set[str], *, world_size: int) -> list[str]:
         """Return what a checkpoint with these files lacks that ``world_size`` ranks have written; for a message."""
 
+    def best_step(self, folder: Path) -> int | None:
+        """Return the step of the best checkpoint that a folder names; None where it names none. Raises ValueError."""
+        return None
+
     def wanted(self, paths: set[str], ranks: tuple[int, ...], *, world_size: int) -> set[str]:
         """Return those of these paths that ``ranks`` load, at the world size that the checkpoint was written with."""
 

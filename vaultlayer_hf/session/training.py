@@ -1,4 +1,4 @@
-"""What a seam drives while it trains: begin, at_step, before_save, save, flush, finish, close.
+"""What a seam drives while it trains: begin, at_step, before_save, note_written, save, flush, finish, close.
 
 The Trainer's callback and the Checkpointer make one ``Training`` on their ``Session``, which holds the claim and the
 uploader. Once training has begun nothing is raised but FencedError, and that only where the settings ask for it:
@@ -136,6 +136,11 @@ class Training:
         self._folders_cleared += self.session.ranks.world_size > 1
         rounds.clear_folder(self.session, folder, self._folders_cleared)
 
+    def note_written(self, save: Save) -> None:
+        """Note that a folder is written but for its last file, so that a kill ahead of its ``save`` doesn't lose it."""
+        if not self._idle:
+            rounds.note_written(self.session, save)
+
     def captured(self) -> None:
         """Say that a checkpoint's state is copied and training goes on; ``save`` follows once its files are there."""
         self._stopping.saved_at = time.time()
@@ -236,6 +241,7 @@ class Training:
         session = self.session
         if self._idle:
             return
+        rounds.forget_written(session)
         if self._ranks_lost:  # they didn't come to the round before: nobody is left to agree with
             append_end(session, step, metrics)
             return

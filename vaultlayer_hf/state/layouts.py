@@ -6,7 +6,9 @@ What the Trainer itself puts into a folder is known in trainer/layout.py.
 from __future__ import annotations
 
 import json
+import os
 import re
+import zipfile
 from collections.abc import Collection
 from pathlib import Path
 
@@ -97,6 +99,52 @@ def missing_shards(folder: Path, paths: Collection[str]) -> list[str]:
             parent = path.rpartition("/")[0]
             missing += sorted(shard for shard in shards if f"{parent}/{shard}".lstrip("/") not in paths)
     return missing
+
+
+def torn_files(folder: Path, paths: Collection[str]) -> list[str]:
+    """Return those of a folder's files that have no end, or of which that can't be told; for a message.
+
+    For a folder whose writer was killed before it said that all is written. What torch saves is a zip archive, whose
+    directory comes last; sharded state gets its index when all of its files are written. Files of other kinds are
+    written by the rank whose last file is there. Raises OSError.
+    """
+    torn = []
+    for path in sorted(paths):
+        parent, _, name = path.rpartition("/")
+        if name.endswith((".pt", ".pth", ".bin", ".pkl")):
+            whole = zipfile.is_zipfile(folder / path)
+        elif name.endswith(".safetensors"):
+            whole = _holds_all_tensors(folder / path)
+        elif name.endswith(".json"):
+            whole = _is_json(folder / path)
+        else:
+            whole = not name.endswith(".distcp") or f"{parent}/{_DCP_INDEX}" in paths
+        if not whole:
+            torn.append(f"the end of {path}")
+    return torn
+
+
+def _holds_all_tensors(path: Path) -> bool:
+    """Tell whether a file of safetensors is as long as its header says."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        size = os.fstat(file.fileno()).st_size
+        if not 0 < length <= size - 8:
+            return False
+        try:
+            header = json.loads(file.read(length))
+            ends = [value["data_offsets"][1] for name, value in header.items() if name != "__metadata__"]
+            return size == 8 + length + max(ends, default=0)
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+            return False
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _dcp_files(folder: Path) -> set[str]:

@@ -25,6 +25,7 @@ _OPTIMIZER = re.compile(
     r"optimizer(_\d+)?\.(pt|bin)|optimizer_\d+_rank\d+\.bin|optimizer_\d+/.*\.distcp|global_step\d+/.*"
 )
 _SCHEDULER = re.compile(r"scheduler\.pt|global_step\d+/.*")
+_PLACE = re.compile(r"vaultlayer_data_\d+\.pt")
 _OF_RANK = re.compile(r"(?:.*/)?(?:(?:rng_state|vaultlayer_data)_(\d+)\.pth?|vaultlayer_digests_(\d+)\.json)")
 
 
@@ -44,6 +45,9 @@ def missing_files(paths: Collection[str], world_size: int = 1) -> list[str]:
         missing.append("scheduler.pt")
     states = ["rng_state.pth"] if world_size == 1 else [f"rng_state_{rank}.pth" for rank in range(world_size)]
     missing += [name for name in states if name not in paths]
+    if any(_PLACE.fullmatch(path) for path in paths):  # all ranks have kept their place in the data, or none
+        places = [f"vaultlayer_data_{rank}.pt" for rank in range(world_size)]
+        missing += [name for name in places if name not in paths]
     return missing + missing_parts(paths, world_size)
 
 

@@ -99,6 +99,7 @@ class TrainerRun:
         self.evaluation: InEvaluation | None = (
             None  # what a notice does in one; None while nothing is trained
         )
+        self._kept: Path | None = None  # the folder that holds what is ours already
         self._spent = False  # ``training`` was begun or closed: the next train() needs another
         self._ended = False  # the training that is committed came to its end
         self._asked = Asked()
@@ -285,7 +286,9 @@ class TrainerRun:
         if self._over and self.stops_when_finished:
             raise AlreadyFinishedError
         if self._trainer is not None:
-            self._saving = Saving(self._trainer, training)
+            self._saving = Saving(
+                self._trainer, training, lambda folder: self._keep(folder, args, state, trained)
+            )
             self.evaluation = InEvaluation(self._trainer, training, self.end)
         if self._over:
             warn_of_one_more_step(session.events, earlier)
@@ -328,20 +331,38 @@ class TrainerRun:
         training, session = self.training, self.training.session
         save = save_of(args, state, self._identity.parameters, data=self.data is not None)
         capture = self._saving.capture if self._saving is not None else None
-        folder = save.folder if capture is None else capture.folder
+        if self.evaluation is not None:
+            self.evaluation.saved = state.global_step
+        if capture is None:
+            if self._kept != save.folder:  # it was saved by another way than the Trainer's own
+                self._keep(save.folder, args, state, trained)
+            self._kept = None
+            training.save(save)
+            return
+        self._keep_small(capture.folder, args, state)
+        capture.add(digests_of_copy(capture.folder, session.ranks, self.events, trained, capture.copy_of))
+        capture.behind.append(lambda: training.save(save, captured=True))
+        training.captured()
+
+    def _keep(self, folder: Path, args: TrainingArguments, state: TrainerState, trained: Trained) -> None:
+        """Write what is ours into a checkpoint folder, and note that it is this run's. All ranks."""
+        if self.training is None or not self.active or self._over:
+            return
+        save = save_of(args, state, self._identity.parameters, data=self.data is not None)
+        if folder.absolute() != save.folder.absolute():  # of a trial: nothing of it is committed
+            return
+        self._keep_small(save.folder, args, state)
+        keep_digests(save.folder, self.training.session.ranks, self.events, trained)
+        self.training.note_written(save)
+        self._kept = save.folder
+
+    def _keep_small(self, folder: Path, args: TrainingArguments, state: TrainerState) -> None:
+        assert self.training is not None
+        session = self.training.session
         if self.data is not None:
             self.data.save(folder, state)
         keep_asked(folder, session, self._asked)
         keep_runs(folder, session, self.callbacks(), args)
-        if self.evaluation is not None:
-            self.evaluation.saved = state.global_step
-        if capture is None:
-            keep_digests(folder, session.ranks, self.events, trained)
-            training.save(save)
-        else:
-            capture.add(digests_of_copy(folder, session.ranks, self.events, trained, capture.copy_of))
-            capture.behind.append(lambda: training.save(save, captured=True))
-            training.captured()
 
     def count_epoch(self, args: TrainingArguments, state: TrainerState) -> None:
         """Set the state's epoch at the end of a step as an unbroken run counts it."""

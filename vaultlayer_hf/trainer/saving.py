@@ -35,13 +35,16 @@ class Saving:
     Args:
         trainer: whose ``_save_checkpoint`` is ours until ``put_back``.
         training: what its checkpoints are committed by.
+        behind_files: called with the folder when all of the Trainer's files are written but the last,
+            ``trainer_state.json``: what is ours comes before that, so that a folder with that file has everything.
 
     Attributes:
         lost: whether the newest save has failed, on some rank, and nothing of it is left.
     """
 
-    def __init__(self, trainer: Any, training: Training) -> None:
+    def __init__(self, trainer: Any, training: Training, behind_files: Callable[[Path], None]) -> None:
         self._trainer, self._training = trainer, training
+        self._behind_files = behind_files
         self.lost = False
         self._beside = begin(trainer, training)  # ahead of the wrap: it asks whose the save is
         self._wraps = ExitStack()
@@ -84,7 +87,7 @@ class Saving:
         def write() -> None:
             nonlocal result, mistake
             mistake = None
-            with _held_back(trainer, folder) as held:
+            with _held_back(trainer, folder, lambda: self._behind_files(folder)) as held:
                 try:
                     result = save()
                 except Exception as error:
@@ -120,8 +123,10 @@ class Saving:
 
 
 @contextmanager
-def _held_back(trainer: Any, folder: Path) -> Iterator[list[str]]:
+def _held_back(trainer: Any, folder: Path, behind: Callable[[], None]) -> Iterator[list[str]]:
     """Have the parts of a save hold back errors of a full disk; yields the list that they come into, in words.
+
+    ``behind`` is called behind the last of them, where none has failed.
 
     In words, because an error's traceback holds the torn file open, and with it the space that it takes.
 
@@ -143,7 +148,18 @@ def _held_back(trainer: Any, folder: Path) -> Iterator[list[str]]:
 
         return call
 
-    with wrapped(trainer, dict.fromkeys(_PARTS, around)):
+    def around_last(part: Callable[..., Any]) -> Callable[..., Any]:
+        write = around(part)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            result = write(*args, **kwargs)
+            if not held:
+                behind()
+            return result
+
+        return call
+
+    with wrapped(trainer, {**dict.fromkeys(_PARTS, around), _PARTS[-1]: around_last}):
         try:
             yield held
         finally:

@@ -38,7 +38,7 @@ def save_of(args: TrainingArguments, state: TrainerState, parameters: Parameters
             return []
         places = [file_name(rank) for rank in range(world_size)] if data else []
         lost = [name for name in places if name not in paths]
-        return missing_files(paths, world_size) + missing_shards(folder, paths) + lost
+        return list(dict.fromkeys((*missing_files(paths, world_size), *missing_shards(folder, paths), *lost)))
 
     return Save(
         Path(str(args.output_dir)) / f"checkpoint-{state.global_step}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +13,7 @@ from vaultlayer_hf.session.checkpoint_files import CheckpointFiles, Conversion
 from vaultlayer_hf.state.layouts import is_zero, refusal
 from vaultlayer_hf.state.model_identity import ModelIdentity
 from vaultlayer_hf.trainer import zero
-from vaultlayer_hf.trainer.layout import STATE, missing_files, wanted_files
+from vaultlayer_hf.trainer.layout import STATE, best_step, missing_files, wanted_files
 from vaultlayer_hf.trainer.state_file import fitted_state, left_out
 
 
@@ -52,6 +53,10 @@ class TrainerFiles(CheckpointFiles):
         if self._zero is not None and not any(path.startswith("global_step") for path in paths):
             found.append("the state of DeepSpeed, which this run uses")
         return found
+
+    def best_step(self, folder: Path) -> int | None:
+        """Return the step of the best checkpoint as the trainer state has it. Raises OSError, ValueError."""
+        return best_step(json.loads((folder / STATE).read_text())) if (folder / STATE).is_file() else None
 
     def wanted(self, paths: set[str], ranks: tuple[int, ...], *, world_size: int) -> set[str]:
         """Return those of these paths that ``ranks`` load: all but those of other ranks alone."""

@@ -61,7 +61,7 @@ def look_at(path: Path) -> Look:
     return Look(stat.st_size, stat.st_mtime_ns, stat.st_ino)
 
 
-def write_note(folder: Path, written: Written) -> None:
+def write_note(folder: Path, written: Written, name: str = NOTE) -> None:
     """Write the note into a snapshot's folder: all of it or nothing. Raises OSError."""
     data = dump(
         {
@@ -71,12 +71,12 @@ def write_note(folder: Path, written: Written) -> None:
             "files": {path: [look.size, look.mtime_ns, look.inode] for path, look in written.files.items()},
         }
     )
-    files.write_atomically(folder / NOTE, lambda path: path.write_bytes(data))
+    files.write_atomically(folder / name, lambda path: path.write_bytes(data))
 
 
-def read_note(folder: Path) -> Written:
+def read_note(folder: Path, name: str = NOTE) -> Written:
     """Read and check the note of a snapshot's folder. Raises CorruptError, FormatVersionError, OSError."""
-    path = folder / NOTE
+    path = folder / name
     fields = load(path.read_bytes(), str(path))
     looks = {}
     for name, value in fields.mapping("files").items():

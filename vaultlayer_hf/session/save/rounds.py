@@ -12,6 +12,7 @@ A rank that doesn't answer in time costs that checkpoint, never the run. With on
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import time
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.vault.keys import folder_key
 from vaultlayer_hf.vault.manifest import Manifest
 from vaultlayer_hf.vault.snapshot import Snapshot, note_whole, take
+from vaultlayer_hf.vault.unfrozen import forget_unfrozen, note_unfrozen
 from vaultlayer_hf.vault.upload.job import Job
 
 _TOLD = 4
@@ -66,14 +68,36 @@ def save(session: Session, save: Save, seq: int) -> None:
         _save(session, save, seq)
     except FencedError:
         raise
-    except RanksError as error:
+    except RanksError as error:  # where it is the end of all, the next start may find that all have written
         _abandon(session, save, str(error))
+        return
     except Exception as error:  # no mistake of ours may end a training
         reason = f"unexpected {type(error).__name__}: {error}"
         if session.ranks.rank == 0:
             _abandon(session, save, reason)
         else:  # rank 0 doesn't know of it
             session.events.warn(EventKind.TROUBLE, f"{save.folder.name} isn't uploaded from here: {reason}")
+    forget_written(session)
+
+
+def note_written(session: Session, save: Save) -> None:
+    """Note that a checkpoint folder is written but for its last file, ahead of its ``save``. Raises nothing."""
+    if not session.leads_node:
+        return
+    try:
+        note_unfrozen(session.snapshots, save.folder, _manifest(session, save, session.coming_seq))
+    except (OSError, VaultLayerError) as error:
+        what = f"{save.folder.name}: a kill before all ranks have written it loses it: {error}"
+        session.events.warn_once(f"unfrozen {type(error).__name__}", EventKind.TROUBLE, what)
+
+
+def forget_written(session: Session) -> None:
+    """What was noted by ``note_written`` is a snapshot now, or was given up. Raises nothing."""
+    if session.leads_node:
+        with contextlib.suppress(
+            OSError
+        ):  # another save writes over it, and a start sees that it is of no use
+            forget_unfrozen(session.snapshots)
 
 
 def _save(session: Session, save: Save, seq: int) -> None:
@@ -99,6 +123,8 @@ def _save(session: Session, save: Save, seq: int) -> None:
             snapshot.remove()
     if plan.objection is not None:
         _abandon(session, save, plan.objection)
+        if save.failed is not None and session.leads_node:
+            files.remove_tree(save.folder)
         return
     queue_upload(session, _note(session, snapshot), plan)
     if session.leads_node and not save.rotates:
@@ -196,20 +222,8 @@ def _plan(session: Session, save: Save, seq: int, listings: Sequence[NodeFiles])
 
 def _freeze(session: Session, save: Save, seq: int) -> tuple[Snapshot | None, NodeFiles]:
     """Take the snapshot of this node's folder, and say what it holds."""
-    manifest = Manifest(
-        step=save.step,
-        token=session.entered.token,
-        seq=seq,
-        files=(),
-        world_size=session.ranks.world_size,
-        parameters=save.parameters,
-        best_step=save.best_step,
-        resumed_from=session.resumed_from,
-        saved_at=time.time(),
-        versions=versions(),
-    )
     try:
-        snapshot = take(save.folder, session.snapshots, seq, manifest)
+        snapshot = take(save.folder, session.snapshots, seq, _manifest(session, save, seq))
     except Exception as error:  # of whatever kind: unsaid, the other ranks would wait for this one
         where = f"on {platform.node()}, " if session.ranks.world_size > 1 else ""
         what = (
@@ -227,6 +241,22 @@ def _freeze(session: Session, save: Save, seq: int) -> tuple[Snapshot | None, No
         )
     folders = tuple(path.name for path in session.output_dir.glob("checkpoint-*"))
     return snapshot, NodeFiles(session.node, tuple(sorted(snapshot.stats)), folders=folders)
+
+
+def _manifest(session: Session, save: Save, seq: int) -> Manifest:
+    """Return what is known of a save before its files are."""
+    return Manifest(
+        step=save.step,
+        token=session.entered.token,
+        seq=seq,
+        files=(),
+        world_size=session.ranks.world_size,
+        parameters=save.parameters,
+        best_step=save.best_step,
+        resumed_from=session.resumed_from,
+        saved_at=time.time(),
+        versions=versions(),
+    )
 
 
 def _abandon(session: Session, save: Save, reason: str) -> None:

@@ -12,6 +12,7 @@ from vaultlayer_hf.base import files
 from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.errors import RanksError
 from vaultlayer_hf.session.save.full_disk import is_full, make_room, what_fills
+from vaultlayer_hf.session.save.rounds import forget_written
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.vault.log.entry import Commit
 
@@ -28,8 +29,8 @@ def write_on_all(
 ) -> str | None:
     """Have every rank write its files; return why this checkpoint is lost, or None where all have written. All ranks.
 
-    What was written in vain is removed. Raises nothing: an error of ``write``, of a full disk or of an object of the
-    script's own, is returned in words, with the rank that it happened on.
+    What was written in vain is removed; not where a rank doesn't answer: it may have written. Raises nothing: an error
+    of ``write``, of a full disk or of an object of the script's own, is returned in words, with the rank that it is of.
 
     Args:
         session: of this rank.
@@ -40,10 +41,14 @@ def write_on_all(
     """
     reason = None
     for attempt in range(_TRIES):
-        reason, full, committed = _write(session, folder, write, f"{session.coming_seq}/{attempt}")
+        try:
+            reason, full, committed = _write(session, folder, write, f"{session.coming_seq}/{attempt}")
+        except RanksError as missing:
+            return str(missing)
         if reason is None:
             return None
         if session.leads_node:
+            forget_written(session)
             files.remove_tree(folder) if remove is None else remove()
         if not full or attempt == _TRIES - 1 or not _made_room(session, committed, keep, attempt):
             break
@@ -53,7 +58,10 @@ def write_on_all(
 def _write(
     session: Session, folder: Path, write: Callable[[], object], tag: str
 ) -> tuple[str | None, bool, tuple[Commit, ...]]:
-    """Write once; return why it failed on any rank, whether a disk is full, and what the vault holds."""
+    """Write once; return why it failed on any rank, whether a disk is full, and what the vault holds.
+
+    Raises RanksError.
+    """
     error, full = None, False
     try:
         write()
@@ -71,12 +79,9 @@ def _write(
         live = tuple(commit for commit in session.state.commits if not commit.left_behind)
         return f"{where}it can't be written: {words}", any(full for _, full in found), live
 
-    try:
-        return session.ranks.decide(
-            (error, full), agree, tag=f"written/{tag}", timeout=session.settings.part_timeout
-        )
-    except RanksError as missing:
-        return str(missing), False, ()
+    return session.ranks.decide(
+        (error, full), agree, tag=f"written/{tag}", timeout=session.settings.part_timeout
+    )
 
 
 def _made_room(session: Session, committed: tuple[Commit, ...], keep: Collection[int], attempt: int) -> bool:

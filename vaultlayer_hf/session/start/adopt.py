@@ -15,20 +15,23 @@ import shutil
 import uuid
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from vaultlayer_hf.base import files
 from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.session.checkpoint_files import CheckpointFiles
-from vaultlayer_hf.session.output_dir import settle
+from vaultlayer_hf.session.output_dir import checkpoints, settle
 from vaultlayer_hf.session.save.plan import NodeFiles, UploadPlan, divide
 from vaultlayer_hf.session.save.rounds import queue_upload
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.waiting import wait_for_uploads
+from vaultlayer_hf.state.layouts import torn_files
 from vaultlayer_hf.vault.adoptable import begin_adopting, end_adopting, find_adoptable
 from vaultlayer_hf.vault.log.entry import Commit, VaultState
 from vaultlayer_hf.vault.manifest import Manifest
 from vaultlayer_hf.vault.restore.restore import place
-from vaultlayer_hf.vault.snapshot import LOCAL, Snapshot, move, verify
+from vaultlayer_hf.vault.snapshot import LOCAL, Snapshot, list_files, local_folder, move, verify
+from vaultlayer_hf.vault.unfrozen import UNFROZEN, freeze_unfrozen
 
 Differs = Callable[[Manifest], str]
 
@@ -48,7 +51,7 @@ def adopt(
     and its upload is queued. None where there is none, or where it has just been committed and is to be restored
     like any other. Raises, on all ranks, RanksError, ResumeError (a disk).
     """
-    found = _find(session, before) if session.leads_node else []
+    found = _find(session, before, expected) if session.leads_node else []
     adopted = _adopt(session, before, found, expected, differs, spared)
     if found and adopted is None:
         with contextlib.suppress(OSError):  # what is left there is of no use any more, and does no harm
@@ -56,9 +59,10 @@ def adopt(
     return adopted
 
 
-def _find(session: Session, before: VaultState) -> list[Snapshot]:
+def _find(session: Session, before: VaultState, expected: CheckpointFiles) -> list[Snapshot]:
     """Return this node's snapshots that count; a start that is cut short from here on leaves them to the next one."""
     try:
+        _freeze(session, before, expected)
         found, passed = find_adoptable(session.output_dir, before)
         for other in passed:
             session.events.warn(
@@ -68,6 +72,7 @@ def _find(session: Session, before: VaultState) -> list[Snapshot]:
             )
         if found:
             begin_adopting(session.snapshots, before.token)
+        _say_half_written(session, before, found, expected)
     except Exception as error:  # no snapshot can be had, then, and no other rank waits for the news
         folder = session.snapshots.parent
         session.events.warn(
@@ -75,6 +80,48 @@ def _find(session: Session, before: VaultState) -> list[Snapshot]:
         )
         return []
     return found
+
+
+def _freeze(session: Session, before: VaultState, expected: CheckpointFiles) -> None:
+    """Freeze what the dead writer had written, and had no time to freeze; say why not, where it isn't whole."""
+    alone = session.topology is None or len(session.topology.nodes) == 1
+
+    def unfinished(folder: Path, paths: set[str], manifest: Manifest) -> list[str]:
+        # What a node of several lacks is judged when all have said what they hold.
+        lacking = expected.missing(paths, world_size=manifest.world_size) if alone else []
+        return lacking or torn_files(folder, paths)
+
+    writer = local_folder(session.output_dir, before.vault_id, before.token)
+    committed = max((commit.seq for commit in before.commits if commit.token == before.token), default=0)
+    other = freeze_unfrozen(writer, session.output_dir, committed, unfinished, expected.best_step)
+    if other is not None:
+        session.events.info(
+            EventKind.NOTICE,
+            f"{other.name} on this disk isn't gone on from: its save hadn't returned, and {other.reason}",
+            seq=other.seq,
+        )
+
+
+def _say_half_written(
+    session: Session, before: VaultState, found: list[Snapshot], expected: CheckpointFiles
+) -> None:
+    """Say which newer checkpoint folder is passed over because a kill has cut it short. On rank 0."""
+    if (
+        session.ranks.rank != 0
+        or (local_folder(session.output_dir, before.vault_id, before.token) / UNFROZEN).exists()
+    ):
+        return
+    known = [snapshot.manifest.step for snapshot in found] + [commit.step for commit in before.commits]
+    for step, path in checkpoints(session.output_dir).items():
+        if step > max(known, default=0):
+            lacking = expected.missing(set(list_files(path)), world_size=session.ranks.world_size)
+            if lacking:
+                session.events.info(
+                    EventKind.NOTICE,
+                    f"{path.name} on this disk isn't gone on from: its save hadn't returned, and it lacks "
+                    f"{', '.join(lacking)}",
+                    step=step,
+                )
 
 
 def _adopt(
