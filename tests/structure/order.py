@@ -29,6 +29,7 @@ ORDER: dict[str, Layers] = {
     "vault": [
         {"reader"},
         {"upload"},
+        {"unfrozen"},
         {"restore", "retention", "adoptable"},
         {"snapshot"},
         {"written"},

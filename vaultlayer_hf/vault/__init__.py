@@ -6,6 +6,7 @@
     near.py       the vault that may have been meant by a mistyped name
     parse.py      checked reading of JSON from a vault
     snapshot.py   the local frozen copy of a checkpoint that waits for upload
+    unfrozen.py   the checkpoint folder that a dead writer had written, and not frozen
     written.py    the note by which a snapshot counts before it is sealed, on the same boot
     log/          the log: numbered entries, and the state of the vault after each
     reader/       A vault from outside a run: list, verify, pull, pin, explain
