@@ -74,7 +74,6 @@ def _written(path: Path, text: str) -> Path:
     "SIGTERM in a long evaluation, with ten seconds of grace; no save in the last steps",
     "the state between two steps is saved at once: the vault holds the step of the evaluation",
     quick=False,
-    open="compute_metrics is the script's own code, and blocks the one thread that could save",
 )
 def term_in_evaluation(bench: Bench) -> Verdict:
     out = bench.folder / "a"
@@ -116,7 +115,7 @@ def two_ranks(side: str, out: str, vault: str | None) -> None:
 
 @case(
     "usr1-under-torchrun",
-    "Slurm's SIGUSR1 to torchrun and its two ranks at once, with VAULTLAYER_SIGNALS naming it",
+    "Slurm's SIGUSR1 to torchrun and its two ranks at once, with both told of it as the README says",
     "both ranks save at one step and end by themselves, none is left behind",
     quick=False,
 )
@@ -129,7 +128,7 @@ def usr1_under_torchrun(bench: Bench) -> Verdict:
         bench,
         code,
         bench.folder / "log",
-        *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
+        *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *_signals_to_handle()),
         VAULTLAYER_SIGNALS="SIGTERM,SIGINT,SIGUSR1",
         VAULTLAYER_GRACE="20",
         TORCHELASTIC_SIGNALS_TO_HANDLE="SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1",
@@ -151,6 +150,14 @@ def usr1_under_torchrun(bench: Bench) -> Verdict:
         len(held) == 1 and not left,
         f"torchrun ended with {code_}, {len(left)} ranks left, vault holds {held}",
     )
+
+
+def _signals_to_handle() -> list[str]:
+    """Return the option that has torchrun take the signal; older releases know only the variable."""
+    from torch.distributed.run import get_args_parser
+
+    known = "--signals-to-handle" in get_args_parser().format_help()
+    return ["--signals-to-handle=SIGTERM,SIGINT,SIGUSR1"] if known else []
 
 
 def killed(
