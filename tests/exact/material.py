@@ -194,6 +194,10 @@ def _augmented_stream() -> Stream:
     return Stream(augment=True)
 
 
+def _odd_stream() -> Stream:
+    return Stream(samples=SAMPLES - 1)
+
+
 def _short_stream() -> Stream:
     return Stream(samples=8)
 
@@ -255,6 +259,7 @@ MORE = (
     Scenario("datasets' iterable over several epochs", hub_stream, steps=18, save=14),
     Scenario("a stateful loader, within a later epoch", _augmented, stateful=True, steps=18, save=14),
     Scenario("datasets' iterable with a shuffle buffer", hub_stream_with_buffer, save=5),
+    Scenario("iterable whose last batch is completed", _odd_stream, save=5, later=(3,), steps=12),
     Scenario("datasets' iterable, filtered and in batches", hub_stream_in_steps, save=3, steps=16),
     Scenario(
         "datasets' iterable whose state stands still behind a resume", hub_stream_that_stands_still, save=3

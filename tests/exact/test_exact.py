@@ -24,6 +24,7 @@ TELLING = (
     "iterable over several epochs",
     "end of an epoch",
     "losses logged every 4 steps",
+    "iterable whose last batch is completed",
 )
 """What is played on two ranks where time is short."""
 

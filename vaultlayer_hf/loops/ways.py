@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from vaultlayer_hf.state.data.feed import Emptied
 from vaultlayer_hf.state.data.follower import Follower
 from vaultlayer_hf.state.data.likeness import Likeness, data_differences, take_likeness
-from vaultlayer_hf.state.data.position import Moment, Position, position_from, state_lost
+from vaultlayer_hf.state.data.position import Moment, Position, content_of, position_from, state_lost
 from vaultlayer_hf.state.data.samplers import SamplerStates, put_samplers, raise_counters, take_samplers
 from vaultlayer_hf.state.random_state import put_random_state, take_random_state
 
@@ -44,7 +44,8 @@ class LoaderPosition:
 
     def state_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
-        return asdict(self)
+        position = content_of(self.position) if self.position is not None else None
+        return asdict(replace(self, position=None)) | {"position": position}
 
 
 def loader_position_from(state: dict[str, Any]) -> LoaderPosition:

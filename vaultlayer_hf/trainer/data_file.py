@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from vaultlayer_hf.base import files
-from vaultlayer_hf.state.data.position import Position, position_from
+from vaultlayer_hf.state.data.position import Position, content_of, position_from
 
 FORMAT = 1
 
@@ -41,7 +41,7 @@ class Record:
         folder.mkdir(parents=True, exist_ok=True)
         content = {
             "format": FORMAT,
-            "position": asdict(self.position) if self.position is not None else None,
+            "position": content_of(self.position) if self.position is not None else None,
             "print": self.likeness,
             "why": self.why,
             "losses": self.losses,

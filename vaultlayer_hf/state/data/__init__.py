@@ -1,5 +1,6 @@
 """Where a training is in its data, kept with each checkpoint, so that a resume goes on with the very same numbers.
 
+    completing.py the rows with which a loader for all ranks completes its last batch
     feed.py       the batches of a pass as the loop gets them
     fetches.py    what is noted of a pass while its batches are fetched
     followed.py   DataLoaders that are followed

@@ -8,6 +8,8 @@ workers that start as they were left and get nothing to do yet; (3) the indices 
 or, where a data set knows neither indices nor its position, its batches are fetched again; (4) the worker whose turn
 it is goes first; (5) what had been fetched ahead is fetched with the random state of then; the first fetch beyond that
 with the state of the save.
+
+One file, because what is noted of a pass and how it is opened again are two sides of one state.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Any
 
 from torch.utils.data import IterableDataset
 
+from vaultlayer_hf.state.data.completing import Completing
 from vaultlayer_hf.state.data.feed import Anew, Emptied, Feed
 from vaultlayer_hf.state.data.fetches import Fetches, pickled
 from vaultlayer_hf.state.data.followed import Opener, base_of, let_go, take, workers_persist, workers_run
@@ -58,6 +61,7 @@ class Follower:
         stateful = hasattr(self.base, "load_state_dict") and hasattr(self.base, "state_dict")
         completes = dispatches and world_size > 1 and not getattr(loader, "_drop_last", False)
         source = source_of(dataset) if self.iterable and not completes and not stateful else None
+        self._completing = Completing(loader) if completes and hasattr(loader, "slice_fn") else None
         self._fetches = Fetches(self.base, source, self._per_batch)
         self._opening = Opening(self.base, self.iterable, self._fetches, guard)
         self._own_state = OwnState(self.base, self.iterable, self._fetches, guard) if stateful else None
@@ -70,6 +74,8 @@ class Follower:
     def leave(self) -> None:
         """Stop following: the loader is as it was. Where persistent workers go on, their marks are taken off still."""
         self._left = True
+        if self._completing is not None:
+            self._completing.leave()
         if not self._opening.marks_persist:
             let_go(self.base)
 
@@ -194,6 +200,7 @@ class Follower:
             loader=self.outer.state_dict() if self._own_state else None,
             ended=fetches.ended_within(drawn, workers=not at.again),
             order=self._opening.sum_of(drawn, at.order),
+            first=self._completing.first if self._completing is not None else None,
         )
 
     # What the loader does -------------------------------------------------------------------------------
@@ -207,7 +214,10 @@ class Follower:
         skip, self._skip = self._skip, None
         anew = Anew(self.outer, plain, 0 if at is not None and at.over else (skip or 0) * self._per_batch)
         self.guard.run(anew.note)
-        if at is not None and skip is not None and not at.over:
+        goes_on = at is not None and skip is not None and not at.over
+        if self._completing is not None:
+            self._completing.begin(at.first if at is not None and goes_on else None)
+        if at is not None and goes_on:
             feed = self.guard.run(self._go_on, at, plain, anew)
         else:
             feed = self.guard.run(self._begin, at, (skip or 0) if at is None else 0, plain, anew)

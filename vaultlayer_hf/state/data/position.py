@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from vaultlayer_hf.state.data.samplers import SamplerStates
@@ -51,6 +51,7 @@ class Position:
         loader: state of a loader that keeps its position itself.
         ended: numbers of the worker processes that have come to the end of a data set without indices that tells its
             state: it may have begun the next pass there. Without workers: 0 for this process.
+        first: the rows with which a last batch is completed, see completing.py; None where the loader keeps none.
         order: a sum over the indices given up to here, where it is known.
     """
 
@@ -71,10 +72,19 @@ class Position:
     loader: Any = None
     ended: list[int] = field(default_factory=list)
     order: str | None = None
+    first: Any = None
+
+
+def content_of(position: Position) -> dict[str, Any]:
+    """Return a position as ``position_from`` takes it; older releases read it where they know all that is in it."""
+    content = asdict(position)
+    return (
+        content if position.first is not None else {n: value for n, value in content.items() if n != "first"}
+    )
 
 
 def position_from(content: dict[str, Any]) -> Position:
-    """Return a position from its ``asdict``. Raises KeyError, TypeError."""
+    """Return a position from its content. Raises KeyError, TypeError."""
     moments = {name: Moment(**content[name]) for name in ("begin", "birth", "now")}
     ahead = [Moment(**moment) for moment in content["ahead"]]
     return Position(**{**content, **moments, "ahead": ahead})
