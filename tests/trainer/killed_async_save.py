@@ -11,24 +11,33 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 
-from tests.trainer.kit import Do, Recorder, big_model, trainer, weights
-from vaultlayer_hf import Settings
+from tests.trainer.kit import Boom, Do, Recorder, big_model, trainer, weights
+from vaultlayer_hf import Settings, VaultLayerCallback
 from vaultlayer_hf.base import files
-from vaultlayer_hf.state.capture import recorded
+from vaultlayer_hf.state.capture import memory, recorded
 from vaultlayer_hf.trainer.async_save import saves
 
 AT = "checkpoint-4"
 MOMENTS = ("captured", "half written", "written", "renamed")
-_LEFT = 250 * 2**20
-"""Bytes of address space that a limited training has left: enough to train, too little for a copy beside it."""
+_LEFT = 3 * 2**30
+"""Bytes of address space that a limited training has left: enough to train in."""
 
 
 def train(output: str, vault: str, moment: str = "", steps: int = 8) -> None:
-    """Train, and say what came of it; ``moment``: one of MOMENTS, ``told to stop``, ``limited``, or nothing."""
+    """Train, and say what came of it; ``moment``: one of MOMENTS, ``told to stop``, ``limited``, ``fails``, or nothing.
+
+    What fails is a stock Trainer with the callback alone.
+    """
     torch.set_num_threads(1)
     saves.SMALL = 2**20
-    {"": lambda: None, "told to stop": _slow, "limited": _limit}.get(moment, lambda: _kill(moment))()
+    {"": lambda: None, "told to stop": _slow, "fails": _slow, "limited": _limit}.get(
+        moment, lambda: _kill(moment)
+    )()
+    if moment == "fails":
+        callbacks = [VaultLayerCallback(Settings(vault=vault, async_save="auto")), Do(on_step_begin=_fail)]
+        trainer(output, cls=transformers.Trainer, model=big_model(), callbacks=callbacks).train()
     run = trainer(
         output,
         resume=Settings(vault=vault, async_save="auto"),
@@ -48,6 +57,11 @@ def train(output: str, vault: str, moment: str = "", steps: int = 8) -> None:
 def _stop(state: Any) -> None:
     if state.global_step == 4:
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _fail(state: Any) -> None:
+    if state.global_step == 4:
+        raise Boom
 
 
 def _die() -> None:
@@ -106,7 +120,8 @@ def _slow() -> None:
 
 
 def _limit() -> None:
-    """Leave this process a little memory more than it has."""
+    """Limit this process to some more memory than it has, and have it want still more left beside a copy."""
+    memory.MARGIN = _LEFT
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     most = pages * resource.getpagesize() + _LEFT
     resource.setrlimit(resource.RLIMIT_AS, (most, most))

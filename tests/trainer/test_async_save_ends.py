@@ -65,3 +65,13 @@ def test_a_limit_of_memory(forks: ForkServer, unbroken: str, tmp_path: Path) -> 
     assert ended.code == 0
     assert "of host memory, and" in ended.output
     assert _weights(ended.output) == unbroken
+
+
+def test_a_script_that_fails_behind_a_save(forks: ForkServer, tmp_path: Path) -> None:
+    """With the callback alone, a checkpoint that is being written as the script fails is there, and committed."""
+    run = {"output": str(tmp_path / "out"), "vault": str(tmp_path / "vault"), "moment": "fails"}
+    failed = forks.run(TRAIN, run, tmp_path / "log")
+    assert failed.code == 1
+    assert "Boom" in failed.errors
+    assert (tmp_path / "out" / "checkpoint-4" / "optimizer.pt").is_file()
+    assert steps_of(tmp_path / "vault")[-1] == 4

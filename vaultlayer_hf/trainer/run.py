@@ -431,10 +431,12 @@ class TrainerRun:
 
     def close(self) -> None:
         """Wait for uploads under way, as at the end of training, and stop. Safe to call twice."""
-        self._leave_trainer()
-        if self.training is not None:
-            self._spent = True
-            self.training.close()
+        try:
+            self._leave_trainer()
+        finally:
+            if self.training is not None:
+                self._spent = True
+                self.training.close()
 
     def _leave_trainer(self) -> None:
         data, self.data = self.data, None

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-_MARGIN = 256 * 2**20
+MARGIN = 256 * 2**20
 """Bytes that are left free whatever the size: a training's own needs go up and down by more than nothing."""
 _SHARE = 0.1
 """Part of what is taken that is left free beside it."""
@@ -20,7 +20,7 @@ def fits(size: int, free: int | None) -> bool:
 
     Where it isn't known what is free (``None``), it is taken to fit: the system would refuse the memory itself.
     """
-    return free is None or size + max(_MARGIN, int(size * _SHARE)) <= free
+    return free is None or size + max(MARGIN, int(size * _SHARE)) <= free
 
 
 def free_memory(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int | None:

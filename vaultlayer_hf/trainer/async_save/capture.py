@@ -40,8 +40,18 @@ class Capture:
 
     def write(self, thread: ThreadPoolExecutor) -> None:
         """Have it written; once."""
-        if self._written is None:
+        if self._written is not None:
+            return
+        try:
             self._written = thread.submit(self.run)
+        except RuntimeError:  # the interpreter is ending: no thread takes anything more
+            self._written = Future()
+            try:
+                self.run()
+            except Exception as error:
+                self._written.set_exception(error)
+            else:
+                self._written.set_result(None)
 
     def copy_of(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return what stands for a tensor of the training in the copy; one that isn't in there is copied at once."""

@@ -13,6 +13,7 @@ So there is never half a ``checkpoint-N``, and folders change on the training th
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -64,6 +65,8 @@ class AsyncSaves:
         self._best_before: str | None = None
         self._failures = 0
         self._off = False
+        # Ahead of the training's own end: a script with the callback alone that fails comes to nothing but this.
+        atexit.register(self.close)
 
     # A save ------------------------------------------------------------------------------------------------
 
@@ -150,6 +153,7 @@ class AsyncSaves:
 
     def close(self) -> None:
         """Settle what is captured, and give memory and thread back. Safe to call twice."""
+        atexit.unregister(self.close)
         try:
             self.settle(wait=True)
         finally:
