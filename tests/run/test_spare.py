@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 
-from tests.run.programs import Ran, plain, vl_run
+from tests.run.programs import Ran, finish, plain, start, vl_run
 
 TRAINS = textwrap.dedent(
     """
@@ -343,3 +344,34 @@ def test_a_spare_that_is_gone_or_hangs_means_a_cold_start(fate, tmp_path) -> Non
     ran = vl_run(tmp_path, script=script, spare=True, PYTHONPATH=path)
     assert (ran.code, ran.causes, warm(ran)) == (0, ["killed", "finished"], [False, False])
     assert any(("by itself" if fate == "killed" else "the end of its imports") in text for text in said(ran))
+
+
+SLOW_LIBRARY = "import time\ntime.sleep(2.5)\n"
+
+
+def test_a_spare_that_still_imports_when_its_turn_comes_is_waited_for(tmp_path) -> None:
+    """It is further than a cold start would be."""
+    path = library(tmp_path, "slow", SLOW_LIBRARY)
+    script = (
+        TRAINS.replace("os.kill(", "time.sleep(1.6); os.kill(")
+        + "import slow\ntrain_a_step('attempt-0001')\n"
+    )
+    ran = vl_run(tmp_path, script=script, spare=True, PYTHONPATH=path)
+    assert (ran.code, ran.causes, warm(ran)) == (0, ["killed", "finished"], [False, True])
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root and setpriv")
+def test_without_the_right_to_raise_a_priority_a_spare_imports_in_turns(tmp_path) -> None:
+    """Its priority stays what the program's is, for it couldn't be had back; it is stopped now and then."""
+    path = library(tmp_path, "slow", SLOW_LIBRARY)
+    script = f"{TRAINS}\nimport slow\nprint('SEEN', os.getpriority(os.PRIO_PROCESS, 0), flush=True)\ntrain_a_step()\n"
+    (tmp_path / "train.py").write_text(script)
+    ran = finish(
+        start(
+            tmp_path, sys.executable, "train.py",
+            prefix=("setpriv", "--bounding-set=-sys_nice"), spare=True, PYTHONPATH=path,
+        ),
+        tmp_path,
+    )  # fmt: skip
+    assert (ran.code, ran.causes, warm(ran)) == (0, ["killed", "finished"], [False, True])
+    assert ran.out.split() == ["SEEN", "0"] * 2

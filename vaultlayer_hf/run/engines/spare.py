@@ -149,6 +149,8 @@ class Spares:
             self.give_up("the spare has ended by itself")
         elif (left := memory_left()) < _SHORT:
             self.give_up(f"only {size_text(left)} of memory are left")
+        else:
+            spare.take_turn()
 
     def _say_ready(self, spare: SpareProcess, message: Mapping[str, Any]) -> None:
         if self._said:

@@ -16,6 +16,7 @@ import ast
 import contextlib
 import os
 import select
+import signal
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -34,7 +35,7 @@ _CAP_SYS_NICE = 23
 
 
 class SpareProcess:
-    """A process that imports or waits, at the lowest priority where that can be taken back.
+    """A process that imports or waits: at the lowest priority where that can be taken back, else a third of the time.
 
     Args:
         command: what an attempt runs.
@@ -73,7 +74,9 @@ class SpareProcess:
         self._data = bytearray()
         self._nice = os.getpriority(os.PRIO_PROCESS, 0)
         _write(self._oom_score, "1000")  # what the kernel ends first
+        self._turns: int | None = 0
         if _may_raise_priority():
+            self._turns = None
             _set_priority(self.process.pid, _LOWEST)
 
     @property
@@ -83,6 +86,12 @@ class SpareProcess:
             return int(psutil.Process(self.process.pid).memory_full_info().uss)
         except psutil.Error:
             return 0
+
+    def take_turn(self) -> None:
+        """Have it import in every third turn only, where a priority can't be raised again; called once a second."""
+        if self._turns is not None and not self.ready:
+            self._turns += 1
+            self.process.send_signal(signal.SIGSTOP if self._turns % 3 else signal.SIGCONT)
 
     def messages(self, seconds: float) -> list[dict[str, Any]]:
         """Return what it has said, after at most these seconds of waiting for the first of it."""
@@ -106,6 +115,7 @@ class SpareProcess:
             environment: of the attempt.
             patience: seconds that it may still take to import, now at full priority.
         """
+        self.process.send_signal(signal.SIGCONT)
         _set_priority(self.process.pid, self._nice)
         _write(self._oom_score, _read(Path("/proc/self/oom_score_adj")))
         deadline = time.monotonic() + patience
