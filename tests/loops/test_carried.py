@@ -121,6 +121,44 @@ def test_what_has_no_state_is_named(tmp_path: Path) -> None:
     again.ckpt.close()
 
 
+def test_a_run_that_saves_nothing_is_not_done_in_silence(tmp_path: Path) -> None:
+    """An end before any step is said, and the vault doesn't note the run as done."""
+    loop = Loop(tmp_path)
+    loop.ckpt.finish()
+    assert any("has saved nothing" in event.message for event in loop.log)
+    again = Loop(tmp_path)
+    assert again.ckpt.finished is None
+    again.ckpt.close()
+
+
+def test_what_a_metric_has_gathered_comes_back(tmp_path: Path) -> None:
+    """A metric of torchmetrics leaves its sums out of its state_dict; they come back all the same."""
+
+    class Mean:
+        metric_state: dict[str, Any] = {}  # noqa: RUF012
+
+        def __init__(self) -> None:
+            self._defaults, self.total, self._update_count = {"total": 0}, 0, 0
+
+        def state_dict(self) -> dict[str, Any]:
+            return {}
+
+        def load_state_dict(self, state: dict[str, Any]) -> None:
+            pass
+
+    loop = Loop(tmp_path)
+    mean = Mean()
+    loop.ckpt.carry(lambda: {"mean": mean})
+    mean.total = 7
+    loop.ckpt.step()
+    loop.ckpt.finish()
+    again = Loop(tmp_path)
+    fresh = Mean()
+    again.ckpt.carry(lambda: {"mean": fresh})
+    assert fresh.total == 7
+    again.ckpt.close()
+
+
 def test_an_object_that_is_another_one_now_is_an_error(tmp_path: Path) -> None:
     """The state of an object isn't put into something else, nor passed over in silence."""
     loop = Loop(tmp_path)

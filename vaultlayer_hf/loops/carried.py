@@ -95,6 +95,11 @@ def _knows_its_state(value: Any) -> bool:
     return callable(getattr(value, "state_dict", None)) and callable(getattr(value, "load_state_dict", None))
 
 
+def _is_metric(value: Any) -> bool:
+    """Tell whether this is a metric of torchmetrics, whose ``state_dict`` leaves out what it has gathered."""
+    return isinstance(getattr(value, "_defaults", None), dict) and hasattr(value, "metric_state")
+
+
 def _has_attributes(value: Any) -> bool:
     if isinstance(value, (type, Exception)):
         return False
@@ -130,6 +135,8 @@ def _take(value: Any, name: str, first: Any, left_out: list[str], within: set[in
     """Return (kind, state) of a value; a kind of ``none`` for what can't be kept, whose name goes to ``left_out``."""
     if isinstance(value, torch.Tensor):
         return "value", value.detach()
+    if _is_metric(value):
+        return "object", {one: ("value", getattr(value, one)) for one in (*value._defaults, "_update_count")}
     if _knows_its_state(value):
         return "state", value.state_dict()
     if isinstance(value, torch.Generator):
@@ -189,7 +196,7 @@ def _put(saved: Any, now: Any) -> Any:
         for name, one in state.items():
             again = _put(one, attributes.get(name, _ABSENT))
             if again is not _ABSENT:
-                attributes[name] = again
+                setattr(now, name, again)
     return now
 
 

@@ -89,9 +89,15 @@ def end_training(training: Training, step: int, figures: dict[str, float]) -> bo
     session = training.session
     done = training.flush()
     newest = session.newest_commits(1)
-    held = step == 0 or (bool(newest) and newest[-1].step == step)
+    held = bool(newest) and newest[-1].step == step
     if done and held:
         training.finish(step, figures)
+    elif done and step == 0:
+        session.warn_all(
+            EventKind.TROUBLE,
+            f"this run has saved nothing to {session.address.uri}, so it isn't noted as done: nothing called step() or "
+            "save_state() before its end",
+        )
     elif done:
         session.warn_all(
             EventKind.TROUBLE,

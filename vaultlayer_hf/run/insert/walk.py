@@ -25,6 +25,7 @@ class Walk:
         script: to which the statements belong.
         defined: names that are set when it begins.
         follow: whether calls of functions of the script's own are followed.
+        proves: whether what is read counts as set from there on: the script would have ended there otherwise.
 
     Attributes:
         read_first: names that are read where they may not have been written yet, and the line.
@@ -34,7 +35,10 @@ class Walk:
         changed: variables of which an item is assigned or deleted, and the line.
     """
 
-    def __init__(self, script: Script, defined: set[str] | None = None, *, follow: bool = True) -> None:
+    def __init__(
+        self, script: Script, defined: set[str] | None = None, *, follow: bool = True, proves: bool = False
+    ) -> None:
+        self._proves = proves
         self.script = script
         self.defined = set(defined or ())
         self.read_first: dict[str, int] = {}
@@ -174,9 +178,11 @@ class Walk:
         inner = Walk(self.script, self.defined | parameters_of(node))
         inner.suite(node.body)
         own = set(inner.written)
+        proves, self._proves = self._proves, False  # it may never be called
         for name, line in inner.read_first.items():
             if name.partition(".")[0] not in own:
                 self._read(name, line)
+        self._proves = proves
         self.calls += [call for call in inner.calls if call[0].partition(".")[0] not in own]
         self._write(node.name.value, self.script.line(node))
 
@@ -201,10 +207,11 @@ class Walk:
                     self.read_first.setdefault(found, line)
             self.calls += [call for call in inner.calls if call[0].partition(".")[0] not in own]
         elif isinstance(node, cst.Lambda):
-            before = set(self.defined)
+            before, proves = set(self.defined), self._proves
+            self._proves = False
             self.defined |= parameters_of(node)
             self.expression(node.body)
-            self.defined = before
+            self.defined, self._proves = before, proves
         elif isinstance(node, cst.Call):
             self._call(node)
         elif isinstance(node, (cst.Attribute, cst.Arg)):  # the names in them aren't variables
@@ -321,6 +328,10 @@ class Walk:
             if prefix in self.defined:
                 return
             self.read_first.setdefault(prefix, line)
+            if self._proves:
+                self.defined.add(prefix)
+                if number < len(parts):
+                    return
 
     def _write(self, name: str, line: int) -> None:
         name = self._named(name)
@@ -374,7 +385,7 @@ def defined_before(script: Script, node: Any) -> set[str]:
     for position, one in enumerate(path):
         body: Any = getattr(one, "body", ())
         if isinstance(one, (cst.IndentedBlock, cst.Module)):
-            walk = Walk(script, follow=False)
+            walk = Walk(script, follow=False, proves=True)
             inside = path[position - 1]
             module_of_function = isinstance(one, cst.Module) and isinstance(
                 inside, (cst.FunctionDef, cst.ClassDef)
@@ -387,7 +398,7 @@ def defined_before(script: Script, node: Any) -> set[str]:
         elif isinstance(one, cst.FunctionDef):
             found |= parameters_of(one) | {one.name.value}
         elif isinstance(one, (cst.For, cst.With)) and position:
-            walk = Walk(script, follow=False)
+            walk = Walk(script, follow=False, proves=True)
             if isinstance(one, cst.For):
                 walk.target(one.target)
             else:

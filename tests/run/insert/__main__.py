@@ -1,0 +1,104 @@
+"""The table of `vl init`: each script, edited or left alone, and whether it ends the same when it is killed.
+
+    python -m tests.run.insert [--before FOLDER] [--play] [NAME ...]
+
+``--before``: another checkout, whose answers stand beside ours. ``--play``: run each script whole, and edited, killed
+and started again on an emptied disk. A script that is edited and doesn't end the same is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tqdm import tqdm
+
+from tests import ROOT
+from tests.run.insert.kit import EDITED, LEFT_ALONE, SCRIPTS, VAULT
+
+_COMPARE = """
+import sys, torch
+from tests.run.insert.test_kills import same
+sys.exit(not same(torch.load(sys.argv[1], weights_only=False), torch.load(sys.argv[2], weights_only=False)))
+"""
+_RUN = """
+import sys
+from tests.run.insert.run_script import run
+run(sys.argv[1], int(sys.argv[2]) or None, sys.argv[3])
+"""
+
+
+def python(package: Path, *arguments: str, every: str = "2 steps") -> subprocess.CompletedProcess[str]:
+    """Run Python with the package of a checkout, and the tests of this one."""
+    env = {**os.environ, "PYTHONPATH": f"{package}:{ROOT}", "VAULTLAYER_SAVE_EVERY": every}
+    return subprocess.run(  # the current folder comes first on the path
+        [sys.executable, *arguments], capture_output=True, text=True, env=env, check=False, cwd=package
+    )
+
+
+def outcome(name: str, package: Path, play: bool) -> str:
+    """What one checkout makes of a script: left alone and why, edited, and with ``play`` how it ends."""
+    with tempfile.TemporaryDirectory() as folder:
+        plain, edited = Path(folder, "plain", "train.py"), Path(folder, "edited", "train.py")
+        for path in (plain, edited):
+            path.parent.mkdir()
+            shutil.copy(SCRIPTS / f"{name}.py", path)
+        init = python(
+            package, "-m", "vaultlayer_hf.cli", "init", str(edited), "--vault", VAULT, "--yes", "--json"
+        )
+        try:
+            found = json.loads(init.stdout)
+        except ValueError:
+            return f"wrong: vl init failed: {init.stderr.strip().splitlines()[-1:]}"
+        if not found["edited"]:
+            return f"left alone: {found.get('reason', found['kind'])}"
+        return f"edited{_played(package, plain, edited)}" if play else "edited"
+
+
+def _played(package: Path, plain: Path, edited: Path) -> str:
+    every = "2 steps" if b"Checkpointer" in edited.read_bytes() else ""
+    vault = edited.parent / VAULT
+    if python(package, "-c", _RUN, str(plain), "0", "").returncode:
+        return ", and doesn't run here"
+    total = json.loads((plain.parent / "steps.json").read_text())
+    killed = python(package, "-c", _RUN, str(edited), str(total - 2), str(vault), every=every)
+    if killed.returncode != -9:
+        return f": WRONG, it fails ({''.join(killed.stderr.strip().splitlines()[-1:])})"
+    for path in edited.parent.iterdir():
+        if path.name not in ("train.py", "vaults"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    again = python(package, "-c", _RUN, str(edited), "0", str(vault), every=every)
+    if again.returncode:
+        return (
+            f": WRONG, it fails when it is started again ({''.join(again.stderr.strip().splitlines()[-1:])})"
+        )
+    same = python(
+        ROOT, "-c", _COMPARE, str(plain.parent / "model.pt"), str(edited.parent / "model.pt")
+    ).returncode
+    return ": WRONG, another end" if same else ", the same end"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description="what vl init makes of each script")
+    parser.add_argument("--before", type=Path)
+    parser.add_argument("--play", action="store_true")
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    options = parser.parse_args()
+    packages = [ROOT] if options.before is None else [options.before, ROOT]
+    print("| script |", " | ".join(["before", "now"][-len(packages) :]), "|")
+    print("|---|", "---|" * len(packages), sep="")
+    for name in tqdm(options.names or (*EDITED, *LEFT_ALONE), disable=None):
+        print(
+            f"| {name} |", " | ".join(outcome(name, one, options.play) for one in packages), "|", flush=True
+        )
+
+
+if __name__ == "__main__":
+    main()
