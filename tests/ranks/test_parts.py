@@ -26,10 +26,14 @@ def no_wait(missing: object, seconds: float) -> None:
     """Nothing to do while parts are missing."""
 
 
-def job(seq: int) -> Job:
+def job(seq: int, nonfinite: str = "") -> Job:
     """A job without files."""
     manifest = Manifest(step=seq, token=1, seq=seq, files=())
-    return Job(Snapshot(Path(f"/nowhere/{seq}"), seq, f"checkpoint-{seq}", manifest, True, {}), FOLDER)
+    return Job(
+        Snapshot(Path(f"/nowhere/{seq}"), seq, f"checkpoint-{seq}", manifest, True, {}),
+        FOLDER,
+        nonfinite=nonfinite,
+    )
 
 
 def test_each_file_is_sent_by_one_node() -> None:
@@ -140,3 +144,20 @@ def test_a_stopped_queue_gives_nothing_more() -> None:
     queue.stop()
     thread.join(10)
     assert found == [None]
+
+
+def test_a_finite_save_is_not_given_up_for_a_nan() -> None:
+    """A finite save that waits, or is under way, isn't replaced by newer ones whose weights are nan."""
+    queue = UploadQueue()
+    queue.put(job(1))
+    assert [one.seq for one in queue.put(job(2))] == [1]
+    assert queue.put(job(3, "the loss is nan")) == []
+    assert [one.seq for one in queue.put(job(4, "the loss is nan"))] == [3]
+    under_way = queue.take()
+    assert under_way is not None
+    assert under_way.seq == 2
+    assert not queue.newer_waits
+    queue.finish()
+    queue.take()
+    assert [one.seq for one in queue.put(job(5))] == []
+    assert queue.newer_waits

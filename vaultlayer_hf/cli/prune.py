@@ -103,7 +103,14 @@ def plan(vault: Vault, policy: Policy, now: float) -> dict[str, Any]:
         except CorruptError:
             origin = None
         protected |= {origin} if origin is not None else set()
-    decisions = decide_retention(state.commits, policy, best_step=state.best_step, protected=protected)
+    finite = vault.newest_finite()
+    decisions = decide_retention(
+        state.commits,
+        policy,
+        best_step=state.best_step,
+        protected=protected,
+        finite=finite.number if finite is not None else None,
+    )
     retiring = set(state.retiring)
     leftovers = []
     for item in vault.leftovers():

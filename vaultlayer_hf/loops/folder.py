@@ -25,6 +25,7 @@ from vaultlayer_hf.loops.objects import Stateful
 from vaultlayer_hf.session.checkpoint_files import CheckpointFiles
 from vaultlayer_hf.session.save.plan import Save
 from vaultlayer_hf.state.asked import check_optimizers
+from vaultlayer_hf.state.finite import nonfinite_state
 from vaultlayer_hf.state.layouts import missing_shards
 from vaultlayer_hf.state.model_identity import ModelIdentity
 from vaultlayer_hf.state.model_modes import Modes, put_modes, take_modes
@@ -59,8 +60,13 @@ class StateFiles(CheckpointFiles):
         """Return why a checkpoint of ``written`` ranks can't be resumed on ``now``; empty where it can."""
         return self._state.refuse(paths, written, now)
 
-    def save_of(self, folder: Path, step: int, world_size: int, failed: str | None) -> Save:
-        """Return what the session is told of a folder that was written; ``failed``: why it is lost, or None."""
+    def save_of(
+        self, folder: Path, step: int, world_size: int, failed: str | None, loss: float | None = None
+    ) -> Save:
+        """Return what the session is told of a folder that was written; ``failed``: why it is lost, or None.
+
+        ``loss``: the newest, where the script has told it.
+        """
 
         def missing(found: Path, paths: set[str]) -> list[str]:
             return (
@@ -69,7 +75,9 @@ class StateFiles(CheckpointFiles):
                 + self._unwritten(paths)
             )
 
-        return Save(folder, step, missing, self.model.parameters if failed is None else (), failed=failed)
+        parameters = self.model.parameters if failed is None else ()
+        nonfinite = nonfinite_state(self._state.models(), self._state.optimizers, loss)
+        return Save(folder, step, missing, parameters, failed=failed, nonfinite=nonfinite)
 
     def _unwritten(self, paths: set[str]) -> list[str]:
         """Return what of this version's own is lacking; a checkpoint of an earlier version may do without."""

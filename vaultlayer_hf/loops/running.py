@@ -141,7 +141,8 @@ class RunningLoop:
         failed = write_on_all(session, folder, write)
         if failed is None:
             self._saved = self.step
-        self.training.save(self.files.save_of(folder, self.step, ranks.world_size, failed))
+        loss = figures.get("loss")
+        self.training.save(self.files.save_of(folder, self.step, ranks.world_size, failed, loss))
 
     def finish(self) -> None:
         """Save what isn't saved, wait, and note the end: see ``Checkpointer.finish``."""

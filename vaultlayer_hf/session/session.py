@@ -100,6 +100,8 @@ class Session:
         self.resumed_from: int | None = None
         self.read_back: set[int] = set()
         """Numbers of commits of which this process has read every file from the vault, and found it whole."""
+        self.nonfinite: set[int] = set()
+        """Steps of checkpoints whose weights or loss are nan, as far as this process knows."""
         self.disabled = False
         self._best_step: int | None = None
         self.part_bytes: int | None = None
@@ -268,6 +270,12 @@ class Session:
         known = list(self._commits.values())  # one step: the upload thread may add to it meanwhile
         return tuple(sorted(known, key=lambda commit: commit.number)[-count:])
 
+    @property
+    def newest_finite(self) -> Commit | None:
+        """The newest live commit on the run's way that isn't known to be of a nan."""
+        on_the_way = [commit for commit in self.state.commits if not commit.left_behind]
+        return next((commit for commit in reversed(on_the_way) if commit.step not in self.nonfinite), None)
+
     def learn(self, commits: Sequence[Commit], best_step: int | None) -> None:
         """Take note of commits that rank 0 has made."""
         self._commits |= {commit.number: commit for commit in commits}
@@ -288,7 +296,8 @@ class Session:
         try:
             best = self.state.best_step if self._writer is not None else self._best_step
             state = replace(self.state, commits=known, best_step=best)
-            tidy_local(self.output_dir, state, policy, set())
+            finite = [commit.number for commit in known if commit.step not in self.nonfinite]
+            tidy_local(self.output_dir, state, policy, set(finite[-1:] if self.nonfinite else ()))
         except OSError as error:
             self.events.warn_once(
                 "local",

@@ -36,7 +36,7 @@ def digest_tensors(tensors: Iterable[tuple[str, torch.Tensor]]) -> Digests:
     """
     pending = []
     for name, tensor in tensors:
-        local = _local(tensor)
+        local = local_part(tensor)
         if local.device.type == "meta":
             continue
         try:
@@ -122,7 +122,7 @@ def _plain(model: torch.nn.Module) -> torch.nn.Module:
     return model
 
 
-def _local(tensor: torch.Tensor) -> torch.Tensor:
+def local_part(tensor: torch.Tensor) -> torch.Tensor:
     """Return this rank's part of a tensor: DTensor's local one, and what ZeRO-3 keeps beside its empty parameter."""
     shard = getattr(tensor, "ds_tensor", None)
     if isinstance(shard, torch.Tensor):

@@ -8,7 +8,7 @@ the names, so what wasn't loaded is loaded through it once more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import NotLoadedError
 from vaultlayer_hf.session.ranks import Ranks
+from vaultlayer_hf.state.finite import nonfinite_state
 from vaultlayer_hf.state.saved_digests import (
     StateDigests,
     StateTensors,
@@ -50,6 +51,17 @@ class Trained:
     def sharded(self) -> bool:
         """Whether each rank holds a part of the model of its own, as with FSDP and ZeRO-3."""
         return any(map(is_shard, self.model.parameters()))
+
+    def nonfinite(self, rank: int, log_history: Sequence[dict[str, Any]]) -> str:
+        """Return what of it is nan, or of the newest loss in the Trainer's log, in words; empty: all is finite.
+
+        Where all ranks hold the same, rank 0 looks for all. ``logging_nan_inf_filter`` keeps a nan out of the log, so
+        that a loss alone doesn't tell.
+        """
+        if rank and not self.sharded:
+            return ""
+        loss = next((entry["loss"] for entry in reversed(log_history) if "loss" in entry), None)
+        return nonfinite_state({"": _inner(self.model)}, [self.optimizer], loss)
 
     def digests(self, world_size: int) -> StateDigests:
         """Return the digests of the part of it that a checkpoint of the Trainer holds."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -330,6 +331,7 @@ class TrainerRun:
             return
         training, session = self.training, self.training.session
         save = save_of(args, state, self._identity.parameters, data=self.data is not None)
+        save = replace(save, nonfinite=trained.nonfinite(session.ranks.rank, state.log_history))
         capture = self._saving.capture if self._saving is not None else None
         if self.evaluation is not None:
             self.evaluation.saved = state.global_step

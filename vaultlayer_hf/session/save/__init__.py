@@ -2,6 +2,7 @@
 
     cadence.py         how often to save
     full_disk.py       A disk that is full at a save
+    nonfinite.py       a save of a run whose weights or loss are nan
     pacing.py          when to save, asked at the end of each step
     plan.py            what the ranks tell each other about a checkpoint
     rounds.py          A save of all ranks

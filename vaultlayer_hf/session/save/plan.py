@@ -26,6 +26,7 @@ class Save:
         best_step: step of the best checkpoint so far, or None.
         rotates: whether the Trainer itself rotates old folders on this rank's disk.
         failed: why the folder couldn't be written, the same on all ranks; None where it could.
+        nonfinite: what of this rank's part of the run is nan, in words; empty: all is finite.
     """
 
     folder: Path
@@ -35,6 +36,7 @@ class Save:
     best_step: int | None = None
     rotates: bool = True
     failed: str | None = None
+    nonfinite: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,13 @@ class RankStatus:
         node: number of its node.
         fenced: why to stop, or None.
         trouble: the host's name and what keeps its uploads from succeeding, or None.
+        nonfinite: what of its part of the run is nan; empty: all is finite.
     """
 
     node: int
     fenced: str | None = None
     trouble: str | None = None
+    nonfinite: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class SaveSummary:
         wanted: positions of the saves that rank 0 still carries, and of this one.
         commits: the newest commits, oldest first.
         best_step: step of the best checkpoint as the log knows it.
+        nonfinite: what of the run is nan, as the first rank says that has found any.
     """
 
     fenced: str | None = None
@@ -69,6 +74,7 @@ class SaveSummary:
     wanted: tuple[int, ...] = ()
     commits: tuple[Commit, ...] = ()
     best_step: int | None = None
+    nonfinite: str = ""
 
 
 @dataclass(frozen=True)

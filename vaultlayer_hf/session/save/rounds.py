@@ -24,9 +24,11 @@ from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.base.versions import versions
 from vaultlayer_hf.errors import FencedError, RanksError, VaultLayerError
 from vaultlayer_hf.session.output_dir import checkpoints
+from vaultlayer_hf.session.save.nonfinite import note_nonfinite
 from vaultlayer_hf.session.save.plan import NodeFiles, RankStatus, Save, SaveSummary, UploadPlan, divide
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.vault.keys import folder_key
+from vaultlayer_hf.vault.log.finite import read_nonfinite
 from vaultlayer_hf.vault.manifest import Manifest
 from vaultlayer_hf.vault.snapshot import Snapshot, note_whole, take
 from vaultlayer_hf.vault.unfrozen import forget_unfrozen, note_unfrozen
@@ -102,13 +104,15 @@ def forget_written(session: Session) -> None:
 
 def _save(session: Session, save: Save, seq: int) -> None:
     ranks, timeout = session.ranks, session.settings.part_timeout
+    status = replace(status_of(session), nonfinite=save.nonfinite)
     summary = ranks.decide(
-        status_of(session), lambda found: summarise(session, found, seq), tag=f"save/{seq}", timeout=timeout
+        status, lambda found: summarise(session, found, seq), tag=f"save/{seq}", timeout=timeout
     )
     apply_summary(session, summary)
     session.stop_if_fenced(summary.fenced)
     if session.disabled:
         return
+    note_nonfinite(session, save, summary.nonfinite)
     snapshot, listing = _freeze(session, save, seq) if session.leads_node else (None, NodeFiles())
     plan = None
     try:
@@ -155,7 +159,8 @@ def queue_upload(session: Session, snapshot: Snapshot | None, plan: UploadPlan) 
     if snapshot is None or uploader is None:
         return
     folder = folder_key(session.entered.token, plan.folder)
-    job = Job(snapshot, folder, plan.share_of(session.node, snapshot.stats), plan.others)
+    share = plan.share_of(session.node, snapshot.stats)
+    job = Job(snapshot, folder, share, plan.others, read_nonfinite(snapshot.files))
     session.part_bytes = sum(size for path, (size, _) in snapshot.stats.items() if path in (job.only or ()))
     if session.writer is not None or job.only:
         uploader.submit(job)
@@ -185,6 +190,7 @@ def summarise(session: Session, statuses: Sequence[RankStatus], seq: int | None 
         wanted=(*carried, *([seq] if seq is not None else [])),
         commits=session.newest_commits(_TOLD),
         best_step=session.state.best_step,
+        nonfinite=next((status.nonfinite for status in statuses if status.nonfinite), ""),
     )
 
 

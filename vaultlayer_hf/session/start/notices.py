@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from vaultlayer_hf.base.events import EventKind
+from vaultlayer_hf.errors import StoreError
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.start.choice import StartChoice
+from vaultlayer_hf.vault.log.finite import newest_finite, read_nonfinite
 from vaultlayer_hf.vault.manifest import Manifest
 
 
@@ -33,6 +37,35 @@ def say_choice(session: Session, choice: StartChoice) -> None:
             "it goes on from there. The next start of the same command goes on from the newest that is trained now",
             step=named.step,
         )
+
+
+def say_nonfinite(session: Session, folder: Path) -> None:
+    """Say that the checkpoint that is gone on from isn't finite, and which finite one is there. All ranks."""
+
+    def look() -> tuple[str, tuple[int, ...], int | None]:
+        what = read_nonfinite(folder)
+        if not what:
+            return "", (), None
+        known: dict[int, bool] = {}
+        try:
+            finite = newest_finite(session.state.commits, session.access.log().read, known)
+        except StoreError:  # it was reached a moment ago; what to say of it isn't worth a start
+            finite = None
+        lost = {commit.step for commit in session.state.commits if not known.get(commit.number, True)}
+        return what, tuple(lost), finite.step if finite is not None else None
+
+    what, lost, finite = session.ranks.on_rank_zero(look, within=2 * session.settings.resume_timeout)
+    if not what:
+        return
+    session.nonfinite |= set(lost)
+    there = (
+        f"the newest finite one is of step {finite}: to go on from there, name {session.address.uri}@{finite}"
+        if finite is not None
+        else "the vault holds no finite one"
+    )
+    session.warn_all(
+        EventKind.NOTICE, f"{folder.name}, which the run goes on from, isn't finite: {what}; {there}"
+    )
 
 
 def say_world_size(session: Session, manifest: Manifest) -> None:

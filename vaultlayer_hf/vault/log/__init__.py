@@ -2,6 +2,7 @@
 
     entries.py   the whole log, entry by entry: for questions about the past
     entry.py     entries of the log and the state after each: pure data and pure transitions
+    finite.py    checkpoints of a run whose weights or loss are nan
     history.py   what the attempts at a run before this one have come to, as its log shows
     log.py       the log: numbered entries by create-if-absent
     origin.py    where a run began that is a fork of another one

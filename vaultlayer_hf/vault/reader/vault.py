@@ -13,6 +13,7 @@ from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.vault.keys import DATA
 from vaultlayer_hf.vault.log.entries import read_entries
 from vaultlayer_hf.vault.log.entry import Commit, Entry, VaultState
+from vaultlayer_hf.vault.log.finite import newest_finite
 from vaultlayer_hf.vault.log.log import Log
 from vaultlayer_hf.vault.log.origin import forked_from
 from vaultlayer_hf.vault.manifest import Manifest, read_manifest
@@ -84,6 +85,13 @@ class Vault:
             what = "no checkpoint" if step is None else f"no live checkpoint of step {step}"
             raise NoSuchCheckpointError(f"{self.uri} holds {what}; it holds: {steps}")
         return found
+
+    def newest_finite(self) -> Commit | None:
+        """Return the newest live checkpoint on the run's way whose weights and loss aren't nan; None where none is.
+
+        One request for each checkpoint from the newest back to it. Raises StoreError.
+        """
+        return newest_finite(self.checkpoints(), Log(self._store).read)
 
     def history(self) -> list[Entry]:
         """Return every entry of the log that is whole, oldest first; damaged ones are added to ``damage``.

@@ -36,11 +36,13 @@ def decide_retention(
     *,
     best_step: int | None = None,
     protected: Collection[int] = (),
+    finite: int | None = None,
 ) -> list[RetentionDecision]:
     """Return a decision for each commit, in the order given (the log's order, oldest first).
 
     ``protected`` holds numbers of commits that stay whatever the policy: the one this run resumed from, the
-    newest verified one. The newest live commit always stays. Commits that the run has left behind don't push
+    newest verified one. ``finite`` is the number of the newest that holds no nan, which stays as well: what comes
+    behind it may be lost. The newest live commit always stays. Commits that the run has left behind don't push
     others out, and stay only until as many newer ones exist.
     """
     line = [commit for commit in commits if not commit.left_behind]
@@ -57,6 +59,8 @@ def decide_retention(
             keep, reason = True, "in use"
         elif line and commit.number == line[-1].number:
             keep, reason = True, "the newest"
+        elif commit.number == finite:
+            keep, reason = True, "the newest that is finite"
         elif best and commit.number == best[-1]:
             keep, reason = True, "the best"
         elif commit.number in newest:

@@ -14,10 +14,17 @@ from vaultlayer_hf.vault.retention.prune import retire
 from vaultlayer_hf.vault.snapshot import LOCAL
 
 
-def tidy_vault(store: Store, writer: Writer, policy: Policy, protected: set[int]) -> list[RetentionDecision]:
-    """Apply the retention policy to a vault and return what was retired. Raises FencedError, StoreError."""
+def tidy_vault(
+    store: Store, writer: Writer, policy: Policy, protected: set[int], *, finite: int | None = None
+) -> list[RetentionDecision]:
+    """Apply the retention policy to a vault and return what was retired. Raises FencedError, StoreError.
+
+    ``protected`` and ``finite`` as for ``decide_retention``.
+    """
     state = writer.state
-    decisions = decide_retention(state.commits, policy, best_step=state.best_step, protected=protected)
+    decisions = decide_retention(
+        state.commits, policy, best_step=state.best_step, protected=protected, finite=finite
+    )
     drop = [decision for decision in decisions if not decision.keep]
     if not drop and not state.retiring:
         return []

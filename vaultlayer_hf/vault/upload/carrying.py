@@ -177,7 +177,7 @@ class Carrier:
             bytes=done.bytes,
             sent=transfer.sent,
         )
-        self._clearing.after(done)
+        self._clearing.after(done, finite=not job.nonfinite)
 
     def _commit(
         self, job: Job, snapshot: Snapshot, transfer: Transfer, part: tuple[FileEntry, ...]
@@ -198,6 +198,7 @@ class Carrier:
             transfer,
             resumed_from=origin,
             measured={**self._measured(), "upload": round(self._figures.seconds_each, 6)},
+            nonfinite=job.nonfinite,
         )
 
     def _waiting_for_parts(self, missing: Collection[int], seconds: float) -> None:

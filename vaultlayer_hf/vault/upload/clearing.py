@@ -15,7 +15,8 @@ from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import FencedError, StoreError
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.vault.log.entry import Commit
-from vaultlayer_hf.vault.log.log import Writer
+from vaultlayer_hf.vault.log.finite import newest_finite
+from vaultlayer_hf.vault.log.log import Log, Writer
 from vaultlayer_hf.vault.retention.policy import Policy
 from vaultlayer_hf.vault.retention.prune import clean_orphans
 from vaultlayer_hf.vault.retention.tidy import tidy_vault
@@ -55,6 +56,8 @@ class Clearing:
         self._lock = threading.Lock()
         """Held while ``_stale`` changes."""
         self._committed: tuple[Commit, ...] = ()
+        self._finite: dict[int, bool] = {}
+        """By number of a commit whether it is finite, as far as that was found out."""
         self._cleaned = False
 
     def put_aside(self, snapshot: Snapshot) -> None:
@@ -98,9 +101,10 @@ class Clearing:
             self._remove([one for one in older if one.manifest.token == done.token])
             self._clear_after(done)
 
-    def after(self, done: Commit) -> None:
+    def after(self, done: Commit, *, finite: bool = True) -> None:
         """Retention and orphans, after a commit counts. Raises StoppedError, FencedError."""
         assert self._writer is not None
+        self._finite[done.number] = finite
         self._clear_after(done)
         try:
             with self._patience.tidying():
@@ -119,7 +123,10 @@ class Clearing:
             )
 
     def _tidy_the_vault(self, writer: Writer, done: Commit) -> None:
-        for decision in tidy_vault(self._store, writer, self._policy, {done.number} | self._protected):
+        finite = newest_finite(writer.state.commits, Log(self._store).read, self._finite)
+        spared = {done.number} | self._protected
+        number = finite.number if finite is not None else None
+        for decision in tidy_vault(self._store, writer, self._policy, spared, finite=number):
             self._events.info(
                 EventKind.RETIRE,
                 f"{decision.commit.name} retired and deleted: {decision.reason}",

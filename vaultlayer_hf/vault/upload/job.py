@@ -16,12 +16,14 @@ class Job:
         folder: key prefix in the vault, the same on all nodes.
         only: paths that this node sends; None: all.
         others: the other nodes whose parts belong to the checkpoint; for the node that commits.
+        nonfinite: what of the run is nan; empty: all is finite.
     """
 
     snapshot: Snapshot
     folder: str
     only: frozenset[str] | None = None
     others: tuple[int, ...] = ()
+    nonfinite: str = ""
 
     @property
     def seq(self) -> int:

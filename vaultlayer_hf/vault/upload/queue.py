@@ -2,8 +2,8 @@
 
 It holds one waiting save: the newest wins. Where the end of training loads the best checkpoint, a save that the
 newest one names as the best so far isn't given up for it: it goes first, so the log's order stays that of the
-saves. On a node that doesn't commit it also holds those that the node
-which commits still wants, so that the two never wait for each other's leavings.
+saves. Nor is a finite save given up for one whose weights or loss are nan. On a node that doesn't commit it also holds
+those that the node which commits still wants, so that the two never wait for each other's leavings.
 """
 
 from __future__ import annotations
@@ -32,8 +32,11 @@ class UploadQueue:
     def put(self, job: Job) -> list[Job]:
         """Add the newest save and return those that it replaces."""
         with self._changed:
-            best = [waiting for waiting in self._waiting if self._is_best(waiting, job)][-1:]
-            kept = [waiting for waiting in self._waiting if waiting.seq in self._wanted or waiting in best]
+            outlive = [
+                *[waiting for waiting in self._waiting if self._is_best(waiting, job)][-1:],
+                *[waiting for waiting in self._waiting if _is_finite_before(waiting, job)][-1:],
+            ]
+            kept = [waiting for waiting in self._waiting if waiting.seq in self._wanted or waiting in outlive]
             replaced = [waiting for waiting in self._waiting if waiting not in kept]
             self._waiting = [*kept, job]
             self._changed.notify_all()
@@ -76,7 +79,8 @@ class UploadQueue:
         with self._changed:
             if not self._waiting:
                 return False
-            return self._busy is None or not self._is_best(self._busy, self._waiting[-1])
+            busy, newest = self._busy, self._waiting[-1]
+            return busy is None or not (self._is_best(busy, newest) or _is_finite_before(busy, newest))
 
     @property
     def waiting(self) -> tuple[Job, ...]:
@@ -105,3 +109,7 @@ class UploadQueue:
     def _is_best(self, job: Job, newest: Job) -> bool:
         step, manifest = job.snapshot.manifest.step, newest.snapshot.manifest
         return self._keeps_best and step == manifest.best_step and step != manifest.step
+
+
+def _is_finite_before(job: Job, newest: Job) -> bool:
+    return bool(newest.nonfinite) and not job.nonfinite

@@ -20,6 +20,7 @@ from vaultlayer_hf.errors import CorruptError, StoreError
 from vaultlayer_hf.stores.base import Pace, Store
 from vaultlayer_hf.vault.keys import manifest_key, part_key, upload_key
 from vaultlayer_hf.vault.log.entry import Commit, VaultState
+from vaultlayer_hf.vault.log.finite import DETAIL
 from vaultlayer_hf.vault.log.log import Writer, now
 from vaultlayer_hf.vault.manifest import (
     FileEntry,
@@ -107,10 +108,12 @@ def commit(
     *,
     resumed_from: int | None,
     measured: Mapping[str, float] | None = None,
+    nonfinite: str = "",
 ) -> Commit:
     """Make a checkpoint visible whose files are all in the store.
 
-    ``measured`` are figures for the entry's detail, from which later attempts learn what saves cost.
+    ``measured`` are figures for the entry's detail, from which later attempts learn what saves cost; ``nonfinite``
+    goes there, too: what of the run is nan.
     Raises FencedError, StoreError, CorruptError where the nodes' parts don't make one checkpoint.
     """
     data = encode_manifest(manifest)
@@ -136,6 +139,8 @@ def commit(
 
     transfer.committing = True
     detail = {"step": manifest.step, "folder": transfer.folder, **(measured or {})}
+    if nonfinite:
+        detail[DETAIL] = nonfinite
     entry = writer.append("commit", change, detail, store=store)
     return entry.state.commits[-1]
 
