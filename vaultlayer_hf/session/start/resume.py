@@ -34,19 +34,12 @@ from vaultlayer_hf.session.start.adopt import adopt
 from vaultlayer_hf.session.start.bring import bring_everywhere
 from vaultlayer_hf.session.start.choice import StartChoice
 from vaultlayer_hf.session.start.discover import check_no_damage, choose, choose_from
-<<<<<<< HEAD
 from vaultlayer_hf.session.start.fork import begin_fork
 from vaultlayer_hf.session.start.look import check_fit, look, other_model
-from vaultlayer_hf.session.start.notices import say_choice
+from vaultlayer_hf.session.start.notices import say_choice, say_nonfinite
 from vaultlayer_hf.session.start.ready import bring_best, make_ready, settle_all
 from vaultlayer_hf.vault.log.entry import Entry, VaultState
 from vaultlayer_hf.vault.manifest import read_manifest
-=======
-from vaultlayer_hf.session.start.notices import say_choice, say_frozen, say_nonfinite, say_world_size
-from vaultlayer_hf.state.model_identity import compare_parameters
-from vaultlayer_hf.vault.log.entry import Commit, Entry, VaultState
-from vaultlayer_hf.vault.manifest import Manifest, read_manifest
->>>>>>> 50f15a3 (A nan never pushes the last finite checkpoint out of the vault)
 
 
 def resume(session: Session, expected: CheckpointFiles) -> Path | None:
