@@ -270,12 +270,6 @@ class Session:
         known = list(self._commits.values())  # one step: the upload thread may add to it meanwhile
         return tuple(sorted(known, key=lambda commit: commit.number)[-count:])
 
-    @property
-    def newest_finite(self) -> Commit | None:
-        """The newest live commit on the run's way that isn't known to be of a nan."""
-        on_the_way = [commit for commit in self.state.commits if not commit.left_behind]
-        return next((commit for commit in reversed(on_the_way) if commit.step not in self.nonfinite), None)
-
     def learn(self, commits: Sequence[Commit], best_step: int | None) -> None:
         """Take note of commits that rank 0 has made."""
         self._commits |= {commit.number: commit for commit in commits}

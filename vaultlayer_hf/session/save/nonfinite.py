@@ -8,6 +8,7 @@ from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.base.files import remove_file
 from vaultlayer_hf.session.save.plan import Save
 from vaultlayer_hf.session.session import Session
+from vaultlayer_hf.vault.log.entry import Commit
 from vaultlayer_hf.vault.log.finite import NAME, write_nonfinite
 
 _SAID = "nonfinite"
@@ -24,7 +25,7 @@ def note_nonfinite(session: Session, save: Save, what: str) -> None:
         return
     session.nonfinite.add(save.step)
     if session.ranks.rank == 0:
-        newest = session.newest_finite
+        newest = _newest_finite(session)
         there = (
             f"{newest.name} is the newest finite one in the vault, and is kept however many follow: end this run "
             f"and go back with {session.address.uri}@{newest.step}"
@@ -47,3 +48,9 @@ def note_nonfinite(session: Session, save: Save, what: str) -> None:
                 EventKind.TROUBLE,
                 f"{save.folder.name}: that it isn't finite can't be noted: {error}",
             )
+
+
+def _newest_finite(session: Session) -> Commit | None:
+    """Return the newest live commit on the run's way that isn't known to be of a nan."""
+    on_the_way = [commit for commit in session.state.commits if not commit.left_behind]
+    return next((commit for commit in reversed(on_the_way) if commit.step not in session.nonfinite), None)
