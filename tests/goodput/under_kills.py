@@ -59,17 +59,20 @@ class Way:
     Attributes:
         environment: of the script.
         vl: by `vl run`; else by a shell's loop.
+        spare: `vl run` keeps a spare interpreter, as it does unless told otherwise.
         empties: a kill takes all processes and the disk with it: the same command is started again in an empty folder.
     """
 
     environment: dict[str, str] = field(default_factory=dict)
     vl: bool = False
+    spare: bool = True
     empties: bool = False
 
 
 WAYS = {
     "stock Trainer with get_last_checkpoint, started again": Way({"RESUME": "1"}),
     "`vl run`, the same script": Way(vl=True),
+    "`vl run --no-spare`, the same script": Way(vl=True, spare=False),
     "stock Trainer with get_last_checkpoint, disk emptied at each kill": Way({"RESUME": "1"}, empties=True),
     "`vl run --vault` elsewhere, disk emptied at each kill": Way(vl=True, empties=True),
     "stock Trainer, started again": Way(),
@@ -158,8 +161,9 @@ def _start(how: Way, folder: Path, disk: Path) -> subprocess.Popen[bytes]:
     (disk / "train.py").write_text(SCRIPT)
     script = [sys.executable, "train.py"]
     if how.vl:
-        vault = ["--vault", str(folder / "vault")] if how.empties else []
-        command = [sys.executable, "-m", "vaultlayer_hf.cli", "run", *vault, "--", *script]
+        options = ["--vault", str(folder / "vault")] if how.empties else []
+        options += [] if how.spare else ["--no-spare"]
+        command = [sys.executable, "-m", "vaultlayer_hf.cli", "run", *options, "--", *script]
     else:
         command = ["sh", "-c", f"while true; do {' '.join(script)}; done"]
     with open(folder / "log", "ab") as log:
