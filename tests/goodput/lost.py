@@ -146,6 +146,8 @@ def losses_on(scratch: Path, *, s3: bool) -> Iterator[Losses]:
             server = SeaweedServer()
             stack.callback(server.close)
             server.start()
+            before = dict(os.environ)
+            stack.callback(lambda: (os.environ.clear(), os.environ.update(before)))
             os.environ.update(server.env())
             bucket = f"s3://{server.bucket}"
         forks = stack.enter_context(ForkServer(_PROGRAMS, "accelerate"))
