@@ -169,7 +169,7 @@ def projecting(side: str, out: str, vault: str | None, dies: bool = False) -> No
     "optimizer-unloadable",
     "optimizer.pt holds an object that stock's torch.load(weights_only=True) refuses",
     "it goes on to the weights of an unbroken run; or it is said at the first save, and nothing is committed as whole",
-    open="it is committed, and the next start ends with torch's error",
+    open="the next start ends with torch's error, and nothing was said at the save",
 )
 def optimizer_unloadable(bench: Bench) -> Verdict:
     expected = bench.play(projecting, "unbroken").found
