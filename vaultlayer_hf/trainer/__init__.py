@@ -19,6 +19,7 @@
     logged_loss.py      the loss that a Trainer has summed up since its last log, kept with each checkpoint
     named.py            what a train() goes on from where the script names a checkpoint
     notices.py          what a Trainer's run says to whoever reads its log
+    outside.py          what a Trainer trains outside its model
     over.py             whether a run is over
     run.py              one Trainer's run on its vault
     saving.py           A Trainer's save while it trains on a vault

@@ -41,6 +41,7 @@ from vaultlayer_hf.trainer.notices import (
     warn_of_passed_over,
     warn_of_trained_weights,
 )
+from vaultlayer_hf.trainer.outside import warn_of_outside
 from vaultlayer_hf.trainer.over import EarlierRun, asked_steps, is_over
 from vaultlayer_hf.trainer.saving import Saving
 from vaultlayer_hf.trainer.state_file import check_state
@@ -331,6 +332,7 @@ class TrainerRun:
             return
         training, session = self.training, self.training.session
         save = save_of(args, state, self._identity.parameters, data=self.data is not None)
+        warn_of_outside(session.events, session.ranks.rank, trained)
         save = replace(save, nonfinite=trained.nonfinite(session.ranks.rank, state.log_history))
         capture = self._saving.capture if self._saving is not None else None
         if self.evaluation is not None:
