@@ -27,18 +27,22 @@ import sys, torch
 from tests.run.insert.test_kills import same
 sys.exit(not same(torch.load(sys.argv[1], weights_only=False), torch.load(sys.argv[2], weights_only=False)))
 """
-_RUN = """
-import sys
-from tests.run.insert.run_script import run
+_RUN = f"""
+import runpy, sys
+run = runpy.run_path({str(ROOT / "tests/run/insert/run_script.py")!r})["run"]
 run(sys.argv[1], int(sys.argv[2]) or None, sys.argv[3])
 """
+"""By its path: another checkout has tests of its own, which are older."""
 
 
 def python(package: Path, *arguments: str, every: str = "2 steps") -> subprocess.CompletedProcess[str]:
     """Run Python with the package of a checkout, and the tests of this one."""
-    env = {**os.environ, "PYTHONPATH": f"{package}:{ROOT}", "VAULTLAYER_SAVE_EVERY": every}
-    return subprocess.run(  # the current folder comes first on the path
-        [sys.executable, *arguments], capture_output=True, text=True, env=env, check=False, cwd=package
+    env = {**os.environ, "PYTHONPATH": str(package), "VAULTLAYER_SAVE_EVERY": every}
+    elsewhere = (
+        package if package == ROOT else tempfile.gettempdir()
+    )  # the current folder comes first on the path
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, env=env, check=False, cwd=elsewhere
     )
 
 
