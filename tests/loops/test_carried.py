@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,26 @@ def test_variables_come_back(tmp_path: Path) -> None:
     assert (patience, python, draws) == (again.patience, again.python, again.draws)
     assert (patience.bad, patience.best, patience.inner.at) == (3, 0.5, 7)
     assert coming == [python.random(), patience.drawn.random(), torch.rand(1, generator=draws)]
+    again.ckpt.close()
+
+
+def test_values_of_a_class_with_attributes_are_values(tmp_path: Path) -> None:
+    """A copy of a state_dict and a member of an Enum come back with what they hold, not with what is beside it."""
+    stage = Enum("Stage", ["FIRST", "SECOND"], module=__name__)
+    globals()["Stage"] = stage  # where pickle looks for it
+    loop = Loop(tmp_path)
+    loop.values = {"rate": loop.model.state_dict(), "best": stage.SECOND, "last": None}
+    saved = {name: value.clone() for name, value in loop.values["rate"].items()}
+    loop.carry()
+    loop.ckpt.step()
+    loop.ckpt.finish()
+    again = Loop(tmp_path)
+    again.values = {"rate": torch.nn.Linear(2, 2).state_dict(), "best": stage.FIRST, "last": None}
+    state, best = again.carry()[:2]
+    assert {name: value.tolist() for name, value in state.items()} == {
+        name: value.tolist() for name, value in saved.items()
+    }
+    assert (best, stage.FIRST.value) == (stage.SECOND, 1)
     again.ckpt.close()
 
 

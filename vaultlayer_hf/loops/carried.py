@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import pickle
 import random
+from collections import deque
 from collections.abc import Callable
+from enum import Enum
 from typing import Any
 
 import numpy
@@ -23,6 +25,8 @@ _LARGE = 1 << 20
 """Bytes of an attribute from which on it is kept only where it has changed since the script made it."""
 _LIBRARIES = ("torch", "numpy", "logging", "io", "_io", "threading", "multiprocessing", "builtins", "tqdm")
 """Packages whose objects are more than their attributes say: only those that know their own state are kept."""
+_VALUES = (dict, list, tuple, set, frozenset, deque, str, bytes, int, float, complex, Enum)
+"""What is assigned as a value also where a class of it has attributes, as a state_dict()'s OrderedDict does."""
 _ABSENT = object()
 
 
@@ -101,7 +105,7 @@ def _is_metric(value: Any) -> bool:
 
 
 def _has_attributes(value: Any) -> bool:
-    if isinstance(value, (type, Exception)):
+    if isinstance(value, (type, Exception, *_VALUES)):
         return False
     library = type(value).__module__.partition(".")[0] in _LIBRARIES
     return hasattr(value, "__dict__") and not library
@@ -196,7 +200,7 @@ def _put(saved: Any, now: Any) -> Any:
         for name, one in state.items():
             again = _put(one, attributes.get(name, _ABSENT))
             if again is not _ABSENT:
-                setattr(now, name, again)
+                object.__setattr__(now, name, again)  # also of a frozen dataclass
     return now
 
 
