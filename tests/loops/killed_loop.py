@@ -25,6 +25,7 @@ from tests.campaign.points import SAVE_STEPS, STEPS, Points, die, stop
 from tests.kit.inside import listen, loop_files_of, session_of
 from tests.loops.training import ACCELERATED, Loop, digest
 from vaultlayer_hf import Checkpointer, Settings
+from vaultlayer_hf.state.asked import FILE
 from vaultlayer_hf.vault.snapshot import list_files
 
 
@@ -142,11 +143,14 @@ def _form(form: str, loop: Loop, ckpt: Checkpointer, start: int) -> Iterator[tup
 
 
 def _spare(ckpt: Checkpointer, folder: Path, world: int) -> list[str]:
-    """The files of a checkpoint without any one of which it would still be committed."""
+    """The files of a checkpoint without any one of which it would still be committed.
+
+    But for what a start is compared with: without it a resume is as good, and nothing is said of what differs.
+    """
     names = set(list_files(folder))
     save = loop_files_of(ckpt).save_of(folder, 0, world, None)
     lacks = {name: save.missing(folder, names - {name}) for name in names}
-    return sorted(name for name in names if not lacks[name])
+    return sorted(name for name in names if not lacks[name] and name != FILE)
 
 
 def settle(ckpt: Checkpointer, points: Points) -> None:

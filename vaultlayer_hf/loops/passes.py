@@ -53,6 +53,11 @@ class Passes:
         """Whether the last batch of an epoch of ``epochs`` was given out: what is left of it is its own code."""
         return self._inside and self._position.at_end
 
+    @property
+    def inside(self) -> bool:
+        """Whether an epoch of ``epochs`` is under way: one that the run still has to train."""
+        return self._inside
+
     def epochs(self, epochs: Iterable[_T], finished: bool, over: Callable[[], None]) -> Iterator[_T]:
         """Yield the epochs that aren't over; ``over`` is called behind each.
 

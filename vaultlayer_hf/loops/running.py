@@ -93,7 +93,8 @@ class RunningLoop:
         if self._asked.data or not (data := loader_digest(loader)):
             return
         self._asked = replace(self._asked, data=data)
-        for one in check_asked(self._then, Asked(data=data), {}, over=self._over):
+        over = self._over and not self.passes.inside  # with more epochs than then it isn't over any more
+        for one in check_asked(self._then, Asked(data=data), {}, over=over):
             self.session.warn_all(EventKind.NOTICE, one)
 
     def end_of_step(self, loss: Any) -> None:
