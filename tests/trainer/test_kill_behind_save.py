@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import transformers
 
 from tests.forks import ForkServer
 from tests.ranks.launch import Ranks
@@ -51,6 +52,10 @@ def test_a_kill_right_behind_the_last_file_of_a_save_loses_nothing(
     assert "the numbers may differ" not in again.errors, again.errors
 
 
+@pytest.mark.skipif(
+    transformers.__version__ < "5",
+    reason="stock transformers 4 maps an optimizer to a device cpu:<rank> that torch doesn't know",
+)
 @pytest.mark.parametrize("nodes", [False, True], ids=["one node", "two nodes"])
 @pytest.mark.parametrize("moment", ["behind", "written"])
 def test_ranks_that_are_killed_together_lose_nothing(

@@ -50,6 +50,8 @@ def broken_off(folder: Path, **more: Any) -> None:
 )
 def test_compiled_or_not(then: str, now: str, tmp_path: Path, reference: Reference) -> None:
     """Whatever of the model is compiled at the save and at the start, it ends with an unbroken run's weights."""
+    if "whole" in (then, now) and transformers.__version__ < "5":
+        pytest.skip("stock transformers 4 can't save a compiled model whose weights are tied")
     broken_off(tmp_path, model=FORMS[then](model()), remove_unused_columns=False)
     own = model()
     run = trainer(tmp_path / "b", model=FORMS[now](own), resume=tmp_path / "v", remove_unused_columns=False)
