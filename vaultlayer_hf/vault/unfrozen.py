@@ -41,7 +41,8 @@ def note_unfrozen(writer: Path, source: Path, manifest: Manifest) -> None:
 
 def forget_unfrozen(writer: Path) -> None:
     """There is a snapshot of it now, or it was given up. Raises OSError."""
-    files.remove_file(writer / UNFROZEN)
+    if (writer / UNFROZEN).exists():
+        files.remove_file(writer / UNFROZEN)
 
 
 def freeze_unfrozen(

@@ -130,7 +130,9 @@ def _save(session: Session, save: Save, seq: int) -> None:
         if save.failed is not None and session.leads_node:
             files.remove_tree(save.folder)
         return
-    queue_upload(session, _note(session, snapshot), plan)
+    noted = _note(session, snapshot)
+    forget_written(session)  # ahead of the upload, so that a save's operations have one order
+    queue_upload(session, noted, plan)
     if session.leads_node and not save.rotates:
         _mirror_rotation(session, plan.folders, save.step)
     session.apply_local_retention()
