@@ -13,9 +13,9 @@ from vaultlayer_hf.state.saved_digests import (
     StateDigests,
     digests_name,
     in_words,
+    list_tensors,
     read_digests,
     state_differences,
-    take_digests,
 )
 from vaultlayer_hf.state.tensor_digests import differing, digest_tensors, model_tensors, plain_name
 
@@ -133,15 +133,15 @@ def test_a_states_digests_are_written_and_read(tmp_path: Path) -> None:
     model(torch.ones(4)).sum().backward()
     optimizer.step()
     schedule.step()
-    saved = take_digests({"": model}, [optimizer], [schedule])
+    saved = list_tensors({"": model}, [optimizer], [schedule]).digests()
     saved.write(tmp_path, 0)
     assert read_digests(tmp_path, 0) == saved
-    assert state_differences(saved, take_digests({"": model}, [optimizer], [schedule])) == {}
+    assert state_differences(saved, list_tensors({"": model}, [optimizer], [schedule]).digests()) == {}
     schedule.step()
     optimizer.state[model.weight]["exp_avg"].zero_()
     with torch.no_grad():
         model.bias.zero_()
-    found = state_differences(saved, take_digests({"": model}, [optimizer], [schedule]))
+    found = state_differences(saved, list_tensors({"": model}, [optimizer], [schedule]).digests())
     assert found["model"] == ["bias"]
     assert found["optimizer"] == ["0.exp_avg"]
     assert "last_epoch" in found["schedule"]

@@ -20,7 +20,7 @@ from vaultlayer_hf.loops.objects import Objects
 from vaultlayer_hf.state.asked import Asked
 from vaultlayer_hf.state.layouts import missing_parts
 from vaultlayer_hf.state.model_identity import ModelIdentity, identity_of, joined
-from vaultlayer_hf.state.saved_digests import StateDigests, take_digests
+from vaultlayer_hf.state.saved_digests import StateDigests, list_tensors
 from vaultlayer_hf.state.tensor_digests import is_shard
 
 _WHOLE = ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_NPU", "MULTI_XPU", "MULTI_MLU", "MULTI_HPU", "MULTI_MUSA")
@@ -87,13 +87,13 @@ class Prepared:
         """
         models = [peeled(model) for model in self.accelerator._models]
         own = self._kind == "DEEPSPEED"
-        return take_digests(
+        return list_tensors(
             {f"{number}/" if number else "": model for number, model in enumerate(models)},
             [] if own else [getattr(one, "optimizer", one) for one in self.accelerator._optimizers],
             [] if own else [getattr(one, "scheduler", one) for one in self.accelerator._schedulers],
             world_size=world_size,
             sharded=any(is_shard(parameter) for model in models for parameter in model.parameters()),
-        )
+        ).digests()
 
     def asked(self, loader: Any) -> Asked:
         """Return what the training is asked for; ``loader``: of its data, or None: the first that was prepared."""

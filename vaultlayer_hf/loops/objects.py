@@ -17,7 +17,7 @@ from vaultlayer_hf.loops.asked import asked_of
 from vaultlayer_hf.loops.files import load_plain, read_model, read_state, whole, write_model, write_state
 from vaultlayer_hf.state.asked import Asked
 from vaultlayer_hf.state.model_identity import ModelIdentity, identity_of, joined
-from vaultlayer_hf.state.saved_digests import StateDigests, take_digests
+from vaultlayer_hf.state.saved_digests import StateDigests, list_tensors
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _TAKEN = re.compile(r"model|optimizer|scheduler|rng_state_\d+|data_\d+|vaultlayer")
@@ -132,7 +132,7 @@ class Objects:
     def digests(self, world_size: int) -> StateDigests:
         """Return what the model's, the optimizer's and the schedule's state is now, and that of models added."""
         optimizer, scheduler = self._things.get("optimizer"), self._things.get("scheduler")
-        return take_digests(self.models(), [optimizer], [scheduler], world_size=world_size)
+        return list_tensors(self.models(), [optimizer], [scheduler], world_size=world_size).digests()
 
     def asked(self, loader: Any) -> Asked:
         """Return what the training is asked for; ``loader``: of its data, or None."""

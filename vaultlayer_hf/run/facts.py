@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def gather(
     silent: float | None = None,
     oom_kills: int = 0,
     seconds: float = 0.0,
-    left: Sequence[str] = (),
+    left: Callable[[], Sequence[str]] = tuple,
 ) -> Death:
     """Return the facts of an attempt.
 
@@ -42,7 +42,8 @@ def gather(
         status: what subprocess says: an exit code, or minus a signal's number.
         output: the end of what it wrote.
         vault: the URI that it was given; a script may have one of its own.
-        told, silent, oom_kills, seconds, left: as in Death.
+        told, silent, oom_kills, seconds: as in Death.
+        left: returns what Death has under this name; called only where it is asked for.
     """
     code, name = _status(status)
     if told is None and status == INTERRUPTED:
@@ -92,7 +93,7 @@ def gather(
         seconds=seconds,
         vault=str(last.get("vault") or vault or ""),
         unfinished=any(map(_unfinished, notes.values())),
-        left=left,
+        left=left() if any(error.not_empty for error in errors) else (),
     )
 
 

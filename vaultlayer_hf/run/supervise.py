@@ -101,7 +101,7 @@ def supervise(options: Options, say: Callable[[str], None]) -> RunOutcome:
             if decision.clean and decision.action is Action.RESTART:
                 decision = _clean(decision, journal, options, notice)
             if (decision.aside or history.aside) and decision.action is Action.RESTART:
-                decision = _put_aside(decision, death, options, notice)
+                decision = _put_aside(decision, options, notice)
             _note(journal, death, decision)
             history, vault = follow(death, history, decision), death.vault or vault
             if decision.action is not Action.RESTART:
@@ -185,7 +185,7 @@ def _attempt(
         silent=attempt.silent,
         oom_kills=max(0, processes.oom_kills() - spares.killed - oom_kills),
         seconds=attempt.seconds,
-        left=[str(path) for path in output_dirs(options.folder)],
+        left=lambda: [str(path) for path in output_dirs(options.folder)],
     )
     if death.oom_kills:
         spares.give_up("the kernel has ended processes for want of memory")
@@ -253,9 +253,9 @@ def _clean(
 
 
 def _put_aside(
-    decision: RestartDecision, death: Death, options: Options, notice: Callable[[str, str], None]
+    decision: RestartDecision, options: Options, notice: Callable[[str, str], None]
 ) -> RestartDecision:
-    moved = put_aside([Path(path) for path in death.left], notice, keep=[Path.cwd(), options.folder])
+    moved = put_aside(output_dirs(options.folder), notice, keep=[Path.cwd(), options.folder])
     if moved or decision.cause is not Cause.NOT_EMPTY:
         return decision
     return RestartDecision(

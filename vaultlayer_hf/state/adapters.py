@@ -26,6 +26,7 @@ from typing import Any
 import torch
 
 from vaultlayer_hf.errors import OtherRunError
+from vaultlayer_hf.state.data_digest import spread
 from vaultlayer_hf.state.tensor_digests import is_shard, plain_name
 
 _FILE = "adapter_config.json"
@@ -190,9 +191,10 @@ def _samples(model: Any) -> dict[str, list[Any]]:
         ]
         if any(is_shard(tensor) or not tensor.numel() or tensor.is_meta for _, tensor in frozen):
             return {}
-        last, count = len(frozen) - 1, min(_TENSORS, len(frozen))
-        places = sorted({round(number * last / max(1, count - 1)) for number in range(count)})
-        return {name: _first(tensor) for name, tensor in (frozen[place] for place in places)}
+        return {
+            name: _first(tensor)
+            for name, tensor in (frozen[place] for place in spread(len(frozen), _TENSORS))
+        }
     except Exception:  # a model of the user's own may have other methods: then only names are compared
         return {}
 

@@ -24,12 +24,17 @@ def data_digest(dataset: Any) -> str:
         rows = _readable(dataset)
         if rows is None or not len(rows):
             return ""
-        last, count = len(rows) - 1, min(_SAMPLES, len(rows))
-        places = sorted({round(number * last / max(1, count - 1)) for number in range(count)})
+        places = spread(len(rows), _SAMPLES)
         said = [str(len(rows)).encode(), *(part for place in places for part in _bytes_of(rows[place]))]
         return digest_bytes(b"\0".join(said))
     except Exception:  # whatever it holds: then nothing is said of it
         return ""
+
+
+def spread(length: int, most: int) -> list[int]:
+    """Return at most so many places, spread over all of ``length``, its first and its last among them. Pure."""
+    count = min(most, length)
+    return sorted({round(number * (length - 1) / max(1, count - 1)) for number in range(count)})
 
 
 def _readable(dataset: Any) -> Any:

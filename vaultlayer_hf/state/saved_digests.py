@@ -99,28 +99,6 @@ class StateTensors:
         )
 
 
-def take_digests(
-    models: Mapping[str, torch.nn.Module],
-    optimizers: Sequence[Any] = (),
-    schedulers: Sequence[Any] = (),
-    *,
-    trained_only: bool = False,
-    left_out: Collection[str] = (),
-    world_size: int = 1,
-    sharded: bool = False,
-) -> StateDigests:
-    """Return the digests of a training's state as it is in memory; arguments: of ``list_tensors``."""
-    return list_tensors(
-        models,
-        optimizers,
-        schedulers,
-        trained_only=trained_only,
-        left_out=left_out,
-        world_size=world_size,
-        sharded=sharded,
-    ).digests()
-
-
 def list_tensors(
     models: Mapping[str, torch.nn.Module],
     optimizers: Sequence[Any] = (),

@@ -388,8 +388,9 @@ class TrainerRun:
 
     def figures(self) -> dict[str, float]:
         """Return what belongs into the Trainer's logs."""
-        wanted = self.training is not None and self.active and self.settings.log_figures
-        return self.training.metrics() if wanted and self.training is not None else {}
+        if self.training is None or not (self.active and self.settings.log_figures):
+            return {}
+        return self.training.metrics()
 
     # Behind it ------------------------------------------------------------------------------------------
 

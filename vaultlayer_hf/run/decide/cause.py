@@ -77,7 +77,8 @@ class Death:
         seconds: since the start.
         vault: the URI of the vault that it had.
         unfinished: its training is over, and its last checkpoint isn't in the vault.
-        left: output folders in which this attempt or an earlier one of this run has trained.
+        left: output folders in which this attempt or an earlier one of this run has trained; looked up only where an
+            error is about one that isn't empty.
     """
 
     code: int | None = 0

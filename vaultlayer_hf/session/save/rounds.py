@@ -96,9 +96,8 @@ def note_written(session: Session, save: Save) -> None:
 def forget_written(session: Session) -> None:
     """What was noted by ``note_written`` is a snapshot now, or was given up. Raises nothing."""
     if session.leads_node:
-        with contextlib.suppress(
-            OSError
-        ):  # another save writes over it, and a start sees that it is of no use
+        # Where it stays, another save writes over it, and a start sees that it is of no use.
+        with contextlib.suppress(OSError):
             forget_unfrozen(session.snapshots)
 
 

@@ -52,9 +52,8 @@ class Feed:
         try:
             batch = self._next()
         except StopIteration:
-            if (
-                self._moments
-            ):  # one rank that reads for all has met the end ahead of the save: no fetch is behind that
+            # One rank that reads for all has met the end ahead of the save: no fetch is behind that.
+            if self._moments:
                 self._guard.run(self._fetches.put, self._moments.pop())
                 self._moments.clear()
             self._guard.run(self._emptied)
