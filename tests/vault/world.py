@@ -190,7 +190,9 @@ class World:
         own, token = self.model.last_of_dead_writer(), self.model.token
         while process.asked is None and process.snapshot is None:
             folder = self.root / process.host / LOCAL / last.state.vault_id / str(token)
-            best = own.seq if own else 0
+            # The furthest save that it has committed, which needn't be its last commit: by hand, an older one may be
+            # committed behind a newer one. What lies between the two is older than what counts already.
+            best = max((saved.seq for saved in self.model.live.values() if saved.token == token), default=0)
             for path in [*folder.glob("*/written.json"), *folder.glob("*/manifest.json")]:
                 body = json.loads(path.read_bytes())
                 body = body.get("manifest", body)
