@@ -1,48 +1,109 @@
-"""The README's code blocks."""
+"""The code blocks of the README and of the guides, and what kind each is: a kind is run by one test."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests import ROOT
 
 README = ROOT / "README.md"
-DEMO = "$ vl demo\n"
-"""How the block with the demo's story starts; tests/cli/test_demo.py runs it."""
-
-RUN = "$ vl run "
-"""How the block with a run's restart starts; tests/readme/test_run.py runs it."""
+GUIDES = [
+    *sorted((ROOT / "vaultlayer_hf").rglob("README.md")),
+    *sorted((ROOT / "notebooks").glob("README.md")),
+]
+"""Texts that lie beside what they are about; tests hold them as they hold the README."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, its text, and the line of the file at which it starts."""
+    """A fenced block: its file, its language, its text, and the line of the file at which it starts."""
 
+    file: Path
     language: str
     text: str
     line: int
 
+    @property
+    def place(self) -> str:
+        """Where it stands: ``stores/README.md:42``."""
+        return f"{self.file.relative_to(ROOT)}:{self.line}".removeprefix("vaultlayer_hf/")
 
-def blocks(language: str | None = None) -> list[Block]:
-    """Return the blocks in order; of one language, or all."""
-    text = README.read_text()
-    found = [
-        Block(match[1], match[2], text.count("\n", 0, match.start()) + 1)
-        for match in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    ]
-    return [block for block in found if language is None or block.language == language]
+    @property
+    def kind(self) -> str | None:
+        """The kind whose test runs it; None where no test would."""
+        kinds = [
+            name for name, holds in KINDS.items() if name.split(":")[0] == self.language and holds(self.text)
+        ]
+        assert len(kinds) <= 1, f"{self.place} is of several kinds: {kinds}"
+        return kinds[0] if kinds else None
+
+
+def _trains(text: str) -> bool:
+    return ".train(" in text
+
+
+def _loops(text: str) -> bool:
+    return "\nfor " in text and "open_vault" not in text
+
+
+KINDS: dict[str, Callable[[str], bool]] = {
+    "python:trains": _trains,
+    "python:loop": lambda text: _loops(text) and "Checkpointer" in text,
+    "python:stock-loop": lambda text: _loops(text) and "Checkpointer" not in text,
+    "python:reads": lambda text: "open_vault" in text,
+    "sh:install": lambda text: "pip install" in text,
+    "sh:server": lambda text: "AWS_ENDPOINT_URL" in text,
+    "sh:lifecycle": lambda text: text.startswith("aws s3api put-bucket-lifecycle-configuration"),
+    "console:demo": lambda text: text.startswith("$ vl demo\n"),
+    "console:run": lambda text: text.startswith("$ vl run "),
+    "console:command": lambda text: not re.match(r"\$ vl (demo|run)\b", text),
+}
+"""``language:name`` to what a block's text is like; ``of_kind("…")`` in a test is what runs them."""
+
+
+def blocks() -> list[Block]:
+    """Return the blocks of the README, then those of the guides, in order."""
+    found = []
+    for file in (README, *GUIDES):
+        text = file.read_text()
+        found += [
+            Block(file, match[1], match[2], text.count("\n", 0, match.start()) + 1)
+            for match in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+        ]
+    return found
+
+
+def of_kind(kind: str) -> list[Block]:
+    """Return the blocks of one kind. A guide repeats no block of the README: what is run already isn't run twice."""
+    assert kind in KINDS
+    return [block for block in blocks() if block.kind == kind]
+
+
+def table_after(heading: str) -> list[list[str]]:
+    """Return the rows, without the header, of the first table behind the one line that starts so."""
+    text = next(text for text in (file.read_text() for file in (README, *GUIDES)) if f"\n{heading}" in text)
+    lines = text[text.index(f"\n{heading}") :].splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("|---"))
+    rows = []
+    for line in lines[start + 1 :]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return rows
 
 
 def install_commands() -> list[str]:
     """Return the commands that make an environment and install into it."""
-    return [block.text.strip() for block in blocks("sh") if "pip install" in block.text]
+    return [block.text.strip() for block in of_kind("sh:install")]
 
 
 def demo_lines() -> list[str]:
     """Return the demo's story as the README shows it, without numbers; ``...`` is what it leaves out."""
-    block = next(block for block in blocks("console") if block.text.startswith(DEMO))
-    return without_numbers(block.text.removeprefix(DEMO))
+    (block,) = of_kind("console:demo")
+    return without_numbers(block.text.partition("\n")[2])
 
 
 def without_numbers(text: str) -> list[str]:
