@@ -19,6 +19,7 @@
     logged_loss.py      the loss that a Trainer has summed up since its last log, kept with each checkpoint
     named.py            what a train() goes on from where the script names a checkpoint
     notices.py          what a Trainer's run says to whoever reads its log
+    origin.py           what a Trainer's training goes on from
     outside.py          what a Trainer trains outside its model
     over.py             whether a run is over
     run.py              one Trainer's run on its vault
@@ -29,6 +30,7 @@
     trackers.py         one run in the experiment tracker over all attempts of a training, and no step in it twice
     trainer.py          the one argument: ``resume=`` for transformers.Trainer and for any subclass of it
     trainer_files.py    the Trainer's answers to what a start asks about a checkpoint's files
+    under_way.py        one training that is committed, from its begin to its end
     wrapping.py         Methods of one object, or functions of a module, wrapped for a while
     zero.py             DeepSpeed's ZeRO on another number of ranks
 

@@ -10,8 +10,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from transformers import TrainerControl
-from transformers.trainer_callback import ExportableState
+from transformers import TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import CallbackHandler, ExportableState
+
+from vaultlayer_hf.base.events import EventKind
+from vaultlayer_hf.session.session import Session
+
+
+def restore_from(
+    session: Session, handler: CallbackHandler | None, args: TrainingArguments, state: TrainerState
+) -> None:
+    """Put back what the loaded state holds of a Trainer's callbacks, unless the Trainer itself has done it. All ranks.
+
+    ``handler``: the Trainer's; None where it can't be found.
+    """
+    # transformers declares a list, and holds a dictionary once it is read.
+    saved: Any = state.stateful_callbacks
+    if handler is None or not isinstance(saved, dict) or args.restore_callback_states_from_checkpoint:
+        return
+    restore_callback_states(handler.callbacks, saved, lambda text: session.warn_all(EventKind.NOTICE, text))
 
 
 def restore_callback_states(

@@ -14,6 +14,10 @@ from pathlib import Path
 from vaultlayer_hf.trainer.layout import STATE, best_step
 
 
+class AlreadyFinishedError(Exception):
+    """The run is over already; carries the loaded state out of train()."""
+
+
 @dataclass(frozen=True)
 class EarlierRun:
     """What a run had come to when it is resumed.

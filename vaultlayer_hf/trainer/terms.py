@@ -8,10 +8,13 @@ from transformers import EarlyStoppingCallback, TrainerControl, TrainerState, Tr
 from transformers.trainer_callback import CallbackHandler
 from transformers.training_args import ParallelMode
 
+from vaultlayer_hf.base.events import Events
 from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.session.process_group import current_ranks
 from vaultlayer_hf.session.ranks import Ranks
 from vaultlayer_hf.session.save.plan import Save
+from vaultlayer_hf.session.session import Session
+from vaultlayer_hf.session.settings import Settings
 from vaultlayer_hf.state.layouts import missing_shards
 from vaultlayer_hf.state.model_identity import Parameters
 from vaultlayer_hf.trainer.data_file import file_name
@@ -27,6 +30,18 @@ def ranks_of(args: TrainingArguments, timeout: float) -> Ranks:
             "way, all on one vault. On CPU set use_cpu=True in TrainingArguments"
         )
     return ranks
+
+
+def session_for(args: TrainingArguments, settings: Settings, events: Events) -> Session:
+    """Return a session that hasn't claimed its vault, for a Trainer of these arguments. Raises SettingsError."""
+    return Session(
+        settings,
+        Path(str(args.output_dir)),
+        ranks=ranks_of(args, settings.part_timeout),
+        events=events,
+        needs_best=bool(args.load_best_model_at_end),
+        progress=not args.disable_tqdm,
+    )
 
 
 def save_of(args: TrainingArguments, state: TrainerState, parameters: Parameters, *, data: bool) -> Save:

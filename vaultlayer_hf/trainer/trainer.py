@@ -21,7 +21,7 @@ from vaultlayer_hf.trainer.argument import Resume, settings_for
 from vaultlayer_hf.trainer.call import Call
 from vaultlayer_hf.trainer.callback import VaultLayerCallback
 from vaultlayer_hf.trainer.named import choose
-from vaultlayer_hf.trainer.run import AlreadyFinishedError
+from vaultlayer_hf.trainer.over import AlreadyFinishedError
 
 _DOC = """
 

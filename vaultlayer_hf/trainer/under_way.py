@@ -1,0 +1,173 @@
+"""One training that is committed, from its begin to its end.
+
+What is checked before its first step, what is saved in it, and how the Trainer is left behind it as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerState, TrainingArguments
+from transformers.trainer_callback import CallbackHandler
+
+from vaultlayer_hf.session.save.plan import Save
+from vaultlayer_hf.session.start.asked import keep_asked, say_what_differs
+from vaultlayer_hf.session.training import Training
+from vaultlayer_hf.state.asked import Asked, check_optimizers
+from vaultlayer_hf.state.model_identity import ModelIdentity
+from vaultlayer_hf.trainer.asked import FORK_HOLDS, HOLDS, asked_for
+from vaultlayer_hf.trainer.callback_states import restore_from
+from vaultlayer_hf.trainer.data import TrainerData
+from vaultlayer_hf.trainer.fork_numbers import ForkNumbers
+from vaultlayer_hf.trainer.in_evaluation import InEvaluation
+from vaultlayer_hf.trainer.loaded import Trained, check_loaded, digests_of_copy, keep_digests
+from vaultlayer_hf.trainer.outside import warn_of_outside
+from vaultlayer_hf.trainer.saving import Saving
+from vaultlayer_hf.trainer.terms import save_of
+from vaultlayer_hf.trainer.trackers import keep_runs
+
+
+class TrainingUnderWay:
+    """One training that is committed.
+
+        under_way = TrainingUnderWay(training, trainer, handler, identity, over=False)
+        under_way.check(args, state, loader, trained, resumed, None)
+        training.begin(state.global_step)
+        under_way.begin(args, state, loader, trained, resumed, end)
+        under_way.save(args, state, trained)  # at each save of the Trainer's
+        under_way.put_back()
+
+    Args:
+        training: what its checkpoints are committed by.
+        trainer: whose saves and evaluations are followed; None where only a callback is there.
+        handler: the Trainer's; None where it can't be found.
+        identity: of the model.
+        over: whether the run was over before: nothing of this training is committed.
+
+    Attributes:
+        data: the place in the data; None where it isn't followed.
+        evaluation: what a notice does in one; None where the Trainer isn't known.
+    """
+
+    def __init__(
+        self,
+        training: Training,
+        trainer: Any | None,
+        handler: CallbackHandler | None,
+        identity: ModelIdentity,
+        *,
+        over: bool,
+    ) -> None:
+        self._training, self._trainer, self._handler = training, trainer, handler
+        self._identity, self._over = identity, over
+        self.data: TrainerData | None = None
+        self.evaluation: InEvaluation | None = None
+        self._saving: Saving | None = None
+        self._asked = Asked()
+        self._kept: Path | None = None  # the folder that holds what is ours already
+
+    def check(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        loader: Any,
+        trained: Trained,
+        resumed: Path | None,
+        numbers: ForkNumbers | None,
+    ) -> None:
+        """Compare what is in memory, and what is asked for, with the checkpoint that it goes on from. All ranks.
+
+        ``numbers``: a fork's own. Raises OtherRunError and NotLoadedError.
+        """
+        session = self._training.session
+        self._asked = asked_for(args, trained.optimizer, loader, trained.model, self._trainer)
+        if resumed is None:
+            return
+        holds = HOLDS if numbers is None else FORK_HOLDS
+        over = self._over and session.forked is None
+        say_what_differs(session, resumed, self._asked, holds, over=over)
+        session.ranks.on_every_rank(lambda: check_optimizers([trained.optimizer]))
+        check_loaded(resumed, session.ranks, session.events, trained)
+        if numbers is not None:
+            numbers.put(session, trained.optimizer, trained.scheduler)
+        restore_from(session, self._handler, args, state)
+
+    def begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        loader: Any,
+        trained: Trained,
+        resumed: Path | None,
+        end: Callable[[TrainerState], None],
+    ) -> None:
+        """Follow the Trainer's saves, evaluations and data; ``end`` ends the training within an evaluation."""
+        training, trainer = self._training, self._trainer
+        if trainer is not None:
+            self._saving = Saving(trainer, training, lambda folder: self._keep(folder, args, state, trained))
+            self.evaluation = InEvaluation(trainer, training, end)
+        session = training.session
+        if session.settings.exact_data == "on":
+            self.data = TrainerData(session.events, session.ranks)
+            self.data.begin(loader, args, state, resumed, self._handler, trainer)
+
+    def save(self, args: TrainingArguments, state: TrainerState, trained: Trained) -> None:
+        """Have a checkpoint that the Trainer has saved committed in the background. Raises FencedError."""
+        if self._over or (self._saving is not None and self._saving.lost):
+            return
+        training, session = self._training, self._training.session
+        warn_of_outside(session.events, session.ranks.rank, trained)
+        nonfinite = trained.nonfinite(session.ranks.rank, state.log_history)
+        save = replace(self._save_of(args, state), nonfinite=nonfinite)
+        capture = self._saving.capture if self._saving is not None else None
+        if self.evaluation is not None:
+            self.evaluation.saved = state.global_step
+        if capture is None:
+            if self._kept != save.folder:  # it was saved by another way than the Trainer's own
+                self._keep(save.folder, args, state, trained)
+            self._kept = None
+            training.save(save)
+            return
+        self._keep_small(capture.folder, args, state)
+        capture.add(digests_of_copy(capture.folder, session.ranks, session.events, trained, capture.copy_of))
+        capture.behind.append(lambda: training.save(save, captured=True))
+        training.captured()
+
+    def put_back(self) -> None:
+        """Leave the Trainer as it was, with every checkpoint written. Safe to call twice. Raises FencedError."""
+        data, self.data = self.data, None
+        if data is not None:
+            data.end()
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.put_back()
+        evaluation, self.evaluation = self.evaluation, None
+        if evaluation is not None:
+            evaluation.put_back()
+
+    def _save_of(self, args: TrainingArguments, state: TrainerState) -> Save:
+        return save_of(args, state, self._identity.parameters, data=self.data is not None)
+
+    def _keep(self, folder: Path, args: TrainingArguments, state: TrainerState, trained: Trained) -> None:
+        """Write what is ours into a checkpoint folder, and note that it is this run's. All ranks."""
+        save = self._save_of(args, state)
+        if (
+            self._over or folder.absolute() != save.folder.absolute()
+        ):  # of a trial: nothing of it is committed
+            return
+        session = self._training.session
+        self._keep_small(save.folder, args, state)
+        keep_digests(save.folder, session.ranks, session.events, trained)
+        self._training.note_written(save)
+        self._kept = save.folder
+
+    def _keep_small(self, folder: Path, args: TrainingArguments, state: TrainerState) -> None:
+        session = self._training.session
+        if self.data is not None:
+            self.data.save(folder, state)
+        keep_asked(folder, session, self._asked)
+        callbacks: Iterable[Any] = self._handler.callbacks if self._handler is not None else ()
+        keep_runs(folder, session, callbacks, args)
