@@ -6,6 +6,7 @@ Nothing here imports torch or runs the script.
 
     apply.py          write a proposal into the script and keep what it was; put that back
     calls.py          calls in a script: of methods by name, on what, and what a name was made by
+    defined_before.py which names are surely set where a statement begins
     draws.py          data that a script draws anew at each start
     flow.py           which names a piece of a script reads and writes
     frameworks.py     scripts whose loop isn't in them
@@ -15,12 +16,14 @@ Nothing here imports torch or runs the script.
     loop_names.py     what a training loop's objects are called where its Checkpointer is made
     loop_variables.py variables and objects that a loop changes beside its model and optimizer
     own_classes.py    classes of the script's own: whether a call of their methods changes the object
+    own_functions.py  functions of a script's own: which one a call leads to, and what its names stand for
     own_resume.py     scripts that resume by themselves, beside us
     pass_down.py      a loop that is spread over functions: those on the way get the Checkpointer
     pieces.py         pieces of code that an edit of a loop reads and writes
     propose.py        what `vl init` would change in a script, as data: nothing is written here
     remarks.py        what a user should know beside the edits of a loop
     saved_states.py   Accelerate scripts that save and load states themselves
+    seen_names.py     names that a walk meets
     source.py         A script as text and as a tree, and edits of it that leave every other byte as it is
     step_end.py       where a step of a loop ends
     trainers.py       scripts that make a Trainer: it gets ``resume=``, and nothing else changes

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vaultlayer_hf.run.insert.calls import is_method, method_calls, receiver
+from vaultlayer_hf.run.insert.defined_before import defined_before
 from vaultlayer_hf.run.insert.draws import refuse_fresh_data
 from vaultlayer_hf.run.insert.frameworks import loop_elsewhere, refuse_frameworks
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError, find_loop
@@ -17,7 +18,6 @@ from vaultlayer_hf.run.insert.remarks import loop_remarks
 from vaultlayer_hf.run.insert.source import Edit, Script, dotted, libcst_or_error, new_import
 from vaultlayer_hf.run.insert.step_end import StepEnd, synced
 from vaultlayer_hf.run.insert.trainers import TrainerEdit
-from vaultlayer_hf.run.insert.walk import defined_before
 
 LINES = (
     "from vaultlayer_hf import Checkpointer",

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vaultlayer_hf.run.insert.calls import is_method, is_schedule, made_by, method_calls, receiver
+from vaultlayer_hf.run.insert.defined_before import defined_before
 from vaultlayer_hf.run.insert.flow import is_known
 from vaultlayer_hf.run.insert.loop import Call, Loop, UnclearError
 from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
-from vaultlayer_hf.run.insert.walk import Walk, defined_before
+from vaultlayer_hf.run.insert.walk import Walk
 
 _PARAMETERS = re.compile(r"([A-Za-z_][\w.]*)\.(?:named_)?parameters\(\)")
 _AVERAGE = re.compile(r"ema|averag|swa", re.IGNORECASE)

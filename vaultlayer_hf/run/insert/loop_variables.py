@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vaultlayer_hf.run.insert.calls import sources_of
+from vaultlayer_hf.run.insert.defined_before import defined_before
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
 from vaultlayer_hf.run.insert.loop_limits import refuse_what_is_out_of_reach
 from vaultlayer_hf.run.insert.loop_names import Names
 from vaultlayer_hf.run.insert.own_classes import COUNTS, GROWS, changes_itself, classes_of, is_kind
+from vaultlayer_hf.run.insert.own_functions import parameters_of
 from vaultlayer_hf.run.insert.own_resume import moved_starts
 from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
-from vaultlayer_hf.run.insert.walk import Walk, defined_before, local_names, parameters_of
+from vaultlayer_hf.run.insert.walk import Walk, local_names
 
 _CLOCK = re.compile(r"(?:^|\.)(?:time|perf_counter|monotonic|process_time|time_ns|now|Event)$")
 _GENERATORS = (

@@ -1,7 +1,6 @@
 """Walk through a piece of a script as it runs: what is read before it is written, what is written, what is called.
 
-Calls of functions of the script's own are followed, with what they are given in place of their parameters. A name of an
-attribute (``self.best``, ``args.rate``) is a variable of its own.
+Calls of functions of the script's own are followed, with what they are given in place of their parameters.
 
 One file, because statements and expressions walk into each other.
 """
@@ -11,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from vaultlayer_hf.run.insert.own_functions import OwnFunctions, parameters_of
+from vaultlayer_hf.run.insert.seen_names import SeenNames, root
 from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
 
-_DEPTH = 5
-"""Calls that are followed within each other."""
 _ENDS = ("sys.exit", "exit", "quit", "os._exit")
 
 
-class Walk:
+class Walk(SeenNames):
     """What was seen.
 
     Args:
@@ -26,33 +25,16 @@ class Walk:
         defined: names that are set when it begins.
         follow: whether calls of functions of the script's own are followed.
         proves: whether what is read counts as set from there on: the script would have ended there otherwise.
-
-    Attributes:
-        read_first: names that are read where they may not have been written yet, and the line.
-        written: names that are assigned, and the line.
-        defined: names that are surely assigned by now. A loop is taken to go round at least once.
-        calls: (what a method is called on, its name, the call); ``__call__`` for a variable that is called itself.
-        changed: variables of which an item is assigned or deleted, and the line.
     """
 
     def __init__(
         self, script: Script, defined: set[str] | None = None, *, follow: bool = True, proves: bool = False
     ) -> None:
-        self._proves = proves
+        super().__init__(defined, proves=proves)
         self.script = script
-        self.defined = set(defined or ())
-        self.read_first: dict[str, int] = {}
-        self.written: dict[str, int] = {}
-        self.calls: list[tuple[str, str, Any]] = []
-        self.changed: dict[str, int] = {}
-        self._names: dict[str, str] | None = (
-            None  # of a function that is followed: parameter to what it was given
-        )
-        self._within: list[Any] = []
         self._cst: Any = libcst_or_error()
-        self._functions: dict[str, Any] = {}
-        for one in script.all(self._cst.FunctionDef) if follow else ():
-            self._functions.setdefault(one.name.value, one)
+        self._own = OwnFunctions(script) if follow else None
+        self._within: list[Any] = []  # functions that are followed, one inside the other
 
     # Statements ----------------------------------------------------------------------------------------
 
@@ -237,7 +219,7 @@ class Walk:
         for argument in node.args:
             self.expression(argument.value)
         name = dotted(node.func)
-        function = self._own_function(node)
+        function = self._own.called(node, self._within) if self._own is not None else None
         if isinstance(node.func, cst.Attribute):
             self.expression(node.func.value)
             on = self._named(root(node.func.value))
@@ -252,43 +234,10 @@ class Walk:
         if function is not None:
             self._follow(function, node)
 
-    def _own_function(self, node: Any) -> Any:
-        """Return the function that a call leads to; of methods those that are called on ``self``."""
-        cst, name = self._cst, dotted(node.func)
-        first, dot, rest = name.partition(".")
-        function = self._functions.get(rest if dot and first == "self" else name)
-        if function is None or any(function is one for one in self._within) or len(self._within) >= _DEPTH:
-            return None
-        home = [
-            one for one in self.script.around(function) if isinstance(one, (cst.ClassDef, cst.FunctionDef))
-        ]
-        method = bool(home) and isinstance(home[0], cst.ClassDef)
-        return function if method == bool(dot) else None
-
     def _follow(self, function: Any, call: Any) -> None:
-        cst = self._cst
-        listed = [one.name.value for one in (*function.params.posonly_params, *function.params.params)]
-        keywords = [one.name.value for one in function.params.kwonly_params]
-        given: dict[str, str] = {}
-        if isinstance(call.func, cst.Attribute) and listed:
-            given[listed.pop(0)] = "self"
-        placed = [one.value for one in call.args if one.keyword is None and not one.star]
-        for name, value in zip(listed, placed, strict=False):
-            given[name] = self._named(dotted(value))
-        for one in call.args:
-            if one.keyword is not None:
-                given[one.keyword.value] = self._named(dotted(one.value))
-        names = dict.fromkeys([*listed, *keywords], "") | given
-        shared = {
-            item.name.value
-            for kind in (cst.Global, cst.Nonlocal)
-            for one in self.script.all(kind, function.body)
-            for item in one.names
-        }
-        for one in local_names(self.script, function):
-            if one not in shared:
-                names.setdefault(one, "")
-        before, self._names = self._names, names
+        assert self._own is not None
+        assigned = local_names(self.script, function)
+        before, self._names = self._names, self._own.stand_for(function, call, assigned, self._named)
         self._within.append(function)
         self.suite(function.body)
         self._within.pop()
@@ -312,48 +261,10 @@ class Walk:
         else:
             self.expression(node)
 
-    def _named(self, name: str) -> str:
-        """Return what a name is called where the walk began; ``""`` for one that isn't known there."""
-        if self._names is None or not name:
-            return name
-        first, dot, rest = name.partition(".")
-        outer = self._names.get(first, first)
-        return outer + dot + rest if outer else ""
-
-    def _read(self, name: str, line: int) -> None:
-        name = self._named(name)
-        parts = name.split(".") if name else []
-        for number in range(1, len(parts) + 1):
-            prefix = ".".join(parts[:number])
-            if prefix in self.defined:
-                return
-            self.read_first.setdefault(prefix, line)
-            if self._proves:
-                self.defined.add(prefix)
-                if number < len(parts):
-                    return
-
-    def _write(self, name: str, line: int) -> None:
-        name = self._named(name)
-        if name:
-            self.written.setdefault(name, line)
-            self.defined.add(name)
-
 
 def _any_of(walk: Callable[[Any], bool], nodes: Any) -> bool:
     """Walk through all of them, and return whether one leaves."""
     return True in [walk(one) for one in nodes]
-
-
-def root(node: Any) -> str:
-    """Return the name at the start of what items, attributes and methods are taken from; ``""`` where there is none."""
-    while not dotted(node):
-        kind = type(node).__name__
-        if kind in ("Subscript", "Attribute"):
-            node = node.value
-        else:
-            return ""
-    return dotted(node)
 
 
 def local_names(script: Script, function: Any) -> set[str]:
@@ -361,52 +272,3 @@ def local_names(script: Script, function: Any) -> set[str]:
     inner = Walk(script, follow=False)
     inner.suite(function.body)
     return {name for name in inner.written if "." not in name}
-
-
-def parameters_of(function: Any) -> set[str]:
-    """Return the names of a function's parameters."""
-    cst: Any = libcst_or_error()
-    listed = function.params
-    found = [
-        *listed.posonly_params,
-        *listed.params,
-        *listed.kwonly_params,
-        listed.star_arg,
-        listed.star_kwarg,
-    ]
-    return {one.name.value for one in found if isinstance(one, cst.Param)}
-
-
-def defined_before(script: Script, node: Any) -> set[str]:
-    """Return the names that are surely set where a statement begins: of its function, its parameters, its module."""
-    cst: Any = libcst_or_error()
-    path = [node, *script.around(node)]
-    found: set[str] = set()
-    for position, one in enumerate(path):
-        body: Any = getattr(one, "body", ())
-        if isinstance(one, (cst.IndentedBlock, cst.Module)):
-            walk = Walk(script, follow=False, proves=True)
-            inside = path[position - 1]
-            module_of_function = isinstance(one, cst.Module) and isinstance(
-                inside, (cst.FunctionDef, cst.ClassDef)
-            )
-            for statement in body:
-                if statement is inside and not module_of_function:
-                    break
-                walk.statement(statement)
-            found |= walk.defined
-        elif isinstance(one, cst.FunctionDef):
-            found |= parameters_of(one) | {one.name.value}
-        elif isinstance(one, (cst.For, cst.With)) and position:
-            walk = Walk(script, follow=False, proves=True)
-            if isinstance(one, cst.For):
-                walk.target(one.target)
-            else:
-                for item in one.items:
-                    if item.asname is not None:
-                        walk.target(item.asname.name)
-            found |= walk.defined
-    for one in script.all(cst.ClassDef) + script.all(cst.FunctionDef):
-        if script.parent(one) is script.module:
-            found.add(one.name.value)
-    return found | set(script.imports)

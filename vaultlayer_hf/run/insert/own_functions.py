@@ -1,0 +1,83 @@
+"""Functions of a script's own: which one a call leads to, and what its names stand for while that call is followed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+
+_DEPTH = 5
+"""Calls that are followed within each other."""
+
+
+class OwnFunctions:
+    """The functions and methods that a script defines; of two of one name the first."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self._cst: Any = libcst_or_error()
+        self._functions: dict[str, Any] = {}
+        for one in script.all(self._cst.FunctionDef):
+            self._functions.setdefault(one.name.value, one)
+
+    def called(self, call: Any, within: Sequence[Any]) -> Any:
+        """Return the function that a call leads to, of methods those that are called on ``self``; else None.
+
+        ``within``: the functions in which the call was met. Those aren't followed again, nor more than a few at a time.
+        """
+        cst, name = self._cst, dotted(call.func)
+        first, dot, rest = name.partition(".")
+        function = self._functions.get(rest if dot and first == "self" else name)
+        if function is None or any(function is one for one in within) or len(within) >= _DEPTH:
+            return None
+        home = [
+            one for one in self._script.around(function) if isinstance(one, (cst.ClassDef, cst.FunctionDef))
+        ]
+        method = bool(home) and isinstance(home[0], cst.ClassDef)
+        return function if method == bool(dot) else None
+
+    def stand_for(
+        self, function: Any, call: Any, assigned: set[str], named: Callable[[str], str]
+    ) -> dict[str, str]:
+        """Return what each of a function's own names stands for within a call of it; ``""`` for one of nothing outside.
+
+        ``assigned``: names that the function assigns; ``named``: what a name at the call is called outside.
+        """
+        cst = self._cst
+        listed = [one.name.value for one in (*function.params.posonly_params, *function.params.params)]
+        keywords = [one.name.value for one in function.params.kwonly_params]
+        given: dict[str, str] = {}
+        if isinstance(call.func, cst.Attribute) and listed:
+            given[listed.pop(0)] = "self"
+        placed = [one.value for one in call.args if one.keyword is None and not one.star]
+        for name, value in zip(listed, placed, strict=False):
+            given[name] = named(dotted(value))
+        for one in call.args:
+            if one.keyword is not None:
+                given[one.keyword.value] = named(dotted(one.value))
+        names = dict.fromkeys([*listed, *keywords], "") | given
+        shared = {
+            item.name.value
+            for kind in (cst.Global, cst.Nonlocal)
+            for one in self._script.all(kind, function.body)
+            for item in one.names
+        }
+        for one in assigned:
+            if one not in shared:
+                names.setdefault(one, "")
+        return names
+
+
+def parameters_of(function: Any) -> set[str]:
+    """Return the names of a function's parameters."""
+    cst: Any = libcst_or_error()
+    listed = function.params
+    found = [
+        *listed.posonly_params,
+        *listed.params,
+        *listed.kwonly_params,
+        listed.star_arg,
+        listed.star_kwarg,
+    ]
+    return {one.name.value for one in found if isinstance(one, cst.Param)}
