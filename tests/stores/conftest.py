@@ -1,8 +1,9 @@
-"""File systems of other kinds, mounted for one test; that needs root."""
+"""Other stores than S3 and this disk: emulators of clouds, and file systems mounted for one test, which needs root."""
 
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from tests.fuse import FuseMount, mount, unmount
 from tests.kit.disks import small_disk_at
+from tests.stores.azurite import INSTALL, AzuriteServer
 
 MS_RDONLY, MS_REMOUNT, MS_BIND = 1, 32, 4096
 
@@ -55,3 +57,33 @@ def read_only(tmp_path: Path) -> Iterator[Callable[[Path], Path]]:
     yield make
     for point in points:
         unmount(point)
+
+
+@pytest.fixture(scope="session")
+def azurite() -> Iterator[AzuriteServer]:
+    """A running emulator of Azure Blob Storage."""
+    if AzuriteServer.program() is None:
+        pytest.skip(f"no Azurite here: {INSTALL}")
+    server = AzuriteServer()
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def no_azure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing of this machine's own Azure configuration is seen."""
+    for name in list(os.environ):
+        if name.startswith("AZURE_") or name in ("IDENTITY_ENDPOINT", "MSI_ENDPOINT"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AZURE_CONFIG_DIR", str(tmp_path / "absent-azure"))
+
+
+@pytest.fixture
+def az_uri(azurite: AzuriteServer, no_azure: None, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A vault URI on Azurite that nobody has used; variables lead to it."""
+    for name, value in azurite.env().items():
+        monkeypatch.setenv(name, value)
+    container = f"c-{uuid.uuid4().hex[:12]}"
+    azurite.make_container(container)
+    return f"az://{azurite.account}/{container}/some/where"

@@ -66,6 +66,19 @@ class TestS3OddPrefix(StoreConformance):
         return partial(open_store, s3_uri + "/a b/ü+%41")
 
 
+@pytest.mark.slow
+class TestAzure(StoreConformance):
+    """Azure Blob Storage, as Azurite plays it."""
+
+    @pytest.fixture
+    def store(self, az_uri: str) -> Store:
+        return open_store(az_uri)
+
+    @pytest.fixture
+    def opener(self, az_uri: str) -> Callable[[], Store]:
+        return partial(open_store, az_uri)
+
+
 class TestMemory(StoreConformance):
     @pytest.fixture
     def store(self) -> Store:

@@ -23,7 +23,7 @@ from vaultlayer_hf.errors import (
 )
 from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.stores.base import Store
-from vaultlayer_hf.stores.objects import s3
+from vaultlayer_hf.stores.objects import opening
 from vaultlayer_hf.stores.retry import RetryingStore, RetryPolicy
 
 
@@ -151,7 +151,7 @@ def test_nobody_there(s3_uri: str, local: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_no_answer(s3_server: SeaweedServer, s3_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that takes connections and doesn't answer is passing trouble once the time is up."""
-    monkeypatch.setattr(s3, "QUICK_TIMEOUT", timedelta(seconds=1))
+    monkeypatch.setattr(opening, "QUICK_TIMEOUT", timedelta(seconds=1))
     store = open_store(s3_uri)
     s3_server.pause()
     try:

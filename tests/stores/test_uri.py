@@ -38,6 +38,25 @@ def test_s3(text: str, uri: str, bucket: str, prefix: str, step: int | None) -> 
     assert (address.bucket, address.prefix, address.step) == (bucket, prefix, step)
 
 
+@pytest.mark.parametrize(
+    ("text", "uri", "bucket", "prefix", "step"),
+    [
+        ("az://acc/box/a/b/", "az://acc/box/a/b", "acc/box", "a/b", None),
+        ("az://acc/box", "az://acc/box", "acc/box", "", None),
+        ("az://acc/box@12", "az://acc/box", "acc/box", "", 12),
+        ("az://acc/$web/run@best", "az://acc/$web/run", "acc/$web", "run", None),
+        ("abfss://box@acc.dfs.core.windows.net/a/b@7", "az://acc/box/a/b", "acc/box", "a/b", 7),
+        ("abfs://box@acc.blob.core.windows.net", "az://acc/box", "acc/box", "", None),
+    ],
+)
+def test_azure(text: str, uri: str, bucket: str, prefix: str, step: int | None) -> None:
+    """An address of Azure names account and container, in its short or in Hadoop's form."""
+    address = parse_vault(text)
+    assert (address.uri, address.scheme, address.path) == (uri, "az", "")
+    assert (address.bucket, address.prefix, address.step) == (bucket, prefix, step)
+    assert parse_vault(address.uri).uri == uri
+
+
 def test_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Paths become absolute, ~ is expanded, file:/// is decoded; the canonical URI leads back."""
     monkeypatch.chdir(tmp_path)
@@ -105,11 +124,20 @@ def test_a_folder_with_a_step_in_its_name(tmp_path: Path) -> None:
         ("s3://bucket/x?region=eu", "AWS_REGION"),
         ("http://server:9000/bucket", "AWS_ENDPOINT_URL"),
         ("s3://server:9000/bucket", "AWS_ENDPOINT_URL"),
-        ("gs://bucket/x", "use s3://bucket/prefix, file:///folder or a path"),
-        ("hf://me/x", "use s3://bucket/prefix, file:///folder or a path"),
+        ("gs://bucket/x", "use s3://bucket/prefix, "),
+        ("hf://me/x", "use s3://bucket/prefix, "),
+        ("az://account", "names no container; write az://account/container/prefix"),
+        ("az://", "names no account; write az://account/container/prefix"),
+        ("az:///account/container/x", "did you mean az://account/container/x?"),
+        ("az://account/container//x", "did you mean az://account/container/x?"),
+        ("az://account/no container/x", "no name of a container"),
+        ("az://account/container/x?sv=1", "AZURE_STORAGE_SAS_TOKEN"),
+        ("azure://account/container/x", "did you mean az://account/container/x?"),
+        ("abfss://container/x", "container@account.dfs.core.windows.net/prefix"),
+        ("https://me.blob.core.windows.net/container/x", "did you mean az://me/container/x?"),
         ("run:1", "./"),
-        ("", "use s3://bucket/prefix, file:///folder or a path"),
-        ("  ", "use s3://bucket/prefix, file:///folder or a path"),
+        ("", "use s3://bucket/prefix, "),
+        ("  ", "use s3://bucket/prefix, "),
         ("s3://bucket/a\nb", "line break"),
         ("/", "/data/my-run"),
         ("file:///", "/data/my-run"),

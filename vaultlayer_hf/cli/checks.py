@@ -103,9 +103,11 @@ def check_store(address: VaultAddress, patience: float, measured: Measurements) 
     """Open, read, write, create, delete, time: what a run does with a vault."""
     made = _missing_folders(address)
     try:
-        store = RetryingStore(open_store(address), RetryPolicy(deadline=patience))
+        opened = open_store(address)
+        store = RetryingStore(opened, RetryPolicy(deadline=patience))
         log = _check_reading(store)  # before it nobody has seen whether the credentials are good
-        yield Finding("credentials", "ok", f"{address.uri} can be read")
+        found = f" with the credentials of {opened.credentials}" if opened.credentials else ""
+        yield Finding("credentials", "ok", f"{address.uri} can be read{found}")
         yield log
         yield from _check_writing(store, measured)
     except VaultLayerError as error:

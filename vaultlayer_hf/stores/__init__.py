@@ -1,6 +1,7 @@
 """Stores: where a vault's objects lie. ``open_store`` gives the one that an address names.
 
     base.py    the interface of a store
+    kinds.py   kinds of addresses that name an object store
     pace.py    what a transfer calls before it moves bytes: a bandwidth cap, and several in one
     probe.py   what a store really promises
     retry.py   patience around a store
@@ -48,6 +49,10 @@ def open_store(
         from vaultlayer_hf.stores.folder import FolderStore
 
         store = FolderStore(address.path, uri=address.uri, create=create)
+    elif address.scheme == "az":
+        from vaultlayer_hf.stores.objects.azure import open_azure
+
+        store = open_azure(address, upload_concurrency=upload_concurrency)
     else:
         from vaultlayer_hf.stores.objects.s3 import open_s3
 

@@ -75,11 +75,13 @@ class Store(ABC):
         uri: the vault's URI, without secrets, for messages.
         supports_create: whether ``create`` is atomic here. False means single-writer use only;
             ``probe_create`` in ``stores.probe`` finds out, names aren't trusted.
+        credentials: where its credentials were found, for people; empty where it needs none, or nobody knows.
         reopen: opens the same store in another process, so it is picklable; None where that can't be done.
     """
 
     uri: str
     supports_create: bool = True
+    credentials: str = ""
     reopen: Callable[[], Store] | None = None
 
     def __repr__(self) -> str:

@@ -1,6 +1,9 @@
 """Vault addresses: what a user may write for ``resume=``, and the clear error for what can't be meant.
 
     s3://bucket/prefix      an S3 bucket, or a part of it
+    az://account/container/prefix
+                            a container of Azure Blob Storage, or a part of it; the same as
+                            abfss://container@account.dfs.core.windows.net/prefix
     file:///folder          a folder; %XX is decoded
     /folder  folder  ~/x    a folder, taken as it is written
     ADDRESS@500             the checkpoint of step 500 of that vault
@@ -19,35 +22,19 @@ import difflib
 import os
 import re
 from dataclasses import dataclass
-from typing import Literal
 from urllib.parse import unquote
 
 from vaultlayer_hf.errors import VaultUriError
+from vaultlayer_hf.stores.kinds import KINDS, MEANT, Kind, of_hadoop, of_web_page
 
-_KINDS = "use s3://bucket/prefix, file:///folder or a path"
+_KINDS = f"use {', '.join(kind.form for kind in KINDS.values())}, file:///folder or a path"
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):(/*)(.*)", re.DOTALL)
 _STEP = re.compile(r"(.*)@([0-9]+)/?", re.DOTALL)
 _WORD = re.compile(r"(.*[^/])@(latest|best)/?", re.DOTALL)
 _NEAR = {"newest": "latest", "last": "latest", "lowest": "best"}
 """What people may mean by other words."""
 _NO_STEP = re.compile(r".*[^/]@ *([A-Za-z]+|[-+]?[0-9]*) */?", re.DOTALL)  # meant as a step, and none
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]*")
-_PATH_STYLE = re.compile(r"s3[.\-][a-z0-9.\-]*amazonaws\.com/([^/]+)/?(.*)")
-_HOST_STYLE = re.compile(r"([a-z0-9.\-]+?)\.s3[.\-][a-z0-9.\-]*amazonaws\.com/?(.*)")
-_ELSEWHERE = {
-    "gs",
-    "gcs",
-    "az",
-    "azure",
-    "abfs",
-    "abfss",
-    "hf",
-    "hdfs",
-    "ftp",
-    "sftp",
-    "dbfs",
-    "memory",
-}
+_ELSEWHERE = {"gs", "gcs", "hf", "hdfs", "ftp", "sftp", "dbfs", "memory"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +44,16 @@ class VaultAddress:
     Attributes:
         uri: canonical, without the step and without a trailing slash; parsing it again gives this address
             without its step.
-        scheme: ``"file"`` or ``"s3"``.
-        bucket: the S3 bucket; ``""`` for a folder.
-        prefix: the S3 key prefix without slashes around it, ``""`` for the whole bucket or a folder.
-        path: the absolute path of a folder; ``""`` for S3.
+        scheme: ``"file"``, ``"s3"`` or another of ``kinds.KINDS``.
+        bucket: what holds the objects: a bucket, or with ``az`` account and container; ``""`` for a folder.
+        prefix: what the keys begin with, without slashes around it, ``""`` for the whole bucket or a folder.
+        path: the absolute path of a folder; ``""`` for an object store.
         step: the step asked for, or None for the newest checkpoint.
         best: the best checkpoint is asked for; ``step`` is None then.
     """
 
     uri: str
-    scheme: Literal["file", "s3"]
+    scheme: str
     bucket: str
     prefix: str
     path: str
@@ -105,52 +92,67 @@ def parse_vault(text: str | os.PathLike[str]) -> VaultAddress:
     if match is None:
         return _plain(text)
     scheme, slashes, rest = match.groups()
-    if scheme == "s3" and slashes == "//":
-        return _s3(rest)
+    if scheme in ("abfss", "abfs") and slashes == "//":
+        in_azure = of_hadoop(_without_end(rest))
+        if in_azure is None:
+            raise VaultUriError(
+                f"{_shown(text)} is no vault URI; write {scheme}://container@account.dfs.core.windows.net/prefix"
+                " or az://account/container/prefix"
+            )
+        scheme, rest = "az", in_azure + rest[len(_without_end(rest)) :]
+    if scheme in KINDS and slashes == "//":
+        return _in_bucket(KINDS[scheme], rest)
     if scheme == "file" and slashes == "///":
         return _file(rest)
     raise _wrong_scheme(text, scheme, slashes, rest)
 
 
-def _s3(rest: str) -> VaultAddress:
+def _in_bucket(kind: Kind, rest: str) -> VaultAddress:
     named, rest = rest, _without_end(rest)
     step, best = _end_of(named)
-    bucket, _, prefix = rest.partition("/")
-    if "@" in bucket or ":" in bucket:
+    count = len(kind.place)
+    parts = rest.split("/", count)
+    prefix = parts[count] if len(parts) > count else ""
+    parts = [*parts, *[""] * count][:count]
+    if any("@" in part or ":" in part for part in parts):
         raise VaultUriError(
-            "the vault URI carries credentials or a port before the bucket; write s3://bucket/prefix, with"
-            " keys in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile, a server in AWS_ENDPOINT_URL"
+            f"the vault URI carries credentials or a port before the {kind.place[-1]}; write {kind.form}, with"
+            f" {kind.credentials}"
         )
     if "?" in rest or "#" in rest:
         raise VaultUriError(
-            "a vault URI takes no ?options or #fragment; write s3://bucket/prefix and set region and"
-            " endpoint with AWS_REGION and AWS_ENDPOINT_URL"
+            f"a vault URI takes no ?options or #fragment; write {kind.form} and set {kind.options}"
         )
-    if not bucket:
-        fix = (
-            f"; did you mean s3://{prefix.lstrip('/')}?"
-            if prefix.strip("/")
-            else "; write s3://bucket/prefix"
-        )
-        raise VaultUriError(f"the vault URI {_shown('s3://' + rest)} names no bucket{fix}")
-    if not _BUCKET.fullmatch(bucket):
-        raise VaultUriError(f"{bucket!r} is no name of a bucket; write s3://bucket/prefix")
+    whole = f"{kind.scheme}://{rest}"
+    for name, part in zip(kind.place, parts, strict=True):
+        if not part:
+            left = "/".join(filter(None, rest.split("/")))
+            meant = left.count("/") >= count - 1 and left
+            fix = f"did you mean {kind.scheme}://{left}?" if meant else f"write {kind.form}"
+            raise VaultUriError(f"the vault URI {_shown(whole)} names no {name}; {fix}")
+        if not kind.part.fullmatch(part):
+            raise VaultUriError(f"{part!r} is no name of {_a(name)}; write {kind.form}")
     prefix = prefix.rstrip("/")
     if rest != named and (_STEP.fullmatch(prefix) or _WORD.fullmatch(prefix)):
-        raise VaultUriError("the vault URI ends in two steps; write s3://bucket/prefix@step, with one")
+        raise VaultUriError(f"the vault URI ends in two steps; write {kind.form}@step, with one")
     if _NO_STEP.fullmatch(prefix) and not _STEP.fullmatch(prefix):
         raise _no_step(prefix)
-    parts = prefix.split("/") if prefix else []
-    if any(part in ("", ".", "..") for part in parts) or "\\" in prefix:
+    below = prefix.split("/") if prefix else []
+    if any(part in ("", ".", "..") for part in below) or "\\" in prefix:
         clean = "/".join(
-            [bucket, *(part for part in re.split(r"[/\\]", prefix) if part not in ("", ".", ".."))]
+            [*parts, *(part for part in re.split(r"[/\\]", prefix) if part not in ("", ".", ".."))]
         )
         raise VaultUriError(
-            f"the vault URI {_shown('s3://' + rest)} has an empty, '.' or '..' part or a backslash;"
-            f" did you mean s3://{clean}?"
+            f"the vault URI {_shown(whole)} has an empty, '.' or '..' part or a backslash;"
+            f" did you mean {kind.scheme}://{clean}?"
         )
-    uri = f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
-    return VaultAddress(uri, "s3", bucket, prefix, "", step, best)
+    bucket = "/".join(parts)
+    uri = f"{kind.scheme}://{bucket}/{prefix}" if prefix else f"{kind.scheme}://{bucket}"
+    return VaultAddress(uri, kind.scheme, bucket, prefix, "", step, best)
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeio' else 'a'} {noun}"
 
 
 def _file(rest: str) -> VaultAddress:
@@ -229,11 +231,9 @@ def _no_step(text: str) -> VaultUriError:
 def _wrong_scheme(text: str, scheme: str, slashes: str, rest: str) -> VaultUriError:
     name, shown = scheme.lower(), _shown(text)
     if name in ("http", "https"):
-        for pattern in (_HOST_STYLE, _PATH_STYLE):
-            match = pattern.fullmatch(rest)
-            if match is not None and "@" not in rest and "?" not in rest:
-                meant = f"s3://{match.group(1)}/{match.group(2)}".rstrip("/")
-                return VaultUriError(f"{shown} is a web address; did you mean {meant}?")
+        meant = of_web_page(rest) if "@" not in rest and "?" not in rest else None
+        if meant is not None:
+            return VaultUriError(f"{shown} is a web address; did you mean {meant}?")
         return VaultUriError(
             "a web address is no vault; write s3://bucket/prefix and name the server in AWS_ENDPOINT_URL"
         )
@@ -242,8 +242,11 @@ def _wrong_scheme(text: str, scheme: str, slashes: str, rest: str) -> VaultUriEr
         return VaultUriError(f"an ARN is no vault URI; did you mean {meant}?")
     if name == "file":
         return VaultUriError(f"{shown} is no vault URI; did you mean {_meant('file:///' + rest)}?")
-    if name in ("s3", "s3a", "s3n") or (name not in _ELSEWHERE and difflib.get_close_matches(name, ["s3"])):
-        return VaultUriError(f"{shown} is no vault URI; did you mean {_meant('s3://' + rest)}?")
+    near = MEANT.get(name, name)
+    if near not in KINDS and name not in _ELSEWHERE and difflib.get_close_matches(name, ["s3"]):
+        near = "s3"
+    if near in KINDS:
+        return VaultUriError(f"{shown} is no vault URI; did you mean {_meant(f'{near}://{rest}')}?")
     if not slashes:
         return VaultUriError(
             f"{shown} is no vault URI; {_KINDS} (./ before a folder with a colon in its name)"
@@ -265,4 +268,4 @@ def _shown(text: str) -> str:
 
 def _meant(uri: str) -> str:
     """A corrected URI for a message, or the general form where it may hold a key."""
-    return "s3://bucket/prefix" if _secretive(uri) else uri
+    return KINDS.get(uri.partition(":")[0], KINDS["s3"]).form if _secretive(uri) else uri

@@ -7,7 +7,7 @@ from typing import Any
 
 from vaultlayer_hf.errors import StoreError, StoreUnavailableError
 from vaultlayer_hf.stores.base import ObjectInfo
-from vaultlayer_hf.stores.objects.errors import CHECK_ENDPOINT, NO_STORE
+from vaultlayer_hf.stores.objects.provider import NO_STORE, Provider
 
 _user = 0  # the process that has started the client's threads; a forked child inherits the number
 
@@ -22,12 +22,13 @@ def same_process(operation: str, key: str) -> None:
         raise StoreError(operation, key, "an object store can't be used in a forked process", hint)
 
 
-def object_info(operation: str, key: str, meta: Any) -> ObjectInfo:
+def object_info(operation: str, key: str, meta: Any, provider: Provider) -> ObjectInfo:
     """Return what the client says of an object; raise StoreUnavailableError where no store can have said that."""
     modified = meta["last_modified"].timestamp()
     if meta["e_tag"] is None and not modified:
-        raise StoreUnavailableError(operation, key, NO_STORE, CHECK_ENDPOINT)
-    return ObjectInfo(key, meta["size"], meta["e_tag"], modified)
+        raise StoreUnavailableError(operation, key, NO_STORE, provider.check_endpoint)
+    tag = meta["e_tag"]  # Azure puts it into quotation marks in some answers, and in others not
+    return ObjectInfo(key, meta["size"], tag.strip('"') if tag else tag, modified)
 
 
 def too_short(key: str, start: int, length: int, reason: str) -> StoreError:

@@ -1,6 +1,7 @@
 """Errors of an object store's client and server as errors of a store: short, on one line, without secrets.
 
-obstore hands over the text of the server's answer, an XML document; status and code are read from it.
+obstore hands over the text of the server's answer, an XML document; status and code are read from it. What a code
+means, and what is to be done, are the provider's words.
 """
 
 from __future__ import annotations
@@ -17,97 +18,77 @@ from vaultlayer_hf.errors import (
     StoreFullError,
     StoreUnavailableError,
 )
+from vaultlayer_hf.stores.objects.provider import NO_STORE, Provider
 
 _STATUS = re.compile(r"status code: (\d{3})|status: (\d{3})\b")
 _CODE = re.compile(r"<Code>(\w+)</Code>|\(code: (\w+)\)")
 _SERVER = re.compile(r"Error performing [A-Z]+ (https?://[^/\s?]+)")
+_QUERY = re.compile(r"\?\S+=\S*")
+_METADATA = ("169.254.169.254", "metadata.google.internal")
 
-CHECK_KEYS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-_CHECK_PERMISSIONS = (
-    "these credentials need s3:ListBucket on the bucket and Get, Put and DeleteObject on the prefix"
-)
-_CHECK_BUCKET = "create it, or check its name, AWS_REGION and AWS_ENDPOINT_URL"
-_CHECK_REGION = "set AWS_REGION to the bucket's region"
-_RENEW = "the temporary credentials have expired: renew them (aws sso login, or new AWS_* variables)"
-_CHECK_CLOCK = "the clock of this machine is wrong: set it"
-_CHECK_TLS = "name the authority of the server's certificate in AWS_CA_BUNDLE"
-
-NO_STORE = "something answers, and not as an object store does"
-CHECK_ENDPOINT = "check AWS_ENDPOINT_URL and the proxy; a network's login page looks like this"
-
-_DENIED = {  # what the server's code means: a reason, and what to do
-    "NoSuchBucket": ("the bucket doesn't exist", _CHECK_BUCKET),
-    "InvalidBucketName": ("the bucket can't exist under this name", _CHECK_BUCKET),
-    "InvalidAccessKeyId": ("the server doesn't know this access key", CHECK_KEYS),
-    "SignatureDoesNotMatch": ("the secret key is wrong", CHECK_KEYS),
-    "ExpiredToken": ("the credentials have expired", _RENEW),
-    "ExpiredTokenException": ("the credentials have expired", _RENEW),
-    "TokenRefreshRequired": ("the credentials have expired", _RENEW),
-    "InvalidToken": ("the session token is wrong", _RENEW),
-    "RequestTimeTooSkewed": ("the request's time is off", _CHECK_CLOCK),
-    "RequestExpired": ("the request's time is off", _CHECK_CLOCK),
-    "PermanentRedirect": ("the bucket is in another region", _CHECK_REGION),
-    "TemporaryRedirect": ("the bucket is in another region", _CHECK_REGION),
-    "AuthorizationHeaderMalformed": ("the bucket is in another region", _CHECK_REGION),
-    "IllegalLocationConstraintException": ("the bucket is in another region", _CHECK_REGION),
-    "AccessDenied": ("access denied", _CHECK_PERMISSIONS),
-    "AllAccessDisabled": ("access denied", "the provider has disabled this bucket"),
-    "AccountProblem": ("access denied", "the account has a problem: ask the provider"),
-}
-_FULL = {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull"}
-_CONFLICT = {"ConditionalRequestConflict", "OperationAborted"}
-"""Another write of the object is under way: it is unknown which one will stand."""
 _TRANSIENT_STATUS = {408, 409, 425, 429}
-_TRANSIENT_CODES = {"RequestTimeout", "SlowDown", "NoSuchUpload", "IncompleteBody", "InternalError"}
-"""NoSuchUpload: the completion of an upload was repeated after a lost answer, or the server forgot it."""
 
 
-def translate(operation: str, key: str, error: Exception) -> StoreError:
-    """Return the store's error for an exception of obstore."""
+def translate(operation: str, key: str, error: Exception, provider: Provider) -> StoreError:
+    """Return the store's error for an exception of obstore, in the provider's words."""
     text = str(error)
     status, code = _first(_STATUS, text), _first(_CODE, text)
     number = int(status) if status else 0
-    if code in _DENIED:
-        return StoreDeniedError(operation, key, *_DENIED[code])
-    if number == 507 or code in _FULL:
-        return StoreFullError(operation, key, "the store is full", "free some space, or raise the quota")
-    if isinstance(error, exceptions.AlreadyExistsError) and code not in _CONFLICT:
+    if code in provider.denied:
+        return StoreDeniedError(operation, key, *provider.denied[code])
+    if "token request" in text and number < 500 and number not in _TRANSIENT_STATUS:
+        return StoreDeniedError(operation, key, _no_token(text, number), provider.check_keys)
+    if "az account get-access-token" in text:
+        return StoreDeniedError(operation, key, "az login has no valid token", provider.check_keys)
+    if number == 507 or code in provider.full:
+        return StoreFullError(operation, key, "the store is full", provider.full_fix)
+    if isinstance(error, exceptions.AlreadyExistsError) and code not in provider.undecided:
         return AlreadyExistsError(operation, key, "exists already")
     if number == 501:
         return StoreError(operation, key, "the server doesn't implement this")
-    if number >= 500 or number in _TRANSIENT_STATUS or code in _TRANSIENT_CODES:
+    if number >= 500 or number in _TRANSIENT_STATUS or code in provider.unavailable:
         return StoreUnavailableError(operation, key, f"the server answered {status} {code}".rstrip())
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError) or code in provider.missing:
         return ObjectNotFoundError(operation, key, "no such object")
     if isinstance(error, exceptions.UnauthenticatedError) and "credential provider" in text:
-        return StoreDeniedError(operation, key, "no usable credentials", CHECK_KEYS)
+        return StoreDeniedError(operation, key, "no usable credentials", provider.check_keys)
     denied = exceptions.PermissionDeniedError, exceptions.UnauthenticatedError
     if isinstance(error, denied) or number in (401, 403):
-        return StoreDeniedError(operation, key, f"access denied {code}".rstrip(), _CHECK_PERMISSIONS)
-    if "redirect" in text.lower():
-        return StoreDeniedError(operation, key, "the bucket is in another region", _CHECK_REGION)
+        return StoreDeniedError(operation, key, f"access denied {code}".rstrip(), provider.check_permissions)
+    if "redirect" in text.lower() and "PermanentRedirect" in provider.denied:
+        return StoreDeniedError(operation, key, *provider.denied["PermanentRedirect"])
     if "Invalid range" in text:  # the memory store's 416
         return StoreError(operation, key, "the object ends before")
     if number:
         return StoreError(operation, key, f"the server answered {status} {code}".rstrip())
     if isinstance(error, ValueError | exceptions.NotSupportedError | exceptions.InvalidPathError):
         return StoreError(operation, key, _line(text))
-    return _no_answer(operation, key, text)
+    return _no_answer(operation, key, text, provider)
 
 
-def _no_answer(operation: str, key: str, text: str) -> StoreError:
+def _no_token(text: str, number: int) -> str:
+    server = _first(_SERVER, text)
+    if not number or any(mark in server for mark in _METADATA):  # the last place to ask for credentials
+        return "no credentials were found"
+    return f"{server} gives no token for these credentials: it answered {number}"
+
+
+def _no_answer(operation: str, key: str, text: str, provider: Provider) -> StoreError:
     server = _first(_SERVER, text) or "the server"
     low = text.lower()
     if "/latest/api/token" in low or "/latest/meta-data/" in low:  # the last place to ask for credentials
-        return StoreDeniedError(operation, key, "no credentials were found", CHECK_KEYS)
+        return StoreDeniedError(operation, key, "no credentials were found", provider.check_keys)
     if "invalid list response" in low or "extract metadata" in low:
-        return StoreUnavailableError(operation, key, NO_STORE, CHECK_ENDPOINT)
+        return StoreUnavailableError(operation, key, NO_STORE, provider.check_endpoint)
     if "certificate" in low:
         return StoreDeniedError(
-            operation, key, f"{server} shows a certificate that isn't trusted", _CHECK_TLS
+            operation, key, f"{server} shows a certificate that isn't trusted", provider.check_tls
+        )
+    if "dns error" in low:
+        return StoreUnavailableError(
+            operation, key, f"the name of {server} isn't found", provider.check_address
         )
     for mark, reason in (
-        ("dns error", f"the name of {server} isn't found"),
         ("connectionrefused", f"{server} refuses the connection"),
         ("connection refused", f"{server} refuses the connection"),
         ("timedout", f"{server} didn't answer in time"),
@@ -127,6 +108,6 @@ def _first(pattern: re.Pattern[str], text: str) -> str:
 
 
 def _line(text: str) -> str:
-    """The first line, cut, without what follows the summary."""
-    line = text.strip().partition("\n")[0]
+    """The first line, cut, without what follows the summary and what follows a "?" (a signature)."""
+    line = _QUERY.sub("?…", text.strip().partition("\n")[0])
     return line if len(line) <= 200 else line[:200] + "…"

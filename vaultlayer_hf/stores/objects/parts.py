@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from vaultlayer_hf.errors import StoreError
@@ -73,6 +75,22 @@ def file_chunks(key: str, source: Path, size: int, pace: Pace | None) -> Iterato
 
     with file:
         yield Chunks("upload", key, size, read)
+
+
+@contextlib.contextmanager
+def ahead(size: int, read_range: Callable[[int, int], memoryview]) -> Iterator[Callable[[int], memoryview]]:
+    """Give a function that returns the next chunk of ``size`` bytes, with a few under way ahead of it."""
+    starts = deque(range(0, size, CHUNK))
+    coming: deque[Future[memoryview]] = deque()
+    with ThreadPoolExecutor(4, "vaultlayer-copy") as pool:
+
+        def read(_: int) -> memoryview:
+            while starts and len(coming) < 4:
+                start = starts.popleft()
+                coming.append(pool.submit(read_range, start, min(CHUNK, size - start)))
+            return coming.popleft().result()
+
+        yield read
 
 
 def part_plan(size: int, concurrency: int) -> tuple[int, int]:

@@ -16,17 +16,58 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vaultlayer_hf.errors import MissingExtraError, SettingsError, StoreDeniedError
-from vaultlayer_hf.stores.objects.errors import CHECK_KEYS
+from vaultlayer_hf.stores.objects.opening import open_objects
+from vaultlayer_hf.stores.objects.provider import Provider
 from vaultlayer_hf.stores.objects.store import ObjectStore
 from vaultlayer_hf.stores.uri import VaultAddress
 
-CONNECT_TIMEOUT = timedelta(seconds=10)
-QUICK_TIMEOUT = timedelta(seconds=60)  # of a request that moves little
-TRANSFER_TIMEOUT = timedelta(seconds=300)  # of one part or range; 8 MiB at 28 kB/s
+_CHECK_KEYS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+_CHECK_PERMISSIONS = (
+    "these credentials need s3:ListBucket on the bucket and Get, Put and DeleteObject on the prefix"
+)
+_CHECK_BUCKET = "create it, or check its name, AWS_REGION and AWS_ENDPOINT_URL"
+_RENEW = "the temporary credentials have expired: renew them (aws sso login, or new AWS_* variables)"
+_CHECK_CLOCK = "the clock of this machine is wrong: set it"
+_ELSEWHERE = "the bucket is in another region", "set AWS_REGION to the bucket's region"
+_EXPIRED = "the credentials have expired", _RENEW
+
+S3 = Provider(
+    name="S3",
+    bucket="bucket",
+    check_keys=_CHECK_KEYS,
+    check_permissions=_CHECK_PERMISSIONS,
+    check_bucket=_CHECK_BUCKET,
+    check_endpoint="check AWS_ENDPOINT_URL and the proxy; a network's login page looks like this",
+    check_tls="name the authority of the server's certificate in AWS_CA_BUNDLE",
+    denied={
+        "NoSuchBucket": ("the bucket doesn't exist", _CHECK_BUCKET),
+        "InvalidBucketName": ("the bucket can't exist under this name", _CHECK_BUCKET),
+        "InvalidAccessKeyId": ("the server doesn't know this access key", _CHECK_KEYS),
+        "SignatureDoesNotMatch": ("the secret key is wrong", _CHECK_KEYS),
+        "ExpiredToken": _EXPIRED,
+        "ExpiredTokenException": _EXPIRED,
+        "TokenRefreshRequired": _EXPIRED,
+        "InvalidToken": ("the session token is wrong", _RENEW),
+        "RequestTimeTooSkewed": ("the request's time is off", _CHECK_CLOCK),
+        "RequestExpired": ("the request's time is off", _CHECK_CLOCK),
+        "PermanentRedirect": _ELSEWHERE,
+        "TemporaryRedirect": _ELSEWHERE,
+        "AuthorizationHeaderMalformed": _ELSEWHERE,
+        "IllegalLocationConstraintException": _ELSEWHERE,
+        "AccessDenied": ("access denied", _CHECK_PERMISSIONS),
+        "AllAccessDisabled": ("access denied", "the provider has disabled this bucket"),
+        "AccountProblem": ("access denied", "the account has a problem: ask the provider"),
+    },
+    full=frozenset({"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull"}),
+    # NoSuchUpload: the completion of an upload was repeated after a lost answer, or the server forgot it.
+    unavailable=frozenset({"RequestTimeout", "SlowDown", "NoSuchUpload", "IncompleteBody", "InternalError"}),
+    undecided=frozenset({"ConditionalRequestConflict", "OperationAborted"}),
+)
 _REREAD = 60.0  # seconds after which credentials are looked up again, so that a corrected file is noticed
 
 
@@ -40,6 +81,7 @@ class S3Access:
         addressing: ``"virtual"``, ``"path"`` or None, as in the profile's ``s3`` section.
         ca_bundle: path of a PEM file with authorities to trust, or None.
         credentials: a callable for obstore, or None where obstore looks for itself or nothing is signed.
+        source: where botocore has found them, in its words; empty where obstore looks for itself.
     """
 
     region: str | None = None
@@ -47,6 +89,7 @@ class S3Access:
     addressing: str | None = None
     ca_bundle: str | None = None
     credentials: Callable[[], dict[str, Any]] | None = field(default=None, repr=False)
+    source: str = ""
 
 
 def open_s3(address: VaultAddress, *, upload_concurrency: int = 8) -> ObjectStore:
@@ -57,7 +100,6 @@ def open_s3(address: VaultAddress, *, upload_concurrency: int = 8) -> ObjectStor
         MissingExtraError: a profile is wanted, and botocore isn't installed.
         SettingsError: the endpoint or the file of authorities can't be used.
     """
-    import obstore
     import obstore.store
 
     make: Any = obstore.store.S3Store  # its annotations exist for type checkers only
@@ -80,7 +122,6 @@ def open_s3(address: VaultAddress, *, upload_concurrency: int = 8) -> ObjectStor
     if metadata and access.credentials is None:
         config["metadata_endpoint"] = metadata.rstrip("/")
     options: dict[str, Any] = {
-        "connect_timeout": CONNECT_TIMEOUT,
         "allow_http": bool(endpoint and endpoint.startswith("http://"))
         or bool(metadata and metadata.startswith("http://")),
     }
@@ -89,25 +130,10 @@ def open_s3(address: VaultAddress, *, upload_concurrency: int = 8) -> ObjectStor
             options["root_certificate"] = Path(access.ca_bundle).expanduser().read_bytes()
         except OSError as error:
             raise SettingsError(f"AWS_CA_BUNDLE: can't read {access.ca_bundle}: {error.strerror}") from None
-    clients = [
-        make(
-            address.bucket,
-            config=config,
-            client_options=options | {"timeout": timeout},
-            # Few: patience is the business of RetryingStore, which can be stopped and reports.
-            retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=30)},
-            credential_provider=access.credentials,
-        )
-        for timeout in (TRANSFER_TIMEOUT, QUICK_TIMEOUT)
-    ]
-
-    return ObjectStore(
-        clients[0],
-        quick=clients[1],
-        uri=address.uri,
-        prefix=address.prefix,
-        upload_concurrency=upload_concurrency,
-    )
+    client = partial(make, address.bucket, config=config, credential_provider=access.credentials)
+    store = open_objects(client, address, S3, upload_concurrency=upload_concurrency, options=options)
+    store.credentials = access.source
+    return store
 
 
 def find_access() -> S3Access:
@@ -132,12 +158,14 @@ def _with_botocore() -> S3Access:
                 full_config=session.full_config, scoped_config=profile, client_name="s3"
             ).provide()
         options = profile.get("s3")
+        keys = None if _unsigned() else _Credentials(session)
         return S3Access(
             region=os.environ.get("AWS_REGION") or session.get_config_variable("region"),
             endpoint=endpoint or None,
             addressing=options.get("addressing_style") if isinstance(options, dict) else None,
             ca_bundle=session.get_config_variable("ca_bundle"),
-            credentials=None if _unsigned() else _Credentials(session),
+            credentials=keys,
+            source=keys.source if keys is not None else "nobody: nothing is signed",
         )
     except botocore.exceptions.ProfileNotFound:
         name = os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE")
@@ -145,7 +173,7 @@ def _with_botocore() -> S3Access:
         raise StoreDeniedError("open", "", f"there is no AWS profile {name!r}", hint) from None
     except botocore.exceptions.BotoCoreError as error:
         reason = f"the AWS configuration can't be used ({type(error).__name__})"
-        raise StoreDeniedError("open", "", reason, CHECK_KEYS) from None
+        raise StoreDeniedError("open", "", reason, _CHECK_KEYS) from None
 
 
 def _without_botocore() -> S3Access:
@@ -184,6 +212,9 @@ def _session() -> Any:
     return botocore.session.Session()
 
 
+_SOURCES = {"env": "AWS_ACCESS_KEY_ID", "shared-credentials-file": "the shared credentials file"}
+
+
 class _Credentials:
     """Hands botocore's credentials to obstore, which asks again once a minute.
 
@@ -196,7 +227,8 @@ class _Credentials:
         self._found = session.get_credentials()
         self._since = time.monotonic()
         if self._found is None:
-            raise StoreDeniedError("open", "", "no AWS credentials were found", CHECK_KEYS)
+            raise StoreDeniedError("open", "", "no AWS credentials were found", _CHECK_KEYS)
+        self.source = _SOURCES.get(self._found.method, self._found.method)
 
     def __call__(self) -> dict[str, Any]:
         with self._lock:

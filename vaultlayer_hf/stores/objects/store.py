@@ -16,9 +16,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import uuid
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,9 +32,10 @@ from vaultlayer_hf.errors import (
 )
 from vaultlayer_hf.stores.base import ObjectInfo, Pace, Store, Take, check_key
 from vaultlayer_hf.stores.objects.answers import object_info, same_process, too_short
-from vaultlayer_hf.stores.objects.errors import CHECK_ENDPOINT, NO_STORE, translate
+from vaultlayer_hf.stores.objects.errors import translate
 from vaultlayer_hf.stores.objects.listing import AT_ONCE, in_order, safe_offset
-from vaultlayer_hf.stores.objects.parts import CHUNK, Chunks, file_chunks, part_plan
+from vaultlayer_hf.stores.objects.parts import CHUNK, Chunks, ahead, file_chunks, part_plan
+from vaultlayer_hf.stores.objects.provider import NEUTRAL, NO_STORE, Provider
 
 _LARGEST_COPY = 5 * 1024**3  # bytes that S3 copies in one request
 
@@ -51,6 +50,7 @@ class ObjectStore(Store):
         quick: the same store with short time-outs, for requests that move little; ``client`` by default.
         uri: what to call the vault in messages.
         prefix: what every key starts with in the bucket, without slashes around it.
+        provider: whose store it is, for the words of errors.
         upload_concurrency: parts of one file that are under way at a time, at most.
     """
 
@@ -60,15 +60,17 @@ class ObjectStore(Store):
         *,
         uri: str,
         prefix: str = "",
+        provider: Provider = NEUTRAL,
         upload_concurrency: int = 8,
         quick: Any = None,
     ) -> None:
         if upload_concurrency < 1:
             raise ValueError("upload_concurrency is at least 1")
         self.uri = uri
+        self.provider = provider
         self.supports_create = True
         self.upload_concurrency = upload_concurrency
-        self.largest_copy = _LARGEST_COPY
+        self.largest_copy: int | None = _LARGEST_COPY  # bytes; None: of any size
         self._client = client
         self._quick = client if quick is None else quick
         self._prefix = f"{prefix}/" if prefix else ""
@@ -78,7 +80,7 @@ class ObjectStore(Store):
     def read(self, key: str, *, limit: int) -> bytes:
         def get() -> bytes:
             answer = obstore.get(self._quick, self._name("read", key))
-            size = object_info("read", key, answer.meta).size
+            size = object_info("read", key, answer.meta, self.provider).size
             if size > limit:
                 raise StoreError("read", key, f"has {size} bytes, more than the {limit} allowed here")
             return bytes(answer.bytes())
@@ -146,7 +148,7 @@ class ObjectStore(Store):
             pages = iter(obstore.list(self._quick, self._prefix + prefix, offset=offset, chunk_size=AT_ONCE))
             while (page := self._call("list", prefix, lambda: next(pages, None))) is not None:
                 for meta in page:
-                    yield object_info("list", meta["path"][len(self._prefix) :], meta)
+                    yield object_info("list", meta["path"][len(self._prefix) :], meta, self.provider)
 
         empty = True
         for info in in_order((info for info in objects() if info.key > after), prefix):
@@ -176,10 +178,10 @@ class ObjectStore(Store):
     def copy(self, source: str, target: str) -> ObjectInfo:
         origin, name = self._name("copy", source), self._name("copy", target)
         info = self._head("copy", source)
-        if info.size > self.largest_copy:
+        if self.largest_copy is not None and info.size > self.largest_copy:
             return self._stream_copy(source, target, info.size)
         self._call("copy", source, lambda: obstore.copy(self._client, origin, name))
-        return self._head("copy", target)
+        return self._arrived("copy", target, info.size)
 
     def delete(self, keys: Iterable[str]) -> None:
         names = [(key, self._name("delete", key)) for key in keys]
@@ -196,7 +198,7 @@ class ObjectStore(Store):
         name = self._name(operation, key)
         try:
             meta = self._call(operation, key, lambda: obstore.head(self._quick, name))
-            return object_info(operation, key, meta)
+            return object_info(operation, key, meta, self.provider)
         except ObjectNotFoundError:
             self._check_bucket(operation, key)  # the answer to HEAD has no body that tells which is missing
             raise
@@ -222,23 +224,21 @@ class ObjectStore(Store):
             if chunks.error is not None:  # obstore hands it on; other errors may only be what followed
                 raise chunks.error from None
             raise
+        return self._arrived(operation, key, size)
+
+    def _arrived(self, operation: str, key: str, size: int) -> ObjectInfo:
+        """Return what the store has under ``key``; raise StoreUnavailableError where it has another size.
+
+        So it is with Azure, too, which may answer before a copy is done: until then the blob is empty.
+        """
         info = self._head(operation, key)
         if info.size != size:
             raise StoreUnavailableError(operation, key, f"{size} bytes were sent, the store has {info.size}")
         return info
 
     def _stream_copy(self, source: str, target: str, size: int) -> ObjectInfo:
-        """Copy through this machine, with a few ranges under way ahead of what is being sent."""
-        starts = deque(range(0, size, CHUNK))
-        ahead: deque[Future[memoryview]] = deque()
-        with ThreadPoolExecutor(4, "vaultlayer-copy") as pool:
-
-            def read(_: int) -> memoryview:
-                while starts and len(ahead) < 4:
-                    start = starts.popleft()
-                    ahead.append(pool.submit(self.read_range, source, start, min(CHUNK, size - start)))
-                return ahead.popleft().result()
-
+        """Copy through this machine."""
+        with ahead(size, partial(self.read_range, source)) as read:
             return self._send("copy", target, Chunks("copy", source, size, read), None)
 
     @contextlib.contextmanager
@@ -262,7 +262,7 @@ class ObjectStore(Store):
             raise
         except (obstore.exceptions.BaseError, OSError, ValueError) as error:
             # "from None": what obstore says is a dump of the server's answer
-            failure = translate(operation, key, error)
+            failure = translate(operation, key, error, self.provider)
         else:
             self._bucket_seen = True
             return result
@@ -278,7 +278,7 @@ class ObjectStore(Store):
                 operation, key, lambda: next(iter(obstore.list(self._quick, "log", chunk_size=1)), None)
             )
         except StoreDeniedError as error:
-            if "bucket" in error.reason:
+            if self.provider.bucket in error.reason:
                 raise
         except StoreError:
             pass  # it can't be told; the object's absence stands
@@ -295,4 +295,4 @@ class ObjectStore(Store):
         except (ObjectNotFoundError, StoreDeniedError):
             self._honest = True
             return
-        raise StoreUnavailableError("list", prefix, NO_STORE, CHECK_ENDPOINT)
+        raise StoreUnavailableError("list", prefix, NO_STORE, self.provider.check_endpoint)

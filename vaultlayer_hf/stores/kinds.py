@@ -1,0 +1,95 @@
+"""Kinds of vault addresses that name an object store: how each is written.
+
+``az://account/container/prefix`` and ``s3://bucket/prefix`` differ in how many parts name the place, and in what is
+said where one is wrong; the rest is the same for all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How the addresses of one scheme are written.
+
+    Attributes:
+        scheme: what stands before ``://``.
+        form: how such an address is written, for messages.
+        place: what its first parts are called, in order; the last one holds the objects.
+        part: what each of them has to match.
+        credentials: where keys and servers are named, since the address holds none of them.
+        options: where what others write behind a ``?`` is set.
+    """
+
+    scheme: str
+    form: str
+    place: tuple[str, ...]
+    part: re.Pattern[str]
+    credentials: str
+    options: str
+
+
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]*")
+
+KINDS = {
+    kind.scheme: kind
+    for kind in (
+        Kind(
+            "s3",
+            "s3://bucket/prefix",
+            ("bucket",),
+            _BUCKET,
+            "keys in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile, a server in AWS_ENDPOINT_URL",
+            "region and endpoint with AWS_REGION and AWS_ENDPOINT_URL",
+        ),
+        Kind(
+            "az",
+            "az://account/container/prefix",
+            ("account", "container"),
+            re.compile(r"[A-Za-z0-9$][A-Za-z0-9\-]*"),
+            "a key in AZURE_STORAGE_KEY, a SAS in AZURE_STORAGE_SAS_TOKEN or a connection string in"
+            " AZURE_STORAGE_CONNECTION_STRING",
+            "a SAS with AZURE_STORAGE_SAS_TOKEN",
+        ),
+    )
+}
+"""By their schemes."""
+
+_ABFSS = re.compile(r"([^/@]+)@([a-z0-9]+)\.(?:dfs|blob)\.core\.windows\.net(/.*)?", re.DOTALL)
+_AZURE_PAGE = re.compile(r"([a-z0-9]+)\.(?:dfs|blob)\.core\.windows\.net/+([^/].*)")
+_S3_PATH_PAGE = re.compile(r"s3[.\-][a-z0-9.\-]*amazonaws\.com/([^/]+)/?(.*)")
+_S3_HOST_PAGE = re.compile(r"([a-z0-9.\-]+?)\.s3[.\-][a-z0-9.\-]*amazonaws\.com/?(.*)")
+
+
+def of_hadoop(rest: str) -> str | None:
+    """Return what stands behind ``az://`` for what stands behind ``abfss://``; None where it can't be said.
+
+    ::
+
+        assert of_hadoop("data@acc.dfs.core.windows.net/run") == "acc/data/run"
+    """
+    match = _ABFSS.fullmatch(rest)
+    return f"{match[2]}/{match[1]}{match[3] or ''}" if match else None
+
+
+_PAGES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
+    (_S3_HOST_PAGE, lambda match: f"s3://{match[1]}/{match[2]}"),
+    (_S3_PATH_PAGE, lambda match: f"s3://{match[1]}/{match[2]}"),
+    (_AZURE_PAGE, lambda match: f"az://{match[1]}/{match[2]}"),
+)
+
+
+def of_web_page(rest: str) -> str | None:
+    """Return the vault address for what stands behind ``https://``, where it is a known provider's."""
+    for pattern, address in _PAGES:
+        match = pattern.fullmatch(rest)
+        if match is not None:
+            return address(match).rstrip("/")
+    return None
+
+
+MEANT = {"s3a": "s3", "s3n": "s3", "azure": "az", "adl": "az", "wasb": "az", "wasbs": "az"}
+"""Schemes of other programs, and the one that is meant."""
