@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.any_files import AnyFiles
 from tests.vault.vaults import TrainersFiles, a_session, tree
 from tests.vault.vaults import train as train_on
 from vaultlayer_hf.session.save.plan import Save
@@ -154,7 +155,7 @@ def commit_files(vault: str, output: Path, content: dict[str, bytes]) -> None:
     folder.mkdir(parents=True)
     for name, data in content.items():
         (folder / name).write_bytes(data)
-    training.save(Save(folder, 5, lambda *_: []))
+    training.save(Save(folder, 5, AnyFiles()))
     assert training.flush(), heard.events
     training.close()
 

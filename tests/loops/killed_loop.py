@@ -148,8 +148,8 @@ def _spare(ckpt: Checkpointer, folder: Path, world: int) -> list[str]:
     But for what a start is compared with: without it a resume is as good, and nothing is said of what differs.
     """
     names = set(list_files(folder))
-    save = loop_files_of(ckpt).save_of(folder, 0, world, None)
-    lacks = {name: save.missing(folder, names - {name}) for name in names}
+    files = loop_files_of(ckpt)
+    lacks = {name: files.unwritten(folder, names - {name}, world_size=world) for name in names}
     return sorted(name for name in names if not lacks[name] and name != FILE)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.kit.any_files import AnyFiles
 from tests.session.test_ranks import on_all, ranks_of
 from tests.vault.vaults import PARAMETERS, Heard, TrainersFiles, a_session, start, write_checkpoint
 from vaultlayer_hf import FencedError, Settings
@@ -41,7 +42,7 @@ def save(training: Training, step: int) -> None:
     folder = training.session.output_dir / f"checkpoint-{step}"
     training.before_save(folder)
     write_checkpoint(training.session.output_dir, step)
-    training.save(Save(folder, step, lambda *_: [], PARAMETERS))
+    training.save(Save(folder, step, AnyFiles(), PARAMETERS))
 
 
 def on_two_ranks(
@@ -167,7 +168,7 @@ def test_an_odd_failure_of_another_rank_costs_one_checkpoint(
             training.before_save(folder)
             folder.mkdir(parents=True)
             (folder / f"shard-{rank}").write_bytes(b"weights")
-            training.save(Save(folder, step, lambda *_: []))
+            training.save(Save(folder, step, AnyFiles()))
         return training.flush()
 
     found = on_two_ranks(tmp_path / "vault", (tmp_path / "one", tmp_path / "two"), train)

@@ -27,6 +27,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from tests.kit.any_files import AnyFiles
 from tests.vault.processes import Died, Draft, Mishap, Process, ProcessStore
 from tests.vault.tools import Run
 from tests.vault.world import World
@@ -250,7 +251,7 @@ class VaultMachine(RuleBasedStateMachine):
         told = len(process.run.told)
         process.store.arm(mishap, self._intrude)
         with world.acts(process):
-            process.run.training.save(Save(folder, process.step, lambda folder, paths: []))
+            process.run.training.save(Save(folder, process.step, AnyFiles()))
             process.run.wait()
         self._end_of_step(process)
         commits = [item for item in process.run.told[told:] if item.kind == "commit"]

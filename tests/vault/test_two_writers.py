@@ -20,6 +20,7 @@ import pytest
 from tests.campaign.harness import Campaign, Place, read_journal
 from tests.campaign.points import STEPS
 from tests.forks import ForkServer, Run
+from tests.kit.any_files import AnyFiles
 from tests.vault.tools import entries, numbers
 from tests.vault.vaults import (
     PARAMETERS,
@@ -186,7 +187,7 @@ def whole_run(store: FaultStore, vault: str, output: Path) -> None:
     training = Training(session)
     resume(session, TrainersFiles())
     for step in (100, 200):
-        training.save(Save(write_checkpoint(output, step), step, lambda *_: [], parameters=PARAMETERS))
+        training.save(Save(write_checkpoint(output, step), step, AnyFiles(), parameters=PARAMETERS))
         assert training.flush(), heard.events
     training.finish(200, {"train_loss": 0.5})
     training.close()
@@ -245,7 +246,7 @@ def test_a_commit_that_is_denied_for_a_while(tmp_path: Path) -> None:
     session, heard = a_session(vault, output, store=FaultStore(open_store(vault), plan))
     training = Training(session)
     resume(session, TrainersFiles())
-    training.save(Save(write_checkpoint(output, 100), 100, lambda *_: [], parameters=PARAMETERS))
+    training.save(Save(write_checkpoint(output, 100), 100, AnyFiles(), parameters=PARAMETERS))
     assert training.flush()
     training.close()
     assert len(attempts) == 4
@@ -265,7 +266,7 @@ def test_an_upload_that_a_store_refuses_for_good_can_still_be_adopted(tmp_path: 
     session, heard = a_session(vault, output, store=FaultStore(open_store(vault), plan))
     training = Training(session)
     resume(session, TrainersFiles())
-    training.save(Save(write_checkpoint(output, 100), 100, lambda *_: [], parameters=PARAMETERS))
+    training.save(Save(write_checkpoint(output, 100), 100, AnyFiles(), parameters=PARAMETERS))
     training.flush()
     training.close()
     assert "not allowed here" in heard.reasons("abandon")
@@ -292,7 +293,7 @@ def test_the_end_waits_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         lambda *given, **more: waits.append(given) or plain(*given, **more),
     )
     resume(session, TrainersFiles())
-    training.save(Save(write_checkpoint(output, 100), 100, lambda *_: [], parameters=PARAMETERS))
+    training.save(Save(write_checkpoint(output, 100), 100, AnyFiles(), parameters=PARAMETERS))
     assert not training.flush()
     threading.Timer(0.1, let_go.set).start()
     training.close()
@@ -314,7 +315,7 @@ def test_a_zombie_of_many_turns(tmp_path: Path) -> None:
         sessions.append((Training(session), heard, output))
     for number, (training, heard, output) in enumerate(sessions):
         training.save(
-            Save(write_checkpoint(output, 900 - number), 900 - number, lambda *_: [], parameters=PARAMETERS)
+            Save(write_checkpoint(output, 900 - number), 900 - number, AnyFiles(), parameters=PARAMETERS)
         )
         if number < 3:
             with pytest.raises(FencedError, match="claimed this vault"):
@@ -342,7 +343,7 @@ def test_a_newer_release_takes_the_vault(tmp_path: Path, on_fenced: str, moment:
 
     def end() -> None:
         if moment == "before a save":
-            training.save(Save(write_checkpoint(output, 100), 100, lambda *_: [], parameters=PARAMETERS))
+            training.save(Save(write_checkpoint(output, 100), 100, AnyFiles(), parameters=PARAMETERS))
             training.flush()
         training.finish(100, {})
 

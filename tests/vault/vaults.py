@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.kit.any_files import AnyFiles
 from vaultlayer_hf import Settings
 from vaultlayer_hf.base.events import Event, Events
 from vaultlayer_hf.session.checkpoint_files import CheckpointFiles
@@ -105,7 +106,7 @@ def train(vault: str, output: Path, *steps: int, best: int | None = None, **sett
     resume(session, TrainersFiles())
     for step in steps:
         folder = write_checkpoint(output, step)
-        training.save(Save(folder, step, lambda *_: [], parameters=PARAMETERS, best_step=best))
+        training.save(Save(folder, step, AnyFiles(), parameters=PARAMETERS, best_step=best))
         assert training.flush(), heard.events
     training.close()
     return heard

@@ -60,28 +60,18 @@ class StateFiles(CheckpointFiles):
         """Return why a checkpoint of ``written`` ranks can't be resumed on ``now``; empty where it can."""
         return self._state.refuse(paths, written, now)
 
-    def save_of(
-        self, folder: Path, step: int, world_size: int, failed: str | None, loss: float | None = None
-    ) -> Save:
+    def unwritten(self, folder: Path, paths: set[str], *, world_size: int) -> list[str]:
+        """Return what a folder lacks that this run has just written: shards that the files name, too."""
+        return self.missing(paths, world_size=world_size) + missing_shards(folder, paths)
+
+    def save_of(self, folder: Path, step: int, failed: str | None, loss: float | None = None) -> Save:
         """Return what the session is told of a folder that was written; ``failed``: why it is lost, or None.
 
         ``loss``: the newest, where the script has told it.
         """
-
-        def missing(found: Path, paths: set[str]) -> list[str]:
-            return (
-                self.missing(paths, world_size=world_size)
-                + missing_shards(found, paths)
-                + self._unwritten(paths)
-            )
-
         parameters = self.model.parameters if failed is None else ()
         nonfinite = nonfinite_state(self._state.models(), self._state.optimizers, loss)
-        return Save(folder, step, missing, parameters, failed=failed, nonfinite=nonfinite)
-
-    def _unwritten(self, paths: set[str]) -> list[str]:
-        """Return what of this version's own is lacking; a checkpoint of an earlier version may do without."""
-        return []
+        return Save(folder, step, self, parameters, failed=failed, nonfinite=nonfinite)
 
 
 class LoopFiles(StateFiles):
@@ -154,8 +144,11 @@ class LoopFiles(StateFiles):
                 f"frozen or trained as when the checkpoint was saved (requires_grad): {listed}",
             )
 
-    def _unwritten(self, paths: set[str]) -> list[str]:
-        return [name for name in map(digests_name, self._digested) if name not in paths]
+    def unwritten(self, folder: Path, paths: set[str], *, world_size: int) -> list[str]:
+        """Return what a folder lacks that this run has just written: digests, which earlier versions didn't write."""
+        digests = map(digests_name, self._digested)
+        lacking = super().unwritten(folder, paths, world_size=world_size)
+        return lacking + [name for name in digests if name not in paths]
 
     def _check_loaded(self, folder: Path, rank: int, written: int, world_size: int) -> None:
         """Compare what is in memory now with what was saved. Raises NotLoadedError."""

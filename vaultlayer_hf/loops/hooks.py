@@ -229,7 +229,7 @@ class AttachedScript:
         except OSError as error:
             failed = f"{location} can't be linked to {tree}: {error}"
             session.events.warn(EventKind.TROUBLE, failed)
-        self.training.save(self._files.save_of(tree, self.step, world_size, failed))
+        self.training.save(self._files.save_of(tree, self.step, failed))
         if session.leads_node:
             files.remove_tree(tree)  # the snapshot has links of its own
 

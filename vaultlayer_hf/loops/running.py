@@ -136,14 +136,14 @@ class RunningLoop:
             folder.mkdir(parents=True, exist_ok=True)
             keep_asked(folder, session, self._asked)
             # Its last file, vaultlayer.json, says that rank 0 has written all of its own.
-            self.training.note_written(self.files.save_of(folder, self.step, ranks.world_size, None))
+            self.training.note_written(self.files.save_of(folder, self.step, None))
             self.files.write(folder, self.step, figures, rank=ranks.rank, world_size=ranks.world_size)
 
         failed = write_on_all(session, folder, write)
         if failed is None:
             self._saved = self.step
         loss = figures.get("loss")
-        self.training.save(self.files.save_of(folder, self.step, ranks.world_size, failed, loss))
+        self.training.save(self.files.save_of(folder, self.step, failed, loss))
 
     def finish(self) -> None:
         """Save what isn't saved, wait, and note the end: see ``Checkpointer.finish``."""

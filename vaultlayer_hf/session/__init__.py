@@ -1,7 +1,7 @@
 """A run's life on a vault, for any seam: session.py is what a rank holds, training.py what a seam drives.
 
     access.py            getting at a vault at the start: open the store with patience, read the log, claim
-    checkpoint_files.py  what a start asks about a checkpoint's files
+    checkpoint_files.py  what a save and a start ask about a checkpoint's files
     lock.py              one run at a time in an ``output_dir``
     messages.py          messages between ranks
     observers.py         told of each training of this process

@@ -1,4 +1,4 @@
-"""What a start asks about a checkpoint's files: which must be there, which are loaded, and how they are made to fit.
+"""What a save and a start ask about a checkpoint's files: which must be there, which are loaded, how they fit.
 
 Only who wrote a checkpoint knows its files, so each seam answers for its own: the Trainer's ``TrainerFiles``, a loop's
 ``StateFiles`` and ``LoopFiles``.
@@ -45,6 +45,14 @@ class CheckpointFiles(Protocol):
 
     def missing(self, paths: set[str], *, world_size: int) -> list[str]:
         """Return what a checkpoint with these files lacks that ``world_size`` ranks have written; for a message."""
+
+    def unwritten(self, folder: Path, paths: set[str], *, world_size: int) -> list[str]:
+        """Return what a folder lacks that this run has just written, with these files of all nodes; for a message.
+
+        More is asked for than by ``missing``: what this version writes and an earlier one didn't, and what the files
+        themselves name. ``folder``: on rank 0's disk. May raise anything where that is damaged: it isn't committed.
+        """
+        return self.missing(paths, world_size=world_size)
 
     def best_step(self, folder: Path) -> int | None:
         """Return the step of the best checkpoint that a folder names; None where it names none. Raises ValueError."""

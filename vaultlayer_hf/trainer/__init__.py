@@ -29,7 +29,7 @@
     terms.py            the Trainer's terms in those of a session
     trackers.py         one run in the experiment tracker over all attempts of a training, and no step in it twice
     trainer.py          the one argument: ``resume=`` for transformers.Trainer and for any subclass of it
-    trainer_files.py    the Trainer's answers to what a start asks about a checkpoint's files
+    trainer_files.py    the Trainer's answers to what a save and a start ask about a checkpoint's files
     under_way.py        one training that is committed, from its begin to its end
     wrapping.py         Methods of one object, or functions of a module, wrapped for a while
     zero.py             DeepSpeed's ZeRO on another number of ranks

@@ -15,10 +15,8 @@ from vaultlayer_hf.session.ranks import Ranks
 from vaultlayer_hf.session.save.plan import Save
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.settings import Settings
-from vaultlayer_hf.state.layouts import missing_shards
-from vaultlayer_hf.state.model_identity import Parameters
-from vaultlayer_hf.trainer.data_file import file_name
-from vaultlayer_hf.trainer.layout import best_step, missing_files
+from vaultlayer_hf.trainer.layout import best_step
+from vaultlayer_hf.trainer.trainer_files import TrainerFiles
 
 
 def ranks_of(args: TrainingArguments, timeout: float) -> Ranks:
@@ -44,22 +42,13 @@ def session_for(args: TrainingArguments, settings: Settings, events: Events) -> 
     )
 
 
-def save_of(args: TrainingArguments, state: TrainerState, parameters: Parameters, *, data: bool) -> Save:
-    """Return what there is to say about the checkpoint that a Trainer has just saved; ``data``: with data files."""
-    world_size = args.world_size
-
-    def missing(folder: Path, paths: set[str]) -> list[str]:
-        if args.save_only_model:
-            return []
-        places = [file_name(rank) for rank in range(world_size)] if data else []
-        lost = [name for name in places if name not in paths]
-        return list(dict.fromkeys((*missing_files(paths, world_size), *missing_shards(folder, paths), *lost)))
-
+def save_of(args: TrainingArguments, state: TrainerState, files: TrainerFiles) -> Save:
+    """Return what there is to say about the checkpoint that a Trainer has just saved."""
     return Save(
         Path(str(args.output_dir)) / f"checkpoint-{state.global_step}",
         state.global_step,
-        missing,
-        parameters=parameters,
+        files,
+        parameters=files.model.parameters,
         best_step=best_step({"best_model_checkpoint": state.best_model_checkpoint}),
         rotates=args.should_save,
     )

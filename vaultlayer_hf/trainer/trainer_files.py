@@ -1,4 +1,4 @@
-"""The Trainer's answers to what a start asks about a checkpoint's files; ``layout.py`` knows their names."""
+"""The Trainer's answers to what a save and a start ask about a checkpoint's files; ``layout.py`` knows their names."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any, cast
 from transformers import TrainingArguments
 
 from vaultlayer_hf.session.checkpoint_files import CheckpointFiles, Conversion
-from vaultlayer_hf.state.layouts import is_zero, refusal
+from vaultlayer_hf.state.layouts import is_zero, missing_shards, refusal
 from vaultlayer_hf.state.model_identity import ModelIdentity
 from vaultlayer_hf.trainer import zero
+from vaultlayer_hf.trainer.data_file import file_name
 from vaultlayer_hf.trainer.layout import STATE, best_step, missing_files, wanted_files
 from vaultlayer_hf.trainer.state_file import fitted_state, left_out
 
@@ -23,15 +24,17 @@ class TrainerFiles(CheckpointFiles):
     Args:
         args: of the Trainer.
         model: the identity of its model; without parameters where it isn't known.
+        data: whether each rank saves its place in the data.
 
     Attributes:
         left_out: what of a checkpoint's state this transformers doesn't know, in words; empty where it knows all.
     """
 
-    def __init__(self, args: TrainingArguments, model: ModelIdentity) -> None:
+    def __init__(self, args: TrainingArguments, model: ModelIdentity, *, data: bool = False) -> None:
         self._output_dir = str(args.output_dir)
         self._zero = zero.configuration(args)
-        self._model = model
+        self._model, self._data = model, data
+        self._whole = not args.save_only_model
         self.left_out = ""
         self._best = bool(cast(Any, args).load_best_model_at_end)
 
@@ -53,6 +56,14 @@ class TrainerFiles(CheckpointFiles):
         if self._zero is not None and not any(path.startswith("global_step") for path in paths):
             found.append("the state of DeepSpeed, which this run uses")
         return found
+
+    def unwritten(self, folder: Path, paths: set[str], *, world_size: int) -> list[str]:
+        """Return what the Trainer's save lacks: nothing where it is told to save the model only."""
+        if not self._whole:
+            return []
+        places = [file_name(rank) for rank in range(world_size)] if self._data else []
+        lost = [name for name in places if name not in paths]
+        return list(dict.fromkeys((*missing_files(paths, world_size), *missing_shards(folder, paths), *lost)))
 
     def best_step(self, folder: Path) -> int | None:
         """Return the step of the best checkpoint as the trainer state has it. Raises OSError, ValueError."""

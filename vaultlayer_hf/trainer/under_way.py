@@ -28,6 +28,7 @@ from vaultlayer_hf.trainer.outside import warn_of_outside
 from vaultlayer_hf.trainer.saving import Saving
 from vaultlayer_hf.trainer.terms import save_of
 from vaultlayer_hf.trainer.trackers import keep_runs
+from vaultlayer_hf.trainer.trainer_files import TrainerFiles
 
 
 class TrainingUnderWay:
@@ -149,7 +150,7 @@ class TrainingUnderWay:
             evaluation.put_back()
 
     def _save_of(self, args: TrainingArguments, state: TrainerState) -> Save:
-        return save_of(args, state, self._identity.parameters, data=self.data is not None)
+        return save_of(args, state, TrainerFiles(args, self._identity, data=self.data is not None))
 
     def _keep(self, folder: Path, args: TrainingArguments, state: TrainerState, trained: Trained) -> None:
         """Write what is ours into a checkpoint folder, and note that it is this run's. All ranks."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.any_files import AnyFiles
 from tests.vault.vaults import PARAMETERS, Heard, TrainersFiles, a_session, start, write_checkpoint
 from vaultlayer_hf.errors import StoreFullError, StoreUnavailableError
 from vaultlayer_hf.session import waiting
@@ -41,7 +42,7 @@ def at_its_end(folder: Path, error: Exception, **settings: object) -> tuple[Trai
     training = Training(session)
     resume(session, TrainersFiles())
     training.begin(0)
-    training.save(Save(write_checkpoint(folder / "out", 100), 100, lambda *_: [], parameters=PARAMETERS))
+    training.save(Save(write_checkpoint(folder / "out", 100), 100, AnyFiles(), parameters=PARAMETERS))
     return training, heard
 
 
@@ -107,7 +108,7 @@ def test_what_moves_is_waited_for_behind_ctrl_c(tmp_path: Path) -> None:
     training = Training(session)
     resume(session, TrainersFiles())
     training.begin(0)
-    training.save(Save(write_checkpoint(tmp_path / "out", 100), 100, lambda *_: [], parameters=PARAMETERS))
+    training.save(Save(write_checkpoint(tmp_path / "out", 100), 100, AnyFiles(), parameters=PARAMETERS))
 
     def interrupt() -> None:
         reached.wait(30)

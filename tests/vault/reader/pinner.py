@@ -6,6 +6,7 @@ import json
 import time
 from pathlib import Path
 
+from tests.kit.any_files import AnyFiles
 from tests.vault.vaults import PARAMETERS, TrainersFiles, a_session, write_checkpoint
 from vaultlayer_hf import NoSuchCheckpointError, ObjectNotFoundError, open_vault
 from vaultlayer_hf.session.save.plan import Save
@@ -20,7 +21,7 @@ def write(vault: str, output: str, saves: int) -> None:
     resume(session, TrainersFiles())
     for step in range(1, saves + 1):
         folder = write_checkpoint(Path(output), step)
-        training.save(Save(folder, step, lambda *_: [], parameters=PARAMETERS))
+        training.save(Save(folder, step, AnyFiles(), parameters=PARAMETERS))
         assert training.flush(), heard.events
     training.finish(saves, {})
     training.close()

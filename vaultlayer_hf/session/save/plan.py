@@ -6,10 +6,11 @@ the ``NodeFiles`` of each node's leader become the ``UploadPlan``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vaultlayer_hf.session.checkpoint_files import CheckpointFiles
 from vaultlayer_hf.state.model_identity import Parameters
 from vaultlayer_hf.vault.log.entry import Commit
 
@@ -21,7 +22,7 @@ class Save:
     Attributes:
         folder: where it is on this rank's disk.
         step: global step.
-        missing: returns what a folder with these files lacks; empty means that it may be committed.
+        files: the seam's; they say what the folder lacks before it may be committed.
         parameters: of the model.
         best_step: step of the best checkpoint so far, or None.
         rotates: whether the Trainer itself rotates old folders on this rank's disk.
@@ -31,7 +32,7 @@ class Save:
 
     folder: Path
     step: int
-    missing: Callable[[Path, set[str]], list[str]]
+    files: CheckpointFiles
     parameters: Parameters = ()
     best_step: int | None = None
     rotates: bool = True

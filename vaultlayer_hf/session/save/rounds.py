@@ -219,7 +219,8 @@ def _plan(session: Session, save: Save, seq: int, listings: Sequence[NodeFiles])
             objection = f"rank {rank}: {listing.error}" if len(listings) > 1 else listing.error
     if objection is None:
         try:
-            lacking = save.missing(save.folder, set(plan.paths))
+            world_size = session.ranks.world_size
+            lacking = save.files.unwritten(save.folder, set(plan.paths), world_size=world_size)
         except Exception as error:  # whatever the seam meets in a damaged folder
             lacking = [f"what can be read ({error})"]
         objection = f"it lacks {', '.join(lacking)}" if lacking else None
