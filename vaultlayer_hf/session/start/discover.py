@@ -15,6 +15,7 @@ from vaultlayer_hf.errors import (
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.start.choice import StartChoice, choose_start
 from vaultlayer_hf.session.start.fork import choose_fork
+from vaultlayer_hf.session.start.own_place import check_place
 from vaultlayer_hf.stores.uri import VaultAddress
 from vaultlayer_hf.vault.keys import DATA
 from vaultlayer_hf.vault.log.entry import Entry, VaultState
@@ -22,9 +23,14 @@ from vaultlayer_hf.vault.near import near_vault
 
 
 def choose(session: Session, number: int, entry: Entry | None) -> StartChoice:
-    """Choose what to go on from, before the claim. On rank 0. Raises NoSuchCheckpointError, VaultUnreachableError."""
+    """Choose what to go on from, before the claim. On rank 0.
+
+    Raises NoSuchCheckpointError, VaultUnreachableError, VaultUriError.
+    """
     address = session.address
     if entry is None:
+        if number == 0:
+            _check_place(session)
         if number == 0 and address.named:
             check_no_damage(session, number, entry)
             what = f"checkpoint of step {address.step}" if address.step is not None else "best checkpoint"
@@ -39,6 +45,13 @@ def choose(session: Session, number: int, entry: Entry | None) -> StartChoice:
     if session.origin is not None and not entry.state.commits:
         check_no_damage(session, number, entry)
     return choose_from(session, entry.state)
+
+
+def _check_place(session: Session) -> None:
+    try:
+        check_place(session.address, session.output_dir, session.access.store)
+    except StoreError as error:
+        raise session.access.unreachable(error) from error
 
 
 def _nearby(address: VaultAddress) -> str:
