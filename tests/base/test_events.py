@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tests import ROOT
+from vaultlayer_hf.base.events import EventKind, Events
 
 PROGRAM = """
 import logging, sys
@@ -88,3 +89,39 @@ def test_a_wrong_level_is_said() -> None:
     assert "VAULTLAYER_VERBOSITY='loud'" in told
     assert "debug, info, warning, error, critical" in told
     assert rest == own(GOOD, WAITING, BAD)
+
+
+def test_what_repeats_is_one_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    """Commits and their like: listeners hear each, the log has one a minute with counts, and the rest at the end."""
+    now = [0.0]
+    events, heard = Events(clock=lambda: now[0]), []
+    events.listen(heard.append)
+    with caplog.at_level("INFO", "vaultlayer_hf"):
+        for step in range(10):
+            now[0] = step * 10.0
+            events.repeated(EventKind.COMMIT, f"checkpoint-{step} committed", step=step)
+            events.repeated(EventKind.RETIRE, f"checkpoint-{step - 1} deleted")
+        events.sum_up()
+        events.sum_up()
+    assert len(heard) == 20
+    assert heard[12].message == "checkpoint-6 committed"
+    assert caplog.messages == [
+        "checkpoint-0 committed",
+        "checkpoint-6 committed (and since the last such line: 5 committed, 6 deleted as no longer needed)",
+        "checkpoint-9 committed (and since the last such line: 2 committed, 4 deleted as no longer needed)",
+    ]
+
+
+def test_deletions_alone_are_summed_up(caplog: pytest.LogCaptureFixture) -> None:
+    """Where nothing was committed since the last line, the rest is said all the same; where there is none, nothing."""
+    events = Events(clock=lambda: 0.0)
+    with caplog.at_level("INFO", "vaultlayer_hf"):
+        events.sum_up()
+        events.repeated(EventKind.COMMIT, "checkpoint-1 committed")
+        events.sum_up()
+        events.repeated(EventKind.RETIRE, "checkpoint-0 deleted")
+        events.sum_up()
+    assert caplog.messages == [
+        "checkpoint-1 committed",
+        "since the last line on saves: 1 deleted as no longer needed",
+    ]

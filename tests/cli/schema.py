@@ -136,6 +136,7 @@ STATUS = {
             "decision": str,
         }
     ],
+    "watched": bool,
     "trouble": [str],
 }
 REPORT = {"files": [str], **STATUS}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from vaultlayer_hf.run.assemble import assemble
-from vaultlayer_hf.run.journal import OUTPUT, Journal
+from vaultlayer_hf.run.journal import OUTPUT, Journal, append
 
 from . import schema
 from .conftest import vl
@@ -140,3 +140,33 @@ def test_lines_that_are_cut_short_are_passed_over() -> None:
     assert (story.state, story.step, story.goodput, story.exposure) == ("stopped", None, None, (0.0, 0))
     assert assemble([], {}, {}, [], vault=None, alive=False, now=1.0).attempts == ()
     assert assemble([start], notes, {}, [], vault=None, alive=False, now=20.0).step == 5
+
+
+def test_logs_of_each_event(tmp_path: Path) -> None:
+    """--events shows each commit and deletion that the output has only counted; a vault's log has them anyway."""
+    run, vault = a_run(tmp_path)
+    for number in range(3):
+        note = {
+            "time": 1.0 + number,
+            "kind": "vault",
+            "event": "retire",
+            "message": f"checkpoint-{number} deleted",
+        }
+        append(run / "attempt-0003" / "rank-0.jsonl", note)
+    found = vl("logs", str(run), "--events", "--json").json()
+    assert [item["text"] for item in found["events"]] == [
+        f"checkpoint-{number} deleted" for number in range(3)
+    ]
+    assert "checkpoint-2 deleted" in vl("logs", str(run), "--events", "-n", "1").out
+    assert vl("logs", str(run), "--events", "--follow").code == 2
+    assert vl("logs", str(vault), "--events").code == 2
+
+
+def test_a_vault_alone_claims_no_figures(tmp_path: Path) -> None:
+    """What a log of commits can't tell is called not known: of one attempt, too."""
+    _, vault = a_run(tmp_path)
+    found = vl("status", str(vault), "--json").json()
+    assert found["goodput"] is None
+    assert found["watched"] is False
+    assert "goodput" in (told := vl("status", str(vault)).out)
+    assert "% of" not in told

@@ -215,7 +215,12 @@ def test_names_of_checkpoints(base: str) -> None:
 
 def test_a_near_name_is_proposed() -> None:
     """A slip is answered with the name that was meant."""
-    for end, meant in (("@lastest", "@latest"), ("@newest", "@latest"), ("@Best", "@best")):
+    for end, meant in (
+        ("@lastest", "@latest"),
+        ("@newest", "@latest"),
+        ("@newst", "@latest"),
+        ("@Best", "@best"),
+    ):
         with pytest.raises(VaultUriError, match=f"did you mean {meant}"):
             parse_vault(f"s3://bucket/run{end}")
 

@@ -9,7 +9,7 @@ import vaultlayer_hf
 from vaultlayer_hf.base.events import EventKind
 
 PACKAGE = Path(vaultlayer_hf.__file__).parent
-WHERE_THE_KIND_IS = {"info": 0, "warn": 0, "warn_once": 1, "tell": 0}
+WHERE_THE_KIND_IS = {"info": 0, "warn": 0, "warn_once": 1, "repeated": 0, "tell": 0}
 """Methods that emit an event, and the place of the kind among their arguments; ``Session.tell`` emits on rank 0."""
 
 

@@ -4,14 +4,20 @@ The logger is ``vaultlayer_hf``. Where the program has set up logging (its root 
 there, and its levels hold: those of the root logger, or one that it gave to ``vaultlayer_hf``. Where it hasn't, the
 library's own handler writes to stderr from the level INFO on: a run has few events, and each matters.
 ``VAULTLAYER_VERBOSITY`` (debug, info, warning, error or critical) wins over both.
+
+What repeats with each save (commits, deletions, saves that a newer one replaced) fills no screen: the log has at most
+one line a minute of it, which counts the rest. Listeners, and with them `vl logs --events`, get every one.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -21,6 +27,8 @@ logger = logging.getLogger("vaultlayer_hf")
 _VARIABLE = "VAULTLAYER_VERBOSITY"
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 _configured = False
+_SPELL = 60.0
+"""Seconds between two lines of what repeats."""
 
 
 class _OwnHandler(logging.StreamHandler[Any]):
@@ -105,6 +113,14 @@ class EventKind(StrEnum):
         return member
 
 
+_COUNTED_AS = {
+    EventKind.COMMIT: "committed",
+    EventKind.RETIRE: "deleted as no longer needed",
+    EventKind.ABANDON: "skipped for newer ones",
+}
+"""What repeats with each save, and the words in which it is counted."""
+
+
 @dataclass(frozen=True)
 class Event:
     """One thing that happened.
@@ -121,10 +137,17 @@ class Event:
 
 
 class Events:
-    """Logs each event once and hands it to the listeners. Safe to call from several threads."""
+    """Logs each event once and hands it to the listeners. Safe to call from several threads.
 
-    def __init__(self) -> None:
+    ``clock``: seconds that never go back; another one only in tests.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         _configure()
+        self._clock = clock
+        self._next_line = -math.inf
+        self._untold: Counter[EventKind] = Counter()
+        self._last_commit = ""
         self.rank = 0
         """Of this process. Ranks other than 0 keep what is in order to the debug level, and sign the rest."""
         self.host = ""
@@ -149,9 +172,38 @@ class Events:
         """Report what is lost or missing at the end, and that nothing else tells of."""
         self._emit(logging.ERROR, kind, message, fields)
 
-    def count(self, kind: EventKind, message: str, **fields: Any) -> None:
-        """Report one of many that are alike: to listeners as ever, in the log on the debug level only."""
-        self._emit(logging.DEBUG, kind, message, fields)
+    def repeated(self, kind: EventKind, message: str, **fields: Any) -> None:
+        """Report a commit, a deletion or a save that was skipped: to listeners as ever, in the log now and then."""
+        with self._lock:
+            told = self._clock() >= self._next_line
+            text = message + self._counts() if told else message
+            if told:
+                self._next_line = self._clock() + _SPELL
+                self._untold.clear()
+            else:
+                self._untold[kind] += 1
+            if kind == EventKind.COMMIT:
+                self._last_commit = "" if told else message
+        self._emit(logging.INFO if told else logging.DEBUG, kind, text, fields, plain=message)
+
+    def sum_up(self) -> None:
+        """Log what ``repeated`` has left out since its last line: the last commit, and counts."""
+        with self._lock:
+            if not self._untold:
+                return
+            last, self._last_commit = self._last_commit, ""
+            self._untold[EventKind.COMMIT] -= bool(last)
+            text = last + self._counts() if last else f"since the last line on saves: {self._count_text()}"
+            self._untold.clear()
+        log(logging.DEBUG if self.rank else logging.INFO, text)
+
+    def _counts(self) -> str:
+        said = self._count_text()
+        return f" (and since the last such line: {said})" if said else ""
+
+    def _count_text(self) -> str:
+        counts = ((self._untold[kind], word) for kind, word in _COUNTED_AS.items())
+        return ", ".join(f"{count} {word}" for count, word in counts if count > 0)
 
     def sign_of_life(self, message: str) -> None:
         """Log what is no event of a checkpoint's, such as that something is waited for, on whichever rank."""
@@ -172,7 +224,10 @@ class Events:
             self._said -= over
         return bool(over)
 
-    def _emit(self, level: int, kind: EventKind, message: str, fields: dict[str, Any]) -> None:
+    def _emit(
+        self, level: int, kind: EventKind, message: str, fields: dict[str, Any], *, plain: str | None = None
+    ) -> None:
+        """``plain``: the message for listeners where the log's says more."""
         if self.rank and level == logging.INFO:
             level = logging.DEBUG
         if kind == EventKind.TROUBLE and self.host and "rank" not in fields:
@@ -180,7 +235,7 @@ class Events:
         elif self.rank:
             message = f"rank {self.rank}: {message}"
         log(level, message)
-        event = Event(kind, message, fields)
+        event = Event(kind, message if plain is None else plain, fields)
         for listener in self._listeners:
             try:
                 listener(event)

@@ -178,6 +178,10 @@ def _exposure(axes: Any, story: RunStory) -> None:
 
 
 def _time(axes: Any, story: RunStory) -> None:
+    if story.goodput is None:
+        _empty(axes, "not known: the log tells of commits, not of the time between them")
+        axes.spines["left"].set_visible(False)
+        return
     wall = max(1e-9, story.end - story.begin)
     left = 0.0
     for (name, seconds), color in zip(time_parts(story), (GREEN, RED, GREY), strict=True):

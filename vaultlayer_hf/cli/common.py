@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from enum import IntEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -185,3 +186,8 @@ def on_terminal() -> bool:
 def when_text(time: str) -> str:
     """Return a time of the log for a person: to the second, in UTC."""
     return time.replace("T", " ")[:19]
+
+
+def moment_text(seconds: float | None) -> str:
+    """Return a moment for a person, in UTC to the second; empty for None."""
+    return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -16,6 +16,7 @@ from vaultlayer_hf.cli.common import (
     ExitCode,
     JsonOption,
     fail,
+    moment_text,
     no_vault,
     one_line_errors,
     open_if_there,
@@ -34,6 +35,13 @@ AttemptOption = Annotated[
 ]
 LinesOption = Annotated[int | None, typer.Option("--lines", "-n", min=0, help="Only the last lines.")]
 FollowOption = Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written later.")]
+EventsOption = Annotated[
+    bool,
+    typer.Option(
+        "--events",
+        help="Every commit, deletion and trouble of an attempt, which its output has in few lines.",
+    ),
+]
 _EVERY = 0.5
 
 
@@ -42,6 +50,7 @@ def logs(
     attempt: AttemptOption = None,
     lines: LinesOption = None,
     follow: FollowOption = False,
+    events: EventsOption = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -54,8 +63,9 @@ def logs(
     with one_line_errors(debug):
         found = find_target(target)
         if found.folder is None:
-            if attempt is not None or follow:
-                option = "--attempt" if attempt is not None else "--follow"
+            given = {"--attempt": attempt is not None, "--follow": follow, "--events": events}
+            if any(given.values()):
+                option = next(name for name, is_given in given.items() if is_given)
                 raise fail(
                     ExitCode.USAGE,
                     f"{option} is for a run folder, and {found.vault} is a vault: leave it out",
@@ -68,6 +78,11 @@ def logs(
         if attempt not in numbers:
             told = ", ".join(map(str, numbers)) or "none"
             raise fail(ExitCode.FAILED, f"{found.folder} holds no attempt {attempt}; it holds: {told}")
+        if events:
+            if follow:
+                raise fail(ExitCode.USAGE, "--events shows what has happened so far: leave out --follow")
+            _print_events(found.folder, attempt, lines, as_json)
+            return
         path = journal.attempt_folder(found.folder, attempt) / journal.OUTPUT
         text = _read(path)
         kept = text.splitlines(keepends=True)
@@ -81,6 +96,28 @@ def logs(
             for more in _later(found.folder, attempt, len(text.encode())):
                 sys.stdout.write(more)
                 sys.stdout.flush()
+
+
+def _print_events(folder: Path, attempt: int, lines: int | None, as_json: bool) -> None:
+    notes = journal.read_notes(journal.attempt_folder(folder, attempt))
+    told = [
+        {
+            "time": note["time"],
+            "rank": rank,
+            "event": str(note.get("event", "")),
+            "text": str(note.get("message", "")),
+        }
+        for rank, its in notes.items()
+        for note in its
+        if note["kind"] == "vault"
+    ]
+    told.sort(key=lambda item: item["time"])
+    told = told[len(told) - min(lines, len(told)) :] if lines is not None else told
+    if as_json:
+        typer.echo(json.dumps({"attempt": attempt, "events": told}, indent=2))
+        return
+    rows = [(moment_text(item["time"]), item["event"], item["text"]) for item in told]
+    print_table(("when (UTC)", "event", "what"), rows, fold=[2])
 
 
 def _read(path: Path) -> str:

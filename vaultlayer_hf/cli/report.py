@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vaultlayer_hf.base.text import size_text
-from vaultlayer_hf.cli.common import DebugOption, ExitCode, JsonOption, fail, one_line_errors
+from vaultlayer_hf.cli.common import DebugOption, ExitCode, JsonOption, fail, moment_text, one_line_errors
 from vaultlayer_hf.cli.gather import TargetArgument, find_target, gather
-from vaultlayer_hf.cli.status import ATTEMPT_HEADINGS, attempt_rows, describe, facts, headline, moment_text
+from vaultlayer_hf.cli.status import ATTEMPT_HEADINGS, attempt_rows, describe, facts, headline
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vaultlayer_hf.base.text import duration_text
-from vaultlayer_hf.cli.common import DebugOption, JsonOption, one_line_errors
+from vaultlayer_hf.cli.common import DebugOption, JsonOption, moment_text, one_line_errors
 from vaultlayer_hf.cli.gather import TargetArgument, await_target, find_target, gather
 from vaultlayer_hf.cli.tables import print_table, say
 
@@ -93,13 +92,9 @@ def describe(story: RunStory) -> dict[str, Any]:
             }
             for attempt in story.attempts
         ],
+        "watched": all(attempt.watched for attempt in story.attempts),
         "trouble": list(story.trouble),
     }
-
-
-def moment_text(seconds: float | None) -> str:
-    """Return a moment for a person, in UTC to the second; empty for None."""
-    return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def headline(found: dict[str, Any]) -> str:
@@ -133,7 +128,7 @@ def facts(found: dict[str, Any]) -> list[tuple[str, str]]:
     lost = found["lost_steps"]
     twice = "1 step was trained twice" if lost == 1 else f"{lost} steps were trained twice"
     rows.append(("lost work", _UNSEEN if lost is None else twice))
-    if lost is None:
+    if lost is None or (found["goodput"] is None and not found["watched"]):
         rows.append(("goodput", _UNSEEN))
     elif found["goodput"] is not None:
         wall = duration_text(found["seconds"])

@@ -127,6 +127,8 @@ class RunStory:
     def goodput(self) -> float | None:
         """The share of the wall time in which steps were trained that count; None where it can't be told.
 
+        Commits alone don't tell: nobody knows from them how long the steps ahead of the first one took.
+
         Of each attempt, the time between its first and its last step counts, less the share of steps that were
         trained again later; divided by the time from the first attempt's begin to the end. What starts, restores,
         waits and repeats lowers it, and so does whatever holds the steps up.
@@ -135,6 +137,7 @@ class RunStory:
         if (
             wall <= 0
             or self.lost_steps is None
+            or not all(attempt.watched for attempt in self.attempts)
             or not any(len(attempt.steps) > 1 for attempt in self.attempts)
         ):
             return None

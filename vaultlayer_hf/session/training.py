@@ -218,6 +218,7 @@ class Training:
         if session.leads_node:
             clear_trash(session.output_dir)
         self._flush_failed = not done
+        session.events.sum_up()
         self._stopping.look_at_the_end()
         return done and not session.disabled
 

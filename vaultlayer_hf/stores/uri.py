@@ -216,8 +216,9 @@ def _no_step(text: str) -> VaultUriError:
     after = text.rstrip("/").rpartition("@")[2].strip()
     shown = f"@{after}" if re.fullmatch(r"[A-Za-z0-9]{0,10}", after) else "what is behind its last @"
     near = _NEAR.get(after.lower()) or next(
-        iter(difflib.get_close_matches(after.lower(), ["latest", "best"])), None
+        iter(difflib.get_close_matches(after.lower(), ["latest", "best", *_NEAR])), None
     )
+    near = _NEAR.get(str(near), near)
     if near is not None:
         return VaultUriError(
             f"the vault URI ends in {shown}: did you mean @{near}? Behind an @ stands a step, latest or best"

@@ -29,9 +29,7 @@ def put(path: Path, text: str = "mine") -> Path:
         (("log/train.log",), "log"),
     ],
 )
-def test_a_vault_does_not_begin_among_other_files(
-    tmp_path: Path, files: tuple[str, ...], named: str
-) -> None:
+def test_a_vault_does_not_begin_among_other_files(tmp_path: Path, files: tuple[str, ...], named: str) -> None:
     """A folder that holds a person's files is refused by name, before anything is written, and is left as it was."""
     place = tmp_path / "place"
     for name in files:

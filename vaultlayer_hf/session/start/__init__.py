@@ -8,6 +8,7 @@
     fork.py     a new vault's run begins from a commit of another vault
     look.py     whether one checkpoint is whole, and can be this run's
     notices.py  what a start says of the checkpoint that it has chosen
+    own_place.py a vault begins in a place of its own
     ready.py    what makes a checkpoint that was brought ready to be loaded
     relay.py    what every node needs of a checkpoint comes from the store once
     resume.py   discover -> restore -> resume

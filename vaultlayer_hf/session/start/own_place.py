@@ -1,8 +1,9 @@
 """A vault begins in a place of its own: never among a person's files, in the root of a bucket, or in ``output_dir``.
 
-A vault's names (``log/``, ``data/1/...``) are common ones. Mixed with other files they could be taken for each other, by
-a person who tidies up or by a tool that syncs a folder. So a first start looks at the place and refuses one that isn't
-free. A vault that has a log goes on wherever it is: retention deletes only what carries our mark (retention/prune.py).
+A vault's names (``log/``, ``data/1/...``) are common ones. Mixed with other files they could be taken for each other,
+by a person who tidies up or by a tool that syncs a folder. So a first start looks at the place and refuses one that
+isn't free. A vault that has a log goes on wherever it is: retention deletes only what carries our mark
+(retention/prune.py).
 """
 
 from __future__ import annotations

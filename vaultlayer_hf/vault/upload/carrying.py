@@ -166,7 +166,7 @@ class Carrier:
         self._known = done
         self._figures.add_commit(done)
         snapshot.remove()
-        self._events.info(
+        self._events.repeated(
             EventKind.COMMIT,
             f"{done.name} committed to {self._store.uri}: {size_text(done.bytes)} in {seconds:.1f} s"
             + (f", {size_text(transfer.copied)} of it copied inside the store" if transfer.copied else ""),

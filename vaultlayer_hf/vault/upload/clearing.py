@@ -127,7 +127,7 @@ class Clearing:
         spared = {done.number} | self._protected
         number = finite.number if finite is not None else None
         for decision in tidy_vault(self._store, writer, self._policy, spared, finite=number):
-            self._events.info(
+            self._events.repeated(
                 EventKind.RETIRE,
                 f"{decision.commit.name} retired and deleted: {decision.reason}",
                 step=decision.commit.step,

@@ -19,7 +19,6 @@ Nothing here raises into training. What happened is told through events; ``fence
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from vaultlayer_hf.base.events import EventKind, Events
@@ -43,8 +42,6 @@ _LAST_WORD = 10.0
 """Seconds that an end of the process waits for the upload thread to give up."""
 _LAST_SEAL = 60.0
 """Seconds that an end of the process waits for the last snapshot to be sealed."""
-_SPELL = 60.0
-"""Seconds between two lines of the log that say of saves that newer ones replace them: fast steps bring many."""
 
 
 class Uploader:
@@ -125,9 +122,6 @@ class Uploader:
             measured=measured,
         )
         self._thread: threading.Thread | None = None
-        self._next_line = 0.0
-        self._untold = 0
-        """Replaced saves that the log doesn't name, since its last line about such."""
 
     def submit(self, job: Job) -> None:
         """Queue a snapshot; never blocks and never raises for the store's sake. On one thread only."""
@@ -221,7 +215,7 @@ class Uploader:
         ``within``: seconds to wait for that; None: as long as sealing takes.
         """
         self._queue.stop()
-        self._say_untold()
+        self._events.sum_up()
         if self._thread is not None:
             self._thread.join(timeout=_LAST_WORD if within is None else within)
             if self._carrier.sealing and within is None:
@@ -237,25 +231,13 @@ class Uploader:
         return self.figures.exposure
 
     def _say_replaced(self, snapshot: Snapshot, newer: Snapshot) -> None:
-        since = f", and so were {self._untold} more since this was last said" if self._untold else ""
-        what = (
-            f"{snapshot.name} is abandoned{since}: {newer.name} is newer and the upload before it isn't done; "
-            f"{self.exposure()}"
+        self._events.repeated(
+            EventKind.ABANDON,
+            f"{snapshot.name} is skipped: {newer.name} is newer, and the upload before it isn't done; "
+            f"{self.exposure()}",
+            step=snapshot.manifest.step,
+            reason="superseded",
         )
-        now = time.monotonic()
-        say = self._events.warn if now >= self._next_line else self._events.count
-        if now >= self._next_line:
-            self._next_line, self._untold = now + _SPELL, 0
-        else:
-            self._untold += 1
-        say(EventKind.ABANDON, what, step=snapshot.manifest.step, reason="superseded")
-
-    def _say_untold(self) -> None:
-        if self._untold:
-            name = "checkpoint was" if self._untold == 1 else "checkpoints were"
-            what = f"{self._untold} more {name} abandoned, each for a newer one while an upload wasn't done"
-            self._events.sign_of_life(what)
-            self._untold = 0
 
     def _run(self) -> None:
         going = True
