@@ -86,6 +86,7 @@ def test_killed_and_run_again_ends_as_if_nothing_had_happened(client, tmp_path) 
     assert len(set(tokens)) == 2, "the second run went on in the vault of the first"
 
 
+@pytest.mark.slow
 def test_a_finished_notebook_run_again_trains_no_further(client, tmp_path) -> None:
     """ "Run all" on a finished run ends at the same step with the same weights, and commits nothing."""
     first = client(tmp_path / "run")

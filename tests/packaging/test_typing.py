@@ -41,7 +41,8 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("checker", ["mypy", pytest.param("pyright", marks=pytest.mark.slow)])
+@pytest.mark.slow  # a checker reads all of transformers and torch
+@pytest.mark.parametrize("checker", ["mypy", "pyright"])
 def test_resume_is_a_known_argument(checker: str, tmp_path: Path) -> None:
     """mypy and pyright accept resume= on Trainer, on subclasses and on resumable(…), and still find mistakes."""
     command = COMMANDS[checker]

@@ -109,6 +109,7 @@ for name, order in orders.items():
 """Trains a little after each order of imports, each in a process of its own that has imported torch alone."""
 
 
+@pytest.mark.slow
 def test_a_training_is_kept_and_watched_in_every_order_of_imports(tmp_path) -> None:
     """Whoever brings transformers.trainer, our own modules too: its vault, steps and micro-batch are `vl run`'s."""
     done = run_orders(tmp_path)

@@ -374,4 +374,4 @@ def test_without_the_right_to_raise_a_priority_a_spare_imports_in_turns(tmp_path
         tmp_path,
     )  # fmt: skip
     assert (ran.code, ran.causes, warm(ran)) == (0, ["killed", "finished"], [False, True])
-    assert ran.out.split() == ["SEEN", "0"] * 2
+    assert ran.out.split() == ["SEEN", str(os.getpriority(os.PRIO_PROCESS, 0))] * 2
