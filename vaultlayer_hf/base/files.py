@@ -15,6 +15,7 @@ import errno
 import functools
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -192,6 +193,21 @@ def link(source: Path, target: Path) -> bool:
             return False
         raise
     return True
+
+
+def read_small(path: Path, limit: int) -> bytes:
+    """Return the content of a plain file of at most ``limit`` bytes, which may have been put there by anybody.
+
+    Raises OSError for what is larger, a link, or no file: a pipe in its place would make the reader wait for ever.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no plain file", str(path))
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"it has more than {limit} bytes", str(path))
+    return data
 
 
 def write_file(path: Path, data: bytes, *, like: Path | None = None) -> None:

@@ -143,7 +143,7 @@ class OutputLock:
             return True
         try:
             files.make_folder(self._path.parent)
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         except OSError as error:
             self._warn(error)
             return False

@@ -12,11 +12,11 @@ from pathlib import Path
 from vaultlayer_hf.base import files
 from vaultlayer_hf.errors import CorruptError, VaultLayerError
 from vaultlayer_hf.vault.log.entry import VaultState
-from vaultlayer_hf.vault.manifest import decode_manifest
+from vaultlayer_hf.vault.manifest import MANIFEST_LIMIT, Manifest, decode_manifest
 from vaultlayer_hf.vault.snapshot import SEAL, Snapshot, list_files, local_folder
 from vaultlayer_hf.vault.written import NOTE, look_at, read_note, why_not
 
-_NAME = re.compile(r"(\d+)-(.+)")
+_NAME = re.compile(r"([0-9]{1,19})-(.+)")
 _ADOPTING = "adopting"
 """In a writer's folder, while it adopts: the token of the writer whose snapshots it has found."""
 
@@ -47,7 +47,7 @@ def find_complete(folder: Path) -> tuple[list[Snapshot], list[PassedOver]]:
     passed: list[PassedOver] = []
     for path in folder.iterdir() if folder.is_dir() else ():
         match = _NAME.fullmatch(path.name)
-        if match is None:
+        if match is None or path.is_symlink() or (path / "files").is_symlink():  # no snapshot of ours is one
             continue
         seq, name = int(match[1]), match[2]
         try:
@@ -65,9 +65,16 @@ def _sealed_at(path: Path, seq: int, name: str) -> Snapshot | None:
     """Return the sealed snapshot that lies there, or None. Raises CorruptError, OSError."""
     if not (path / SEAL).is_file():
         return None
-    manifest = decode_manifest((path / SEAL).read_bytes(), str(path / SEAL))
-    belongs = (manifest.seq, str(manifest.token)) == (seq, path.parent.name)
-    return Snapshot(path, seq, name, manifest, linked=True, stats={}) if belongs else None
+    manifest = decode_manifest(files.read_small(path / SEAL, MANIFEST_LIMIT), str(path / SEAL))
+    return Snapshot(path, seq, name, manifest, linked=True, stats={}) if _belongs(manifest, path) else None
+
+
+def _belongs(manifest: Manifest, path: Path) -> bool:
+    """Tell whether a snapshot at ``path`` can be what its manifest says: its name becomes that of a folder."""
+    return (f"{manifest.seq}-checkpoint-{manifest.step}", str(manifest.token)) == (
+        path.name,
+        path.parent.name,
+    )
 
 
 def _whole_at(path: Path, seq: int, name: str) -> Snapshot | PassedOver | None:
@@ -76,7 +83,7 @@ def _whole_at(path: Path, seq: int, name: str) -> Snapshot | PassedOver | None:
         return None
     written = read_note(path)
     manifest = written.manifest
-    if (manifest.seq, str(manifest.token)) != (seq, path.parent.name) or not written.files:
+    if not _belongs(manifest, path) or not written.files:
         return None
     try:
         looks = {file: look_at(path / "files" / file) for file in list_files(path / "files")}
@@ -125,7 +132,7 @@ def end_adopting(folder: Path) -> None:
 
 def _adopted_from(folder: Path) -> int | None:
     try:
-        text = (folder / _ADOPTING).read_text()
-    except (OSError, UnicodeDecodeError):
+        text = files.read_small(folder / _ADOPTING, 20)
+    except OSError:
         return None
-    return int(text) if text.isascii() and text.isdigit() else None
+    return int(text) if text.isdigit() else None

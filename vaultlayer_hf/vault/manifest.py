@@ -19,6 +19,8 @@ MANIFEST_LIMIT = 256 * 2**20
 """Bytes: the largest manifest that is read."""
 _FILES_LIMIT = 1_000_000
 _SIZE_LIMIT = 2**50
+_DIMENSIONS = 64
+"""Of a tensor, at most: as many as torch itself allows for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ def manifest_from(fields: Fields, what: str) -> Manifest:
         best_step=fields.optional_whole("best_step"),
         resumed_from=fields.optional_whole("resumed_from"),
         saved_at=float(saved_at),
-        versions={str(name): str(version) for name, version in fields.mapping("versions").items()},
+        versions=dict(_version(name, value, what) for name, value in fields.mapping("versions").items()),
     )
 
 
@@ -213,6 +215,17 @@ def _check_tree(paths: list[str], what: str) -> None:
 
 def _parameter(item: Any, what: str) -> tuple[str, tuple[int, ...], str]:
     match item:
-        case [str(name), list(shape), str(dtype)] if all(isinstance(size, int) for size in shape):
+        case [str(name), list(shape), str(dtype)] if (
+            not has_bad_character(name + dtype)
+            and len(shape) <= _DIMENSIONS
+            and all(isinstance(size, int) and 0 <= size <= _SIZE_LIMIT for size in shape)
+        ):
             return name, tuple(shape), dtype
     raise CorruptError(f"{what}: a parameter is not [name, shape, dtype]")
+
+
+def _version(name: str, value: Any, what: str) -> tuple[str, str]:
+    text = str(value)
+    if has_bad_character(name + text) or len(name) + len(text) > 1024:
+        raise CorruptError(f"{what}: a library's version is malformed")
+    return name, text

@@ -9,6 +9,11 @@ from vaultlayer_hf.errors import CorruptError, FormatVersionError
 
 FORMAT_VERSION = 1
 """Of log entries, parts and manifests. A release reads its own and every earlier version."""
+_VALUES = 16_000_000
+"""Values, lists and objects of a JSON text, at most. The largest manifest of a million files and a million parameters
+has 13 million. Parsed, a value takes 60 bytes and more, however short its text is: this bounds the memory to about what
+that manifest takes, where 256 MiB of ``[],`` would take 6 GB.
+"""
 
 
 class Fields:
@@ -82,6 +87,8 @@ def has_bad_character(text: str) -> bool:
 
 def load(data: bytes, what: str) -> Fields:
     """Parse an object and check its format version. Raises CorruptError, FormatVersionError."""
+    if sum(data.count(mark) for mark in (b",", b"[", b"{")) > _VALUES:
+        raise CorruptError(f"{what}: it holds more values than anything in a vault has")
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -192,12 +193,17 @@ def verify(snapshot: Snapshot) -> Snapshot:
 
     Raises CorruptError, SnapshotChangedError, OSError.
     """
-    if not snapshot.sealed:
-        return seal(snapshot)
     try:
         paths = set(list_files(snapshot.files))
     except VaultLayerError as error:
         raise CorruptError(f"{snapshot.path}: {error}") from error
+    # A snapshot is made of plain files alone. What a link leads to could change behind the digest, and a pipe is never
+    # read to its end.
+    for name in paths:
+        if not stat.S_ISREG(os.lstat(snapshot.files / name).st_mode):
+            raise CorruptError(f"{snapshot.files / name}: it is no plain file")
+    if not snapshot.sealed:
+        return seal(snapshot)
     if paths != snapshot.manifest.paths:
         raise CorruptError(f"{snapshot.path}: its files are not those of its manifest")
     stats = {}
@@ -205,8 +211,8 @@ def verify(snapshot: Snapshot) -> Snapshot:
         path = snapshot.files / entry.path
         if digest_file(path) != (entry.digest, entry.size):
             raise CorruptError(f"{path}: its content doesn't have the digest of its manifest")
-        stat = path.stat()
-        stats[entry.path] = (stat.st_size, stat.st_mtime_ns)
+        found = path.stat()
+        stats[entry.path] = (found.st_size, found.st_mtime_ns)
     return replace(snapshot, stats=stats)
 
 

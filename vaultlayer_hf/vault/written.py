@@ -15,7 +15,7 @@ from pathlib import Path
 
 from vaultlayer_hf.base import files
 from vaultlayer_hf.errors import CorruptError
-from vaultlayer_hf.vault.manifest import Manifest, manifest_from
+from vaultlayer_hf.vault.manifest import MANIFEST_LIMIT, Manifest, manifest_from
 from vaultlayer_hf.vault.parse import FORMAT_VERSION, dump, load
 
 NOTE = "written.json"
@@ -77,7 +77,7 @@ def write_note(folder: Path, written: Written, name: str = NOTE) -> None:
 def read_note(folder: Path, name: str = NOTE) -> Written:
     """Read and check the note of a snapshot's folder. Raises CorruptError, FormatVersionError, OSError."""
     path = folder / name
-    fields = load(path.read_bytes(), str(path))
+    fields = load(files.read_small(path, MANIFEST_LIMIT), str(path))
     looks = {}
     for name, value in fields.mapping("files").items():
         match value:

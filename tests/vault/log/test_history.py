@@ -32,6 +32,8 @@ class Past:
         if kind == "commit":
             commit = _commit(self.number, self.state.token)
             self.state = self.state.committed(commit, resumed_from=None, best_step=None)
+        if kind == "finish":
+            self.state = self.state.done(self.number, {})
         time = (START + timedelta(hours=hours)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         entry = Entry(self.number, kind, f"w{self.number}", self.state.token, time, detail, self.state)  # type: ignore[arg-type]
         self.store.create(entry_key(self.number), encode_entry(entry))

@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 from vaultlayer_hf.base.digest import digest_bytes, is_digest
 from vaultlayer_hf.errors import CorruptError, VaultLayerError
 from vaultlayer_hf.vault.keys import split_folder
-from vaultlayer_hf.vault.parse import FORMAT_VERSION, Fields, dump, load
+from vaultlayer_hf.vault.parse import FORMAT_VERSION, Fields, dump, has_bad_character, load
 
 Kind = Literal["claim", "commit", "retire", "finish", "pin"]
 KINDS = ("claim", "commit", "retire", "finish", "pin")
@@ -191,7 +191,7 @@ def decode_entry(data: bytes, number: int) -> Entry:
     kind = fields.text("kind", limit=32)
     if kind not in KINDS or fields.whole("number", low=1) != number:
         raise CorruptError(f"{what}: unknown kind, or another entry's number")
-    return Entry(
+    entry = Entry(
         number=number,
         kind=cast(Kind, kind),
         write_id=fields.text("write_id", limit=64),
@@ -200,6 +200,24 @@ def decode_entry(data: bytes, number: int) -> Entry:
         detail=fields.mapping("detail"),
         state=_state(Fields(fields.get("state"), what), number, what),
     )
+    _check_fits(entry, what)
+    return entry
+
+
+def _check_fits(entry: Entry, what: str) -> None:
+    """Refuse an entry whose kind, token and state don't belong together: no writer makes one, readers rely on it."""
+    claims = entry.kind == "claim"
+    if (
+        entry.token != entry.state.token
+        or (entry.token == entry.number) != claims
+        or entry.token > entry.number
+    ):
+        raise CorruptError(f"{what}: its token isn't that of the newest claim")
+    last = entry.state.commits[-1] if entry.state.commits else None
+    if entry.kind == "commit" and (last is None or (last.number, last.token) != (entry.number, entry.token)):
+        raise CorruptError(f"{what}: it is a commit, and its state lacks it")
+    if entry.kind == "finish" and entry.state.finished is None:
+        raise CorruptError(f"{what}: it is the end of a run, and its state has none")
 
 
 def _state(fields: Fields, number: int, what: str) -> VaultState:
@@ -229,7 +247,9 @@ def _metrics(value: dict[str, Any], what: str) -> dict[str, float]:
         return {
             name: float(number)
             for name, number in value.items()
-            if isinstance(number, (int, float)) and not isinstance(number, bool)
+            if isinstance(number, (int, float))
+            and not isinstance(number, bool)
+            and not has_bad_character(name)
         }
     except OverflowError as error:
         raise CorruptError(f"{what}: a figure is out of range") from error
