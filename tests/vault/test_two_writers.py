@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -33,6 +34,7 @@ from tests.vault.vaults import (
     write_checkpoint,
 )
 from vaultlayer_hf import FencedError, StoreDeniedError, StoreError, open_vault
+from vaultlayer_hf.base.events import Event
 from vaultlayer_hf.session.save.plan import Save
 from vaultlayer_hf.session.start.resume import resume
 from vaultlayer_hf.session.stop import draining
@@ -302,6 +304,27 @@ def test_the_end_waits_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     path, again = start(vault, output)
     assert path == output / "checkpoint-100"
     assert again.reasons("adopt")
+
+
+def test_a_fence_is_told_before_it_ends_the_training(tmp_path: Path) -> None:
+    """Whoever listens has heard of the fence, however slow it is, when the training is ended by it."""
+    vault, output, told = str(tmp_path / "vault"), tmp_path / "output", []
+    session, heard = a_session(vault, output)
+
+    def listen(event: Event) -> None:
+        if event.kind == "fenced":
+            time.sleep(0.5)  # longer than the training thread takes to look again
+            told.append(event.message)
+
+    session.events.listen(listen)
+    training = Training(session)
+    resume(session, TrainersFiles())
+    start(vault, tmp_path / "other")
+    training.save(Save(write_checkpoint(output, 100), 100, AnyFiles(), parameters=PARAMETERS))
+    with pytest.raises(FencedError):
+        training.flush()
+    assert len(told) == 1, heard.events
+    training.close()
 
 
 def test_a_zombie_of_many_turns(tmp_path: Path) -> None:

@@ -93,8 +93,9 @@ class Carrier:
         except SupersededError:
             self.abandon(job, self._why_superseded())
         except FencedError as error:
-            self.fenced = error
+            # Said first: the training thread may see ``fenced`` at any moment and end, and the listeners with it.
             self._events.warn(EventKind.FENCED, f"{error}")
+            self.fenced = error
             return False
         except SnapshotChangedError as error:
             self.abandon(job, str(error), keep=False)
