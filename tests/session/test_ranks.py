@@ -108,6 +108,16 @@ def test_a_rank_that_stays_away_is_named_on_all() -> None:
         assert [str(error) for error in found] == ["no word from rank 1 within 0 s"] * 2
 
 
+def test_a_wait_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    """Waits of several looks leave nothing on the terminal: torch's own waits print C++ warnings that nobody can stop."""
+    with ranks_of(2, timeout=0.6) as ranks:
+        found = on_all([ranks[0]], lambda one: one.gather(None))
+        assert isinstance(found[0], RanksError)
+        found = on_all([ranks[1]], lambda one: one.gather(None))
+        assert isinstance(found[0], RanksError)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_nobody_waits_for_a_rank_that_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rank whose training has failed says so: the others, in a round or before it, get RanksError that names it."""
     monkeypatch.setattr("vaultlayer_hf.session.ranks._LOOK_SECONDS", 0.1)
