@@ -23,6 +23,8 @@ from tests.forks import ForkServer, Outcome, Run
 from vaultlayer_hf import ObjectNotFoundError, open_vault
 from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.vault.keys import LOG, entry_number
+from vaultlayer_hf.vault.log.entry import VaultState
+from vaultlayer_hf.vault.log.log import Log
 from vaultlayer_hf.vault.snapshot import LOCAL
 
 PROGRAM = "tests.campaign.killed_training:train"
@@ -307,12 +309,28 @@ def expected(place: Place) -> Expected:
         ahead = unfrozen(place, folder)
         if ahead is not None and ahead["seq"] > best:
             best, sealed = ahead["seq"], ahead["step"]
-        if committed or not (folder / "adopting").is_file():
+        if committed:
             break
-        token = int((folder / "adopting").read_text())  # it was about to go on from that one's
+        if (folder / "adopting").is_file():  # it was about to go on from that one's
+            token = int((folder / "adopting").read_text())
+            continue
+        earlier = [writer for writer in died_behind_its_claim(place, state) if writer < token]
+        if not earlier:
+            break
+        token = max(earlier)
     if sealed is not None:
         return Expected(sealed, "adopt")
     return Expected(newest.step, "restore") if newest else Expected(0, "fresh")
+
+
+def died_behind_its_claim(place: Place, state: VaultState) -> list[int]:
+    """Return whose snapshots count beside the newest claim's, where a start died before it had looked for any."""
+    note = place.output / LOCAL / state.vault_id / "claiming"
+    if not note.is_file():
+        return []
+    found = json.loads(note.read_bytes())
+    claim = Log(open_store(place.vault)).read(state.token)
+    return list(found["writers"]) if claim.detail.get("start") == found["start"] else []
 
 
 def unfrozen(place: Place, writer: Path) -> dict[str, Any] | None:

@@ -109,7 +109,7 @@ def test_a_rank_that_stays_away_is_named_on_all() -> None:
 
 
 def test_a_wait_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    """Waits of several looks leave nothing on the terminal: torch's own waits print C++ warnings that nobody can stop."""
+    """Waits of several looks leave the terminal alone: those of torch print C++ warnings that nobody can stop."""
     with ranks_of(2, timeout=0.6) as ranks:
         found = on_all([ranks[0]], lambda one: one.gather(None))
         assert isinstance(found[0], RanksError)

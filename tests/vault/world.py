@@ -200,10 +200,17 @@ class World:
                     best = body["seq"]
                     process.snapshot = content_of(path.parent / "files")
                     assert process.snapshot == self.contents[token, best]
-            if own or process.snapshot is not None or not (folder / "adopting").is_file():
+            if own or process.snapshot is not None:
                 break
-            # It died while it was about to go on from that one's.
-            token = int((folder / "adopting").read_text())
+            if (folder / "adopting").is_file():  # it died while it was about to go on from that one's
+                token = int((folder / "adopting").read_text())
+            else:  # right behind its claim, perhaps: this start, which is about to claim, has found that out
+                note = folder.parent / "claiming"
+                found = json.loads(note.read_bytes())["writers"] if note.is_file() else [0]
+                earlier = [writer for writer in found if found[0] == self.model.token and writer < token]
+                if not earlier:
+                    break
+                token = max(earlier)
             newest = self.model.newest
             own = newest if newest is not None and newest.token == token else None
         for path in self.sealed:

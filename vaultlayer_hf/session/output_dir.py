@@ -3,6 +3,7 @@
 <output_dir>/checkpoint-500                  the Trainer's; it rotates them by save_total_limit
 <output_dir>/_vaultlayer/lock                held by the run that uses this folder: see lock.py
 <output_dir>/_vaultlayer/<vault_id>/...      snapshots: see vault/snapshot.py
+<output_dir>/_vaultlayer/<vault_id>/claiming   a start that has claimed, and not looked for snapshots yet
 <output_dir>/_vaultlayer/pending-checkpoint-500   a checkpoint that is written beside the training, until it is whole
 <output_dir>/_vaultlayer/restore-<id>/       a restore under way
 <output_dir>/_vaultlayer/old-<id>/           what a restore has replaced, or local retention has taken out

@@ -6,6 +6,7 @@ A sealed one counts on any start, one that is only whole by its note on the boot
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,12 +97,15 @@ def _whole_at(path: Path, seq: int, name: str) -> Snapshot | PassedOver | None:
     return Snapshot(path, seq, name, manifest, linked=True, stats=stats, noted=True)
 
 
-def find_adoptable(output_dir: Path, state: VaultState) -> tuple[list[Snapshot], list[PassedOver]]:
+def find_adoptable(
+    output_dir: Path, state: VaultState, writers: Collection[int] = ()
+) -> tuple[list[Snapshot], list[PassedOver]]:
     """Return the snapshots that a run behind ``state`` may adopt, the best first, and newer ones that don't count.
 
     They are those of the newest claim's writer that it hasn't committed: nobody else has written since. Where that
     writer died while it was itself adopting on this disk, and has committed nothing, it has come no further than the
-    one before it, whose snapshots then count, too.
+    one before it, whose snapshots then count, too. So do those of ``writers`` (tokens), where the newest claim's
+    died ahead of that.
     """
     found: list[Snapshot] = []
     passed: list[PassedOver] = []
@@ -113,7 +117,7 @@ def find_adoptable(output_dir: Path, state: VaultState) -> tuple[list[Snapshot],
         found += [snapshot for snapshot in counting if snapshot.seq > committed]
         best = (found[0].manifest.token, found[0].seq) if found else (0, 0)
         passed += [other for other in others if other.seq > committed and (other.token, other.seq) > best]
-        before = _adopted_from(folder)
+        before = _adopted_from(folder) or max((other for other in writers if other < token), default=None)
         if committed or before is None or before >= token:
             return found, passed
         token = before

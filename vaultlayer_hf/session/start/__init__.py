@@ -4,6 +4,7 @@
     asked.py    what a start asks for, against what its checkpoint was made with
     bring.py    bring a commit to the disks
     choice.py   which checkpoints of a vault a start may go on from, newest first
+    claiming.py what a start notes on its disk ahead of its claim
     discover.py what a start may go on from, as the vault's log says it
     fork.py     a new vault's run begins from a commit of another vault
     look.py     whether one checkpoint is whole, and can be this run's

@@ -3,7 +3,8 @@
 A snapshot counts only if its token is that of the newest claim before ours, so that nobody else has written since, and
 if it is sealed and every digest holds, or whole: written by all ranks on this boot of this machine, not sealed yet, and
 untouched since. The latter is sealed here, before anything is loaded from it. A start that dies while it adopts on this
-disk, and has committed nothing, passes on what it found: a note in its folder says whose snapshots those are. With
+disk, and has committed nothing, passes on what it found: a note in its folder says whose snapshots those are. One that
+dies ahead of that, right behind its claim, has left a note, too (claiming.py). With
 several nodes a snapshot counts only if all of its parts are there; they are then committed first, and each node
 restores what it lacks from the vault. One node goes on at once, and commits in the background.
 """
@@ -42,16 +43,18 @@ def adopt(
     expected: CheckpointFiles,
     differs: Differs,
     spared: Collection[Commit] = (),
+    writers: Collection[int] = (),
 ) -> Manifest | None:
     """Adopt the newest snapshot that counts. All ranks.
 
-    ``spared``: commits that the run has left behind, and that aren't retired. ``differs`` says how the model that has
+    ``spared``: commits that the run has left behind, and that aren't retired. ``writers``: tokens of those whose
+    snapshots count beside the newest claim's, which has died behind its claim. ``differs`` says how the model that has
     written a snapshot differs from this run's; empty where it doesn't.
     Returns its manifest where this run goes on from it right away: it is at ``output_dir/checkpoint-<step>`` then,
     and its upload is queued. None where there is none, or where it has just been committed and is to be restored
     like any other. Raises, on all ranks, RanksError, ResumeError (a disk).
     """
-    found = _find(session, before, expected) if session.leads_node else []
+    found = _find(session, before, expected, writers) if session.leads_node else []
     adopted = _adopt(session, before, found, expected, differs, spared)
     if found and adopted is None:
         with contextlib.suppress(OSError):  # what is left there is of no use any more, and does no harm
@@ -59,11 +62,14 @@ def adopt(
     return adopted
 
 
-def _find(session: Session, before: VaultState, expected: CheckpointFiles) -> list[Snapshot]:
+def _find(
+    session: Session, before: VaultState, expected: CheckpointFiles, writers: Collection[int]
+) -> list[Snapshot]:
     """Return this node's snapshots that count; a start that is cut short from here on leaves them to the next one."""
     try:
-        _freeze(session, before, expected)
-        found, passed = find_adoptable(session.output_dir, before)
+        for token in (before.token, *writers):
+            _freeze(session, before, token, expected)
+        found, passed = find_adoptable(session.output_dir, before, writers)
         for other in passed:
             session.events.warn(
                 EventKind.WALK_BACK,
@@ -82,8 +88,8 @@ def _find(session: Session, before: VaultState, expected: CheckpointFiles) -> li
     return found
 
 
-def _freeze(session: Session, before: VaultState, expected: CheckpointFiles) -> None:
-    """Freeze what the dead writer had written, and had no time to freeze; say why not, where it isn't whole."""
+def _freeze(session: Session, before: VaultState, token: int, expected: CheckpointFiles) -> None:
+    """Freeze what a dead writer had written, and had no time to freeze; say why not, where it isn't whole."""
     alone = session.topology is None or len(session.topology.nodes) == 1
 
     def unfinished(folder: Path, paths: set[str], manifest: Manifest) -> list[str]:
@@ -91,8 +97,8 @@ def _freeze(session: Session, before: VaultState, expected: CheckpointFiles) -> 
         lacking = expected.missing(paths, world_size=manifest.world_size) if alone else []
         return lacking or torn_files(folder, paths)
 
-    writer = local_folder(session.output_dir, before.vault_id, before.token)
-    committed = max((commit.seq for commit in before.commits if commit.token == before.token), default=0)
+    writer = local_folder(session.output_dir, before.vault_id, token)
+    committed = max((commit.seq for commit in before.commits if commit.token == token), default=0)
     other = freeze_unfrozen(writer, session.output_dir, committed, unfinished, expected.best_step)
     if other is not None:
         session.events.info(

@@ -63,20 +63,20 @@ def choose_from(session: Session, state: VaultState) -> StartChoice:
     """Choose what to go on from in a vault that is in this state. On rank 0. Raises as ``choose``."""
     address = session.address
     if session.origin is not None and not state.commits and not address.named:
-        return StartChoice((), fork=choose_fork(session.origin, _detail(session, state.token)))
+        return StartChoice((), fork=choose_fork(session.origin, claim_detail(session, state.token)))
     step = state.best_step if address.best else address.step
     step = session.at_step if session.at_step is not None else step
     claims: dict[int, Mapping[str, Any]] = {}
     if address.named or any(commit.left_behind for commit in state.commits):
         for token in {state.token, *([state.newest.token] if state.newest is not None else [])}:
-            claims[token] = _detail(session, token)
+            claims[token] = claim_detail(session, token)
     again = session.at_step is not None
     return choose_start(
         state, step, claims, uri=address.uri, name="" if again else address.named, again=again
     )
 
 
-def _detail(session: Session, token: int) -> Mapping[str, Any]:
+def claim_detail(session: Session, token: int) -> Mapping[str, Any]:
     """Return what a claim notes; nothing where it can't be read. Raises VaultUnreachableError."""
     try:
         return session.access.log().read(token).detail

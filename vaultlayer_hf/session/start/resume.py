@@ -33,7 +33,8 @@ from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.start.adopt import adopt
 from vaultlayer_hf.session.start.bring import bring_everywhere
 from vaultlayer_hf.session.start.choice import StartChoice
-from vaultlayer_hf.session.start.discover import check_no_damage, choose, choose_from
+from vaultlayer_hf.session.start.claiming import ClaimNote
+from vaultlayer_hf.session.start.discover import check_no_damage, choose, choose_from, claim_detail
 from vaultlayer_hf.session.start.fork import begin_fork
 from vaultlayer_hf.session.start.look import check_fit, look, other_model
 from vaultlayer_hf.session.start.notices import say_choice, say_nonfinite
@@ -61,24 +62,27 @@ def _resume(session: Session, expected: CheckpointFiles) -> Path | None:
     uses ``output_dir``), RanksError.
     """
     found: list[tuple[VaultState | None, StartChoice]] = []
+    note = ClaimNote(session.output_dir)
 
     def check(number: int, entry: Entry | None) -> Mapping[str, Any]:
         choice = choose(session, number, entry)
         found.append((entry.state if entry is not None else None, choice))
         _check_first_candidate(session, expected, choice, number, entry)
-        return choice.detail
+        if entry is None or not choice.adopts:
+            return choice.detail
+        return {**choice.detail, **note.write(entry.state, lambda token: claim_detail(session, token))}
 
     claim = session.enter(check)
 
-    def choose_again() -> StartChoice:
+    def choose_again() -> tuple[StartChoice, tuple[int, ...]]:
         # Between the look and the claim another writer may have committed or retired: what counts is the claim's.
         seen, choice = found[-1]
         before = claim.before
         if before is None or (seen is not None and seen.commits == before.commits):
-            return choice
-        return choose_from(session, before)
+            return choice, note.writers(before)
+        return choose_from(session, before), note.writers(before)
 
-    choice = session.ranks.on_rank_zero(choose_again)
+    choice, writers = session.ranks.on_rank_zero(choose_again)
     session.ranks.on_every_rank(lambda: clear_half_done(session.output_dir) if session.leads_node else None)
     if claim.before is None and choice.fork is None:
         session.events.info(EventKind.FRESH, f"{session.address.uri} is empty: the run starts fresh")
@@ -95,7 +99,9 @@ def _resume(session: Session, expected: CheckpointFiles) -> Path | None:
             expected,
             lambda manifest: other_model(session, expected, manifest),
             choice.left,
+            writers,
         )
+    note.remove()
     if adopted is None and choice.fork is not None:
         return begin_fork(session, expected, choice.fork)
     if adopted is None:
