@@ -46,16 +46,20 @@ def _trains(text: str) -> bool:
 
 
 def _loops(text: str) -> bool:
-    return "\nfor " in text and "open_vault" not in text
+    return "\nfor " in text and "open_vault" not in text and not _trains(text)
 
 
 KINDS: dict[str, Callable[[str], bool]] = {
     "python:trains": _trains,
     "python:loop": lambda text: _loops(text) and "Checkpointer" in text,
     "python:stock-loop": lambda text: _loops(text) and "Checkpointer" not in text,
-    "python:reads": lambda text: "open_vault" in text,
+    "python:reads": lambda text: "open_vault" in text and "from_pretrained" not in text,
+    "python:pulls": lambda text: "open_vault" in text and "from_pretrained" in text,
     "sh:install": lambda text: "pip install" in text,
     "sh:server": lambda text: "AWS_ENDPOINT_URL" in text,
+    "sh:script": lambda text: text.startswith("#!/bin/bash"),
+    "sh:vault": lambda text: "runs/llama" in text,
+    "sh:hf-jobs": lambda text: text.startswith("hf jobs run"),
     "sh:lifecycle": lambda text: text.startswith("aws s3api put-bucket-lifecycle-configuration"),
     "console:demo": lambda text: text.startswith("$ vl demo\n"),
     "console:run": lambda text: text.startswith("$ vl run "),

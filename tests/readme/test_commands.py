@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import uuid
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,70 @@ def test_lifecycle_rule_is_one_that_a_server_takes(s3_server, s3_env) -> None:
         client.close()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("block", of_kind("sh:script"), ids=place)
+def test_script_runs(block, s3_server, s3_env, tmp_path) -> None:
+    """A script for a machine or a scheduler, word for word but for bucket and folders, runs the program to its end."""
+    folder = tmp_path / "opt" / "training"
+    folder.mkdir(parents=True)
+    (folder / "train.py").write_text("import os\nopen('vault', 'w').write(os.environ['VAULTLAYER_VAULT'])\n")
+    code = block.text.replace("s3://bucket", f"s3://{s3_server.bucket}/{uuid.uuid4().hex[:8]}")
+    for name in ("/opt/", "/shared/"):
+        code = code.replace(name, f"{tmp_path}{name}")
+    environment = shell(tmp_path)
+    _program(tmp_path / "bin" / "python", f'exec "{sys.executable}" "$@"')
+    _program(tmp_path / "bin" / "shutdown", f'echo "$@" > "{tmp_path}/shutdown"')
+    done = subprocess.run(
+        ["bash", "-c", code], cwd=folder, capture_output=True, text=True, timeout=120, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert (folder / "vault").read_text().removeprefix("file://") in code
+    assert (tmp_path / "shutdown").exists() == ("shutdown" in code)
+
+
+def _program(path: Path, line: str) -> None:
+    path.write_text(f"#!/bin/sh\n{line}\n")
+    path.chmod(0o755)
+
+
+def test_vaults_commands_work(trained, tmp_path) -> None:
+    """What is shown for moving a vault, and for taking out what is kept and removing the rest, does that."""
+    shutil.copytree(trained, tmp_path / "runs" / "llama")
+    for block in of_kind("sh:vault"):
+        done = subprocess.run(
+            ["bash", "-euc", block.text],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=shell(tmp_path),
+        )
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs" / "moved" / "log").is_dir()
+    assert (tmp_path / "kept" / "model.safetensors").exists()
+    assert not (tmp_path / "runs" / "llama").exists()
+
+
+@pytest.mark.slow
+def test_job_is_what_the_hub_takes(tmp_path) -> None:
+    """The command for a job is understood by the Hub's command line, up to its submission."""
+    (block,) = of_kind("sh:hf-jobs")
+    hf = Path(sys.executable).with_name("hf")
+    if not hf.exists() or b"--dry-run" not in _hub(hf, ["jobs", "run", "--help"]).stdout:
+        pytest.skip("needs a huggingface_hub whose jobs have --dry-run: pip install -U huggingface_hub")
+    words = shlex.split(block.text.replace("\\\n", ""))
+    done = _hub(hf, [*words[1:3], "--dry-run", *words[3:]])
+    assert done.returncode == 0, done.stderr
+    said = [line.split() for line in done.stdout.decode().splitlines()]
+    assert ["command", "vl", "run", "python", "train.py"] in said
+    assert ["attempts", "5"] in said
+
+
+def _hub(hf: Path, words: list[str]) -> subprocess.CompletedProcess[bytes]:
+    keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "COLUMNS": "100"}
+    return subprocess.run([hf, *words], capture_output=True, timeout=60, env={**os.environ, **keys})
+
+
 @pytest.mark.parametrize("block", of_kind("console:command"), ids=place)
 def test_console_example_prints_what_it_shows(block, trained) -> None:
     """The output that the README shows is what the command prints, but for times and sizes."""
@@ -89,8 +154,7 @@ def shell(folder: Path) -> dict[str, str]:
     """Return an environment in which `vl` is on PATH, whether or not the package is installed."""
     script = folder / "bin" / "vl"
     script.parent.mkdir(exist_ok=True)
-    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m vaultlayer_hf.cli "$@"\n')
-    script.chmod(0o755)
+    _program(script, f'exec "{sys.executable}" -m vaultlayer_hf.cli "$@"')
     path = f"{script.parent}{os.pathsep}{os.environ['PATH']}"
     return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
 

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
+import sys
 import uuid
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -28,10 +34,38 @@ def _first_step_of_a_run(vault, namespace) -> int:
         return opened.checkpoints()[0].step
 
 
+_VAULT = re.compile(r'(?:resume=|vault=|vault = |Callback\()"([^"]+)"')
+_FOLDERS = ("/content", "/kaggle")
+"""Of notebooks' machines; here they lie below the test's own."""
+
+
+@pytest.fixture
+def notebooks(tmp_path, s3_env, monkeypatch) -> Callable[[str], str]:
+    """Stand-ins for what a notebook's machine has: its modules, and its folders, which are put into an example."""
+    keys = SimpleNamespace(get=os.environ.__getitem__, get_secret=os.environ.__getitem__)
+    colab = ModuleType("google.colab")
+    colab.drive = SimpleNamespace(
+        mount=lambda folder: Path(folder, "MyDrive").mkdir(parents=True, exist_ok=True)
+    )
+    colab.userdata = keys
+    kaggle = ModuleType("kaggle_secrets")
+    kaggle.UserSecretsClient = lambda: keys
+    google = sys.modules.get("google") or ModuleType("google")
+    for name, module in (("google", google), ("google.colab", colab), ("kaggle_secrets", kaggle)):
+        monkeypatch.setitem(sys.modules, name, module)
+
+    def here(code: str) -> str:
+        for folder in _FOLDERS:
+            code = code.replace(f'"{folder}/', f'"{tmp_path}{folder}/')
+        return code
+
+    return here
+
+
 @pytest.mark.filterwarnings("ignore")  # of the libraries; what the examples do is looked at below
 @pytest.mark.parametrize("block", of_kind("python:trains"), ids=place)
-def test_python_example_trains_and_commits(block, s3_server, s3_env, tmp_path, monkeypatch) -> None:
-    """The example, word for word but for the bucket, trains to its last step, and its vault holds that step."""
+def test_python_example_trains_and_commits(block, notebooks, s3_server, tmp_path, monkeypatch) -> None:
+    """The example, word for word but for bucket and folders, trains to its last step, and its vault holds that step."""
     import torch
 
     from vaultlayer_hf import open_vault
@@ -41,10 +75,11 @@ def test_python_example_trains_and_commits(block, s3_server, s3_env, tmp_path, m
     torch.set_num_threads(1)
     monkeypatch.chdir(tmp_path)
     bucket = f"s3://{s3_server.bucket}/readme-{uuid.uuid4().hex[:8]}"
-    code = block.text.replace("s3://bucket", bucket)
-    vault = re.search(r'"(s3://[^"]+)"', code)[1]
+    code = notebooks(block.text.replace("s3://bucket", bucket))
+    code = code.replace("max_steps=400, save_steps=50", f"max_steps={standins.STEPS}, save_steps=2")
+    vault = _VAULT.search(code)[1]
     make = standins.sft if "trl" in block.text else standins.plain
-    if "fork=" in code:
+    if 'fork="' in code:
         origin, step = re.search(r'fork="(s3://[^"]+)@(\d+)"', code).groups()
         code = code.replace(f"@{step}", f"@{_first_step_of_a_run(origin, make(tmp_path))}")
         shutil.rmtree(tmp_path / "output")
@@ -56,6 +91,11 @@ def test_python_example_trains_and_commits(block, s3_server, s3_env, tmp_path, m
             assert opened.state.finished == standins.STEPS
             tokens = {commit.token for commit in opened.checkpoints()}
         shutil.rmtree(tmp_path / "output")
+        if "/kaggle/input" in code:  # the next version of the notebook: its output is the input
+            shutil.move(
+                tmp_path / "kaggle" / "working" / "vault",
+                tmp_path / "kaggle" / "input" / "my-notebook" / "vault",
+            )
     assert len(tokens) == 1, "the finished run was left as it was when the script was started again"
 
 
@@ -160,3 +200,7 @@ def test_python_example_reads_a_vault(s3_server, s3_env, tmp_path, monkeypatch, 
     printed = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert printed[-1][0] == str(standins.STEPS)
     assert all(row[-1] == "True" for row in printed)
+    (pulls,) = of_kind("python:pulls")
+    namespace: dict[str, Any] = {}
+    exec(compile(pulls.text.replace("s3://bucket", bucket), "pulls", "exec"), namespace)
+    assert namespace["model"].config.model_type == "llama"

@@ -32,7 +32,7 @@ def test_settings_table_is_complete_and_right(monkeypatch) -> None:
     for name in list(os.environ):
         if name.startswith("VAULTLAYER_"):
             monkeypatch.delenv(name)
-    rows = {row[0].strip("`"): row[1].strip("`") for row in table_after("### Settings")}
+    rows = {row[0].strip("`"): row[1].strip("`") for row in table_after("## Settings")}
     defaults = Settings()
     expected = {}
     for variable, field in settings_table():

@@ -52,5 +52,7 @@ def test_example_is_killed_and_goes_on(s3_server, s3_env, tmp_path) -> None:
 
 def test_table_of_causes_is_that_of_the_code() -> None:
     """Each cause has its row, and there is none that the code doesn't know."""
-    names = [name for row in table_after("## Without an edit") for name in re.findall(r"`([\w-]+)`", row[0])]
+    names = [
+        name for row in table_after("| cause | decision |") for name in re.findall(r"`([\w-]+)`", row[0])
+    ]
     assert sorted(names) == sorted(cause.value for cause in Cause)
