@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from pathlib import Path
 
 from vaultlayer_hf.base.events import EventKind, Events
@@ -27,10 +29,29 @@ from vaultlayer_hf.session.save.plan import Save
 from vaultlayer_hf.state.asked import check_optimizers
 from vaultlayer_hf.state.finite import nonfinite_state
 from vaultlayer_hf.state.layouts import missing_shards
+from vaultlayer_hf.state.loadable import Kind, LoadTrial
 from vaultlayer_hf.state.model_identity import ModelIdentity
 from vaultlayer_hf.state.model_modes import Modes, put_modes, take_modes
 from vaultlayer_hf.state.random_state import put_random_state, take_random_state
 from vaultlayer_hf.state.saved_digests import digests_name, in_words, read_digests, state_differences
+
+_KINDS: tuple[tuple[Kind, str], ...] = (
+    ("tensors", r"(.*/)?[^/]+\.safetensors"),
+    ("json", rf"{re.escape(ABOUT)}|(.*/)?[^/]+\.index\.json"),
+    ("archive", r"(model|optimizer|scheduler|data_\d+)\.pt|rng_state_\d+\.pth"),
+    (
+        "archive",
+        r"(pytorch_model|optimizer|scheduler)(_\d+)?\.bin|(random_states|custom_checkpoint)_\d+\.pkl",
+    ),
+)
+
+
+def kind_of(path: str) -> Kind | None:
+    """Return how a file of a loop's checkpoint is loaded; None: it isn't, or a resume does without it.
+
+    What is within an archive is the script's business: a loop's own state may hold objects of any class.
+    """
+    return next((kind for kind, names in _KINDS if re.fullmatch(names, path)), None)
 
 
 class StateFiles(CheckpointFiles):
@@ -51,6 +72,10 @@ class StateFiles(CheckpointFiles):
     def missing(self, paths: set[str], *, world_size: int) -> list[str]:
         """Return what a checkpoint with these files lacks that ``world_size`` ranks have written."""
         return self._state.missing(paths, world_size) + ([] if ABOUT in paths else [ABOUT])
+
+    def unloadable(self, folder: Path, paths: Collection[str]) -> list[str]:
+        """Return what of these files of a folder can't be loaded, each with the reason. Never raises."""
+        return LoadTrial(kind_of)(folder, paths)
 
     def wanted(self, paths: set[str], ranks: tuple[int, ...], *, world_size: int) -> set[str]:
         """Return those of these paths that ``ranks`` load: all but the other ranks' own."""

@@ -6,7 +6,7 @@ Only who wrote a checkpoint knows its files, so each seam answers for its own: t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -53,6 +53,10 @@ class CheckpointFiles(Protocol):
         themselves name. ``folder``: on rank 0's disk. May raise anything where that is damaged: it isn't committed.
         """
         return self.missing(paths, world_size=world_size)
+
+    def unloadable(self, folder: Path, paths: Collection[str]) -> list[str]:
+        """Return what of these files of a folder can't be loaded, each with the reason. Never raises."""
+        return []
 
     def best_step(self, folder: Path) -> int | None:
         """Return the step of the best checkpoint that a folder names; None where it names none. Raises ValueError."""

@@ -64,6 +64,7 @@ class Training:
         self._flush_failed = False
         self._ranks_lost = False
         self._evaluated = 0  # batches of evaluations: ranks count alike
+        self._last_save = ""  # the name of its folder
         self._folders_cleared = 0
         """Rounds of ``before_save`` so far: a count of its own, since not every one is followed by a save, and ranks
         don't wait for each other in a round whose name was used before."""
@@ -132,6 +133,7 @@ class Training:
         """
         if self._idle:
             return
+        self._last_save = folder.name
         self.pacer.mark()
         self._folders_cleared += self.session.ranks.world_size > 1
         rounds.clear_folder(self.session, folder, self._folders_cleared)
@@ -221,6 +223,12 @@ class Training:
         session.events.sum_up()
         self._stopping.look_at_the_end()
         return done and not session.disabled
+
+    @property
+    def holds_last_save(self) -> bool:
+        """Whether the newest checkpoint that was to be saved is committed; also where none was. Behind ``flush``."""
+        newest = self.session.newest_commits(1)
+        return not self._last_save or (bool(newest) and newest[-1].name == self._last_save)
 
     def finish(self, step: int, metrics: dict[str, float]) -> None:
         """Append the entry that says that the run is done at ``step``; storage trouble is only reported. All ranks.

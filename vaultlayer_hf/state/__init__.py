@@ -5,6 +5,7 @@
     data_digest.py      a digest of training data
     finite.py           whether what is trained is still finite
     layouts.py          what both seams know of a checkpoint folder
+    loadable.py         whether the files of a checkpoint can be loaded
     model_identity.py   the identity of a model
     model_modes.py      flags of a model that its state_dict leaves out
     own_numbers.py      the numbers of a script's own optimizers and schedules, for a fork

@@ -6,11 +6,12 @@ What the Trainer itself puts into a folder is known in trainer/layout.py.
 from __future__ import annotations
 
 import json
-import os
 import re
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
+
+from vaultlayer_hf.state.loadable import holds_all_tensors, is_json
 
 _ZERO_FOLDER = r"(?:global_step\d+|pytorch_model(?:_\d+)?)"  # by the Trainer, by accelerate
 _ZERO_SHARD = re.compile(
@@ -114,37 +115,14 @@ def torn_files(folder: Path, paths: Collection[str]) -> list[str]:
         if name.endswith((".pt", ".pth", ".bin", ".pkl")):
             whole = zipfile.is_zipfile(folder / path)
         elif name.endswith(".safetensors"):
-            whole = _holds_all_tensors(folder / path)
+            whole = holds_all_tensors(folder / path)
         elif name.endswith(".json"):
-            whole = _is_json(folder / path)
+            whole = is_json(folder / path)
         else:
             whole = not name.endswith(".distcp") or f"{parent}/{_DCP_INDEX}" in paths
         if not whole:
             torn.append(f"the end of {path}")
     return torn
-
-
-def _holds_all_tensors(path: Path) -> bool:
-    """Tell whether a file of safetensors is as long as its header says."""
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        size = os.fstat(file.fileno()).st_size
-        if not 0 < length <= size - 8:
-            return False
-        try:
-            header = json.loads(file.read(length))
-            ends = [value["data_offsets"][1] for name, value in header.items() if name != "__metadata__"]
-            return size == 8 + length + max(ends, default=0)
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-            return False
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 def _dcp_files(folder: Path) -> set[str]:

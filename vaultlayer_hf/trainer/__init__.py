@@ -14,6 +14,7 @@
     fork_numbers.py     a fork trains with this script's own learning rate and schedule
     in_evaluation.py    a notice that comes within an evaluation
     layout.py           the files of the Trainer's own checkpoint folder
+    loadable.py         how a Trainer's resume loads the files of its checkpoint
     loaded.py           behind the load of a resume, ahead of the first step
     logged.py           how far logs had come when an attempt died, so that a tracker isn't told of a step twice
     logged_loss.py      the loss that a Trainer has summed up since its last log, kept with each checkpoint

@@ -77,6 +77,17 @@ def say_stopped(events: Events, state: TrainerState) -> None:
     )
 
 
+def say_end_not_held(session: Session, state: TrainerState) -> None:
+    """Say that a training has come to its end, and its last checkpoint isn't in the vault. On rank 0."""
+    if session.ranks.rank == 0:
+        session.events.error(
+            EventKind.TROUBLE,
+            f"{session.address.uri} doesn't hold the end of this run, step {state.global_step}, so the run isn't noted "
+            "as done: once what kept it out is mended, start it once more to train what is missing",
+            unfinished=True,
+        )
+
+
 def say_over(events: Events, state: TrainerState) -> None:
     """Say that no step is trained: the run was over already."""
     events.info(

@@ -16,6 +16,7 @@ from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.start.resume import resume
 from vaultlayer_hf.state.model_identity import ModelIdentity
 from vaultlayer_hf.trainer.fork_numbers import ForkNumbers
+from vaultlayer_hf.trainer.loadable import load_trial
 from vaultlayer_hf.trainer.notices import say_named_checkpoint, warn_of_passed_over, warn_of_trained_weights
 from vaultlayer_hf.trainer.over import EarlierRun, asked_steps, is_over
 from vaultlayer_hf.trainer.state_file import check_state
@@ -53,7 +54,7 @@ def from_vault(
 
     ``trainer``: None where only a callback is there.
     """
-    files = TrainerFiles(args, identity)
+    files = TrainerFiles(args, identity, trial=load_trial(trainer))
     path = resume(session, files)
     if files.left_out:
         name = path.name if path is not None else "the best checkpoint"

@@ -28,7 +28,7 @@ from vaultlayer_hf.trainer.loaded import Trained, is_adapter
 from vaultlayer_hf.trainer.notices import say_over, say_stopped, warn_of_arguments, warn_of_one_more_step
 from vaultlayer_hf.trainer.origin import Origin, from_named, from_nothing, from_vault
 from vaultlayer_hf.trainer.over import AlreadyFinishedError, EarlierRun, is_over
-from vaultlayer_hf.trainer.terms import end_figures, has_ended, session_for
+from vaultlayer_hf.trainer.terms import has_ended, note_end, session_for
 from vaultlayer_hf.trainer.under_way import TrainingUnderWay
 
 
@@ -260,7 +260,7 @@ class TrainerRun:
         if flushed and self._over:
             training.finish_again()
         elif flushed and self.complete:
-            training.finish(state.global_step, end_figures(state))
+            note_end(training, state)
             ending = None
         elif state.global_step < state.max_steps:
             say_stopped(training.session.events, state)

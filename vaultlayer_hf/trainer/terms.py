@@ -15,7 +15,9 @@ from vaultlayer_hf.session.ranks import Ranks
 from vaultlayer_hf.session.save.plan import Save
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.settings import Settings
+from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.trainer.layout import best_step
+from vaultlayer_hf.trainer.notices import say_end_not_held
 from vaultlayer_hf.trainer.trainer_files import TrainerFiles
 
 
@@ -69,6 +71,14 @@ def save_the_end(args: TrainingArguments, control: TrainerControl, *, paced: boo
 def stop_now(control: TrainerControl, *, save: bool) -> None:
     """Have the Trainer stop behind this step, with nothing but a save where there is time for one."""
     control.should_training_stop, control.should_save, control.should_evaluate = True, save, False
+
+
+def note_end(training: Training, state: TrainerState) -> None:
+    """Note in the vault that a training is at its end; say that it isn't, where its last save isn't in the vault."""
+    if training.holds_last_save:
+        training.finish(state.global_step, end_figures(state))
+    else:
+        say_end_not_held(training.session, state)
 
 
 def end_figures(state: TrainerState) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,10 +11,12 @@ from transformers import TrainingArguments
 
 from vaultlayer_hf.session.checkpoint_files import CheckpointFiles, Conversion
 from vaultlayer_hf.state.layouts import is_zero, missing_shards, refusal
+from vaultlayer_hf.state.loadable import LoadTrial
 from vaultlayer_hf.state.model_identity import ModelIdentity
 from vaultlayer_hf.trainer import zero
 from vaultlayer_hf.trainer.data_file import file_name
 from vaultlayer_hf.trainer.layout import STATE, best_step, missing_files, wanted_files
+from vaultlayer_hf.trainer.loadable import load_trial
 from vaultlayer_hf.trainer.state_file import fitted_state, left_out
 
 
@@ -25,15 +27,24 @@ class TrainerFiles(CheckpointFiles):
         args: of the Trainer.
         model: the identity of its model; without parameters where it isn't known.
         data: whether each rank saves its place in the data.
+        trial: tries whether files can be loaded; None: as stock's Trainer loads them.
 
     Attributes:
         left_out: what of a checkpoint's state this transformers doesn't know, in words; empty where it knows all.
     """
 
-    def __init__(self, args: TrainingArguments, model: ModelIdentity, *, data: bool = False) -> None:
+    def __init__(
+        self,
+        args: TrainingArguments,
+        model: ModelIdentity,
+        *,
+        data: bool = False,
+        trial: LoadTrial | None = None,
+    ) -> None:
         self._output_dir = str(args.output_dir)
         self._zero = zero.configuration(args)
         self._model, self._data = model, data
+        self._trial = trial or load_trial(None)
         self._whole = not args.save_only_model
         self.left_out = ""
         self._best = bool(cast(Any, args).load_best_model_at_end)
@@ -64,6 +75,10 @@ class TrainerFiles(CheckpointFiles):
         places = [file_name(rank) for rank in range(world_size)] if self._data else []
         lost = [name for name in places if name not in paths]
         return list(dict.fromkeys((*missing_files(paths, world_size), *missing_shards(folder, paths), *lost)))
+
+    def unloadable(self, folder: Path, paths: Collection[str]) -> list[str]:
+        """Return what of these files of a folder the Trainer can't load, each with the reason. Never raises."""
+        return self._trial(folder, paths)
 
     def best_step(self, folder: Path) -> int | None:
         """Return the step of the best checkpoint as the trainer state has it. Raises OSError, ValueError."""

@@ -23,6 +23,7 @@ from vaultlayer_hf.trainer.callback_states import restore_from
 from vaultlayer_hf.trainer.data import TrainerData
 from vaultlayer_hf.trainer.fork_numbers import ForkNumbers
 from vaultlayer_hf.trainer.in_evaluation import InEvaluation
+from vaultlayer_hf.trainer.loadable import load_trial
 from vaultlayer_hf.trainer.loaded import Trained, check_loaded, digests_of_copy, keep_digests
 from vaultlayer_hf.trainer.outside import warn_of_outside
 from vaultlayer_hf.trainer.saving import Saving
@@ -68,6 +69,7 @@ class TrainingUnderWay:
         self.evaluation: InEvaluation | None = None
         self._saving: Saving | None = None
         self._asked = Asked()
+        self._trial = load_trial(trainer)
         self._kept: Path | None = None  # the folder that holds what is ours already
 
     def check(
@@ -150,7 +152,8 @@ class TrainingUnderWay:
             evaluation.put_back()
 
     def _save_of(self, args: TrainingArguments, state: TrainerState) -> Save:
-        return save_of(args, state, TrainerFiles(args, self._identity, data=self.data is not None))
+        files = TrainerFiles(args, self._identity, data=self.data is not None, trial=self._trial)
+        return save_of(args, state, files)
 
     def _keep(self, folder: Path, args: TrainingArguments, state: TrainerState, trained: Trained) -> None:
         """Write what is ours into a checkpoint folder, and note that it is this run's. All ranks."""

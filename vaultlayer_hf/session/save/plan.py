@@ -22,7 +22,7 @@ class Save:
     Attributes:
         folder: where it is on this rank's disk.
         step: global step.
-        files: the seam's; they say what the folder lacks before it may be committed.
+        files: the seam's; they say what the folder lacks, and what of it can't be loaded, before it may be committed.
         parameters: of the model.
         best_step: step of the best checkpoint so far, or None.
         rotates: whether the Trainer itself rotates old folders on this rank's disk.

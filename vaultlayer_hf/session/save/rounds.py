@@ -32,7 +32,7 @@ from vaultlayer_hf.vault.log.finite import read_nonfinite
 from vaultlayer_hf.vault.manifest import Manifest
 from vaultlayer_hf.vault.snapshot import Snapshot, note_whole, take
 from vaultlayer_hf.vault.unfrozen import forget_unfrozen, note_unfrozen
-from vaultlayer_hf.vault.upload.job import Job
+from vaultlayer_hf.vault.upload.job import Job, Unloadable, all_loadable
 
 _TOLD = 4
 """Commits that the other ranks are told at a save: more than can happen between two."""
@@ -131,7 +131,7 @@ def _save(session: Session, save: Save, seq: int) -> None:
         return
     noted = _note(session, snapshot)
     forget_written(session)  # ahead of the upload, so that a save's operations have one order
-    queue_upload(session, noted, plan)
+    queue_upload(session, noted, plan, save.files.unloadable)
     if session.leads_node and not save.rotates:
         _mirror_rotation(session, plan.folders, save.step)
     session.apply_local_retention()
@@ -151,17 +151,19 @@ def _note(session: Session, snapshot: Snapshot | None) -> Snapshot | None:
         return snapshot
 
 
-def queue_upload(session: Session, snapshot: Snapshot | None, plan: UploadPlan) -> None:
+def queue_upload(
+    session: Session, snapshot: Snapshot | None, plan: UploadPlan, unloadable: Unloadable = all_loadable
+) -> None:
     """Queue this node's snapshot of a checkpoint that all ranks have agreed on. All ranks.
 
-    ``snapshot``: None on ranks that lead no node.
+    ``snapshot``: None on ranks that lead no node. ``unloadable`` tries its files, where that hasn't been done.
     """
     uploader = session.uploader
     if snapshot is None or uploader is None:
         return
     folder = folder_key(session.entered.token, plan.folder)
     share = plan.share_of(session.node, snapshot.stats)
-    job = Job(snapshot, folder, share, plan.others, read_nonfinite(snapshot.files))
+    job = Job(snapshot, folder, share, plan.others, read_nonfinite(snapshot.files), unloadable)
     session.part_bytes = sum(size for path, (size, _) in snapshot.stats.items() if path in (job.only or ()))
     if session.writer is not None or job.only:
         uploader.submit(job)

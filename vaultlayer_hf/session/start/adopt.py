@@ -144,7 +144,9 @@ def _adopt(
     newest = before.newest
     for token, seq in common:
         last = newest if newest is not None and newest.token == token else None  # the dead writer's own
-        snapshot, listing = _look(session, found[token, seq]) if session.leads_node else (None, NodeFiles())
+        snapshot, listing = (
+            _look(session, found[token, seq], expected) if session.leads_node else (None, NodeFiles())
+        )
         judgement = session.ranks.decide(
             listing,
             lambda listings, own=snapshot: _judge(session, own, listings, expected, differs),  # type: ignore[misc]
@@ -260,12 +262,17 @@ def _judge(
     return Judgement(manifest, replace(plan, paths=frozenset()), reason, sealed)
 
 
-def _look(session: Session, snapshot: Snapshot) -> tuple[Snapshot | None, NodeFiles]:
-    """Verify this node's part of a snapshot, or seal it."""
+def _look(
+    session: Session, snapshot: Snapshot, expected: CheckpointFiles
+) -> tuple[Snapshot | None, NodeFiles]:
+    """Verify this node's part of a snapshot, or seal it, and try whether it can be loaded."""
     try:
         sound = verify(snapshot)
     except Exception as error:  # of whatever kind: unsaid, the other ranks would wait for this one
         return snapshot, NodeFiles(session.node, error=str(error))
+    unloadable = expected.unloadable(sound.files, sound.manifest.paths)
+    if unloadable:
+        return sound, NodeFiles(session.node, error="; ".join(unloadable))
     return sound, NodeFiles(session.node, tuple(sorted(sound.stats)), sealed=snapshot.sealed)
 
 

@@ -1,4 +1,4 @@
-"""Carrying one snapshot to the vault: seal, send, wait for the other nodes' parts, commit; or give it up and say why.
+"""Carrying one snapshot to the vault: seal, try to load, send, wait for the other nodes' parts, commit; or give it up.
 
 The order is sending.py's. An error here costs one checkpoint at most: only being fenced, and being told to stop, end
 the uploads. What wasn't committed is *abandoned*: nothing of it counts, its snapshot stays on the disk until a newer
@@ -27,6 +27,10 @@ from vaultlayer_hf.vault.upload.job import Job
 from vaultlayer_hf.vault.upload.parts import collect_parts, refuse_part
 from vaultlayer_hf.vault.upload.patience import Patience, StoppedError, SupersededError
 from vaultlayer_hf.vault.upload.sending import Transfer, commit, send, write_part
+
+
+class UnloadableError(VaultLayerError):
+    """A checkpoint that was saved can't be loaded."""
 
 
 class Carrier:
@@ -97,7 +101,7 @@ class Carrier:
             self._events.warn(EventKind.FENCED, f"{error}")
             self.fenced = error
             return False
-        except SnapshotChangedError as error:
+        except (SnapshotChangedError, UnloadableError) as error:
             self.abandon(job, str(error), keep=False)
         except (VaultLayerError, OSError) as error:
             # What can't be sent may still be whole on the disk: the next start can go on from it.
@@ -143,6 +147,7 @@ class Carrier:
     def _carry(self, job: Job) -> None:
         self._clearing.clear_superseded()
         snapshot = self.seal(job)
+        _try_to_load(job, snapshot)  # ahead of what makes it take the place of an older one
         self._clearing.remove_older(snapshot)
         transfer = Transfer(job.folder)
         begin = time.monotonic()
@@ -230,3 +235,11 @@ class Carrier:
             delete_folder(self._store, transfer.folder)
         except Exception:
             pass  # an orphan: a later writer deletes it after the grace
+
+
+def _try_to_load(job: Job, snapshot: Snapshot) -> None:
+    """Raise UnloadableError where what this node sends of a snapshot can't be loaded."""
+    paths = snapshot.manifest.paths if job.only is None else job.only
+    found = job.unloadable(snapshot.files, paths)
+    if found:
+        raise UnloadableError("; ".join(found))

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 from vaultlayer_hf.vault.snapshot import Snapshot
+
+Unloadable = Callable[[Path, Collection[str]], list[str]]
+"""Returns which of a folder's files can't be loaded, each with the reason. Never raises."""
+
+
+def all_loadable(folder: Path, paths: Collection[str]) -> list[str]:
+    """Try nothing: for files of which nobody knows how they are loaded."""
+    return []
 
 
 @dataclass(frozen=True)
@@ -17,6 +27,7 @@ class Job:
         only: paths that this node sends; None: all.
         others: the other nodes whose parts belong to the checkpoint; for the node that commits.
         nonfinite: what of the run is nan; empty: all is finite.
+        unloadable: tries the files that this node sends.
     """
 
     snapshot: Snapshot
@@ -24,6 +35,7 @@ class Job:
     only: frozenset[str] | None = None
     others: tuple[int, ...] = ()
     nonfinite: str = ""
+    unloadable: Unloadable = all_loadable
 
     @property
     def seq(self) -> int:
