@@ -138,6 +138,7 @@ STATUS = {
     ],
     "watched": bool,
     "trouble": [str],
+    "job": NONE,  # of a run that no engine has: tests/engines
 }
 REPORT = {"files": [str], **STATUS}
 LOGS = {"attempt": int, "file": str, "lines": [str]}

@@ -15,6 +15,7 @@ completion must answer at once.
     doctor.py       `vl doctor`
     gather.py       finds what a person means by TARGET, a run folder or a vault
     init.py         `vl init`
+    jobs.py         finds a job of another machine, and asks its engine
     logs.py         `vl logs`
     ls.py           `vl ls`: the checkpoints of a vault, newest last
     pin.py          `vl pin`
@@ -25,6 +26,8 @@ completion must answer at once.
     run.py          `vl run`
     show.py         `vl show`: one checkpoint: what it is, and its files with sizes and digests
     status.py       `vl status`: how a run is: step, speed, last commit, exposure, attempts
+    stop.py         `vl stop`
+    submit.py       `vl run --on`
     tables.py       lines and tables for a person
     verify.py       `vl verify`: read every byte of a vault's checkpoints and compare the digests
     why.py          `vl why`: why a checkpoint is, or is not, the one that the next start resumes from
@@ -52,6 +55,7 @@ from vaultlayer_hf.cli.report import report
 from vaultlayer_hf.cli.run import run
 from vaultlayer_hf.cli.show import show
 from vaultlayer_hf.cli.status import status
+from vaultlayer_hf.cli.stop import stop
 from vaultlayer_hf.cli.verify import verify
 from vaultlayer_hf.cli.why import why
 
@@ -69,7 +73,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (init, ls, show, why, verify, pull, diff, pin, prune, status, logs, report, doctor, demo):
+for command in (
+    init,
+    ls,
+    show,
+    why,
+    verify,
+    pull,
+    diff,
+    pin,
+    prune,
+    status,
+    logs,
+    stop,
+    report,
+    doctor,
+    demo,
+):
     app.command()(command)
 app.command(context_settings={"allow_interspersed_args": False})(run)
 

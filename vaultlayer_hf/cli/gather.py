@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vaultlayer_hf.cli.common import ExitCode, fail, full_uri, no_vault, open_if_there, refuse_step
+from vaultlayer_hf.cli.jobs import job_homes, named_job, newest_job
 from vaultlayer_hf.errors import VaultLayerError
 from vaultlayer_hf.run import journal
 from vaultlayer_hf.run.program import SCRIPTS
 
 if TYPE_CHECKING:
+    from vaultlayer_hf.run.engines.jobs.base import Job
     from vaultlayer_hf.run.story import RunStory
     from vaultlayer_hf.vault.log.entry import Entry
 
@@ -26,7 +28,8 @@ TargetArgument = Annotated[
     typer.Argument(
         metavar="[RUN_OR_VAULT]",
         help="The folder that `vl run` keeps (.vl, or the one beside which it is), its script, or a vault. Without "
-        "one, the folder of VAULTLAYER_RUN_DIR, or the newest run here, in a folder above, or started from here.",
+        "one, the folder of VAULTLAYER_RUN_DIR, or the newest run here, in a folder above, or started from here. "
+        "ENGINE:ID names a job of `vl run --on`, such as slurm:4711.",
     ),
 ]
 _AWAIT = 0.5
@@ -43,27 +46,55 @@ class Target:
         folder: the run folder, or None.
         vault: URI of the vault, or None.
         journal: lines of the run folder's journal.
+        job: what was handed in to an engine, where that is the newest start of this run.
     """
 
     folder: Path | None
     vault: str | None
     journal: Sequence[dict[str, Any]] = ()
+    job: Job | None = None
 
 
 def find_target(text: str | None) -> Target:
     """Return what ``text`` means. Raises typer.Exit where there is no such thing; VaultUriError."""
-    folder = _run_folder(text)
-    if folder is not None:
-        lines = journal.read_journal(folder)
-        named = [line["vault"] for line in lines if line["kind"] == "begin" and line.get("vault")]
-        return Target(folder, str(named[-1]) if named else None, lines)
+    job = named_job(text)
+    if job is not None:
+        return _of_job(job)
+    found = _find(text)
+    if found is not None:
+        return replace(found, job=newest_job(text, found.vault))
+    job = newest_job(text)
+    if job is not None:
+        return _of_job(job)
     if text is None:
         raise fail(
             ExitCode.FAILED,
             f"there is no run folder at {journal.run_folder()}: name one, or a vault, or start one with `vl run`",
         )
     refuse_step(text, "this")
-    return Target(None, full_uri(text))
+    vault = full_uri(text)
+    return Target(None, vault, job=newest_job(None, vault))
+
+
+def _of_job(job: Job) -> Target:
+    """Return a job with the run folder that it keeps, where that can be seen from here."""
+    for home in job_homes(job):
+        for folder in reversed(journal.run_folders(home)):
+            lines = journal.read_journal(folder)
+            begins = [line for line in lines if line["kind"] == "begin"]
+            if begins and begins[-1]["time"] >= job.time and begins[-1].get("vault") == job.vault:
+                return Target(folder, job.vault, lines, job)
+    return Target(None, job.vault or None, job=job)
+
+
+def _find(text: str | None) -> Target | None:
+    """Return the run folder that is meant, with its vault; None where there is none."""
+    folder = _run_folder(text)
+    if folder is not None:
+        lines = journal.read_journal(folder)
+        named = [line["vault"] for line in lines if line["kind"] == "begin" and line.get("vault")]
+        return Target(folder, str(named[-1]) if named else None, lines)
+    return None
 
 
 def gather(target: Target) -> RunStory:
@@ -82,7 +113,7 @@ def gather(target: Target) -> RunStory:
                 with vault:
                     history = vault.history()
                     trouble += dict.fromkeys(vault.damage)
-            elif target.folder is None:
+            elif target.folder is None and target.job is None:
                 raise fail(ExitCode.FAILED, no_vault(target.vault))
         except VaultLayerError as error:
             if target.folder is None:
@@ -105,7 +136,7 @@ def gather(target: Target) -> RunStory:
 def await_target(text: str | None, notify: Callable[[str], None]) -> None:
     """Wait until there is what ``text`` means; ``notify`` is called once where there isn't yet. Raises StoreError."""
     waits = False
-    while _run_folder(text) is None and (text is None or not _is_vault(text)):
+    while _run_folder(text) is None and named_job(text) is None and (text is None or not _is_vault(text)):
         if not waits:
             notify(
                 f"waiting for a run {'in this folder' if text is None else f'at {text}'}: start it with `vl run`"

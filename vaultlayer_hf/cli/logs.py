@@ -28,6 +28,7 @@ from vaultlayer_hf.run import journal
 from vaultlayer_hf.vault.log.origin import forked_from
 
 if TYPE_CHECKING:
+    from vaultlayer_hf.run.engines.jobs.base import Job
     from vaultlayer_hf.vault.log.entry import Entry
 
 AttemptOption = Annotated[
@@ -56,12 +57,16 @@ def logs(
 ) -> None:
     """Print what an attempt has written; of a vault, the entries of its log.
 
-    --follow goes on from attempt to attempt, until `vl run` has ended.
+    --follow goes on from attempt to attempt, until `vl run` has ended. Of a job whose run folder isn't here, what
+    its engine has kept.
 
     Example: vl logs .vl --attempt 2
     """
     with one_line_errors(debug):
         found = find_target(target)
+        if found.job is not None and attempt is None and not as_json and not events and _is_newest(found):
+            _print_job(found.job, lines, follow)
+            return
         if found.folder is None:
             given = {"--attempt": attempt is not None, "--follow": follow, "--events": events}
             if any(given.values()):
@@ -118,6 +123,24 @@ def _print_events(folder: Path, attempt: int, lines: int | None, as_json: bool) 
         return
     rows = [(moment_text(item["time"]), item["event"], item["text"]) for item in told]
     print_table(("when (UTC)", "event", "what"), rows, fold=[2])
+
+
+def _is_newest(found: Target) -> bool:
+    """Tell whether the job is what was started last here, and not a `vl run` whose folder can be seen."""
+    begins = [line["time"] for line in found.journal if line["kind"] == "begin"]
+    return found.job is not None and max(begins, default=0.0) < found.job.time
+
+
+def _print_job(job: Job, lines: int | None, follow: bool) -> None:
+    from vaultlayer_hf.run.engines.jobs.table import engine
+
+    if lines is not None and not follow:
+        kept = "".join(engine(job.engine).logs(job)).splitlines(keepends=True)
+        sys.stdout.write("".join(kept[len(kept) - min(lines, len(kept)) :]))
+        return
+    for text in engine(job.engine).logs(job, follow=follow):
+        sys.stdout.write(text)
+        sys.stdout.flush()
 
 
 def _read(path: Path) -> str:

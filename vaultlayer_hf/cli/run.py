@@ -12,6 +12,22 @@ import typer
 
 from vaultlayer_hf.cli.common import DebugOption, ExitCode, fail, full_uri, one_line_errors
 from vaultlayer_hf.cli.init import offer_before_run
+from vaultlayer_hf.cli.submit import (
+    ClusterOption,
+    DryOption,
+    EngineOption,
+    GpusOption,
+    NodesOption,
+    OnOption,
+    QueueOption,
+    RestartsOption,
+    SpotOption,
+    TimeOption,
+    hand_in,
+    make_request,
+    only_elsewhere,
+    run_options,
+)
 
 if TYPE_CHECKING:
     from vaultlayer_hf.run.options import Options
@@ -94,6 +110,16 @@ def run(
     backoff: BackoffOption = 1.0,
     grace: GraceOption = 300.0,
     spare: SpareOption = None,
+    on: OnOption = None,
+    nodes: NodesOption = None,
+    gpus: GpusOption = None,
+    spot: SpotOption = False,
+    max_restarts: RestartsOption = None,
+    queue: QueueOption = None,
+    cluster: ClusterOption = None,
+    time_limit: TimeOption = None,
+    engine_option: EngineOption = None,
+    dry_run: DryOption = False,
     as_json: RunJsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -105,6 +131,8 @@ def run(
     What is done depends on why it died: out of memory halves the micro-batch, a loss that is nan walks back a
     checkpoint, an error before the first step stops at once, and so on. Logs and decisions: the folder .vl beside
     the script, or VAULTLAYER_RUN_DIR.
+
+    With --on an engine starts it on other machines, and starts it again there when one is gone.
 
     Example: vl run --vault s3://bucket/my-run -- torchrun --nproc-per-node 2 train.py --lr 1e-4
     """
@@ -118,6 +146,29 @@ def run(
 
         choice = choose_vault(vault, command)
         uri, script = full_uri(choice.uri), script_of(command)
+        if on is None:
+            only_elsewhere(
+                nodes=nodes, gpus=gpus, spot=spot, max_restarts=max_restarts is not None, queue=queue,
+                cluster=cluster, time_limit=time_limit, engine_option=engine_option, dry_run=dry_run,
+            )  # fmt: skip
+        else:
+            request = make_request(
+                command,
+                choice,
+                run_folder(script),
+                run_options(insert, hang_after, give_up_after, walk_back, backoff, spare),
+                nodes=nodes,
+                gpus=gpus,
+                spot=spot,
+                max_restarts=max_restarts,
+                queue=queue,
+                cluster=cluster,
+                time_limit=time_limit,
+                grace=grace,
+                engine_options=engine_option,
+            )
+            if hand_in(on, request, dry=dry_run, as_json=as_json, say=say):
+                return
         options = Options(
             command=as_program(command),
             vault=uri,

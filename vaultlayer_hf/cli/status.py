@@ -11,9 +11,11 @@ import typer
 from vaultlayer_hf.base.text import duration_text
 from vaultlayer_hf.cli.common import DebugOption, JsonOption, moment_text, one_line_errors
 from vaultlayer_hf.cli.gather import TargetArgument, await_target, find_target, gather
+from vaultlayer_hf.cli.jobs import ask
 from vaultlayer_hf.cli.tables import print_table, say
 
 if TYPE_CHECKING:
+    from vaultlayer_hf.run.engines.jobs.base import Job
     from vaultlayer_hf.run.story import RunStory
 
 WatchOption = Annotated[
@@ -40,15 +42,17 @@ def status(
         if watch:
             await_target(target, lambda message: typer.echo(f"vl: {message}", err=True))
         while True:
-            story = gather(find_target(target))
+            where = find_target(target)
+            story = gather(where)
             found = describe(story)
+            add_job(found, where.job)
             if as_json:
                 typer.echo(json.dumps(found, indent=None if watch else 2))
             else:
                 if watch:
                     typer.echo("\x1b[H\x1b[2J", nl=False)  # typer leaves it out where nobody watches
                 _print(found)
-            if not watch or story.state in ("finished", "stopped"):
+            if not watch or found["state"] in ("finished", "stopped"):
                 return
             time.sleep(_EVERY)
 
@@ -94,7 +98,38 @@ def describe(story: RunStory) -> dict[str, Any]:
         ],
         "watched": all(attempt.watched for attempt in story.attempts),
         "trouble": list(story.trouble),
+        "job": None,
     }
+
+
+def add_job(found: dict[str, Any], job: Job | None) -> None:
+    """Add to what ``describe`` returns how the job is that an engine has taken, and what that means for the run.
+
+    A run whose `vl run` is gone isn't over where its engine will start it again.
+    """
+    if job is None:
+        return
+    state = ask(job)
+    found["job"] = {
+        "name": str(job),
+        "state": state.state,
+        "detail": state.detail,
+        "nodes": state.nodes,
+        "restarts": state.restarts,
+        "time": job.time,
+    }
+    if found["state"] in ("stopped", "unknown") and state.alive:
+        found["state"], found["reason"] = state.state, f"{job} is {state.state}"
+    elif found["state"] == "unknown" and state.state in ("finished", "stopped"):
+        found["state"], found["reason"] = "stopped", f"{job} has ended: {state.detail}"
+
+
+def job_text(job: dict[str, Any]) -> str:
+    """Return how a job is in one sentence."""
+    text = f"{job['name']}: {job['state']}" + (f" on {job['nodes']}" if job["nodes"] else "")
+    text += f"; {job['detail']}" if job["detail"] and job["detail"].lower() != job["state"] else ""
+    again = job["restarts"]
+    return text + (f"; started again {again} time{'s' if again > 1 else ''}" if again else "")
 
 
 def headline(found: dict[str, Any]) -> str:
@@ -112,6 +147,7 @@ def headline(found: dict[str, Any]) -> str:
 def facts(found: dict[str, Any]) -> list[tuple[str, str]]:
     """Return what a person wants to know beside the headline: names and values."""
     rows = [("vault", str(found["vault"]))] if found["vault"] else []
+    rows += [("job", job_text(found["job"]))] if found["job"] else []
     if found["last_commit_step"] is not None:
         rows.append(
             ("last commit", f"step {found['last_commit_step']}, {moment_text(found['last_commit_time'])} (UTC); "

@@ -1,6 +1,7 @@
 """How an attempt is started, followed and ended.
 
     base.py            what starts an attempt and waits for its end
+    jobs/              a run on other machines: Slurm, Ray, SkyPilot, Kubernetes
     local.py           one attempt
     memory.py          how much memory is left to this process
     processes.py       A program and all that it starts: none of it outlives the attempt

@@ -1,0 +1,14 @@
+"""A run on other machines: an engine that exists takes the job, and starts `vl run` on each of its nodes.
+
+Decisions by cause of death stay with `vl run`. The engine starts the job again where a node, or `vl run` itself, is
+gone. What both agree on is the exit code, 75 for "told to end, the same command goes on", and the vault's log, which
+says where from.
+
+    base.py       what a job is asked to be, what is known of it, and what an engine does
+    command.py    the command lines of a job's nodes, torchrun's rendezvous among them
+    record.py     the jobs that were submitted from here
+    table.py      the engines by name
+    slurm.py      Slurm: a batch script
+
+Imports the journal; the command line imports it.
+"""

@@ -1,0 +1,207 @@
+"""What a job is asked to be, what is known of it, and what an engine does: the interface that all engines share."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vaultlayer_hf.errors import SettingsError, VaultLayerError
+
+GO_ON = 75
+"""Exit code of `vl run` that was told to end: the same command goes on."""
+LASTING = (1, 2, 4, 5, 70)
+"""Exit codes of `vl run` behind which another start ends in the same way: a person must change something."""
+
+
+class EngineError(VaultLayerError):
+    """An engine is out of reach, or hasn't taken a job; the message says why."""
+
+
+@dataclass(frozen=True)
+class Gpus:
+    """GPUs of a node.
+
+    Attributes:
+        count: how many; 0: none.
+        kind: such as ``A100``; "": whatever there is.
+    """
+
+    count: int = 0
+    kind: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.count}" if self.kind else str(self.count)
+
+
+def parse_gpus(text: str) -> Gpus:
+    """Return what ``"8"``, ``"A100"`` or ``"A100:8"`` asks for on each node. Raises SettingsError."""
+    match = re.fullmatch(r"(?:([A-Za-z][\w-]*)(?::(\d+))?|(\d+))", text.strip())
+    if match is None:
+        raise SettingsError(f"--gpus {text}: use a number for each node, or a kind and a number: 8, A100:8")
+    kind, of_kind, alone = match.groups()
+    return Gpus(int(of_kind or 1), kind) if kind else Gpus(int(alone))
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """What a job is asked to be. The same options mean the same with every engine, or the engine refuses them.
+
+    Attributes:
+        command: the program and its arguments, as for `vl run`.
+        vault: URI of the vault.
+        name: of the job, for the engine's lists.
+        folder: the working directory here.
+        home: where run folders are kept, see journal.py.
+        module: the module that is `vl`.
+        run_options: more options of `vl run` for the nodes.
+        variables: VAULTLAYER_* variables for the nodes; never a secret.
+        nodes: how many machines.
+        gpus: of each.
+        spot: machines that may be taken away, for less money.
+        max_restarts: how often the engine starts it again after the loss of a node or of `vl run`.
+        queue: where it waits for its turn.
+        cluster: which of several clusters, or clouds.
+        time_limit: seconds that one start may take; then it is told to end, and is started again.
+        grace: seconds between being told to end and the kill.
+        more: options of one engine, by name, handed on as they are.
+    """
+
+    command: Sequence[str]
+    vault: str
+    name: str
+    folder: Path
+    home: Path
+    module: str
+    run_options: Sequence[str] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+    nodes: int = 1
+    gpus: Gpus = Gpus()
+    spot: bool = False
+    max_restarts: int = 100
+    queue: str | None = None
+    cluster: str | None = None
+    time_limit: float | None = None
+    grace: float = 300.0
+    more: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job that an engine has taken.
+
+    Attributes:
+        engine: its name.
+        id: the engine's name for it.
+        name: ours.
+        vault: URI of the vault; "" where it isn't known here.
+        cluster: as it was asked for.
+        log: the file that the engine writes its output to, where there is one.
+        time: when it was submitted, in seconds since the epoch.
+    """
+
+    engine: str
+    id: str
+    name: str = ""
+    vault: str = ""
+    cluster: str | None = None
+    log: str | None = None
+    time: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.engine}:{self.id}"
+
+
+@dataclass(frozen=True)
+class JobState:
+    """How a job is, as its engine says.
+
+    Attributes:
+        state: waiting, running, finished, stopped, or unknown: the engine has forgotten it.
+        detail: the engine's own words.
+        nodes: where it runs; "" where that isn't known.
+        restarts: how often the engine has started it again; None: it doesn't say.
+    """
+
+    state: str
+    detail: str = ""
+    nodes: str = ""
+    restarts: int | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs or will."""
+        return self.state in ("waiting", "running")
+
+
+class Engine(ABC):
+    """What takes a job, and starts it again elsewhere when its machine is gone.
+
+    Attributes:
+        name: as `vl run --on` has it.
+        own_options: the names that ``JobRequest.more`` may have, each with what it means; None: any.
+        shared_disk: its nodes are expected to see this machine's disk.
+    """
+
+    name: str
+    own_options: Mapping[str, str] | None = None
+    shared_disk = False
+
+    @abstractmethod
+    def cannot(self, request: JobRequest) -> list[str]:
+        """Return a sentence for each thing that was asked for and that this engine can't do. Submits nothing."""
+
+    def differs(self, request: JobRequest) -> list[str]:
+        """Return a sentence for each option that means something else here than elsewhere."""
+        return []
+
+    @abstractmethod
+    def manifest(self, request: JobRequest) -> str:
+        """Return what would be submitted, as text. Raises MissingExtraError, SettingsError."""
+
+    @abstractmethod
+    def submit(self, request: JobRequest) -> Job:
+        """Hand a job in. Raises EngineError where the engine is out of reach or refuses; MissingExtraError."""
+
+    @abstractmethod
+    def state(self, job: Job) -> JobState:
+        """Return how a job is. Raises EngineError."""
+
+    @abstractmethod
+    def logs(self, job: Job, *, follow: bool = False) -> Iterator[str]:
+        """Yield what a job has written; with ``follow``, until it has ended. Raises EngineError."""
+
+    @abstractmethod
+    def stop(self, job: Job, *, now: bool = False) -> str:
+        """Tell a job to save and end, and not to be started again; with ``now``, end it at once.
+
+        Returns a sentence that says what was done. Raises EngineError.
+        """
+
+    def refuse(self, request: JobRequest) -> None:
+        """Raise SettingsError, with all sentences, where something was asked for that this engine can't do."""
+        found = self.cannot(request)
+        if self.own_options is not None:
+            known = ", ".join(self.own_options) or "none"
+            found += [
+                f"it has no option {name!r} of its own (--engine-option): it has {known}"
+                for name in request.more
+                if name not in self.own_options
+            ]
+        if request.time_limit is not None and request.time_limit <= request.grace:
+            found.append(
+                f"the time limit ({request.time_limit:.0f} s) must be longer than the grace ({request.grace:.0f} s)"
+            )
+        if not self.shared_disk and request.vault.startswith("file:") and not self.mounted(request):
+            found.append(
+                f"the vault {request.vault} is a folder of this machine, and another one won't see it: name a bucket "
+                "with --vault"
+            )
+        if found:
+            raise SettingsError(f"no job for {self.name}: {'; '.join(found)}")
+
+    def mounted(self, request: JobRequest) -> bool:
+        """Tell whether the vault's folder is on a disk that the nodes mount."""
+        return False
