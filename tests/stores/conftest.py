@@ -11,7 +11,9 @@ import pytest
 
 from tests.fuse import FuseMount, mount, unmount
 from tests.kit.disks import small_disk_at
+from tests.servers import SeaweedServer
 from tests.stores.azurite import INSTALL, AzuriteServer
+from tests.stores.gateways import GoogleGateway, HubGateway
 
 MS_RDONLY, MS_REMOUNT, MS_BIND = 1, 32, 4096
 
@@ -87,3 +89,45 @@ def az_uri(azurite: AzuriteServer, no_azure: None, monkeypatch: pytest.MonkeyPat
     container = f"c-{uuid.uuid4().hex[:12]}"
     azurite.make_container(container)
     return f"az://{azurite.account}/{container}/some/where"
+
+
+@pytest.fixture
+def google(s3_server: SeaweedServer) -> Iterator[GoogleGateway]:
+    """A double of Google Cloud Storage in front of SeaweedFS."""
+    gateway = GoogleGateway(s3_server)
+    yield gateway
+    gateway.close()
+
+
+@pytest.fixture
+def no_google(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing of this machine's own Google configuration is seen."""
+    for name in list(os.environ):
+        if name.startswith(("GOOGLE_", "GCE_METADATA", "CLOUDSDK_")) or name == "STORAGE_EMULATOR_HOST":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path / "absent-gcloud"))
+
+
+@pytest.fixture
+def gs_uri(google: GoogleGateway, no_google: None, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A vault URI on the double of Google Cloud Storage that nobody has used; variables lead to it."""
+    monkeypatch.setenv("GOOGLE_BASE_URL", google.endpoint)
+    monkeypatch.setenv("CLOUDSDK_AUTH_ACCESS_TOKEN", "token-of-the-tests")
+    return f"gs://{google.behind.bucket}/test-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def hub(s3_server: SeaweedServer) -> Iterator[HubGateway]:
+    """A double of the S3 gateway of Hugging Face Buckets in front of SeaweedFS."""
+    gateway = HubGateway(s3_server)
+    yield gateway
+    gateway.close()
+
+
+@pytest.fixture
+def hf_uri(hub: HubGateway, no_aws: None, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A vault URI on the double of Hugging Face Buckets that nobody has used; variables lead to it."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", hub.endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", hub.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", hub.secret_key)
+    return f"hf://buckets/{hub.namespace}/{hub.behind.bucket}/test-{uuid.uuid4().hex[:12]}"

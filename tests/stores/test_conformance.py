@@ -79,6 +79,36 @@ class TestAzure(StoreConformance):
         return partial(open_store, az_uri)
 
 
+@pytest.mark.slow
+class TestGoogle(StoreConformance):
+    """Google Cloud Storage, as a double in front of SeaweedFS plays it."""
+
+    rounds = 3
+
+    @pytest.fixture
+    def store(self, gs_uri: str) -> Store:
+        return open_store(gs_uri)
+
+    @pytest.fixture
+    def opener(self, gs_uri: str) -> Callable[[], Store]:
+        return partial(open_store, gs_uri)
+
+
+@pytest.mark.slow
+class TestHuggingFace(StoreConformance):
+    """Hugging Face Buckets, as a double of their S3 gateway in front of SeaweedFS plays them."""
+
+    rounds = 3
+
+    @pytest.fixture
+    def store(self, hf_uri: str) -> Store:
+        return open_store(hf_uri)
+
+    @pytest.fixture
+    def opener(self, hf_uri: str) -> Callable[[], Store]:
+        return partial(open_store, hf_uri)
+
+
 class TestMemory(StoreConformance):
     @pytest.fixture
     def store(self) -> Store:

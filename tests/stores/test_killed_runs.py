@@ -14,7 +14,7 @@ from tests.trainer.test_kill import TRAIN, weights_in
 
 pytestmark = pytest.mark.slow
 
-STORES = ["az_uri"]
+STORES = ["az_uri", "gs_uri", "hf_uri"]
 """Fixtures that give the URI of an unused vault, and set the variables that lead to it."""
 
 

@@ -57,6 +57,16 @@ def test_azure(text: str, uri: str, bucket: str, prefix: str, step: int | None) 
     assert parse_vault(address.uri).uri == uri
 
 
+def test_google_and_hugging_face() -> None:
+    """Their buckets are named as their own tools name them."""
+    google = parse_vault("gs://bucket/a/b@7")
+    assert (google.uri, google.bucket, google.prefix, google.step) == ("gs://bucket/a/b", "bucket", "a/b", 7)
+    hub = parse_vault("hf://buckets/me/data/a/b@7")
+    assert (hub.uri, hub.scheme, hub.step) == ("hf://buckets/me/data/a/b", "hf", 7)
+    assert (hub.bucket, hub.prefix) == ("buckets/me/data", "a/b")
+    assert parse_vault("hf://buckets/me/data").prefix == ""
+
+
 def test_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Paths become absolute, ~ is expanded, file:/// is decoded; the canonical URI leads back."""
     monkeypatch.chdir(tmp_path)
@@ -124,8 +134,14 @@ def test_a_folder_with_a_step_in_its_name(tmp_path: Path) -> None:
         ("s3://bucket/x?region=eu", "AWS_REGION"),
         ("http://server:9000/bucket", "AWS_ENDPOINT_URL"),
         ("s3://server:9000/bucket", "AWS_ENDPOINT_URL"),
-        ("gs://bucket/x", "use s3://bucket/prefix, "),
-        ("hf://me/x", "use s3://bucket/prefix, "),
+        ("hdfs://server/x", "use s3://bucket/prefix, "),
+        ("gs:///bucket/x", "did you mean gs://bucket/x?"),
+        ("gcs://bucket/x", "did you mean gs://bucket/x?"),
+        ("gs://bucket/x?y=1", "Google's own tools"),
+        ("https://storage.googleapis.com/bucket/x", "did you mean gs://bucket/x?"),
+        ("hf://me/x", "write hf://buckets/namespace/name/prefix"),
+        ("hf://buckets/me", "names no bucket; write hf://buckets/namespace/name/prefix"),
+        ("https://huggingface.co/buckets/me/b/x", "did you mean hf://buckets/me/b/x?"),
         ("az://account", "names no container; write az://account/container/prefix"),
         ("az://", "names no account; write az://account/container/prefix"),
         ("az:///account/container/x", "did you mean az://account/container/x?"),

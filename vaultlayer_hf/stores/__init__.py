@@ -53,6 +53,14 @@ def open_store(
         from vaultlayer_hf.stores.objects.azure import open_azure
 
         store = open_azure(address, upload_concurrency=upload_concurrency)
+    elif address.scheme == "gs":
+        from vaultlayer_hf.stores.objects.google import open_google
+
+        store = open_google(address, upload_concurrency=upload_concurrency)
+    elif address.scheme == "hf":
+        from vaultlayer_hf.stores.objects.huggingface import open_hugging_face
+
+        store = open_hugging_face(address, upload_concurrency=upload_concurrency)
     else:
         from vaultlayer_hf.stores.objects.s3 import open_s3
 

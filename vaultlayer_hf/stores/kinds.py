@@ -22,6 +22,7 @@ class Kind:
         part: what each of them has to match.
         credentials: where keys and servers are named, since the address holds none of them.
         options: where what others write behind a ``?`` is set.
+        first: what the first part has to be; empty where it is free.
     """
 
     scheme: str
@@ -30,6 +31,7 @@ class Kind:
     part: re.Pattern[str]
     credentials: str
     options: str
+    first: str = ""
 
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]*")
@@ -46,6 +48,14 @@ KINDS = {
             "region and endpoint with AWS_REGION and AWS_ENDPOINT_URL",
         ),
         Kind(
+            "gs",
+            "gs://bucket/prefix",
+            ("bucket",),
+            _BUCKET,
+            "credentials in GOOGLE_APPLICATION_CREDENTIALS or by gcloud auth application-default login",
+            "other things where Google's own tools have them",
+        ),
+        Kind(
             "az",
             "az://account/container/prefix",
             ("account", "container"),
@@ -53,6 +63,15 @@ KINDS = {
             "a key in AZURE_STORAGE_KEY, a SAS in AZURE_STORAGE_SAS_TOKEN or a connection string in"
             " AZURE_STORAGE_CONNECTION_STRING",
             "a SAS with AZURE_STORAGE_SAS_TOKEN",
+        ),
+        Kind(
+            "hf",
+            "hf://buckets/namespace/name/prefix",
+            ("buckets", "namespace", "bucket"),
+            _BUCKET,
+            "S3 keys (HFAK…) in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or the AWS profile hf",
+            "the rest in the AWS profile hf",
+            first="buckets",
         ),
     )
 }
@@ -75,10 +94,15 @@ def of_hadoop(rest: str) -> str | None:
     return f"{match[2]}/{match[1]}{match[3] or ''}" if match else None
 
 
+_GOOGLE_PAGE = re.compile(r"storage\.(?:googleapis|cloud\.google)\.com/([^/]+)/?(.*)")
+_HUB_PAGE = re.compile(r"(?:huggingface\.co|hf\.co)/buckets/([^/]+)/([^/]+)/?(.*)")
+
 _PAGES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
     (_S3_HOST_PAGE, lambda match: f"s3://{match[1]}/{match[2]}"),
     (_S3_PATH_PAGE, lambda match: f"s3://{match[1]}/{match[2]}"),
     (_AZURE_PAGE, lambda match: f"az://{match[1]}/{match[2]}"),
+    (_GOOGLE_PAGE, lambda match: f"gs://{match[1]}/{match[2]}"),
+    (_HUB_PAGE, lambda match: f"hf://buckets/{match[1]}/{match[2]}/{match[3]}"),
 )
 
 
@@ -91,5 +115,5 @@ def of_web_page(rest: str) -> str | None:
     return None
 
 
-MEANT = {"s3a": "s3", "s3n": "s3", "azure": "az", "adl": "az", "wasb": "az", "wasbs": "az"}
+MEANT = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "azure": "az", "adl": "az", "wasb": "az", "wasbs": "az"}
 """Schemes of other programs, and the one that is meant."""

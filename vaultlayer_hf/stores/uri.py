@@ -1,6 +1,9 @@
 """Vault addresses: what a user may write for ``resume=``, and the clear error for what can't be meant.
 
     s3://bucket/prefix      an S3 bucket, or a part of it
+    gs://bucket/prefix      a bucket of Google Cloud Storage, or a part of it
+    hf://buckets/namespace/name/prefix
+                            a bucket of Hugging Face, or a part of it
     az://account/container/prefix
                             a container of Azure Blob Storage, or a part of it; the same as
                             abfss://container@account.dfs.core.windows.net/prefix
@@ -34,7 +37,7 @@ _WORD = re.compile(r"(.*[^/])@(latest|best)/?", re.DOTALL)
 _NEAR = {"newest": "latest", "last": "latest", "lowest": "best"}
 """What people may mean by other words."""
 _NO_STEP = re.compile(r".*[^/]@ *([A-Za-z]+|[-+]?[0-9]*) */?", re.DOTALL)  # meant as a step, and none
-_ELSEWHERE = {"gs", "gcs", "hf", "hdfs", "ftp", "sftp", "dbfs", "memory"}
+_ELSEWHERE = {"hdfs", "ftp", "sftp", "dbfs", "memory"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,8 @@ class VaultAddress:
         uri: canonical, without the step and without a trailing slash; parsing it again gives this address
             without its step.
         scheme: ``"file"``, ``"s3"`` or another of ``kinds.KINDS``.
-        bucket: what holds the objects: a bucket, or with ``az`` account and container; ``""`` for a folder.
+        bucket: what holds the objects: a bucket, with ``az`` account and container, with ``hf`` all of
+            ``buckets/namespace/name``; ``""`` for a folder.
         prefix: what the keys begin with, without slashes around it, ``""`` for the whole bucket or a folder.
         path: the absolute path of a folder; ``""`` for an object store.
         step: the step asked for, or None for the newest checkpoint.
@@ -124,6 +128,8 @@ def _in_bucket(kind: Kind, rest: str) -> VaultAddress:
             f"a vault URI takes no ?options or #fragment; write {kind.form} and set {kind.options}"
         )
     whole = f"{kind.scheme}://{rest}"
+    if kind.first and parts[0] != kind.first:
+        raise VaultUriError(f"the vault URI {_shown(whole)} is no bucket's; write {kind.form}")
     for name, part in zip(kind.place, parts, strict=True):
         if not part:
             left = "/".join(filter(None, rest.split("/")))

@@ -100,10 +100,16 @@ def open_s3(address: VaultAddress, *, upload_concurrency: int = 8) -> ObjectStor
         MissingExtraError: a profile is wanted, and botocore isn't installed.
         SettingsError: the endpoint or the file of authorities can't be used.
     """
+    return open_with(find_access(), address, address.bucket, S3, upload_concurrency=upload_concurrency)
+
+
+def open_with(
+    access: S3Access, address: VaultAddress, bucket: str, provider: Provider, *, upload_concurrency: int
+) -> ObjectStore:
+    """Open a vault in a bucket of any server that speaks S3. Raises SettingsError."""
     import obstore.store
 
     make: Any = obstore.store.S3Store  # its annotations exist for type checkers only
-    access = find_access()
     config: dict[str, Any] = {"unsigned_payload": True}
     if access.region:
         config["region"] = access.region
@@ -111,11 +117,11 @@ def open_s3(address: VaultAddress, *, upload_concurrency: int = 8) -> ObjectStor
     if endpoint and not endpoint.startswith(("http://", "https://")):
         raise SettingsError("the S3 endpoint has to start with http:// or https://; see AWS_ENDPOINT_URL")
     virtual = access.addressing == "virtual" or (not endpoint and access.addressing != "path")
-    if virtual and "." not in address.bucket:  # a certificate covers no bucket with dots
+    if virtual and "." not in bucket:  # a certificate covers no bucket with dots
         config["virtual_hosted_style_request"] = True
         if endpoint:
             scheme, _, host = endpoint.partition("://")
-            endpoint = f"{scheme}://{address.bucket}.{host}"
+            endpoint = f"{scheme}://{bucket}.{host}"
     if endpoint:
         config["endpoint"] = endpoint.rstrip("/")
     metadata = os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT")
@@ -130,27 +136,31 @@ def open_s3(address: VaultAddress, *, upload_concurrency: int = 8) -> ObjectStor
             options["root_certificate"] = Path(access.ca_bundle).expanduser().read_bytes()
         except OSError as error:
             raise SettingsError(f"AWS_CA_BUNDLE: can't read {access.ca_bundle}: {error.strerror}") from None
-    client = partial(make, address.bucket, config=config, credential_provider=access.credentials)
-    store = open_objects(client, address, S3, upload_concurrency=upload_concurrency, options=options)
+    client = partial(make, bucket, config=config, credential_provider=access.credentials)
+    store = open_objects(client, address, provider, upload_concurrency=upload_concurrency, options=options)
     store.credentials = access.source
     return store
 
 
-def find_access() -> S3Access:
-    """Find endpoint, region and credentials on this machine; see the module's docstring for where."""
+def find_access(profile: str | None = None) -> S3Access:
+    """Find endpoint, region and credentials on this machine; see the module's docstring for where.
+
+    Args:
+        profile: look in this profile of the shared files; None: where AWS's own tools look.
+    """
     try:
         import botocore.session  # noqa: F401  the extra is there
     except ImportError:
-        return _without_botocore()
-    return _with_botocore()
+        return _without_botocore(profile)
+    return _with_botocore(profile)
 
 
-def _with_botocore() -> S3Access:
+def _with_botocore(named: str | None) -> S3Access:
     import botocore.configprovider
     import botocore.exceptions
 
     try:
-        session = _session()
+        session = _session(named)
         profile = session.get_scoped_config()
         endpoint = None
         if not session.get_config_variable("ignore_configured_endpoint_urls"):
@@ -158,7 +168,7 @@ def _with_botocore() -> S3Access:
                 full_config=session.full_config, scoped_config=profile, client_name="s3"
             ).provide()
         options = profile.get("s3")
-        keys = None if _unsigned() else _Credentials(session)
+        keys = None if _unsigned() else _Credentials(session, named)
         return S3Access(
             region=os.environ.get("AWS_REGION") or session.get_config_variable("region"),
             endpoint=endpoint or None,
@@ -168,7 +178,7 @@ def _with_botocore() -> S3Access:
             source=keys.source if keys is not None else "nobody: nothing is signed",
         )
     except botocore.exceptions.ProfileNotFound:
-        name = os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE")
+        name = named or os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE")
         hint = "correct AWS_PROFILE, or add the profile to ~/.aws/config"
         raise StoreDeniedError("open", "", f"there is no AWS profile {name!r}", hint) from None
     except botocore.exceptions.BotoCoreError as error:
@@ -176,9 +186,13 @@ def _with_botocore() -> S3Access:
         raise StoreDeniedError("open", "", reason, _CHECK_KEYS) from None
 
 
-def _without_botocore() -> S3Access:
+def _without_botocore(profile: str | None) -> S3Access:
     env = os.environ.get
     extra = "pip install 'vaultlayer-hf[s3]'"
+    if profile:
+        raise MissingExtraError(
+            f"the AWS profile {profile} is wanted, and profiles are read by botocore: {extra}"
+        )
     if env("AWS_PROFILE") or env("AWS_DEFAULT_PROFILE"):
         raise MissingExtraError(f"AWS_PROFILE is set, and profiles are read by botocore: {extra}")
     roles = (
@@ -206,10 +220,10 @@ def _unsigned() -> bool:
     return os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true", "yes", "on")
 
 
-def _session() -> Any:
+def _session(profile: str | None) -> Any:
     import botocore.session
 
-    return botocore.session.Session()
+    return botocore.session.Session(profile=profile)
 
 
 _SOURCES = {"env": "AWS_ACCESS_KEY_ID", "shared-credentials-file": "the shared credentials file"}
@@ -222,7 +236,8 @@ class _Credentials:
     training that runs on gets to see the corrected file.
     """
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: Any, profile: str | None) -> None:
+        self._profile = profile
         self._lock = threading.Lock()
         self._found = session.get_credentials()
         self._since = time.monotonic()
@@ -234,7 +249,7 @@ class _Credentials:
         with self._lock:
             from_file = self._found.method in ("shared-credentials-file", "config-file", "env")
             if from_file and time.monotonic() - self._since > _REREAD / 2:
-                self._found = _session().get_credentials() or self._found
+                self._found = _session(self._profile).get_credentials() or self._found
                 self._since = time.monotonic()
             frozen = self._found.get_frozen_credentials()
         return {
