@@ -32,12 +32,14 @@ def wheel(tmp_path_factory) -> zipfile.ZipFile:
 
 
 def test_wheel_holds_the_package_and_nothing_else(wheel) -> None:
-    """The wheel carries every module and the py.typed mark, and no test, notebook or CI file."""
+    """The wheel carries every module and guide and the py.typed mark, and no test, notebook or CI file."""
     names = [name for name in wheel.namelist() if ".dist-info/" not in name]
     assert "vaultlayer_hf/py.typed" in names
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "vaultlayer_hf").rglob("*.py")}
     assert modules == {name for name in names if name.endswith(".py")}
     assert {name.split("/")[0] for name in names} == {"vaultlayer_hf"}
+    guides = {str(path.relative_to(ROOT)) for path in (ROOT / "vaultlayer_hf").rglob("README.md")}
+    assert guides == {name for name in names if name.endswith(".md")}
 
 
 def test_wheel_names_its_command_and_licence(wheel) -> None:

@@ -44,6 +44,18 @@ def test_texts_name_what_is_there(text: str) -> None:
         assert (ROOT / name).exists(), name
 
 
+def test_the_changelog_is_of_this_release() -> None:
+    """The changelog's newest heading is the version that the package has, with its day."""
+    (newest, *_), (version,) = (
+        re.findall(pattern, (ROOT / file).read_text(), re.MULTILINE)
+        for pattern, file in (
+            (r"^## (.+)$", "CHANGELOG.md"),
+            (r'^__version__ = "(.+)"$', "vaultlayer_hf/base/versions.py"),
+        )
+    )
+    assert re.fullmatch(rf"{re.escape(version)} \(\d{{4}}-\d\d-\d\d\)", newest), newest
+
+
 def test_the_kits_are_there() -> None:
     """Every file and folder of tests that the table of kits names exists."""
     table = TESTS.partition("## Repeat")[0]

@@ -41,5 +41,6 @@ def __getattr__(name: str) -> Any:
                 pytest.register_assert_rewrite(f"{__name__}.{module}")  # so that a failure shows the values
         from vaultlayer_hf.testing.conformance import StoreConformance
 
+        globals()[name] = StoreConformance
         return StoreConformance
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -45,6 +45,7 @@ class Operation:
     key: str
 
 
+_Operations = list[Operation]  # inside a class that has a method `list`, the name means that one
 Action = Callable[[Operation], None]
 """What a fault does. It may raise, wait, or never return."""
 
@@ -116,7 +117,7 @@ class FaultStore(WrappedStore):
     def __init__(self, inner: Store, plan: Plan | None = None) -> None:
         super().__init__(inner)
         self.plan: Plan = {} if plan is None else plan
-        self.operations: list[Operation] = []
+        self.operations: _Operations = []
         self._lock = threading.Lock()
 
     def read(self, key: str, *, limit: int) -> bytes:
