@@ -7,6 +7,7 @@ Python literal, separated by tabs, in ASCII.
     e    (name, value): an environment variable was changed since the line before; value None: it was deleted
     p    sys.path as it is now
     i    the name of a module whose import begins: parents before children, a module before what it imports itself
+    r    how a launcher has started this process as a rank: command, environment, cwd, surroundings
     !    why nothing more is noted: what is imported from here on can't be imported beforehand
 """
 
@@ -19,8 +20,10 @@ SPARE_VARIABLE = "VAULTLAYER_RUN_SPARE"
 """Makes a Python process a spare: two descriptors, of the socket to `vl run` and of its instructions."""
 IMPORTS_VARIABLE = "VAULTLAYER_RUN_IMPORTS"
 """Names the file that imports are noted in."""
-UNFIT = 88
-"""The exit code of a warm attempt that isn't what a cold start would be. The reason is in its notes."""
+RANKS_VARIABLE = "VAULTLAYER_RUN_RANKS"
+"""Names the folder by which a launcher starts ranks warm (inside/startup/vaultlayer_rank.py)."""
+TRIES = 4
+"""Spares that may end by themselves while they import, each coming to wait before what ended the one before it."""
 _OWN = "VAULTLAYER_RUN_"
 _TIGHT = "VAULTLAYER_LOCAL_KEEP_LAST"
 """Set by `vl run` for attempts after a full disk; read by no module while it is imported."""
@@ -50,3 +53,15 @@ def read_record(data: bytes, pid: int) -> list[Item]:
             break
         found.append((kind, what))
     return found
+
+
+def read_rank_start(data: bytes) -> tuple[int, dict[str, Any]] | None:
+    """Return the pid of the last process that a launcher has started as the first rank here, and how; None: of none."""
+    for line in reversed(data.decode("ascii", errors="replace").splitlines()):
+        pid, _, rest = line.partition("\t")
+        if rest.startswith("r\t"):
+            try:
+                return int(pid), ast.literal_eval(rest[2:])
+            except (ValueError, SyntaxError):
+                return None
+    return None

@@ -36,6 +36,7 @@ A rank's notes:
     vault     event (kind of vaultlayer_hf.base.events), message, step (where it has one): commits, walk-backs, trouble
     nonfinite step (first one with a loss that is nan or inf)
     unfit     reason: this warm start wasn't what a cold one would have been, so the attempt was started again, cold
+    cold      reason, pid: this rank wasn't forked by the process that has its imports done, so it starts cold
     error     type (qualified name), message, traceback, memory (bool: out of memory), full (bool: no space)
     trained   step: train() has returned
 

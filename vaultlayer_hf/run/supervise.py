@@ -29,7 +29,6 @@ from vaultlayer_hf.run.engines.reach import why_unreached
 from vaultlayer_hf.run.engines.spare import Spares
 from vaultlayer_hf.run.facts import gather
 from vaultlayer_hf.run.free_space import free_space_of_attempt
-from vaultlayer_hf.run.imports import UNFIT
 from vaultlayer_hf.run.journal import FORMAT_VERSION, Journal, attempt_folder, read_notes
 from vaultlayer_hf.run.options import Options, environment
 from vaultlayer_hf.run.program import program_of
@@ -172,7 +171,7 @@ def _attempt(
         warm=attempt.warm,
     )
     status = attempt.wait(received, options.grace)
-    if attempt.warm and status == UNFIT and (reason := _why_unfit(folder)):
+    if status and (reason := _why_unfit(folder)):
         spares.give_up(reason)
         attempt = start()
         status = attempt.wait(received, options.grace)
@@ -195,9 +194,15 @@ def _attempt(
 
 
 def _why_unfit(folder: Path) -> str | None:
-    """Return why a warm attempt wasn't what a cold start would be; None where it didn't say."""
-    lines = [line for ranks in read_notes(folder).values() for line in ranks if line["kind"] == "unfit"]
-    return str(lines[-1].get("reason")) if lines else None
+    """Return why a warm attempt, or a rank, wasn't what a cold start would be, and has ended; None where none was.
+
+    A launcher that has started its ranks again by itself has got over it.
+    """
+    lines = [line for ranks in read_notes(folder).values() for line in ranks]
+    found = [line for line in lines if line["kind"] == "unfit"]
+    if not found or any(line["kind"] == "train" and line["time"] > found[-1]["time"] for line in lines):
+        return None
+    return str(found[-1].get("reason"))
 
 
 def _shown(decision: RestartDecision, output: str) -> bool:

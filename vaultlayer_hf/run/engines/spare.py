@@ -20,20 +20,15 @@ from typing import Any
 
 from vaultlayer_hf.base.text import size_text
 from vaultlayer_hf.run.engines import processes
-from vaultlayer_hf.run.engines.memory import memory_left
+from vaultlayer_hf.run.engines.memory import NEEDS, SHORT, memory_left
+from vaultlayer_hf.run.engines.rank_spares import RankSpares
 from vaultlayer_hf.run.engines.reach import is_python, why_unreached
 from vaultlayer_hf.run.engines.spare_process import SpareProcess
-from vaultlayer_hf.run.imports import IMPORTS_VARIABLE, Item, is_own_variable, read_record
+from vaultlayer_hf.run.imports import IMPORTS_VARIABLE, TRIES, Item, is_own_variable, read_record
 
-_NEEDS = 2**30
-"""Bytes of memory that must be left before a spare is started: it takes about 400 MB, and the training may grow."""
-_SHORT = 300 * 2**20
-"""Bytes that are left when a spare is given up: the training needs them more."""
 _LEAST = 5.0
 """Seconds, at least, that a spare whose turn has come may still take to import: as long as the first attempt took to
 its first step, which a cold start would take, too."""
-_TRIES = 4
-"""Spares that may end by themselves while they import, each coming to wait before what ended the one before it."""
 
 
 class Spares:
@@ -54,7 +49,10 @@ class Spares:
     ) -> None:
         self._command, self._notice = command, notice
         self._off = not wanted or not can_be_spared(command)
-        self._record_file = -1 if self._off else os.memfd_create("vl-imports")
+        can = wanted and sys.platform == "linux" and hasattr(os, "memfd_create")
+        self._record_file = os.memfd_create("vl-imports") if can else -1
+        self._ranks = RankSpares(notice) if can else None
+        self._learned = False
         self._record: list[Item] = []
         self._spare: SpareProcess | None = None
         self._tries = 0
@@ -66,16 +64,18 @@ class Spares:
 
     @property
     def pids(self) -> frozenset[int]:
-        """Of the spare, which is no part of the attempt that is under way."""
-        return frozenset() if self._spare is None else frozenset({self._spare.process.pid})
+        """Of the spare and of the ranks' template, which are no part of the attempt that is under way."""
+        own = frozenset() if self._spare is None else frozenset({self._spare.process.pid})
+        return own if self._ranks is None else own | self._ranks.pids
 
     def start(self, environment: dict[str, str]) -> subprocess.Popen[bytes]:
         """Start an attempt. ``warm`` tells whether it came out of a spare. Raises OSError."""
+        environment = {**environment, **(self._ranks.variables if self._ranks is not None else {})}
         process = self._start_warm(environment)
         self.warm = process is not None
         if process is not None:
             return process
-        if not self._off:
+        if self._record_file >= 0:
             os.ftruncate(self._record_file, 0)
             self._record, self._tries, self._begin = [], 0, time.monotonic()
             environment = {
@@ -89,19 +89,28 @@ class Spares:
 
         ``pid`` and ``environment`` are the attempt's.
         """
+        if self._ranks is not None:
+            if trains and not self._learned:
+                self._learned = True
+                self._ranks.learn(self._recorded())
+            self._ranks.watch()
         if self._off:
             return
         if self._spare is not None:
             self._look(self._spare)
-        elif trains:
+        elif trains and (self._ranks is None or self._ranks.settled):  # one at a time: each takes memory
             if not self._record:
                 self._patience = max(_LEAST, time.monotonic() - self._begin)
-                size = os.fstat(self._record_file).st_size
-                self._record = read_record(os.pread(self._record_file, size, 0), pid)
+                self._record = read_record(self._recorded(), pid)
             self._keep_one(environment)
 
     def give_up(self, reason: str) -> None:
-        """Keep no spare any more: the next starts are cold."""
+        """Keep no spare any more: the next starts are cold, of ranks, too."""
+        if self._ranks is not None:
+            self._ranks.give_up(reason)
+        self._give_up(reason)
+
+    def _give_up(self, reason: str) -> None:
         if not self._off:
             self._off = True
             self._end()
@@ -111,24 +120,29 @@ class Spares:
         """End the spare; the run is over."""
         self._end()
         self._off = True
+        if self._ranks is not None:
+            self._ranks.close()
         if self._record_file >= 0:
             os.close(self._record_file)
             self._record_file = -1
 
+    def _recorded(self) -> bytes:
+        return os.pread(self._record_file, os.fstat(self._record_file).st_size, 0)
+
     def _keep_one(self, environment: Mapping[str, str]) -> None:
         left = memory_left()
         if not self._record:
-            self.give_up("nothing was noted of what the program imports")
-        elif left < _NEEDS:
-            self.give_up(
-                f"only {size_text(left)} of memory are left, and one is started with {size_text(_NEEDS)}"
+            self._give_up("nothing was noted of what the program imports")
+        elif left < NEEDS:
+            self._give_up(
+                f"only {size_text(left)} of memory are left, and one is started with {size_text(NEEDS)}"
             )
         else:
             try:
                 self._oom_kills = processes.oom_kills()
                 self._spare = SpareProcess(self._command, environment, self._record)
             except OSError as error:
-                self.give_up(str(error))
+                self._give_up(str(error))
 
     def _look(self, spare: SpareProcess) -> None:
         """Hear what the spare says, and give it up where memory runs short."""
@@ -140,15 +154,15 @@ class Spares:
                 self._cut(message)
                 return
             elif "failed" in message:
-                self.give_up(f"the spare has ended: {message['failed']}")
+                self._give_up(f"the spare has ended: {message['failed']}")
                 return
         if spare.process.poll() is not None:
             # Where the kernel has ended it for the memory that it had taken, that is no death of the attempt's.
             if spare.process.returncode == -signal.SIGKILL and processes.oom_kills() > self._oom_kills:
                 self.killed += 1
-            self.give_up("the spare has ended by itself")
-        elif (left := memory_left()) < _SHORT:
-            self.give_up(f"only {size_text(left)} of memory are left")
+            self._give_up("the spare has ended by itself")
+        elif (left := memory_left()) < SHORT:
+            self._give_up(f"only {size_text(left)} of memory are left")
         else:
             spare.take_turn()
 
@@ -166,8 +180,8 @@ class Spares:
         self._end()
         self._record = self._record[: message["cut"]]
         self._tries += 1
-        if self._tries >= _TRIES or not self._record:
-            self.give_up(f"what the program imports can't be imported beforehand: {message['reason']}")
+        if self._tries >= TRIES or not self._record:
+            self._give_up(f"what the program imports can't be imported beforehand: {message['reason']}")
 
     def _start_warm(self, environment: dict[str, str]) -> subprocess.Popen[bytes] | None:
         """Turn the spare into an attempt; None, and said, where it can't be."""

@@ -41,6 +41,7 @@ class SpareProcess:
         command: what an attempt runs.
         environment: of an attempt.
         record: what to import.
+        ranks: path of a socket. It then never becomes an attempt, but forks a rank for each that asks there.
 
     Attributes:
         process: it, with pipes for what it will say as an attempt.
@@ -51,16 +52,22 @@ class SpareProcess:
     """
 
     def __init__(
-        self, command: Sequence[str], environment: Mapping[str, str], record: Sequence[Item]
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        record: Sequence[Item],
+        *,
+        ranks: str = "",
     ) -> None:
         self._line, its = socket.socketpair()
         instructions = os.memfd_create("vl-spare")
         try:
             os.write(instructions, ascii(list(record)).encode())
             os.lseek(instructions, 0, os.SEEK_SET)
+            handles = ",".join([str(its.fileno()), str(instructions), *([ranks] if ranks else [])])
             self.process = processes.start(
                 command,
-                {**environment, SPARE_VARIABLE: f"{its.fileno()},{instructions}"},
+                {**environment, SPARE_VARIABLE: handles},
                 pass_fds=(its.fileno(), instructions),
             )
         except OSError:

@@ -67,7 +67,11 @@ class _Finder:
     """Finds nothing itself: has what others find for these modules changed once they are loaded."""
 
     def __init__(self) -> None:
-        self.waits_for = {"transformers.trainer": _trainer, "vaultlayer_hf.session.training": _training}
+        self.waits_for = {
+            "transformers.trainer": _trainer,
+            "vaultlayer_hf.session.training": _training,
+            "torch.distributed.launcher.api": _launcher,
+        }
         self.recorder: _Recorder | None = None
 
     def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "Any":
@@ -103,6 +107,20 @@ def _training(module: "Any") -> None:
     from vaultlayer_hf.run.inside.observer import install
 
     install()
+
+
+def _launcher(module: "Any") -> None:
+    """Have torchrun start ranks by way of a process that has the imports done (vaultlayer_rank.py)."""
+    usual = module.elastic_launch.__init__
+
+    def initialize(self: "Any", config: "Any", entrypoint: "Any", *rest: "Any", **more: "Any") -> None:
+        folder = os.environ.get("VAULTLAYER_RUN_RANKS")
+        # Not what PYTHON_EXEC names, nor a function.
+        if folder and entrypoint == sys.executable and os.access(f"{folder}/python", os.X_OK):
+            os.environ["VAULTLAYER_RUN_PYTHON"], entrypoint = entrypoint, f"{folder}/python"
+        usual(self, config, entrypoint, *rest, **more)
+
+    module.elastic_launch.__init__ = initialize
 
 
 def _trainer(module: "Any") -> None:
@@ -171,7 +189,8 @@ class _KeptExits:
 def _wait_for_turn(handles: str) -> None:
     """Be the spare: import beforehand, wait, and go on with Python's start only when the turn has come."""
     known, exits = set(sys.modules), _KeptExits()
-    control, instructions = (int(text) for text in handles.split(","))
+    first, second, *ranks = handles.split(",", 2)
+    control, instructions = int(first), int(second)
     try:
         sys.path.insert(0, _HERE)
         if TYPE_CHECKING:
@@ -182,7 +201,7 @@ def _wait_for_turn(handles: str) -> None:
         sys.path.remove(_HERE)
         for name in set(sys.modules) - known:
             del sys.modules[name]  # the script is to see nothing of what the spare itself needs
-        wait_for_turn(known, exits, control, instructions)
+        wait_for_turn(known, exits, control, instructions, *ranks)
     except BaseException as error:
         # Never on into the script, which another process is training right now.
         os.write(control, ascii({"failed": f"{type(error).__name__}: {error}"}).encode() + b"\n")

@@ -5,6 +5,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
 _GPU = ("/dev/nvidia", "/dev/kfd", "/dev/dri", "/dev/accel")
@@ -36,6 +37,29 @@ class Output:
             os.dup2(had, descriptor)
         for file in (*self._usual, *self._files):
             os.close(file)
+
+
+class Packages:
+    """Finds what has appeared in packages that were there before: a submodule, or a name that is made when needed.
+
+    While it is to be seen there, `from package import name` imports nothing.
+    """
+
+    def __init__(self, modules: "Iterable[Any]") -> None:
+        self._known: list[tuple[Any, set[str]]] = []
+        self.new(modules)
+
+    def new(self, modules: "Iterable[Any]") -> "list[tuple[Any, str, Any]]":
+        """Return package, name and value of what has appeared since the last call; and know these modules, too."""
+        found: list[tuple[Any, str, Any]] = []
+        for package, names in self._known:
+            if len(package.__dict__) != len(names):
+                new = [name for name in package.__dict__ if name not in names]
+                found += [(package, name, package.__dict__[name]) for name in new]
+                names.update(new)
+        packages = [one for one in modules if "__path__" in getattr(one, "__dict__", ())]
+        self._known += [(package, set(package.__dict__)) for package in packages]
+        return found
 
 
 def surroundings() -> "dict[str, Any]":

@@ -9,7 +9,6 @@ import that changes what can't be taken back (random numbers, signal handlers, t
 ends the spare, and `vl run` starts another that comes to wait before that import.
 """
 
-import _frozen_importlib
 import gc
 import os
 import sys
@@ -20,9 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any, NoReturn, Protocol
 
-    from vaultlayer_hf.run.inside.startup.vaultlayer_effects import Output, surroundings
+    from vaultlayer_hf.run.inside.startup.vaultlayer_allowed import NEVER, Allowed
+    from vaultlayer_hf.run.inside.startup.vaultlayer_effects import Output, Packages, surroundings
+    from vaultlayer_hf.run.inside.startup.vaultlayer_forks import Template
+    from vaultlayer_hf.run.inside.startup.vaultlayer_line import RANK_VARIABLES
+    from vaultlayer_hf.run.inside.startup.vaultlayer_reads import Reads
     from vaultlayer_hf.run.inside.startup.vaultlayer_stash import (
-        Given,
         Group,
         Registration,
         Stash,
@@ -43,53 +45,72 @@ if TYPE_CHECKING:
             """Keep no more."""
 
 else:
-    from vaultlayer_effects import Output, surroundings
-    from vaultlayer_stash import Given, Group, Stash, is_own_variable, own_environment
+    from vaultlayer_allowed import NEVER, Allowed
+    from vaultlayer_effects import Output, Packages, surroundings
+    from vaultlayer_forks import Template
+    from vaultlayer_line import RANK_VARIABLES
+    from vaultlayer_reads import Reads
+    from vaultlayer_stash import Group, Stash, is_own_variable, own_environment
 
-_NEVER = frozenset({"deepspeed", "bitsandbytes", "vllm", "pynvml", "cupy", "jax", "tensorflow"})
-"""Packages that look for a GPU, build extensions or start processes while they are imported."""
 
-
-def wait_for_turn(known: "set[str]", exits: "KeptExits", control: int, instructions: int) -> None:
+def wait_for_turn(
+    known: "set[str]", exits: "KeptExits", control: int, instructions: int, ranks: str = ""
+) -> None:
     """Import what the instructions name, tell `vl run`, and return when this process is to become an attempt.
+
+    With ``ranks`` it never does, but forks ranks (vaultlayer_forks.py), and this returns in each of these.
 
     Args:
         known: the modules that a script of a cold start finds imported.
         exits: keeps what is registered with atexit.
         control: descriptor of the socket to `vl run`.
         instructions: descriptor of a file with the items of a record (vaultlayer_hf/run/imports.py).
+        ranks: path of the socket on which ranks are asked for.
     """
     with open(instructions) as file:
         items = _value(file.read())
     for name in [name for name in os.environ if name.startswith("VAULTLAYER_RUN_")]:
         del os.environ[name]
-    begin = time.monotonic()
-    groups = _Preloader(known, exits, control).run(items)
+    own, begin = dict(os.environ), time.monotonic()
+    groups = _Preloader(known, exits, control, RANK_VARIABLES if ranks else frozenset()).run(items)
     files = {path: _mark(path) for group in groups for path in _files(group)}
-    gc.collect()
-    _tell(
-        control, ready=True, seconds=time.monotonic() - begin, modules=sum(len(one.modules) for one in groups)
-    )
-    order = _receive(control)
-    changed = next((path for path, mark in files.items() if _mark(path) != mark), None)
-    if changed is not None:
-        _tell(control, reason=f"{changed} has changed")
-        os._exit(0)
+    count = sum(len(one.modules) for one in groups)
+
+    def changed() -> str:
+        path = next((path for path, mark in files.items() if _mark(path) != mark), None)
+        return "" if path is None else f"{path} has changed"
+
+    if ranks:
+        modules = {name: module for group in groups for name, module in group.modules.items()}
+        template = Template(ranks, own, modules)
+        _tell(control, ready=True, seconds=time.monotonic() - begin, modules=count)
+        environment = template.fork(changed)
+    else:
+        gc.collect()
+        _tell(control, ready=True, seconds=time.monotonic() - begin, modules=count)
+        environment = _receive(control)["environment"]
+        if reason := changed():
+            _tell(control, reason=reason)
+            os._exit(0)
+        _tell(control, gone=True)
     os.environ.clear()
-    os.environ.update(order["environment"])
-    sys.meta_path.insert(1, Stash(groups))  # behind the hook's
-    _tell(control, gone=True)
+    os.environ.update(environment)
+    sys.meta_path.insert(
+        1, Stash(groups, RANK_VARIABLES if ranks else frozenset(), ranks)
+    )  # behind the hook's
     os.close(control)
 
 
 class _Preloader:
     """Imports one thing after the other, and keeps what each has changed."""
 
-    def __init__(self, known: "set[str]", exits: "KeptExits", control: int) -> None:
+    def __init__(self, known: "set[str]", exits: "KeptExits", control: int, free: "frozenset[str]") -> None:
         self._known, self._exits, self._control = known, exits, control
+        self._reads = Reads(free)
         self._seen = set(known)
         self.given = {"atexit": exits.module()}
         self._number = 0
+        self._packages = Packages(list(sys.modules.values()))
         self._standard = os.path.dirname(os.__file__) + os.sep
         self._ours = os.path.abspath(os.path.join(os.path.dirname(__file__), "../../..")) + os.sep
 
@@ -98,7 +119,7 @@ class _Preloader:
         environment, path = dict(os.environ), list(sys.path)
         wanted = dict(environment)
         groups: list[Group] = []
-        guard = _Guard(self)
+        guard = Allowed(self)
         sys.meta_path.insert(1, guard)
         output = Output()
         try:
@@ -123,9 +144,9 @@ class _Preloader:
         self._hide(groups)
         return groups
 
-    def _is_to_be_imported(self, guard: "_Guard", name: str) -> bool:
+    def _is_to_be_imported(self, guard: "Allowed", name: str) -> bool:
         parent, _, _ = name.rpartition(".")
-        if name in sys.modules or name.partition(".")[0] in _NEVER:
+        if name in sys.modules or name.partition(".")[0] in NEVER:
             return False
         if parent and not hasattr(sys.modules.get(parent), "__path__"):
             return False
@@ -163,10 +184,12 @@ class _Preloader:
 
         usual: Any = warnings.showwarning
         warnings.showwarning = note  # type: ignore[assignment]
+        self._reads.begin()
         try:
             __import__(name)
         except Exception:
             pass  # as it would be in the script, which has gone on then
+        read = self._reads.end()
         if warnings.showwarning is not note:
             self.cut(f"{name} redirects warnings")
         warnings.showwarning = usual
@@ -182,6 +205,9 @@ class _Preloader:
         }
         group.modules = {one: had for one, had in sys.modules.items() if one not in self._seen}
         self._seen.update(group.modules)
+        group.attributes = self._packages.new(group.modules.values())
+        if read or (read := self._reads.kept(group.modules.values())):
+            self.cut(f"{name} reads {read}")
         files = list(_files(group))
         group.standard = all(
             file.startswith(self._standard) and "-packages" + os.sep not in file for file in files
@@ -202,12 +228,8 @@ class _Preloader:
     def _hide(self, groups: "Sequence[Group]") -> None:
         warnings: Any = sys.modules.get("warnings")
         for group in groups:
-            for name, module in group.modules.items():
+            for name in group.modules:
                 sys.modules.pop(name, None)
-                parent, _, child = name.rpartition(".")
-                package = sys.modules.get(parent) if parent in self._known else None
-                if package is not None and package.__dict__.get(child) is module:
-                    group.attributes.append((package, child, module))
         for group in groups:
             for package, child, _ in group.attributes:
                 package.__dict__.pop(child, None)
@@ -216,34 +238,6 @@ class _Preloader:
         if front or back:
             warnings.filters[:] = warnings.filters[front : len(warnings.filters) - back]
             warnings._filters_mutated()
-
-
-class _Guard:
-    """Finds modules as all finders behind it do, and ends the spare before it would run one of the user's own."""
-
-    def __init__(self, preloader: _Preloader) -> None:
-        self._preloader = preloader
-
-    def look(self, name: str, path: "Any", target: "Any" = None) -> "Any":
-        """Return what the finders behind this one find; None where they find nothing."""
-        for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
-            spec = finder.find_spec(name, path, target)
-            if spec is not None:
-                return spec
-        return None
-
-    def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "Any":
-        """Find a module that is imported, or asked about."""
-        if name in self._preloader.given:
-            loader: Any = Given(self._preloader.given[name])
-            return _frozen_importlib.ModuleSpec(name, loader, origin="built-in")
-        spec = self.look(name, path, target)
-        if spec is not None and sys._getframe(2).f_code.co_name == "_find_and_load_unlocked":
-            if name in _NEVER:
-                self._preloader.cut(f"{name} isn't imported beforehand")
-            if not self._preloader.is_allowed(spec):
-                self._preloader.cut(f"{name} is of a folder of your own")
-        return spec
 
 
 def _become(environment: "dict[str, str]") -> None:

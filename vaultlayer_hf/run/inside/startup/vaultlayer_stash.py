@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Registration = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 UNFIT = 88
-"""The exit code of a warm attempt that isn't what a cold start would be (vaultlayer_hf/run/imports.py)."""
+"""The exit code of a warm attempt that isn't what a cold start would be. The reason is in its notes."""
 _ANNOUNCED = ("vaultlayer_hf.run.inside.hook", "vaultlayer_hf.run.inside.observer")
 """What tells `vl run` that it is in place, once it appears: beforehand there was no attempt to tell of."""
 _OWN = "VAULTLAYER_RUN_"
@@ -41,7 +41,7 @@ class Group:
         environment: variables with which it was imported, without those of `vl run` itself.
         standard: all of it is of the standard library, to which it is all the same with which variables.
         modules: by name, in sys.modules' order.
-        attributes: of packages that had been there before: package, attribute, module.
+        attributes: of packages that had been there before: package, name, value.
         changed: variables that it set, or deleted (None).
         filters_front, filters_back: what it put before and behind the warnings' filters.
         warned: warnings that it gave: message, category, file, line, module.
@@ -53,7 +53,7 @@ class Group:
         self.name, self.environment = name, environment
         self.standard = False
         self.modules: dict[str, ModuleType] = {}
-        self.attributes: list[tuple[ModuleType, str, ModuleType]] = []
+        self.attributes: list[tuple[ModuleType, str, Any]] = []
         self.changed: dict[str, str | None] = {}
         self.filters_front: list[Any] = []
         self.filters_back: list[Any] = []
@@ -73,10 +73,18 @@ def own_environment() -> "dict[str, str]":
 
 
 class Stash:
-    """A finder (sys.meta_path) that hands over what was imported beforehand."""
+    """A finder (sys.meta_path) that hands over what was imported beforehand.
 
-    def __init__(self, groups: "Sequence[Group]") -> None:
-        self._groups = list(groups)
+    Args:
+        groups: what was imported.
+        free: variables that may differ from what they were then, since no import has read them.
+        socket: a file to delete where this process turns out to be unfit, so that no other starts as it did.
+    """
+
+    def __init__(
+        self, groups: "Sequence[Group]", free: "frozenset[str]" = frozenset(), socket: str = ""
+    ) -> None:
+        self._groups, self._free, self._socket = list(groups), free, socket
         self._next = 0
         self._where = {name: number for number, group in enumerate(groups) for name in group.modules}
         self._lock = _thread.RLock()
@@ -103,8 +111,14 @@ class Stash:
         with self._lock:
             while self._next <= number:
                 group = self._groups[self._next]
-                if self._next == number and not group.standard and (differs := _differing(group.environment)):
-                    unfit(f"{group.name} is imported with another {differs} in the environment than before")
+                if (
+                    self._next == number
+                    and not group.standard
+                    and (differs := _differing(group.environment, self._free))
+                ):
+                    self._unfit(
+                        f"{group.name} is imported with another {differs} in the environment than before"
+                    )
                 self._next += 1
                 self._appear(group)
 
@@ -113,8 +127,8 @@ class Stash:
             if "." not in name:
                 self._compare_place(name, module)
             sys.modules.setdefault(name, module)
-        for package, attribute, module in group.attributes:
-            setattr(package, attribute, module)
+        for package, attribute, value in group.attributes:
+            package.__dict__.setdefault(attribute, value)  # the script may have put something there meanwhile
         for variable, value in group.changed.items():
             if value is None:
                 os.environ.pop(variable, None)
@@ -136,6 +150,14 @@ class Stash:
             if name in group.modules:
                 group.modules[name].announce()
 
+    def _unfit(self, reason: str) -> "NoReturn":
+        if self._socket:
+            try:
+                os.unlink(self._socket)
+            except FileNotFoundError:
+                pass
+        unfit(reason)
+
     def _compare_place(self, name: str, module: "ModuleType") -> None:
         """End where this name would be found elsewhere now: a file of the script's folder may have come to hide it."""
         kept = getattr(module, "__spec__", None)
@@ -146,7 +168,7 @@ class Stash:
             spec = finder.find_spec(name, None, None) if finder is not self else None
             if spec is not None:
                 if spec.origin != origin:
-                    unfit(f"{name} is found in {spec.origin} now, and was imported from {origin}")
+                    self._unfit(f"{name} is found in {spec.origin} now, and was imported from {origin}")
                 return
 
 
@@ -184,10 +206,11 @@ class Given:
         module.__spec__ = self._spec
 
 
-def _differing(environment: "dict[str, str]") -> str:
-    """Return the names of variables that differ from these now."""
+def _differing(environment: "dict[str, str]", free: "frozenset[str]") -> str:
+    """Return the names of variables that differ from these now, and may not."""
     now = own_environment()
-    return ", ".join(sorted(name for name in {*now, *environment} if now.get(name) != environment.get(name)))
+    names = {*now, *environment} - free
+    return ", ".join(sorted(name for name in names if now.get(name) != environment.get(name)))
 
 
 def unfit(reason: str) -> "NoReturn":
