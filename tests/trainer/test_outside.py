@@ -1,4 +1,4 @@
-"""Parameters that the optimizer trains and the model doesn't have are said at the first save."""
+"""Parameters and optimizer state that no checkpoint holds are said at the first save."""
 
 from __future__ import annotations
 
@@ -12,6 +12,16 @@ from tests.trainer.kit import Recorder, trainer
 from vaultlayer_hf import Trainer
 
 
+class Carried(Trainer):
+    """The same, and the head is carried beside the model."""
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        head = torch.nn.Linear(16, 1)
+        self.vault.run.added.add("head", head)
+        self.optimizer = torch.optim.AdamW([*self.model.parameters(), *head.parameters()], lr=0.01)
+        return self.optimizer
+
+
 class Headed(Trainer):
     """A Trainer whose loss has a head of its own."""
 
@@ -21,7 +31,7 @@ class Headed(Trainer):
         return self.optimizer
 
 
-@pytest.mark.parametrize(("cls", "said"), [(Headed, 1), (Trainer, 0)])
+@pytest.mark.parametrize(("cls", "said"), [(Headed, 1), (Carried, 0), (Trainer, 0)])
 def test_parameters_outside_the_model_are_said(cls: Any, said: int, tmp_path: Path) -> None:
     """A head beside the model is said once, with the fix; a Trainer as it comes is not spoken of."""
     run = trainer(tmp_path / "a", cls=cls, resume=tmp_path / "vault")
@@ -30,3 +40,29 @@ def test_parameters_outside_the_model_are_said(cls: Any, said: int, tmp_path: Pa
     found = [event.message for event in seen.of("inexact") if "that the model doesn't have" in event.message]
     assert len(found) == said
     assert all("trains 2 parameter(s) (17 values)" in message for message in found)
+
+
+class Layerwise(Trainer):
+    """Steps an optimizer for each parameter as soon as its gradient is there, as layerwise optimizers do."""
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        every = {one: torch.optim.AdamW([one], lr=0.01) for one in self.model.parameters()}
+
+        def step(parameter: Any) -> None:
+            every[parameter].step()
+            every[parameter].zero_grad()
+
+        for one in every:
+            one.register_post_accumulate_grad_hook(step)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.0)
+        return self.optimizer
+
+
+def test_an_optimizers_state_in_hooks_is_said(tmp_path: Path) -> None:
+    """What steps within the backward pass keeps its state where no checkpoint looks: said once, at the first save."""
+    run = trainer(tmp_path / "a", cls=Layerwise, resume=tmp_path / "vault", max_grad_norm=0.0, max_steps=4)
+    seen = Recorder(run)
+    run.train()
+    found = [event.message for event in seen.of("inexact") if "step in hooks" in event.message]
+    assert len(found) == 1
+    assert "optimizer(s) (AdamW)" in found[0]

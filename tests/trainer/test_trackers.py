@@ -91,6 +91,22 @@ def test_the_consoles_line_is_the_trainers(tmp_path: Path, capsys: pytest.Captur
     assert not [name for logs in seen for name in logs if "vault" in name]
 
 
+def test_only_a_start_that_goes_back_tells_of_its_steps_again(tmp_path: Path) -> None:
+    """VAULT@STEP goes back once: started again it goes on, and what its first attempt has logged isn't logged twice."""
+    vault = tmp_path / "vault"
+    went: list[bool] = []
+
+    def start(number: int, at: str, step: int) -> None:
+        run = trainer(tmp_path / str(number), resume=f"{vault}{at}", callbacks=[Patient(vault), FailAt(step)])
+        with pytest.raises(Boom):
+            run.train()
+        went.append(run.vault.run.goes_back())
+
+    for number, (at, step) in enumerate([("", 5), ("@2", 3), ("@2", 5), ("@2", 7)]):
+        start(number, at, step)
+    assert went == [False, True, True, False]
+
+
 def test_a_loss_and_an_evaluation_of_one_step_are_two_logs() -> None:
     """What was logged is known by step and name: an evaluation that the death cut off is logged by the next attempt."""
     logged = Logged(5, frozenset({"loss", "epoch"}))

@@ -15,11 +15,11 @@ import torch
 
 from vaultlayer_hf.errors import ResumeError, SettingsError
 from vaultlayer_hf.loops.asked import asked_of
-from vaultlayer_hf.loops.files import peeled
 from vaultlayer_hf.loops.objects import Objects
 from vaultlayer_hf.state.asked import Asked
 from vaultlayer_hf.state.layouts import missing_parts
 from vaultlayer_hf.state.model_identity import ModelIdentity, identity_of, joined
+from vaultlayer_hf.state.object_files import peeled
 from vaultlayer_hf.state.saved_digests import StateDigests, list_tensors
 from vaultlayer_hf.state.tensor_digests import is_shard
 

@@ -11,7 +11,6 @@ checkpoint-500/vaultlayer.json      step, world size, versions, loss: written la
 from __future__ import annotations
 
 import json
-import pickle
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -21,6 +20,7 @@ import torch
 
 from vaultlayer_hf.base import files
 from vaultlayer_hf.errors import ResumeError, SettingsError
+from vaultlayer_hf.state.object_files import load_plain, peeled, read_state, write_state
 from vaultlayer_hf.state.tensor_digests import plain_name
 
 ABOUT = "vaultlayer.json"
@@ -54,25 +54,6 @@ def of_others(path: str, ranks: Collection[int], world_size: int) -> bool:
     return rank is not None and rank < world_size and rank not in ranks
 
 
-def write_state(path: Path, state: Any) -> None:
-    """Write a state dictionary by ``torch.save``."""
-    files.write_atomically(path, lambda temporary: torch.save(state, temporary))
-
-
-def read_state(path: Path) -> Any:
-    """Read what ``write_state`` has written, to the CPU; a pickle only where a state needs one.
-
-    Raises ResumeError.
-    """
-    try:
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError:  # an object of the script's own: the vault is trusted as the script is
-            return torch.load(path, map_location="cpu", weights_only=False)
-    except Exception as error:
-        raise ResumeError(f"{path.name} of {path.parent.name} can't be loaded: {error}") from error
-
-
 def write_about(checkpoint: Path, /, **fields: Any) -> None:
     """Write what there is to know about a checkpoint."""
     text = json.dumps({"format_version": _FORMAT, **fields}, indent=2, sort_keys=True) + "\n"
@@ -90,22 +71,6 @@ def read_about(folder: Path) -> dict[str, Any]:
     if found.get("format_version", _FORMAT) > _FORMAT:
         raise ResumeError(f"{folder.name} was written by a newer version of vaultlayer-hf: upgrade it")
     return found
-
-
-def peeled(model: Any) -> Any:
-    """Return a model without what DDP, DataParallel, DeepSpeed and torch.compile put around it."""
-    from torch.nn.parallel import DataParallel, DistributedDataParallel
-
-    while True:
-        if hasattr(model, "_orig_mod"):
-            model = model._orig_mod
-        elif (
-            isinstance(model, (DistributedDataParallel, DataParallel))
-            or type(model).__name__ == "DeepSpeedEngine"
-        ):
-            model = model.module
-        else:
-            return model
 
 
 def whole(model: Any) -> Any:
@@ -167,29 +132,3 @@ def read_model(folder: Path, model: torch.nn.Module) -> None:
             load_plain(model, read_state(folder / "model.pt"))
     except (RuntimeError, ValueError, OSError, KeyError) as error:
         raise ResumeError(f"the model of {folder.name} can't be loaded: {error}") from error
-
-
-def load_plain(model: torch.nn.Module, state: dict[str, Any]) -> None:
-    """Load a state whose names, or the model's, may have parts of wrappers in them, as within a compiled layer.
-
-    A tensor that the model has under several names (tied weights) may stand there under one of them. Raises what
-    ``load_state_dict`` raises.
-    """
-    own = model.state_dict()
-    names = {plain_name(name): name for name in own}
-    found = {names.get(plain_name(name), name): value for name, value in state.items()}
-    if len(found) < len(own):
-        places = {_place(own[name]): value for name, value in found.items() if name in own}
-        found |= {
-            name: places[_place(value)]
-            for name, value in own.items()
-            if name not in found and _place(value) in places
-        }
-    model.load_state_dict(found)
-
-
-def _place(value: Any) -> Any:
-    """Return what two names of one tensor have in common; something of its own for what is no tensor."""
-    if not isinstance(value, torch.Tensor) or not value.data_ptr():
-        return id(value)
-    return value.data_ptr(), value.shape, value.dtype

@@ -19,9 +19,7 @@ from vaultlayer_hf.loops.files import (
     of_others,
     rank_files,
     read_about,
-    read_state,
     write_about,
-    write_state,
 )
 from vaultlayer_hf.loops.objects import Stateful
 from vaultlayer_hf.session.checkpoint_files import CheckpointFiles
@@ -32,6 +30,7 @@ from vaultlayer_hf.state.layouts import missing_shards
 from vaultlayer_hf.state.loadable import Kind, LoadTrial
 from vaultlayer_hf.state.model_identity import ModelIdentity
 from vaultlayer_hf.state.model_modes import Modes, put_modes, take_modes
+from vaultlayer_hf.state.object_files import read_state, write_state
 from vaultlayer_hf.state.random_state import put_random_state, take_random_state
 from vaultlayer_hf.state.saved_digests import digests_name, in_words, read_digests, state_differences
 

@@ -14,9 +14,10 @@ import torch
 
 from vaultlayer_hf.errors import ResumeError, SettingsError
 from vaultlayer_hf.loops.asked import asked_of
-from vaultlayer_hf.loops.files import load_plain, read_model, read_state, whole, write_model, write_state
+from vaultlayer_hf.loops.files import read_model, whole, write_model
 from vaultlayer_hf.state.asked import Asked
 from vaultlayer_hf.state.model_identity import ModelIdentity, identity_of, joined
+from vaultlayer_hf.state.object_files import load_plain, read_state, write_state
 from vaultlayer_hf.state.saved_digests import StateDigests, list_tensors
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")

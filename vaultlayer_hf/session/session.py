@@ -82,6 +82,7 @@ class Session:
         self.lock = OutputLock(self.output_dir, self.address.uri, self.events)
         self.progress = progress
         self.at_step = at_step
+        self.goes_back = False  # this start goes on from an older step on purpose
         self._needs_best = needs_best
         self._keep_best = settings.keep_best or needs_best
         self._commits: dict[int, Commit] = {}
@@ -106,8 +107,7 @@ class Session:
         self._best_step: int | None = None
         self.part_bytes: int | None = None
         """Bytes of this node's part of a checkpoint; None while that isn't known."""
-        self.save_stall = 0.0
-        """Seconds that a save keeps training waiting, as measured so far; noted with each commit."""
+        self.save_stall = 0.0  # seconds that a save keeps training waiting, so far; noted with each commit
 
     def __repr__(self) -> str:
         claim = f"token {self.claim.token}" if self.claim is not None else "not claimed"

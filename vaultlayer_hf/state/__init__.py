@@ -8,6 +8,7 @@
     loadable.py         whether the files of a checkpoint can be loaded
     model_identity.py   the identity of a model
     model_modes.py      flags of a model that its state_dict leaves out
+    object_files.py     the state of objects beside a model, a file each
     own_numbers.py      the numbers of a script's own optimizers and schedules, for a fork
     random_state.py     the random number generators that a training draws from
     saved_digests.py    what a checkpoint's state is when it is saved, one small file a rank

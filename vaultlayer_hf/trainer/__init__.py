@@ -1,5 +1,6 @@
 """transformers.Trainer: the first seam.
 
+    added.py            state outside the model that is carried with each checkpoint
     argument.py         what the values of ``resume=`` mean
     asked.py            what a training is asked for
     async_save/         A Trainer's save beside its training
@@ -31,6 +32,7 @@
     trackers.py         one run in the experiment tracker over all attempts of a training, and no step in it twice
     trainer.py          the one argument: ``resume=`` for transformers.Trainer and for any subclass of it
     trainer_files.py    the Trainer's answers to what a save and a start ask about a checkpoint's files
+    trl_state.py        what TRL's Trainers hold outside their model
     under_way.py        one training that is committed, from its begin to its end
     wrapping.py         Methods of one object, or functions of a module, wrapped for a while
     zero.py             DeepSpeed's ZeRO on another number of ranks

@@ -64,6 +64,21 @@ class VaultLayerCallback(TrainerCallback):
 
     # What a script calls -------------------------------------------------------------------------------
 
+    def add(self, name: str, thing: Any, *, each_rank: bool = False) -> None:
+        """Carry one more object with each checkpoint: an EMA, a loss with weights of its own, a buffer.
+
+            trainer.vault.add("ema", ema)  # or of a callback that is used alone: vault.add("ema", ema)
+
+        Before train(). Its ``state_dict()`` is written into each checkpoint, and a resume hands that to its
+        ``load_state_dict()`` ahead of the first step. Of several ranks all get what rank 0's has saved;
+        ``each_rank``: each one its own. None is passed over: what an option leaves out.
+
+        Raises SettingsError.
+        """
+        if self.run.active:
+            raise SettingsError(f"add({name!r}) comes too late: call it before train()")
+        self.run.added.add(name, thing, each_rank=each_rank)
+
     def pull(self) -> str | None:
         """Claim the vault and bring the checkpoint to resume from; return its local path, None if there is none.
 

@@ -26,7 +26,10 @@ _OPTIMIZER = re.compile(
 )
 _SCHEDULER = re.compile(r"scheduler\.pt|global_step\d+/.*")
 _PLACE = re.compile(r"vaultlayer_data_\d+\.pt")
-_OF_RANK = re.compile(r"(?:.*/)?(?:(?:rng_state|vaultlayer_data)_(\d+)\.pth?|vaultlayer_digests_(\d+)\.json)")
+_OF_RANK = re.compile(
+    r"(?:.*/)?(?:(?:rng_state|vaultlayer_data)_(\d+)\.pth?|vaultlayer_digests_(\d+)\.json"
+    r"|vaultlayer_added/[^/.]+\.(\d+)\.pt)"
+)
 
 
 def missing_files(paths: Collection[str], world_size: int = 1) -> list[str]:
@@ -61,7 +64,7 @@ def wanted_files(paths: Collection[str], ranks: tuple[int, ...], world_size: int
 def _owner(path: str) -> int | None:
     """Return the one rank that loads a file, or None where others may need it."""
     match = _OF_RANK.fullmatch(path)
-    return int(match[1] or match[2]) if match else owner_of_shard(path)
+    return int(match[match.lastindex or 0]) if match else owner_of_shard(path)
 
 
 def best_step(state: dict[str, object]) -> int | None:

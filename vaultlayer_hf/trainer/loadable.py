@@ -19,7 +19,7 @@ _KINDS: tuple[tuple[Kind, str], ...] = (
         "archive",
         r"rng_state(_\d+)?\.pth|vaultlayer_data_\d+\.pt|optimizer(_\d+)?\.bin|pytorch_model_fsdp.*\.bin",
     ),
-    ("archive", r"global_step\d+/.*_states\.pt"),
+    ("archive", r"global_step\d+/.*_states\.pt|vaultlayer_added/.*\.pt"),
 )
 _LOADS = ("_load_from_checkpoint", "_load_optimizer_and_scheduler", "_load_scaler")
 _KNOWN = ("transformers", "trl", "vaultlayer_hf")

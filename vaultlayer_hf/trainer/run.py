@@ -1,7 +1,7 @@
 """One Trainer's run on its vault: claimed, gone on from, trained, and ended; or kept away from it.
 
-The callback tells it what the Trainer tells; ``Trainer(resume=…)`` and `vl run` drive its start and its end. What a
-training goes on from is an ``Origin``, and what is there only while it trains is a ``TrainingUnderWay``.
+The callback tells it what the Trainer tells; ``Trainer(resume=…)`` and `vl run` drive its start and its end. What it
+goes on from is an ``Origin``; what is there only while it trains is a ``TrainingUnderWay``.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from vaultlayer_hf.session.stop.exits import leave
 from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.state.model_identity import ModelIdentity, identity_of
 from vaultlayer_hf.stores.uri import VaultAddress, parse_vault
+from vaultlayer_hf.trainer.added import AddedObjects
 from vaultlayer_hf.trainer.data import TrainerData
 from vaultlayer_hf.trainer.in_evaluation import InEvaluation
 from vaultlayer_hf.trainer.loaded import Trained, is_adapter
@@ -47,6 +48,7 @@ class TrainerRun:
     Attributes:
         settings: as given.
         events: where what happens to this run's checkpoints is told.
+        added: what the script carries with each checkpoint beside the model.
         training: what is driven; None before the vault is claimed.
         active: whether a training that is committed is between its begin and its end.
         complete: whether its newest training came to the run's end: all steps, or stopped early by its metric.
@@ -56,11 +58,10 @@ class TrainerRun:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.events = Events()
+        self.added = AddedObjects()
         self.training: Training | None = None
         self._at_step: int | None = None  # to go back to, once
-        self.active = False
-        self.complete = False
-        self.stops_when_finished = False
+        self.active = self.complete = self.stops_when_finished = False
         self._args: TrainingArguments | None = None
         self._model: Any = None
         self._trainer: Any = None
@@ -78,10 +79,8 @@ class TrainerRun:
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy, such as hyperparameter searches make of a Trainer, must not write under this one's claim.
-        return {
-            name: self.__dict__[name]
-            for name in ("settings", "_args", "_model", "_handler", "stops_when_finished")
-        }
+        kept = ("settings", "_args", "_model", "_handler", "stops_when_finished")
+        return {name: self.__dict__[name] for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["settings"])  # type: ignore[misc] # a run that hasn't begun
@@ -186,7 +185,9 @@ class TrainerRun:
         earlier = origin.earlier or EarlierRun(state.global_step, state.max_steps)
         self._over = is_over(earlier, state.max_steps, loads_best=bool(args.load_best_model_at_end))
         self._leave_trainer()  # of a training that broke off
-        under_way = TrainingUnderWay(training, self._trainer, self._handler, self._identity, over=self._over)
+        under_way = TrainingUnderWay(
+            training, self._trainer, self._handler, self._identity, over=self._over, added=self.added
+        )
         under_way.check(args, state, loader, trained, resumed, origin.numbers)
         training.begin(state.global_step, getattr(Trainer.train, "__code__", None))
         self.active = self._spent = True
@@ -230,9 +231,10 @@ class TrainerRun:
         return tuple(self._handler.callbacks) if self._handler is not None else ()
 
     def goes_back(self) -> bool:
-        """Tell whether a step is named to go on from: what was done behind it counts no more."""
-        named = bool(self.address.named) or (self._origin is not None and self._origin.named)
-        return named or (self.training is not None and self.training.session.at_step is not None)
+        """Tell whether it goes on from a step that is named: what was done behind that counts no more."""
+        session = self.training.session if self.training is not None else None
+        named = self._origin is not None and self._origin.named
+        return named or (session is not None and (session.goes_back or session.at_step is not None))
 
     def is_fork(self) -> bool:
         """Tell whether it begins from another run's checkpoint."""

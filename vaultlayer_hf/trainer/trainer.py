@@ -17,6 +17,7 @@ import transformers
 from transformers.trainer_utils import TrainOutput
 
 from vaultlayer_hf.errors import SettingsError
+from vaultlayer_hf.trainer.added import WithoutVault
 from vaultlayer_hf.trainer.argument import Resume, settings_for
 from vaultlayer_hf.trainer.call import Call
 from vaultlayer_hf.trainer.callback import VaultLayerCallback
@@ -29,6 +30,8 @@ One more argument:
     resume: where this run's checkpoints are kept, and from where it goes on: a vault URI
         (``s3://bucket/prefix``, ``file:///folder``, a path), ``URI@<step>`` for an older checkpoint, True for
         the vault that ``VAULTLAYER_VAULT`` names, or Settings. None or False: the Trainer as it is.
+
+And one attribute, ``vault``: ``trainer.vault.add("ema", ema)`` carries one more object with each checkpoint.
 """
 
 
@@ -213,7 +216,18 @@ else:
             "train": _like(cls.train, _ResumableMixin.train),
             "_vaultlayer_origin": cls,
         }
+        if not hasattr(cls, "vault"):
+            namespace["vault"] = _VaultOf()
         return type(cls.__name__, (_ResumableMixin, cls), namespace)
+
+
+class _VaultOf:
+    """``trainer.vault``: its callback. An attribute of this name that a script's own class sets wins."""
+
+    def __get__(self, trainer: Any, cls: type) -> Any:
+        if trainer is None:
+            return self
+        return trainer._vaultlayer if trainer._vaultlayer is not None else WithoutVault()
 
 
 def _like(original: Any, method: Callable[..., Any], *, resume: bool = False) -> Callable[..., Any]:
@@ -250,6 +264,8 @@ if TYPE_CHECKING:
 
     class Trainer(transformers.Trainer):
         """transformers.Trainer with one more argument, ``resume=``."""
+
+        vault: VaultLayerCallback | WithoutVault
 
         def __init__(
             self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ from vaultlayer_hf.state.layouts import is_zero, missing_shards, refusal
 from vaultlayer_hf.state.loadable import LoadTrial
 from vaultlayer_hf.state.model_identity import ModelIdentity
 from vaultlayer_hf.trainer import zero
+from vaultlayer_hf.trainer.added import Added, paths_of
 from vaultlayer_hf.trainer.data_file import file_name
 from vaultlayer_hf.trainer.layout import STATE, best_step, missing_files, wanted_files
 from vaultlayer_hf.trainer.loadable import load_trial
@@ -27,6 +28,7 @@ class TrainerFiles(CheckpointFiles):
         args: of the Trainer.
         model: the identity of its model; without parameters where it isn't known.
         data: whether each rank saves its place in the data.
+        added: what is carried with each checkpoint beside the model.
         trial: tries whether files can be loaded; None: as stock's Trainer loads them.
 
     Attributes:
@@ -40,10 +42,12 @@ class TrainerFiles(CheckpointFiles):
         *,
         data: bool = False,
         trial: LoadTrial | None = None,
+        added: Sequence[Added] = (),
     ) -> None:
         self._output_dir = str(args.output_dir)
         self._zero = zero.configuration(args)
         self._model, self._data = model, data
+        self._added = added
         self._trial = trial or load_trial(None)
         self._whole = not args.save_only_model
         self.left_out = ""
@@ -73,6 +77,7 @@ class TrainerFiles(CheckpointFiles):
         if not self._whole:
             return []
         places = [file_name(rank) for rank in range(world_size)] if self._data else []
+        places += paths_of(self._added, world_size)
         lost = [name for name in places if name not in paths]
         return list(dict.fromkeys((*missing_files(paths, world_size), *missing_shards(folder, paths), *lost)))
 

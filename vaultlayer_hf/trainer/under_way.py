@@ -5,7 +5,7 @@ What is checked before its first step, what is saved in it, and how the Trainer 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from vaultlayer_hf.session.start.asked import keep_asked, say_what_differs
 from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.state.asked import Asked, check_optimizers
 from vaultlayer_hf.state.model_identity import ModelIdentity
+from vaultlayer_hf.trainer.added import Added, load_added, save_added
 from vaultlayer_hf.trainer.asked import FORK_HOLDS, HOLDS, asked_for
 from vaultlayer_hf.trainer.callback_states import restore_from
 from vaultlayer_hf.trainer.data import TrainerData
@@ -30,6 +31,7 @@ from vaultlayer_hf.trainer.saving import Saving
 from vaultlayer_hf.trainer.terms import save_of
 from vaultlayer_hf.trainer.trackers import keep_runs
 from vaultlayer_hf.trainer.trainer_files import TrainerFiles
+from vaultlayer_hf.trainer.trl_state import say_inexact, trl_state
 
 
 class TrainingUnderWay:
@@ -48,6 +50,7 @@ class TrainingUnderWay:
         handler: the Trainer's; None where it can't be found.
         identity: of the model.
         over: whether the run was over before: nothing of this training is committed.
+        added: what a script carries with each checkpoint beside the model.
 
     Attributes:
         data: the place in the data; None where it isn't followed.
@@ -62,9 +65,10 @@ class TrainingUnderWay:
         identity: ModelIdentity,
         *,
         over: bool,
+        added: Iterable[Added] = (),
     ) -> None:
         self._training, self._trainer, self._handler = training, trainer, handler
-        self._identity, self._over = identity, over
+        self._identity, self._over, self._own = identity, over, added
         self.data: TrainerData | None = None
         self.evaluation: InEvaluation | None = None
         self._saving: Saving | None = None
@@ -94,6 +98,7 @@ class TrainingUnderWay:
         say_what_differs(session, resumed, self._asked, holds, over=over)
         session.ranks.on_every_rank(lambda: check_optimizers([trained.optimizer]))
         check_loaded(resumed, session.ranks, session.events, trained)
+        load_added(resumed, session, self._added())
         if numbers is not None:
             numbers.put(session, trained.optimizer, trained.scheduler)
         restore_from(session, self._handler, args, state)
@@ -113,6 +118,7 @@ class TrainingUnderWay:
             self._saving = Saving(trainer, training, lambda folder: self._keep(folder, args, state, trained))
             self.evaluation = InEvaluation(trainer, training, end)
         session = training.session
+        say_inexact(session, trainer, self._callbacks(), resumed)
         if session.settings.exact_data == "on":
             self.data = TrainerData(session.events, session.ranks)
             self.data.begin(loader, args, state, resumed, self._handler, trainer)
@@ -122,7 +128,7 @@ class TrainingUnderWay:
         if self._over or (self._saving is not None and self._saving.lost):
             return
         training, session = self._training, self._training.session
-        warn_of_outside(session.events, session.ranks.rank, trained)
+        warn_of_outside(session.events, session.ranks.rank, trained, [one.thing for one in self._own])
         nonfinite = trained.nonfinite(session.ranks.rank, state.log_history)
         save = replace(self._save_of(args, state), nonfinite=nonfinite)
         capture = self._saving.capture if self._saving is not None else None
@@ -152,7 +158,9 @@ class TrainingUnderWay:
             evaluation.put_back()
 
     def _save_of(self, args: TrainingArguments, state: TrainerState) -> Save:
-        files = TrainerFiles(args, self._identity, data=self.data is not None, trial=self._trial)
+        files = TrainerFiles(
+            args, self._identity, data=self.data is not None, trial=self._trial, added=self._added()
+        )
         return save_of(args, state, files)
 
     def _keep(self, folder: Path, args: TrainingArguments, state: TrainerState, trained: Trained) -> None:
@@ -173,5 +181,11 @@ class TrainingUnderWay:
         if self.data is not None:
             self.data.save(folder, state)
         keep_asked(folder, session, self._asked)
-        callbacks: Iterable[Any] = self._handler.callbacks if self._handler is not None else ()
-        keep_runs(folder, session, callbacks, args)
+        save_added(folder, session, self._added())
+        keep_runs(folder, session, self._callbacks(), args)
+
+    def _added(self) -> list[Added]:
+        return [*self._own, *trl_state(self._trainer, self._callbacks())]
+
+    def _callbacks(self) -> Sequence[Any]:
+        return self._handler.callbacks if self._handler is not None else ()

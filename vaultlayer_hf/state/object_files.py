@@ -1,0 +1,78 @@
+"""The state of objects beside a model, a file each: written by ``torch.save``, and read back into them.
+
+Models take part without what DDP, torch.compile and the like put around them, and by plain names, so that the next
+start may wrap them in another way.
+"""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vaultlayer_hf.base import files
+from vaultlayer_hf.errors import ResumeError
+from vaultlayer_hf.state.tensor_digests import plain_name
+
+
+def write_state(path: Path, state: Any) -> None:
+    """Write a state dictionary by ``torch.save``."""
+    files.write_atomically(path, lambda temporary: torch.save(state, temporary))
+
+
+def read_state(path: Path) -> Any:
+    """Read what ``write_state`` has written, to the CPU; a pickle only where a state needs one.
+
+    Raises ResumeError.
+    """
+    try:
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:  # an object of the script's own: the vault is trusted as the script is
+            return torch.load(path, map_location="cpu", weights_only=False)
+    except Exception as error:
+        raise ResumeError(f"{path.name} of {path.parent.name} can't be loaded: {error}") from error
+
+
+def peeled(model: Any) -> Any:
+    """Return a model without what DDP, DataParallel, DeepSpeed and torch.compile put around it."""
+    from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+    while True:
+        if hasattr(model, "_orig_mod"):
+            model = model._orig_mod
+        elif (
+            isinstance(model, (DistributedDataParallel, DataParallel))
+            or type(model).__name__ == "DeepSpeedEngine"
+        ):
+            model = model.module
+        else:
+            return model
+
+
+def load_plain(model: torch.nn.Module, state: dict[str, Any]) -> None:
+    """Load a state whose names, or the model's, may have parts of wrappers in them, as within a compiled layer.
+
+    A tensor that the model has under several names (tied weights) may stand there under one of them. Raises what
+    ``load_state_dict`` raises.
+    """
+    own = model.state_dict()
+    names = {plain_name(name): name for name in own}
+    found = {names.get(plain_name(name), name): value for name, value in state.items()}
+    if len(found) < len(own):
+        places = {_place(own[name]): value for name, value in found.items() if name in own}
+        found |= {
+            name: places[_place(value)]
+            for name, value in own.items()
+            if name not in found and _place(value) in places
+        }
+    model.load_state_dict(found)
+
+
+def _place(value: Any) -> Any:
+    """Return what two names of one tensor have in common; something of its own for what is no tensor."""
+    if not isinstance(value, torch.Tensor) or not value.data_ptr():
+        return id(value)
+    return value.data_ptr(), value.shape, value.dtype
