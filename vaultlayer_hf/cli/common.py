@@ -108,7 +108,14 @@ def one_line_errors(debug: bool) -> Iterator[None]:
         code = exit_code(error)
         if code is ExitCode.BUG:
             raise fail(code, f"unexpected {type(error).__name__}: {error} (--debug shows where)") from error
-        raise fail(code, str(error) or type(error).__name__) from error
+        raise fail(code, _text(error)) from error
+
+
+def _text(error: BaseException) -> str:
+    """Return an error for a person: of a store's, what is wrong and what to do, and a file only where one is meant."""
+    if isinstance(error, errors.StoreError) and not error.key.startswith("data/"):
+        return error.reason + (f": {error.hint}" if error.hint else "")
+    return str(error) or type(error).__name__
 
 
 def open_if_there(uri: str) -> Vault | None:

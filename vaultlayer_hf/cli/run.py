@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import shlex
@@ -144,6 +145,7 @@ def run(
         from vaultlayer_hf.run.supervise import supervise
         from vaultlayer_hf.run.vaults import choose_vault
 
+        _check_script(command)
         choice = choose_vault(vault, command)
         uri, script = full_uri(choice.uri), script_of(command)
         if on is None:
@@ -206,6 +208,20 @@ def run(
             typer.echo(json.dumps(describe(options, ending), indent=2))
         if ending.code:
             raise typer.Exit(ending.code)
+
+
+def _check_script(command: list[str]) -> None:
+    """Refuse a script or notebook that isn't there, before anything is made for it. Raises typer.Exit."""
+    from vaultlayer_hf.run.program import SCRIPTS, script_of
+
+    named = command[1] if os.path.basename(command[0]).startswith("python") and command[1:] else command[0]
+    if not named.endswith(SCRIPTS) or os.path.exists(named) or script_of(command) is not None:
+        return
+    folder, name = os.path.split(named)
+    there = os.listdir(folder or ".") if os.path.isdir(folder or ".") else []
+    near = difflib.get_close_matches(name, [one for one in there if one.endswith(SCRIPTS)], n=1)
+    meant = f": did you mean {os.path.join(folder, near[0])}?" if near else f" (here: {os.getcwd()})"
+    raise fail(ExitCode.USAGE, f"there is no file {named}{meant}")
 
 
 def say(message: str) -> None:

@@ -11,11 +11,11 @@ import os
 import signal
 import sys
 import time
-import traceback
 from pathlib import Path
 from typing import Any
 
 from vaultlayer_hf.base.events import Event
+from vaultlayer_hf.base.short_traceback import short_text
 from vaultlayer_hf.run.journal import append
 from vaultlayer_hf.run.symptoms import means_full, means_memory
 
@@ -113,7 +113,7 @@ class AttemptReport:
         self._said = error
         cls = type(error)
         name = cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
-        text = "".join(traceback.format_exception(error))
+        text = short_text(error)
         number = error.errno if isinstance(error, OSError) else None
         self.note(
             "error",

@@ -105,7 +105,7 @@ def supervise(options: Options, say: Callable[[str], None]) -> RunOutcome:
             history, vault = follow(death, history, decision), death.vault or vault
             if decision.action is not Action.RESTART:
                 break
-            say(f"attempt {journal.attempt}: {decision.detail}; {_next(decision)}")
+            say(f"attempt {journal.attempt}: {decision.detail}; {next_step(decision)}")
             if not received.none_for(decision.wait):
                 death = replace(death, told=received.ending)
                 decision = RestartDecision(
@@ -238,7 +238,7 @@ def _note(journal: Journal, death: Death, decision: RestartDecision) -> None:
     )
 
 
-def _next(decision: RestartDecision) -> str:
+def next_step(decision: RestartDecision) -> str:
     wait = f" in {decision.wait:.0f} s" if decision.wait >= 1 else ""
     return f"restarting{wait}: {decision.reason}"
 

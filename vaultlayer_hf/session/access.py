@@ -123,10 +123,11 @@ class Access:
 
     def unreachable(self, error: StoreError) -> VaultUnreachableError:
         """Return the error for a vault that can't be used at the start."""
+        fix = error.hint or "check the address, the network and the credentials"
         return VaultUnreachableError(
-            f"the vault {self.address.uri} can't be used, so it is unknown which checkpoint to go on from, and "
-            f"training doesn't start at step 0 in silence: {error}. Check the address, the network and the "
-            "credentials and start again; to train without a vault, leave out resume="
+            f"{self.address.uri}: {error.reason}. Nothing was trained: it isn't known which checkpoint to go on from, "
+            f"and training doesn't start at step 0 in silence. {fix[0].upper()}{fix[1:]}; then start again. To train "
+            "without a vault, leave out resume="
         )
 
     def _say_retry(self, error: StoreError, attempt: int, delay: float) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, cast
 
+from vaultlayer_hf.base import short_traceback
 from vaultlayer_hf.base.spans import parse_cadence, parse_duration
 from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.stores.uri import parse_vault
@@ -152,6 +153,7 @@ class Settings:
     resume_timeout: float = _from_environment("resume_timeout", float, 120.0)
 
     def __post_init__(self) -> None:
+        short_traceback.install()
         if self.vault is None:  # written out, None still means the variable
             object.__setattr__(self, "vault", os.environ.get("VAULTLAYER_VAULT", "").strip() or None)
         elif isinstance(self.vault, os.PathLike):

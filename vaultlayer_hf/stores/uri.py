@@ -258,6 +258,9 @@ def _wrong_scheme(text: str, scheme: str, slashes: str, rest: str) -> VaultUriEr
         return VaultUriError(
             f"{shown} is no vault URI; {_KINDS} (./ before a folder with a colon in its name)"
         )
+    near = next(iter(difflib.get_close_matches(name, [*KINDS, "file"], n=1, cutoff=0.5)), None)
+    if near is not None and name not in _ELSEWHERE:
+        return VaultUriError(f"{shown} is no vault URI; did you mean {_meant(f'{near}://{rest}')}?")
     return VaultUriError(f"vaults of kind {scheme}:// are not supported; {_KINDS}")
 
 

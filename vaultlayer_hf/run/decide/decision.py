@@ -144,11 +144,11 @@ def decide_restart(death: Death, history: RestartHistory, limits: Limits | None 
         reason = f"vl run was sent {death.told}: the same command goes on from {say.checkpoint()}"
         return RestartDecision(Action.LEAVE, cause, say.detail(), reason)
     if cause is Cause.STARTUP:
-        return stop("it failed before its first step, so a restart would fail in the same way")
+        return stop("no attempt has trained a step yet, so a restart would fail in the same way")
     if cause is Cause.NOT_EMPTY and history.aside:
         return stop("the output folder was put aside already, so this needs a change in the script")
     if cause is Cause.REFUSED:
-        return stop("this needs a change by a person, and a restart changes nothing")
+        return stop("starting it again changes nothing: the message says what to change")
     if cause is Cause.FENCED:
         return stop("another process has taken this vault and goes on with the run there")
     if after.stuck >= limits.stuck:

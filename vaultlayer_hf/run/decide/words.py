@@ -19,7 +19,7 @@ class Words:
         return (
             f"the newest checkpoint (step {step})"
             if step is not None
-            else "a complete local snapshot or the start: nothing is committed yet"
+            else "a whole checkpoint on this disk, or else from the start, as nothing is committed yet"
         )
 
     def where(self) -> str:
@@ -27,7 +27,9 @@ class Words:
         death = self.death
         if death.trained:
             return f"after step {death.step}"
-        return "before its first step" if not death.began_at else f"before a step beyond {death.began_at}"
+        return (
+            "before its first step" if not death.began_at else f"before it got beyond step {death.began_at}"
+        )
 
     def detail(self) -> str:
         """What happened, in one sentence without its full stop."""
@@ -36,7 +38,9 @@ class Words:
         ended = f"{death.signal} ended it" if death.signal else f"it ended with exit code {death.code}"
         if death.lost and error is None and not death.signal:
             ended = f"rank {', '.join(map(str, death.lost))} died without a word"
-        said = f"{who} {self.where()}: {_first_line(error.message)}" if error is not None else ""
+        said = f"{who} {self.where()}" if error is not None else ""
+        if error is not None and error.message.strip():
+            said += f": {_first_line(error.message)}"
         words = {
             Cause.FINISHED: "it ended with exit code 0",
             Cause.UNFINISHED: "the training is over, and its last checkpoint isn't in the vault",

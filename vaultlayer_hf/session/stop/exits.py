@@ -21,8 +21,17 @@ class Preempted(SystemExit):
         return f"{PREEMPTED} ({self.reason})"
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ends a training that a person stopped with Ctrl-C. Printed short: nothing went wrong."""
+
+    short = True
+
+    def __init__(self) -> None:
+        super().__init__("training was stopped by Ctrl-C; started again, it goes on from what was saved")
+
+
 def leave(reason: str, code: int) -> NoReturn:
     """End a training that was told to stop, once its state is safe. Raises Preempted or KeyboardInterrupt."""
     if code == INTERRUPTED:
-        raise KeyboardInterrupt(reason)
+        raise Interrupted
     raise Preempted(reason)

@@ -167,7 +167,7 @@ class Stopping:
         what = "saves and stops" if found.save else "stops without another save"
         self._session.events.info(
             EventKind.PREEMPT,
-            f"training {what} at step {step}, and what is under way is drained: {text}; {found.reason}",
+            f"training {what} at step {step} and waits for its uploads: {notice.source}, {found.reason}",
             step=step,
             saves=found.save,
         )

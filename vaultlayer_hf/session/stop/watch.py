@@ -150,10 +150,10 @@ class NoticeWatch:
         now = time.time()
         if name == "SIGINT":
             now_does = "uploads that stand still are given up" if self.over else "training saves and stops"
-            what = f"interrupted (SIGINT): {now_does}; once more ends it at once"
+            what = f"Ctrl-C: {now_does}; press it again to end at once, without that"
             self._note(Notice(name, what, code=INTERRUPTED, seen=now))
         else:
-            what = f"{name} announces the end of this process within {self._grace:g} s (grace)"
+            what = f"{name}: this process is to end within {self._grace:g} s (grace), so training saves and stops"
             self._note(Notice(name, what, now + self._grace, code=PREEMPTED, seen=now))
 
     def _hurry(self) -> None:

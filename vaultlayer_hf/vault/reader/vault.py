@@ -82,7 +82,7 @@ class Vault:
             found = next((commit for commit in reversed(live) if commit.step == step), None)
         if found is None:
             steps = ", ".join(str(commit.step) for commit in live) or "none"
-            what = "no checkpoint" if step is None else f"no live checkpoint of step {step}"
+            what = "no checkpoint" if step is None else f"no checkpoint of step {step}"
             raise NoSuchCheckpointError(f"{self.uri} holds {what}; it holds: {steps}")
         return found
 

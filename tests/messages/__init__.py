@@ -1,0 +1,8 @@
+"""Every message that a person can meet, from the situations in which it comes: ``python -m tests.messages``.
+
+situations.py   where each situation is registered, and how its messages are heard
+runs.py         a run: start, save, trouble, refusals
+deaths.py       what `vl run` decides about a death
+commands.py     what the command line refuses
+messages.md     all of them, as they are now; a test keeps it true, ``--write`` writes it anew
+"""

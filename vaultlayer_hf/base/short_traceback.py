@@ -1,0 +1,79 @@
+"""An error that this package raises on purpose ends a program with its message, not with our frames above it.
+
+Its message says what happened and what to do. The lines that lead to it through this package, transformers and the
+causes below (a client library's, say) help nobody who reads that, and push it off the screen. So of such an error only
+the frames of the person's own code are printed, and the message comes last. ``VAULTLAYER_VERBOSITY=debug`` shows all.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+import traceback
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from vaultlayer_hf.errors import VaultLayerError
+
+_OURS = str(Path(__file__).resolve().parent.parent) + os.sep
+_INSTALLED = tuple(
+    sysconfig.get_paths()[name] + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")
+)
+
+
+def install() -> None:
+    """Have uncaught errors of this package printed short, in scripts and in notebooks. Safe to call again."""
+    before = sys.excepthook
+    if getattr(before, "_vaultlayer_short", False):
+        return
+
+    def hook(cls: type[BaseException], error: BaseException, trace: TracebackType | None) -> Any:
+        if is_short(error):
+            trace = own_frames(trace)
+            error.__cause__, error.__suppress_context__ = None, True
+            error.__traceback__ = trace
+        return before(cls, error, trace)
+
+    marked: Any = hook
+    marked._vaultlayer_short = True
+    sys.excepthook = hook
+    named: Any = VaultLayerError
+    named._render_traceback_ = lambda error: short_text(error).splitlines()  # asked for by IPython
+
+
+def short_text(error: BaseException) -> str:
+    """Return an error as it is printed: one of ours short, any other as Python prints it."""
+    if not is_short(error):
+        return "".join(traceback.format_exception(error))
+    frames = own_frames(error.__traceback__)
+    return "".join(traceback.format_exception(type(error), error, frames, chain=False))
+
+
+def is_short(error: BaseException) -> bool:
+    """Tell whether an error is printed short: one of this package's, or one that is marked with ``short``."""
+    return (isinstance(error, VaultLayerError) or getattr(error, "short", False) is True) and not _shows_all()
+
+
+def own_frames(trace: TracebackType | None) -> TracebackType | None:
+    """Return a traceback of the person's own frames alone; the whole one where there is none such."""
+    kept: list[TracebackType] = []
+    here = trace
+    while here is not None:
+        if is_own(here.tb_frame.f_code.co_filename):
+            kept.append(here)
+        here = here.tb_next
+    found: TracebackType | None = None
+    for one in reversed(kept):
+        found = TracebackType(found, one.tb_frame, one.tb_lasti, one.tb_lineno)
+    return found if kept else trace
+
+
+def is_own(path: str) -> bool:
+    """Tell whether a file is the person's: neither this package's, nor installed, nor Python's."""
+    return not path.startswith((_OURS, *_INSTALLED, "<frozen"))
+
+
+def _shows_all() -> bool:
+    return os.environ.get("VAULTLAYER_VERBOSITY", "").strip().lower() == "debug"
