@@ -250,17 +250,14 @@ def _wrong_scheme(text: str, scheme: str, slashes: str, rest: str) -> VaultUriEr
     if name == "file":
         return VaultUriError(f"{shown} is no vault URI; did you mean {_meant('file:///' + rest)}?")
     near = MEANT.get(name, name)
-    if near not in KINDS and name not in _ELSEWHERE and difflib.get_close_matches(name, ["s3"]):
-        near = "s3"
+    if near not in KINDS and name not in _ELSEWHERE and slashes:
+        near = next(iter(difflib.get_close_matches(name, KINDS, n=1, cutoff=0.5)), near)
     if near in KINDS:
         return VaultUriError(f"{shown} is no vault URI; did you mean {_meant(f'{near}://{rest}')}?")
     if not slashes:
         return VaultUriError(
             f"{shown} is no vault URI; {_KINDS} (./ before a folder with a colon in its name)"
         )
-    near = next(iter(difflib.get_close_matches(name, [*KINDS, "file"], n=1, cutoff=0.5)), None)
-    if near is not None and name not in _ELSEWHERE:
-        return VaultUriError(f"{shown} is no vault URI; did you mean {_meant(f'{near}://{rest}')}?")
     return VaultUriError(f"vaults of kind {scheme}:// are not supported; {_KINDS}")
 
 
