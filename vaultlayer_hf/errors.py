@@ -19,7 +19,8 @@
     │   ├── OtherRunError         it belongs to a run with other data or another optimizer
     │   └── NotLoadedError        what was loaded into memory isn't what was saved
     ├── CorruptError              bytes in the vault are not what the log vouches for
-    │   └── FormatVersionError    written by a newer version: upgrade
+    │   ├── FormatVersionError    written by a newer version: upgrade
+    │   └── SignatureError        a key is set, and it isn't signed by that key
     ├── RanksError                another rank is gone or didn't answer in time
     └── FencedError               a newer writer has claimed the vault: stop
 
@@ -42,6 +43,7 @@ __all__ = [
     "RanksError",
     "ResumeError",
     "SettingsError",
+    "SignatureError",
     "StoreDeniedError",
     "StoreError",
     "StoreFullError",
@@ -153,6 +155,10 @@ class CorruptError(VaultLayerError):
 
 class FormatVersionError(CorruptError):
     """The object was written in a format version that this release doesn't know."""
+
+
+class SignatureError(CorruptError):
+    """A key is set, and what was read isn't signed by it: somebody else has written it, or it is older than the key."""
 
 
 class RanksError(VaultLayerError):

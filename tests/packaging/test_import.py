@@ -25,6 +25,7 @@ PUBLIC = [
     "ResumeError",
     "Settings",
     "SettingsError",
+    "SignatureError",
     "StoreDeniedError",
     "StoreError",
     "StoreFullError",

@@ -5,6 +5,7 @@
     manifest.py   the list of files of a checkpoint with size and digest, and what the run was
     near.py       the vault that may have been meant by a mistyped name
     parse.py      checked reading of JSON from a vault
+    signature.py  who has written an entry of the log, by ed25519, where a key is set
     snapshot.py   the local frozen copy of a checkpoint that waits for upload
     unfrozen.py   the checkpoint folder that a dead writer had written, and not frozen
     written.py    the note by which a snapshot counts before it is sealed, on the same boot

@@ -14,6 +14,7 @@ from vaultlayer_hf.errors import CorruptError, ObjectNotFoundError, StoreError
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.vault.keys import META, manifest_key
 from vaultlayer_hf.vault.parse import FORMAT_VERSION, Fields, dump, has_bad_character, load
+from vaultlayer_hf.vault.signature import FIELD, keys
 
 MANIFEST_LIMIT = 256 * 2**20
 """Bytes: the largest manifest that is read."""
@@ -110,14 +111,27 @@ def is_mark(data: bytes, folder: str) -> bool:
         return False
 
 
-def encode_part(node: int, files: tuple[FileEntry, ...]) -> bytes:
-    """Return the bytes of the list of files that one node has uploaded."""
-    return dump({"format_version": FORMAT_VERSION, "node": node, "files": [asdict(file) for file in files]})
+def encode_part(node: int, files: tuple[FileEntry, ...], key: str = "") -> bytes:
+    """Return the bytes of the list of files that one node has uploaded, signed for its ``key`` where a key is set."""
+    body = {"format_version": FORMAT_VERSION, "node": node, "files": [asdict(file) for file in files]}
+    if (found := keys()) is not None:
+        body[FIELD] = found.sign(f"part {key}", dump(body))
+    return dump(body)
 
 
 def decode_part(data: bytes, node: int, what: str) -> tuple[FileEntry, ...]:
-    """Parse and check a node's list of files. Raises CorruptError, FormatVersionError."""
+    """Parse and check a node's list of files, which lies at the key ``what``.
+
+    Raises CorruptError, FormatVersionError, SignatureError.
+    """
     fields = load(data, what)
+    if (found := keys()) is not None:
+        body = fields.values
+        signature = body.pop(FIELD, None)
+        try:
+            found.check(f"part {what}", dump(body), signature, what)
+        except (ValueError, RecursionError) as error:  # NaN, a lone surrogate: nothing that we ever write
+            raise CorruptError(f"{what}: not readable as JSON") from error
     if fields.whole("node") != node:
         raise CorruptError(f"{what}: it is another node's")
     return tuple(_file(Fields(item, what), what) for item in fields.items("files", limit=_FILES_LIMIT))

@@ -16,12 +16,15 @@ from vaultlayer_hf.base.digest import digest_bytes, is_digest
 from vaultlayer_hf.errors import CorruptError, VaultLayerError
 from vaultlayer_hf.vault.keys import split_folder
 from vaultlayer_hf.vault.parse import FORMAT_VERSION, Fields, dump, has_bad_character, load
+from vaultlayer_hf.vault.signature import FIELD, keys
 
 Kind = Literal["claim", "commit", "retire", "finish", "pin"]
 KINDS = ("claim", "commit", "retire", "finish", "pin")
 ENTRY_LIMIT = 16 * 2**20
 """Bytes: the largest entry that is read."""
 _MANY = 100_000
+_SIGNED = "log entry"
+"""What an entry is signed as."""
 _VAULT_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
@@ -151,6 +154,7 @@ class Entry:
         time: ISO 8601 in UTC, for people.
         detail: what else the entry says; for people and reports.
         state: the state after it.
+        signed: whether it was read with a signature, which is checked where a key is set.
     """
 
     number: int
@@ -160,13 +164,20 @@ class Entry:
     time: str
     detail: dict[str, Any]
     state: VaultState
+    signed: bool = False
 
 
 def encode_entry(entry: Entry) -> bytes:
-    """Return the entry's bytes, its own digest included. Raises VaultLayerError where they are too many."""
+    """Return the entry's bytes, its own digest included, and a signature where a key is set.
+
+    Raises VaultLayerError where they are too many, SettingsError where the key is one to read with.
+    """
     body = {"format_version": FORMAT_VERSION, **asdict(entry)}
+    del body["signed"]
     for commit in body["state"]["commits"]:
         commit["abandoned"] = commit.pop("left_behind")
+    if (found := keys()) is not None:
+        body[FIELD] = found.sign(_SIGNED, dump(body))
     data = dump({**body, "check": digest_bytes(dump(body))})
     if len(data) > ENTRY_LIMIT:  # it could never be read again
         raise VaultLayerError(
@@ -177,7 +188,10 @@ def encode_entry(entry: Entry) -> bytes:
 
 
 def decode_entry(data: bytes, number: int) -> Entry:
-    """Parse and check an entry. Raises CorruptError, FormatVersionError."""
+    """Parse and check an entry, its signature too where a key is set.
+
+    Raises CorruptError, FormatVersionError, SignatureError.
+    """
     what = f"log entry {number}"
     fields = load(data, what)
     body = fields.values
@@ -188,6 +202,9 @@ def decode_entry(data: bytes, number: int) -> Entry:
         sound = False
     if not sound:
         raise CorruptError(f"{what}: its content doesn't match its own digest")
+    signature = body.pop(FIELD, None)
+    if (found := keys()) is not None:
+        found.check(_SIGNED, dump(body), signature, what)
     kind = fields.text("kind", limit=32)
     if kind not in KINDS or fields.whole("number", low=1) != number:
         raise CorruptError(f"{what}: unknown kind, or another entry's number")
@@ -199,6 +216,7 @@ def decode_entry(data: bytes, number: int) -> Entry:
         time=fields.text("time", limit=64),
         detail=fields.mapping("detail"),
         state=_state(Fields(fields.get("state"), what), number, what),
+        signed=signature is not None,
     )
     _check_fits(entry, what)
     return entry

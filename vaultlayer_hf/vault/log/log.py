@@ -47,11 +47,13 @@ from vaultlayer_hf.errors import (
     FencedError,
     FormatVersionError,
     ObjectNotFoundError,
+    SignatureError,
     StoreError,
 )
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.vault.keys import HINT, LOG, entry_key, entry_number
 from vaultlayer_hf.vault.log.entry import ENTRY_LIMIT, Entry, Kind, VaultState, decode_entry, encode_entry
+from vaultlayer_hf.vault.signature import check_may_write, of_another_key
 
 _HINT_EVERY = 100
 """Entries between two hints. A listing page holds 1000 keys, so a hint that is this stale costs nothing."""
@@ -92,13 +94,17 @@ class Log:
         number = self.last_number()
         if number == 0:
             return 0, None
+        foreign: SignatureError | None = None
         for candidate in range(number, max(0, number - _DAMAGED_LIMIT), -1):
             try:
                 return number, self.read(candidate)
             except FormatVersionError:
                 raise
             except (CorruptError, ObjectNotFoundError) as error:
+                foreign = error if isinstance(error, SignatureError) else foreign
                 self._on_damage(f"{error}; going back to the entry before it")
+        if foreign is not None:
+            raise of_another_key(self._store.uri, foreign)
         raise CorruptError(
             f"{self._store.uri}: the newest {_DAMAGED_LIMIT} entries of its log are all damaged"
         )
@@ -159,6 +165,7 @@ class Writer:
         """
         write_id = uuid.uuid4().hex
         number, before = log.last() if seen is None else seen
+        check_may_write(before is not None and before.signed)
         while True:
             mine = number + 1
             state = before.state.claimed(mine) if before else VaultState(vault_id=write_id, token=mine)

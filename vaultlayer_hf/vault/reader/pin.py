@@ -25,6 +25,7 @@ from vaultlayer_hf.stores.probe import probe_create
 from vaultlayer_hf.vault.keys import entry_key
 from vaultlayer_hf.vault.log.entry import Commit, Entry, encode_entry
 from vaultlayer_hf.vault.log.log import Log, now, read_whole, who
+from vaultlayer_hf.vault.signature import check_may_write
 
 
 def pin(store: Store, commit: Commit, pinned: bool, *, alone: bool = False) -> Entry:
@@ -44,6 +45,7 @@ def pin(store: Store, commit: Commit, pinned: bool, *, alone: bool = False) -> E
         )
     log, write_id = Log(store), uuid.uuid4().hex
     number, before = log.last()
+    check_may_write(before is not None and before.signed)
     vault_id = before.state.vault_id if before else ""
     while True:
         there = _find(before, commit, vault_id)

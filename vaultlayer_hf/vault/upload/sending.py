@@ -96,7 +96,8 @@ def send(
 def write_part(store: Store, snapshot: Snapshot, transfer: Transfer, node: int) -> tuple[FileEntry, ...]:
     """Say that a node's files are in, and return the list of them. Raises StoreError."""
     entries = tuple(entry for entry in snapshot.manifest.files if entry.path in transfer.done)
-    store.write(part_key(transfer.folder, node), encode_part(node, entries))
+    key = part_key(transfer.folder, node)
+    store.write(key, encode_part(node, entries, key))
     return entries
 
 
