@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import ROOT
 from tests.campaign.harness import Campaign
 from tests.campaign.parts import PARTS
 from tests.forks import ForkServer
@@ -25,7 +29,8 @@ from tests.vault.tools import (
     sign,
     write_checkpoint,
 )
-from vaultlayer_hf import CorruptError, SettingsError, SignatureError
+from vaultlayer_hf import CorruptError, ResumeError, SettingsError, SignatureError
+from vaultlayer_hf.loops.files import read_state, write_state
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.vault.keys import entry_key, part_key
 from vaultlayer_hf.vault.log.log import Log
@@ -39,6 +44,13 @@ serialization = pytest.importorskip("cryptography.hazmat.primitives.serializatio
 ed25519 = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ed25519")
 pytestmark = pytest.mark.usefixtures("quiet")
 Enter = Callable[..., None]
+
+
+class Own:
+    """A class of somebody's own, as the state of a loop may hold."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
 
 
 def pem(key: Any) -> str:
@@ -251,6 +263,30 @@ def test_a_key_may_lie_in_a_file(vault: Store, with_key: Enter, tmp_path: Path) 
     assert Vault(vault).checkpoint().step == 200
     with_key(verify=str(tmp_path / "run.pub"))
     assert Vault(vault).checkpoint().step == 200
+
+
+def test_the_keys_that_the_text_has_one_make_are_good(vault: Store, with_key: Enter, tmp_path: Path) -> None:
+    """The commands in SECURITY.md make a key that signs, and one that reads what it has signed."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl isn't installed")
+    (block,) = re.findall(r"```sh\n(openssl.*?)```", (ROOT / "SECURITY.md").read_text(), re.DOTALL)
+    subprocess.run(["bash", "-euc", block], cwd=tmp_path, check=True, capture_output=True)
+    store = memory_store()
+    with_key(str(tmp_path / "run.key"))
+    claim(store)
+    with_key(verify=str(tmp_path / "run.pub"))
+    assert Log(store).read(1).signed
+    with pytest.raises(SignatureError):
+        Log(vault).read(1)
+
+
+def test_no_pickle_of_a_state_where_torch_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's own variable against pickles holds for the states of a loop: what needs one is refused, in words."""
+    write_state(tmp_path / "state.pt", {"own": Own(3)})
+    assert read_state(tmp_path / "state.pt")["own"].value == 3
+    monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
+    with pytest.raises(ResumeError, match=r"state\.pt"):
+        read_state(tmp_path / "state.pt")
 
 
 @pytest.mark.slow
