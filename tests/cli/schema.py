@@ -97,6 +97,15 @@ PULL = {
     "files": int,
     "fetched": int,
 }
+COPY = {
+    "source": str,
+    "target": str,
+    "vault_id": str,
+    "steps": [int],
+    "bytes": int,
+    "copied": int,
+    "entries": int,
+}
 PIN = {"vault": str, "step": int, "number": int, "pinned": bool, "changed": bool}
 PRUNE = {
     "vault": str,

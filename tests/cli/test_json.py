@@ -15,6 +15,7 @@ COMMANDS = {
     "why": (["{vault}@40"], schema.WHY),
     "verify": (["{vault}", "--newest"], schema.VERIFY),
     "pull": (["{vault}@40", "{folder}/out"], schema.PULL),
+    "copy": (["{vault}", "{folder}/other"], schema.COPY),
     "diff": (["{vault}@20", "{vault}"], schema.DIFF),
     "pin": (["{vault}@20"], schema.PIN),
     "prune": (["{vault}", "--dry-run", "--keep-last", "1"], schema.PRUNE),

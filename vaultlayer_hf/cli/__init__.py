@@ -8,6 +8,7 @@ completion must answer at once.
     charts.py       pictures of a run, drawn by matplotlib from its story
     checks.py       what `vl doctor` tries
     common.py       what the commands share
+    copy.py         `vl copy`
     demo.py         `vl demo`
     demo_run.py     one training process of `vl demo`, seen from its parent
     demo_story.py   the three acts of `vl demo` and its verdict
@@ -42,6 +43,7 @@ from typing import Annotated
 import typer
 
 from vaultlayer_hf.cli.common import EXIT_CODES
+from vaultlayer_hf.cli.copy import copy
 from vaultlayer_hf.cli.demo import demo
 from vaultlayer_hf.cli.diff import diff
 from vaultlayer_hf.cli.doctor import doctor
@@ -80,6 +82,7 @@ for command in (
     why,
     verify,
     pull,
+    copy,
     diff,
     pin,
     prune,

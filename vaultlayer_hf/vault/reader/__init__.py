@@ -1,6 +1,7 @@
 """A vault from outside a run: list, verify, pull, pin, explain.
 
     check.py   read a committed checkpoint past its digests, or only its sizes
+    copy.py    copy a vault to another store: every live checkpoint, verified, and its log
     open.py    open a vault for reading
     pin.py     keep a checkpoint whatever the retention policy says, from any process
     pull.py    copy one checkpoint out of a vault into a folder of its own, verified, or not at all
