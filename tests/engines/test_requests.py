@@ -145,6 +145,7 @@ def test_jobs_are_noted(tmp_path: Path) -> None:
 
 def test_options_for_elsewhere_alone_are_refused(tmp_path: Path) -> None:
     """--nodes without --on is a usage error, not a run on this machine."""
+    (tmp_path / "train.py").write_text("")
     done = vl("run", "--nodes", "2", "--", "python", "train.py", cwd=tmp_path)
     assert (done.code, "--on" in done.err) == (2, True)
 

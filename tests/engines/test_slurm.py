@@ -10,7 +10,7 @@ import pytest
 
 from tests.engines import slurm
 from tests.engines.jobs import hand_in, weights
-from tests.run.programs import plain
+from tests.run.programs import plain, torchrun
 
 WHY_NOT = slurm.why_not()
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)]
@@ -51,3 +51,39 @@ def test_a_lost_node(cluster, s3_uri: str, s3_env: dict[str, str], tmp_path: Pat
     assert weights(job.log()) == unbroken
     assert cluster.job(job.id)["BatchHost"] != node
     cluster.start_node(node)
+
+
+def test_two_nodes_requeued(cluster, s3_uri: str, s3_env: dict[str, str], tmp_path: Path) -> None:
+    """torchrun over two nodes, requeued by the scheduler in the middle, ends with the weights of an unbroken run."""
+    whole = plain(tmp_path / "plain", *torchrun(2), "train.py")
+    job = hand_in(tmp_path / "run", "slurm", s3_uri, "--nodes", "2", engine_env=cluster.env, PACE="1.5")
+    job.until(lambda: job.committed >= 2, "committed")
+    assert cluster.job(job.id)["NodeList"] == "n[1-2]"
+    cluster.call("scontrol", "requeue", job.id)
+    job.until(lambda: job.finished, "finished")
+    job.until(lambda: "WEIGHTS" in job.log(), "done")
+    assert weights(job.log()) == whole.weights
+    assert cluster.job(job.id)["Restarts"] == "1"
+    assert "goes on from step" in job.log()
+
+
+def test_the_time_limit_and_a_stop(
+    cluster, s3_uri: str, s3_env: dict[str, str], tmp_path: Path, unbroken: str
+) -> None:
+    """Ahead of its time limit a job saves and is started again; told to stop, it saves, and stays away."""
+    # Slow enough that the first start meets its limit, and that the second is there to be stopped.
+    slow = "2 os.environ['PACE'] = '9'"
+    options = ("--time-limit", "2min", "--grace", "60")
+    job = hand_in(tmp_path / "run", "slurm", s3_uri, *options, engine_env=cluster.env, FATE=slow, PACE="2")
+    job.until(lambda: job.committed >= 2, "committed")
+    job.until(lambda: cluster.job(job.id)["Restarts"] == "1", "started again")
+    told = job.committed
+    assert 2 < told < 12, "it saved where it was told to"
+    job.until(lambda: f"goes on from step {told}" in job.log(), "going on")
+    done = job.vl("stop")
+    assert (done.code, "save and end" in done.out) == (0, True), done.err
+    job.until(lambda: cluster.job(job.id)["JobState"] == "FAILED", "stopped")
+    assert cluster.job(job.id)["ExitCode"] == "75:0"
+    again = hand_in(tmp_path / "run", "slurm", s3_uri, engine_env=cluster.env)
+    again.until(lambda: "WEIGHTS" in again.log(), "finished")
+    assert weights(again.log()) == unbroken

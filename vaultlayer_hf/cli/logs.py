@@ -23,6 +23,7 @@ from vaultlayer_hf.cli.common import (
     when_text,
 )
 from vaultlayer_hf.cli.gather import Target, TargetArgument, find_target
+from vaultlayer_hf.cli.jobs import named_job
 from vaultlayer_hf.cli.tables import print_table
 from vaultlayer_hf.run import journal
 from vaultlayer_hf.vault.log.origin import forked_from
@@ -57,14 +58,20 @@ def logs(
 ) -> None:
     """Print what an attempt has written; of a vault, the entries of its log.
 
-    --follow goes on from attempt to attempt, until `vl run` has ended. Of a job whose run folder isn't here, what
-    its engine has kept.
+    --follow goes on from attempt to attempt, until `vl run` has ended. Of a job that an engine has,
+    such as slurm:4711, all that its nodes have written.
 
     Example: vl logs .vl --attempt 2
     """
     with one_line_errors(debug):
         found = find_target(target)
-        if found.job is not None and attempt is None and not as_json and not events and _is_newest(found):
+        if (
+            found.job is not None
+            and attempt is None
+            and not as_json
+            and not events
+            and _is_wanted(target, found)
+        ):
             _print_job(found.job, lines, follow)
             return
         if found.folder is None:
@@ -125,10 +132,12 @@ def _print_events(folder: Path, attempt: int, lines: int | None, as_json: bool) 
     print_table(("when (UTC)", "event", "what"), rows, fold=[2])
 
 
-def _is_newest(found: Target) -> bool:
-    """Tell whether the job is what was started last here, and not a `vl run` whose folder can be seen."""
+def _is_wanted(text: str | None, found: Target) -> bool:
+    """Tell whether the job's own log is meant: it was named, or it was started behind any `vl run` that can be seen."""
     begins = [line["time"] for line in found.journal if line["kind"] == "begin"]
-    return found.job is not None and max(begins, default=0.0) < found.job.time
+    return named_job(text) is not None or (
+        found.job is not None and max(begins, default=0.0) < found.job.time
+    )
 
 
 def _print_job(job: Job, lines: int | None, follow: bool) -> None:

@@ -12,7 +12,7 @@ import typer
 from vaultlayer_hf.base.spans import parse_duration
 from vaultlayer_hf.cli.common import full_uri
 from vaultlayer_hf.errors import MissingExtraError, SettingsError
-from vaultlayer_hf.run.engines.jobs.base import EngineError, Gpus, JobRequest, parse_gpus
+from vaultlayer_hf.run.engines.jobs.base import MAX_RESTARTS, EngineError, Gpus, JobRequest, parse_gpus
 
 if TYPE_CHECKING:
     from vaultlayer_hf.run.engines.jobs.base import Job
@@ -84,8 +84,6 @@ DryOption = Annotated[
     bool,
     typer.Option("--dry-run", help="Print what would be handed in, and stop.", rich_help_panel=_ELSEWHERE),
 ]
-MAX_RESTARTS = 100
-"""Starts by an engine that are allowed where nothing else is said: a lasting failure ends a run long before."""
 
 
 def only_elsewhere(**given: object) -> None:

@@ -8,6 +8,11 @@ says where from.
     command.py    the command lines of a job's nodes, torchrun's rendezvous among them
     record.py     the jobs that were submitted from here
     table.py      the engines by name
+    k8s.py        Kubernetes: a Job
+    k8s_job.py    that Job, made of the official client's models
+    ray.py        Ray: a job of its Jobs API
+    ray_driver.py what that job runs on the cluster
+    sky.py        SkyPilot: a managed job
     slurm.py      Slurm: a batch script
 
 Imports the journal; the command line imports it.

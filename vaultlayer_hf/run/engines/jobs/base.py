@@ -8,12 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vaultlayer_hf.errors import SettingsError, VaultLayerError
+from vaultlayer_hf.errors import MissingExtraError, SettingsError, VaultLayerError
 
 GO_ON = 75
 """Exit code of `vl run` that was told to end: the same command goes on."""
 LASTING = (1, 2, 4, 5, 70)
 """Exit codes of `vl run` behind which another start ends in the same way: a person must change something."""
+
+
+MAX_RESTARTS = 100
+"""Starts by an engine that are allowed where nothing else is said: a lasting failure ends a run long before."""
 
 
 class EngineError(VaultLayerError):
@@ -80,7 +84,7 @@ class JobRequest:
     nodes: int = 1
     gpus: Gpus = Gpus()
     spot: bool = False
-    max_restarts: int = 100
+    max_restarts: int = MAX_RESTARTS
     queue: str | None = None
     cluster: str | None = None
     time_limit: float | None = None
@@ -112,6 +116,17 @@ class Job:
 
     def __str__(self) -> str:
         return f"{self.engine}:{self.id}"
+
+
+def missing_extra(engine: str, extra: str) -> MissingExtraError:
+    """Return the error that an engine's library isn't installed."""
+    return MissingExtraError(f"--on {engine} needs an extra: pip install 'vaultlayer-hf[{extra}]'")
+
+
+def node_variables(request: JobRequest) -> dict[str, str]:
+    """Return the variables that a node's training gets, for engines that hand nothing of this environment on."""
+    grace = f"{request.grace:.0f}"
+    return {"VAULTLAYER_GRACE": grace, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": grace, **request.variables}
 
 
 @dataclass(frozen=True)

@@ -33,21 +33,26 @@ class Here:
     python: str = "python"
 
 
-def node_line(request: JobRequest, here: Here) -> str:
+def node_line(request: JobRequest, here: Here, *, timed: bool = False) -> str:
     """Return the line of a POSIX shell with which a node runs its part of a job.
+
+    ``timed``: the engine has no time limit that a job is told of, so coreutils' timeout keeps it. It sends SIGTERM to
+    `vl run` alone, ahead of the limit, and its exit code is that of `vl run`.
 
     Raises SettingsError for a launcher that can't be given the other nodes' whereabouts.
     """
-    words = [
-        here.python,
-        "-m",
-        request.module,
-        "run",
-        "--vault",
-        request.vault,
-        *request.run_options,
-        "--",
-    ]
+    words = [here.python, "-m", request.module, "run", "--vault", request.vault, *request.run_options, "--"]
+    if timed and request.time_limit is not None:
+        words = [
+            *(
+                "timeout",
+                "--foreground",
+                "--preserve-status",
+                "--signal=TERM",
+                f"--kill-after={request.grace:.0f}",
+            ),
+            *(f"{request.time_limit - request.grace:.0f}", *words),
+        ]
     return " ".join([shlex.join(words), *program(request, here)])
 
 

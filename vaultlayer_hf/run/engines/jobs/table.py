@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.run.engines.jobs.base import Engine
+from vaultlayer_hf.run.engines.jobs.k8s import Kubernetes
+from vaultlayer_hf.run.engines.jobs.ray import Ray
+from vaultlayer_hf.run.engines.jobs.sky import Sky
 from vaultlayer_hf.run.engines.jobs.slurm import Slurm
 
 ANY = "any"
 HERE = "local"
-_ENGINES: dict[str, type[Engine]] = {"slurm": Slurm}
+_ENGINES: dict[str, type[Engine]] = {"slurm": Slurm, "ray": Ray, "k8s": Kubernetes, "sky": Sky}
 NAMES = tuple(_ENGINES)
 
 

@@ -1,0 +1,101 @@
+"""A Ray cluster on this machine: a head without CPUs, and two raylets that work."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from tests.run.programs import environment
+from tests.servers import die_with_parent, free_ports
+
+
+def why_not() -> str:
+    """Return why no cluster can be started here; empty where one can."""
+    there = all(importlib.util.find_spec(name) for name in ("ray", "aiohttp_cors"))
+    return "" if there else "needs Ray: pip install 'ray[default]'"
+
+
+class RayCluster:
+    """A running cluster.
+
+    Attributes:
+        env: variables that lead `vl run --on ray` to it.
+    """
+
+    def __init__(self, variables: dict[str, str]) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="vlray-"))  # sockets lie in it: a short path
+        self._port, dashboard, agent = free_ports(3)
+        self.env = {"RAY_ADDRESS": f"http://127.0.0.1:{dashboard}"}
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        self._env = environment(PATH=path, RAY_USAGE_STATS_ENABLED="0", **variables)
+        self._nodes: dict[str, subprocess.Popen[bytes]] = {}
+        self._start(
+            "head", "--head", f"--port={self._port}", f"--dashboard-port={dashboard}", "--num-cpus=0",
+            f"--dashboard-agent-listen-port={agent}", f"--temp-dir={self.folder}",
+        )  # fmt: skip
+        for name in ("n1", "n2"):
+            self.start_node(name)
+
+    def start_node(self, name: str) -> None:
+        """Start a raylet."""
+        (agent,) = free_ports(1)
+        self._start(
+            name,
+            f"--address=127.0.0.1:{self._port}",
+            "--num-cpus=1",
+            f"--dashboard-agent-listen-port={agent}",
+        )
+
+    def _start(self, name: str, *options: str) -> None:
+        with open(self.folder / f"{name}.log", "ab") as log:
+            self._nodes[name] = subprocess.Popen(
+                [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options],
+                env=self._env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder,
+                start_new_session=True, preexec_fn=die_with_parent,
+            )  # fmt: skip
+        end = time.monotonic() + 90
+        while "started" not in (self.folder / f"{name}.log").read_text().lower():
+            assert time.monotonic() < end, self.logs()
+            assert self._nodes[name].poll() is None, self.logs()
+            time.sleep(0.3)
+
+    def lose_the_one_that_trains(self) -> str:
+        """Kill the raylet under which `vl run` runs; return the node's name."""
+        for name, process in self._nodes.items():
+            for raylet in psutil.Process(process.pid).children(recursive=True):
+                if raylet.name() == "raylet" and any(
+                    "vaultlayer_hf.cli" in one.cmdline() for one in raylet.children(recursive=True)
+                ):
+                    raylet.kill()
+                    return name
+        raise AssertionError("no raylet trains")
+
+    def logs(self) -> str:
+        """What the nodes have written."""
+        return "\n".join(f"--- {path.name}\n{path.read_text()[-2000:]}" for path in self.folder.glob("*.log"))
+
+    def close(self) -> None:
+        """End all of it."""
+        family = [
+            child
+            for process in self._nodes.values()
+            if process.poll() is None
+            for child in psutil.Process(process.pid).children(recursive=True)
+        ]
+        for process in self._nodes.values():
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        for one in family:
+            if one.is_running():
+                one.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)

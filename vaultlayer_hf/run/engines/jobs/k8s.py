@@ -1,0 +1,199 @@
+"""Kubernetes: a Job, as k8s_job.py makes it, handed in by the official client."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from vaultlayer_hf.run.engines.jobs.base import Engine, EngineError, Job, JobRequest, JobState
+from vaultlayer_hf.run.engines.jobs.k8s_job import library, manifests
+
+_PATIENCE = 30.0
+"""Seconds that the API server may take."""
+_EVERY = 2.0
+"""Seconds between two looks for a pod whose log is followed."""
+
+
+class Kubernetes(Engine):
+    """A cluster that the kubeconfig of this machine leads to; ``--cluster`` is one of its contexts."""
+
+    name = "k8s"
+    own_options: Mapping[str, str] | None = {
+        "image": "the container's image, with the script and this package in it",
+        "namespace": "default: default",
+        "secret": "a Secret whose keys become variables: AWS_ACCESS_KEY_ID, say",
+        "service-account": "for credentials of the cloud without a Secret",
+        "pvc": "NAME:/path: a volume, where the vault may be",
+        "node-selector": "KEY=VALUE,...: which nodes; spot ones, or a kind of GPU",
+        "workdir": "the working directory in the image",
+        "cpu": "cores of each pod",
+        "memory": "of each pod: 64Gi",
+    }
+
+    def cannot(self, request: JobRequest) -> list[str]:
+        """Return what Kubernetes can't do."""
+        found = []
+        if "image" not in request.more:
+            found.append(
+                "it runs images: --engine-option image=REPOSITORY/NAME, with the script and this package in it"
+            )
+        selected = "node-selector" in request.more
+        if request.spot and not selected:
+            found.append(
+                "each provider has a label of its own for spot nodes: --engine-option "
+                "node-selector=cloud.google.com/gke-spot=true (EKS: eks.amazonaws.com/capacityType=SPOT)"
+            )
+        if request.gpus.kind and not selected:
+            found.append(
+                "each cluster has labels of its own for kinds of GPUs: --gpus "
+                f"{request.gpus.count} --engine-option node-selector=nvidia.com/gpu.product=…"
+            )
+        return found
+
+    def differs(self, request: JobRequest) -> list[str]:
+        """Return what is other than elsewhere."""
+        return ["it counts neither evictions nor ends with 75 against --max-restarts"]
+
+    def mounted(self, request: JobRequest) -> bool:
+        """Tell whether the vault lies on the volume."""
+        _, _, path = request.more.get("pvc", "").partition(":")
+        return bool(path) and PurePosixPath(request.vault.removeprefix("file://")).is_relative_to(path)
+
+    def manifest(self, request: JobRequest) -> str:
+        """Return the YAML of the Job, and of the Service by which several nodes find each other."""
+        import yaml
+
+        return "---\n".join(yaml.safe_dump(one, sort_keys=False) for one in manifests(request))
+
+    def submit(self, request: JobRequest) -> Job:
+        """Create the Service and the Job."""
+        client, api = _client(request.cluster)
+        space = request.more.get("namespace", "default")
+        found = manifests(request)
+        name = found[-1]["metadata"]["name"]
+        with _told(client):
+            for one in found[:-1]:
+                try:
+                    client.CoreV1Api(api).create_namespaced_service(space, one, _request_timeout=_PATIENCE)
+                except client.ApiException as error:
+                    if error.status != 409:
+                        raise
+            client.BatchV1Api(api).create_namespaced_job(space, found[-1], _request_timeout=_PATIENCE)
+        return Job(
+            self.name, f"{space}/{name}", request.name, request.vault, request.cluster, time=time.time()
+        )
+
+    def state(self, job: Job) -> JobState:
+        """Return what the Job's status says."""
+        client, api = _client(job.cluster)
+        space, name = _split(job)
+        with _told(client):
+            try:
+                found = client.BatchV1Api(api).read_namespaced_job(name, space, _request_timeout=_PATIENCE)
+            except client.ApiException as error:
+                if error.status == 404:
+                    return JobState("unknown", "there is no such Job any more")
+                raise
+            pods = _pods(client, api, job)
+        nodes = ",".join(sorted({pod.spec.node_name for pod in pods if pod.spec.node_name}))
+        return describe(api.sanitize_for_serialization(found), nodes)
+
+    def logs(self, job: Job, *, follow: bool = False) -> Iterator[str]:
+        """Yield the log of the first node's newest pod; with ``follow``, those of the pods that replace it, too."""
+        client, api = _client(job.cluster)
+        space, _ = _split(job)
+        shown: set[str] = set()
+        while True:
+            ended = not follow or not self.state(job).alive
+            with _told(client):
+                for pod in _pods(client, api, job):
+                    name = pod.metadata.name
+                    if name in shown or pod.status.phase == "Pending":
+                        continue
+                    shown.add(name)
+                    answer = client.CoreV1Api(api).read_namespaced_pod_log(
+                        name, space, follow=follow, _preload_content=False
+                    )
+                    for part in answer.stream():
+                        yield part.decode(errors="replace")
+            if ended:
+                return
+            time.sleep(_EVERY)
+
+    def stop(self, job: Job, *, now: bool = False) -> str:
+        """Suspend the Job, which sends SIGTERM to its pods and replaces none of them; with ``now``, delete it."""
+        client, api = _client(job.cluster)
+        space, name = _split(job)
+        with _told(client):
+            batch = client.BatchV1Api(api)
+            if now:
+                options = client.V1DeleteOptions(propagation_policy="Background", grace_period_seconds=0)
+                batch.delete_namespaced_job(name, space, body=options, _request_timeout=_PATIENCE)
+                return f"{job} is deleted"
+            batch.patch_namespaced_job(name, space, {"spec": {"suspend": True}}, _request_timeout=_PATIENCE)
+        return f"{job} is told to save and end; kubectl delete job {name} -n {space} makes room for another start"
+
+
+def describe(job: Mapping[str, Any], nodes: str) -> JobState:
+    """Return how a job is from the Job as the API server has it. Pure."""
+    status = job.get("status") or {}
+    true = [one for one in status.get("conditions") or () if one.get("status") == "True"]
+    said = {one["type"]: ": ".join(filter(None, (one.get("reason"), one.get("message")))) for one in true}
+    restarts = status.get("failed") or 0
+    if "Complete" in said or "SuccessCriteriaMet" in said:
+        return JobState("finished", "Complete", nodes, restarts)
+    if "Failed" in said or "FailureTarget" in said:
+        return JobState("stopped", said.get("Failed") or said["FailureTarget"], nodes, restarts)
+    if (job.get("spec") or {}).get("suspend"):
+        return JobState("stopped", "Suspended", nodes, restarts)
+    if status.get("ready"):
+        return JobState("running", "", nodes, restarts)
+    return JobState("waiting", "no pod is ready yet", nodes, restarts)
+
+
+def _split(job: Job) -> tuple[str, str]:
+    space, sign, name = job.id.partition("/")
+    return (space, name) if sign else ("default", space)
+
+
+def _pods(client: Any, api: Any, job: Job) -> list[Any]:
+    """Return the pods of a job's first node, the oldest first."""
+    space, name = _split(job)
+    label = f"job-name={name},batch.kubernetes.io/job-completion-index=0"
+    found = (
+        client.CoreV1Api(api)
+        .list_namespaced_pod(space, label_selector=label, _request_timeout=_PATIENCE)
+        .items
+    )
+    return sorted(found, key=lambda pod: pod.metadata.creation_timestamp)
+
+
+def _client(context: str | None) -> tuple[Any, Any]:
+    """Return the client's module, and a connection. Raises MissingExtraError, EngineError."""
+    client = library()
+    from kubernetes import config
+
+    try:
+        return client, config.new_client_from_config(context=context)
+    except (config.ConfigException, OSError) as error:
+        raise EngineError(f"no cluster is known here: {error}") from error
+
+
+class _told:  # noqa: N801  reads as a block: with _told(client)
+    """Turns what the API server or the network says into EngineError."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, self._client.ApiException):
+            said = " ".join(str(getattr(error, "body", "") or error.reason).split())[:500]
+            exists = " (a Job of this vault is there already)" if error.status == 409 else ""
+            raise EngineError(f"the API server answers {error.status}{exists}: {said}") from error
+        if isinstance(error, OSError) or type(error).__module__.startswith("urllib3"):
+            raise EngineError(f"the API server can't be reached: {error}") from error

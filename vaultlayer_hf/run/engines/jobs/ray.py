@@ -1,0 +1,143 @@
+"""Ray: a job of its Jobs API. What it runs on the cluster is ray_driver.py: a task on each node, retried by Ray."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from vaultlayer_hf.run.engines.jobs.base import (
+    Engine,
+    EngineError,
+    Job,
+    JobRequest,
+    JobState,
+    missing_extra,
+    node_variables,
+)
+from vaultlayer_hf.run.engines.jobs.command import Here, node_line
+
+_DRIVER = "ray_driver"
+_HERE = Here("$VL_NODE", "$VL_HEAD", "$VL_PORT", "$VL_JOB")
+"""ray_driver.py sets these for each node."""
+_STATES = {"PENDING": "waiting", "RUNNING": "running", "SUCCEEDED": "finished"}
+_EVERY = 1.0
+"""Seconds between two looks at a log that is followed."""
+
+
+class Ray(Engine):
+    """A running cluster: ``--cluster`` is its dashboard's address, else ``RAY_ADDRESS``, else this machine's."""
+
+    name = "ray"
+    own_options: Mapping[str, str] | None = {
+        "working-dir": "the folder that is copied to the nodes; default: this one",
+        "cpus": "of each node; default 1",
+        "pip": "packages that Ray installs first, with commas between them",
+    }
+
+    def cannot(self, request: JobRequest) -> list[str]:
+        """Return what Ray can't do."""
+        found = []
+        if request.spot:
+            found.append(
+                "its machines are there already: whether they are spot ones was decided with the cluster"
+            )
+        if request.queue:
+            found.append("it has no queues: leave out --queue")
+        return found
+
+    def differs(self, request: JobRequest) -> list[str]:
+        """Return what is other than elsewhere."""
+        return [
+            "every node needs this package, and credentials of its own: Ray shows a job's variables to all who see its "
+            "dashboard, so none are handed over"
+        ]
+
+    def manifest(self, request: JobRequest) -> str:
+        """Return what the Jobs API is sent, as JSON."""
+        return json.dumps(submission(request), indent=2) + "\n"
+
+    def submit(self, request: JobRequest) -> Job:
+        """Hand the job to the Jobs API, which copies the working directory."""
+        client = _client(request.cluster)
+        try:
+            number = client.submit_job(**submission(request))
+        except Exception as error:  # of requests, of Ray, and plain ones
+            raise EngineError(f"Ray hasn't taken it: {error}") from error
+        return Job(self.name, number, request.name, request.vault, request.cluster, time=time.time())
+
+    def state(self, job: Job) -> JobState:
+        """Return what the Jobs API says."""
+        client = _client(job.cluster)
+        try:
+            found = client.get_job_info(job.id)
+        except Exception as error:
+            if "does not exist" in str(error):
+                return JobState("unknown", "Ray doesn't know it")
+            raise EngineError(f"Ray can't be asked: {error}") from error
+        status = str(getattr(found.status, "value", found.status))
+        said = "" if found.message is None or status in _STATES else " ".join(found.message.split())[:300]
+        return JobState(_STATES.get(status, "stopped"), ": ".join(filter(None, (status, said))))
+
+    def logs(self, job: Job, *, follow: bool = False) -> Iterator[str]:
+        """Yield what the job's driver has written: all nodes' output."""
+        client = _client(job.cluster)
+        shown = 0
+        while True:
+            ended = not follow or not self.state(job).alive
+            try:
+                text = client.get_job_logs(job.id)
+            except Exception as error:
+                raise EngineError(f"Ray has no logs of {job}: {error}") from error
+            yield text[shown:]
+            shown = len(text)
+            if ended:
+                return
+            time.sleep(_EVERY)
+
+    def stop(self, job: Job, *, now: bool = False) -> str:
+        """Stop the driver. Its tasks end with it, and what they run gets SIGTERM, saves and ends."""
+        client = _client(job.cluster)
+        try:
+            client.stop_job(job.id)
+        except Exception as error:
+            raise EngineError(f"Ray hasn't stopped {job}: {error}") from error
+        return f"{job} is told to save and end"
+
+
+def submission(request: JobRequest) -> dict[str, Any]:
+    """Return the arguments of ``JobSubmissionClient.submit_job``. Pure. Raises SettingsError."""
+    more = request.more
+    words = [
+        *("python", "-m", f"{__package__}.{_DRIVER}"),
+        *(f"--nodes={request.nodes}", f"--gpus={request.gpus.count}", f"--cpus={more.get('cpus', '1')}"),
+        *(f"--max-restarts={request.max_restarts}", f"--grace={request.grace:.0f}"),
+        *((f"--gpu-kind={request.gpus.kind}",) if request.gpus.kind else ()),
+        *("--", node_line(request, _HERE, timed=True)),
+    ]
+    environment: dict[str, Any] = {
+        "working_dir": more.get("working-dir", str(request.folder)),
+        "excludes": [f"/{request.home.name}/", "/.git/"],
+        "env_vars": node_variables(request),
+    }
+    if "pip" in more:
+        environment["pip"] = [one.strip() for one in more["pip"].split(",")]
+    return {
+        "entrypoint": shlex.join(words),
+        "runtime_env": environment,
+        "metadata": {"name": request.name, "vault": request.vault},
+    }
+
+
+def _client(address: str | None) -> Any:
+    try:
+        from ray.job_submission import JobSubmissionClient
+    except ImportError as error:
+        raise missing_extra("ray", "ray") from error
+    try:
+        return JobSubmissionClient(address)
+    except Exception as error:
+        where = f" at {address}" if address else ""
+        raise EngineError(f"no Ray cluster answers{where}: {' '.join(str(error).split())[:300]}") from error
