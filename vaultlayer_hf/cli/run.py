@@ -145,7 +145,8 @@ def run(
         from vaultlayer_hf.run.supervise import supervise
         from vaultlayer_hf.run.vaults import choose_vault
 
-        _check_script(command)
+        if on is None or "k8s" not in on:  # there the script is in an image
+            _check_script(command)
         choice = choose_vault(vault, command)
         uri, script = full_uri(choice.uri), script_of(command)
         if on is None:
