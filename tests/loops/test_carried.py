@@ -142,6 +142,47 @@ def test_what_has_no_state_is_named(tmp_path: Path) -> None:
     again.ckpt.close()
 
 
+class Growing:
+    """Has an attribute that adds another one to its owner whenever it is looked into, as a thread of the owner may."""
+
+    def __init__(self) -> None:
+        self.part = Part(self)
+        self.count = 1
+
+
+class Part:
+    """Part of a ``Growing``."""
+
+    def __init__(self, owner: Growing) -> None:
+        self.owner, self.seen = owner, 0
+
+    def __reduce__(self) -> Any:
+        self.seen += 1
+        setattr(self.owner, f"at {self.seen}", self.seen)
+        raise TypeError("no state")
+
+    @property
+    def state_dict(self) -> None:
+        self.seen += 1
+        setattr(self.owner, f"at {self.seen}", self.seen)
+
+
+def test_an_object_that_changes_while_it_is_looked_into(tmp_path: Path) -> None:
+    """A thread that adds attributes to an object that is carried neither ends the training nor costs a checkpoint."""
+    loop = Loop(tmp_path)
+    growing = Growing()
+    loop.ckpt.carry(lambda: {"growing": growing})
+    growing.count = 2
+    loop.ckpt.step()
+    loop.ckpt.finish()
+    assert not [event for event in loop.log if event.kind == "abandon"]
+    again, other = Loop(tmp_path), Growing()
+    assert again.start == 1
+    assert again.ckpt.carry(lambda: {"growing": other}) == (other,)
+    assert other.count == 2
+    again.ckpt.close()
+
+
 def test_a_run_that_saves_nothing_is_not_done_in_silence(tmp_path: Path) -> None:
     """An end before any step is said, and the vault doesn't note the run as done."""
     loop = Loop(tmp_path)

@@ -135,6 +135,23 @@ def test_nobody_waits_for_a_rank_that_has_left(monkeypatch: pytest.MonkeyPatch) 
             assert [str(found[0]), found[1], str(found[2])] == [words, None, words]
 
 
+def test_nobody_waits_for_a_rank_that_failed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of a script's own object ahead of a round ends the others' wait; one of ours is raised on all anyway."""
+    monkeypatch.setattr("vaultlayer_hf.session.ranks._LOOK_SECONDS", 0.1)
+
+    def take_part(one: Ranks) -> Any:
+        with one.leaving_where_failed():
+            if one.rank == 1:
+                time.sleep(0.3)
+                raise ZeroDivisionError
+            return one.gather(None)
+
+    with ranks_of(2, timeout=3600) as ranks:
+        found = on_all(ranks, take_part)
+        assert str(found[0]) == f"rank 1 on {platform.node()} has ended its training"
+        assert isinstance(found[1], ZeroDivisionError)
+
+
 def test_who_waits_long_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Signs of life while another rank is busy, with how far it is; the round itself is none the worse."""
     monkeypatch.setattr("vaultlayer_hf.session.ranks._LOOK_SECONDS", 0.1)

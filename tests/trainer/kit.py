@@ -83,7 +83,16 @@ def arguments(output_dir: Path | str, **more: Any) -> TrainingArguments:
 
 def trainer(output_dir: Path | str, cls: Any = Trainer, **more: Any) -> Any:
     """A Trainer of the common schedule. Names of the Trainer's own arguments go to it, all others to its args."""
-    own = ("model", "callbacks", "resume", "eval_dataset", "model_init", "train_dataset", "compute_metrics")
+    own = (
+        "model",
+        "callbacks",
+        "resume",
+        "eval_dataset",
+        "model_init",
+        "train_dataset",
+        "compute_metrics",
+        "optimizers",
+    )
     given = {name: more.pop(name) for name in own if name in more}
     if "model_init" not in given:
         given.setdefault("model", model())

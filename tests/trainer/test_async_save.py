@@ -397,6 +397,33 @@ def test_where_it_is_safe(facts: dict[str, Any], mode: str, why: str) -> None:
     assert bool(fit.reason) == bool(why)
 
 
+class Closed(torch.optim.SGD):
+    """An optimizer of a script's own that answers only what it is meant for."""
+
+    @property
+    def eval(self) -> None:
+        raise RuntimeError("what for?")
+
+
+def test_what_cannot_be_looked_into(tmp_path: Path) -> None:
+    """Whatever an optimizer of the script's own raises there, saves are stock's, and that is said."""
+    made = big_model()
+    optimizer = Closed(made.parameters(), lr=0.1)
+    run = trainer(
+        tmp_path,
+        model=made,
+        resume=asked(tmp_path / "vault"),
+        optimizers=(optimizer, None),
+        max_steps=2,
+        save_steps=2,
+    )
+    heard = Recorder(run)
+    run.train()
+    assert steps_of(tmp_path / "vault") == [2]
+    (said,) = [event.message for event in heard.events if "async_save" in event.message]
+    assert "can't be looked into: RuntimeError: what for?" in said
+
+
 class OwnSave(transformers.Trainer):
     """A Trainer that writes a file of its own into each checkpoint."""
 

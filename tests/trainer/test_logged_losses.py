@@ -12,6 +12,7 @@ import transformers
 
 from tests.trainer.kit import Boom, Do, FailAt, Patient, Tokens, trainer
 from vaultlayer_hf import Settings
+from vaultlayer_hf.trainer.logged_loss import LossSums, sums_from
 
 SCHEDULE: dict[str, Any] = {"max_steps": 14, "save_steps": 3, "logging_steps": 5}
 
@@ -53,6 +54,14 @@ def test_a_checkpoint_without_the_sums_logs_as_stock(tmp_path: Path) -> None:
     again = trainer(tmp_path / "b", resume=vault, **SCHEDULE)
     assert logged(again)[10] != logged(unbroken)[10]
     assert again.state.global_step == SCHEDULE["max_steps"]
+
+
+def test_sums_of_a_later_version_are_left_alone() -> None:
+    """What a later version may keep besides ends no start: the logs are stock's then."""
+    now = {"pending": 1.0, "total": 2.0, "logged_at": 3}
+    assert sums_from(now) == LossSums(1.0, 2.0, 3)
+    assert sums_from({**now, "of_experts": 0.5}) is None
+    assert sums_from(None) is None
 
 
 class Stream(torch.utils.data.IterableDataset[Any]):

@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import transformers
+from transformers import TrainerCallback
 
 from tests import ROOT
-from tests.trainer.kit import STEPS, Boom, FailAt, Patient, trainer
+from tests.trainer.kit import STEPS, Boom, FailAt, Patient, steps_of, trainer
 from vaultlayer_hf import Settings
 from vaultlayer_hf.state.tracker_runs import FILE
 from vaultlayer_hf.trainer.logged import Logged, wandb_rows
@@ -122,6 +124,41 @@ def test_a_checkpoint_that_names_no_runs_has_none(content: str, tmp_path: Path) 
     assert read_runs(tmp_path) == {}
     (tmp_path / FILE).write_text(content)
     assert read_runs(tmp_path) == {}
+
+
+class WandbCallback(TrainerCallback):
+    """Somebody's own callback under a name that transformers has, too; nothing of it is as there."""
+
+    class _wandb:
+        class run:
+            id: Any = "1"
+            name, url, offline = "", "", False
+
+    @property
+    def _initialized(self) -> bool:
+        raise RuntimeError("ask somebody else")
+
+
+def test_a_callback_that_only_has_a_trackers_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it raises where it is taken for the tracker's own costs neither a checkpoint nor the start."""
+    for steps in (2, 4):
+        run = trainer(
+            tmp_path,
+            resume=str(tmp_path / "vault"),
+            callbacks=[WandbCallback()],
+            max_steps=steps,
+            save_steps=2,
+        )
+        run.train()
+        assert run.state.global_step == steps
+        monkeypatch.setattr(WandbCallback._wandb.run, "id", b"1")
+    assert steps_of(tmp_path / "vault") == [2, 4]
+    assert (
+        "WandbCallback doesn't go on in the run that it had: RuntimeError: ask somebody else" in caplog.text
+    )
+    assert "checkpoint-4: a resume can't go on in the tracker's run: " in caplog.text
 
 
 def three_attempts(folder: Path, tracker: str, **environment: str) -> None:

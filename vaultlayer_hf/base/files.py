@@ -22,6 +22,8 @@ from pathlib import Path
 
 _AT_FDCWD, _RENAME_NOREPLACE = -100, 1  # <fcntl.h>, <linux/fs.h>
 _SYNC_FILE_RANGE_WRITE = 2  # <linux/fs.h>
+TEMPORARY = ".tmp-"
+"""What the name of a file begins with that is being written; one that stays was cut short by a kill."""
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Error numbers of a disk without space, or of a quota or size limit that is used up."""
 _NO_LINKS = {
@@ -212,7 +214,7 @@ def read_small(path: Path, limit: int) -> bytes:
 
 def write_file(path: Path, data: bytes, *, like: Path | None = None) -> None:
     """Create or replace a small file, atomically and durably; ``like``: a file whose mode it gets."""
-    temporary = path.with_name(f".tmp-{uuid.uuid4().hex}")
+    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
     try:
         with open(temporary, "xb") as file:
             file.write(data)
@@ -231,7 +233,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
     Not flushed to the disk: training waits for this one. What must outlive a power cut is flushed where it is sealed.
     """
-    temporary = path.with_name(f".tmp-{path.name}")
+    temporary = path.with_name(f"{TEMPORARY}{path.name}")
     try:
         write(temporary)
         os.replace(temporary, path)

@@ -28,6 +28,14 @@ def duration_text(seconds: float) -> str:
     return f"{seconds:.3g} s"
 
 
+def error_text(error: BaseException) -> str:
+    """Return what an error says; one of a script's own class may raise where it is asked."""
+    try:
+        return str(error)
+    except Exception:
+        return "it can't say what is wrong"
+
+
 def bytes_bar(total: int, what: str, *, shown: bool = True, leave: bool = True) -> Any:
     """Return a bar that counts bytes, a tqdm one: a context manager whose ``update(count)`` any thread may call.
 

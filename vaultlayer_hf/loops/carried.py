@@ -111,11 +111,16 @@ def _has_attributes(value: Any) -> bool:
     return hasattr(value, "__dict__") and not library
 
 
+def _attributes(value: Any) -> list[tuple[str, Any]]:
+    """Return an object's attributes as they are now: a thread of its own may add some while they are gone through."""
+    return list(vars(value).items())
+
+
 def _first(value: Any) -> Any:
     """Return how the large attributes of an object are as the script has made it, to see which ones change."""
     if _knows_its_state(value) or not _has_attributes(value):
         return None
-    return {name: _print(one) for name, one in vars(value).items()}
+    return {name: _print(one) for name, one in _attributes(value)}
 
 
 def _print(value: Any) -> Any:
@@ -155,14 +160,14 @@ def _take(value: Any, name: str, first: Any, left_out: list[str], within: set[in
         if id(value) in within:
             return "none", None
         state = {}
-        for attribute, one in vars(value).items():
+        for attribute, one in _attributes(value):
             before = first.get(attribute) if isinstance(first, dict) else None
             if not _unchanged(one, before):
                 path = f"{name}.{attribute}"
                 state[attribute] = _take(one, path, None, left_out, within | {id(value)})
         return "object", state
     if isinstance(value, (list, tuple, dict)) and _holds_what_stays(value):
-        items = value.items() if isinstance(value, dict) else enumerate(value)
+        items = list(value.items()) if isinstance(value, dict) else enumerate(list(value))
         return "items", {key: _take(one, f"{name}[{key!r}]", None, left_out, within) for key, one in items}
     try:
         pickle.dumps(value)
@@ -173,7 +178,7 @@ def _take(value: Any, name: str, first: Any, left_out: list[str], within: set[in
 
 
 def _holds_what_stays(value: Any) -> bool:
-    inside = value.values() if isinstance(value, dict) else value
+    inside = list(value.values() if isinstance(value, dict) else value)
     generators = (torch.Generator, numpy.random.Generator, numpy.random.RandomState, random.Random)
     return any(_knows_its_state(one) or isinstance(one, generators) for one in inside)
 

@@ -158,8 +158,10 @@ class RunningLoop:
     def close(self) -> None:
         """Wait for what is under way, and stop."""
         self.ended = True
-        self.position.leave()
-        self.training.close()
+        try:
+            self.position.leave()
+        finally:
+            self.training.close()
 
     def _figures(self) -> dict[str, float]:
         try:

@@ -11,7 +11,6 @@ from vaultlayer_hf.base import files
 
 OURS = ".vaultlayer"
 """The folder below the script's own that holds links and restores."""
-_UNFINISHED = ".tmp-"
 
 
 def step_of(name: str, last: int) -> int:
@@ -40,7 +39,7 @@ def link_tree(source: Path, target: Path) -> None:
     """Give the files of a folder a second name each. Raises OSError."""
     for path in sorted(source.rglob("*")):
         relative = path.relative_to(source)
-        if path.is_dir() or OURS in relative.parts or path.name.startswith(_UNFINISHED):
+        if path.is_dir() or OURS in relative.parts or path.name.startswith(files.TEMPORARY):
             continue
         (target / relative).parent.mkdir(parents=True, exist_ok=True)
         if not files.link(path, target / relative):

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
 from vaultlayer_hf import errors
+from vaultlayer_hf.base.text import error_text
 from vaultlayer_hf.errors import RanksError, StoreError, VaultLayerError
 
 _PACKAGE = __name__.partition(".")[0]
@@ -185,4 +186,4 @@ def portable(error: Exception | None) -> VaultLayerError | None:
 
 def first_line(error: BaseException) -> str:
     """Return the first line of what an error says; its type where it says nothing."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return (error_text(error).splitlines() or [type(error).__name__])[0]

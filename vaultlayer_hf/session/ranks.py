@@ -177,6 +177,16 @@ class Ranks:
             self.leave()
             raise
 
+    @contextmanager
+    def leaving_where_failed(self) -> Iterator[None]:
+        """Tell the others of an error that isn't ours: they can't know of it. Ours are raised on all ranks alike."""
+        try:
+            yield
+        except BaseException as error:
+            if not isinstance(error, VaultLayerError):
+                self.leave()
+            raise
+
     def leave(self) -> None:
         """Say that this rank takes no further part, so that nobody waits for it; best effort."""
         self.set_status(_LEFT, self._who)

@@ -24,7 +24,7 @@ from vaultlayer_hf.state.data.position import Moment, state_lost
 from vaultlayer_hf.state.random_state import put_random_state
 from vaultlayer_hf.trainer.data_file import Record, read_record
 from vaultlayer_hf.trainer.evaluations import Evaluations
-from vaultlayer_hf.trainer.logged_loss import LoggedLoss
+from vaultlayer_hf.trainer.logged_loss import LoggedLoss, sums_from
 from vaultlayer_hf.trainer.skipping import Skipping
 
 
@@ -185,7 +185,7 @@ class TrainerData:
     def _go_on(self, folder: Path, args: TrainingArguments, state: TrainerState) -> None:
         """Go on from a checkpoint's record, where every rank can; else say why not."""
         own = self._own_record(folder, state)
-        losses = own.losses if isinstance(own, Record) and self._losses is not None else None
+        losses = sums_from(own.losses) if isinstance(own, Record) and self._losses is not None else None
         found = self._guard.run(self._usable_record, own, args)
         record, words = found if found is not None else (None, [self._why])
         position = record.position if record is not None else None

@@ -43,6 +43,14 @@ class LossSums:
     since: int = 0
 
 
+def sums_from(kept: dict[str, Any] | None) -> LossSums | None:
+    """Return what ``LoggedLoss.take`` has made a dictionary of; None where a later version keeps other sums."""
+    try:
+        return LossSums(**kept) if kept is not None else None
+    except TypeError:
+        return None
+
+
 class LoggedLoss:
     """One Trainer's sums, while it trains: taken for a checkpoint, and put back behind a resume.
 
@@ -69,9 +77,9 @@ class LoggedLoss:
         )
         return asdict(sums)
 
-    def put(self, kept: dict[str, Any]) -> None:
-        """Go on from sums that ``take`` returned; called ahead of the first step."""
-        sums, pending, trainer = LossSums(**kept), self._pending(), self._trainer
+    def put(self, sums: LossSums) -> None:
+        """Go on from sums of a checkpoint; called ahead of the first step."""
+        pending, trainer = self._pending(), self._trainer
         if pending is None:
             return
         pending.fill_(sums.pending)

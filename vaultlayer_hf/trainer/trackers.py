@@ -25,7 +25,7 @@ from typing import Any, Protocol
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from vaultlayer_hf.base.events import EventKind
+from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.base.files import write_file
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.state.tracker_runs import FILE, Runs, decode_runs, encode_runs
@@ -34,6 +34,10 @@ from vaultlayer_hf.trainer.logged import Logged, ask_tracker
 
 class TrackedRun(Protocol):
     """What is asked of a Trainer's run on its vault."""
+
+    @property
+    def events(self) -> Events:
+        """Where what is to be said is told."""
 
     def why_not(self, state: TrainerState) -> str | None:
         """Return why the training that begins isn't kept in the vault; None where it is."""
@@ -74,13 +78,25 @@ class TrackersCallback(TrainerCallback):
             name = _NAMES.get(type(callback).__name__)
             if name is None:
                 continue
-            if name == "tensorboard":
-                _continue_tensorboard(callback, runs.get(name, {}), args, state.global_step)
-                continue
-            if name in runs:
-                _set_up_within(callback, name, runs[name], args)
-            if not self._run.goes_back():
-                _leave_out(callback, name)
+            try:
+                self._continue(callback, name, runs.get(name, {}), args, state.global_step)
+            except Exception as error:  # one of another version, or of the user's own under that name
+                self._run.events.warn_once(
+                    f"tracker {name}",
+                    EventKind.NOTICE,
+                    f"{type(callback).__name__} doesn't go on in the run that it had: {type(error).__name__}: {error}",
+                )
+
+    def _continue(
+        self, callback: Any, name: str, run: dict[str, str], args: TrainingArguments, step: int
+    ) -> None:
+        if name == "tensorboard":
+            _continue_tensorboard(callback, run, args, step)
+            return
+        if run:
+            _set_up_within(callback, name, run, args)
+        if not self._run.goes_back():
+            _leave_out(callback, name)
 
 
 def keep_runs(folder: Path, session: Session, callbacks: Iterable[Any], args: TrainingArguments) -> None:
@@ -90,7 +106,7 @@ def keep_runs(folder: Path, session: Session, callbacks: Iterable[Any], args: Tr
         return
     try:
         write_file(folder / FILE, encode_runs(runs))
-    except OSError as error:
+    except Exception as error:  # a disk's, or of an id that a tracker of another version makes in another way
         session.events.warn_once(
             "trackers",
             EventKind.TROUBLE,

@@ -6,6 +6,7 @@ What is checked before its first step, what is saved in it, and how the Trainer 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -90,18 +91,19 @@ class TrainingUnderWay:
         ``numbers``: a fork's own. Raises OtherRunError and NotLoadedError.
         """
         session = self._training.session
-        self._asked = asked_for(args, trained.optimizer, loader, trained.model, self._trainer)
-        if resumed is None:
-            return
-        holds = HOLDS if numbers is None else FORK_HOLDS
-        over = self._over and session.forked is None
-        say_what_differs(session, resumed, self._asked, holds, over=over)
-        session.ranks.on_every_rank(lambda: check_optimizers([trained.optimizer]))
-        check_loaded(resumed, session.ranks, session.events, trained)
-        load_added(resumed, session, self._added())
-        if numbers is not None:
-            numbers.put(session, trained.optimizer, trained.scheduler)
-        restore_from(session, self._handler, args, state)
+        with session.ranks.leaving_where_failed():
+            self._asked = asked_for(args, trained.optimizer, loader, trained.model, self._trainer)
+            if resumed is None:
+                return
+            holds = HOLDS if numbers is None else FORK_HOLDS
+            over = self._over and session.forked is None
+            say_what_differs(session, resumed, self._asked, holds, over=over)
+            session.ranks.on_every_rank(lambda: check_optimizers([trained.optimizer]))
+            check_loaded(resumed, session.ranks, session.events, trained)
+            load_added(resumed, session, self._added())
+            if numbers is not None:
+                numbers.put(session, trained.optimizer, trained.scheduler)
+            restore_from(session, self._handler, args, state)
 
     def begin(
         self,
@@ -147,15 +149,15 @@ class TrainingUnderWay:
 
     def put_back(self) -> None:
         """Leave the Trainer as it was, with every checkpoint written. Safe to call twice. Raises FencedError."""
-        data, self.data = self.data, None
-        if data is not None:
-            data.end()
-        saving, self._saving = self._saving, None
-        if saving is not None:
-            saving.put_back()
-        evaluation, self.evaluation = self.evaluation, None
-        if evaluation is not None:
-            evaluation.put_back()
+        data, saving, evaluation = self.data, self._saving, self.evaluation
+        self.data = self._saving = self.evaluation = None
+        with ExitStack() as stack:  # each, whatever the one before raises; the last in here is the first
+            if evaluation is not None:
+                stack.callback(evaluation.put_back)
+            if saving is not None:
+                stack.callback(saving.put_back)
+            if data is not None:
+                stack.callback(data.end)
 
     def _save_of(self, args: TrainingArguments, state: TrainerState) -> Save:
         files = TrainerFiles(

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from vaultlayer_hf.base import files
-from vaultlayer_hf.base.text import size_text
+from vaultlayer_hf.base.text import error_text, size_text
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.vault.log.entry import Commit
 from vaultlayer_hf.vault.retention.tidy import clear_trash
@@ -34,7 +34,7 @@ def is_full(error: BaseException, folder: Path) -> bool:
     while found is not None:
         if isinstance(found, OSError) and found.errno in files.FULL:
             return True
-        if isinstance(found, Exception) and _WORDS.search(str(found)):
+        if isinstance(found, Exception) and _WORDS.search(error_text(found)):
             return True
         found = found.__cause__ or found.__context__
     return _free(folder) < _NEARLY_NONE

@@ -5,11 +5,13 @@ A full disk is no reason to stop either: local copies of what the vault holds ar
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection
 from pathlib import Path
 
 from vaultlayer_hf.base import files
 from vaultlayer_hf.base.events import EventKind
+from vaultlayer_hf.base.text import error_text
 from vaultlayer_hf.errors import RanksError
 from vaultlayer_hf.session.save.full_disk import is_full, make_room, what_fills
 from vaultlayer_hf.session.save.rounds import forget_written
@@ -49,10 +51,19 @@ def write_on_all(
             return None
         if session.leads_node:
             forget_written(session)
-            files.remove_tree(folder) if remove is None else remove()
+            _removed(session, folder, remove or (lambda: files.remove_tree(folder)))
         if not full or attempt == _TRIES - 1 or not _made_room(session, committed, keep, attempt):
             break
     return reason
+
+
+def _removed(session: Session, folder: Path, remove: Callable[[], object]) -> None:
+    """Remove what was written in vain; what can't be is said."""
+    try:
+        remove()
+    except OSError as error:
+        what = f"{folder.name}: what was written in vain can't be removed: {error}"
+        session.events.warn_once("in vain", EventKind.TROUBLE, what)
 
 
 def _write(
@@ -89,7 +100,9 @@ def _made_room(session: Session, committed: tuple[Commit, ...], keep: Collection
 
     The folder of what was written in vain is gone on all nodes once this returns.
     """
-    freed = make_room(session, committed, keep) if session.leads_node else 0
+    freed = 0
+    with contextlib.suppress(OSError):  # nothing is freed then; the other ranks wait for the answer
+        freed = make_room(session, committed, keep) if session.leads_node else 0
     try:
         total: int = session.ranks.decide(
             freed,
@@ -110,5 +123,5 @@ def _made_room(session: Session, committed: tuple[Commit, ...], keep: Collection
 
 def _words(error: Exception) -> str:
     """Return an error for people, in one line."""
-    text = (str(error).splitlines() or [""])[0]
+    text = error_text(error).partition("\n")[0]
     return text if isinstance(error, OSError) else f"{type(error).__name__}: {text}".removesuffix(": ")

@@ -44,18 +44,20 @@ def adopt(
     differs: Differs,
     spared: Collection[Commit] = (),
     writers: Collection[int] = (),
+    looked: Callable[[], object] = lambda: None,
 ) -> Manifest | None:
     """Adopt the newest snapshot that counts. All ranks.
 
     ``spared``: commits that the run has left behind, and that aren't retired. ``writers``: tokens of those whose
     snapshots count beside the newest claim's, which has died behind its claim. ``differs`` says how the model that has
-    written a snapshot differs from this run's; empty where it doesn't.
+    written a snapshot differs from this run's; empty where it doesn't. ``looked`` is called when every node has noted
+    what it has found.
     Returns its manifest where this run goes on from it right away: it is at ``output_dir/checkpoint-<step>`` then,
     and its upload is queued. None where there is none, or where it has just been committed and is to be restored
     like any other. Raises, on all ranks, RanksError, ResumeError (a disk).
     """
     found = _find(session, before, expected, writers) if session.leads_node else []
-    adopted = _adopt(session, before, found, expected, differs, spared)
+    adopted = _adopt(session, before, found, expected, differs, spared, looked)
     if found and adopted is None:
         with contextlib.suppress(OSError):  # what is left there is of no use any more, and does no harm
             end_adopting(session.snapshots)
@@ -137,10 +139,12 @@ def _adopt(
     expected: CheckpointFiles,
     differs: Differs,
     spared: Collection[Commit],
+    looked: Callable[[], object],
 ) -> Manifest | None:
     found = {(snapshot.manifest.token, snapshot.seq): snapshot for snapshot in snapshots}
     here = [list(key) for key in found] if session.leads_node else None
     common, heads = session.ranks.decide(here, _common)
+    looked()
     newest = before.newest
     for token, seq in common:
         last = newest if newest is not None and newest.token == token else None  # the dead writer's own

@@ -38,7 +38,7 @@ def keep_asked(folder: Path, session: Session, asked: Asked) -> None:
         return
     try:
         asked.write(folder)
-    except OSError as error:
+    except Exception as error:  # a disk's, or of what a model's own configuration holds
         session.events.warn_once(
             "asked", EventKind.TROUBLE, f"{folder.name}: a start can't be compared with this one: {error}"
         )

@@ -66,10 +66,12 @@ class ClaimNote:
         return self._writers[1:] if before is not None and newest == (before.token,) else ()
 
     def remove(self) -> None:
-        """Nothing is left for it to tell. A note that stays says nothing wrong."""
+        """Nothing is left for it to tell, nor for one that a kill has cut short. One that stays says nothing wrong."""
         if self._path is not None:
             with contextlib.suppress(OSError):
                 files.remove_file(self._path)
+                for path in self._path.parent.glob(f"{files.TEMPORARY}*"):
+                    files.remove_file(path)
 
 
 def _read(path: Path) -> tuple[str | None, tuple[int, ...]]:

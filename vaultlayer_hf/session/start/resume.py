@@ -100,8 +100,8 @@ def _resume(session: Session, expected: CheckpointFiles) -> Path | None:
             lambda manifest: other_model(session, expected, manifest),
             choice.left,
             writers,
+            note.remove,
         )
-    note.remove()
     # @STEP goes back once: behind that, the same command goes on from the newest of its line.
     session.goes_back = adopted is None and choice.named is not None and not choice.continues
     if adopted is None and choice.fork is not None:

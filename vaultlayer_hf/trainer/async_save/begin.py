@@ -6,7 +6,7 @@ from typing import Any
 
 from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.trainer.async_save.facts import facts_of
-from vaultlayer_hf.trainer.async_save.fit import choose
+from vaultlayer_hf.trainer.async_save.fit import Fit, choose
 from vaultlayer_hf.trainer.async_save.guard import Guard
 from vaultlayer_hf.trainer.async_save.saves import AsyncSaves, say_fit
 
@@ -17,6 +17,9 @@ def begin(trainer: Any, training: Training) -> Guard | None:
     wanted = session.settings.async_save == "auto"
     if not wanted:
         return None
-    fit = choose(facts_of(trainer, wanted=wanted, world_size=session.ranks.world_size))
+    try:
+        fit = choose(facts_of(trainer, wanted=wanted, world_size=session.ranks.world_size))
+    except Exception as error:  # a model or an optimizer of the script's own may answer in any way
+        fit = Fit("stock", f"what is trained can't be looked into: {type(error).__name__}: {error}")
     say_fit(training, fit)
     return Guard(trainer, AsyncSaves(trainer, training, fit)) if fit.mode != "stock" else None
