@@ -1,4 +1,4 @@
-"""The README's picture, from two real runs: `python -m tests.readme.picture`, some four minutes.
+"""The README's picture, from two real runs: `python -m tests.readme.picture`, some eight minutes.
 
 One training is supervised by `vl run` twice, with a vault and without one (``--no-insert``). Both times the machine is
 "taken away" at the same two moments: the process gets SIGKILL, and what it has written beside the vault is deleted.
@@ -21,7 +21,7 @@ from vaultlayer_hf.cli.gather import find_target, gather
 from vaultlayer_hf.run.story import RunStory
 
 LIGHT, DARK = (Path(__file__).with_name(f"two-deaths-{name}.svg") for name in ("light", "dark"))
-TITLES = {True: "With a vault: each death costs what was trained since the last commit", False: "Without"}
+TITLES = {True: "With a vault", False: "Without one"}
 TRAIN = textwrap.dedent(
     """
     import os, shutil, signal, time, torch
@@ -32,9 +32,9 @@ TRAIN = textwrap.dedent(
     class Taken(TrainerCallback):
         # At each of these seconds since the first start the machine goes, and its disk with it.
         def on_step_end(self, args, state, control, **kwargs):
-            time.sleep(0.1)
+            time.sleep(0.2)
             began = os.path.getmtime("began")
-            for number, second in enumerate((30, 60)):
+            for number, second in enumerate((70, 140)):
                 if time.time() - began > second and not os.path.exists(f"taken-{number}"):
                     open(f"taken-{number}", "w").close()
                     shutil.rmtree(args.output_dir, ignore_errors=True)

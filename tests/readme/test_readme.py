@@ -70,7 +70,7 @@ def test_ci_runs_the_second_command() -> None:
 @pytest.mark.parametrize("file", [README, *GUIDES], ids=lambda file: str(file.relative_to(ROOT)))
 def test_links_lead_somewhere(file: Path) -> None:
     """Each link names a file that is there, and a heading in it where it names one."""
-    for target in re.findall(r"\]\(([^)]+)\)", file.read_text()):
+    for target in re.findall(r"(?:\]\(|src(?:set)?=\")([^)\"]+)[)\"]", file.read_text()):
         if target.startswith("https://"):
             continue
         path, _, anchor = target.partition("#")

@@ -78,9 +78,13 @@ def side_by_side(runs: Sequence[tuple[str, RunStory]], *, dark: bool = False) ->
             _steps(axes, story)
             axes.set_title(title, fontweight="bold")
             axes.set_xlabel("")
+            legend = axes.get_legend()
+            if legend is not None:
+                legend.remove()
         _time_axis(all_axes[-1, 0], longest)
-        for axes in all_axes[1:, 0]:
-            axes.get_legend().remove()
+        known = [axes.get_legend_handles_labels() for axes in all_axes[:, 0]]
+        once = {label: one for handles, labels in known for one, label in zip(handles, labels, strict=True)}
+        figure.legend(once.values(), once.keys(), loc="outside lower center", ncols=len(once))
         buffer = io.StringIO()
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(buffer, format="svg", metadata=nothing, transparent=True)
@@ -169,10 +173,16 @@ def _steps(axes: Any, story: RunStory) -> None:
                 fontsize=9,
             )
         if attempt.lost and after is not None and end is not None and attempt.step is not None:
-            axes.fill_between(
-                [end, place(after.begin)], attempt.step - attempt.lost, attempt.step,
-                color=RED, alpha=0.14, linewidth=0, label="lost work",
-            )  # fmt: skip
+            # A line, however soon the next attempt began: the time between would be no width at all.
+            axes.vlines(
+                end,
+                attempt.step - attempt.lost,
+                attempt.step,
+                color=RED,
+                alpha=0.4,
+                linewidth=4,
+                label="lost work",
+            )
     for attempt in story.attempts[1:]:
         axes.axvline(
             place(attempt.begin), color=GREY, linewidth=0.8, linestyle=(0, (3, 3)), label="next attempt"
