@@ -16,8 +16,8 @@ import textwrap
 from pathlib import Path
 
 from tests import ROOT
-from vaultlayer_hf.cli.charts import side_by_side
 from vaultlayer_hf.cli.gather import find_target, gather
+from vaultlayer_hf.cli.side_by_side import side_by_side
 from vaultlayer_hf.run.story import RunStory
 
 LIGHT, DARK = (Path(__file__).with_name(f"two-deaths-{name}.svg") for name in ("light", "dark"))

@@ -24,7 +24,7 @@ def _story(began_at: int) -> RunStory:
 def test_picture_is_drawn_on_light_and_dark() -> None:
     """Both pictures are whole SVGs that show both runs' deaths and lost work, in colours of their own."""
     pytest.importorskip("matplotlib", reason="needs matplotlib: pip install 'vaultlayer-hf[report]'")
-    from vaultlayer_hf.cli.charts import side_by_side
+    from vaultlayer_hf.cli.side_by_side import side_by_side
 
     drawn = [
         side_by_side([(title, _story(30 if kept else 0)) for kept, title in TITLES.items()], dark=dark)

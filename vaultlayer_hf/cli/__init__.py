@@ -26,6 +26,7 @@ completion must answer at once.
     report.py       `vl report`
     run.py          `vl run`
     show.py         `vl show`: one checkpoint: what it is, and its files with sizes and digests
+    side_by_side.py pictures of several runs on the same axes
     status.py       `vl status`: how a run is: step, speed, last commit, exposure, attempts
     stop.py         `vl stop`
     submit.py       `vl run --on`

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 INK, MUTED, GRID = "#1f2933", "#66727f", "#e4e7eb"
 BLUE, GREEN, RED, AMBER, GREY = "#2f6fde", "#1f9d63", "#d64545", "#d9822b", "#b8c1cc"
-_STYLE = {
+STYLE = {
     "svg.fonttype": "none",  # text stays text: it can be searched, selected and read aloud
     "svg.hashsalt": "vaultlayer",
     "font.family": ["DejaVu Sans"],
@@ -33,23 +33,13 @@ _STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 9,
 }
-_DARK_INK, _DARK_MUTED, _DARK_GRID = "#e6edf3", "#9aa7b4", "#30363d"
-_DARK = {
-    "text.color": _DARK_INK,
-    "axes.labelcolor": _DARK_MUTED,
-    "axes.titlecolor": _DARK_INK,
-    "grid.color": _DARK_GRID,
-    "xtick.color": _DARK_MUTED,
-    "ytick.color": _DARK_MUTED,
-}
-"""What differs on a dark page; the colours of lines are seen on both."""
 Draw = Callable[[Any, "RunStory"], None]
 
 
 def figures() -> list[tuple[str, float, Draw]]:
     """Return each picture's title, its height in inches, and what draws it on axes."""
     return [
-        ("Steps over wall time", 4.0, _steps),
+        ("Steps over wall time", 4.0, draw_steps),
         ("Exposure: what a death would have cost", 2.2, _exposure),
         ("Where the wall time went", 1.5, _time),
         ("Stall: how long saves held the training up", 1.9, _stalls),
@@ -57,47 +47,11 @@ def figures() -> list[tuple[str, float, Draw]]:
     ]
 
 
-def side_by_side(runs: Sequence[tuple[str, RunStory]], *, dark: bool = False) -> str:
-    """Return one SVG with each run's steps over wall time, one below the other on the same axes.
-
-    Args:
-        runs: a title and a story each.
-        dark: for a dark page; the background is left open either way.
-
-    Raises MissingExtraError.
-    """
-    plots = _matplotlib()
-    # Text as paths: the picture looks the same where a page's reader lacks the font.
-    with plots.rc_context({**_STYLE, **(_DARK if dark else {}), "svg.fonttype": "path"}):
-        size = (9.6, 2.6 * len(runs))
-        figure, all_axes = plots.subplots(
-            len(runs), 1, figsize=size, layout="constrained", sharex=True, sharey=True, squeeze=False
-        )
-        longest = max((story for _, story in runs), key=lambda story: story.end - story.begin)
-        for axes, (title, story) in zip(all_axes[:, 0], runs, strict=True):
-            _steps(axes, story)
-            axes.set_title(title, fontweight="bold")
-            axes.set_xlabel("")
-            legend = axes.get_legend()
-            if legend is not None:
-                legend.remove()
-        _time_axis(all_axes[-1, 0], longest)
-        known = [axes.get_legend_handles_labels() for axes in all_axes[:, 0]]
-        once = {label: one for handles, labels in known for one, label in zip(handles, labels, strict=True)}
-        figure.legend(once.values(), once.keys(), loc="outside lower center", ncols=len(once))
-        buffer = io.StringIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(buffer, format="svg", metadata=nothing, transparent=True)
-        plots.close(figure)
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
-
-
 def svgs(story: RunStory) -> list[tuple[str, str]]:
     """Return each picture's title and its SVG, for a page. Raises MissingExtraError."""
-    plots = _matplotlib()
+    plots = pyplot()
     found = []
-    with plots.rc_context(_STYLE):
+    with plots.rc_context(STYLE):
         for title, height, draw in figures():
             figure, axes = plots.subplots(figsize=(9.6, height), layout="constrained")
             draw(axes, story)
@@ -112,8 +66,8 @@ def svgs(story: RunStory) -> list[tuple[str, str]]:
 
 def png(story: RunStory) -> bytes:
     """Return all pictures as one PNG. Raises MissingExtraError."""
-    plots = _matplotlib()
-    with plots.rc_context(_STYLE):
+    plots = pyplot()
+    with plots.rc_context(STYLE):
         heights = [height for _, height, _ in figures()]
         figure, axes = plots.subplots(
             len(heights), 1, figsize=(9.6, sum(heights) + 1), layout="constrained", height_ratios=heights
@@ -128,7 +82,8 @@ def png(story: RunStory) -> bytes:
     return buffer.getvalue()
 
 
-def _matplotlib() -> Any:
+def pyplot() -> Any:
+    """Return matplotlib's pyplot, drawing without a screen. Raises MissingExtraError."""
     try:
         import matplotlib
     except ImportError as error:
@@ -147,7 +102,7 @@ def _unit(story: RunStory) -> tuple[float, str]:
     return (1.0, "s") if span < 180 else (60.0, "min") if span < 3 * 3600 else (3600.0, "h")
 
 
-def _time_axis(axes: Any, story: RunStory) -> Callable[[float], float]:
+def time_axis(axes: Any, story: RunStory) -> Callable[[float], float]:
     """Label the time axis; return what turns a moment into a place on it."""
     unit, name = _unit(story)
     axes.set_xlabel(f"{name} since the first attempt began")
@@ -155,8 +110,9 @@ def _time_axis(axes: Any, story: RunStory) -> Callable[[float], float]:
     return lambda moment: (moment - story.begin) / unit
 
 
-def _steps(axes: Any, story: RunStory) -> None:
-    place = _time_axis(axes, story)
+def draw_steps(axes: Any, story: RunStory) -> None:
+    """Draw a run's steps over wall time, with its deaths, what they cost, and its commits."""
+    place = time_axis(axes, story)
     for attempt, after in zip(story.attempts, [*story.attempts[1:], None], strict=False):
         line = [(place(moment), step) for moment, step in attempt.steps]
         if line:
@@ -201,7 +157,7 @@ def _steps(axes: Any, story: RunStory) -> None:
 
 
 def _exposure(axes: Any, story: RunStory) -> None:
-    place = _time_axis(axes, story)
+    place = time_axis(axes, story)
     unit, name = _unit(story)
     times = [moment for moment, _ in story.commits]
     for attempt, after in zip(story.attempts, [*story.attempts[1:], None], strict=False):
@@ -270,7 +226,7 @@ def time_parts(story: RunStory) -> list[tuple[str, float]]:
 
 
 def _stalls(axes: Any, story: RunStory) -> None:
-    place = _time_axis(axes, story)
+    place = time_axis(axes, story)
     points = story.stalls
     if not points:
         _empty(axes, "the log's commits say nothing of it")
