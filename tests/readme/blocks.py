@@ -55,6 +55,8 @@ KINDS: dict[str, Callable[[str], bool]] = {
     "python:stock-loop": lambda text: _loops(text) and "Checkpointer" not in text,
     "python:reads": lambda text: "open_vault" in text and "from_pretrained" not in text,
     "python:pulls": lambda text: "open_vault" in text and "from_pretrained" in text,
+    "python:store": lambda text: "(Store):" in text or "(StoreConformance):" in text,
+    "toml:entry-point": lambda text: "entry-points" in text,
     "sh:install": lambda text: "pip install" in text,
     "sh:server": lambda text: "AWS_ENDPOINT_URL" in text,
     "sh:script": lambda text: text.startswith("#!/bin/bash"),

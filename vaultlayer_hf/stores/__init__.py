@@ -2,6 +2,7 @@
 
     base.py    the interface of a store
     kinds.py   kinds of addresses that name an object store
+    others.py  stores of other authors, by an entry point
     pace.py    what a transfer calls before it moves bytes: a bandwidth cap, and several in one
     probe.py   what a store really promises
     retry.py   patience around a store
@@ -61,6 +62,10 @@ def open_store(
         from vaultlayer_hf.stores.objects.huggingface import open_hugging_face
 
         store = open_hugging_face(address, upload_concurrency=upload_concurrency)
+    elif address.scheme != "s3":
+        from vaultlayer_hf.stores.others import open_other
+
+        store = open_other(address.scheme, address.uri)
     else:
         from vaultlayer_hf.stores.objects.s3 import open_s3
 

@@ -17,6 +17,7 @@ Retries, bandwidth caps and injected faults are wrappers around a store, never i
 
 from __future__ import annotations
 
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ class ObjectInfo:
 class Store(ABC):
     """A place for objects: what the commit protocol asks of it, and all that it asks.
 
-    To keep vaults elsewhere, derive from this class, implement the nine abstract methods, and have
+    To keep vaults elsewhere, derive from this class, implement the eight abstract methods, and have
     ``vaultlayer_hf.testing.StoreConformance`` test that they keep the contract in this module's docstring::
 
         class DatabaseStore(Store):
@@ -140,9 +141,22 @@ class Store(ABC):
         nothing visible and comes out as it is.
         """
 
-    @abstractmethod
     def copy(self, source: str, target: str) -> ObjectInfo:
-        """Copy an object inside the store, durably. Raises ObjectNotFoundError."""
+        """Copy an object inside the store, durably. Raises ObjectNotFoundError.
+
+        Through a temporary file of this machine, where a store has no better way.
+        """
+        check_key("copy", target)
+        try:
+            size = self.head(check_key("copy", source)).size
+        except ObjectNotFoundError as error:
+            raise ObjectNotFoundError("copy", source, error.reason) from None
+        with tempfile.TemporaryDirectory(prefix="vaultlayer-copy-") as folder:
+            passing = Path(folder) / "object"
+            with open(passing, "wb") as file:
+                if size:
+                    self.read_pieces(source, 0, size, lambda offset, piece: file.write(piece))
+            return self.upload(target, passing, size=size)
 
     @abstractmethod
     def delete(self, keys: Iterable[str]) -> None:

@@ -29,6 +29,7 @@ from urllib.parse import unquote
 
 from vaultlayer_hf.errors import VaultUriError
 from vaultlayer_hf.stores.kinds import KINDS, MEANT, Kind, of_hadoop, of_web_page
+from vaultlayer_hf.stores.others import store_of
 
 _KINDS = f"use {', '.join(kind.form for kind in KINDS.values())}, file:///folder or a path"
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):(/*)(.*)", re.DOTALL)
@@ -47,7 +48,7 @@ class VaultAddress:
     Attributes:
         uri: canonical, without the step and without a trailing slash; parsing it again gives this address
             without its step.
-        scheme: ``"file"``, ``"s3"`` or another of ``kinds.KINDS``.
+        scheme: ``"file"``, ``"s3"`` or another of ``kinds.KINDS``, or one of another author's store.
         bucket: what holds the objects: a bucket, with ``az`` account and container, with ``hf`` all of
             ``buckets/namespace/name``; ``""`` for a folder.
         prefix: what the keys begin with, without slashes around it, ``""`` for the whole bucket or a folder.
@@ -108,7 +109,23 @@ def parse_vault(text: str | os.PathLike[str]) -> VaultAddress:
         return _in_bucket(KINDS[scheme], rest)
     if scheme == "file" and slashes == "///":
         return _file(rest)
+    if slashes and store_of(scheme) is not None:
+        return _of_other(scheme, slashes, rest)
     raise _wrong_scheme(text, scheme, slashes, rest)
+
+
+def _of_other(scheme: str, slashes: str, rest: str) -> VaultAddress:
+    """Parse an address for a store of another author, which itself knows what stands behind the slashes."""
+    whole = f"{scheme}:{slashes}{rest}"
+    before = _without_end(whole).rstrip("/")
+    if _secretive(before.partition(":")[2]):
+        raise VaultUriError(
+            f"a {scheme}:// vault's address holds no credentials, port or ?options: the log shows it"
+        )
+    if _NO_STEP.fullmatch(before):
+        raise _no_step(before)
+    step, best = _end_of(whole)
+    return VaultAddress(before, scheme, "", before.partition(":")[2].lstrip("/"), "", step, best)
 
 
 def _in_bucket(kind: Kind, rest: str) -> VaultAddress:
