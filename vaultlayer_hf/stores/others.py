@@ -16,7 +16,8 @@ from vaultlayer_hf.errors import MissingExtraError
 if TYPE_CHECKING:
     from vaultlayer_hf.stores.base import Store
 
-GROUP = "vaultlayer_hf.stores"
+GROUP = __name__.removesuffix(".others")
+"""Name of the entry points: that of this package."""
 
 
 def store_of(scheme: str) -> EntryPoint | None:
