@@ -305,7 +305,6 @@ def grpo(side: str, out: str, vault: str | None, die: list[int] | None = None) -
     "the weights of an unbroken run, or a line that numbers may differ",
     needs=("datasets", "trl"),
     quick=False,
-    open="the completions under way aren't kept, and nothing is said of it yet",
 )
 def grpo_within_a_generation(bench: Bench) -> Verdict:
     expected = bench.play(grpo, "unbroken")

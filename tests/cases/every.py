@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.cases import again, data, machine, scripts, state, told
+from tests.cases import again, beside, data, machine, scripts, state, told
 
-__all__ = ["again", "data", "machine", "scripts", "state", "told"]
+__all__ = ["again", "beside", "data", "machine", "scripts", "state", "told"]

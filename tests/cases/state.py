@@ -126,7 +126,6 @@ def headed(side: str, out: str, vault: str | None, dies: bool = False) -> None:
     "parameters-outside",
     "the optimizer trains parameters that no checkpoint of the model holds",
     "the weights of an unbroken run, or a warning at the first save that names them",
-    open="nothing is said of them yet",
 )
 def parameters_outside(bench: Bench) -> Verdict:
     expected = bench.play(headed, "unbroken").found
@@ -169,7 +168,6 @@ def projecting(side: str, out: str, vault: str | None, dies: bool = False) -> No
     "optimizer-unloadable",
     "optimizer.pt holds an object that stock's torch.load(weights_only=True) refuses",
     "it goes on to the weights of an unbroken run; or it is said at the first save, and nothing is committed as whole",
-    open="the next start ends with torch's error, and nothing was said at the save",
 )
 def optimizer_unloadable(bench: Bench) -> Verdict:
     expected = bench.play(projecting, "unbroken").found
@@ -216,7 +214,6 @@ def poisoned(side: str, out: str, vault: str | None) -> None:
     "nan-kept",
     "the weights become nan, and three checkpoints are kept",
     "the last finite checkpoint (step 4) is still there, and a warning names what is wrong",
-    open="without `vl run` nobody looks at the loss yet",
 )
 def nan_kept(bench: Bench) -> Verdict:
     done = bench.play(poisoned)

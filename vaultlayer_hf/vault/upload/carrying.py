@@ -1,4 +1,4 @@
-"""Carrying one snapshot to the vault: seal, try to load, send, wait for the other nodes' parts, commit; or give it up.
+"""Carrying one snapshot to the vault: try to load, seal, send, wait for the other nodes' parts, commit; or give it up.
 
 The order is sending.py's. An error here costs one checkpoint at most: only being fenced, and being told to stop, end
 the uploads. What wasn't committed is *abandoned*: nothing of it counts, its snapshot stays on the disk until a newer
@@ -146,8 +146,10 @@ class Carrier:
 
     def _carry(self, job: Job) -> None:
         self._clearing.clear_superseded()
+        _try_to_load(
+            job
+        )  # ahead of the seal, which takes the longer the larger it is, and of what it replaces
         snapshot = self.seal(job)
-        _try_to_load(job, snapshot)  # ahead of what makes it take the place of an older one
         self._clearing.remove_older(snapshot)
         transfer = Transfer(job.folder)
         begin = time.monotonic()
@@ -237,9 +239,10 @@ class Carrier:
             pass  # an orphan: a later writer deletes it after the grace
 
 
-def _try_to_load(job: Job, snapshot: Snapshot) -> None:
-    """Raise UnloadableError where what this node sends of a snapshot can't be loaded."""
-    paths = snapshot.manifest.paths if job.only is None else job.only
+def _try_to_load(job: Job) -> None:
+    """Raise UnloadableError where what this node sends can't be loaded."""
+    snapshot = job.snapshot
+    paths = (snapshot.stats.keys() or snapshot.manifest.paths) if job.only is None else job.only
     found = job.unloadable(snapshot.files, paths)
     if found:
         raise UnloadableError("; ".join(found))
