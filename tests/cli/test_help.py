@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from vaultlayer_hf.cli import app
 from vaultlayer_hf.cli.common import EXIT_CODES, ExitCode, exit_code
 
 from .conftest import vl
+from .stories import a_run
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -44,10 +46,34 @@ def test_help_lists_the_exit_codes() -> None:
 
 
 def test_no_command_is_a_usage_error() -> None:
-    """`vl` alone, an unknown command and a missing argument end with 2."""
+    """An unknown command and a missing argument end with 2."""
     assert vl("frobnicate").code == ExitCode.USAGE
     assert vl("ls").code == ExitCode.USAGE
-    assert "Usage" in vl().out + vl().err
+
+
+def test_vl_alone_says_what_to_do_next(tmp_path: Path) -> None:
+    """Where nothing was started: how to start; beside a run: how to look at it. No list of all commands."""
+    found = vl(cwd=tmp_path)
+    assert found.code == 0
+    assert "vl run train.py" in found.out
+    assert "vl status" not in found.out
+    a_run(tmp_path)
+    assert f"vl ls file://{tmp_path}/vault" in vl(cwd=tmp_path).out
+
+
+def test_the_help_is_in_groups_the_most_used_first() -> None:
+    """Run, look, keep, set up; every command is in one of them, and a terminal of 80 columns holds the lines."""
+    text = vl("--help", COLUMNS="80").out
+    places = [text.index(f"─ {group} ─") for group in ("Run", "Look", "Keep", "Set up")]
+    assert places == sorted(places)
+    assert "─ Commands ─" not in text
+    assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_no_colour_where_it_is_not_wanted(tmp_path: Path) -> None:
+    """NO_COLOR, and an output that nobody watches, get plain text."""
+    assert "\x1b[" not in vl("--help", NO_COLOR="1", FORCE_COLOR="", TERM="xterm").out
+    assert "\x1b[" not in vl("ls", str(tmp_path / "x")).err
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

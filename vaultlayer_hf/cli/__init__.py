@@ -23,6 +23,7 @@ completion must answer at once.
     prediction.py   what `vl doctor` predicts of a run
     prune.py        `vl prune --dry-run`
     pull.py         `vl pull`
+    push.py         `vl push`
     report.py       `vl report`
     run.py          `vl run`
     show.py         `vl show`: one checkpoint: what it is, and its files with sizes and digests
@@ -54,6 +55,7 @@ from vaultlayer_hf.cli.ls import ls
 from vaultlayer_hf.cli.pin import pin
 from vaultlayer_hf.cli.prune import prune
 from vaultlayer_hf.cli.pull import pull
+from vaultlayer_hf.cli.push import push
 from vaultlayer_hf.cli.report import report
 from vaultlayer_hf.cli.run import run
 from vaultlayer_hf.cli.show import show
@@ -62,40 +64,45 @@ from vaultlayer_hf.cli.stop import stop
 from vaultlayer_hf.cli.verify import verify
 from vaultlayer_hf.cli.why import why
 
-_HELP = """Checkpoints that survive: see and check what a vault holds.
+_HELP = """Keep a training run going, and see and check what its vault holds.
 
-Example: vl ls s3://bucket/my-run
+Example: vl run --vault s3://bucket/my-run -- python train.py
 
 Exit codes: """ + "; ".join(f"{int(code)} {meaning}" for code, meaning in EXIT_CODES.items())
+
+_START = """vl starts a training, starts it again when it dies, and keeps its checkpoints in a vault.
+
+  vl run train.py                start a training; with --vault s3://bucket/my-run it outlives this machine
+  vl demo                        see it happen: a training that is killed and goes on
+  vl doctor s3://bucket/my-run   try out a store and this machine before the first run
+{here}
+Usage: vl COMMAND; all commands: vl --help; one of them: vl COMMAND --help"""
+_RUN_HERE = """
+A run was started here:
+
+  vl status                      how it is; --watch shows it again and again
+  vl logs                        what it prints; --follow goes on with it
+  vl ls {vault}
+"""
 
 app = typer.Typer(
     name="vl",
     help=_HELP,
-    no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (
-    init,
-    ls,
-    show,
-    why,
-    verify,
-    pull,
-    copy,
-    diff,
-    pin,
-    prune,
-    status,
-    logs,
-    stop,
-    report,
-    doctor,
-    demo,
-):
-    app.command()(command)
-app.command(context_settings={"allow_interspersed_args": False})(run)
+_GROUPS = {
+    "Run": (run, stop),
+    "Look": (status, ls, logs, show, why, diff, report),
+    "Keep": (pull, push, copy, verify, pin, prune),
+    "Set up": (doctor, init, demo),
+}
+for group, commands in _GROUPS.items():
+    for command in commands:
+        own = {"allow_interspersed_args": False} if command is run else None
+        app.command(rich_help_panel=group, context_settings=own)(command)
 
 
 def _version(asked: bool) -> None:
@@ -106,13 +113,26 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        typer.echo(_START.format(here=_here()))
+
+
+def _here() -> str:
+    """Return what to do about the run that was started here; empty where there is none."""
+    from vaultlayer_hf.cli.gather import find_target
+
+    try:
+        target = find_target(None)
+    except typer.Exit:
+        return ""
+    return _RUN_HERE.format(vault=f"{target.vault}" if target.vault else "VAULT")
 
 
 def main() -> None:

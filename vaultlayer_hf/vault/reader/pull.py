@@ -11,9 +11,11 @@ beginning, so that what rotted on the disk isn't blamed on the vault.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from vaultlayer_hf.base import files
@@ -29,10 +31,33 @@ _AHEAD = 8
 """Ranged reads under way at a time: with ``_RANGE``, 64 MiB of memory."""
 
 
+_STATE = re.compile(
+    r"(optimizer|scheduler|scaler|rng_state|random_states|sampler|vaultlayer_|global_step|pytorch_model_fsdp)[^/]*(/.*)?"
+    r"|latest|zero_to_fp32\.py|training_args\.bin|trainer_state\.json|\..*"
+)
+_WEIGHTS = re.compile(
+    r"(.*/)?((model|adapter_model)[^/]*\.safetensors|(pytorch_model|adapter_model)[^/]*\.bin)"
+)
+
+
+def is_for_inference(path: str) -> bool:
+    """Tell whether a file of a checkpoint is the model's, as from_pretrained reads it, and not the training's state."""
+    return _STATE.fullmatch(path) is None
+
+
+def has_weights(manifest: Manifest) -> bool:
+    """Tell whether a checkpoint holds weights that from_pretrained reads."""
+    return any(_WEIGHTS.fullmatch(path) and is_for_inference(path) for path in manifest.paths)
+
+
 def pull(
-    store: Store, commit: Commit, target: Path, progress: Callable[[int], None] = lambda count: None
+    store: Store,
+    commit: Commit,
+    target: Path,
+    progress: Callable[[int], None] = lambda count: None,
+    only: Callable[[str], bool] | None = None,
 ) -> int:
-    """Bring a checkpoint to the folder ``target`` and return how many bytes were fetched.
+    """Bring a checkpoint, or ``only`` some files of it, to the folder ``target``; return how many bytes were fetched.
 
     ``progress`` is called with byte counts that add up to the size, those that are there already included.
     A target that holds this very checkpoint is left as it is, and 0 is returned.
@@ -40,14 +65,17 @@ def pull(
     Raises CorruptError where the vault's content isn't what it vouches for; SettingsError where ``target``
     holds something else; VaultLayerError where there is no space or another pull is at it; StoreError; OSError.
     """
-    manifest = read_manifest(store, commit)
+    manifest, some = read_manifest(store, commit), ""
+    if only is not None:
+        manifest = replace(manifest, files=tuple(entry for entry in manifest.files if only(entry.path)))
+        some = "some."
     if os.path.lexists(target):
         if not holds(target, manifest, progress):
             raise SettingsError(
                 f"{target} is there and isn't this checkpoint: choose another folder, or remove it"
             )
         return 0
-    part = target.parent / f".{target.name}.{commit.manifest.rpartition(':')[2][:16]}.part"
+    part = target.parent / f".{target.name}.{commit.manifest.rpartition(':')[2][:16]}.{some}part"
     with _alone(part):
         fetched = _fetch_all(store, commit.folder, manifest, part, progress)
         for folder, _, _ in os.walk(part):

@@ -179,16 +179,19 @@ class Vault:
         commit: Commit,
         target: str | os.PathLike[str],
         progress: Callable[[int], None] = lambda count: None,
+        *,
+        only: Callable[[str], bool] | None = None,
     ) -> int:
         """Copy a checkpoint to the folder ``target``, verified, and return how many bytes were fetched.
 
         It appears there whole or not at all; a pull that was stopped goes on where it was. ``progress`` is
-        called with byte counts, which add up to the checkpoint's size.
+        called with byte counts, which add up to the checkpoint's size. ``only`` tells by its path which file is copied;
+        None: all.
 
         Raises CorruptError; SettingsError where ``target`` holds something else; VaultLayerError (no space,
         another pull); StoreError; OSError.
         """
-        return pull(self._store, commit, Path(target).absolute(), progress)
+        return pull(self._store, commit, Path(target).absolute(), progress, only)
 
     def pin(self, commit: Commit, pinned: bool = True, *, alone: bool = False) -> None:
         """Keep a checkpoint whatever the retention policy says, or let it go; a run may be writing meanwhile.
