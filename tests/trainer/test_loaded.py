@@ -171,6 +171,22 @@ def test_a_checkpoint_without_digests_is_taken_as_it_is(tmp_path: Path) -> None:
     assert again.train(resume_from_checkpoint=str(tmp_path / "o" / "checkpoint-4")).global_step == 8
 
 
+def test_a_part_that_is_called_module_is_no_wrapped_model() -> None:
+    """A model of the script's own that calls a part so is looked at whole; what torch puts around it isn't a part."""
+
+    class Own(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module, self.head = torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)
+
+    own = Own()
+    names = Trained(own).digests(1).model
+    assert Trained(torch.nn.DataParallel(own)).digests(1).model == names
+    torch.nn.init.constant_(own.head.weight, float("nan"))
+    assert Trained(own).nonfinite(0, []) == "head.weight is nan or infinite"
+    assert Trained(own).digests(1).model != names
+
+
 def test_each_checkpoint_says_what_its_tensors_are(tmp_path: Path) -> None:
     """Beside the Trainer's own files stands one with a digest of each tensor of the model and the optimizer."""
     made = trainer(tmp_path / "o", resume=str(tmp_path / "v"), max_steps=2)

@@ -27,6 +27,7 @@ import torch
 
 from vaultlayer_hf.errors import OtherRunError
 from vaultlayer_hf.state.data_digest import spread
+from vaultlayer_hf.state.object_files import peeled
 from vaultlayer_hf.state.tensor_digests import is_shard, plain_name
 
 _FILE = "adapter_config.json"
@@ -59,7 +60,7 @@ class Adapters:
 def adapters_of(models: list[Any]) -> Adapters:
     """Return the adapters of models; those of wrapped ones, too."""
     found = [
-        model for model in map(_inner, models) if isinstance(getattr(model, "peft_config", None), Mapping)
+        model for model in map(peeled, models) if isinstance(getattr(model, "peft_config", None), Mapping)
     ]
     configs = {
         f"{number}/{name}" if number else str(name): _plain(config)
@@ -204,19 +205,6 @@ def _first(tensor: torch.Tensor) -> list[Any]:
     while row.dim() > 1:
         row = row[0]
     return [str(tensor.dtype).removeprefix("torch."), row[:_NUMBERS].to("cpu", torch.float64).tolist()]
-
-
-def _inner(model: Any) -> Any:
-    """Return the model that has adapters inside DeepSpeed's engine, DistributedDataParallel and torch.compile."""
-    for _ in range(8):
-        if hasattr(model, "peft_config"):
-            break
-        inner = getattr(model, "_orig_mod", None)
-        inner = inner if inner is not None else getattr(model, "module", None)
-        if not isinstance(inner, torch.nn.Module):
-            break
-        model = inner
-    return model
 
 
 def _plain(config: Any) -> dict[str, Any]:

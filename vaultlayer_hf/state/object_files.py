@@ -37,15 +37,17 @@ def read_state(path: Path) -> Any:
 
 
 def peeled(model: Any) -> Any:
-    """Return a model without what DDP, DataParallel, DeepSpeed and torch.compile put around it."""
+    """Return a model without what DDP, DataParallel, DeepSpeed and torch.compile put around it.
+
+    By their classes: a model of the script's own may have a part that it calls ``module``, and is no wrapper of it.
+    """
     from torch.nn.parallel import DataParallel, DistributedDataParallel
 
     while True:
         if hasattr(model, "_orig_mod"):
             model = model._orig_mod
-        elif (
-            isinstance(model, (DistributedDataParallel, DataParallel))
-            or type(model).__name__ == "DeepSpeedEngine"
+        elif isinstance(model, (DistributedDataParallel, DataParallel)) or any(
+            cls.__name__ == "DeepSpeedEngine" for cls in type(model).__mro__
         ):
             model = model.module
         else:

@@ -22,6 +22,7 @@ from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import NotLoadedError
 from vaultlayer_hf.session.ranks import Ranks
 from vaultlayer_hf.state.finite import nonfinite_state
+from vaultlayer_hf.state.object_files import peeled
 from vaultlayer_hf.state.saved_digests import (
     StateDigests,
     StateTensors,
@@ -61,7 +62,7 @@ class Trained:
         if rank and not self.sharded:
             return ""
         loss = next((entry["loss"] for entry in reversed(log_history) if "loss" in entry), None)
-        return nonfinite_state({"": _inner(self.model)}, [self.optimizer], loss)
+        return nonfinite_state({"": peeled(self.model)}, [self.optimizer], loss)
 
     def digests(self, world_size: int) -> StateDigests:
         """Return the digests of the part of it that a checkpoint of the Trainer holds."""
@@ -69,7 +70,7 @@ class Trained:
 
     def tensors(self, world_size: int) -> StateTensors:
         """Return the tensors of the part of it that a checkpoint of the Trainer holds."""
-        inner = _inner(self.model)
+        inner = peeled(self.model)
         optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
         # DeepSpeed partitions the optimizer's state in its own way, and loads it strictly itself.
         own = any("deepspeed" in type(one).__module__ for one in (self.model, self.optimizer, optimizer))
@@ -142,7 +143,7 @@ def check_loaded(folder: Path, ranks: Ranks, events: Events, trained: Trained) -
             return
         differences = state_differences(saved, trained.digests(ranks.world_size))
         for load in () if saved.sharded else (_load_by_plain_names, _load_as_pretrained):
-            if "model" in differences and load(folder, _inner(model)):
+            if "model" in differences and load(folder, peeled(model)):
                 differences = state_differences(saved, trained.digests(ranks.world_size))
                 if "model" not in differences and ranks.rank == 0:
                     events.info(EventKind.NOTICE, f"{_partly(folder, model)}: the rest was loaded behind it")
@@ -160,7 +161,7 @@ def check_loaded(folder: Path, ranks: Ranks, events: Events, trained: Trained) -
 def _partly(folder: Path, model: Any) -> str:
     return (
         f"transformers {transformers.__version__} has loaded only a part of {folder.name} into "
-        f"{type(_inner(model)).__name__}"
+        f"{type(peeled(model)).__name__}"
     )
 
 
@@ -170,18 +171,9 @@ def _unlike(folder: Path, model: Any, differences: Collection[str]) -> str:
     return f"what transformers {transformers.__version__} has loaded from {folder.name} isn't what was saved"
 
 
-def _inner(model: Any) -> Any:
-    """Return the user's model inside DeepSpeed's engine and DistributedDataParallel."""
-    while not isinstance(model, PreTrainedModel) and isinstance(
-        getattr(model, "module", None), torch.nn.Module
-    ):
-        model = model.module
-    return getattr(model, "_orig_mod", model)
-
-
 def is_adapter(model: Any) -> bool:
     """Tell whether the Trainer saves only what is trained of a model, as it does with PEFT."""
-    model = _inner(model)
+    model = peeled(model)
     return hasattr(model, "peft_config") and hasattr(model, "get_base_model")
 
 
