@@ -16,6 +16,7 @@ from typing import Any
 
 from vaultlayer_hf.base.events import Event
 from vaultlayer_hf.base.short_traceback import short_text
+from vaultlayer_hf.base.text import error_text
 from vaultlayer_hf.run.journal import append
 from vaultlayer_hf.run.symptoms import means_full, means_memory
 
@@ -113,15 +114,15 @@ class AttemptReport:
         self._said = error
         cls = type(error)
         name = cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
-        text = short_text(error)
+        trace, text = short_text(error), error_text(error)
         number = error.errno if isinstance(error, OSError) else None
         self.note(
             "error",
             type=name,
-            message=str(error)[:2000],
-            traceback=text[-_TRACEBACK:],
-            memory=means_memory(name, str(error), number),
-            full=means_full(name, str(error), number),
+            message=text[:2000],
+            traceback=trace[-_TRACEBACK:],
+            memory=means_memory(name, text, number),
+            full=means_full(name, text, number),
             step=self._step,
             pid=os.getpid(),
         )
