@@ -68,16 +68,16 @@ class RayCluster:
             assert self._nodes[name].poll() is None, self.logs()
             time.sleep(0.3)
 
-    def lose_the_one_that_trains(self) -> str:
-        """Kill the raylet under which `vl run` runs; return the node's name."""
+    def lose_the_one_that_runs(self, word: str) -> str:
+        """Kill the raylet under which a command with this word runs; return the node's name."""
         for name, process in self._nodes.items():
             for raylet in psutil.Process(process.pid).children(recursive=True):
                 if raylet.name() == "raylet" and any(
-                    "vaultlayer_hf.cli" in one.cmdline() for one in raylet.children(recursive=True)
+                    word in one.cmdline() for one in raylet.children(recursive=True)
                 ):
                     raylet.kill()
                     return name
-        raise AssertionError("no raylet trains")
+        raise AssertionError(f"no raylet runs {word}")
 
     def logs(self) -> str:
         """What the nodes have written."""

@@ -100,7 +100,9 @@ class SlurmCluster:
         _until(lambda: self._idle() == 2, 60, "two idle nodes")
 
     def start_node(self, node: str) -> None:
-        """Start a node's slurmd."""
+        """Start a node's slurmd, where it isn't running."""
+        if node in self._processes:
+            return
         self._start("slurmd", "-D", "-N", node, name=node)
 
     def _start(self, *command: str, name: str = "") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -177,3 +178,17 @@ def test_nothing_to_stop(tmp_path: Path) -> None:
     done = vl("stop", cwd=tmp_path)
     assert done.code == 1
     assert "vl run" in done.err
+
+
+def test_settings_go_along_and_keys_do_not(tmp_path: Path) -> None:
+    """Options of this environment reach nodes that have an environment of their own; credentials stay here."""
+    (tmp_path / "train.py").write_text("")
+    variables = {
+        "VAULTLAYER_KEEP_LAST": "7",
+        "AWS_SECRET_ACCESS_KEY": "hush-7",
+        "VAULTLAYER_SIGNING_KEY": "hush-8",
+    }
+    command = ["run", "--vault", "s3://b/x", "--dry-run", "--on", "ray", "--", "python", "train.py"]
+    done = vl(*command, cwd=tmp_path, **variables)
+    assert (done.code, "hush" in done.out + done.err) == (0, False), done.err
+    assert json.loads(done.out)["runtime_env"]["env_vars"]["VAULTLAYER_KEEP_LAST"] == "7"

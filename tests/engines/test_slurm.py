@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,77 +12,73 @@ from tests.engines.jobs import hand_in, weights
 from tests.run.programs import plain, torchrun
 
 WHY_NOT = slurm.why_not()
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.slow, pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)]
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[slurm.SlurmCluster]:
-    """Two nodes."""
-    made = slurm.SlurmCluster(tmp_path_factory.mktemp("slurm"))
-    try:
-        made.start()
-        yield made
-    finally:
-        print(made.logs())
-        made.close()
-
-
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The weights of the script's run that nothing disturbs, without any of this."""
-    return plain(tmp_path_factory.mktemp("plain")).weights
-
-
-def test_a_lost_node(cluster, s3_uri: str, s3_env: dict[str, str], tmp_path: Path, unbroken: str) -> None:
+def test_a_lost_node(
+    slurm_cluster, s3_uri: str, s3_env: dict[str, str], tmp_path: Path, unbroken: str
+) -> None:
     """A node dies with all that runs on it: Slurm starts the job on the other, which goes on to the same weights."""
-    job = hand_in(tmp_path / "run", "slurm", s3_uri, engine_env=cluster.env, PACE="0.7")
+    job = hand_in(tmp_path / "run", "slurm", s3_uri, engine_env=slurm_cluster.env, PACE="0.7")
     job.until(lambda: job.committed >= 4, "committed")
-    node = cluster.job(job.id)["BatchHost"]
-    cluster.lose(node)
+    node = slurm_cluster.job(job.id)["BatchHost"]
+    slurm_cluster.lose(node)
     shutil.rmtree(job.folder / "out")  # its disk is gone, too
     before = job.committed
-    job.until(lambda: cluster.job(job.id)["Restarts"] == "1", "requeued")
+    job.until(lambda: slurm_cluster.job(job.id)["Restarts"] == "1", "requeued")
     assert "waiting" in job.vl("status").out or "running" in job.vl("status").out
     waited = job.until(lambda: job.committed > before, "going on")
     print(f"{waited:.0f} s")
     job.until(lambda: job.finished, "finished")
     job.until(lambda: "WEIGHTS" in job.log(), "done")
     assert weights(job.log()) == unbroken
-    assert cluster.job(job.id)["BatchHost"] != node
-    cluster.start_node(node)
+    assert slurm_cluster.job(job.id)["BatchHost"] != node
+    slurm_cluster.start_node(node)
 
 
-def test_two_nodes_requeued(cluster, s3_uri: str, s3_env: dict[str, str], tmp_path: Path) -> None:
+def test_two_nodes_requeued(slurm_cluster, s3_uri: str, s3_env: dict[str, str], tmp_path: Path) -> None:
     """torchrun over two nodes, requeued by the scheduler in the middle, ends with the weights of an unbroken run."""
     whole = plain(tmp_path / "plain", *torchrun(2), "train.py")
-    job = hand_in(tmp_path / "run", "slurm", s3_uri, "--nodes", "2", engine_env=cluster.env, PACE="1.5")
+    job = hand_in(
+        tmp_path / "run",
+        "slurm",
+        s3_uri,
+        "--nodes",
+        "2",
+        "--grace",
+        "25",
+        engine_env=slurm_cluster.env,
+        PACE="1.5",
+    )
     job.until(lambda: job.committed >= 2, "committed")
-    assert cluster.job(job.id)["NodeList"] == "n[1-2]"
-    cluster.call("scontrol", "requeue", job.id)
+    assert slurm_cluster.job(job.id)["NodeList"] == "n[1-2]"
+    slurm_cluster.call("scontrol", "requeue", job.id)
     job.until(lambda: job.finished, "finished")
     job.until(lambda: "WEIGHTS" in job.log(), "done")
     assert weights(job.log()) == whole.weights
-    assert cluster.job(job.id)["Restarts"] == "1"
-    assert "goes on from step" in job.log()
+    assert slurm_cluster.job(job.id)["Restarts"] == "1"
+    assert "the run goes on from step" in job.log()
 
 
 def test_the_time_limit_and_a_stop(
-    cluster, s3_uri: str, s3_env: dict[str, str], tmp_path: Path, unbroken: str
+    slurm_cluster, s3_uri: str, s3_env: dict[str, str], tmp_path: Path, unbroken: str
 ) -> None:
     """Ahead of its time limit a job saves and is started again; told to stop, it saves, and stays away."""
     # Slow enough that the first start meets its limit, and that the second is there to be stopped.
     slow = "2 os.environ['PACE'] = '9'"
     options = ("--time-limit", "2min", "--grace", "60")
-    job = hand_in(tmp_path / "run", "slurm", s3_uri, *options, engine_env=cluster.env, FATE=slow, PACE="2")
+    job = hand_in(
+        tmp_path / "run", "slurm", s3_uri, *options, engine_env=slurm_cluster.env, FATE=slow, PACE="2"
+    )
     job.until(lambda: job.committed >= 2, "committed")
-    job.until(lambda: cluster.job(job.id)["Restarts"] == "1", "started again")
+    job.until(lambda: slurm_cluster.job(job.id)["Restarts"] == "1", "started again")
     told = job.committed
     assert 2 < told < 12, "it saved where it was told to"
     job.until(lambda: f"goes on from step {told}" in job.log(), "going on")
     done = job.vl("stop")
     assert (done.code, "save and end" in done.out) == (0, True), done.err
-    job.until(lambda: cluster.job(job.id)["JobState"] == "FAILED", "stopped")
-    assert cluster.job(job.id)["ExitCode"] == "75:0"
-    again = hand_in(tmp_path / "run", "slurm", s3_uri, engine_env=cluster.env)
+    job.until(lambda: slurm_cluster.job(job.id)["JobState"] == "FAILED", "stopped")
+    assert slurm_cluster.job(job.id)["ExitCode"] == "75:0"
+    again = hand_in(tmp_path / "run", "slurm", s3_uri, engine_env=slurm_cluster.env)
     again.until(lambda: "WEIGHTS" in again.log(), "finished")
     assert weights(again.log()) == unbroken

@@ -61,10 +61,12 @@ KINDS: dict[str, Callable[[str], bool]] = {
     "sh:server": lambda text: "AWS_ENDPOINT_URL" in text,
     "sh:script": lambda text: text.startswith("#!/bin/bash"),
     "sh:vault": lambda text: "runs/llama" in text,
+    "sh:engines": lambda text: text.startswith("vl run --on"),
     "sh:hf-jobs": lambda text: text.startswith("hf jobs run"),
     "sh:lifecycle": lambda text: text.startswith("aws s3api put-bucket-lifecycle-configuration"),
     "console:demo": lambda text: text.startswith("$ vl demo\n"),
-    "console:run": lambda text: text.startswith("$ vl run "),
+    "console:run": lambda text: text.startswith("$ vl run ") and not text.startswith("$ vl run --on"),
+    "console:engine": lambda text: text.startswith("$ vl run --on"),
     "console:command": lambda text: not re.match(r"\$ vl (demo|run)\b", text),
 }
 """``language:name`` to what a block's text is like; ``of_kind("…")`` in a test is what runs them."""

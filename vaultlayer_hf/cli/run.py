@@ -170,6 +170,8 @@ def run(
                 grace=grace,
                 engine_options=engine_option,
             )
+            if insert and script is not None and script.suffix == ".py" and not dry_run:
+                offer_before_run(script, vault, yes, say)
             if hand_in(on, request, dry=dry_run, as_json=as_json, say=say):
                 return
         options = Options(

@@ -19,8 +19,8 @@ from vaultlayer_hf.cli.jobs import named_job, newest_job
 
 NowOption = Annotated[bool, typer.Option("--now", help="End it at once, without a save.")]
 
-_BETWEEN = 0.5
-"""Seconds between two signals: the second of two that come together would be lost."""
+_BETWEEN = 2.5
+"""Seconds between two signals: `vl run` takes two that come together for one."""
 
 
 def stop(

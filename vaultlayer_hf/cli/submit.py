@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -124,7 +125,7 @@ def make_request(
         home=home,
         module=__package__,
         run_options=[*run_options, "--grace", f"{grace:.0f}"],
-        variables=choice.variables,
+        variables={**choice.variables, **_settings()},
         nodes=nodes or 1,
         gpus=parse_gpus(gpus) if gpus else Gpus(),
         spot=spot,
@@ -201,6 +202,14 @@ def _submit(name: str, request: JobRequest, dry: bool, say: Callable[[str], None
         typer.echo(text, nl=not text.endswith("\n"))
         return None
     return taker.submit(request)
+
+
+def _settings() -> dict[str, str]:
+    """Return this environment's options of vaultlayer_hf, for engines that hand nothing else on."""
+    from vaultlayer_hf.session.settings import settings_table
+
+    names = {name for name, _ in settings_table()} - {"VAULTLAYER_VAULT"}
+    return {name: value for name, value in os.environ.items() if name in names}
 
 
 def _pair(text: str) -> tuple[str, str]:
