@@ -7,13 +7,14 @@ that were new. A reader therefore sees nothing or all of it, also after a power 
 That atomic step is rename(2) where an older object may be replaced. For create-if-absent it is link(2), else
 renameat2(RENAME_NOREPLACE). Where the file system has neither (Google Drive and other FUSE mounts) a marker
 created with O_EXCL guards a look and a rename: that holds between processes that follow the same custom and
-see the same folder at once, so ``supports_create`` becomes False, and the vault is for a single writer.
+see the same folder at once. So ``supports_create`` becomes False, as on the mount of a bucket (mounts.py).
 
 Nothing outside the root is touched: keys are checked, and a symbolic link that leads out is refused. The root
 is made once, when the store is opened; if it is gone later (unmounted), that is an error, never a new folder.
 
     listing.py   what lies in a vault's folder, as objects in the order of their keys
     local.py     helpers of FolderStore
+    mounts.py    mounts that only look safe for two writers
 
 Imports the store's contract and base; stores/__init__.py opens it.
 """
@@ -48,6 +49,7 @@ from vaultlayer_hf.stores.folder.local import (
     translate,
     write_all,
 )
+from vaultlayer_hf.stores.folder.mounts import last_writer_wins
 
 
 class FolderStore(Store):
@@ -81,7 +83,6 @@ class FolderStore(Store):
     ) -> None:
         self.root = Path(os.path.abspath(root))
         self.uri = uri or f"file://{self.root}"
-        self.supports_create = True
         self.stale_after = stale_after
         self._temporary = self.root / TEMPORARY
         self._lock = threading.Lock()
@@ -98,6 +99,7 @@ class FolderStore(Store):
         except OSError as error:
             raise translate("open", str(self.root), error) from error
         self._real_root = os.path.realpath(self.root)
+        self.supports_create = not last_writer_wins(self._real_root)
 
     def read(self, key: str, *, limit: int) -> bytes:
         with self._opened("read", key) as (descriptor, info):
@@ -108,8 +110,7 @@ class FolderStore(Store):
     def read_range(self, key: str, start: int, length: int) -> memoryview:
         with self._opened("read_range", key) as (descriptor, info):
             if start < 0 or length < 0 or start + length > info.st_size:
-                wanted = f"bytes {start} to {start + length}"
-                raise StoreError("read_range", key, f"{wanted} were asked for, it has {info.st_size}")
+                raise StoreError("read_range", key, f"{start}+{length} was asked for, it has {info.st_size}")
             return memoryview(read_exactly("read_range", key, descriptor, start, length))
 
     def head(self, key: str) -> ObjectInfo:

@@ -1,0 +1,65 @@
+"""Mounted buckets that look safe for two writers are known by their mount, and are for one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.fuse import mount, unmount
+from vaultlayer_hf.stores import open_store
+from vaultlayer_hf.stores.folder.mounts import last_writer_wins
+from vaultlayer_hf.stores.probe import probe_create
+
+MOUNTS = """\
+22 1 8:1 / / rw,relatime - ext4 /dev/root rw
+30 22 0:40 / /mnt/data rw - fuse.hf-mount hf://buckets/me/data rw
+31 22 0:41 / /mnt/nfs rw - nfs 127.0.0.1:/ rw,vers=3
+32 22 0:42 / /mnt/team rw - nfs4 fileserver:/export rw
+33 22 0:43 / /mnt/with\\040space rw - fuse.rclone remote:bucket rw
+34 22 0:44 / /mnt/drive rw - fuse.drive drive rw
+35 30 8:2 / /mnt/data/disk rw - ext4 /dev/sdb rw
+36 22 0:45 / /mnt/s3 rw - fuse.gcsfuse bucket rw
+37 22 8:3 / /mnt/s3 rw - xfs /dev/sdc rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "known"),
+    [
+        ("/home/me/vault", False),
+        ("/mnt/data", True),
+        ("/mnt/data/run/vault", True),
+        ("/mnt/database", False),
+        ("/mnt/nfs/vault", True),
+        ("/mnt/team/vault", False),
+        ("/mnt/with space/vault", True),
+        ("/mnt/drive/vault", False),
+        ("/mnt/data/disk/vault", False),
+        ("/mnt/s3/vault", False),
+    ],
+)
+def test_which_mounts_are_known(path: str, known: bool) -> None:
+    """The innermost, newest mount counts, by its type and source."""
+    assert last_writer_wins(path, MOUNTS) is known
+
+
+def test_a_mount_that_looks_safe(tmp_path: Path) -> None:
+    """Where link(2) works and the mount is hf-mount's, the probe says that the vault is for one writer."""
+    if os.geteuid() != 0:
+        pytest.skip("a mount needs root")
+    point = tmp_path / "mounted"
+    point.mkdir()
+    try:
+        mount("hf-mount", point, "tmpfs", 0)
+    except OSError as error:
+        pytest.skip(f"no mount can be made here: {error}")
+    try:
+        store = open_store(point / "vault")
+        assert probe_create(store) is False
+        store.create("x", b"x")
+        assert os.stat(point / "vault/x").st_nlink >= 1
+        assert probe_create(open_store(tmp_path / "beside")) is True
+    finally:
+        unmount(point)
