@@ -87,7 +87,10 @@ def test_python_example_trains_and_commits(block, notebooks, s3_server, tmp_path
         code = code.replace(f"@{step}", f"@{_first_step_of_a_run(origin, make(tmp_path))}")
         shutil.rmtree(tmp_path / "output")
     end = standins.STEPS
-    for _ in ("fresh", "again"):
+    once = (
+        block.file.parent.name == "notebooks" and "/kaggle/input" not in code
+    )  # the rest is as in other examples
+    for _ in ("fresh",) if once else ("fresh", "again"):
         namespace = make(tmp_path)
         namespace["args"].max_steps = end
         exec(compile(code, block.place, "exec"), namespace)
