@@ -12,7 +12,7 @@ from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, ReduceLROnPlateau, StepLR
 from torch.utils.data import DataLoader, TensorDataset
 
-from tests.kit.inside import listen
+from tests.kit.inside import listen, session_of
 from vaultlayer_hf import Checkpointer, Settings, errors
 from vaultlayer_hf.base.events import Event
 from vaultlayer_hf.state.asked import FILE, check_optimizers
@@ -265,3 +265,28 @@ def test_an_attached_script_forks(tmp_path: Path) -> None:
     said = script(new, lr=0.5, vault=Settings(vault=str(new / "v"), fork=str(tmp_path / "v")))
     assert any("begins as a fork of step 1" in text for text in said)
     assert any(text.startswith("a fork: this script's learning rate") for text in said)
+
+
+@pytest.mark.parametrize("stop", [5, 7])
+def test_data_that_each_pass_makes_anew_are_no_other_run(stop: int, tmp_path: Path) -> None:
+    """Nothing is said of a loop whose passes have data of their own, wherever it is broken off behind its first."""
+
+    def run(ends: int) -> list[str]:
+        model = torch.nn.Linear(2, 1)
+        ckpt = Checkpointer(tmp_path / "v", model=model, save_every=1, output_dir=tmp_path / "o")
+        said: list[str] = []
+        listen(ckpt, lambda event: said.append(event.message))
+        ckpt.resume()
+        for epoch in ckpt.epochs(range(4)):
+            rows = torch.randn(6, 2, generator=torch.Generator().manual_seed(epoch))
+            loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(rows), batch_size=2)
+            for _ in ckpt.batches(loader):
+                ckpt.step()
+                if session_of(ckpt).step == ends:
+                    ckpt.close()
+                    return said
+        ckpt.finish()
+        return said
+
+    every = [*run(stop), *run(stop + 3), *run(0)]
+    assert not [message for message in every if "training data aren't those" in message]

@@ -166,5 +166,5 @@ def test_what_a_script_keeps_there_itself_is_its_own_business() -> None:
     assert [kind_of(path) for path in ("stats.pkl", "notes.json", "extra.pt", "training_args.bin")] == [
         None
     ] * 4
-    assert kind_of("default/adapter_model.safetensors") == "tensors"
+    assert kind_of("other/adapter_model.safetensors") == "adapter"
     assert kind_of("model.safetensors.index.json") == "json"

@@ -15,7 +15,7 @@ import transformers
 from torch import nn
 
 from tests.trainer.conftest import Reference
-from tests.trainer.kit import Boom, Do, FailAt, Patient, model, steps_of, trainer
+from tests.trainer.kit import Boom, Do, FailAt, Patient, Recorder, model, steps_of, trainer
 from vaultlayer_hf import ResumeError, WrongModelError
 
 pytestmark = pytest.mark.filterwarnings(
@@ -167,3 +167,40 @@ def test_a_folder_that_the_script_names_is_not_changed(tmp_path: Path) -> None:
     ):
         run.train(resume_from_checkpoint=str(named))
     assert (named / "trainer_state.json").read_bytes() == before
+
+
+def adapter(form: str) -> Any:
+    """A LoRA on a model of this form."""
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    torch.manual_seed(4)
+    own = peft.get_peft_model(model(), config)
+    layers = own.get_base_model().model.layers
+    if form == "layers":
+        layers[0] = compiled(layers[0])
+    return compiled(own) if form == "whole" else own
+
+
+@pytest.mark.parametrize(("then", "now"), [("layers", "plain"), ("plain", "layers")])
+def test_an_adapter_compiled_or_not(then: str, now: str, tmp_path: Path) -> None:
+    """The same of an adapter: PEFT's file has the names of the wrappers in it, or hasn't."""
+    unbroken = adapter("plain")
+    trainer(tmp_path / "u", model=unbroken, remove_unused_columns=False, resume=None).train()
+    broken_off(tmp_path, model=adapter(then), remove_unused_columns=False)
+    own = adapter(now)
+    trainer(tmp_path / "b", model=own, resume=tmp_path / "v", remove_unused_columns=False).train()
+    trained = [one for one in own.parameters() if one.requires_grad]
+    expected = [one for one in unbroken.parameters() if one.requires_grad]
+    assert all(torch.equal(*pair) for pair in zip(expected, trained, strict=True))
+
+
+def test_an_adapter_that_peft_saves_empty_is_said(tmp_path: Path) -> None:
+    """Of torch.compile around the whole of it PEFT writes a file without tensors: that is no checkpoint."""
+    run = trainer(tmp_path / "a", model=adapter("whole"), remove_unused_columns=False, resume=tmp_path / "v")
+    seen = Recorder(run)
+    run.train()
+    assert steps_of(tmp_path / "v") == []
+    assert any(
+        "adapter_model.safetensors can't be loaded: it holds no tensor" in one.message
+        for one in seen.of("abandon")
+    )

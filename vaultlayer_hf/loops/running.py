@@ -21,7 +21,7 @@ from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.settings import Settings
 from vaultlayer_hf.session.start.asked import keep_asked, say_what_differs
 from vaultlayer_hf.session.stop.exits import leave
-from vaultlayer_hf.state.asked import Asked, check_asked, read_asked
+from vaultlayer_hf.state.asked import VARYING_DATA, Asked, check_asked, read_asked
 from vaultlayer_hf.state.own_numbers import put_numbers, take_numbers
 
 
@@ -90,8 +90,14 @@ class RunningLoop:
 
     def note_data(self, loader: Any) -> None:
         """Take note of the training data, where they weren't known at the start. Raises OtherRunError."""
-        if self._asked.data or not (data := loader_digest(loader)):
+        if self._asked.data == VARYING_DATA or not (data := loader_digest(loader)):
             return
+        if self._asked.data:
+            if self._asked.data != data:
+                self._asked = replace(self._asked, data=VARYING_DATA)
+            return
+        if self._then.data == VARYING_DATA:
+            data = VARYING_DATA
         self._asked = replace(self._asked, data=data)
         over = self._over and not self.passes.inside  # with more epochs than then it isn't over any more
         for one in check_asked(self._then, Asked(data=data), {}, over=over):

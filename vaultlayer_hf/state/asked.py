@@ -26,6 +26,8 @@ CHECKPOINT_HOLDS = (
     "the checkpoint's holds; to have the other, begin a fork: Settings(vault='a new one', fork='this one')"
 )
 START_HOLDS = "this start's holds from here on"
+VARYING_DATA = "varying"
+"""In place of a digest: the training makes its data anew for each pass, so those of two passes aren't compared."""
 RANDOM_STATE_HOLDS = "random numbers go on from the checkpoint's state"
 
 
@@ -36,7 +38,8 @@ class Asked:
     Attributes:
         arguments: by name; those that shape the run.
         optimizer: its class's name, joined by ``+`` where there are several; empty where it isn't known.
-        data: a digest of some samples of the training data; empty where they can't be read without a side effect.
+        data: a digest of some samples of the training data; empty where they can't be read without a side effect,
+            VARYING_DATA where each pass has others.
         adapters: the model's adapters; nothing for a model without any.
     """
 
@@ -93,7 +96,8 @@ def check_asked(
     """
     if then.optimizer and now.optimizer and then.optimizer != now.optimizer:
         raise other_optimizer(then.optimizer, now.optimizer)
-    other_data = bool(then.data and now.data and then.data != now.data)
+    known = {then.data, now.data}.isdisjoint(("", VARYING_DATA))
+    other_data = known and then.data != now.data
     if over and other_data:
         raise OtherRunError(
             "the run on this vault is over, and it was trained on other data: its weights are no answer to this run. "

@@ -17,8 +17,9 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Literal
 
-Kind = Literal["tensors", "json", "archive", "weights"]
-"""A file of safetensors; of JSON; by torch.save; by torch.save, and loaded by ``torch.load(weights_only=True)``."""
+Kind = Literal["tensors", "adapter", "json", "archive", "weights"]
+"""A file of safetensors; one of an adapter; of JSON; by torch.save; by torch.save, and loaded by
+``torch.load(weights_only=True)``."""
 _PICKLE = "data.pkl"
 _SHOWN = 200  # characters of an error
 
@@ -51,8 +52,14 @@ class LoadTrial:
         return found
 
     def _why_not(self, file: Path, path: str, kind: Kind) -> str:
-        if kind == "tensors":
-            return "" if holds_all_tensors(file) else "it is shorter than its header says, or has none"
+        if kind in ("tensors", "adapter") and not holds_all_tensors(file):
+            return "it is shorter than its header says, or has none"
+        if kind == "adapter" and not _holds_a_tensor(file):
+            return (
+                "it holds no tensor, as PEFT saves torch.compile(model): compile the model's layers instead"
+            )
+        if kind in ("tensors", "adapter"):
+            return ""
         if kind == "json":
             return "" if is_json(file) else "it is no JSON"
         length = _length_of_pickle(file)
@@ -76,6 +83,11 @@ def holds_all_tensors(path: Path) -> bool:
             return size == 8 + length + max(ends, default=0)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
             return False
+
+
+def _holds_a_tensor(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return os.fstat(file.fileno()).st_size > 8 + int.from_bytes(file.read(8), "little")
 
 
 def is_json(path: Path) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 from vaultlayer_hf.state.loadable import Kind, LoadTrial
 
 _KINDS: tuple[tuple[Kind, str], ...] = (
+    ("adapter", r"(.*/)?adapter_model\.safetensors"),
     ("tensors", r"(.*/)?[^/]+\.safetensors"),
     ("json", r"trainer_state\.json|(.*/)?(config|adapter_config)\.json|(.*/)?[^/]+\.index\.json"),
     ("weights", r"(optimizer|scheduler|scaler)\.pt|(.*/)?(pytorch|adapter)_model(-\d+-of-\d+)?\.bin"),

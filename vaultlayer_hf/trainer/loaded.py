@@ -183,14 +183,38 @@ def _load_by_plain_names(folder: Path, model: Any) -> bool:
     Stock takes a name such as ``_orig_mod.layer.weight`` for another tensor than ``layer.weight``.
     """
     own = {plain_name(name): tensor for name, tensor in model.state_dict().items()}
+    if is_adapter(model):
+        files = [
+            (path, _of_adapter(own, name))
+            for name in model.peft_config
+            for path in _adapter_files(folder, name)
+        ]
+    else:
+        files = [(path, own) for path in sorted(folder.glob("model*.safetensors"))]
     found = False
-    for path in sorted(folder.glob("model*.safetensors")):
+    for path, own in files:
         with safe_open(path, "pt") as file, torch.no_grad():
             for name in file.keys():  # noqa: SIM118  it is no dictionary
                 target = own.get(plain_name(name))
                 if target is not None and list(target.shape) == file.get_slice(name).get_shape():
                     target.copy_(file.get_tensor(name))
                     found = True
+    return found
+
+
+def _adapter_files(folder: Path, adapter: str) -> list[Path]:
+    """Return the files of an adapter in a checkpoint folder: PEFT gives each but "default" a folder of its own."""
+    return sorted((folder if adapter == "default" else folder / adapter).glob("adapter_model*.safetensors"))
+
+
+def _of_adapter(own: dict[str, Any], adapter: str) -> dict[str, Any]:
+    """Return an adapter's tensors by the names that PEFT writes, which leave out that of the adapter."""
+    marks = (f".modules_to_save.{adapter}.", f".{adapter}.")
+    found = {}
+    for name, tensor in own.items():
+        mark = next((one for one in marks if one in f"{name}."), None)
+        if mark is not None:
+            found[f"{name}.".replace(mark, ".").removesuffix(".")] = tensor
     return found
 
 
