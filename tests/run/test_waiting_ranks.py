@@ -63,7 +63,7 @@ def test_ranks_that_were_started_again_are_left_alone(ranks, tmp_path) -> None:
         one.wait()
     assert waiting.look(tmp_path, 2) == []
     ranks.append(_started(tmp_path, 1))
-    assert _looks(waiting, tmp_path, 4.5) == []
+    assert _looks(waiting, tmp_path, 2.5) == []
 
 
 def test_a_rank_that_came_to_its_end_is_not_waited_for(ranks, tmp_path) -> None:
@@ -71,4 +71,4 @@ def test_a_rank_that_came_to_its_end_is_not_waited_for(ranks, tmp_path) -> None:
     append(tmp_path / "rank-0.jsonl", {"time": time.time(), "kind": "trained"})
     ranks[0].kill()
     ranks[0].wait()
-    assert _looks(WaitingRanks(), tmp_path, 4.5) == []
+    assert _looks(WaitingRanks(), tmp_path, 2.5) == []

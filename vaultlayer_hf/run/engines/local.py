@@ -78,6 +78,7 @@ class LocalAttempt(Attempt):
         self._lookout, self._waiting = Lookout(), WaitingRanks()
         self._beats, self._last, self._looked = -1, time.monotonic(), 0.0
         self._phases: set[str] = set()
+        self._ranks = 0
         self.silent: float | None = None
         self._late = False
 
@@ -169,6 +170,7 @@ class LocalAttempt(Attempt):
         processes.send(signal.SIGKILL, processes.family(self._keep))
 
     def _watch(self, now: float) -> None:
+        self._end_waiting(self._ranks)
         if now - self._looked < _LOOK:
             return
         self._looked = now
@@ -178,7 +180,7 @@ class LocalAttempt(Attempt):
         beats = read_beats(self.folder)
         trains = any(beat.get("phase") in _TRAINS for beat in beats.values())
         self._spares.watch(self.pid, self._environment, trains=trains)
-        self._end_waiting(len(beats))
+        self._ranks = len(beats)
         if not beats:
             self._notice_late(now)
         if not beats or self.silent is not None:

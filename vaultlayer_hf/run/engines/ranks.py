@@ -11,8 +11,11 @@ import psutil
 
 from vaultlayer_hf.run.journal import read_notes
 
-_GRACE = 3.0
-"""Seconds that ranks have to end by themselves, or by their launcher, once one of them is gone."""
+_GRACE = 1.0
+"""Seconds that ranks have to end by themselves, or by their launcher, once one of them is gone. Those that hear of it, by a
+connection that is closed, do so within a tenth of that; what they were uploading lies on the disk and is adopted."""
+_PAUSE = 0.25
+"""Seconds between two reads of the notes, at least."""
 
 Notes = Mapping[int, Sequence[dict[str, Any]]]
 """Lines of an attempt's ranks, by rank."""
@@ -35,12 +38,17 @@ class WaitingRanks:
     def __init__(self) -> None:
         self._pids: list[int] = []
         self._since: float | None = None
+        self._read = 0.0
 
     def look(self, folder: Path, ranks: int) -> list[int]:
         """Return the pids of ranks that have waited for too long; called again and again with an attempt's folder."""
         if ranks < 2 or (len(self._pids) == ranks and all(map(psutil.pid_exists, self._pids))):
             self._since = None
             return []
+        now = time.monotonic()
+        if now - self._read < _PAUSE:
+            return []
+        self._read = now
         training = _training(read_notes(folder))  # read only now: it grows with what is logged
         self._pids = [int(line.get("pid") or 0) for line in training.values()]
         alive = [line for line in training.values() if psutil.pid_exists(int(line.get("pid") or 0))]
