@@ -11,10 +11,10 @@ import psutil
 
 from vaultlayer_hf.run.journal import read_notes
 
-_GRACE = 1.0
-"""Seconds that ranks have to end by themselves, or by their launcher, once one of them is gone. Those that hear of it, by a
-connection that is closed, do so within a tenth of that; what they were uploading lies on the disk and is adopted."""
-_PAUSE = 0.25
+_GRACE = 0.5
+"""Seconds that ranks have to end by themselves, or by their launcher, once one of them is gone. Those that hear of it,
+by a connection that is closed, do so within 0.1 s. What they were uploading lies on the disk, and is adopted."""
+_PAUSE = 0.1
 """Seconds between two reads of the notes, at least."""
 
 Notes = Mapping[int, Sequence[dict[str, Any]]]

@@ -61,7 +61,10 @@ class Template:
         self._surroundings = surroundings()
         self._refuse_threads()
         gc.collect()
-        gc.freeze()  # else the children's collections would copy all of it
+        # It stays so in ranks: a collection (accelerate does one before each training) would write to every object, and
+        # so copy all of this process's memory, for each rank. All that shows of it is in gc: what is frozen isn't in
+        # get_objects().
+        gc.freeze()
         self._listener = self._socket.socket(self._socket.AF_UNIX)
         if os.path.exists(path):
             os.unlink(path)  # of a template before this one
@@ -197,7 +200,6 @@ class Template:
             numpy.seed()  # from the system, as at its import; random does so itself at a fork
         if (process := found("multiprocessing.process")) is not None:
             process.current_process().authkey = os.urandom(32)
-        gc.unfreeze()
         return ""
 
 
