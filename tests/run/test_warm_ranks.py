@@ -219,7 +219,13 @@ def test_a_library_that_reads_its_rank_is_left_to_each_rank(tmp_path) -> None:
     """What is imported from there on is imported by each rank for itself; what came before is warm."""
     path = library(tmp_path, "ranked", "import os\nrank = int(os.environ['RANK'])\n")
     library(tmp_path, "light", "import os\nby = os.getpid()\n")
-    script = f"{RANK}\nimport light, ranked\nprint('SEEN', attempt(), ranked.rank == rank, light.by == os.getpid())\n"
+    script = RANK + textwrap.dedent(
+        """
+        import light, ranked
+        line = f"SEEN {attempt()} {ranked.rank == rank} {light.by == os.getpid()}"
+        os.write(1, f"{line}\\n".encode())  # at once: two ranks write here
+        """
+    )
     ran = ranks(tmp_path, script + "train_a_step(ready)\n", PYTHONPATH=path)
     assert (ran.code, cold(ran)) == (0, [])
     assert (

@@ -46,7 +46,7 @@ class WaitingRanks:
             self._since = None
             return []
         now = time.monotonic()
-        if now - self._read < _PAUSE:
+        if self._since is not None and now - self._read < _PAUSE:
             return []
         self._read = now
         training = _training(read_notes(folder))  # read only now: it grows with what is logged
