@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import parse_qs
@@ -15,8 +15,10 @@ import pytest
 
 from tests.servers import CannedServer
 from tests.stores.gateways import GoogleGateway
+from vaultlayer_hf.cli.checks import Measurements, check_store
 from vaultlayer_hf.errors import MissingExtraError, StoreDeniedError
 from vaultlayer_hf.stores import open_store
+from vaultlayer_hf.stores.uri import parse_vault
 
 
 @pytest.fixture
@@ -141,6 +143,16 @@ def test_workload_identity_federation(
             patch.setitem(sys.modules, name, None)
         with pytest.raises(MissingExtraError, match=r"external_account.*vaultlayer-hf\[gcs\]"):
             open_store(uri)
+
+
+def test_doctor_says_where_credentials_are_from(gs_uri: str) -> None:
+    """The finding of a vault that can be read names the place of its credentials."""
+    findings = check_store(parse_vault(gs_uri), 5.0, Measurements())
+    first = next(findings)
+    assert isinstance(findings, Generator)
+    findings.close()
+    assert (first.name, first.state) == ("credentials", "ok")
+    assert "the credentials of CLOUDSDK_AUTH_ACCESS_TOKEN" in first.text
 
 
 def test_an_emulator(serve, no_google: None, monkeypatch) -> None:
