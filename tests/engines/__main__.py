@@ -22,30 +22,30 @@ _PATIENCE = 180.0
 
 
 def main() -> None:
-    """Measure all that can run here, and print the table."""
-    rows = []
+    """Measure all that can run here, and print the table row by row."""
+    print("| engine | what fails | the engine alone | to the first new step |\n|---|---|---|---|", flush=True)
     server = SeaweedServer()
     server.start()
     try:
         with tempfile.TemporaryDirectory(prefix="vlengines-") as name:
-            if not slurm.why_not():
-                rows += _slurm(Path(name) / "slurm", server)
             if not ray.why_not():
-                rows += _ray(Path(name) / "ray", server)
+                _print(_ray_row(Path(name) / "ray", server))
+            if not slurm.why_not():
+                _slurm(Path(name) / "slurm", server)
     finally:
         server.close()
-    print("| engine | what fails | the engine alone | to the first new step |\n|---|---|---|---|")
-    for row in rows:
-        print("| " + " | ".join(row) + " |")
 
 
-def _slurm(folder: Path, server: SeaweedServer) -> list[list[str]]:
+def _print(row: list[str]) -> None:
+    print("| " + " | ".join(row) + " |", flush=True)
+
+
+def _slurm(folder: Path, server: SeaweedServer) -> None:
     cluster = slurm.SlurmCluster(folder / "cluster")
     try:
         cluster.start()
-        return [
-            _slurm_row(folder, server, cluster, what) for what in ("the node", "a requeue by the scheduler")
-        ]
+        for what in ("the node", "a requeue by the scheduler"):
+            _print(_slurm_row(folder, server, cluster, what))
     finally:
         cluster.close()
 
@@ -59,7 +59,9 @@ def _slurm_row(folder: Path, server: SeaweedServer, cluster: slurm.SlurmCluster,
     cluster.call("scancel", "--signal=KILL", "--full", number)
     for node in cluster.nodes:
         cluster.start_node(node)
-    job = hand_in(run, "slurm", _vault(server), engine_env=cluster.env, PACE="0.7", **server.env())
+    job = hand_in(
+        run, "slurm", _vault(server), "--grace", "25", engine_env=cluster.env, PACE="0.7", **server.env()
+    )
     first = _between(lambda: _steps(run), lambda: _fail(cluster, job.id, what), ready=3)
     job.vl("stop", "--now")
     for node in cluster.nodes:
@@ -74,7 +76,7 @@ def _fail(cluster: slurm.SlurmCluster, number: str, what: str) -> None:
     cluster.lose(cluster.job(number)["BatchHost"])
 
 
-def _ray(folder: Path, server: SeaweedServer) -> list[list[str]]:
+def _ray_row(folder: Path, server: SeaweedServer) -> list[str]:
     from ray.job_submission import JobSubmissionClient
 
     cluster = ray.RayCluster({**server.env(), "PACE": "0.7"})
@@ -97,7 +99,7 @@ def _ray(folder: Path, server: SeaweedServer) -> list[list[str]]:
             lambda: _steps(homes), lambda: cluster.lose_the_one_that_runs("vaultlayer_hf.cli"), ready=3
         )
         job.vl("stop")
-        return [["Ray", "the raylet", f"{alone:.0f} s", f"{first:.0f} s"]]
+        return ["Ray", "the raylet", f"{alone:.0f} s", f"{first:.0f} s"]
     finally:
         cluster.close()
 
