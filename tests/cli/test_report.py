@@ -13,9 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from vaultlayer_hf.cli.charts import loss_lines
+from vaultlayer_hf.run.story import AttemptStory, RunStory
+
 from . import schema
 from .conftest import vl
-from .stories import a_run
+from .stories import LOST, a_run
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
@@ -147,3 +150,30 @@ def test_report_without_matplotlib_names_the_extra(trained: Path, tmp_path: Path
     assert done.returncode == 2
     assert "vaultlayer-hf[report]" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_several_runs_side_by_side(tmp_path: Path) -> None:
+    """Two runs in one page: a column each, and their steps on the same axes; a picture file is of one run."""
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    first, second = a_run(tmp_path / "a")[0], a_run(tmp_path / "b")[0]
+    done = vl("report", str(first), str(second), "--out", "both.html", "--json", cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert [run["lost_steps"] for run in done.json()["runs"]] == [LOST, LOST]
+    text = (tmp_path / "both.html").read_text()
+    assert text.count("<svg") == 1
+    assert text.count("90 steps were trained twice") == 2
+    assert vl("report", str(first), str(second), "--png", "x.png", cwd=tmp_path).code == 2
+
+
+def test_the_loss_has_no_gap_where_an_attempt_goes_on() -> None:
+    """One line over all attempts; what was trained again is drawn apart, from the point where it was left."""
+    attempts = (
+        AttemptStory(1, 0.0, losses=((10.0, 5.0), (20.0, 4.0), (30.0, 3.5))),
+        AttemptStory(2, 9.0),
+        AttemptStory(3, 10.0, losses=((30.0, 3.4), (40.0, 3.0))),
+    )
+    story = RunStory(None, "finished", "", attempts, (), (), None, 100.0)
+    counted, again = loss_lines(story)
+    assert counted == [(10.0, 5.0), (20.0, 4.0), (30.0, 3.4), (40.0, 3.0)]
+    assert again == [[(20.0, 4.0), (30.0, 3.5)]]

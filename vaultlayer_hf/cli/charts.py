@@ -241,10 +241,33 @@ def _losses(axes: Any, story: RunStory) -> None:
     if not drawn:
         _empty(axes, "no loss is known: none was logged, or no `vl run` has kept a journal")
         return
-    for attempt in drawn:
-        axes.plot(*zip(*attempt.losses, strict=True), color=BLUE, linewidth=1.2, alpha=0.8)
+    counted, again = loss_lines(story)
+    for points in again:
+        axes.plot(*zip(*points, strict=True), color=RED, linewidth=1, alpha=0.5, label="trained again later")
+    axes.plot(*zip(*counted, strict=True), color=BLUE, linewidth=1.4, label="loss")
+    if again:
+        _legend(axes)
     axes.set_xlabel("step")
     axes.set_ylabel("loss")
+
+
+def loss_lines(story: RunStory) -> tuple[list[tuple[float, float]], list[list[tuple[float, float]]]]:
+    """Return the losses of the steps that count, as one line, and those of steps that were trained again later.
+
+    An attempt goes on where an earlier one was saved, so the line has no gap there; of a step that several attempts
+    trained, the last one's loss counts.
+    """
+    counted: list[tuple[float, float]] = []
+    again = []
+    for attempt in story.attempts:
+        if attempt.losses:
+            first = attempt.losses[0][0]
+            given_up = [point for point in counted if point[0] >= first]
+            counted = [point for point in counted if point[0] < first]
+            if given_up:
+                again.append([*counted[-1:], *given_up])
+            counted += attempt.losses
+    return counted, again
 
 
 def _empty(axes: Any, text: str) -> None:

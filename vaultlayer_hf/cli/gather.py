@@ -32,6 +32,12 @@ TargetArgument = Annotated[
         "ENGINE:ID names a job of `vl run --on`, such as slurm:4711.",
     ),
 ]
+TargetsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[RUN_OR_VAULT]...", help="One run or vault, as `vl status` takes it, or several to compare."
+    ),
+]
 _AWAIT = 0.5
 """Seconds between two looks for a run that isn't there yet."""
 _SILENCE = 120.0

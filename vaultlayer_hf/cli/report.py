@@ -11,7 +11,7 @@ import typer
 
 from vaultlayer_hf.base.text import size_text
 from vaultlayer_hf.cli.common import DebugOption, ExitCode, JsonOption, fail, moment_text, one_line_errors
-from vaultlayer_hf.cli.gather import TargetArgument, find_target, gather
+from vaultlayer_hf.cli.gather import TargetsArgument, find_target, gather
 from vaultlayer_hf.cli.status import ATTEMPT_HEADINGS, attempt_rows, describe, facts, headline
 
 if TYPE_CHECKING:
@@ -43,6 +43,20 @@ th {{ color: #66727f; font-weight: 500; border-top: 0; white-space: nowrap; }}
 td:first-child, .attempts td:nth-child(2) {{ white-space: nowrap; }}
 .facts td:first-child {{ color: #66727f; width: 8em; }}
 footer {{ color: #66727f; font-size: 13px; }}
+@media (max-width: 640px) {{
+main {{ padding: 16px 8px 40px; }}
+section {{ padding: 12px 10px; }}
+svg {{ min-width: 620px; }}
+table {{ font-size: 13px; }}
+}}
+@media (prefers-color-scheme: dark) {{
+body {{ color: #e4e7eb; background: #14181d; }}
+section {{ background: #1c2229; border-color: #2f3842; }}
+.how, th, footer, .facts td:first-child {{ color: #9aa5b1; }}
+th, td {{ border-color: #2f3842; }}
+svg text {{ fill: #cbd2d9 !important; }}
+svg [style*="stroke: #e4e7eb"] {{ stroke: #2f3842 !important; }}
+}}
 </style>
 </head>
 <body>
@@ -58,7 +72,7 @@ footer {{ color: #66727f; font-size: 13px; }}
 
 
 def report(
-    target: TargetArgument = None,
+    targets: TargetsArgument = None,
     out: OutOption = Path("report.html"),
     png: PngOption = None,
     as_json: JsonOption = False,
@@ -66,7 +80,8 @@ def report(
 ) -> None:
     """Write one HTML file with pictures: steps over wall time, deaths, commits, lost work, exposure, goodput.
 
-    The file needs no network. With --json the figures behind it are printed, too.
+    Of several runs it shows how each is, side by side. The file needs no network. With --json the figures behind it are
+    printed, too.
 
     Example: vl report .vl --out report.html --png report.png
     """
@@ -79,7 +94,19 @@ def report(
                 )
         from vaultlayer_hf.cli.charts import png as draw_png
 
-        story = gather(find_target(target))
+        stories = [gather(find_target(target)) for target in targets or [None]]
+        if len(stories) > 1:
+            if png is not None:
+                raise fail(ExitCode.USAGE, "--png is of one run: leave it out, or name one run")
+            named = list(zip(targets or [], stories, strict=True))
+            out.write_text(comparison(named), encoding="utf-8")
+            if as_json:
+                runs = [{"run": name, **describe(story)} for name, story in named]
+                typer.echo(json.dumps({"files": [str(out)], "runs": runs}, indent=2))
+            else:
+                typer.echo(f"{out}: {size_text(out.stat().st_size)}")
+            return
+        (story,) = stories
         out.write_text(page(story), encoding="utf-8")
         written = [out]
         if png is not None:
@@ -92,6 +119,33 @@ def report(
             return
         for path in written:
             typer.echo(f"{path}: {size_text(path.stat().st_size)}")
+
+
+def comparison(runs: Sequence[tuple[str, RunStory]]) -> str:
+    """Return the page of several runs, each with its name. Raises MissingExtraError."""
+    from vaultlayer_hf.base.versions import __version__
+    from vaultlayer_hf.cli.side_by_side import side_by_side
+
+    found = [describe(story) for _, story in runs]
+    names = [name for name, _ in runs]
+    told = [dict(facts(one)) for one in found]
+    rows: list[tuple[object, ...]] = [("how it is", *(headline(one) for one in found))]
+    rows += [
+        (what, *(one.get(what, "") for one in told))
+        for what in dict.fromkeys(key for one in told for key in one)
+    ]
+    rows.append(("attempts", *(len(one["attempts"]) for one in found)))
+    sections = [
+        _section("", _table(("", *names), rows, "facts")),
+        _section("Steps over wall time", side_by_side(runs)),
+    ]
+    return _PAGE.format(
+        title=escape(f"{len(runs)} runs"),
+        how=escape(", ".join(names)),
+        sections="\n".join(sections),
+        version=escape(__version__),
+        now=moment_text(max(story.now for _, story in runs)),
+    )
 
 
 def page(story: RunStory) -> str:

@@ -184,7 +184,7 @@ def attempt_rows(found: dict[str, Any]) -> list[tuple[object, ...]]:
             item["number"],
             moment_text(item["begin"]),
             known(item["began_at"]),
-            known(item["step"]),
+            "none" if item["step"] is None and item["end"] is not None else known(item["step"]),
             known(item["lost"]),
             item["cause"] or ("alive" if item is last else "not known"),
             item["detail"],
