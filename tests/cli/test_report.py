@@ -161,7 +161,7 @@ def test_several_runs_side_by_side(tmp_path: Path) -> None:
     assert done.code == 0, done.err
     assert [run["lost_steps"] for run in done.json()["runs"]] == [LOST, LOST]
     text = (tmp_path / "both.html").read_text()
-    assert text.count("<svg") == 1
+    assert text.count("<svg") == 2  # for a light page and for a dark one
     assert text.count("90 steps were trained twice") == 2
     assert vl("report", str(first), str(second), "--png", "x.png", cwd=tmp_path).code == 2
 

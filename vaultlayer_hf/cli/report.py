@@ -43,6 +43,7 @@ th {{ color: #66727f; font-weight: 500; border-top: 0; white-space: nowrap; }}
 td:first-child, .attempts td:nth-child(2) {{ white-space: nowrap; }}
 .facts td:first-child {{ color: #66727f; width: 8em; }}
 footer {{ color: #66727f; font-size: 13px; }}
+.dark {{ display: none; }}
 @media (max-width: 640px) {{
 main {{ padding: 16px 8px 40px; }}
 section {{ padding: 12px 10px; }}
@@ -54,6 +55,8 @@ body {{ color: #e4e7eb; background: #14181d; }}
 section {{ background: #1c2229; border-color: #2f3842; }}
 .how, th, footer, .facts td:first-child {{ color: #9aa5b1; }}
 th, td {{ border-color: #2f3842; }}
+.dark {{ display: block; }}
+.light {{ display: none; }}
 svg text {{ fill: #cbd2d9 !important; }}
 svg [style*="stroke: #e4e7eb"] {{ stroke: #2f3842 !important; }}
 }}
@@ -135,9 +138,12 @@ def comparison(runs: Sequence[tuple[str, RunStory]]) -> str:
         for what in dict.fromkeys(key for one in told for key in one)
     ]
     rows.append(("attempts", *(len(one["attempts"]) for one in found)))
+    # Its text is drawn, so a dark page needs a picture of its own.
+    pictures = f'<div class="light">{side_by_side(runs)}</div>'
+    pictures += f'<div class="dark">{side_by_side(runs, dark=True)}</div>'
     sections = [
         _section("", _table(("", *names), rows, "facts")),
-        _section("Steps over wall time", side_by_side(runs)),
+        _section("Steps over wall time", pictures),
     ]
     return _PAGE.format(
         title=escape(f"{len(runs)} runs"),
