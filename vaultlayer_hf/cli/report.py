@@ -97,7 +97,7 @@ def report(
                 )
         from vaultlayer_hf.cli.charts import png as draw_png
 
-        stories = [gather(find_target(target)) for target in targets or [None]]
+        stories = [gather(find_target(name)) for name in targets or ()] or [gather(find_target(None))]
         if len(stories) > 1:
             if png is not None:
                 raise fail(ExitCode.USAGE, "--png is of one run: leave it out, or name one run")
