@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.faults.kinds import small_disk, unmount_disk
+from tests.faults.kinds import clear_up, small_disk, unmount_disk
 from tests.faults.training import BEGIN, END, STEPS
 from tests.forks import ForkServer
 from tests.servers import SeaweedServer
@@ -93,7 +93,9 @@ class Board:
         kill_at = (BEGIN + END) // 2 if way == "killed" else None
         lines = self._run(vault, place, "first", first, kill_at=kill_at)
         self._judge_training(row, way, lines)
-        newest = self._judge_vault(row, vault, lines)
+        if way == "killed":
+            clear_up(row.fault, place)
+        newest = self.judge_vault(row, vault, lines)
         same_disk = way == "killed"
         again = self._run(
             vault, place, "second", row.fault if way == "start" else "", same_disk=same_disk, steps=STEPS + 3
@@ -114,7 +116,7 @@ class Board:
             commits = [line["time"] for line in lines if "commit" in line and over and line["time"] > over]
             row.back += [commits[0] - over] if over is not None and commits else []
 
-    def _judge_vault(self, row: Row, vault: str, lines: list[dict[str, Any]]) -> int:
+    def judge_vault(self, row: Row, vault: str, lines: list[dict[str, Any]]) -> int:
         """Count what was acknowledged and isn't there, and return the step of the newest commit that is whole."""
         acknowledged = {line["commit"]: line["of"] for line in lines if "commit" in line}
         try:
@@ -161,7 +163,7 @@ class Board:
         disk = place / "disk"
         on_disk = fault.startswith("disk/")
         if on_disk:
-            small_disk(disk, _DISK if "full" in fault else "256m")
+            small_disk(disk, _DISK if fault == "disk/full output folder" else "256m")
             if fault.endswith("vault"):
                 vault = str(disk / "vault")
         try:

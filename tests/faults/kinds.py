@@ -264,9 +264,15 @@ class Clock(Fault):
 class Disk(Fault):
     """The file system below a folder, a small one in memory, is full, or can only be read."""
 
+    def prepare(self) -> None:
+        self._output = self.place / "disk" / "output"
+        self._output.mkdir(exist_ok=True)
+
     def begin(self) -> None:
         if self.kind.startswith("read-only"):
-            mount("none", self.place / "disk", "", _MS_REMOUNT | _MS_RDONLY)
+            # Mounted over itself: a file system with a file that is open for writing, as the lock is, stays writable.
+            mount(str(self._output), self._output, "", _MS_BIND)
+            mount("none", self._output, "", _MS_BIND | _MS_REMOUNT | _MS_RDONLY)
             return
         free = os.statvfs(self.place / "disk")
         with open(self.place / "disk" / "ballast", "wb") as file:
@@ -278,7 +284,7 @@ class Disk(Fault):
 
     def end(self) -> None:
         if self.kind.startswith("read-only"):
-            mount("none", self.place / "disk", "", _MS_REMOUNT)
+            unmount(self._output)
         else:
             (self.place / "disk" / "ballast").unlink(missing_ok=True)
 
@@ -304,6 +310,14 @@ def every_fault() -> list[str]:
 def fault_named(name: str, place: Path, note: Callable[..., Any]) -> Fault:
     """Return the fault of a name."""
     return LAYERS[name.partition("/")[0]][0](name, place, note)
+
+
+def clear_up(name: str, place: Path) -> None:
+    """End a fault whose process was killed, where it outlives that."""
+    if name.startswith("disk/"):
+        fault = fault_named(name, place, lambda **_: None)
+        fault.prepare()
+        fault.end()
 
 
 def small_disk(folder: Path, size: str) -> None:

@@ -31,7 +31,7 @@ from vaultlayer_hf.loops.script_folders import (
     step_of,
     unshare,
 )
-from vaultlayer_hf.session.save.full_disk import is_full
+from vaultlayer_hf.session.save.full_disk import is_disk_trouble
 from vaultlayer_hf.session.save.writing import write_on_all
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.settings import Settings
@@ -132,7 +132,7 @@ class AttachedScript:
             try:
                 location = self._save(output_dir, *args, **kwargs)
             except Exception as found:
-                error = None if is_full(found, target) else found
+                error = None if is_disk_trouble(found, target) else found
                 raise
 
         def remove() -> None:

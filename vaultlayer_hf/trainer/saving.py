@@ -16,7 +16,7 @@ from typing import Any
 
 from vaultlayer_hf.base import files
 from vaultlayer_hf.base.events import EventKind
-from vaultlayer_hf.session.save.full_disk import is_full
+from vaultlayer_hf.session.save.full_disk import is_disk_trouble, is_full
 from vaultlayer_hf.session.save.writing import write_on_all
 from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.trainer.async_save.begin import begin
@@ -91,12 +91,12 @@ class Saving:
                 try:
                     result = save()
                 except Exception as error:
-                    if not held and not is_full(error, folder):
+                    if not held and not is_disk_trouble(error, folder):
                         mistake = error
                         raise
-                    held.append(_in_words(error))
+                    held.append(_in_words(error, folder))
             if held:
-                raise OSError(errno.ENOSPC, held[0])
+                raise held[0]
 
         def remove() -> None:
             if mistake is None:
@@ -123,8 +123,8 @@ class Saving:
 
 
 @contextmanager
-def _held_back(trainer: Any, folder: Path, behind: Callable[[], None]) -> Iterator[list[str]]:
-    """Have the parts of a save hold back errors of a full disk; yields the list that they come into, in words.
+def _held_back(trainer: Any, folder: Path, behind: Callable[[], None]) -> Iterator[list[OSError]]:
+    """Have the parts of a save hold back errors of the disk; yields the list that they come into, in words.
 
     ``behind`` is called behind the last of them, where none has failed.
 
@@ -132,7 +132,7 @@ def _held_back(trainer: Any, folder: Path, behind: Callable[[], None]) -> Iterat
 
     Behind such an error the Trainer must not rotate older checkpoints away: what it has just written is torn.
     """
-    held: list[str] = []
+    held: list[OSError] = []
     limit = trainer.args.save_total_limit
 
     def around(part: Callable[..., Any]) -> Callable[..., Any]:
@@ -140,9 +140,9 @@ def _held_back(trainer: Any, folder: Path, behind: Callable[[], None]) -> Iterat
             try:
                 return part(*args, **kwargs)
             except Exception as error:
-                if not is_full(error, folder):
+                if not is_disk_trouble(error, folder):
                     raise
-                held.append(_in_words(error))
+                held.append(_in_words(error, folder))
                 trainer.args.save_total_limit = None
                 return None
 
@@ -166,5 +166,6 @@ def _held_back(trainer: Any, folder: Path, behind: Callable[[], None]) -> Iterat
             trainer.args.save_total_limit = limit
 
 
-def _in_words(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+def _in_words(error: Exception, folder: Path) -> OSError:
+    code = errno.ENOSPC if is_full(error, folder) else errno.EIO
+    return OSError(code, f"{type(error).__name__}: {error}".splitlines()[0])

@@ -1,4 +1,4 @@
-"""A disk that is full at a save: told from other trouble, said, and relieved of what the vault holds.
+"""A disk that is full at a save, or fails otherwise: told from mistakes, said, and relieved of what the vault holds.
 
 A library that writes a file turns ENOSPC into an error of its own: torch raises RuntimeError("iostream error") whatever
 the cause, safetensors an error that only quotes the system. So the disk itself is asked, too.
@@ -9,6 +9,7 @@ that wait for upload exist nowhere else and stay.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -27,6 +28,14 @@ _NEARLY_NONE = 64 * 1024
 _WORDS = re.compile(r"No space left on device|Disk quota exceeded|File too large|iostream error")
 """What libraries say that don't raise an OSError; the last is all that torch says."""
 
+_FAILING = {
+    getattr(errno, name)
+    for name in ("EROFS", "EIO", "EMFILE", "ENFILE", "ESTALE", "ENOTCONN", "ETIMEDOUT", "EREMOTEIO")
+    if hasattr(errno, name)
+}
+"""A file system that has become read-only, a disk that fails, too many open files, a network mount that is gone."""
+_FAILING_WORDS = re.compile(r"Read-only file system|Input/output error|Too many open files|Stale file handle")
+
 
 def is_full(error: BaseException, folder: Path) -> bool:
     """Tell whether writing below ``folder`` failed because there was no space, or no quota, left."""
@@ -38,6 +47,21 @@ def is_full(error: BaseException, folder: Path) -> bool:
             return True
         found = found.__cause__ or found.__context__
     return _free(folder) < _NEARLY_NONE
+
+
+def is_disk_trouble(error: BaseException, folder: Path) -> bool:
+    """Tell whether writing below ``folder`` failed because of the disk or the system, not of what was to be written.
+
+    That it is full is one such cause. No other save of the same files is known to fail, so the training needn't end.
+    """
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OSError) and found.errno in _FAILING:
+            return True
+        if isinstance(found, Exception) and _FAILING_WORDS.search(str(found)):
+            return True
+        found = found.__cause__ or found.__context__
+    return is_full(error, folder)
 
 
 def make_room(session: Session, committed: Iterable[Commit], keep: Collection[int] = ()) -> int:

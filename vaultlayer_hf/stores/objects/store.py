@@ -37,6 +37,7 @@ from vaultlayer_hf.stores.objects.listing import AT_ONCE, in_order, safe_offset
 from vaultlayer_hf.stores.objects.parts import CHUNK, Chunks, ahead, file_chunks, part_plan
 from vaultlayer_hf.stores.objects.provider import NEUTRAL, NO_STORE, Provider
 
+_LIMITS = "see the limits of open files and processes (ulimit -n, ulimit -u), and start again"
 _LARGEST_COPY = 5 * 1024**3  # bytes that S3 copies in one request
 
 _T = TypeVar("_T")
@@ -263,6 +264,13 @@ class ObjectStore(Store):
         except (obstore.exceptions.BaseError, OSError, ValueError) as error:
             # "from None": what obstore says is a dump of the server's answer
             failure = translate(operation, key, error, self.provider)
+        except BaseException as error:
+            # Where the client's own Rust code gives up (no file can be opened, say) the error is no Exception: it would
+            # end the thread that uploads, unseen.
+            if type(error).__name__ != "PanicException":
+                raise
+            what = (str(error).splitlines() or ["it doesn't say why"])[0]
+            failure = StoreUnavailableError(operation, key, f"the store's client failed: {what}", _LIMITS)
         else:
             self._bucket_seen = True
             return result

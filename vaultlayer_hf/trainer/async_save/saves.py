@@ -24,7 +24,7 @@ import torch
 from vaultlayer_hf.base import files
 from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.session.output_dir import PENDING
-from vaultlayer_hf.session.save.full_disk import is_full
+from vaultlayer_hf.session.save.full_disk import is_disk_trouble
 from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.state.capture.arena import Arena
 from vaultlayer_hf.state.capture.copying import StateCopy
@@ -95,7 +95,7 @@ class AsyncSaves:
         except Exception as error:  # whatever it is: stock's own save raises it too, or saves
             files.remove_tree(folder)
             state.best_model_checkpoint = best
-            if not is_full(error, folder):
+            if not is_disk_trouble(error, folder):
                 known = isinstance(error, NoRoomError)
                 self._turn_off(str(error) if known else f"{type(error).__name__}: {error}")
             return False
