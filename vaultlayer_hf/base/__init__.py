@@ -4,6 +4,7 @@
     events.py     everything that happens to a run's checkpoints, said once, in one line
     files.py      durable operations on local files
     priority.py   uploads give way to training
+    secrets.py    secrets are taken out of what this package writes
     short_traceback.py an error of ours ends a program with its message, not with our frames
     spans.py      spans that a setting gives as text: ``5min``, ``200 steps``, ``auto``
     text.py       sizes, spans of time and progress for people

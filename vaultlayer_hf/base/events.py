@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from vaultlayer_hf.base.secrets import redact
+
 logger = logging.getLogger("vaultlayer_hf")
 _VARIABLE = "VAULTLAYER_VERBOSITY"
 _LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -234,8 +236,10 @@ class Events:
             message = f"rank {self.rank} on {self.host}: {message}"
         elif self.rank:
             message = f"rank {self.rank}: {message}"
+        message = redact(message)
         log(level, message)
-        event = Event(kind, message if plain is None else plain, fields)
+        told = {name: redact(value) if isinstance(value, str) else value for name, value in fields.items()}
+        event = Event(kind, message if plain is None else redact(plain), told)
         for listener in self._listeners:
             try:
                 listener(event)

@@ -57,6 +57,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vaultlayer_hf.base.secrets import redact
+
 FORMAT_VERSION = 1
 FOLDER_VARIABLE = "VAULTLAYER_RUN_DIR"
 """Names the run folder; the default is ``.vl`` beside the script."""
@@ -159,7 +161,7 @@ def append(path: Path, line: dict[str, Any]) -> None:
     """Append one JSON line in one write. Raises OSError."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     try:
-        os.write(descriptor, json.dumps(line, default=str).encode() + b"\n")
+        os.write(descriptor, redact(json.dumps(line, default=str)).encode() + b"\n")
     finally:
         os.close(descriptor)
 
