@@ -31,6 +31,18 @@ def object_info(operation: str, key: str, meta: Any, provider: Provider) -> Obje
     return ObjectInfo(key, meta["size"], tag.strip('"') if tag else tag, modified)
 
 
+def client_failed(operation: str, key: str, error: BaseException) -> StoreUnavailableError:
+    """Return the error for the client's own code giving up; raise any other error as it is.
+
+    That one, where no file can be opened, say, is no Exception: it would end the thread that uploads, unseen.
+    """
+    if type(error).__name__ != "PanicException":
+        raise error
+    what = (str(error).splitlines() or ["it doesn't say why"])[0]
+    hint = "see the limits of open files and processes (ulimit -n, ulimit -u), and start again"
+    return StoreUnavailableError(operation, key, f"the store's client failed: {what}", hint)
+
+
 def too_short(key: str, start: int, length: int, reason: str) -> StoreError:
     """Return the error of a range that the object doesn't have."""
     return StoreError("read_range", key, f"bytes {start} to {start + length} were asked for, {reason}")

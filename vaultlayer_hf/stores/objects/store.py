@@ -31,13 +31,12 @@ from vaultlayer_hf.errors import (
     StoreUnavailableError,
 )
 from vaultlayer_hf.stores.base import ObjectInfo, Pace, Store, Take, check_key
-from vaultlayer_hf.stores.objects.answers import object_info, same_process, too_short
+from vaultlayer_hf.stores.objects.answers import client_failed, object_info, same_process, too_short
 from vaultlayer_hf.stores.objects.errors import translate
 from vaultlayer_hf.stores.objects.listing import AT_ONCE, in_order, safe_offset
 from vaultlayer_hf.stores.objects.parts import CHUNK, Chunks, ahead, file_chunks, part_plan
 from vaultlayer_hf.stores.objects.provider import NEUTRAL, NO_STORE, Provider
 
-_LIMITS = "see the limits of open files and processes (ulimit -n, ulimit -u), and start again"
 _LARGEST_COPY = 5 * 1024**3  # bytes that S3 copies in one request
 
 _T = TypeVar("_T")
@@ -265,12 +264,7 @@ class ObjectStore(Store):
             # "from None": what obstore says is a dump of the server's answer
             failure = translate(operation, key, error, self.provider)
         except BaseException as error:
-            # Where the client's own Rust code gives up (no file can be opened, say) the error is no Exception: it would
-            # end the thread that uploads, unseen.
-            if type(error).__name__ != "PanicException":
-                raise
-            what = (str(error).splitlines() or ["it doesn't say why"])[0]
-            failure = StoreUnavailableError(operation, key, f"the store's client failed: {what}", _LIMITS)
+            failure = client_failed(operation, key, error)
         else:
             self._bucket_seen = True
             return result
