@@ -28,10 +28,10 @@ def main() -> None:
     server.start()
     try:
         with tempfile.TemporaryDirectory(prefix="vlengines-") as name:
-            if not ray.why_not():
-                _print(_ray_row(Path(name) / "ray", server))
             if not slurm.why_not():
                 _slurm(Path(name) / "slurm", server)
+            if not ray.why_not():
+                _print(_ray_row(Path(name) / "ray", server))
     finally:
         server.close()
 
