@@ -107,7 +107,7 @@ def test_an_honest_disk_is_gone_on_from(disk: Disk, tmp_path: Path) -> None:
     assert path.name == "checkpoint-200"
 
 
-@fuzz(50)
+@fuzz(20)
 @given(data=st.data())
 def test_no_note_or_seal_has_a_start_go_on_from_anything_else(disk: Disk, data: st.DataObject) -> None:
     """With any ``written.json``, ``manifest.json`` or ``unfrozen.json`` a start goes on from what was saved alone."""
@@ -129,7 +129,7 @@ NAMES = st.sampled_from(
 )  # fmt: skip
 
 
-@fuzz(20)
+@fuzz(12)
 @given(name=NAMES)
 def test_no_name_of_a_snapshot_becomes_another_folder(disk: Disk, name: str) -> None:
     """A snapshot under a name that isn't its own is never moved to where that name would lead."""

@@ -45,7 +45,7 @@ def check_entry(vandal: Vandal, number: int, document: Document) -> None:
     use_everything(store)
 
 
-@fuzz(120)
+@fuzz(60)
 @given(data=st.data())
 def test_no_entry_makes_a_reader_fail_in_another_way(vandal: Vandal, data: st.DataObject) -> None:
     """With any entry in its log a vault is listed, explained, verified and shown, or refused by a typed error."""
@@ -53,14 +53,14 @@ def test_no_entry_makes_a_reader_fail_in_another_way(vandal: Vandal, data: st.Da
     check_entry(vandal, number, data.draw(variants([vandal.entries[number]])))
 
 
-@fuzz(80)
+@fuzz(40)
 @given(data=st.data())
 def test_no_manifest_makes_a_reader_fail_in_another_way(vandal: Vandal, data: st.DataObject) -> None:
     """Neither does any manifest for which the log vouches."""
     use_everything(vandal.with_manifest(data.draw(variants([vandal.manifest]))))
 
 
-@fuzz(60)
+@fuzz(25)
 @given(data=st.data())
 def test_a_start_on_any_vault_is_right_or_refused(vandal: Vandal, data: st.DataObject) -> None:
     """A start writes inside its output folder alone, resumes from a whole checkpoint or says why not, and never begins
@@ -91,7 +91,7 @@ def test_a_start_on_any_vault_is_right_or_refused(vandal: Vandal, data: st.DataO
     assert vandal.payload(store) == before, "a start has changed data"
 
 
-@fuzz(150)
+@fuzz(80)
 @given(number=st.integers(1, 4), data=st.data())
 def test_no_bytes_are_taken_for_an_entry(vandal: Vandal, number: int, data: st.DataObject) -> None:
     """An entry with bytes cut, flipped, repeated or put in is recognised by its own digest, whatever was done."""
@@ -175,7 +175,7 @@ ASKS: list[Callable[[Any], Any]] = [
 ]
 
 
-@fuzz(100)
+@fuzz(50)
 @given(listed=LISTINGS)
 def test_no_listing_makes_a_reader_fail_in_another_way(vandal: Vandal, listed: list[ObjectInfo]) -> None:
     """Keys, sizes and times that a server makes up are passed over, or refused by a typed error."""
