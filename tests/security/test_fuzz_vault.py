@@ -85,7 +85,7 @@ def test_a_start_on_any_vault_is_right_or_refused(vandal: Vandal, data: st.DataO
             run.close()
         if path is not None:
             assert path.parent == output
-            assert vandal.is_whole(path), f"{path} is no checkpoint that was ever saved"
+            assert vandal.is_saved(path), f"{path} is no checkpoint that was ever saved"
         there = [one for one in Path(scratch).rglob("*") if output not in (one, *one.parents)]
         assert there == [output.parent] or not there
     assert vandal.payload(store) == before, "a start has changed data"
