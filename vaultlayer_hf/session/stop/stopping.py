@@ -107,13 +107,14 @@ class Stopping:
             return StepDecision()
         where, _, encoded = said.partition(" ")
         notice = Notice.decode(encoded)
-        text = f"{notice.what}; seen on rank {where}" if session.ranks.world_size > 1 else notice.what
+        seen = f" seen on rank {where}" if session.ranks.world_size > 1 else ""
+        text = f"{notice.what};{seen}" if seen else notice.what
         if kind == "save":
             self._watch.done(notice)
             if session.ranks.rank == 0:
                 session.events.info(EventKind.PREEMPT, f"a save at step {step}: {text}", step=step)
             return StepDecision(save=True)
-        return self._end(step, notice, text)
+        return self._end(step, notice, text, f"{notice.source}{seen}")
 
     def look_at_the_end(self) -> None:
         """End for a notice that comes behind the last step, while uploads are waited for.
@@ -154,7 +155,7 @@ class Stopping:
         action, notice = found
         return f"{action} {self._session.ranks.rank}@{platform.node()} {notice.encode()}"
 
-    def _end(self, step: int, notice: Notice, text: str) -> StepDecision:
+    def _end(self, step: int, notice: Notice, text: str, source: str) -> StepDecision:
         left = notice.deadline - time.time() if notice.deadline is not None else None
         wait = _ROUND if left is None else max(0.5, min(_ROUND, left / 4))
         try:
@@ -167,7 +168,7 @@ class Stopping:
         what = "saves and stops" if found.save else "stops without another save"
         self._session.events.info(
             EventKind.PREEMPT,
-            f"training {what} at step {step} and waits for its uploads: {notice.source}, {found.reason}",
+            f"training {what} at step {step} and waits for its uploads: {source}, {found.reason}",
             step=step,
             saves=found.save,
         )

@@ -20,7 +20,7 @@ from vaultlayer_hf.vault.log.entry import Commit
 from vaultlayer_hf.vault.log.log import Writer
 from vaultlayer_hf.vault.manifest import FileEntry
 from vaultlayer_hf.vault.retention.prune import delete_folder
-from vaultlayer_hf.vault.snapshot import Snapshot, SnapshotChangedError, seal
+from vaultlayer_hf.vault.snapshot import Snapshot, SnapshotChangedError, check_unchanged, seal
 from vaultlayer_hf.vault.upload.clearing import Clearing
 from vaultlayer_hf.vault.upload.figures import UploadFigures
 from vaultlayer_hf.vault.upload.job import Job
@@ -240,9 +240,12 @@ class Carrier:
 
 
 def _try_to_load(job: Job) -> None:
-    """Raise UnloadableError where what this node sends can't be loaded."""
+    """Raise UnloadableError where what this node sends can't be loaded; SnapshotChangedError, OSError."""
     snapshot = job.snapshot
     paths = (snapshot.stats.keys() or snapshot.manifest.paths) if job.only is None else job.only
     found = job.unloadable(snapshot.files, paths)
     if found:
+        # A file that was rewritten since is the reason, not what a resume would make of it.
+        for name in snapshot.stats:
+            check_unchanged(snapshot, name)
         raise UnloadableError("; ".join(found))
