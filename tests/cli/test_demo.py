@@ -26,6 +26,7 @@ def told(out: str) -> None:
     assert int(resumed[2]) == max(committed)
 
 
+@pytest.mark.slow
 def test_demo_on_a_folder(tmp_path) -> None:
     """Killed in the middle of a save and resumed, the demo's run ends bit-identical, as the README shows it."""
     done = vl("demo", TMPDIR=str(tmp_path))

@@ -63,6 +63,7 @@ def kill_at_a_commit(client, vault: Path, killed: threading.Event) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_ends_as_if_nothing_had_happened(client, tmp_path) -> None:
     """A kernel killed by SIGKILL in the middle of training, then "Run all": same weights, bit by bit."""
     undisturbed = client(tmp_path / "undisturbed")

@@ -73,6 +73,7 @@ def test_what_a_variable_holds_is_taken_out(planted: None) -> None:
     assert redact(usual) == usual
 
 
+@pytest.mark.slow
 def test_a_run_writes_no_secret(
     planted: None, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
