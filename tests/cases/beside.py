@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from tests.cases.case import Bench, Verdict, case, tell
-from tests.cases.training import digest, go, made
+from tests.cases.training import TRL, digest, go, made, trl_made, trl_model
 from tests.trainer.kit import Patient, model, steps_of
 
 
@@ -99,44 +99,27 @@ def synced(side: str, out: str, vault: str | None, die: list[int] | None = None)
     import datasets
     import trl
 
-    from tests.kit.models import tiny_llama
-    from tests.trainer.kit import KillAt
     from tests.trainer.programs import tokenizer
-    from vaultlayer_hf import resumable
 
     args = trl.DPOConfig(
         output_dir=out,
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-        max_steps=12,
-        save_steps=3,
-        per_device_train_batch_size=2,
-        learning_rate=1e-2,
-        seed=3,
+        **TRL,
         sync_ref_model=True,
         ref_model_sync_steps=2,
         ref_model_mixup_alpha=0.5,
     )
     rows = [{"prompt": f"w{n}", "chosen": f" w{n + 1} w3", "rejected": f" w{n + 2} w5"} for n in range(20)]
-    ours = side == "ours" and vault is not None
 
-    def net() -> Any:
-        return tiny_llama(
-            64, 16, layers=1, seed=0, max_position_embeddings=64, pad_token_id=62, eos_token_id=63
-        )
-
-    trainer = (resumable(trl.DPOTrainer) if ours else trl.DPOTrainer)(
-        model=net(),
-        ref_model=net(),
+    trainer = trl_made(
+        trl.DPOTrainer,
+        side,
+        vault,
+        die,
+        model=trl_model(),
+        ref_model=trl_model(),
         args=args,
         train_dataset=datasets.Dataset.from_list(rows),
         processing_class=tokenizer(),
-        callbacks=[KillAt(die[0], vault or "", die[1] if vault else 0)] if die else [],
-        **({"resume": vault} if ours else {}),
     )
     go(trainer)
     tell([digest(trainer.model), digest(trainer.ref_model)])

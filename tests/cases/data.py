@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from tests.cases.case import Bench, Verdict, case, tell
-from tests.cases.training import ROWS, digest, doing, go, made
+from tests.cases.training import ROWS, TRL, digest, doing, go, made, trl_made, trl_model
 
 
 def streamed(side: str, out: str, vault: str | None, die: list[int] | None = None) -> None:
@@ -58,36 +58,26 @@ def packed(side: str, out: str, vault: str | None, files: str, die: list[int] | 
     import datasets
     import trl
 
-    from tests.trainer.kit import KillAt, model
+    from tests.trainer.kit import model
     from tests.trainer.programs import tokenizer
-    from vaultlayer_hf import resumable
 
     texts = sorted(str(path) for path in Path(files).glob("*.jsonl"))
     data = datasets.load_dataset("json", data_files=texts, split="train", streaming=True, cache_dir=files)
     args = trl.SFTConfig(
         output_dir=out,
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
+        **(TRL | {"max_steps": 14, "save_steps": 5}),
         max_length=32,
         packing=True,
-        max_steps=14,
-        save_steps=5,
-        per_device_train_batch_size=2,
-        learning_rate=1e-2,
-        seed=3,
     )
-    ours = side == "ours" and vault is not None
-    trainer = (resumable(trl.SFTTrainer) if ours else trl.SFTTrainer)(
+    trainer = trl_made(
+        trl.SFTTrainer,
+        side,
+        vault,
+        die,
         model=model(),
         args=args,
         train_dataset=data,
         processing_class=tokenizer(),
-        callbacks=[KillAt(die[0], vault or "", die[1] if vault else 0)] if die else [],
-        **({"resume": vault} if ours else {}),
     )
     tell(digest(go(trainer).model))
 
@@ -257,24 +247,11 @@ def grpo(side: str, out: str, vault: str | None, die: list[int] | None = None) -
     import datasets
     import trl
 
-    from tests.kit.models import tiny_llama
-    from tests.trainer.kit import KillAt
     from tests.trainer.programs import tokenizer
-    from vaultlayer_hf import resumable
 
     args = trl.GRPOConfig(
         output_dir=out,
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-        max_steps=12,
-        save_steps=3,
-        per_device_train_batch_size=2,
-        learning_rate=1e-2,
-        seed=3,
+        **TRL,
         num_generations=2,
         max_completion_length=8,
         beta=0.04,
@@ -283,18 +260,17 @@ def grpo(side: str, out: str, vault: str | None, die: list[int] | None = None) -
         gradient_accumulation_steps=1,
     )
     base = f"{out}-base"  # the reference model is loaded from there
-    tiny_llama(
-        64, 16, layers=1, seed=0, max_position_embeddings=64, pad_token_id=62, eos_token_id=63
-    ).save_pretrained(base)
-    ours = side == "ours" and vault is not None
-    trainer = (resumable(trl.GRPOTrainer) if ours else trl.GRPOTrainer)(
+    trl_model().save_pretrained(base)
+    trainer = trl_made(
+        trl.GRPOTrainer,
+        side,
+        vault,
+        die,
         model=transformers.LlamaForCausalLM.from_pretrained(base),
         args=args,
         reward_funcs=reward,
         train_dataset=datasets.Dataset.from_list([{"prompt": f"w{n} w{n + 1}"} for n in range(20)]),
         processing_class=tokenizer(),
-        callbacks=[KillAt(die[0], vault or "", die[1] if vault else 0)] if die else [],
-        **({"resume": vault} if ours else {}),
     )
     tell(digest(go(trainer).model))
 

@@ -11,6 +11,7 @@ import transformers
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
+from tests.kit.models import tiny_llama
 from tests.trainer import kit
 from vaultlayer_hf import resumable
 
@@ -29,6 +30,22 @@ class Begun(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.steps.append(state.global_step)
+
+
+TRL: dict[str, Any] = {
+    "use_cpu": True,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "report_to": "none",
+    "disable_tqdm": True,
+    "dataloader_pin_memory": False,
+    "max_steps": 12,
+    "save_steps": 3,
+    "per_device_train_batch_size": 2,
+    "learning_rate": 1e-2,
+    "seed": 3,
+}
+"""Arguments of TRL's configurations for a small training."""
 
 
 def made(
@@ -50,6 +67,19 @@ def made(
     if side == "stock" or vault is None:
         return kit.trainer(out, cls=cls, callbacks=every, **more)
     return kit.trainer(out, cls=resumable(cls), resume=settings or vault, callbacks=every, **more)
+
+
+def trl_model() -> Any:
+    """Return a model for the words of ``tests.trainer.programs.tokenizer``; the same each time."""
+    return tiny_llama(64, 16, layers=1, seed=0, max_position_embeddings=64, pad_token_id=62, eos_token_id=63)
+
+
+def trl_made(cls: Any, side: str, vault: str | None, die: list[int] | None, **more: Any) -> Any:
+    """Return a trainer of TRL of a side; ``die`` as with ``made``."""
+    callbacks = [kit.KillAt(die[0], vault or "", die[1] if vault else 0)] if die else []
+    if side == "stock" or vault is None:
+        return cls(callbacks=callbacks, **more)
+    return resumable(cls)(callbacks=callbacks, resume=vault, **more)
 
 
 def go(trainer: Any) -> Any:

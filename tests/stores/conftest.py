@@ -11,7 +11,7 @@ import pytest
 
 from tests.fuse import FuseMount, mount, unmount
 from tests.kit.disks import small_disk_at
-from tests.servers import SeaweedServer
+from tests.servers import CannedServer, SeaweedServer
 from tests.stores.azurite import INSTALL, AzuriteServer
 from tests.stores.gateways import GoogleGateway, HubGateway
 
@@ -59,6 +59,20 @@ def read_only(tmp_path: Path) -> Iterator[Callable[[Path], Path]]:
     yield make
     for point in points:
         unmount(point)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., CannedServer]]:
+    """Starts canned servers, and ends them."""
+    servers: list[CannedServer] = []
+
+    def start(answer: Callable[..., tuple[int, dict[str, str], bytes]]) -> CannedServer:
+        servers.append(CannedServer(answer))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,20 +34,6 @@ def variables(no_azure: None, monkeypatch: pytest.MonkeyPatch) -> Set:
             monkeypatch.setenv(name, value)
 
     return set_them
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., CannedServer]]:
-    """Starts canned servers, and ends them."""
-    servers: list[CannedServer] = []
-
-    def start(answer: Callable[..., tuple[int, dict[str, str], bytes]]) -> CannedServer:
-        servers.append(CannedServer(answer))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
 
 
 def works(uri: str) -> bool:

@@ -6,33 +6,18 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import parse_qs
 
 import pytest
 
-from tests.servers import CannedServer
 from tests.stores.gateways import GoogleGateway
 from vaultlayer_hf.cli.checks import Measurements, check_store
 from vaultlayer_hf.errors import MissingExtraError, StoreDeniedError
 from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.stores.uri import parse_vault
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., CannedServer]]:
-    """Starts canned servers, and ends them."""
-    servers: list[CannedServer] = []
-
-    def start(answer: Callable[..., tuple[int, dict[str, str], bytes]]) -> CannedServer:
-        servers.append(CannedServer(answer))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
 
 
 @pytest.fixture

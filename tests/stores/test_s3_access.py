@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -44,20 +44,6 @@ def config(no_aws: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Con
             monkeypatch.setenv(name, value)
 
     return write
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., CannedServer]]:
-    """Starts canned servers, and ends them."""
-    servers: list[CannedServer] = []
-
-    def start(answer: Callable[..., tuple[int, dict[str, str], bytes]]) -> CannedServer:
-        servers.append(CannedServer(answer))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
 
 
 def keys(server: SeaweedServer, name: str = "default") -> str:

@@ -197,6 +197,15 @@ def link(source: Path, target: Path) -> bool:
     return True
 
 
+def read_from(path: Path, offset: int) -> bytes:
+    """Return what a file holds from ``offset`` on; nothing where there is no such file. Raises OSError."""
+    if not path.is_file():
+        return b""
+    with open(path, "rb") as file:
+        file.seek(offset)
+        return file.read()
+
+
 def read_small(path: Path, limit: int) -> bytes:
     """Return the content of a plain file of at most ``limit`` bytes, which may have been put there by anybody.
 

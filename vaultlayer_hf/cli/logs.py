@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vaultlayer_hf.base import files
 from vaultlayer_hf.cli.common import (
     DebugOption,
     ExitCode,
@@ -164,13 +165,10 @@ def _later(folder: Path, attempt: int, offset: int) -> Iterator[str]:
             if number > attempt:
                 attempt, offset = number, 0
             path = journal.attempt_folder(folder, number) / journal.OUTPUT
-            if path.is_file():
-                with open(path, "rb") as file:
-                    file.seek(offset)
-                    data = file.read()
-                offset += len(data)
-                if data:
-                    yield data.decode(errors="replace")
+            data = files.read_from(path, offset)
+            offset += len(data)
+            if data:
+                yield data.decode(errors="replace")
         if ended:
             return
         time.sleep(_EVERY)

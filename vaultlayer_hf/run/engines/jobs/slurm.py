@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from vaultlayer_hf.base import files
 from vaultlayer_hf.run.engines.jobs.base import GO_ON, LASTING, Engine, EngineError, Job, JobRequest, JobState
 from vaultlayer_hf.run.engines.jobs.command import Here, node_line
 
@@ -99,13 +100,10 @@ class Slurm(Engine):
         offset = 0
         while True:
             ended = not follow or not self.state(job).alive
-            if path.is_file():
-                with open(path, "rb") as file:
-                    file.seek(offset)
-                    data = file.read()
-                offset += len(data)
-                if data:
-                    yield data.decode(errors="replace")
+            data = files.read_from(path, offset)
+            offset += len(data)
+            if data:
+                yield data.decode(errors="replace")
             if ended:
                 return
             time.sleep(_EVERY)
