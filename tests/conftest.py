@@ -19,12 +19,13 @@ from vaultlayer_hf.base.events import Events, logger
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C mean what it means at a terminal: shells start what is in the background with SIGINT ignored."""
-    if (
-        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-        and threading.current_thread() is threading.main_thread()
-    ):
+    """Let signals mean what they mean at a terminal: shells start what is in the background with some ignored."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

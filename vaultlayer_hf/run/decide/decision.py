@@ -5,7 +5,7 @@
 | cause | decision |
 |---|---|
 | finished | done |
-| unfinished | stop: the training is over, and its last checkpoint waits on this disk for a vault that can be written |
+| unfinished | stop: the training is over, and its last checkpoint isn't in the vault |
 | told | leave: `vl run` itself was told to end |
 | preempted | restart, while the machine is still there |
 | fenced, refused | stop: another writer has the vault, or a person must change something |
@@ -138,7 +138,7 @@ def decide_restart(death: Death, history: RestartHistory, limits: Limits | None 
     if cause is Cause.UNFINISHED:
         # Not started again: what the script did behind its training would be done twice.
         return stop(
-            "once the vault can be written again the same command on this machine uploads it, and trains nothing"
+            "once what kept it out is mended, the same command on this machine uploads it, or trains what is missing"
         )
     if cause is Cause.TOLD:
         reason = f"vl run was sent {death.told}: the same command goes on from {say.checkpoint()}"

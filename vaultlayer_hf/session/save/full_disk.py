@@ -90,6 +90,14 @@ def make_room(session: Session, committed: Iterable[Commit], keep: Collection[in
     return max(0, _free(session.output_dir) - before)
 
 
+def freed_text(session: Session, again: str) -> str:
+    """Return in words what ``make_room`` has done; ``again``: what is done once more."""
+    return (
+        f"the disk of {session.output_dir} is full: local copies of checkpoints that {session.address.uri} holds "
+        f"were removed, and this one is {again} again"
+    )
+
+
 def what_fills(output_dir: Path) -> str:
     """Return in words what takes the space of the disk under ``output_dir``."""
     try:

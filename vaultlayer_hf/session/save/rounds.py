@@ -24,6 +24,7 @@ from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.base.versions import versions
 from vaultlayer_hf.errors import FencedError, RanksError, VaultLayerError
 from vaultlayer_hf.session.output_dir import checkpoints
+from vaultlayer_hf.session.save.full_disk import freed_text, is_full, make_room
 from vaultlayer_hf.session.save.nonfinite import note_nonfinite
 from vaultlayer_hf.session.save.plan import NodeFiles, RankStatus, Save, SaveSummary, UploadPlan, divide
 from vaultlayer_hf.session.session import Session
@@ -233,7 +234,7 @@ def _plan(session: Session, save: Save, seq: int, listings: Sequence[NodeFiles])
 def _freeze(session: Session, save: Save, seq: int) -> tuple[Snapshot | None, NodeFiles]:
     """Take the snapshot of this node's folder, and say what it holds."""
     try:
-        snapshot = take(save.folder, session.snapshots, seq, _manifest(session, save, seq))
+        snapshot = _taken(session, save, seq)
     except Exception as error:  # of whatever kind: unsaid, the other ranks would wait for this one
         where = f"on {platform.node()}, " if session.ranks.world_size > 1 else ""
         what = (
@@ -251,6 +252,21 @@ def _freeze(session: Session, save: Save, seq: int) -> tuple[Snapshot | None, No
         )
     folders = tuple(path.name for path in session.output_dir.glob("checkpoint-*"))
     return snapshot, NodeFiles(session.node, tuple(sorted(snapshot.stats)), folders=folders)
+
+
+def _taken(session: Session, save: Save, seq: int) -> Snapshot:
+    """Take the snapshot; on a full disk once more, without local copies of what the vault holds. Raises as ``take``."""
+    manifest = _manifest(session, save, seq)
+    try:
+        return take(save.folder, session.snapshots, seq, manifest)
+    except Exception as error:
+        keep = {save.step, *([save.best_step] if save.best_step is not None else [])}
+        if not (
+            is_full(error, session.output_dir) and make_room(session, session.newest_commits(_TOLD), keep)
+        ):
+            raise
+    session.events.warn(EventKind.TROUBLE, freed_text(session, "copied for upload"))
+    return take(save.folder, session.snapshots, seq, manifest)
 
 
 def _manifest(session: Session, save: Save, seq: int) -> Manifest:

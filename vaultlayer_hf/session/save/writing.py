@@ -13,7 +13,7 @@ from vaultlayer_hf.base import files
 from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.base.text import error_text
 from vaultlayer_hf.errors import RanksError
-from vaultlayer_hf.session.save.full_disk import is_full, make_room, what_fills
+from vaultlayer_hf.session.save.full_disk import freed_text, is_full, make_room, what_fills
 from vaultlayer_hf.session.save.rounds import forget_written
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.vault.log.entry import Commit
@@ -113,11 +113,7 @@ def _made_room(session: Session, committed: tuple[Commit, ...], keep: Collection
     except RanksError:
         return False
     if total and session.ranks.rank == 0:
-        session.events.warn(
-            EventKind.TROUBLE,
-            f"the disk of {session.output_dir} is full: local copies of checkpoints that {session.address.uri} holds "
-            "were removed, and this one is written again",
-        )
+        session.events.warn(EventKind.TROUBLE, freed_text(session, "written"))
     return total > 0
 
 

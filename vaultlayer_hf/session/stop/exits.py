@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Any, NoReturn
 
 PREEMPTED = 75
 """Told to stop, with its state in the vault as far as time allowed: start it again (EX_TEMPFAIL of sysexits.h)."""
@@ -21,17 +21,21 @@ class Preempted(SystemExit):
         return f"{PREEMPTED} ({self.reason})"
 
 
-class Interrupted(KeyboardInterrupt):
-    """Ends a training that a person stopped with Ctrl-C. Printed short: nothing went wrong."""
+def _interrupted() -> KeyboardInterrupt:
+    """Return what ends a training that a person stopped with Ctrl-C. Printed short: nothing went wrong.
 
-    short = True
-
-    def __init__(self) -> None:
-        super().__init__("training was stopped by Ctrl-C; started again, it goes on from what was saved")
+    Of no class of its own: for KeyboardInterrupt itself Python ends a program by SIGINT, which a shell's loop heeds.
+    """
+    error: Any = KeyboardInterrupt(
+        "training was stopped by Ctrl-C; started again, it goes on from what was saved"
+    )
+    error.short = True
+    stopped: KeyboardInterrupt = error
+    return stopped
 
 
 def leave(reason: str, code: int) -> NoReturn:
     """End a training that was told to stop, once its state is safe. Raises Preempted or KeyboardInterrupt."""
     if code == INTERRUPTED:
-        raise Interrupted
+        raise _interrupted()
     raise Preempted(reason)
