@@ -142,7 +142,8 @@ def _stopped(folder: Path, number: signal.Signals) -> list[str]:
             folder / "out", resume=str(folder / "vault"), save_steps=100, callbacks=[Do(on_step_end=stop)]
         ).train()
     except (KeyboardInterrupt, SystemExit) as error:
-        return [f"{type(error).__mro__[1].__name__}: {error}"]
+        kind = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else SystemExit
+        return [f"{kind.__name__}: {error}"]
     return []
 
 
