@@ -115,7 +115,7 @@ def test_what_waits_for_upload_is_never_given_up(tmp_path: Path, small_disk: Pat
     vault.rename(tmp_path / "away")
     for _ in range(3):  # two fit
         ckpt.step()
-    assert "checkpoint-3 isn't committed" in [event.message for event in heard if event.kind == "abandon"][-1]
+    assert any("checkpoint-3 isn't committed" in event.message for event in heard if event.kind == "abandon")
     (tmp_path / "away").rename(vault)
     settle(ckpt)
     assert steps(vault)[-1] == 2

@@ -16,6 +16,7 @@ from vaultlayer_hf.errors import StoreFullError, StoreUnavailableError
 from vaultlayer_hf.session import waiting
 from vaultlayer_hf.session.save.plan import Save
 from vaultlayer_hf.session.start.resume import resume
+from vaultlayer_hf.session.stop import draining
 from vaultlayer_hf.session.stop.exits import INTERRUPTED, PREEMPTED
 from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.stores import open_store
@@ -94,8 +95,9 @@ def test_a_signal_ends_the_wait(
     assert any("checkpoint-100 isn't in the vault, uploads are given up" in text for text in caplog.messages)
 
 
-def test_what_moves_is_waited_for_behind_ctrl_c(tmp_path: Path) -> None:
+def test_what_moves_is_waited_for_behind_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Ctrl-C in the last upload lets it end, as the store takes it, and the run is complete then."""
+    monkeypatch.setattr(draining, "STALLED_SECONDS", 60.0)  # uploads have the lowest priority: all cores may be taken
     reached, go_on = threading.Event(), threading.Event()
 
     def hold(_: Operation) -> None:
