@@ -97,7 +97,8 @@ def test_a_signal_ends_the_wait(
 
 def test_what_moves_is_waited_for_behind_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Ctrl-C in the last upload lets it end, as the store takes it, and the run is complete then."""
-    monkeypatch.setattr(draining, "STALLED_SECONDS", 60.0)  # uploads have the lowest priority: all cores may be taken
+    # Uploads have the lowest priority, and all cores may be taken.
+    monkeypatch.setattr(draining, "STALLED_SECONDS", 60.0)
     reached, go_on = threading.Event(), threading.Event()
 
     def hold(_: Operation) -> None:
