@@ -8,10 +8,12 @@ import shutil
 import sys
 import textwrap
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from tests.run.programs import Ran, finish, plain, start, vl_run
+from vaultlayer_hf.run.inside.startup.vaultlayer_effects import Packages
 
 TRAINS = textwrap.dedent(
     """
@@ -194,6 +196,22 @@ def test_a_library_does_at_its_import_what_it_would_do_then(tmp_path) -> None:
     for attempt in (1, 2):
         text = (tmp_path / ".vl" / f"attempt-000{attempt}" / "output.log").read_text()
         assert text.count("noisy says so") == text.count("UserWarning: noisy is old") == 1
+
+
+def test_what_appears_in_a_package_is_found_once() -> None:
+    """A submodule or a name made when needed, of a package that was there before; plain modules don't count."""
+    package, module = ModuleType("package"), ModuleType("module")
+    package.__path__ = []
+    packages = Packages([package, module])
+    package.late, module.late = "made when needed", 1
+    assert packages.new([]) == [(package, "late", "made when needed")]
+    assert packages.new([]) == []
+    other = ModuleType("package.other")
+    other.__path__ = []
+    package.other = other
+    assert packages.new([other]) == [(package, "other", other)]
+    other.deep = 2
+    assert packages.new([]) == [(other, "deep", 2)]
 
 
 def test_warnings_that_the_script_has_silenced_stay_silent(tmp_path) -> None:

@@ -276,3 +276,24 @@ def test_killed_ranks_go_on_warm_to_the_same_weights(launcher, tmp_path) -> None
     assert [len(ran.notes(2, "train", rank)) for rank in (0, 1)] == [1, 1]
     unbroken = plain(tmp_path / "plain", *command)
     assert (ran.weights, ran.losses) == (unbroken.weights, unbroken.losses)
+
+
+@pytest.mark.slow
+def test_the_launchers_own_restart_is_warm(tmp_path) -> None:
+    """torchrun --max-restarts: the agent starts both ranks again within one attempt, and both are forked."""
+    script = RANK + textwrap.dedent(
+        """
+        import gc
+        round = os.environ["TORCHELASTIC_RESTART_COUNT"]
+        open(f"{round}-{rank}", "w").write(str(gc.get_freeze_count() > 0))
+        if round == "0":
+            if rank == 0:
+                train_a_step(ready)
+            time.sleep(60)
+        """
+    )
+    ran = vl_run(tmp_path, *torchrun(2), "--max-restarts=1", "train.py", script=script, spare=True)
+    assert (ran.code, ran.causes) == (0, ["finished"])
+    assert [line["reason"] for rank in (0, 1) for line in ran.notes(1, "cold", rank)] == []
+    forked = {path.name: path.read_text() for path in tmp_path.glob("?-?")}
+    assert forked == {"0-0": "False", "0-1": "False", "1-0": "True", "1-1": "True"}
