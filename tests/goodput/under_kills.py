@@ -72,6 +72,7 @@ class Way:
 WAYS = {
     "stock Trainer with get_last_checkpoint, started again": Way({"RESUME": "1"}),
     "`vl run`, the same script": Way(vl=True),
+    "`vl run`, VAULTLAYER_SAVE_EVERY=auto": Way({"VAULTLAYER_SAVE_EVERY": "auto"}, vl=True),
     "`vl run --no-spare`, the same script": Way(vl=True, spare=False),
     "stock Trainer with get_last_checkpoint, disk emptied at each kill": Way({"RESUME": "1"}, empties=True),
     "`vl run --vault` elsewhere, disk emptied at each kill": Way(vl=True, empties=True),

@@ -68,9 +68,11 @@ def test_every_public_name_is_there_and_completed() -> None:
 
 
 def test_import_is_light() -> None:
-    """`import vaultlayer_hf` loads neither torch nor transformers nor a store's library."""
+    """`import vaultlayer_hf` loads neither torch nor transformers nor a store's library, nor what reads metadata."""
     code = "import sys, json, vaultlayer_hf; print(json.dumps(sorted(sys.modules)))"
-    loaded = {name.split(".")[0] for name in json.loads(run_python(code))}
+    modules = json.loads(run_python(code))
+    assert "importlib.metadata" not in modules  # more than all of this package: 25 ms
+    loaded = {name.split(".")[0] for name in modules}
     assert not loaded & {
         "torch",
         "transformers",

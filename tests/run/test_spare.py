@@ -121,10 +121,14 @@ def library(folder: Path, name: str, text: str) -> str:
     ids=["script", "options", "module", "safe-path"],
 )
 def test_the_script_sees_what_it_sees_in_a_cold_start(command, tmp_path) -> None:
-    """Everything that a process can see of itself, as a script and as a module, with Python's options."""
+    """Everything that a process can see of itself, as a script and as a module, with Python's options.
+
+    But for what gc has frozen.
+    """
     script = f"{LOOKS}\n{TRAINS}\nprint('SEEN', json.dumps(look()), flush=True)\ntrain_a_step()\n"
     ran, (cold, hot) = both(tmp_path, script, sys.executable, *command)
     assert warm(ran) == [False, True]
+    assert (cold["collection"].pop(), hot["collection"].pop() > 0) == (0, True)
     for what in cold:
         assert hot[what] == cold[what], what
 

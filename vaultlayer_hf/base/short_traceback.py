@@ -7,9 +7,9 @@ the frames of the person's own code are printed, and the message comes last. ``V
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
-import sysconfig
 import traceback
 from pathlib import Path
 from types import TracebackType
@@ -18,9 +18,6 @@ from typing import Any
 from vaultlayer_hf.errors import VaultLayerError
 
 _OURS = str(Path(__file__).resolve().parent.parent) + os.sep
-_INSTALLED = tuple(
-    sysconfig.get_paths()[name] + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")
-)
 
 
 def install() -> None:
@@ -70,9 +67,17 @@ def own_frames(trace: TracebackType | None) -> TracebackType | None:
     return found if kept else trace
 
 
+@functools.cache
+def _installed() -> tuple[str, ...]:
+    import sysconfig  # an error alone needs it, and each start would wait for it
+
+    paths = sysconfig.get_paths()
+    return tuple(paths[name] + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+
+
 def is_own(path: str) -> bool:
     """Tell whether a file is the person's: neither this package's, nor installed, nor Python's."""
-    return not path.startswith((_OURS, *_INSTALLED, "<frozen"))
+    return not path.startswith((_OURS, *_installed(), "<frozen"))
 
 
 def _shows_all() -> bool:

@@ -8,12 +8,13 @@ Then ``sqlite:///data/vaults.db`` is a vault address, and ``SqliteStore("sqlite:
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
 from vaultlayer_hf.errors import MissingExtraError
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     from vaultlayer_hf.stores.base import Store
 
 GROUP = __name__.removesuffix(".others")
@@ -22,6 +23,8 @@ GROUP = __name__.removesuffix(".others")
 
 def store_of(scheme: str) -> EntryPoint | None:
     """Return the entry point of a scheme, unloaded; None where no installed package has one."""
+    from importlib.metadata import entry_points  # 25 ms, and few ever come here
+
     return next(iter(entry_points(group=GROUP, name=scheme)), None)
 
 
