@@ -123,6 +123,24 @@ def test_another_optimizer_is_refused(tmp_path: Path) -> None:
         play(tmp_path, 4, optimizer=SGD, momentum=0.9)
 
 
+def test_other_trained_parameters_are_refused(tmp_path: Path) -> None:
+    """The state goes to parameters by their places alone: where others of the same shapes are trained, no step is."""
+
+    def training(places: slice) -> Any:
+        return lambda parameters, **options: AdamW(list(parameters)[places], **options)
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
+    play(tmp_path, model=model, optimizer=training(slice(0, 2)))
+    with pytest.raises(
+        errors.OtherRunError, match=r"0\.weight, 0\.bias only then; 1\.weight, 1\.bias only now"
+    ):
+        play(tmp_path, 4, model=model, optimizer=training(slice(2, 4)))
+    swapped = lambda parameters, **options: AdamW(list(parameters)[1::-1], **options)  # noqa: E731
+    with pytest.raises(errors.OtherRunError, match="the same ones in another order"):
+        play(tmp_path, 4, model=model, optimizer=swapped)
+
+
 def test_another_optimizers_state_shows_by_itself() -> None:
     """Also where a checkpoint doesn't say what it was made with, its groups show whose they are."""
     model = torch.nn.Linear(4, 4)

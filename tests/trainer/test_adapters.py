@@ -63,7 +63,9 @@ def test_the_same_base_model_under_another_name_goes_on(tmp_path: Path) -> None:
     assert not [text for text in words if "base model" in text or "this start" in text]
 
 
-@pytest.mark.parametrize(("name", "then", "now"), [("lora_alpha", 8, 64), ("lora_dropout", 0.0, 0.5)])
+@pytest.mark.parametrize(
+    ("name", "then", "now"), [("lora_alpha", 8, 64), ("lora_dropout", 0.0, 0.5), ("use_rslora", False, True)]
+)
 def test_another_scale_is_said(tmp_path: Path, name: str, then: Any, now: Any) -> None:
     """Alpha and dropout aren't in the checkpoint's state: this start's hold, and that is what is said."""
     broken_off(tmp_path, **{name: then})
@@ -75,7 +77,8 @@ def test_another_scale_is_said(tmp_path: Path, name: str, then: Any, now: Any) -
         f"{name}: {then} in the checkpoint's adapter, {now} asked for: this start's holds from here on"
     ]
     layer = run.model.base_model.model.model.layers[0].self_attn.q_proj
-    assert layer.scaling["default"] == (32 if name == "lora_alpha" else 4)
+    scaling = {"lora_alpha": 32.0, "use_rslora": 8 / 2**0.5}.get(name, 4)
+    assert layer.scaling["default"] == pytest.approx(scaling)
     assert getattr(layer.lora_dropout["default"], "p", 0.0) == (0.5 if name == "lora_dropout" else 0.0)
 
 
@@ -92,6 +95,27 @@ def test_another_part_of_the_model_is_refused(tmp_path: Path, more: Any) -> None
     broken_off(tmp_path)
     with pytest.raises(errors.WrongModelError, match="lora_A"):
         said(tmp_path, **more)
+
+
+def test_another_type_of_adapter_is_refused(tmp_path: Path) -> None:
+    """IA3 in place of LoRA, on the same modules, is another model's parameters."""
+    broken_off(tmp_path)
+    config = peft.IA3Config(
+        target_modules=["q_proj", "v_proj"], feedforward_modules=[], task_type="CAUSAL_LM"
+    )
+    other = trainer(tmp_path / "o", resume=str(tmp_path / "v"), model=peft.get_peft_model(model(), config))
+    with pytest.raises(errors.WrongModelError, match=r"lora_A\.default\.weight is only in the checkpoint"):
+        other.train()
+
+
+@pytest.mark.parametrize(
+    "name", ["peft_type", "target_modules", "r", "modules_to_save", "layers_to_transform"]
+)
+def test_what_makes_another_adapter_is_refused_by_its_config(name: str) -> None:
+    """Where the names of the parameters don't show it, what the adapter was made with does."""
+    then, now = named("org/a", **{name: ["a"]}), named("org/a", **{name: ["b"]})
+    with pytest.raises(errors.OtherRunError, match=rf"{name} is \['a'\] there, and \['b'\] is asked for"):
+        adapter_differences(then, now, holds_base=False)
 
 
 def test_a_folder_that_says_it_by_its_adapter_config_alone(tmp_path: Path) -> None:

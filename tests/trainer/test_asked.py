@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import Dataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
-from tests.trainer.kit import Boom, FailAt, Patient, Recorder, model, trainer
-from vaultlayer_hf import errors
+from tests.trainer.conftest import Reference
+from tests.trainer.kit import Boom, FailAt, Patient, Recorder, model, trainer, weights
+from vaultlayer_hf import Settings, Trainer, errors
 from vaultlayer_hf.state.asked import FILE, Asked, check_asked, read_asked
-from vaultlayer_hf.state.data_digest import data_digest
+from vaultlayer_hf.state.data_digest import Differ, compare_data, data_digest
+from vaultlayer_hf.trainer.data_file import Record, read_record
 
 
 def rows(seed: int, size: int = 20) -> list[dict[str, torch.Tensor]]:
@@ -39,34 +43,105 @@ def said(tmp_path: Path, **more: Any) -> list[str]:
     return [event.message for event in record.of("notice")]
 
 
-@pytest.mark.parametrize(
-    ("name", "then", "now", "holds"),
-    [
-        ("learning_rate", 1e-2, 1e-4, "the checkpoint's holds"),
-        ("weight_decay", 0.0, 0.1, "the checkpoint's holds"),
-        ("lr_scheduler_type", "linear", "constant", "this start's holds"),
-        ("max_grad_norm", 1.0, 0.5, "this start's holds"),
-        ("seed", 3, 4, "go on from the checkpoint's state"),
-    ],
+CHECKPOINTS, STARTS = (
+    "the checkpoint's holds; to have the other, begin a fork",
+    "this start's holds from here on",
 )
-def test_another_argument_is_said(tmp_path: Path, name: str, then: Any, now: Any, holds: str) -> None:
-    """Each argument that shapes a run is named with both values, and with which of the two holds."""
-    broken_off(tmp_path, **{name: then})
-    words = [text for text in said(tmp_path, **{name: now}) if text.startswith(f"{name}: ")]
-    assert len(words) == 1
-    assert str(then) in words[0]
-    assert str(now) in words[0]
-    assert holds in words[0]
+OTHER: dict[str, tuple[Any, str, str]] = {
+    "learning_rate": (1e-4, "0.01 in the checkpoint, 0.0001 asked for", CHECKPOINTS),
+    "weight_decay": (0.25, "0.0 in the checkpoint, 0.25 asked for", CHECKPOINTS),
+    "adam_beta1": (0.5, "0.9 in the checkpoint, 0.5 asked for", CHECKPOINTS),
+    "adam_beta2": (0.9, "0.999 in the checkpoint, 0.9 asked for", CHECKPOINTS),
+    "adam_epsilon": (1e-4, "1e-08 in the checkpoint, 0.0001 asked for", CHECKPOINTS),
+    "lr_scheduler_type": (
+        "cosine_with_min_lr",
+        "linear in the checkpoint, cosine_with_min_lr asked for",
+        STARTS,
+    ),
+    "lr_scheduler_kwargs": (
+        {"min_lr_rate": 0.5},
+        '{} in the checkpoint, {"min_lr_rate": 0.5} asked for',
+        STARTS,
+    ),
+    "warmup_steps": (2, "0 in the checkpoint, 2 asked for", STARTS),
+    "max_grad_norm": (0.5, "1.0 in the checkpoint, 0.5 asked for", STARTS),
+    "label_smoothing_factor": (0.1, "0.0 in the checkpoint, 0.1 asked for", STARTS),
+    "neftune_noise_alpha": (1.0, "None in the checkpoint, 1.0 asked for", STARTS),
+    "bf16": (True, "False in the checkpoint, True asked for", STARTS),
+}
+"""Another value than the common schedule has; how both are named, and which of them is said to hold."""
 
 
-def test_the_checkpoints_learning_rate_holds(tmp_path: Path) -> None:
-    """What is said of the learning rate is what happens."""
-    broken_off(tmp_path, lr_scheduler_type="constant")
-    run = trainer(
-        tmp_path / "o", resume=str(tmp_path / "v"), lr_scheduler_type="constant", learning_rate=1e-4
-    )
+class Doubled(Trainer):
+    """Has a loss of its own."""
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        return super().compute_loss(*args, **kwargs) * 2
+
+
+def test_other_arguments_are_said_and_hold_as_is_said(tmp_path: Path) -> None:
+    """Each argument that shapes a run is named with both values and with which holds, and that one is what holds."""
+    broken_off(tmp_path)
+    other = {name: value for name, (value, _, _) in OTHER.items()}
+    run = trainer(tmp_path / "o", cls=Doubled, resume=str(tmp_path / "v"), **other)
+    record = Recorder(run)
     run.train()
-    assert run.optimizer.param_groups[0]["lr"] == 1e-2
+    lines = [event.message for event in record.of("notice")]
+    for name, (_, values, holds) in OTHER.items():
+        assert [line for line in lines if line.startswith(f"{name}: {values}: {holds}")], (name, lines)
+    assert (
+        f"compute_loss: Trainer.compute_loss in the checkpoint, Doubled.compute_loss asked for: {STARTS}"
+        in lines
+    )
+    group = run.optimizer.param_groups[0]
+    own = {name: group[name] for name in ("initial_lr", "weight_decay", "betas", "eps")}
+    assert own == {"initial_lr": 1e-2, "weight_decay": 0.0, "betas": (0.9, 0.999), "eps": 1e-8}
+    assert group["lr"] == pytest.approx(5e-3), "the end of this start's schedule, from the checkpoint's rate"
+    assert run.accelerator.mixed_precision == "bf16"
+    assert run.label_smoother.epsilon == 0.1
+
+
+def test_another_seed_changes_nothing(tmp_path: Path, reference: Reference) -> None:
+    """Random numbers go on from the checkpoint's state, as is said: the run ends as one with the first seed."""
+    broken_off(tmp_path)
+    run = trainer(tmp_path / "o", resume=str(tmp_path / "v"), seed=4)
+    record = Recorder(run)
+    run.train()
+    assert "seed: 3 in the checkpoint, 4 asked for: random numbers go on from the checkpoint's state" in [
+        event.message for event in record.of("notice")
+    ]
+    assert weights(run.model) == reference.weights
+
+
+def test_another_machine_is_said_and_the_place_is_kept(tmp_path: Path, reference: Reference) -> None:
+    """Other versions and another accumulation are said with both values, and no sample is trained on twice."""
+    broken_off(tmp_path)
+    folder = tmp_path / "o" / "checkpoint-4"
+    named = shutil.move(folder, tmp_path / "elsewhere")
+    record = read_record(named, 0)
+    assert isinstance(record, Record)
+    likeness = {**record.likeness, "torch": "1.0", "accumulation": 2}
+    replace(record, likeness=likeness).write(named, 0)
+    run = trainer(tmp_path / "p", resume=str(tmp_path / "w"))
+    seen = Recorder(run)
+    run.train(resume_from_checkpoint=str(named))
+    (said,) = [event.message for event in seen.of("inexact")]
+    assert "accumulation: 2 then, 1 now" in said
+    assert f"torch: 1.0 then, {torch.__version__} now" in said
+    assert weights(run.model) == reference.weights
+
+
+def test_another_number_of_ranks_is_said(tmp_path: Path) -> None:
+    """Where other ranks have read the data, there is no place to go on from: that is said."""
+    broken_off(tmp_path)
+    named = shutil.move(tmp_path / "o" / "checkpoint-4", tmp_path / "elsewhere")
+    record = read_record(named, 0)
+    assert isinstance(record, Record)
+    replace(record, likeness={**record.likeness, "world size": 2}).write(named, 0)
+    run = trainer(tmp_path / "p", resume=str(tmp_path / "w"), max_steps=5)
+    seen = Recorder(run)
+    run.train(resume_from_checkpoint=str(named))
+    assert ["2 ranks then, 1 now" in event.message for event in seen.of("inexact")] == [True]
 
 
 def test_the_same_start_is_told_nothing(tmp_path: Path) -> None:
@@ -93,6 +168,28 @@ def test_another_optimizer_than_a_stock_checkpoints_is_refused(tmp_path: Path) -
         other.train(resume_from_checkpoint=str(tmp_path / "elsewhere"))
 
 
+def thawed(*names: str) -> Any:
+    """A model of which only the parameters with one of these in their names are trained."""
+    made = model()
+    for name, parameter in made.named_parameters():
+        parameter.requires_grad = any(one in name for one in names)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("now", "words"),
+    [
+        (["k_proj"], r"q_proj\.weight only then; model\.layers\.0\.self_attn\.k_proj\.weight only now"),
+        (["q_proj", "k_proj"], "parameter group that doesn't match the size"),
+    ],
+)
+def test_other_trained_parameters_are_refused(tmp_path: Path, now: list[str], words: str) -> None:
+    """The state goes to parameters by their places alone, so where others are trained no step is, whatever fits."""
+    broken_off(tmp_path, model=thawed("q_proj"))
+    with pytest.raises(errors.OtherRunError, match=f"state is that of other parameters.*{words}"):
+        trainer(tmp_path / "o", resume=str(tmp_path / "v"), model=thawed(*now)).train()
+
+
 def test_a_fold_is_never_handed_the_weights_of_another(tmp_path: Path) -> None:
     """A second fold on the vault of the first, whose run is over, is refused and says what to do."""
     trainer(tmp_path / "0", resume=str(tmp_path / "v"), train_dataset=rows(0)).train()
@@ -101,12 +198,16 @@ def test_a_fold_is_never_handed_the_weights_of_another(tmp_path: Path) -> None:
     other = trainer(tmp_path / "2", resume=str(tmp_path / "v"), train_dataset=rows(1))
     with pytest.raises(errors.OtherRunError, match="Each run needs a vault of its own"):
         other.train()
+    fork = Settings(vault=str(tmp_path / "w"), fork=str(tmp_path / "v"))
+    onwards = trainer(tmp_path / "3", resume=fork, train_dataset=rows(1), max_steps=10)
+    assert onwards.train().global_step == 10, "as a fork it may go on"
 
 
 def test_other_data_on_a_run_that_goes_on_are_said(tmp_path: Path) -> None:
     """A fixed or grown file is used from here on, and it is said."""
     broken_off(tmp_path, train_dataset=rows(0))
-    assert any("training data aren't those" in text for text in said(tmp_path, train_dataset=rows(1)))
+    words = said(tmp_path, train_dataset=rows(1))
+    assert any(text.endswith("was trained on: this start's holds from here on") for text in words)
 
 
 class Own(Dataset):  # type: ignore[type-arg]
@@ -141,6 +242,66 @@ def test_data_are_told_apart_by_their_samples(make: Callable[[int], Any]) -> Non
     assert data_digest(make(0)) != data_digest(make(1))
 
 
+class Encoded(Dataset):  # type: ignore[type-arg]
+    """A data set as many scripts write it: encodings, labels, and beside them a cache, or what is drawn anew."""
+
+    def __init__(self, seed: int, size: int = 20) -> None:
+        self.encodings = {"input_ids": torch.stack([row["input_ids"] for row in rows(seed, size)])}
+        self.files = [f"/mnt/{seed}/{number}.png" for number in range(size)]
+        self.cache: list[Any] = [None] * size
+        self.negatives = list(range(size))
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Any:
+        raise AssertionError("it was read")
+
+
+class Framed(Own):
+    """A data set that holds a table of pandas."""
+
+    def __init__(self, seed: int) -> None:
+        pandas = pytest.importorskip("pandas")
+        self.frame = pandas.DataFrame({"text": [f"w{seed}", "b", "c", "d"], "label": [0, 1, 0, 1]})
+
+
+def test_a_data_set_of_ones_own_is_told_apart_by_what_it_holds() -> None:
+    """What it holds is looked at, and it isn't asked for a sample: a cache that fills says nothing, a draw not all."""
+    assert compare_data(data_digest(Encoded(0)), data_digest(Encoded(0))) is Differ.NOT
+    filled, drawn = Encoded(0), Encoded(0)
+    filled.cache = list(range(20))
+    drawn.negatives = list(range(20, 40))
+    assert compare_data(data_digest(Encoded(0)), data_digest(filled)) is Differ.NOT
+    assert compare_data(data_digest(Encoded(0)), data_digest(drawn)) is Differ.PARTLY
+    moved = Encoded(0)
+    moved.files = [f"/home/elsewhere/{number}.png" for number in range(20)]
+    assert compare_data(data_digest(Encoded(0)), data_digest(moved)) is Differ.NOT
+
+
+def only_encodings(seed: int, size: int = 20) -> Any:
+    """The same with nothing but its encodings."""
+    made = Encoded(seed, size)
+    del made.cache, made.negatives
+    made.files = [""] * size
+    return made
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda seed: Subset(only_encodings(0, 40), range(seed * 20, seed * 20 + 20)),
+        lambda seed: ConcatDataset([only_encodings(seed), only_encodings(seed + 7)]),
+        lambda seed: Framed(seed),
+    ],
+    ids=["subset", "concat", "table"],
+)
+def test_data_sets_within_others_are_told_apart(make: Callable[[int], Any]) -> None:
+    """Folds by Subset, several in one, tables: another fold has other content, the same one has the same."""
+    assert compare_data(data_digest(make(0)), data_digest(make(0))) is Differ.NOT
+    assert compare_data(data_digest(make(0)), data_digest(make(1))) is not Differ.NOT
+
+
 @pytest.mark.parametrize("dataset", [None, Own(), [], [object()], 3])
 def test_what_cannot_be_read_is_left_alone(dataset: Any) -> None:
     """Nothing is said of data whose reading might do something, or that have no content."""
@@ -159,6 +320,13 @@ def test_a_file_that_says_nothing(tmp_path: Path, content: bytes) -> None:
 def test_what_only_one_side_knows_is_no_difference() -> None:
     """An argument that another version of transformers doesn't have is passed over."""
     assert check_asked(Asked({"seed": 1}), Asked({"max_grad_norm": 1.0}, "AdamW", "x"), {}, over=True) == []
+
+
+@pytest.mark.parametrize("over", [True, False])
+def test_data_that_differ_in_part_are_said(over: bool) -> None:
+    """What is drawn anew at each start doesn't make it another run, also where the run is over."""
+    words = check_asked(Asked(data="rows=1 negatives=2"), Asked(data="rows=1 negatives=3"), {}, over=over)
+    assert ["training data aren't those" in text for text in words] == [True]
 
 
 def test_no_secret_is_kept(tmp_path: Path) -> None:

@@ -293,6 +293,20 @@ def test_used_weights_are_not_begun_with_in_silence(tmp_path: Path) -> None:
     assert any("1 step(s) have changed already" in event.message for event in record.of("notice"))
 
 
+@pytest.mark.parametrize("same", [True, False], ids=["the same vault", "another vault"])
+def test_a_used_model_in_a_new_trainer_is_said(same: bool, tmp_path: Path) -> None:
+    """A cell that makes the Trainer anew, and not the model, is told of it; a second run on it has its own vault."""
+    used = model()
+    first = trainer(tmp_path / "out", resume=tmp_path / "vault", model=used, callbacks=[Once(1)])
+    with pytest.raises(KeyboardInterrupt):
+        first.train()
+    again = trainer(tmp_path / "out", resume=tmp_path / ("vault" if same else "other"), model=used)
+    record = Recorder(again)
+    again.train()
+    said = ["1 step(s) have changed already" in event.message for event in record.of("notice")]
+    assert said.count(True) == int(same)
+
+
 def test_out_of_memory_is_tried_again_by_the_trainer(tmp_path: Path) -> None:
     """auto_find_batch_size begins anew with a smaller batch within one train(): its saves are the vault's newest."""
     vault = tmp_path / "vault"

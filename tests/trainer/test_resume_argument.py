@@ -160,6 +160,16 @@ def test_a_folder_elsewhere_wins_once(
     assert begun == [3, 6, 6]
 
 
+def test_a_name_without_a_folder_is_refused(copy: Path, tmp_path: Path) -> None:
+    """A word such as "auto", as other libraries take it, is one error, and the vault isn't claimed for it."""
+    before = state_of(copy)
+    with pytest.raises(
+        NoSuchCheckpointError, match=r"'auto'.*names a folder that isn't there: leave the argument"
+    ):
+        trainer(tmp_path / "out", resume=copy).train(resume_from_checkpoint="auto")
+    assert state_of(copy) == before
+
+
 def test_what_a_folder_elsewhere_lacks_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Stock resumes in silence from a folder without its optimizer; here it is said."""
     named = _stopped_at_three(tmp_path / "elsewhere")
@@ -230,10 +240,11 @@ def test_a_vault_without_a_checkpoint_leaves_it_to_the_script(
     assert state_of(vault).finished == STEPS
 
 
-def test_explicit_false_is_none(copy: Path, tmp_path: Path) -> None:
-    """train(resume_from_checkpoint=False), as scripts pass it on, still goes on from the vault."""
+@pytest.mark.parametrize("nothing", [False, ""])
+def test_explicit_false_is_none(nothing: Any, copy: Path, tmp_path: Path) -> None:
+    """train(resume_from_checkpoint=False), or an option's empty text, still goes on from the vault."""
     run = trainer(tmp_path / "out", resume=copy)
-    assert run.train(resume_from_checkpoint=False).global_step == STEPS
+    assert run.train(resume_from_checkpoint=nothing).global_step == STEPS
     assert (tmp_path / "out" / "checkpoint-6").exists()
 
 

@@ -13,7 +13,14 @@ from typing import Any
 import torch
 
 from vaultlayer_hf.state.adapters import adapters_of
-from vaultlayer_hf.state.asked import CHECKPOINT_HOLDS, RANDOM_STATE_HOLDS, START_HOLDS, Asked, optimizer_name
+from vaultlayer_hf.state.asked import (
+    CHECKPOINT_HOLDS,
+    RANDOM_STATE_HOLDS,
+    START_HOLDS,
+    Asked,
+    optimizer_name,
+    trained_names,
+)
 from vaultlayer_hf.state.data_digest import data_digest
 
 _SPEED = {"foreach", "fused", "capturable", "differentiable"}
@@ -33,7 +40,13 @@ def asked_of(
             found |= dict(part(optimizers if part is _optimizer_numbers else schedulers))
         except Exception:  # objects of the script's own: what they don't tell isn't compared
             continue
-    return Asked(found, optimizer_name(optimizers), loader_digest(loader), adapters_of(list(models)))
+    return Asked(
+        found,
+        optimizer_name(optimizers),
+        loader_digest(loader),
+        adapters_of(list(models)),
+        trained_names(models, optimizers),
+    )
 
 
 def loader_digest(loader: Any) -> str:

@@ -2,8 +2,9 @@
 
 A checkpoint brings its own learning rate, its own optimizer state and its own end, whatever a start asks for; and
 neither the Trainer nor torch says anything of it. So what differs is said, with which of the two holds. Refused is what
-can't go well: an optimizer that can't use the state, an adapter on another base model, and other data on a run that is
-already over, which would be handed weights of another run.
+can't go well: an optimizer that can't use the state, or trains other parameters (torch matches them by their places
+alone), an adapter on another base model, and other data on a run that is already over, which would be handed weights of
+another run.
 
 One small file in each checkpoint folder, by rank 0: ``vaultlayer_asked.json``.
 """
@@ -19,9 +20,17 @@ from typing import Any
 from vaultlayer_hf.base.files import write_file
 from vaultlayer_hf.errors import OtherRunError
 from vaultlayer_hf.state.adapters import Adapters, adapter_differences
+from vaultlayer_hf.state.data_digest import Differ, compare_data
+from vaultlayer_hf.state.tensor_digests import is_shard, plain_name
 
 FILE = "vaultlayer_asked.json"
 _FORMAT = 1
+_TO_DO = (
+    "train the same parameters, or load the checkpoint's model in the script and name a new vault. Nothing was "
+    "trained"
+)
+_SHOWN = 3
+"""Names of parameters that a message holds, at most."""
 CHECKPOINT_HOLDS = (
     "the checkpoint's holds; to have the other, begin a fork: Settings(vault='a new one', fork='this one')"
 )
@@ -41,12 +50,14 @@ class Asked:
         data: a digest of some samples of the training data; empty where they can't be read without a side effect,
             VARYING_DATA where each pass has others.
         adapters: the model's adapters; nothing for a model without any.
+        parameters: names of what the optimizer trains, in its order; empty where they aren't known.
     """
 
     arguments: dict[str, Any] = field(default_factory=dict)
     optimizer: str = ""
     data: str = ""
     adapters: Adapters = field(default_factory=Adapters)
+    parameters: list[str] = field(default_factory=list)
 
     def write(self, folder: Path) -> None:
         """Write it into a checkpoint folder. Raises OSError."""
@@ -80,6 +91,25 @@ def optimizer_name(optimizers: Sequence[Any]) -> str:
     return "+".join(type(one).__name__ for one in inner)
 
 
+def trained_names(models: Sequence[Any], optimizers: Sequence[Any]) -> list[str]:
+    """Return the names of the parameters that optimizers train, in their order, which is all that their state goes by.
+
+    ``?`` is one that no model has. Empty where nothing can be said: an engine trains parameters of its own making.
+    """
+    try:
+        names: dict[int, str] = {}
+        for number, model in enumerate(models):
+            for name, parameter in model.named_parameters():
+                if is_shard(parameter):
+                    return []
+                names.setdefault(id(parameter), f"{number}/" * bool(number) + plain_name(name))
+        groups = [group for one in optimizers if one is not None for group in one.param_groups]
+        found = [names.get(id(parameter), "?") for group in groups for parameter in group["params"]]
+    except Exception:  # objects of the script's own
+        return []
+    return found if set(found) - {"?"} else []
+
+
 def check_asked(
     then: Asked, now: Asked, holds: Mapping[str, str], *, over: bool, holds_base: bool = False
 ) -> list[str]:
@@ -96,9 +126,11 @@ def check_asked(
     """
     if then.optimizer and now.optimizer and then.optimizer != now.optimizer:
         raise other_optimizer(then.optimizer, now.optimizer)
+    if then.parameters and now.parameters and then.parameters != now.parameters:
+        raise other_parameters(then.parameters, now.parameters)
     known = {then.data, now.data}.isdisjoint(("", VARYING_DATA))
-    other_data = known and then.data != now.data
-    if over and other_data:
+    data = compare_data(then.data, now.data) if known else Differ.NOT
+    if over and data is Differ.WHOLLY:
         raise OtherRunError(
             "the run on this vault is over, and it was trained on other data: its weights are no answer to this run. "
             "Each run needs a vault of its own (…/fold-1). To go on with other data on purpose, ask a Trainer for more "
@@ -110,7 +142,7 @@ def check_asked(
         for name, value in now.arguments.items()
         if name in then.arguments and then.arguments[name] != value
     ]
-    if other_data:
+    if data is not Differ.NOT:
         words.append(f"the training data aren't those that the checkpoint was trained on: {START_HOLDS}")
     return words + adapters
 
@@ -121,6 +153,34 @@ def other_optimizer(then: str, now: str) -> OtherRunError:
         f"the checkpoint holds the state of {then}, and this run trains with {now}, which can't use it: start with "
         "the same optimizer, or load the checkpoint's model in the script and name a new vault. Nothing was trained"
     )
+
+
+def other_groups(said: str) -> OtherRunError:
+    """Return the error for an optimizer whose groups have other numbers of parameters than the state's.
+
+    ``said``: how torch puts it.
+    """
+    return OtherRunError(
+        f"the checkpoint's optimizer state is that of other parameters than this run trains ({said}): {_TO_DO}"
+    )
+
+
+def other_parameters(then: Sequence[str], now: Sequence[str]) -> OtherRunError:
+    """Return the error for an optimizer that trains other parameters than the checkpoint's, by their names."""
+    before, here = set(then), set(now)
+    gone = [name for name in then if name not in here]
+    new = [name for name in now if name not in before]
+    words = [f"{_shown(names)} {text}" for names, text in ((gone, "only then"), (new, "only now")) if names]
+    return OtherRunError(
+        "the checkpoint's optimizer state is that of other parameters than this run trains: "
+        f"{'; '.join(words) or 'the same ones in another order'}. Each would go on with the state of another one: "
+        f"{_TO_DO}"
+    )
+
+
+def _shown(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def check_optimizers(optimizers: Sequence[Any]) -> None:

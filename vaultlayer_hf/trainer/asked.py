@@ -6,6 +6,7 @@ checkpoint; what the Trainer makes anew from its arguments is this start's.
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 from typing import Any
 
@@ -19,13 +20,15 @@ from vaultlayer_hf.state.asked import (
     Asked,
     optimizer_name,
     plain_arguments,
+    trained_names,
 )
 from vaultlayer_hf.state.data_digest import data_digest
 
 HOLDS = {
     # Optimizers keep these in their state, and the schedule keeps the rate that it began with.
     **dict.fromkeys(
-        ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"), CHECKPOINT_HOLDS
+        ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "optim_args"),
+        CHECKPOINT_HOLDS,
     ),
     # A schedule's shape is a function, which isn't saved.
     **dict.fromkeys(("lr_scheduler_type", "warmup_steps", "warmup_ratio"), START_HOLDS),
@@ -59,6 +62,7 @@ def asked_for(args: TrainingArguments, optimizer: Any, loader: Any, model: Any, 
     ``trainer``: None where it isn't known, and nothing is said of its loss.
     """
     found = {name: getattr(args, name) for name in HOLDS if hasattr(args, name)}
+    found["lr_scheduler_kwargs"] = _text(getattr(args, "lr_scheduler_kwargs", None) or {})
     for item in fields(args):
         if item.name not in _BASE and any(word in item.name for word in _LOSS):
             value = getattr(args, item.name)
@@ -69,9 +73,16 @@ def asked_for(args: TrainingArguments, optimizer: Any, loader: Any, model: Any, 
         found["loss"] = (
             getattr(loss, "__qualname__", type(loss).__name__) if loss is not None else "the model's own"
         )
+        found["compute_loss"] = getattr(type(trainer).compute_loss, "__qualname__", "")
     return Asked(
         plain_arguments(found),
         optimizer_name([optimizer]),
         data_digest(getattr(loader, "dataset", None)),
         adapters_of([model]),
+        trained_names([model], [optimizer]),
     )
+
+
+def _text(options: Any) -> str:
+    """Return options in one order: a dictionary, or its JSON from a command line."""
+    return json.dumps(options, sort_keys=True, default=str) if isinstance(options, dict) else str(options)

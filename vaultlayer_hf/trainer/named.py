@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaultlayer_hf.base.events import EventKind
-from vaultlayer_hf.errors import CorruptError, ObjectNotFoundError, StoreError
+from vaultlayer_hf.errors import CorruptError, NoSuchCheckpointError, ObjectNotFoundError, StoreError
 from vaultlayer_hf.session.output_dir import checkpoints
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.trainer.layout import missing_files
@@ -36,8 +36,8 @@ def choose(vault: VaultLayerCallback, trainer: Any, explicit: Explicit) -> Expli
 
     Raises what ``VaultLayerCallback.pull`` raises.
     """
-    if explicit is None or explicit is False:
-        return vault.pull() or explicit
+    if not explicit:  # an empty text is an option that wasn't given
+        return vault.pull() or (False if explicit is False else None)
     output_dir = Path(str(trainer.args.output_dir))
     session = vault.run.open()
     holds, named_before = session.ranks.on_rank_zero(
@@ -47,6 +47,7 @@ def choose(vault: VaultLayerCallback, trainer: Any, explicit: Explicit) -> Expli
     if explicit is not True and not _is_own(output_dir, Path(explicit)):
         session.noted = {NAMED: str(explicit)}
         if named_before != str(explicit):
+            session.ranks.on_every_rank(lambda: _check_there(explicit, says))
             lacking = _missing(_paths(Path(explicit)), trainer.args.world_size)
             _start(vault, explicit, f"{says} wins over the vault {session.address.uri}")
             if lacking:
@@ -80,6 +81,15 @@ def choose(vault: VaultLayerCallback, trainer: Any, explicit: Explicit) -> Expli
             f"resume='{session.address.uri}@STEP' goes back to an older one, an empty vault begins with what is named",
         )
     return path
+
+
+def _check_there(explicit: str, says: str) -> None:
+    """Raise NoSuchCheckpointError for a folder that isn't there, ahead of the claim."""
+    if not Path(explicit).is_dir():
+        raise NoSuchCheckpointError(
+            f"{says} names a folder that isn't there: leave the argument out, and the run goes on from the newest "
+            "checkpoint of its vault; or name a checkpoint's folder on this disk. Nothing was trained"
+        )
 
 
 def _start(vault: VaultLayerCallback, explicit: str, why: str) -> None:

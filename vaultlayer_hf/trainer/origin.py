@@ -5,6 +5,7 @@ Each of the three claims the vault on the way, so exactly one of them is called 
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,21 @@ from vaultlayer_hf.trainer.notices import say_named_checkpoint, warn_of_passed_o
 from vaultlayer_hf.trainer.over import EarlierRun, asked_steps, is_over
 from vaultlayer_hf.trainer.state_file import check_state
 from vaultlayer_hf.trainer.trainer_files import TrainerFiles
+
+_trained: weakref.WeakKeyDictionary[Any, tuple[str, int]] = weakref.WeakKeyDictionary()
+"""By a model that this process has trained, the vault and the step: a cell may make the Trainer anew, not the model."""
+
+
+def note_trained(trainer: Any, uri: str) -> None:
+    """Note what a Trainer's model has been trained for by this process, on a vault."""
+    if trainer.state.global_step and trainer.model is not None:
+        _trained[trainer.model] = (uri, int(trainer.state.global_step))
+
+
+def _steps_of(trainer: Any, uri: str) -> int:
+    """Return how many steps a Trainer's weights have been trained for already, by it or, on this vault, another one."""
+    noted, step = _trained.get(trainer.model, ("", 0)) if trainer.model is not None else ("", 0)
+    return int(trainer.state.global_step) or (step if noted == uri else 0)
 
 
 @dataclass(frozen=True)
@@ -61,8 +77,7 @@ def from_vault(
         session.warn_all(EventKind.INEXACT, f"{name}: {files.left_out}; the run goes on without them")
     numbers = ForkNumbers.of(session, trainer)
     if path is None:
-        # How many steps the Trainer's weights have been trained for already.
-        trained = int(trainer.state.global_step) if trainer is not None else 0
+        trained = _steps_of(trainer, session.address.uri) if trainer is not None else 0
         if trained and getattr(trainer, "model_init", None) is None:
             warn_of_trained_weights(session, trained)
         return Origin(numbers=numbers)

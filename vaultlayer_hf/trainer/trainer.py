@@ -17,11 +17,13 @@ import transformers
 from transformers.trainer_utils import TrainOutput
 
 from vaultlayer_hf.errors import SettingsError
+from vaultlayer_hf.state.asked import other_groups
 from vaultlayer_hf.trainer.added import WithoutVault
 from vaultlayer_hf.trainer.argument import Resume, settings_for
 from vaultlayer_hf.trainer.call import Call
 from vaultlayer_hf.trainer.callback import VaultLayerCallback
 from vaultlayer_hf.trainer.named import choose
+from vaultlayer_hf.trainer.origin import note_trained
 from vaultlayer_hf.trainer.over import AlreadyFinishedError
 
 _DOC = """
@@ -33,6 +35,9 @@ One more argument:
 
 And one attribute, ``vault``: ``trainer.vault.add("ema", ema)`` carries one more object with each checkpoint.
 """
+
+_OTHER_GROUPS = "loaded state dict "
+"""How torch begins its refusal of another optimizer's groups; the Trainer loads these ahead of its first callback."""
 
 
 class _ResumableMixin:
@@ -111,10 +116,13 @@ def train_on(
         return call.do()
     except AlreadyFinishedError:
         return _end_untrained(vault, trainer)
-    except BaseException:
+    except BaseException as error:
         _remove_noise(trainer)
+        if isinstance(error, ValueError) and _OTHER_GROUPS in str(error):
+            raise other_groups(str(error)) from error
         raise
     finally:
+        note_trained(trainer, vault.vault.uri)
         trainer._vaultlayer_phase = Phase.of(trainer)
         vault.close()
 

@@ -1,0 +1,82 @@
+"""The table of what is compared at a start: each row has the tests that prove it, by name."""
+
+from __future__ import annotations
+
+import ast
+import functools
+
+import pytest
+
+from tests import ROOT
+from tests.readme.blocks import table_after
+
+_ASKED, _ADAPTERS = "trainer/test_asked.py", "trainer/test_adapters.py"
+PROVED: dict[str, tuple[str, ...]] = {
+    "the model's parameters: names, shapes, dtypes": (
+        "trainer/test_refusals.py::test_another_model",
+        "trainer/test_other_machine.py::test_another_adapter_or_base_is_refused",
+    ),
+    "what was loaded into memory": (
+        "trainer/test_loaded.py::test_a_weight_that_was_not_loaded_is_loaded",
+        "trainer/test_loaded.py::test_what_cannot_be_loaded_whole_is_refused_before_the_first_step",
+        "trainer/test_loaded.py::test_every_part_of_the_state_is_compared",
+        "loops/test_loaded.py::test_what_was_loaded_in_part_is_refused",
+    ),
+    "the optimizer's class": (
+        f"{_ASKED}::test_another_optimizer_is_refused",
+        f"{_ASKED}::test_another_optimizer_than_a_stock_checkpoints_is_refused",
+    ),
+    "the parameters that the optimizer trains": (
+        f"{_ASKED}::test_other_trained_parameters_are_refused",
+        "loops/test_asked.py::test_other_trained_parameters_are_refused",
+    ),
+    "an adapter's base model, by its weights (by its name, where these can't be compared)": (
+        f"{_ADAPTERS}::test_another_base_model_is_refused",
+        f"{_ADAPTERS}::test_the_same_base_model_under_another_name_goes_on",
+        f"{_ADAPTERS}::test_where_only_names_are_known",
+    ),
+    "an adapter's type, targets, rank": (
+        f"{_ADAPTERS}::test_another_part_of_the_model_is_refused",
+        f"{_ADAPTERS}::test_another_type_of_adapter_is_refused",
+        f"{_ADAPTERS}::test_what_makes_another_adapter_is_refused_by_its_config",
+    ),
+    "an adapter's alpha, dropout, other settings": (f"{_ADAPTERS}::test_another_scale_is_said",),
+    "the training data, on a vault whose run is over": (
+        f"{_ASKED}::test_a_fold_is_never_handed_the_weights_of_another",
+    ),
+    "the training data, on a run that goes on": (
+        f"{_ASKED}::test_other_data_on_a_run_that_goes_on_are_said",
+    ),
+    "learning rate, weight decay, betas, epsilon": (
+        f"{_ASKED}::test_other_arguments_are_said_and_hold_as_is_said",
+        "trainer/test_fork.py::test_a_fork_trains_with_its_own_learning_rate",
+    ),
+    "schedule, warm-up, gradient clipping, label smoothing, NEFTune, precision, loss": (
+        f"{_ASKED}::test_other_arguments_are_said_and_hold_as_is_said",
+    ),
+    "seed": (f"{_ASKED}::test_another_seed_changes_nothing",),
+    "batch size, accumulation, workers, number of ranks, versions": (
+        "exact/test_exact.py::test_another_run_is_said",
+        f"{_ASKED}::test_another_machine_is_said_and_the_place_is_kept",
+        f"{_ASKED}::test_another_number_of_ranks_is_said",
+    ),
+}
+"""By a row's first cell, as it stands in the guide, the tests that show what its second one says."""
+
+
+def test_every_row_has_its_tests() -> None:
+    """A row that is added, or is put in other words, needs tests; the rows stand in their order."""
+    assert [row[0] for row in table_after("## Changing arguments")] == list(PROVED)
+
+
+@pytest.mark.parametrize("test", sorted({test for tests in PROVED.values() for test in tests}))
+def test_every_named_test_is_there(test: str) -> None:
+    """Each name leads to a test."""
+    file, _, name = test.partition("::")
+    assert name in _tests_of(file)
+
+
+@functools.cache
+def _tests_of(file: str) -> set[str]:
+    tree = ast.parse((ROOT / "tests" / file).read_text())
+    return {one.name for one in tree.body if isinstance(one, ast.FunctionDef)}
