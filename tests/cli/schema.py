@@ -52,6 +52,7 @@ SHOW = {
     "manifest": str,
     "files": [{"path": str, "size": int, "digest": str}],
 }
+ARCHIVE = {"vault": str, "name": str, "undone": bool, "archived": [int], "next_start_at": int}
 WHY = {
     "vault": str,
     "step": int,

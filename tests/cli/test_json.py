@@ -18,6 +18,7 @@ COMMANDS = {
     "copy": (["{vault}", "{folder}/other"], schema.COPY),
     "diff": (["{vault}@20", "{vault}"], schema.DIFF),
     "pin": (["{vault}@20"], schema.PIN),
+    "archive": (["{vault}"], schema.ARCHIVE),
     "prune": (["{vault}", "--dry-run", "--keep-last", "1"], schema.PRUNE),
     "status": (["{vault}"], schema.STATUS),
     "logs": (["{vault}"], schema.LOGS_OF_A_VAULT),

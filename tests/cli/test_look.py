@@ -52,7 +52,7 @@ def test_a_step_that_is_not_there(trained: Path, command: str) -> None:
     assert len(done.err.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("command", ["show", "why", "pull", "pin", "prune", "diff"])
+@pytest.mark.parametrize("command", ["show", "why", "pull", "pin", "prune", "diff", "archive"])
 def test_no_vault_is_made_by_looking(tmp_path: Path, command: str) -> None:
     """Where there is no vault, the command says so with 1, and makes none."""
     more = {"prune": ["--dry-run"], "diff": [str(tmp_path / "none")]}

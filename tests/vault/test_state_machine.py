@@ -136,9 +136,9 @@ class VaultMachine(RuleBasedStateMachine):
         else:
             self.world.bury(process)
 
-    @rule(which=st.integers(0, 3), action=st.sampled_from("wwrrdp"))
+    @rule(which=st.integers(0, 3), action=st.sampled_from("wwrrdpa"))
     def elsewhere(self, which: int, action: str) -> None:
-        """Time passes, a committed checkpoint rots, is pinned or let go, or a request arrives that hung for long."""
+        """Time passes, a checkpoint rots, is pinned, let go, archived or taken back, or a request comes that hung."""
         world = self.world
         if action == "d" and world.held:
             key, data, process = world.held.pop(which % len(world.held))
@@ -151,6 +151,8 @@ class VaultMachine(RuleBasedStateMachine):
                 world.observe()
         elif action == "p":
             world.pin(which)
+        elif action == "a":
+            world.archive()
         elif action == "r" and len(world.model.live) > 1:
             world.rot(list(world.model.live.values())[-1 - which % len(world.model.live)])
         else:

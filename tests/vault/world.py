@@ -19,8 +19,10 @@ from vaultlayer_hf.errors import NoSuchCheckpointError, NoUsableCheckpointError
 from vaultlayer_hf.stores.folder import FolderStore
 from vaultlayer_hf.testing.model import Saved, VaultModel
 from vaultlayer_hf.vault.keys import LOG, entry_key
+from vaultlayer_hf.vault.log.archive import ARCHIVE, UNDO
 from vaultlayer_hf.vault.log.entry import Commit, Entry, decode_entry
 from vaultlayer_hf.vault.log.log import Log
+from vaultlayer_hf.vault.reader.archive import make_archive, undo_archive
 from vaultlayer_hf.vault.reader.pin import pin
 from vaultlayer_hf.vault.retention.prune import ORPHAN_GRACE
 from vaultlayer_hf.vault.snapshot import LOCAL, Snapshot
@@ -126,6 +128,16 @@ class World:
         self.notes.append("let go" if commit.pinned else "pinned")
         self.observe()
 
+    def archive(self) -> None:
+        """Start over, or take the newest archive back where nothing was committed since, as a person does."""
+        if self.model.newest is not None:
+            make_archive(self.clock)
+            self.notes.append("archived")
+        elif self.model.archives:
+            undo_archive(self.clock)
+            self.notes.append("taken back")
+        self.observe()
+
     # Looking on ----------------------------------------------------------------------------------------
 
     def observe(self) -> None:
@@ -134,14 +146,16 @@ class World:
         found = objects(self.vault, LOG)
         while (data := found.get(entry_key(number))) is not None:
             entry: Entry = decode_entry(data, number)
-            if entry.kind == "claim":
+            person = ARCHIVE in entry.detail or UNDO in entry.detail
+            if entry.kind == "claim" and not person:
                 process = self._acting[-1]
                 assert process.token is None, "a process claims once"
                 process.token = number
                 self.by_token[number] = process
             if entry.kind == "retire":
                 self.retired_folders |= set(entry.state.retiring)
-            self.model.follow(entry, self.by_token[entry.token].origin)
+            writer = self.by_token.get(entry.token)  # none: a person's archive, or a pin behind it
+            self.model.follow(entry, writer.origin if writer is not None else None)
             self.entries[number] = data
             number += 1
 
@@ -283,8 +297,9 @@ class World:
         assert self.acknowledged <= set(self.model.live) | self.model.retired
 
     def check_newest(self) -> None:
-        """While any commit is live, one of them is on the run's way: no start falls back to step 0."""
-        assert (self.model.newest is not None) == bool(self.model.live)
+        """While any commit is live and not archived, one is on the run's way: no start falls back to step 0."""
+        own = [saved for saved in self.model.live.values() if not (saved.archived and saved.behind)]
+        assert (self.model.newest is not None) == bool(own)
 
     def check_threads(self) -> None:
         """What went wrong on a background thread counts."""

@@ -4,6 +4,7 @@ Nothing here imports torch, transformers or a store before a command needs it: `
 completion must answer at once.
 
     __main__.py     `python -m vaultlayer_hf.cli` is `vl`, for where the script isn't on PATH
+    archive.py      `vl archive`
     arguments.py    what a checkpoint's training_args.bin says, without running it
     charts.py       pictures of a run, drawn by matplotlib from its story
     checks.py       what `vl doctor` tries
@@ -44,6 +45,7 @@ from typing import Annotated
 
 import typer
 
+from vaultlayer_hf.cli.archive import archive
 from vaultlayer_hf.cli.common import EXIT_CODES
 from vaultlayer_hf.cli.copy import copy
 from vaultlayer_hf.cli.demo import demo
@@ -96,7 +98,7 @@ app = typer.Typer(
 _GROUPS = {
     "Run": (run, stop),
     "Look": (status, ls, logs, show, why, diff, report),
-    "Keep": (pull, push, copy, verify, pin, prune),
+    "Keep": (pull, push, copy, verify, pin, prune, archive),
     "Set up": (doctor, init, demo),
 }
 for group, commands in _GROUPS.items():

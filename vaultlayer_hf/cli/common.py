@@ -64,6 +64,12 @@ CheckpointArgument = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+EntryOption = Annotated[
+    int | None,
+    typer.Option(
+        "--entry", min=1, help="The checkpoint of this log entry, where several have the same step."
+    ),
+]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -151,8 +157,8 @@ def refuse_step(address: str, what: str) -> None:
 
 
 @contextmanager
-def open_at(address: str) -> Iterator[tuple[Vault, Commit]]:
-    """Open a vault with the checkpoint that ``VAULT[@STEP]`` means.
+def open_at(address: str, entry: int | None = None) -> Iterator[tuple[Vault, Commit]]:
+    """Open a vault with the checkpoint that ``VAULT[@STEP]`` means, or that of a log entry.
 
     Raises NoSuchCheckpointError where it isn't there, and what ``open_if_there`` does.
     """
@@ -161,7 +167,15 @@ def open_at(address: str) -> Iterator[tuple[Vault, Commit]]:
     if vault is None:
         raise errors.NoSuchCheckpointError(no_vault(address))
     with vault:
-        yield vault, vault.checkpoint(step_at(vault, address))
+        if entry is None:
+            yield vault, vault.checkpoint(step_at(vault, address))
+            return
+        found = next((one for one in vault.checkpoints() if one.number == entry), None)
+        if found is None:
+            raise errors.NoSuchCheckpointError(
+                f"{vault.uri} holds no checkpoint of log entry {entry}: see `vl ls`"
+            )
+        yield vault, found
 
 
 def step_at(vault: Vault, address: str) -> int | None:

@@ -27,6 +27,7 @@ from vaultlayer_hf.cli.gather import Target, TargetArgument, find_target
 from vaultlayer_hf.cli.jobs import named_job
 from vaultlayer_hf.cli.tables import print_table
 from vaultlayer_hf.run import journal
+from vaultlayer_hf.vault.log.archive import archived_as, taken_back
 from vaultlayer_hf.vault.log.origin import forked_from
 
 if TYPE_CHECKING:
@@ -203,6 +204,8 @@ def describe(entry: Entry) -> dict[str, Any]:
         text = f"token {entry.token}" + (f", on {detail['host']}" if "host" in detail else "")
         fork = forked_from(detail)
         text += f", a fork of {fork}" if fork is not None else ""
+        text = f"archived as {name}; {text}" if (name := archived_as(detail)) is not None else text
+        text = f"archive {name} taken back; {text}" if (name := taken_back(detail)) is not None else text
     elif entry.kind == "commit":
         commit = entry.state.commits[-1]
         text = f"step {commit.step}: {commit.files} files in {commit.folder}"

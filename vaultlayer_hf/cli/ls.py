@@ -32,7 +32,8 @@ def ls(vault: VaultArgument, as_json: JsonOption = False, debug: DebugOption = F
     Exits with 1 where there is no vault.
 
     State: "newest" is where the next start resumes; "best" is what the Trainer names as its best so far; "pinned" is
-    never retired; "left behind" was left when a later attempt resumed from an earlier step.
+    never retired; "left behind" was left when a later attempt resumed from an earlier step; "archived" is of a run that
+    was put aside by `vl archive`.
 
     Example: vl ls s3://bucket/my-run --json
     """
@@ -91,9 +92,12 @@ def state_text(commit: Commit, newest: Commit | None, best_step: int | None = No
         words.append("newest")
     if commit.step == best_step and not commit.left_behind:
         words.append("best")
-    if commit.pinned:
+    archived = commit.archived if commit.left_behind else ""
+    if commit.pinned and not archived:
         words.append("pinned")
-    if commit.left_behind:
+    if archived:
+        words.append(f"archived as {archived}" + ("" if commit.pinned else ", let go"))
+    elif commit.left_behind:
         words.append("left behind")
     return ", ".join(words) or "committed"
 

@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from vaultlayer_hf.cli.common import CheckpointArgument, DebugOption, JsonOption, one_line_errors, open_at
+from vaultlayer_hf.cli.common import (
+    CheckpointArgument,
+    DebugOption,
+    EntryOption,
+    JsonOption,
+    one_line_errors,
+    open_at,
+)
 
 RemoveOption = Annotated[bool, typer.Option("--remove", help="Let it go: retention decides again.")]
 AloneOption = Annotated[
@@ -18,6 +25,7 @@ AloneOption = Annotated[
 def pin(
     checkpoint: CheckpointArgument,
     remove: RemoveOption = False,
+    entry: EntryOption = None,
     alone: AloneOption = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -26,7 +34,7 @@ def pin(
 
     Example: vl pin s3://bucket/my-run@500
     """
-    with one_line_errors(debug), open_at(checkpoint) as (vault, commit):
+    with one_line_errors(debug), open_at(checkpoint, entry) as (vault, commit):
         changed = commit.pinned is remove
         vault.pin(commit, not remove, alone=alone)
         if as_json:

@@ -12,6 +12,7 @@ from vaultlayer_hf.base.text import bytes_bar, size_text
 from vaultlayer_hf.cli.common import (
     CheckpointArgument,
     DebugOption,
+    EntryOption,
     ExitCode,
     JsonOption,
     fail,
@@ -29,6 +30,7 @@ TargetArgument = Annotated[
 def pull(
     checkpoint: CheckpointArgument,
     target: TargetArgument = None,
+    entry: EntryOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -38,7 +40,7 @@ def pull(
 
     Example: vl pull s3://bucket/my-run@500 ./checkpoint-500
     """
-    with one_line_errors(debug), open_at(checkpoint) as (vault, commit):
+    with one_line_errors(debug), open_at(checkpoint, entry) as (vault, commit):
         folder = (target or Path(f"checkpoint-{commit.step}")).absolute()
         with bytes_bar(commit.bytes, f"step {commit.step}", shown=on_terminal(), leave=False) as bar:
             try:

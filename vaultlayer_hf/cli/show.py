@@ -13,6 +13,7 @@ from vaultlayer_hf.base.text import size_text
 from vaultlayer_hf.cli.common import (
     CheckpointArgument,
     DebugOption,
+    EntryOption,
     JsonOption,
     one_line_errors,
     open_at,
@@ -30,12 +31,17 @@ _DIGITS = 12
 """How many hex digits of a digest a person is shown; --json has all."""
 
 
-def show(checkpoint: CheckpointArgument, as_json: JsonOption = False, debug: DebugOption = False) -> None:
+def show(
+    checkpoint: CheckpointArgument,
+    entry: EntryOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
     """Show one checkpoint: its files with sizes and digests, versions, world size.
 
     Example: vl show s3://bucket/my-run@500
     """
-    with one_line_errors(debug), open_at(checkpoint) as (vault, commit):
+    with one_line_errors(debug), open_at(checkpoint, entry) as (vault, commit):
         found = describe(vault, commit)
         if as_json:
             typer.echo(json.dumps(found, indent=2))

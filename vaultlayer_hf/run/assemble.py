@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, TypeGuard
 
 from vaultlayer_hf.run.story import AttemptStory, Point, RunStory
+from vaultlayer_hf.vault.log.archive import since_archive
 from vaultlayer_hf.vault.log.entry import Entry
 
 Notes = Mapping[int, Sequence[dict[str, Any]]]
@@ -34,11 +35,12 @@ def assemble(
         journal: lines of the run folder's journal.
         notes: of each attempt's ranks, by attempt and rank.
         beats: the last pulse of rank 0, by attempt.
-        history: the vault's log.
+        history: the vault's log; what was archived is another run's.
         vault: its URI.
         alive: whether the journal's last `vl run` still is.
         now: seconds since the epoch.
     """
+    history = since_archive(history)
     commits = tuple(
         (moment, float(entry.state.commits[-1].step))
         for entry in history

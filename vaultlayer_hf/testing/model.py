@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
+from vaultlayer_hf.vault.log.archive import archived_as, taken_back
 from vaultlayer_hf.vault.log.entry import Entry, VaultState
 
 
@@ -37,6 +38,7 @@ class Saved:
         folder: where its files are in the vault.
         behind: whether the run went on from an older one, so that it isn't on its way any more.
         pinned: kept whatever happens.
+        archived: name of the archive that it was put into; empty for none.
     """
 
     number: int
@@ -46,6 +48,7 @@ class Saved:
     folder: str
     behind: bool = False
     pinned: bool = False
+    archived: str = ""
 
 
 class VaultModel:
@@ -59,6 +62,7 @@ class VaultModel:
         retired: numbers of those that are retired.
         condemned: folders that are retired and not yet known to be deleted, in the order of their retirement.
         finished: step at which the run ended, or None while it hasn't.
+        archives: by name, what was archived as it was before, and ``finished`` then.
     """
 
     def __init__(self) -> None:
@@ -69,6 +73,7 @@ class VaultModel:
         self.retired: set[int] = set()
         self.condemned: list[str] = []
         self.finished: int | None = None
+        self.archives: dict[str, tuple[dict[int, Saved], int | None]] = {}
 
     # What may happen -----------------------------------------------------------------------------------
 
@@ -77,6 +82,26 @@ class VaultModel:
         self.last += 1
         self.token = self.last
         return self.token
+
+    def archive(self, name: str) -> None:
+        """Have the newest claim put all aside that isn't yet: off the run's way, and kept. Raises ForbiddenError."""
+        fresh = {
+            number: saved for number, saved in self.live.items() if not (saved.archived and saved.behind)
+        }
+        if not fresh or name in self.archives:
+            raise ForbiddenError(f"nothing can be archived as {name}")
+        self.archives[name] = fresh, self.finished
+        for number, saved in fresh.items():
+            self.live[number] = replace(saved, behind=True, pinned=True, archived=name)
+        self.finished = None
+
+    def take_back(self, name: str) -> None:
+        """Have the newest claim put an archive back as it was before. Raises ForbiddenError."""
+        if self.newest is not None:
+            raise ForbiddenError("another run has committed since")
+        fresh, self.finished = self.archives.pop(name)
+        back = {number: replace(saved, archived="") for number, saved in fresh.items() if number in self.live}
+        self.live |= back
 
     def commit(self, token: int, *, seq: int, step: int, folder: str, origin: int | None) -> Saved:
         """Append a commit of a run that went on from the commit of entry ``origin``. Raises ForbiddenError."""
@@ -170,6 +195,10 @@ class VaultModel:
         if entry.kind == "claim":
             if entry.token != self.claim():
                 raise ForbiddenError(f"claim {entry.number} has token {entry.token}")
+            if (name := archived_as(entry.detail)) is not None:
+                self.archive(name)
+            elif (name := taken_back(entry.detail)) is not None:
+                self.take_back(name)
         elif entry.kind == "commit":
             real = entry.state.commits[-1]
             self.commit(entry.token, seq=real.seq, step=real.step, folder=real.folder, origin=origin)
@@ -189,7 +218,16 @@ class VaultModel:
     def difference(self, state: VaultState) -> str:
         """Return in words how a real state differs from what it must be; empty where it doesn't."""
         real = [
-            Saved(item.number, item.token, item.seq, item.step, item.folder, item.left_behind, item.pinned)
+            Saved(
+                item.number,
+                item.token,
+                item.seq,
+                item.step,
+                item.folder,
+                item.left_behind,
+                item.pinned,
+                item.archived,
+            )
             for item in state.commits
         ]
         pairs: list[tuple[str, object, object]] = [

@@ -42,7 +42,7 @@ def choose(session: Session, number: int, entry: Entry | None) -> StartChoice:
             check_no_damage(session, number, entry)
             return StartChoice((), fork=choose_fork(session.origin, {}))
         return StartChoice(())
-    if session.origin is not None and not entry.state.commits:
+    if session.origin is not None and entry.state.newest is None:
         check_no_damage(session, number, entry)
     return choose_from(session, entry.state)
 
@@ -62,7 +62,7 @@ def _nearby(address: VaultAddress) -> str:
 def choose_from(session: Session, state: VaultState) -> StartChoice:
     """Choose what to go on from in a vault that is in this state. On rank 0. Raises as ``choose``."""
     address = session.address
-    if session.origin is not None and not state.commits and not address.named:
+    if session.origin is not None and state.newest is None and not address.named:
         return StartChoice((), fork=choose_fork(session.origin, claim_detail(session, state.token)))
     step = state.best_step if address.best else address.step
     step = session.at_step if session.at_step is not None else step

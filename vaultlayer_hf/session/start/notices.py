@@ -8,6 +8,7 @@ from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.errors import StoreError
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.start.choice import StartChoice
+from vaultlayer_hf.vault.log.entry import VaultState
 from vaultlayer_hf.vault.log.finite import newest_finite, read_nonfinite
 from vaultlayer_hf.vault.manifest import Manifest
 
@@ -37,6 +38,18 @@ def say_choice(session: Session, choice: StartChoice) -> None:
             "it goes on from there. The next start of the same command goes on from the newest that is trained now",
             step=named.step,
         )
+
+
+def fresh_text(uri: str, state: VaultState) -> str:
+    """Return why a run begins at step 0 in a vault that has a log."""
+    archived = [commit for commit in state.commits if commit.archived]
+    if not archived:
+        return f"{uri} holds no checkpoint yet: the run starts fresh"
+    name = archived[-1].archived
+    return (
+        f"{uri}: what it held up to step {archived[-1].step} was archived as {name}, so the run begins anew at step 0. "
+        f"`vl archive {uri} --undo` takes {name} back"
+    )
 
 
 def say_nonfinite(session: Session, folder: Path) -> None:

@@ -37,7 +37,7 @@ from vaultlayer_hf.session.start.claiming import ClaimNote
 from vaultlayer_hf.session.start.discover import check_no_damage, choose, choose_from, claim_detail
 from vaultlayer_hf.session.start.fork import begin_fork
 from vaultlayer_hf.session.start.look import check_fit, look, other_model
-from vaultlayer_hf.session.start.notices import say_choice, say_nonfinite
+from vaultlayer_hf.session.start.notices import fresh_text, say_choice, say_nonfinite
 from vaultlayer_hf.session.start.ready import bring_best, make_ready, settle_all
 from vaultlayer_hf.vault.log.entry import Entry, VaultState
 from vaultlayer_hf.vault.manifest import read_manifest
@@ -162,9 +162,7 @@ def _restore_newest(session: Session, expected: CheckpointFiles, choice: StartCh
             f"loaded: {'; '.join(reasons)}. Look with `vl verify {session.address.uri}`; to start over, name an "
             "empty vault"
         )
-    session.events.info(
-        EventKind.FRESH, f"{session.address.uri} holds no checkpoint yet: the run starts fresh"
-    )
+    session.events.info(EventKind.FRESH, fresh_text(session.address.uri, state))
     session.start_uploads(None, spared=choice.left)
     settle_all(session, 0)
     return None

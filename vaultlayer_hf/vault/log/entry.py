@@ -46,6 +46,7 @@ class Commit:
         pinned: kept whatever the retention policy says.
         left_behind: the run went on from an older checkpoint, so this one isn't on its way any more. In an entry the
             field is called ``abandoned``, which elsewhere means an upload that was never committed.
+        archived: name of the archive that it was put into (archive.py); empty for none, and then not written.
     """
 
     number: int
@@ -60,6 +61,7 @@ class Commit:
     manifest_size: int
     pinned: bool = False
     left_behind: bool = False
+    archived: str = ""
 
     @property
     def name(self) -> str:
@@ -176,6 +178,8 @@ def encode_entry(entry: Entry) -> bytes:
     del body["signed"]
     for commit in body["state"]["commits"]:
         commit["abandoned"] = commit.pop("left_behind")
+        if not commit["archived"]:
+            del commit["archived"]
     if (found := keys()) is not None:
         body[FIELD] = found.sign(_SIGNED, dump(body))
     data = dump({**body, "check": digest_bytes(dump(body))})
@@ -292,4 +296,5 @@ def _commit(fields: Fields, what: str) -> Commit:
         manifest_size=fields.whole("manifest_size", low=1),
         pinned=fields.flag("pinned"),
         left_behind=fields.flag("abandoned"),
+        archived="" if fields.get("archived") is None else fields.text("archived", limit=64),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from vaultlayer_hf.vault.log.archive import archived_as
 from vaultlayer_hf.vault.log.entry import Commit, Entry
 
 FORK = "fork"
@@ -26,12 +27,16 @@ def forked_from(detail: dict[str, Any]) -> str | None:
 def fork_of(history: Iterable[Entry], commit: Commit) -> Entry | None:
     """Return the claim by which the run of a commit began as a fork; None where it didn't.
 
-    A vault is forked into only while it holds no checkpoint, so the last such claim ahead of its first commit counts.
+    A vault is forked into only while it holds no checkpoint, or all are archived, so the last such claim ahead of its
+    run's first commit counts.
     """
-    found = None
+    found, begun = None, False
     for entry in history:
-        if entry.number > commit.number or entry.kind == "commit":
+        if entry.number > commit.number:
             break
-        if entry.kind == "claim" and forked_from(entry.detail) is not None:
+        if archived_as(entry.detail) is not None:
+            found, begun = None, False
+        elif entry.kind == "claim" and not begun and forked_from(entry.detail) is not None:
             found = entry
+        begun = begun or entry.kind == "commit"
     return found

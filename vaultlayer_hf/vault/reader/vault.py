@@ -1,4 +1,4 @@
-"""A vault from outside a run: list, look into, verify, copy out and pin. Only ``pin`` needs write permission."""
+"""A vault from outside a run: list, look into, verify, copy out, pin, archive. The last two need to write."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from vaultlayer_hf.base.digest import digest_bytes
 from vaultlayer_hf.errors import CorruptError, NoSuchCheckpointError, ObjectNotFoundError
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.vault.keys import DATA
+from vaultlayer_hf.vault.log.archive import archived_as, taken_back
 from vaultlayer_hf.vault.log.entries import read_entries
 from vaultlayer_hf.vault.log.entry import Commit, Entry, VaultState
 from vaultlayer_hf.vault.log.finite import newest_finite
 from vaultlayer_hf.vault.log.log import Log
 from vaultlayer_hf.vault.log.origin import forked_from
 from vaultlayer_hf.vault.manifest import Manifest, read_manifest
+from vaultlayer_hf.vault.reader.archive import make_archive, undo_archive
 from vaultlayer_hf.vault.reader.check import check, check_sizes
 from vaultlayer_hf.vault.reader.pin import pin
 from vaultlayer_hf.vault.reader.pull import pull
@@ -200,6 +202,24 @@ class Vault:
         Raises NoSuchCheckpointError where it was retired meanwhile; StoreError.
         """
         self._entry = pin(self._store, commit, pinned, alone=alone)
+
+    def archive(self, name: str | None = None, *, alone: bool = False) -> str:
+        """Start over: keep all that it holds under a name, which is returned; the next start begins at step 0.
+
+        ``name``: None for ``archive-1``, ``archive-2``, … ``alone`` as for ``pin``. A run that is writing is fenced.
+        Raises NoSuchCheckpointError where there is nothing to archive; SettingsError; CorruptError; StoreError.
+        """
+        self._entry = make_archive(self._store, name, alone=alone)
+        return str(archived_as(self._entry.detail))
+
+    def unarchive(self, name: str | None = None, *, alone: bool = False) -> str:
+        """Take an archive back, the newest without a name, and return its name.
+
+        Raises NoSuchCheckpointError where there is none; SettingsError where a run has committed since; CorruptError;
+        StoreError.
+        """
+        self._entry = undo_archive(self._store, name, alone=alone)
+        return str(taken_back(self._entry.detail))
 
     def close(self) -> None:
         """End the use of the vault. It holds nothing open, so nothing happens, and a second call is fine."""

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from vaultlayer_hf.vault.log.archive import archived_as, taken_back
 from vaultlayer_hf.vault.log.entry import Commit, Entry, VaultState
 from vaultlayer_hf.vault.log.origin import fork_of, forked_from
 
-Verdict = Literal["newest", "older", "left behind", "retired"]
+Verdict = Literal["newest", "older", "left behind", "archived", "retired"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,7 @@ def explain(history: Sequence[Entry], commit: Commit) -> Why:
         place = next((index for index, one in enumerate(walk) if one.number > fork.number), len(walk))
         walk.insert(place, line)
     last = history[-1].state.newest
+    archived = before.archived if before is not None and before.left_behind else ""
     this = f"step {commit.step} (log entry {commit.number})"
     instead = f"step {last.step} (entry {last.number})" if last else "nothing"
     if before is None:
@@ -88,6 +90,10 @@ def explain(history: Sequence[Entry], commit: Commit) -> Why:
         reason = f"{this} was retired" + (f" by entry {retired.number}" if retired else "")
         reason += (f": {cause}" if cause else "") + f"; the next start resumes from {instead}"
         return Why(commit, "retired", reason, tuple(walk))
+    if archived:
+        here = f"the next start resumes from {instead}" if last else "the next start begins at step 0"
+        reason = f"{this} was archived as {archived} by `vl archive`: {here}"
+        return Why(commit, "archived", reason, tuple(walk))
     if left is not None:
         reason = (
             f"{this} was left behind by entry {left.number}: a later attempt (token {left.token}) went on "
@@ -122,6 +128,16 @@ def _changes(
         return []
     if now is None:
         return ["retired"]
+    if (name := archived_as(entry.detail)) is not None:
+        same = now.archived == before.archived
+        return [
+            f"the run since then was archived as {name}"
+            if same
+            else f"archived as {name}: the next start begins anew"
+        ]
+    if (name := taken_back(entry.detail)) is not None:
+        same = now.archived == before.archived
+        return [f"{name} was taken back" + ("" if same else ": it is the run's again")]
     found = []
     if now.pinned != before.pinned:
         found.append("pinned" if now.pinned else "let go: no longer pinned")
