@@ -147,6 +147,7 @@ STATUS = {
         }
     ],
     "watched": bool,
+    "trackers": {...: {...: str}},
     "trouble": [str],
     "job": NONE,  # of a run that no engine has: tests/engines
 }

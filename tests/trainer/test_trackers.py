@@ -231,14 +231,17 @@ def test_trackio_has_one_run(tmp_path: Path) -> None:
     assert steps == list(range(1, STEPS + 1))
 
 
-def test_show_names_the_run(tmp_path: Path) -> None:
-    """`vl show` says which run a tracker had, so that a person finds it from the vault alone."""
+def test_show_status_and_report_name_the_run(tmp_path: Path) -> None:
+    """Which run a tracker had is said of a checkpoint and of the run, so that a person finds it from the vault alone."""
     pytest.importorskip("tensorboard")
     from tests.cli.conftest import vl
 
-    trainer(tmp_path / "out", resume=tmp_path / "vault", report_to="tensorboard", max_steps=2).train()
+    vault, page = str(tmp_path / "vault"), tmp_path / "report.html"
+    trainer(tmp_path / "out", resume=vault, report_to="tensorboard", max_steps=2).train()
     (folder,) = (tmp_path / "out" / "runs").iterdir()
-    assert vl("show", str(tmp_path / "vault"), "--json").json()["trackers"] == {
-        "tensorboard": {"folder": f"runs/{folder.name}"}
-    }
-    assert folder.name[:15] in vl("show", str(tmp_path / "vault")).out
+    kept = {"tensorboard": {"folder": f"runs/{folder.name}"}}
+    for command in ("show", "status"):
+        assert vl(command, vault, "--json").json()["trackers"] == kept
+        assert folder.name[:15] in vl(command, vault).out
+    assert vl("report", vault, "--out", str(page), "--json").json()["trackers"] == kept
+    assert f"tensorboard runs/{folder.name}" in page.read_text()

@@ -21,7 +21,9 @@ from vaultlayer_hf.run.program import SCRIPTS
 if TYPE_CHECKING:
     from vaultlayer_hf.run.engines.jobs.base import Job
     from vaultlayer_hf.run.story import RunStory
+    from vaultlayer_hf.state.tracker_runs import Runs
     from vaultlayer_hf.vault.log.entry import Entry
+    from vaultlayer_hf.vault.reader.vault import Vault
 
 TargetArgument = Annotated[
     str | None,
@@ -112,6 +114,7 @@ def gather(target: Target) -> RunStory:
 
     history: list[Entry] = []
     trouble: list[str] = []
+    trackers: Runs = {}
     if target.vault is not None:
         try:
             vault = open_if_there(target.vault)
@@ -119,6 +122,7 @@ def gather(target: Target) -> RunStory:
                 with vault:
                     history = vault.history()
                     trouble += dict.fromkeys(vault.damage)
+                    trackers = _trackers(vault)
             elif target.folder is None and target.job is None:
                 raise fail(ExitCode.FAILED, no_vault(target.vault))
         except VaultLayerError as error:
@@ -136,7 +140,23 @@ def gather(target: Target) -> RunStory:
     now = time.time()
     alive = _alive(target.journal, list(beats.values()), now)
     story = assemble(target.journal, notes, beats, history, vault=target.vault, alive=alive, now=now)
-    return replace(story, trouble=tuple(trouble))
+    return replace(story, trouble=tuple(trouble), trackers=trackers)
+
+
+def _trackers(vault: Vault) -> Runs:
+    """Return which runs the trackers had at the newest checkpoint; nothing where it can't be read.
+
+    A damaged checkpoint is `vl verify`'s and the next start's to find: how the run is can be shown all the same.
+    """
+    from vaultlayer_hf.state.tracker_runs import FILE, decode_runs
+
+    newest = vault.state.newest if vault.state else None
+    if newest is None:
+        return {}
+    try:
+        return decode_runs(vault.read(newest, FILE))
+    except VaultLayerError:
+        return {}
 
 
 def await_target(text: str | None, notify: Callable[[str], None]) -> None:

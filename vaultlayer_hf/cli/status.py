@@ -13,6 +13,7 @@ from vaultlayer_hf.cli.common import DebugOption, JsonOption, moment_text, one_l
 from vaultlayer_hf.cli.gather import TargetArgument, await_target, find_target, gather
 from vaultlayer_hf.cli.jobs import ask
 from vaultlayer_hf.cli.tables import print_table, say
+from vaultlayer_hf.state.tracker_runs import runs_text
 
 if TYPE_CHECKING:
     from vaultlayer_hf.run.engines.jobs.base import Job
@@ -97,6 +98,7 @@ def describe(story: RunStory) -> dict[str, Any]:
             for attempt in story.attempts
         ],
         "watched": all(attempt.watched for attempt in story.attempts),
+        "trackers": {name: dict(run) for name, run in story.trackers.items()},
         "trouble": list(story.trouble),
         "job": None,
     }
@@ -169,6 +171,8 @@ def facts(found: dict[str, Any]) -> list[tuple[str, str]]:
     elif found["goodput"] is not None:
         wall = duration_text(found["seconds"])
         rows.append(("goodput", f"{found['goodput']:.1%} of {wall} went into steps that count"))
+    if found["trackers"]:
+        rows.append(("trackers", runs_text(found["trackers"])))
     return rows
 
 

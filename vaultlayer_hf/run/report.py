@@ -36,6 +36,8 @@ _RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 """As accelerate looks for them."""
 _WIDTH = 160
 _TRACEBACK = 20_000
+_BEFORE_NOTES = 120
+"""Characters of an error's own text that are noted of one that has notes."""
 
 
 class AttemptReport:
@@ -114,12 +116,16 @@ class AttemptReport:
         self._said = error
         cls = type(error)
         name = cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
-        trace, text = short_text(error), error_text(error)
+        trace = short_text(error)
+        text = told = error_text(error)
+        notes = getattr(error, "__notes__", ())
+        if notes:  # which say more than the error itself, and come behind it within the line that is shown
+            told = ": ".join([text.partition("\n")[0][:_BEFORE_NOTES], *map(str, notes)])
         number = error.errno if isinstance(error, OSError) else None
         self.note(
             "error",
             type=name,
-            message=text[:2000],
+            message=told[:2000],
             traceback=trace[-_TRACEBACK:],
             memory=means_memory(name, text, number),
             full=means_full(name, text, number),

@@ -5,6 +5,7 @@ Put together by assemble.py. A figure that isn't known is None, never 0.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 Point = tuple[float, float]
@@ -69,6 +70,8 @@ class RunStory:
         max_steps: where training ends, or None.
         now: when this was put together.
         finished: the step at which the run ended, or None.
+        trouble: what couldn't be read, in sentences.
+        trackers: what names the run in each experiment tracker, as the newest checkpoint says.
     """
 
     vault: str | None
@@ -81,6 +84,7 @@ class RunStory:
     now: float
     finished: int | None = None
     trouble: tuple[str, ...] = field(default=())
+    trackers: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def begin(self) -> float:

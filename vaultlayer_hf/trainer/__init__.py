@@ -34,6 +34,7 @@
     trainer_files.py    the Trainer's answers to what a save and a start ask about a checkpoint's files
     trl_state.py        what TRL's Trainers hold outside their model
     under_way.py        one training that is committed, from its begin to its end
+    unwritable.py       what of a Trainer's state JSON can't hold, named where a save fails on it
     wrapping.py         Methods of one object, or functions of a module, wrapped for a while
     zero.py             DeepSpeed's ZeRO on another number of ranks
 

@@ -22,6 +22,7 @@ from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.trainer.async_save.begin import begin
 from vaultlayer_hf.trainer.async_save.capture import Capture
 from vaultlayer_hf.trainer.layout import best_step
+from vaultlayer_hf.trainer.unwritable import name_unwritable
 from vaultlayer_hf.trainer.wrapping import wrapped
 
 _SAVE = "_save_checkpoint"
@@ -64,7 +65,11 @@ class Saving:
     def _around(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def _save_checkpoint(*args: Any, **kwargs: Any) -> Any:
             trial = kwargs.get("trial", args[1] if len(args) > 1 else None)
-            return self._save(trial, lambda: original(*args, **kwargs))
+            try:
+                return self._save(trial, lambda: original(*args, **kwargs))
+            except Exception as error:
+                name_unwritable(error, self._trainer.state)
+                raise
 
         return _save_checkpoint
 
