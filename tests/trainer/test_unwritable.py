@@ -1,4 +1,4 @@
-"""A value that JSON can't hold ends a save as with stock transformers, and is named: which, of what type, what to do."""
+"""A value that JSON can't hold ends a save as stock does, and is named: which, of what type, what to do."""
 
 from __future__ import annotations
 
