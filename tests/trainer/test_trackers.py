@@ -232,7 +232,7 @@ def test_trackio_has_one_run(tmp_path: Path) -> None:
 
 
 def test_show_status_and_report_name_the_run(tmp_path: Path) -> None:
-    """Which run a tracker had is said of a checkpoint and of the run, so that a person finds it from the vault alone."""
+    """A checkpoint and the run say which run a tracker had, so that a person finds it from the vault alone."""
     pytest.importorskip("tensorboard")
     from tests.cli.conftest import vl
 
