@@ -11,6 +11,7 @@ from tests.vault.vaults import tree
 from vaultlayer_hf.cli.checks import (
     Finding,
     Measurements,
+    check_apart,
     check_disk,
     check_store,
     judge_clock,
@@ -33,11 +34,25 @@ def test_a_sound_folder(vault: Path, tmp_path: Path) -> None:
     done = vl("doctor", str(vault), "--model", "100MB", "--output-dir", str(tmp_path), "--json")
     assert done.code == 0, done.err
     found = done.json()
-    assert [item["name"] for item in found["findings"]] == NAMES
-    assert {item["state"] for item in found["findings"]} == {"ok"}
+    one_disk = next(item for item in found["findings"] if item["name"] == "one disk")
+    assert one_disk["state"] == "warning"
+    assert "the vault and output_dir lie on one disk" in one_disk["text"]
+    others = [item for item in found["findings"] if item is not one_disk]
+    assert [item["name"] for item in others] == NAMES
+    assert {item["state"] for item in others} == {"ok"}
     assert found["measured"]["create_if_absent"] is True
     assert found["predicted"]["restore"] == pytest.approx(1e8 / found["measured"]["download_rate"])
     assert tree(vault) == before
+
+
+def test_a_vault_on_another_disk(tmp_path: Path) -> None:
+    """Only a folder on the disk that the training writes to is lost with it."""
+    shared = Path("/dev/shm")
+    if not shared.is_dir() or shared.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("needs a second file system")
+    assert list(check_apart(parse_vault(shared / "none/vault"), tmp_path)) == []
+    assert list(check_apart(parse_vault("s3://bucket/vault"), tmp_path)) == []
+    assert [item.state for item in check_apart(parse_vault(tmp_path / "none/vault"), tmp_path)] == ["warning"]
 
 
 def test_a_vault_that_is_not_there_yet_is_not_made(tmp_path: Path) -> None:
@@ -140,3 +155,4 @@ def test_no_vault_is_a_usage_error() -> None:
     """Without a vault, and with a size that means nothing, the command ends with 2."""
     assert vl("doctor", VAULTLAYER_VAULT="").code == 2
     assert vl("doctor", "/tmp/x", "--model", "big").code == 2
+    assert vl("doctor", "/tmp/x", "--save-every", "often").code == 2

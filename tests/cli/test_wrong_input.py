@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from vaultlayer_hf.cli.checks import check_libraries
+from vaultlayer_hf.cli.common import span
 from vaultlayer_hf.run.assemble import assemble
 from vaultlayer_hf.vault.log.entry import Entry, VaultState
 
@@ -129,3 +131,17 @@ def test_figures_that_a_vault_alone_cannot_tell_are_not_known() -> None:
     ]
     story = assemble([], {}, {}, claims, vault="v", alive=False, now=9e9)
     assert (story.lost_steps, story.exposure, story.goodput) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90.0), ("90s", 90.0), ("2min", 120.0), ("1.5 h", 5400.0), (300.0, 300.0)]
+)
+def test_a_time_is_a_number_or_a_span(text: str | float, seconds: float) -> None:
+    """Options that are times take a number, or text such as 2min; another unit is that of the bare number."""
+    assert span("--grace")(text) == seconds
+    assert span("--save-every", unit=60.0)("20") == span("--save-every", unit=60.0)("20min") == 1200.0
+    for wrong in ("long", "-1", "nan", "inf", "3 steps"):
+        with pytest.raises(typer.BadParameter):
+            span("--grace")(wrong)
+    with pytest.raises(typer.BadParameter, match="too short"):
+        span("--hang-after", 0.1)("0")

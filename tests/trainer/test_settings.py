@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from vaultlayer_hf import Settings, SettingsError
+from vaultlayer_hf.base.spans import parse_cadence
 from vaultlayer_hf.session.settings import parse_rate, settings_table
+from vaultlayer_hf.session.variables import misspelt_variables
 
 VARIABLES: dict[str, tuple[str, Any]] = {
     "vault": ("s3://bucket/run", "s3://bucket/run"),
@@ -122,7 +124,14 @@ def test_bad_variables(name: str, text: str, monkeypatch: pytest.MonkeyPatch) ->
         {"keep_last": True},
         {"keep_last": 2.0},
         {"upload_concurrency": None},
-        {"flush_timeout": "10"},
+        {"flush_timeout": "long"},
+        {"grace": True},
+        {"grace": "2 fortnights"},
+        {"grace": "10 steps"},
+        {"keep_best": "maybe"},
+        {"log_figures": 1},
+        {"save_every": 0},
+        {"save_every": True},
         {"bandwidth": True},
         {"bandwidth": float("inf")},
         {"on_fenced": "Stop"},
@@ -132,6 +141,48 @@ def test_bad_values_in_code(given: dict[str, Any]) -> None:
     """A value of the wrong type in code is a SettingsError that names the option."""
     with pytest.raises(SettingsError, match=f"{next(iter(given))}|bandwidth"):
         Settings(**given)
+
+
+@pytest.mark.parametrize(("given", "seconds"), [("2min", 120.0), ("90", 90.0), ("1.5 h", 5400.0), (7, 7.0)])
+def test_times_are_seconds_or_text(given: Any, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each time is a number of seconds or text such as "2min", in code and in its variable."""
+    for name in ("grace", "flush_timeout", "part_timeout", "resume_timeout"):
+        assert getattr(Settings(**{name: given}), name) == seconds
+        monkeypatch.setenv(f"VAULTLAYER_{name.upper()}", str(given))
+        assert getattr(Settings(), name) == seconds
+
+
+def test_a_number_of_steps_is_a_cadence() -> None:
+    """save_every=200 is every 200 steps, as in a Checkpointer."""
+    assert parse_cadence(Settings(save_every=200).save_every) == parse_cadence("200 steps")
+
+
+def test_errors_name_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that can't be used is answered with what can."""
+    for name, text, remedy in (
+        ("GRACE", "2 weeks", "or such as '90s' or '2min'"),
+        ("KEEP_BEST", "maybe", "keep_best is 'yes' or 'no'"),
+        ("KEEP_LAST", "few", "keep_last is a whole number, or 'none'"),
+        ("UPLOAD_CONCURRENCY", "few", "upload_concurrency is a whole number"),
+    ):
+        monkeypatch.setenv(f"VAULTLAYER_{name}", text)
+        with pytest.raises(SettingsError, match=remedy):
+            Settings()
+        monkeypatch.delenv(f"VAULTLAYER_{name}")
+
+
+def test_misspelt_variables_are_named_with_what_was_meant() -> None:
+    """A name that is near a setting's is told, with that setting; others and those of `vl run` aren't."""
+    names = [
+        "VAULTLAYER_KEEPLAST", "VAULTLAYER_KEEP_LAST", "VAULTLAYER_GRACE_", "VAULTLAYER_RUN_ATTEMPT", "VAULT_ADDR",
+        "VAULTLAYER_MY_OWN_THING", "VAULTLAYER_VERBOSTY", "VAULT_LAYER_GRACE", "VAULT_TOKEN", "VAULTLAYER_TEST_SEED",
+    ]  # fmt: skip
+    assert dict(misspelt_variables(names)) == {
+        "VAULTLAYER_KEEPLAST": "VAULTLAYER_KEEP_LAST",
+        "VAULTLAYER_GRACE_": "VAULTLAYER_GRACE",
+        "VAULTLAYER_VERBOSTY": "VAULTLAYER_VERBOSITY",
+        "VAULT_LAYER_GRACE": "VAULTLAYER_GRACE",
+    }
 
 
 def test_paths(tmp_path: Path) -> None:

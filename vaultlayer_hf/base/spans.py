@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -38,8 +39,13 @@ class Cadence:
         return f"every {duration_text(self.value) if self.kind == 'seconds' else f'{self.value:.0f} steps'}"
 
 
-def parse_cadence(text: str | None) -> Cadence:
-    """Return what ``"5min"``, ``"30s"``, ``"200 steps"``, ``"auto"`` or None asks for. Raises SettingsError."""
+def parse_cadence(text: str | int | None) -> Cadence:
+    """Return what ``"5min"``, ``"30s"``, ``"200 steps"``, 200 (steps), ``"auto"`` or None asks for.
+
+    Raises SettingsError.
+    """
+    if isinstance(text, int) and not isinstance(text, bool):
+        text = f"{text} steps"
     word = "none" if text is None else str(text).strip().lower()
     if word in ("none", "off"):
         return Cadence()
@@ -61,6 +67,23 @@ def parse_duration(text: str | float | None, name: str) -> float | None:
     if isinstance(text, bool) or unit not in _UNITS or not value > 0:
         raise SettingsError(f"{name}={text!r}: use such as '10min' or '90s'")
     return value * _UNITS[unit]
+
+
+def parse_seconds(value: str | float, name: str) -> float:
+    """Return the seconds, 0 or more, that ``"2min"``, ``"90"`` or a number of seconds means. Raises SettingsError."""
+    if isinstance(value, str):
+        text = value.strip().lower()
+        number, unit = _split(f"{text} s" if text.replace(".", "", 1).isdigit() else text)
+        seconds = number * _UNITS[unit] if unit in _UNITS else math.nan
+    else:
+        seconds = (
+            float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+        )
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise SettingsError(
+            f"{name}={value!r}: use a number of seconds, 0 or more, or such as '90s' or '2min'"
+        )
+    return seconds
 
 
 def _split(text: str) -> tuple[float, str]:

@@ -210,9 +210,27 @@ def _check_bandwidth(store: Store, measured: Measurements) -> Iterator[Finding]:
     yield Finding("bandwidth", "ok", f"up {up}/s, down {down}/s, a small object takes {latency}")
 
 
+def check_apart(address: VaultAddress, output_dir: Path) -> Iterator[Finding]:
+    """Look whether a vault in a folder lies on the disk that the training writes to."""
+    if address.scheme != "file":
+        return
+    vault, output = (_nearest(path) for path in (Path(address.path), output_dir))
+    if vault.stat().st_dev == output.stat().st_dev:
+        yield Finding(
+            "one disk",
+            "warning",
+            f"the vault and output_dir lie on one disk, that of {vault}: if it is lost, both are",
+            "name a bucket, or a folder on another disk or mount; here the vault saves you from all but that",
+        )
+
+
+def _nearest(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.parents) if path.is_dir())
+
+
 def check_disk(folder: Path, needed: int | None, measured: Measurements) -> Iterator[Finding]:
     """Look at the disk that checkpoints are written to: its space, its speed, and whether it has hard links."""
-    home = next(path for path in (folder, *folder.parents) if path.is_dir())
+    home = _nearest(folder)
     free = shutil.disk_usage(home).free
     measured.disk_free = free
     try:

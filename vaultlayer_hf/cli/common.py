@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -71,6 +72,30 @@ EntryOption = Annotated[
     ),
 ]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def span(option: str, low: float = 0.0, unit: float = 1.0) -> Callable[[str | float], float]:
+    """Return what reads an option's time as seconds: such as ``90s`` or ``2min``, or a number of ``unit`` seconds.
+
+    ``low``: the shortest, in seconds.
+    """
+
+    def read(text: str | float) -> float:
+        from vaultlayer_hf.base.spans import parse_seconds
+
+        try:
+            number = float(text) * unit
+        except ValueError:
+            number = math.nan
+        try:
+            seconds = parse_seconds(str(text) if math.isnan(number) else number, option)
+        except errors.SettingsError as error:
+            raise typer.BadParameter(f"{text}: use a number, or such as 90s or 2min") from error
+        if seconds < low:
+            raise typer.BadParameter(f"{text} is too short")
+        return seconds
+
+    return read
 
 
 def exit_code(error: BaseException) -> ExitCode:

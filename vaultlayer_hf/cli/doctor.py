@@ -21,6 +21,7 @@ from vaultlayer_hf.cli.common import (
     JsonOption,
     fail,
     one_line_errors,
+    span,
 )
 from vaultlayer_hf.cli.tables import say
 
@@ -37,7 +38,15 @@ ModelOption = Annotated[
     str,
     typer.Option("--model", help="Parameters, such as 7B or 350M, or the checkpoint's size, such as 84GB."),
 ]
-EveryOption = Annotated[float, typer.Option("--save-every", min=0.01, help="Minutes between two saves.")]
+EveryOption = Annotated[
+    float,
+    typer.Option(
+        "--save-every",
+        metavar="SPAN",
+        parser=span("--save-every", 0.5, unit=60.0),
+        help="Time between two saves: minutes, or such as 90s or 2h.",
+    ),
+]
 OutputOption = Annotated[Path, typer.Option("--output-dir", help="Where the Trainer writes its checkpoints.")]
 _UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([KMGT]?I?)B|([MBT]))", re.IGNORECASE)
@@ -46,7 +55,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([KMGT]?I?)B|([MBT]))", re.IGNORECASE)
 def doctor(
     vault: MaybeVaultArgument = None,
     model: ModelOption = "1B",
-    save_every: EveryOption = 30.0,
+    save_every: EveryOption = 30,
     output_dir: OutputOption = Path(),
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -61,6 +70,7 @@ def doctor(
     with one_line_errors(debug):
         from vaultlayer_hf.cli.checks import (
             Measurements,
+            check_apart,
             check_disk,
             check_libraries,
             check_store,
@@ -71,7 +81,7 @@ def doctor(
         named = vault or os.environ.get("VAULTLAYER_VAULT", "").strip()
         if not named:
             raise fail(ExitCode.USAGE, "no vault is named: give its URI, or set VAULTLAYER_VAULT")
-        size, interval = checkpoint_size(model), save_every * 60
+        size, interval = checkpoint_size(model), save_every
         if size is None:
             raise fail(
                 ExitCode.USAGE,
@@ -83,6 +93,7 @@ def doctor(
             check_libraries(),
             check_store(address, PATIENCE, measured),
             check_disk(output_dir.absolute(), size, measured),
+            check_apart(address, output_dir.absolute()),
         ):
             for finding in checks:
                 findings.append(finding)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vaultlayer_hf.cli.common import DebugOption, ExitCode, fail, full_uri, one_line_errors
+from vaultlayer_hf.cli.common import DebugOption, ExitCode, fail, full_uri, one_line_errors, span
 from vaultlayer_hf.cli.init import offer_before_run
 from vaultlayer_hf.cli.submit import (
     ClusterOption,
@@ -64,9 +64,9 @@ HangOption = Annotated[
     float | None,
     typer.Option(
         "--hang-after",
-        metavar="SECONDS",
-        min=0.1,
-        help="Silence that counts as a hang; default: learnt.",
+        metavar="SPAN",
+        parser=span("--hang-after", 0.1),
+        help="Silence that counts as a hang, such as 10min; default: learnt.",
     ),
 ]
 StuckOption = Annotated[
@@ -80,11 +80,21 @@ WalkOption = Annotated[
 ]
 BackoffOption = Annotated[
     float,
-    typer.Option("--backoff", metavar="SECONDS", min=0, help="First wait after an attempt without progress."),
+    typer.Option(
+        "--backoff",
+        metavar="SPAN",
+        parser=span("--backoff"),
+        help="First wait after an attempt without progress.",
+    ),
 ]
 GraceOption = Annotated[
     float,
-    typer.Option("--grace", metavar="SECONDS", min=0, help="Time to end by itself once it is told to stop."),
+    typer.Option(
+        "--grace",
+        metavar="SPAN",
+        parser=span("--grace"),
+        help="Time to end by itself once it is told to stop, such as 2min.",
+    ),
 ]
 SpareOption = Annotated[
     bool | None,

@@ -12,6 +12,7 @@
     session.py           what a rank holds of a run on a vault
     settings.py          the options of a run, in one typed object; each is also an environment variable
     training.py          what a seam drives while it trains
+    variables.py         environment variables that look much like a setting's, and that nothing reads
     waiting.py           progress bars on the console: bytes of a restore, bytes of the final flush
     save/                A save: when, agreed by all ranks, and who uploads what
     start/               A start: which checkpoint the run goes on from, and bringing it to the disks

@@ -12,10 +12,10 @@ import re
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast, overload
 
 from vaultlayer_hf.base import short_traceback
-from vaultlayer_hf.base.spans import parse_cadence, parse_duration
+from vaultlayer_hf.base.spans import parse_cadence, parse_duration, parse_seconds
 from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.stores.uri import parse_vault
 
@@ -55,6 +55,17 @@ def _flag(text: str) -> bool:
     return text.lower() in ("1", "true", "yes", "on")
 
 
+class _Seconds:
+    """For type checkers: what is given as a number of seconds or as text such as ``"2min"`` is read as seconds."""
+
+    @overload
+    def __get__(self, instance: None, owner: Any) -> Self: ...
+    @overload
+    def __get__(self, instance: object, owner: Any) -> float: ...
+    def __get__(self, instance: Any, owner: Any) -> Any: ...
+    def __set__(self, instance: Any, value: float | str) -> None: ...
+
+
 def _or_none(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     return lambda text: None if text.lower() in _NONE else parse(text)
 
@@ -70,7 +81,12 @@ def _from_environment(name: str, parse: Callable[[str], Any], default: Any) -> A
         try:
             return parse(text)
         except ValueError as error:
-            raise SettingsError(f"{variable}={text!r} can't be used for {name}") from error
+            remedy = (
+                "'yes' or 'no'"
+                if parse is _flag
+                else "a whole number" + (", or 'none'" if parse is not int else "")
+            )
+            raise SettingsError(f"{variable}={text!r} can't be used: {name} is {remedy}") from error
 
     return field(default_factory=read)
 
@@ -82,7 +98,8 @@ class Settings:
         settings = Settings(vault="s3://bucket/my-run", keep_last=3, save_every="5min")
         trainer = Trainer(..., resume=settings)
 
-    A variable that is set to nothing counts as not set; ``none`` means None.
+    A variable that is set to nothing counts as not set; ``none`` means None. Times are numbers of seconds or text
+    such as ``"2min"``, and are seconds when they are read.
 
     Attributes:
         vault: URI of the vault; None means the variable ``VAULTLAYER_VAULT``.
@@ -90,13 +107,13 @@ class Settings:
             that one's. It is only read. None: no fork.
         on_fenced: when another process has claimed the vault: ``"stop"`` ends train() with FencedError at
             the next step; ``"continue"`` trains on without a vault.
-        save_every: also save at this cadence, on top of the training's own saves: ``"5min"``, ``"200 steps"``, or
-            ``"auto"``, which measures and keeps saves under 1 % of the time; None: no other saves.
+        save_every: also save at this cadence, on top of the training's own saves: ``"5min"``, ``"200 steps"`` or that
+            number alone, or ``"auto"``, which measures and keeps saves under 1 % of the time; None: no other saves.
         max_loss: for ``"auto"``: training that a failure may cost at most, such as ``"10min"`` or a number of
             seconds; None: no bound.
         signals: which signals announce the end of this process, such as ``"SIGTERM,SIGINT,SIGUSR1"``: training
             saves and stops, and the process ends with exit code 75 (SIGINT: KeyboardInterrupt). ``"none"``: none.
-        grace: seconds from such a signal to the kill, and from GCP's word that a VM is preempted; for SIGINT there is
+        grace: time from such a signal to the kill, and from GCP's word that a VM is preempted; for SIGINT there is
             no limit.
         notices: whose notices of preemption to look for: ``"auto"`` asks the metadata server where the firmware says
             that this is AWS, GCP or Azure; names such as ``"aws"``; ``"none"``.
@@ -115,11 +132,11 @@ class Settings:
             Trainer, so that a resume is bit-exact where the Trainer's own isn't; an unbroken run's numbers are the
             same with it and without. ``"off"``: resume as the Trainer does.
         log_figures: put the vault's figures (stall, upload, exposure) into the Trainer's logs, for ``report_to``.
-        flush_timeout: seconds that the end of training waits for uploads that are still under way; for a vault that
+        flush_timeout: time that the end of training waits for uploads that are still under way; for a vault that
             is full two minutes at most.
-        part_timeout: seconds that the ranks of a run wait for each other at a save; who is later costs that
+        part_timeout: time that the ranks of a run wait for each other at a save; who is later costs that
             checkpoint, never the run.
-        resume_timeout: seconds for which an unreachable vault is tried at the start.
+        resume_timeout: time for which an unreachable vault is tried at the start.
 
     Raises SettingsError where a value can't be used.
     """
@@ -129,10 +146,10 @@ class Settings:
     on_fenced: Literal["stop", "continue"] = _from_environment(
         "on_fenced", lambda text: cast(Literal["stop", "continue"], text), "stop"
     )
-    save_every: str | None = _from_environment("save_every", str, None)
+    save_every: str | int | None = _from_environment("save_every", str, None)
     max_loss: float | str | None = _from_environment("max_loss", str, None)
     signals: str = _from_environment("signals", str, "SIGTERM,SIGINT")
-    grace: float = _from_environment("grace", float, 30.0)
+    grace: _Seconds = _from_environment("grace", str, 30.0)  # noqa: RUF009  a field, as the others
     notices: str = _from_environment("notices", str, "auto")
     upload_concurrency: int = _from_environment("upload_concurrency", int, 8)
     bandwidth: float | str | None = _from_environment("bandwidth", _or_none(parse_rate), None)
@@ -148,9 +165,9 @@ class Settings:
         "exact_data", lambda text: cast(Literal["on", "off"], text.lower()), "on"
     )
     log_figures: bool = _from_environment("log_figures", _flag, True)
-    flush_timeout: float = _from_environment("flush_timeout", float, 1800.0)
-    part_timeout: float = _from_environment("part_timeout", float, 600.0)
-    resume_timeout: float = _from_environment("resume_timeout", float, 120.0)
+    flush_timeout: _Seconds = _from_environment("flush_timeout", str, 1800.0)  # noqa: RUF009  a field, as the others
+    part_timeout: _Seconds = _from_environment("part_timeout", str, 600.0)  # noqa: RUF009  a field, as the others
+    resume_timeout: _Seconds = _from_environment("resume_timeout", str, 120.0)  # noqa: RUF009  a field, as the others
 
     def __post_init__(self) -> None:
         short_traceback.install()
@@ -187,9 +204,10 @@ class Settings:
             if value is not None and not (_is_number(value, whole=name != "bandwidth") and value > 0):
                 raise SettingsError(f"{name}={value!r}: use a number above 0, or None")
         for name in ("grace", "flush_timeout", "part_timeout", "resume_timeout"):
-            value = getattr(self, name)
-            if not _is_number(value) or not value >= 0:
-                raise SettingsError(f"{name}={value!r}: use seconds, 0 or more")
+            object.__setattr__(self, name, parse_seconds(getattr(self, name), name))
+        for name in ("keep_best", "log_figures"):
+            if not isinstance(getattr(self, name), bool):
+                raise SettingsError(f"{name}={getattr(self, name)!r}: use True or False")
 
     @property
     def signal_names(self) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ from vaultlayer_hf.session.start.claiming import ClaimNote
 from vaultlayer_hf.session.start.discover import check_no_damage, choose, choose_from, claim_detail
 from vaultlayer_hf.session.start.fork import begin_fork
 from vaultlayer_hf.session.start.look import check_fit, look, other_model
-from vaultlayer_hf.session.start.notices import fresh_text, say_choice, say_nonfinite
+from vaultlayer_hf.session.start.notices import fresh_text, say_choice, say_misspelt, say_nonfinite
 from vaultlayer_hf.session.start.ready import bring_best, make_ready, settle_all
 from vaultlayer_hf.vault.log.entry import Entry, VaultState
 from vaultlayer_hf.vault.manifest import read_manifest
@@ -73,6 +73,7 @@ def _resume(session: Session, expected: CheckpointFiles) -> Path | None:
         return {**choice.detail, **note.write(entry.state, lambda token: claim_detail(session, token))}
 
     claim = session.enter(check)
+    say_misspelt(session)
 
     def choose_again() -> tuple[StartChoice, tuple[int, ...]]:
         # Between the look and the claim another writer may have committed or retired: what counts is the claim's.
