@@ -11,7 +11,7 @@ import pytest
 
 from tests.cli.conftest import vl
 from vaultlayer_hf.errors import SettingsError
-from vaultlayer_hf.run.engines.jobs.base import Gpus, Job, JobRequest, parse_gpus
+from vaultlayer_hf.run.engines.jobs.base import EngineError, Gpus, Job, JobRequest, engine_errors, parse_gpus
 from vaultlayer_hf.run.engines.jobs.command import Here, program
 from vaultlayer_hf.run.engines.jobs.record import read_jobs, write_job
 from vaultlayer_hf.run.engines.jobs.slurm import Slurm, describe, parse_job
@@ -171,6 +171,18 @@ def test_the_next_engine_is_tried(tmp_path: Path) -> None:
     assert "slurm:" in done.err
     assert "it would run here" in done.err
     assert not (tmp_path / ".vl").exists()
+
+
+def test_an_engines_own_errors() -> None:
+    """What an engine's library raises is one error of ours, on one line; ours, and what isn't the engine's, stay."""
+    with pytest.raises(EngineError) as raised, engine_errors("Ray can't be asked"):
+        raise ConnectionError("no route\n  to host")
+    assert str(raised.value) == "Ray can't be asked: no route to host"
+    assert isinstance(raised.value.__cause__, ConnectionError)
+    with pytest.raises(SettingsError, match="ours"), engine_errors("Ray can't be asked"):
+        raise SettingsError("ours")
+    with pytest.raises(KeyError), engine_errors(lambda error: None):
+        raise KeyError("a bug")
 
 
 def test_nothing_to_stop(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +23,36 @@ MAX_RESTARTS = 100
 
 class EngineError(VaultLayerError):
     """An engine is out of reach, or hasn't taken a job; the message says why."""
+
+
+@contextmanager
+def engine_errors(failed: str | Callable[[Exception], str | None]) -> Iterator[None]:
+    """Raise what an engine's library raises in the block as EngineError; errors of this package stay as they are.
+
+    The libraries raise errors of many kinds, their own, requests' and plain ones, without a common class.
+
+    Args:
+        failed: what has failed, as the sentence's begin, or what makes the whole sentence of an error, where None says
+            that the error isn't the engine's and stays as it is.
+
+    Example:
+        >>> with engine_errors("Ray can't be asked"):
+        ...     client.get_job_info(job.id)
+    """
+    try:
+        yield
+    except VaultLayerError:
+        raise
+    except Exception as error:
+        said = f"{failed}: {one_line(error)}" if isinstance(failed, str) else failed(error)
+        if said is None:
+            raise
+        raise EngineError(said) from error
+
+
+def one_line(said: object) -> str:
+    """Return an engine's own words as one line of at most 500 characters."""
+    return " ".join(str(said).split())[:500]
 
 
 @dataclass(frozen=True)

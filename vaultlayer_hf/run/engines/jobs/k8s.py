@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import PurePosixPath
 from typing import Any
 
-from vaultlayer_hf.run.engines.jobs.base import Engine, EngineError, Job, JobRequest, JobState
+from vaultlayer_hf.run.engines.jobs.base import (
+    Engine,
+    Job,
+    JobRequest,
+    JobState,
+    engine_errors,
+    one_line,
+)
 from vaultlayer_hf.run.engines.jobs.k8s_job import library, manifests
 
 _PATIENCE = 30.0
@@ -73,7 +81,7 @@ class Kubernetes(Engine):
         space = request.more.get("namespace", "default")
         found = manifests(request)
         name = found[-1]["metadata"]["name"]
-        with _told(client):
+        with _asking(client):
             for one in found[:-1]:
                 try:
                     client.CoreV1Api(api).create_namespaced_service(space, one, _request_timeout=_PATIENCE)
@@ -89,7 +97,7 @@ class Kubernetes(Engine):
         """Return what the Job's status says."""
         client, api = _client(job.cluster)
         space, name = _split(job)
-        with _told(client):
+        with _asking(client):
             try:
                 found = client.BatchV1Api(api).read_namespaced_job(name, space, _request_timeout=_PATIENCE)
             except client.ApiException as error:
@@ -107,7 +115,7 @@ class Kubernetes(Engine):
         shown: set[str] = set()
         while True:
             ended = not follow or not self.state(job).alive
-            with _told(client):
+            with _asking(client):
                 for pod in _pods(client, api, job):
                     name = pod.metadata.name
                     if name in shown or pod.status.phase == "Pending":
@@ -126,7 +134,7 @@ class Kubernetes(Engine):
         """Suspend the Job, which sends SIGTERM to its pods and replaces none of them; with ``now``, delete it."""
         client, api = _client(job.cluster)
         space, name = _split(job)
-        with _told(client):
+        with _asking(client):
             batch = client.BatchV1Api(api)
             if now:
                 options = client.V1DeleteOptions(propagation_policy="Background", grace_period_seconds=0)
@@ -175,25 +183,20 @@ def _client(context: str | None) -> tuple[Any, Any]:
     client = library()
     from kubernetes import config
 
-    try:
+    with engine_errors("no cluster is known here"):
         return client, config.new_client_from_config(context=context)
-    except (config.ConfigException, OSError) as error:
-        raise EngineError(f"no cluster is known here: {error}") from error
 
 
-class _told:  # noqa: N801  reads as a block: with _told(client)
-    """Turns what the API server or the network says into EngineError."""
+def _asking(client: Any) -> AbstractContextManager[None]:
+    """Return a block in which what the API server or the network says becomes EngineError."""
 
-    def __init__(self, client: Any) -> None:
-        self._client = client
-
-    def __enter__(self) -> None:
+    def sentence(error: Exception) -> str | None:
+        if isinstance(error, client.ApiException):
+            exists = " (a Job of this vault is there already)" if error.status == 409 else ""
+            said = one_line(getattr(error, "body", "") or error.reason)
+            return f"the API server answers {error.status}{exists}: {said}"
+        if isinstance(error, OSError) or type(error).__module__.startswith("urllib3"):
+            return f"the API server can't be reached: {one_line(error)}"
         return None
 
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, self._client.ApiException):
-            said = " ".join(str(getattr(error, "body", "") or error.reason).split())[:500]
-            exists = " (a Job of this vault is there already)" if error.status == 409 else ""
-            raise EngineError(f"the API server answers {error.status}{exists}: {said}") from error
-        if isinstance(error, OSError) or type(error).__module__.startswith("urllib3"):
-            raise EngineError(f"the API server can't be reached: {error}") from error
+    return engine_errors(sentence)

@@ -14,6 +14,7 @@ from vaultlayer_hf.run.engines.jobs.base import (
     Job,
     JobRequest,
     JobState,
+    engine_errors,
     missing_extra,
     node_variables,
 )
@@ -62,21 +63,20 @@ class Ray(Engine):
     def submit(self, request: JobRequest) -> Job:
         """Hand the job to the Jobs API, which copies the working directory."""
         client = _client(request.cluster)
-        try:
+        with engine_errors("Ray hasn't taken it"):
             number = client.submit_job(**submission(request))
-        except Exception as error:  # of requests, of Ray, and plain ones
-            raise EngineError(f"Ray hasn't taken it: {error}") from error
         return Job(self.name, number, request.name, request.vault, request.cluster, time=time.time())
 
     def state(self, job: Job) -> JobState:
         """Return what the Jobs API says."""
         client = _client(job.cluster)
         try:
-            found = client.get_job_info(job.id)
-        except Exception as error:
+            with engine_errors("Ray can't be asked"):
+                found = client.get_job_info(job.id)
+        except EngineError as error:
             if "does not exist" in str(error):
                 return JobState("unknown", "Ray doesn't know it")
-            raise EngineError(f"Ray can't be asked: {error}") from error
+            raise
         status = str(getattr(found.status, "value", found.status))
         said = "" if found.message is None or status in _STATES else " ".join(found.message.split())[:300]
         return JobState(_STATES.get(status, "stopped"), ": ".join(filter(None, (status, said))))
@@ -87,10 +87,8 @@ class Ray(Engine):
         shown = 0
         while True:
             ended = not follow or not self.state(job).alive
-            try:
+            with engine_errors(f"Ray has no logs of {job}"):
                 text = client.get_job_logs(job.id)
-            except Exception as error:
-                raise EngineError(f"Ray has no logs of {job}: {error}") from error
             yield text[shown:]
             shown = len(text)
             if ended:
@@ -100,10 +98,8 @@ class Ray(Engine):
     def stop(self, job: Job, *, now: bool = False) -> str:
         """Stop the driver. Its tasks end with it, and what they run gets SIGTERM, saves and ends."""
         client = _client(job.cluster)
-        try:
+        with engine_errors(f"Ray hasn't stopped {job}"):
             client.stop_job(job.id)
-        except Exception as error:
-            raise EngineError(f"Ray hasn't stopped {job}: {error}") from error
         return f"{job} is told to save and end"
 
 
@@ -136,8 +132,5 @@ def _client(address: str | None) -> Any:
         from ray.job_submission import JobSubmissionClient
     except ImportError as error:
         raise missing_extra("ray", "ray") from error
-    try:
+    with engine_errors(f"no Ray cluster answers{f' at {address}' if address else ''}"):
         return JobSubmissionClient(address)
-    except Exception as error:
-        where = f" at {address}" if address else ""
-        raise EngineError(f"no Ray cluster answers{where}: {' '.join(str(error).split())[:300]}") from error

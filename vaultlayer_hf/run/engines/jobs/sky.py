@@ -12,10 +12,10 @@ from vaultlayer_hf.run.engines.jobs.base import (
     GO_ON,
     MAX_RESTARTS,
     Engine,
-    EngineError,
     Job,
     JobRequest,
     JobState,
+    engine_errors,
     missing_extra,
     node_variables,
 )
@@ -70,38 +70,30 @@ class Sky(Engine):
         """Launch the managed job."""
         sky = _library()
         task = _validated(task_config(request))
-        try:
+        with engine_errors("SkyPilot hasn't taken it"):
             numbers, _ = sky.stream_and_get(sky.jobs.launch(task, name=request.name))
-        except Exception as error:  # of many kinds, without a common class
-            raise EngineError(f"SkyPilot hasn't taken it: {error}") from error
         number = numbers[0] if isinstance(numbers, list) else numbers
         return Job(self.name, str(number), request.name, request.vault, request.cluster, time=time.time())
 
     def state(self, job: Job) -> JobState:
         """Return what the queue of managed jobs says."""
         sky = _library()
-        try:
+        with engine_errors("SkyPilot can't be asked"):
             found = sky.get(sky.jobs.queue(refresh=False, job_ids=[int(job.id)]))
-        except Exception as error:
-            raise EngineError(f"SkyPilot can't be asked: {error}") from error
         return describe(found[0]) if found else JobState("unknown", "SkyPilot doesn't know it")
 
     def logs(self, job: Job, *, follow: bool = False) -> Iterator[str]:
         """Yield what SkyPilot has kept."""
         sky = _library()
-        try:
+        with engine_errors(f"SkyPilot has no logs of {job}"):
             for part in sky.jobs.tail_logs(job_id=int(job.id), follow=follow, preload_content=False):
                 yield part or ""
-        except Exception as error:
-            raise EngineError(f"SkyPilot has no logs of {job}: {error}") from error
 
     def stop(self, job: Job, *, now: bool = False) -> str:
         """Cancel the managed job; gracefully, unless ``now``."""
         sky = _library()
-        try:
+        with engine_errors(f"SkyPilot hasn't cancelled {job}"):
             sky.get(sky.jobs.cancel(job_ids=[int(job.id)], graceful=not now))
-        except Exception as error:
-            raise EngineError(f"SkyPilot hasn't cancelled {job}: {error}") from error
         return f"{job} is cancelled"
 
 
