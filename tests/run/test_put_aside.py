@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.run.programs import finish, start
-from vaultlayer_hf.run.decide.cause import Cause, Death, Error
+from vaultlayer_hf.run.decide.cause import Cause, Death, Error, classify
 from vaultlayer_hf.run.decide.decision import Action, RestartHistory, decide_restart, follow
+from vaultlayer_hf.run.facts import gather
 from vaultlayer_hf.run.put_aside import bring_back, put_aside
 from vaultlayer_hf.run.symptoms import means_not_empty
 
@@ -29,6 +30,8 @@ args = TrainingArguments(
     per_device_train_batch_size=2, dataloader_pin_memory=False,
 )
 last = get_last_checkpoint("out") if os.path.isdir("out") and os.environ["LOOKS"] == "1" else None
+if os.environ["LOOKS"] == "0":
+    os.makedirs("out")
 if last is None and os.path.isdir("out") and len(os.listdir("out")) > 0:
     raise ValueError("Output directory (out) already exists and is not empty. Use --overwrite_output_dir.")
 set_seed(0)
@@ -45,7 +48,10 @@ print("ENDS AT", trainer.state.global_step)
 @pytest.mark.slow
 @pytest.mark.parametrize(("die", "looks"), [("1", "1"), ("4", "0")])
 def test_a_script_that_wants_an_empty_folder_ends_well(die: str, looks: str, tmp_path: Path) -> None:
-    """Killed before its first checkpoint, or with one that the script doesn't look for: a later attempt ends well."""
+    """Killed before its first checkpoint, or with one that the script doesn't look for: a later attempt ends well.
+
+    Whether it refuses a folder with files in it, or makes one that may not be there.
+    """
     (tmp_path / "train.py").write_text(SCRIPT)
     if looks == "1":  # as TensorBoard's logs would
         (tmp_path / "train.py").write_text(
@@ -104,11 +110,21 @@ def test_put_aside_once_is_put_aside_ahead_of_each_attempt() -> None:
 
 
 def test_the_words_of_known_scripts() -> None:
-    """The refusals of transformers' examples and of LLaMA-Factory are known; others that sound alike aren't."""
-    assert means_not_empty(
-        "Output directory (out) already exists and is not empty. Use --overwrite_output_dir."
+    """The refusals of transformers' examples, of LLaMA-Factory and of scripts; others that sound alike aren't."""
+    words = (
+        "Output directory (out) already exists and is not empty. Use --overwrite_output_dir.",
+        "Output directory already exists and is not empty. Please set `overwrite_output_dir`.",
+        "output dir out exists, I don't overwrite it",
     )
-    assert means_not_empty(
-        "Output directory already exists and is not empty. Please set `overwrite_output_dir`."
-    )
-    assert not means_not_empty("the queue is not empty")
+    assert all(means_not_empty("ValueError", text) for text in words)
+    assert means_not_empty("FileExistsError", "[Errno 17] File exists: 'out'")
+    assert not means_not_empty("ValueError", "the queue is not empty")
+    assert not means_not_empty("FileNotFoundError", "[Errno 2] No such file or directory: 'out'")
+
+
+def test_a_sentence_of_the_scripts_own_is_known(tmp_path: Path) -> None:
+    """A script that ends with a sentence and no exception, before it trains, is understood by its last line."""
+    death = gather(tmp_path, 1, "loading\noutput dir out exists\n\n", vault=None, left=lambda: ("/out",))
+    assert classify(death, trained_before=True) is Cause.NOT_EMPTY
+    other = gather(tmp_path, 1, "loading\nno GPU here\n", vault=None, left=lambda: ("/out",))
+    assert classify(other, trained_before=True) is Cause.CRASH

@@ -188,7 +188,7 @@ def test_what_is_no_plain_file_is_never_read(disk: Disk, what: str, how: str, tm
     PUT[how](path)
     state = Log(store).last()[1]
     assert state is not None
-    found, _ = find_adoptable(tmp_path / "output", state.state)
+    found, _ = find_adoptable([tmp_path / "output"], state.state)
     if what == "file":
         disk.start(store, tmp_path)
     elif what in ("note", "seal") and there[what] in disk.documents:

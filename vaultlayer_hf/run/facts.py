@@ -58,6 +58,8 @@ def gather(
     if not errors and code not in (0, None):
         printed = last_traceback(output)
         errors = [printed] if printed is not None else []
+        if not errors and not trains and means_not_empty("SystemExit", line := _last_line(output)):
+            errors = [Error(0, "SystemExit", line, not_empty=True)]
     last = trains[-1] if trains else {}
     began_at = last.get("step") if trains else None
     steps = [beat["step"] for beat in read_beats(folder).values() if isinstance(beat.get("step"), int)]
@@ -115,9 +117,13 @@ def _error(rank: int, line: dict[str, Any]) -> Error:
         traceback=str(line.get("traceback", "")),
         memory=bool(line.get("memory")),
         full=bool(line.get("full")),
-        not_empty=means_not_empty(str(line.get("message", ""))),
+        not_empty=means_not_empty(str(line.get("type", "")), str(line.get("message", ""))),
         time=float(line.get("time", 0.0)),
     )
+
+
+def _last_line(output: str) -> str:
+    return next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "")
 
 
 def _unfinished(notes: list[dict[str, Any]]) -> bool:
@@ -166,6 +172,6 @@ def last_traceback(output: str) -> Error | None:
                 text,
                 means_memory(name, message),
                 means_full(name, message),
-                means_not_empty(message),
+                means_not_empty(name, message),
             )
     return None

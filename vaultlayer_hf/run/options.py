@@ -9,7 +9,9 @@ from pathlib import Path
 
 from vaultlayer_hf.run.decide.decision import Limits, RestartHistory
 from vaultlayer_hf.run.engines.reach import STARTUP
+from vaultlayer_hf.run.put_aside import output_dirs
 from vaultlayer_hf.run.report import AT_VARIABLE, ATTEMPT_VARIABLE, DIVIDE_VARIABLE, INSERT_VARIABLE
+from vaultlayer_hf.session.output_dir import FORMER_VARIABLE
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ def environment(options: Options, folder: Path, history: RestartHistory, vault: 
         ATTEMPT_VARIABLE: str(folder),
         INSERT_VARIABLE: "1" if options.insert else "0",
         DIVIDE_VARIABLE: str(history.divide),
+        FORMER_VARIABLE: os.pathsep.join(map(str, output_dirs(options.folder))),
     }
     if history.tight:
         found.setdefault("VAULTLAYER_LOCAL_KEEP_LAST", "1")  # only of committed checkpoints

@@ -17,12 +17,17 @@ def means_memory(name: str, message: str, number: int | None = None) -> bool:
     return plain in ("RuntimeError", "OSError", "AcceleratorError") and any(word in message for word in words)
 
 
-def means_not_empty(message: str) -> bool:
-    """Tell whether an exception says that the script wants an output folder without files in it.
+def means_not_empty(name: str, message: str) -> bool:
+    """Tell whether an exception (its class's name, its text) says that a script wants an output folder of its own.
 
-    In the words of the examples of transformers, which many scripts and LLaMA-Factory have taken over.
+    Such as the examples of transformers, whose words many scripts and LLaMA-Factory have taken over, say so; others
+    let ``os.makedirs`` fail, or end with a sentence of their own.
     """
-    return "is not empty" in message and "exists" in message
+    if name.rpartition(".")[2] == "FileExistsError":
+        return True
+    text = message.lower()
+    place = ("director", "folder", "output", "path", "checkpoint")
+    return ("exists" in text or "not empty" in text) and any(word in text for word in place)
 
 
 def means_full(name: str, message: str, number: int | None = None) -> bool:

@@ -25,10 +25,22 @@ from vaultlayer_hf.vault.snapshot import LOCAL
 
 PENDING = "pending-"
 """How a folder is called, inside ``_vaultlayer``, that becomes a checkpoint's once it is whole."""
+FORMER_VARIABLE = "VAULTLAYER_RUN_FORMER"
+"""Set by `vl run`: the folders in which earlier attempts of this run have trained, separated as in PATH."""
 _OLDER = 60.0
 """Seconds by which what was here at the start looks older than anything that this run writes."""
 _APART = 2.0
 """Seconds between two such folders: the Trainer distrusts mtimes that are all within one second."""
+
+
+def former_output_dirs(output_dir: Path) -> list[Path]:
+    """Return where the run had its folder before, as far as that is still there.
+
+    A script may name its output folder anew at each start, by the time of day, say: what its last attempt had
+    saved, and not yet committed, is whole in a folder that this start would never look into.
+    """
+    named = filter(None, os.environ.get(FORMER_VARIABLE, "").split(os.pathsep))
+    return [path for path in map(Path, named) if path != output_dir and (path / LOCAL).is_dir()]
 
 
 def checkpoints(output_dir: Path) -> dict[int, Path]:

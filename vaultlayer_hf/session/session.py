@@ -18,7 +18,7 @@ from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import FencedError
 from vaultlayer_hf.session.access import Access, Claim
 from vaultlayer_hf.session.lock import LAST_HOLDER_SECONDS, OutputLock
-from vaultlayer_hf.session.output_dir import checkpoints
+from vaultlayer_hf.session.output_dir import checkpoints, former_output_dirs
 from vaultlayer_hf.session.place import Topology, find_topology
 from vaultlayer_hf.session.ranks import Ranks
 from vaultlayer_hf.session.settings import Settings
@@ -74,11 +74,11 @@ class Session:
         self.origin: Access | None = None
         """The vault that this run is to be a fork of: only read."""
         if settings.fork is not None:
-            of_origin = replace(settings, vault=settings.fork, fork=None)
-            self.origin = Access(of_origin, self.events, create=False)
+            self.origin = Access(replace(settings, vault=settings.fork, fork=None), self.events, create=False)
         self.forked: Commit | None = None
         """The commit of ``origin`` that this start has begun from; None for any other start."""
         self.output_dir = output_dir.absolute()
+        self.former = former_output_dirs(self.output_dir)
         self.lock = OutputLock(self.output_dir, self.address.uri, self.events)
         self.progress = progress
         self.at_step = at_step
@@ -277,7 +277,7 @@ class Session:
 
     def _after_commit(self, commit: Commit) -> None:
         self._commits[commit.number] = commit
-        clear_superseded(self.output_dir, self.snapshots, commit.step)
+        clear_superseded(self.output_dir, self.snapshots, commit.step, self.former)
 
     def apply_local_retention(self) -> None:
         """Keep as many committed folders in ``output_dir`` as the settings say; on the training thread only."""

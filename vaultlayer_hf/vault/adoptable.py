@@ -6,7 +6,7 @@ A sealed one counts on any start, one that is only whole by its note on the boot
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,26 +98,30 @@ def _whole_at(path: Path, seq: int, name: str) -> Snapshot | PassedOver | None:
 
 
 def find_adoptable(
-    output_dir: Path, state: VaultState, writers: Collection[int] = ()
+    output_dirs: Sequence[Path], state: VaultState, writers: Collection[int] = ()
 ) -> tuple[list[Snapshot], list[PassedOver]]:
     """Return the snapshots that a run behind ``state`` may adopt, the best first, and newer ones that don't count.
 
     They are those of the newest claim's writer that it hasn't committed: nobody else has written since. Where that
     writer died while it was itself adopting on this disk, and has committed nothing, it has come no further than the
     one before it, whose snapshots then count, too. So do those of ``writers`` (tokens), where the newest claim's
-    died ahead of that.
+    died ahead of that. ``output_dirs``: where this run has its folder, and where it had it before.
     """
     found: list[Snapshot] = []
     passed: list[PassedOver] = []
     token = state.token
     while True:
-        folder = local_folder(output_dir, state.vault_id, token)
+        folders = [local_folder(output_dir, state.vault_id, token) for output_dir in output_dirs]
         committed = max((commit.seq for commit in state.commits if commit.token == token), default=0)
-        counting, others = find_complete(folder)
-        found += [snapshot for snapshot in counting if snapshot.seq > committed]
+        looked = [find_complete(folder) for folder in folders]
+        counting = [snapshot for here, _ in looked for snapshot in here if snapshot.seq > committed]
+        found += sorted(counting, key=lambda snapshot: snapshot.seq, reverse=True)
         best = (found[0].manifest.token, found[0].seq) if found else (0, 0)
-        passed += [other for other in others if other.seq > committed and (other.token, other.seq) > best]
-        before = _adopted_from(folder) or max((other for other in writers if other < token), default=None)
+        others = [other for _, passed_over in looked for other in passed_over if other.seq > committed]
+        passed += [other for other in others if (other.token, other.seq) > best]
+        before = next(filter(None, map(_adopted_from, folders)), None) or max(
+            (other for other in writers if other < token), default=None
+        )
         if committed or before is None or before >= token:
             return found, passed
         token = before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.vault.tools import Run, claim, content_of, flip, memory_store
+from vaultlayer_hf.session.output_dir import FORMER_VARIABLE
 from vaultlayer_hf.session.start import adopt
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
@@ -373,3 +375,36 @@ def test_what_can_not_be_noted_is_said_and_the_training_goes_on(
         die_before_the_seal(run, 100, 200)
     assert [event.message for event in run.events("trouble") if "a kill before it is hashed" in event.message]
     assert start(store).resume() is None
+
+
+def test_what_lies_in_a_former_output_folder_is_gone_on_from(
+    start: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script that names its output folder anew at each start loses nothing under `vl run`, twice in a row."""
+    store = memory_store()
+    first = start(unreachable(store), "one")
+    first.resume()
+    die_with_a_sealed_snapshot(first, 100)
+    second = start(unreachable(store), "two")
+    assert second.resume() is None  # nobody has told it where to look
+    second.close()
+
+    store = memory_store()
+    first = start(unreachable(store), "three")
+    first.resume()
+    die_with_a_sealed_snapshot(first, 100)
+    monkeypatch.setenv(FORMER_VARIABLE, str(first.session.output_dir))
+    second = start(unreachable(store), "four")
+    path = second.resume()
+    assert path == second.session.output_dir / "checkpoint-100"
+    die_with_a_sealed_snapshot(second, 200)
+    places = f"{first.session.output_dir}{os.pathsep}{second.session.output_dir}"
+    monkeypatch.setenv(FORMER_VARIABLE, places)
+    third = start(store, "five")
+    path = third.resume()
+    assert path == third.session.output_dir / "checkpoint-200"
+    third.wait()
+    assert steps(store) == [200]
+    assert not list(tmp_path.glob("three/_vaultlayer/*/[0-9]*")) + list(
+        tmp_path.glob("four/_vaultlayer/*/[0-9]*")
+    )

@@ -69,9 +69,11 @@ def _find(
 ) -> list[Snapshot]:
     """Return this node's snapshots that count; a start that is cut short from here on leaves them to the next one."""
     try:
-        for token in (before.token, *writers):
-            _freeze(session, before, token, expected)
-        found, passed = find_adoptable(session.output_dir, before, writers)
+        places = (session.output_dir, *session.former)
+        for output_dir in places:
+            for token in (before.token, *writers):
+                _freeze(session, output_dir, before, token, expected)
+        found, passed = find_adoptable(places, before, writers)
         for other in passed:
             session.events.warn(
                 EventKind.WALK_BACK,
@@ -90,7 +92,9 @@ def _find(
     return found
 
 
-def _freeze(session: Session, before: VaultState, token: int, expected: CheckpointFiles) -> None:
+def _freeze(
+    session: Session, output_dir: Path, before: VaultState, token: int, expected: CheckpointFiles
+) -> None:
     """Freeze what a dead writer had written, and had no time to freeze; say why not, where it isn't whole."""
     alone = session.topology is None or len(session.topology.nodes) == 1
 
@@ -99,9 +103,9 @@ def _freeze(session: Session, before: VaultState, token: int, expected: Checkpoi
         lacking = expected.missing(paths, world_size=manifest.world_size) if alone else []
         return lacking or torn_files(folder, paths)
 
-    writer = local_folder(session.output_dir, before.vault_id, token)
+    writer = local_folder(output_dir, before.vault_id, token)
     committed = max((commit.seq for commit in before.commits if commit.token == token), default=0)
-    other = freeze_unfrozen(writer, session.output_dir, committed, unfinished, expected.best_step)
+    other = freeze_unfrozen(writer, output_dir, committed, unfinished, expected.best_step)
     if other is not None:
         session.events.info(
             EventKind.NOTICE,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,11 @@ class ClaimNote:
 
     Args:
         output_dir: of the run.
+        former: its folders before, where such a note may lie, too.
     """
 
-    def __init__(self, output_dir: Path) -> None:
-        self._output_dir = output_dir
+    def __init__(self, output_dir: Path, former: Sequence[Path] = ()) -> None:
+        self._output_dir, self._former = output_dir, former
         self._path: Path | None = None
         self._writers: tuple[int, ...] = ()
 
@@ -48,10 +49,12 @@ class ClaimNote:
         ``detail_of``: returns what a claim's entry says, by its token; only called where a note lies there. On a disk
         that can't be written to nothing is noted. Raises what ``detail_of`` raises.
         """
-        path = self._output_dir / LOCAL / state.vault_id / _NAME
-        before, writers = _read(path)
-        died = before is not None and before == detail_of(state.token).get(START)
-        mine, self._writers = uuid.uuid4().hex, (state.token, *(writers if died else ()))
+        path, *others = (
+            place / LOCAL / state.vault_id / _NAME for place in (self._output_dir, *self._former)
+        )
+        noted = dict(filter(None, map(_read, (path, *others))))
+        died = noted.get(str(detail_of(state.token).get(START))) if noted else None
+        mine, self._writers = uuid.uuid4().hex, (state.token, *(died or ()))
         try:
             files.make_folder(path.parent)
             files.write_file(path, json.dumps({START: mine, "writers": self._writers}).encode())
@@ -74,9 +77,9 @@ class ClaimNote:
                     files.remove_file(path)
 
 
-def _read(path: Path) -> tuple[str | None, tuple[int, ...]]:
+def _read(path: Path) -> tuple[str, tuple[int, ...]] | None:
     try:
         found = json.loads(path.read_bytes())
         return str(found[START]), tuple(token for token in found["writers"] if type(token) is int)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None, ()
+        return None

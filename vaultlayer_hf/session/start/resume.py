@@ -62,7 +62,7 @@ def _resume(session: Session, expected: CheckpointFiles) -> Path | None:
     uses ``output_dir``), RanksError.
     """
     found: list[tuple[VaultState | None, StartChoice]] = []
-    note = ClaimNote(session.output_dir)
+    note = ClaimNote(session.output_dir, session.former)
 
     def check(number: int, entry: Entry | None) -> Mapping[str, Any]:
         choice = choose(session, number, entry)

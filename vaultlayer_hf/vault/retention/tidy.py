@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 from vaultlayer_hf.base import files
@@ -52,17 +53,19 @@ def tidy_local(output_dir: Path, state: VaultState, policy: Policy, protected: s
     return removed
 
 
-def clear_superseded(output_dir: Path, snapshots: Path, step: int) -> None:
+def clear_superseded(output_dir: Path, snapshots: Path, step: int, former: Sequence[Path] = ()) -> None:
     """Remove what a commit of ``step`` makes pointless: folders put aside, older writers' snapshots, and trash.
 
-    ``snapshots`` is the folder of the snapshots of the writer that has committed.
+    ``snapshots`` is the folder of the snapshots of the writer that has committed, ``former`` where the run had its
+    output before.
     """
     for path in (output_dir / LOCAL / "aside").glob("checkpoint-*"):
         if int(path.name.removeprefix("checkpoint-")) <= step:
             files.remove_tree(path)
-    for path in snapshots.parent.iterdir() if snapshots.parent.is_dir() else ():
-        if path.name.isdigit() and int(path.name) < int(snapshots.name):
-            files.remove_tree(path)
+    for writers in (snapshots.parent, *(place / LOCAL / snapshots.parent.name for place in former)):
+        for path in writers.iterdir() if writers.is_dir() else ():
+            if path.name.isdigit() and int(path.name) < int(snapshots.name):
+                files.remove_tree(path)
     clear_trash(output_dir)
 
 
