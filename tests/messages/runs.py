@@ -12,6 +12,7 @@ from typing import Any
 
 from tests.kit.any_files import AnyFiles
 from tests.messages.situations import begin, situation
+from tests.vault.tools import forge_entry
 from tests.vault.vaults import PARAMETERS, TrainersFiles, a_session, start, train, write_checkpoint
 from vaultlayer_hf import Settings
 from vaultlayer_hf.errors import StoreDeniedError, StoreUnavailableError
@@ -224,6 +225,15 @@ def no_log(folder: Path) -> None:
     begin()
     for path in (folder / "vault" / "log").iterdir():
         path.unlink()
+    start(str(folder / "vault"), folder / "other")
+
+
+@situation(REFUSED, "the log names no checkpoint any more")
+def vanished(folder: Path) -> None:
+    train(str(folder / "vault"), folder / "out", 2)
+    begin()
+    change = {"kind": "claim", "token": 2, "state": {"token": 2, "commits": []}}
+    forge_entry(FolderStore(folder / "vault"), 2, change)
     start(str(folder / "vault"), folder / "other")
 
 

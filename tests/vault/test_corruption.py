@@ -21,6 +21,7 @@ from tests.vault.damage import (
     hostile,
     swap,
 )
+from tests.vault.tools import forge_entry
 from tests.vault.vaults import FILES, start, train, tree, write_checkpoint
 from vaultlayer_hf import (
     CorruptError,
@@ -181,6 +182,40 @@ def test_the_log_is_gone(bad_vault: Path, output: Path) -> None:
         start(str(bad_vault), output)
     assert tree(bad_vault) == before
     assert not output.exists()
+
+
+FORGERIES: dict[str, list[tuple[int, dict[str, Any]]]] = {
+    "a claim without commits": [(3, {"kind": "claim", "token": 3, "state": {"token": 3, "commits": []}})],
+    "an end without commits": [(3, {"kind": "finish", "state": {"commits": [], "finished": 200}})],
+    "claims alone, and one number is another's": [
+        (1, {"kind": "claim", "token": 1, "number": 9, "state": {"token": 1}}),
+        (2, {"kind": "claim", "token": 2, "state": {"token": 2, "commits": []}}),
+        (3, {"kind": "claim", "token": 3, "state": {"token": 3, "commits": []}}),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_a_log_that_denies_its_checkpoints(bad_vault: Path, output: Path, name: str) -> None:
+    """A valid last entry that names no checkpoint, behind one that did or before a manifest whose writer's claim isn't
+    there: refused with the way out. Nobody may begin at step 0 because somebody else could write to the vault.
+    """
+    store = open_store(str(bad_vault))
+    for number, change in FORGERIES[name]:
+        forge_entry(store, number, change)
+    before = tree(bad_vault)
+    with pytest.raises(NoUsableCheckpointError, match=r"data/1/checkpoint-.*copied out"):
+        start(str(bad_vault), output)
+    assert tree(bad_vault) == before
+    assert not output.exists()
+
+
+def test_an_upload_that_died_ahead_of_its_commit_denies_nothing(bad_vault: Path, output: Path) -> None:
+    """A run's first checkpoint whose manifest is in and whose commit isn't was never acknowledged: no error."""
+    for number in (2, 3):
+        (bad_vault / "log" / f"{number:020d}.json").unlink()
+    path, _ = start(str(bad_vault), output)
+    assert path is None
 
 
 def test_a_denied_file_is_no_damage(bad_vault: Path, output: Path) -> None:

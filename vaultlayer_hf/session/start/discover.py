@@ -19,6 +19,7 @@ from vaultlayer_hf.session.start.own_place import check_place
 from vaultlayer_hf.stores.uri import VaultAddress
 from vaultlayer_hf.vault.keys import DATA
 from vaultlayer_hf.vault.log.entry import Entry, VaultState
+from vaultlayer_hf.vault.log.vanished import find_vanished
 from vaultlayer_hf.vault.near import near_vault
 
 
@@ -88,18 +89,34 @@ def claim_detail(session: Session, token: int) -> Mapping[str, Any]:
 
 def check_no_damage(session: Session, number: int, entry: Entry | None) -> None:
     """Raise NoUsableCheckpointError where a log that shows no checkpoint has lost what could have shown one."""
+    if entry is not None and entry.number == number:
+        check_none_vanished(session, number)
+        return
+    if entry is not None:
+        raise _lost(
+            session, f"its log is damaged behind entry {entry.number}, and shows no checkpoint up to there"
+        )
     try:
-        headless = entry is None and any(True for _ in session.access.store.list(DATA))
+        headless = any(True for _ in session.access.store.list(DATA))
     except StoreError as error:
         raise session.access.unreachable(error) from error
     if headless:
-        lost = f"its log is gone, and checkpoints lie under {DATA}"
-    elif entry is not None and entry.number != number:
-        lost = f"its log is damaged behind entry {entry.number}, and shows no checkpoint up to there"
-    else:
-        return
-    raise NoUsableCheckpointError(
+        raise _lost(session, f"its log is gone, and checkpoints lie under {DATA}")
+
+
+def check_none_vanished(session: Session, number: int) -> None:
+    """Raise NoUsableCheckpointError where the log had a checkpoint to go on from, and entry ``number`` denies it."""
+    try:
+        vanished = find_vanished(session.access.store, session.access.log(), number)
+    except StoreError as error:
+        raise session.access.unreachable(error) from error
+    if vanished is not None:
+        raise _lost(session, vanished)
+
+
+def _lost(session: Session, lost: str) -> NoUsableCheckpointError:
+    return NoUsableCheckpointError(
         f"{session.address.uri}: {lost}, so nothing was loaded, and training doesn't start at step 0 in silence. A "
-        f"checkpoint folder there can be copied out and named in train(resume_from_checkpoint=…); to start over, "
+        "checkpoint folder there can be copied out and named in train(resume_from_checkpoint=…); to start over, "
         "name an empty vault"
     )

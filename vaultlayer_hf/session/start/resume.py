@@ -34,7 +34,13 @@ from vaultlayer_hf.session.start.adopt import adopt
 from vaultlayer_hf.session.start.bring import bring_everywhere
 from vaultlayer_hf.session.start.choice import StartChoice
 from vaultlayer_hf.session.start.claiming import ClaimNote
-from vaultlayer_hf.session.start.discover import check_no_damage, choose, choose_from, claim_detail
+from vaultlayer_hf.session.start.discover import (
+    check_no_damage,
+    check_none_vanished,
+    choose,
+    choose_from,
+    claim_detail,
+)
 from vaultlayer_hf.session.start.fork import begin_fork
 from vaultlayer_hf.session.start.look import check_fit, look, other_model
 from vaultlayer_hf.session.start.notices import fresh_text, say_choice, say_misspelt, say_nonfinite
@@ -81,7 +87,10 @@ def _resume(session: Session, expected: CheckpointFiles) -> Path | None:
         before = claim.before
         if before is None or (seen is not None and seen.commits == before.commits):
             return choice, note.writers(before)
-        return choose_from(session, before), note.writers(before)
+        again = choose_from(session, before)
+        if not again.candidates and again.fork is None:
+            check_none_vanished(session, session.entered.token - 1)
+        return again, note.writers(before)
 
     choice, writers = session.ranks.on_rank_zero(choose_again)
     session.ranks.on_every_rank(lambda: clear_half_done(session.output_dir) if session.leads_node else None)

@@ -7,6 +7,7 @@
     history.py   what the attempts at a run before this one have come to, as its log shows
     log.py       the log: numbered entries by create-if-absent
     origin.py    where a run began that is a fork of another one
+    vanished.py  checkpoints that the log vouched for once and names no more
 
 Imports keys.py and parse.py; everything else in vault imports it.
 """
