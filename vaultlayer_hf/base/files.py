@@ -117,6 +117,14 @@ def fsync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+def write_at(descriptor: int, data: memoryview, offset: int) -> int:
+    """Write to a place in a file that nobody else uses at that time, and return how many bytes it took."""
+    if hasattr(os, "pwrite"):
+        return os.pwrite(descriptor, data, offset)
+    os.lseek(descriptor, offset, os.SEEK_SET)
+    return os.write(descriptor, data)
+
+
 def reserve(path: Path, size: int) -> None:
     """Give an empty file its size and its place on the disk before it is written, where the file system can.
 

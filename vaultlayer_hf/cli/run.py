@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from vaultlayer_hf.run.supervise import RunOutcome
     from vaultlayer_hf.run.vaults import Choice
 
+_ELSEWHERE = (
+    "vl run needs Linux or macOS, since it watches processes by signals: on Windows start it in WSL; the commands "
+    "that look at vaults work without"
+)
 CommandArgument = Annotated[
     list[str],
     typer.Argument(
@@ -148,6 +152,8 @@ def run(
     Example: vl run --vault s3://bucket/my-run -- torchrun --nproc-per-node 2 train.py --lr 1e-4
     """
     with one_line_errors(debug):
+        if on is None and os.name != "posix":
+            raise fail(ExitCode.USAGE, _ELSEWHERE)
         from vaultlayer_hf.run.decide.decision import Limits
         from vaultlayer_hf.run.journal import JOURNAL, own_folder, run_folder
         from vaultlayer_hf.run.options import Options

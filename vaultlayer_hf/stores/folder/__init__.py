@@ -40,6 +40,7 @@ from vaultlayer_hf.errors import (
 from vaultlayer_hf.stores.base import ObjectInfo, Pace, Store, check_key
 from vaultlayer_hf.stores.folder.listing import TEMPORARY, walk
 from vaultlayer_hf.stores.folder.local import (
+    OPEN_TO_CREATE,
     OPEN_TO_READ,
     PaceStopped,
     copy_bytes,
@@ -142,7 +143,7 @@ class FolderStore(Store):
 
     def upload(self, key: str, source: Path, *, size: int, pace: Pace | None = None) -> ObjectInfo:
         try:
-            origin = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+            origin = os.open(source, OPEN_TO_READ)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise StoreError("upload", key, f"can't read the local file {source}: {reason}") from error
@@ -222,7 +223,7 @@ class FolderStore(Store):
         temporary = self._temporary / uuid.uuid4().hex
         try:
             self._ensure_folder(operation, key, self._temporary)
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            descriptor = os.open(temporary, OPEN_TO_CREATE, 0o666)
             try:
                 fill(descriptor)
                 info = os.fstat(descriptor)
@@ -283,11 +284,10 @@ class FolderStore(Store):
         check_key(operation, key)
         if key.split("/", 1)[0] == TEMPORARY:
             raise StoreError(operation, key, "this name is kept for unfinished files")
-        path = self.root / key
-        real = os.path.realpath(path)
+        real = os.path.realpath(path := self.root / key)
         if not real.startswith(self._real_root.rstrip(os.sep) + os.sep):
-            hint = "a vault holds no links to other places"
-            raise StoreDeniedError(operation, key, "a symbolic link leads out of the vault", hint)
+            reason, hint = "a symbolic link leads out of the vault", "a vault holds no links to other places"
+            raise StoreDeniedError(operation, key, reason, hint)
         return path
 
     def _check_root(self, operation: str, key: str) -> None:

@@ -23,6 +23,7 @@ CHUNK = 8 * 1024 * 1024
 """Bytes that are copied at a time; also what a pace sees per call, at most."""
 
 OPEN_TO_READ = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK", "O_BINARY"))
+OPEN_TO_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 """Flags to read an object with. O_NONBLOCK: a pipe that somebody laid there must not hold us. O_BINARY: of Windows."""
 
 _MARKER_PATIENCE = 30.0  # seconds after which a marker's owner counts as dead; it needs it for milliseconds
@@ -92,12 +93,14 @@ def copy_bytes(source: int, target: int, size: int, pace: Pace | None) -> int:
                     done += moved
                     continue
                 by_kernel = False  # 0 is also what some FUSE mounts answer in the middle of a file
-            data = os.pread(source, goal - done, done)
+            os.lseek(source, done, os.SEEK_SET)  # both are this call's alone; not every system has pread
+            os.lseek(target, done, os.SEEK_SET)
+            data = os.read(source, goal - done)
             if not data:
                 return done
             view = memoryview(data)
             while view:
-                written = os.pwrite(target, view, done)
+                written = os.write(target, view)
                 done += written
                 view = view[written:]
     return done
@@ -139,7 +142,7 @@ def rename_guarded(key: str, temporary: Path, target: Path) -> None:
     deadline = time.monotonic() + 2 * _MARKER_PATIENCE
     while True:
         try:
-            os.close(os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC))
+            os.close(os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
             break
         except FileExistsError:
             if os.path.lexists(target):

@@ -14,7 +14,6 @@ processor time, for fresh memory instead of for the copy, and 160 to 230 MB wher
 from __future__ import annotations
 
 import errno
-import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -88,7 +87,7 @@ def _land(store: ByteSource, folder: str, piece: Range, target: Path, writing: t
         # The system has one writer of a file at a time: the others would burn time while they wait.
         with writing:
             while data:
-                count = os.pwrite(file.fileno(), data, offset)
+                count = files.write_at(file.fileno(), data, offset)
                 data, offset = data[count:], offset + count
 
     with (
