@@ -173,9 +173,10 @@ class Points:
         """A file of a checkpoint is written under another name first: a kill then, too, leaves a torn folder."""
 
         def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-            def written(temporary: Path) -> None:
-                write(temporary)
+            def written(temporary: Path) -> object:
+                done = write(temporary)
                 self.reach(number, "during")
+                return done
 
             number = self.enter("write", path.name)
             plain(path, written)

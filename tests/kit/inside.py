@@ -88,3 +88,9 @@ def use_store(trainer: Run, store: Store) -> Run:
     """Put a store in the place of the one that a trainer's vault would open; returns the trainer."""
     callback_of(trainer).run.open().access._bare = store
     return trainer
+
+
+def being_written(ckpt: Checkpointer) -> bool:
+    """Whether a thread is writing a Checkpointer's save beside its training."""
+    saves = getattr(ckpt._run, "_beside", None)
+    return saves is not None and saves._capture is not None and not saves._capture.written.done()

@@ -22,10 +22,12 @@ from typing import Any
 import torch
 
 from tests.campaign.points import SAVE_STEPS, STEPS, Points, die, stop
-from tests.kit.inside import listen, loop_files_of, session_of
+from tests.kit.inside import being_written, listen, loop_files_of, session_of
 from tests.loops.training import ACCELERATED, Loop, digest
 from vaultlayer_hf import Checkpointer, Settings
+from vaultlayer_hf.loops import async_saves
 from vaultlayer_hf.state.asked import FILE
+from vaultlayer_hf.state.capture import recorded
 from vaultlayer_hf.vault.snapshot import list_files
 
 
@@ -52,13 +54,17 @@ def train(
     settings: dict[str, Any] | None = None,
     kind: str = "",
     pace: float = 0.0,
+    beside: bool = False,
 ) -> None:
     """Train on a vault, or as if there were none (None), and leave digests of the end in ``result``.
 
     ``kill``, ``side``, ``act``: see Points. ``die_at``: ``["learnt", 3]`` dies when step 3 is trained and not yet
     noted, ``["stepped", 3]`` when it is, and committed; ``["told", 3]`` gets a SIGTERM instead. ``kind`` is for other
-    programs. ``pace``: seconds that a step takes at least.
+    programs. ``pace``: seconds that a step takes at least. ``beside``: its saves are copied and written beside it.
     """
+    if beside:  # this model is so small that training would wait for its files
+        async_saves.SMALL = recorded.WRITTEN_AT_ONCE = 0
+        settings = {**(settings or {}), "async_save": "auto"}
     torch.set_num_threads(1)
     points = Points(Path(journal), kill, side)  # two threads write here: a number is a place, not a label
     points.act = {"die": die, "stop": stop}[act]
@@ -155,6 +161,8 @@ def _spare(ckpt: Checkpointer, folder: Path, world: int) -> list[str]:
 
 def settle(ckpt: Checkpointer, points: Points) -> None:
     """Wait for each upload before the next step, so that the points have an order."""
+    while not points.reached.is_set() and being_written(ckpt):
+        time.sleep(0.005)
     uploader = session_of(ckpt).uploader
     while uploader is not None and not points.reached.is_set() and not uploader.wait(0.02):
         pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -91,3 +92,28 @@ def test_told_to_end(on_folders: Campaign, form: str) -> None:
     assert outcome.code == 0, outcome.errors
     assert [line["start"] for line in journal if "start" in line] == [3]
     assert (place.folder / "last.result").read_text() == on_folders.reference
+
+
+@pytest.mark.parametrize(
+    ("form", "count"),
+    [
+        ("guide", 2),
+        pytest.param("guide", 8, marks=pytest.mark.slow),
+        pytest.param("accelerate", 4, marks=pytest.mark.slow),
+    ],
+)
+def test_killed_inside_saves_beside(
+    on_folders: Campaign, form: str, count: int, chance: random.Random
+) -> None:
+    """The same with saves beside the training: captured, written, renamed and frozen, each a place to be killed at."""
+    on_folders.options = {**FORMS[form], "beside": True}
+    points = [point for point in on_folders.record() if point.phase == "save 4"]
+    kinds = {
+        kind: [point for point in points if re.search(kind, point.label)]
+        for kind in ("pending-", "-save", "MainThread rename checkpoint-4", "MainThread")
+    }
+    assert all(kinds.values()), [point.label for point in points]
+    attempts = [one for found in kinds.values() for one in chance.sample(tries(found), 1)]
+    attempts += chance.sample(tries(points, empty_disk=True), count)
+    on_folders.attempt_all(attempts[:count] if count < 4 else attempts)
+    assert not on_folders.failures, "\n".join(on_folders.failures)

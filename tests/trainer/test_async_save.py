@@ -492,16 +492,3 @@ def test_memory_that_is_free(tmp_path: Path) -> None:
 def test_nothing_is_said_where_nobody_asked() -> None:
     """The default is stock's save, without a word."""
     assert choose(Facts(wanted=False, world_size=4)) == Fit("stock")
-
-
-def test_a_checkpointer_says_that_it_has_no_such_saves(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Where it is asked for and isn't to be had, that is said."""
-    from vaultlayer_hf import Checkpointer
-
-    layer = torch.nn.Linear(2, 2)
-    loop = Checkpointer(asked(tmp_path / "vault"), model=layer, output_dir=tmp_path / "out")
-    loop.resume()
-    loop.close()
-    assert "it is for the Trainer so far" in caplog.text

@@ -245,14 +245,24 @@ def write_file(path: Path, data: bytes, *, like: Path | None = None) -> None:
         raise
 
 
+class Deferred:
+    """A file that is filled later. Whoever fills it then gives it the name ``final``; None: it has its name already."""
+
+    final: Path | None = None
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Have ``write`` fill a file under another name, then give it its own: a file that has its name is whole.
 
-    Not flushed to the disk: training waits for this one. What must outlive a power cut is flushed where it is sealed.
+    Where ``write`` returns a ``Deferred``, that learns the name, and nothing is there yet. Not flushed to the disk:
+    training waits for this one. What must outlive a power cut is flushed where it is sealed.
     """
     temporary = path.with_name(f"{TEMPORARY}{path.name}")
     try:
-        write(temporary)
+        written = write(temporary)
+        if isinstance(written, Deferred):
+            written.final = path
+            return
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)

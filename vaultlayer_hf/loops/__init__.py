@@ -3,6 +3,9 @@
     accelerator.py      what an Accelerator has prepared, as the state of a loop
     arguments.py        what a Checkpointer makes of its arguments
     asked.py            what a loop is asked for, as far as its objects tell
+    async_facts.py      what decides whether a loop's save may run beside its training
+    async_fit.py        Where a loop's save may run beside its training
+    async_saves.py      A loop's saves beside its training
     carried.py          variables that a loop hands on from one round to the next
     checkpointer.py     the Checkpointer
     data.py             the loop's side of the place in the data

@@ -20,7 +20,7 @@ from vaultlayer_hf.state.asked import Asked
 from vaultlayer_hf.state.layouts import missing_parts
 from vaultlayer_hf.state.model_identity import ModelIdentity, identity_of, joined
 from vaultlayer_hf.state.object_files import peeled
-from vaultlayer_hf.state.saved_digests import StateDigests, list_tensors
+from vaultlayer_hf.state.saved_digests import StateTensors, list_tensors
 from vaultlayer_hf.state.tensor_digests import is_shard
 
 _WHOLE = ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_NPU", "MULTI_XPU", "MULTI_MLU", "MULTI_HPU", "MULTI_MUSA")
@@ -80,8 +80,8 @@ class Prepared:
             raise ResumeError(f"accelerate can't load {folder.name}: {error}") from error
         self._added.read(folder)
 
-    def digests(self, world_size: int) -> StateDigests:
-        """Return what the prepared models', optimizers' and schedules' state on this rank is now.
+    def tensors(self, world_size: int) -> StateTensors:
+        """List the tensors of the prepared models', optimizers' and schedules' state on this rank.
 
         Of DeepSpeed's optimizers nothing is said: it partitions their state in its own way, and loads it strictly.
         """
@@ -93,7 +93,7 @@ class Prepared:
             [] if own else [getattr(one, "scheduler", one) for one in self.accelerator._schedulers],
             world_size=world_size,
             sharded=any(is_shard(parameter) for model in models for parameter in model.parameters()),
-        ).digests()
+        )
 
     def asked(self, loader: Any) -> Asked:
         """Return what the training is asked for; ``loader``: of its data, or None: the first that was prepared."""
@@ -119,6 +119,11 @@ class Prepared:
     def optimizers(self) -> list[Any]:
         """The optimizers of the training, those that were added included."""
         return [*self.accelerator._optimizers, *self._added.optimizers]
+
+    @property
+    def engine(self) -> str:
+        """What of accelerate's plugins keeps the model in parts, or saves in a way of its own; else nothing."""
+        return "" if self._kind in _WHOLE else self._kind
 
     def missing(self, paths: set[str], world_size: int) -> list[str]:
         """Return what a checkpoint with these files lacks that ``world_size`` ranks have written."""

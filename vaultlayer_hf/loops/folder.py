@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.base.versions import versions
@@ -25,7 +27,7 @@ from vaultlayer_hf.loops.objects import Stateful
 from vaultlayer_hf.session.checkpoint_files import CheckpointFiles
 from vaultlayer_hf.session.save.plan import Save
 from vaultlayer_hf.state.asked import check_optimizers
-from vaultlayer_hf.state.finite import nonfinite_state
+from vaultlayer_hf.state.finite import nonfinite_later, nonfinite_state
 from vaultlayer_hf.state.layouts import missing_shards
 from vaultlayer_hf.state.loadable import Kind, LoadTrial
 from vaultlayer_hf.state.model_identity import ModelIdentity
@@ -97,6 +99,14 @@ class StateFiles(CheckpointFiles):
         nonfinite = nonfinite_state(self._state.models(), self._state.optimizers, loss)
         return Save(folder, step, self, parameters, failed=failed, nonfinite=nonfinite)
 
+    def save_later(
+        self, folder: Path, step: int, loss: float | None, copy_of: Callable[[Any], Any]
+    ) -> Callable[[], Save]:
+        """Return what says the same of the state of now later, on any thread, from the copy of each tensor."""
+        save = Save(folder, step, self, self.model.parameters)
+        look = nonfinite_later(self._state.models(), self._state.optimizers, loss, copy_of)
+        return lambda: replace(save, nonfinite=look())
+
 
 class LoopFiles(StateFiles):
     """The files of a Checkpointer's loop: the state, and each rank's random numbers and place in the data.
@@ -115,11 +125,19 @@ class LoopFiles(StateFiles):
         """Ranks that have written digests of what they hold, at the last save."""
 
     def write(
-        self, folder: Path, step: int, figures: dict[str, float], *, rank: int, world_size: int
+        self,
+        folder: Path,
+        step: int,
+        figures: dict[str, float],
+        *,
+        rank: int,
+        world_size: int,
+        digests: bool = True,
     ) -> None:
         """Write this rank's files; rank 0's ``vaultlayer.json`` comes last. All ranks.
 
-        ``figures``: numbers kept with the checkpoint, such as the loss, by name. Raises what the objects raise.
+        ``figures``: numbers kept with the checkpoint, such as the loss, by name. ``digests``: whether to write those of
+        the state, too; else see ``digests_later``. Raises what the objects raise.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self._state.write(folder, rank)
@@ -128,12 +146,17 @@ class LoopFiles(StateFiles):
         modes = {name: take_modes(model) for name, model in self._state.models().items()}
         loop = {"carried": self._carried.state_dict(), "modes": modes}
         write_state(folder / data_file, {**self._position.state_dict(), **loop})
-        digests = self._state.digests(world_size)
-        self._digested = tuple(range(world_size if digests.sharded else 1))
-        if rank in self._digested:
-            digests.write(folder, rank)
+        tensors = self._state.tensors(world_size)
+        self._digested = tuple(range(world_size if tensors.sharded else 1))
+        if digests and rank in self._digested:
+            tensors.digests().write(folder, rank)
         if rank == 0:
             write_about(folder, step=step, world_size=world_size, versions=versions(), **figures)
+
+    def digests_later(self, folder: Path, copy_of: Callable[[Any], Any]) -> Callable[[], None]:
+        """Return what writes the digests of the state of now later, on any thread, from the copy of each tensor."""
+        tensors = self._state.tensors(1).through(copy_of)
+        return lambda: tensors.digests().write(folder, 0)
 
     def read(self, folder: Path, *, rank: int, world_size: int) -> int:
         """Load everything, and return how many steps are done. All ranks.
@@ -181,7 +204,7 @@ class LoopFiles(StateFiles):
             self._digested = tuple(range(written))
         if saved is None or not saved.comparable(world_size):
             return
-        differences = state_differences(saved, self._state.digests(world_size))
+        differences = state_differences(saved, self._state.tensors(world_size).digests())
         if differences:
             raise NotLoadedError(
                 f"{folder} is whole, but what its objects have loaded isn't what was saved, and a run that goes on "

@@ -18,6 +18,7 @@ from vaultlayer_hf.base.versions import versions
 from vaultlayer_hf.errors import RanksError
 from vaultlayer_hf.loops.accelerator import Prepared
 from vaultlayer_hf.loops.asked import holds_of
+from vaultlayer_hf.loops.async_fit import LoopFit
 from vaultlayer_hf.loops.files import read_about, write_about
 from vaultlayer_hf.loops.folder import StateFiles
 from vaultlayer_hf.loops.life import begin_training, end_training
@@ -73,6 +74,9 @@ class AttachedScript:
         settings = replace(settings, save_every="none", signals="none", notices="none")
         self.training, step = begin_training(settings, root / OURS, self._files, events, self._put_back)
         self.step = step or 0
+        if settings.async_save == "auto" and self.session.ranks.rank == 0:
+            fit = LoopFit("waiting", "the script may read the folder of its own save_state right behind it")
+            events.warn_once("async_save", EventKind.NOTICE, fit.text)
         self.finished: int | None = self.session.state.finished if step is not None else None
         self._save, self._load = accelerator.save_state, accelerator.load_state
         self._end = accelerator.end_training

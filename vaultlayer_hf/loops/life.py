@@ -50,11 +50,6 @@ def begin_training(
         path = resume(session, files)
         step = _load_on_all(session, path, load) if path is not None else None
         training.begin(step or 0)
-        if settings.async_save == "auto" and ranks.rank == 0:
-            what = (
-                "async_save: saves keep training waiting until they are written: it is for the Trainer so far"
-            )
-            events.warn_once("async_save", EventKind.NOTICE, what)
     except BaseException:
         # Nobody else may know of this error (Ctrl-C on one rank, an object's own): the others would wait for us.
         ranks.leave()

@@ -18,7 +18,7 @@ from vaultlayer_hf.loops.files import read_model, whole, write_model
 from vaultlayer_hf.state.asked import Asked
 from vaultlayer_hf.state.model_identity import ModelIdentity, identity_of, joined
 from vaultlayer_hf.state.object_files import load_plain, read_state, write_state
-from vaultlayer_hf.state.saved_digests import StateDigests, list_tensors
+from vaultlayer_hf.state.saved_digests import StateTensors, list_tensors
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _TAKEN = re.compile(r"model|optimizer|scheduler|rng_state_\d+|data_\d+|vaultlayer")
@@ -42,8 +42,8 @@ class Stateful(Protocol):
     def read(self, folder: Path) -> None:
         """Load everything. All ranks. Raises ResumeError."""
 
-    def digests(self, world_size: int) -> StateDigests:
-        """Return what the models', optimizers' and schedules' state on this rank is now."""
+    def tensors(self, world_size: int) -> StateTensors:
+        """List the tensors of the models', optimizers' and schedules' state on this rank."""
 
     def asked(self, loader: Any) -> Asked:
         """Return what the training is asked for; ``loader``: of its data, or None."""
@@ -55,6 +55,10 @@ class Stateful(Protocol):
     @property
     def schedulers(self) -> list[Any]:
         """The schedules of its learning rates."""
+
+    @property
+    def engine(self) -> str:
+        """What keeps the model in parts, or saves in a way of its own, such as ``"DEEPSPEED"``; else nothing."""
 
     def missing(self, paths: set[str], world_size: int) -> list[str]:
         """Return what a checkpoint with these files lacks that ``world_size`` ranks have written."""
@@ -130,10 +134,10 @@ class Objects:
                 what = f"{type(error).__name__}: {error}"
                 raise ResumeError(f"{name}.pt of {folder.name} can't be loaded: {what}") from error
 
-    def digests(self, world_size: int) -> StateDigests:
-        """Return what the model's, the optimizer's and the schedule's state is now, and that of models added."""
+    def tensors(self, world_size: int) -> StateTensors:
+        """List the tensors of the model's, the optimizer's and the schedule's state, and those of models added."""
         optimizer, scheduler = self._things.get("optimizer"), self._things.get("scheduler")
-        return list_tensors(self.models(), [optimizer], [scheduler], world_size=world_size).digests()
+        return list_tensors(self.models(), [optimizer], [scheduler], world_size=world_size)
 
     def asked(self, loader: Any) -> Asked:
         """Return what the training is asked for; ``loader``: of its data, or None."""
@@ -150,6 +154,11 @@ class Objects:
     def optimizers(self) -> list[Any]:
         """The optimizers of the training, those that were added included."""
         return [one for one in self._things.values() if isinstance(one, torch.optim.Optimizer)]
+
+    @property
+    def engine(self) -> str:
+        """None: the objects are whole, and written here."""
+        return ""
 
     def missing(self, paths: set[str], world_size: int) -> list[str]:
         """Return what a checkpoint with these files lacks that ``world_size`` ranks have written."""

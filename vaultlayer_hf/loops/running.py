@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.loops.asked import holds_of, loader_digest
+from vaultlayer_hf.loops.async_saves import begin_async_saves
 from vaultlayer_hf.loops.carried import Carried
 from vaultlayer_hf.loops.data import LoopData
 from vaultlayer_hf.loops.folder import LoopFiles
@@ -60,6 +62,8 @@ class RunningLoop:
         self.position.on(self.session.ranks.rank, self.session.ranks.world_size)
         self.step = self._saved = step or 0  # the step of the newest checkpoint
         self.finished: int | None = self.session.state.finished if step is not None else None
+        self._before = self._saved  # the step of the checkpoint before the newest
+        self._beside = begin_async_saves(self.training, state, self.files)
 
     @property
     def session(self) -> Session:
@@ -109,13 +113,17 @@ class RunningLoop:
             if getattr(loss, "numel", lambda: 1)() != 1:
                 raise SettingsError("step(loss=…) takes one number: give it loss.mean(), say")
             self._loss = loss.detach() if hasattr(loss, "detach") else loss
+        self._settle(wait=False)
+        if self._beside is not None:
+            self._beside.prepare()
         self.step += 1
         decision = self.training.at_step(self.step)
         # What follows the last batch of an epoch belongs to it; told to end there is no time for it.
         self._due = decision.save and decision.stop is None and self.passes.at_end
         if decision.save and not self._due:
-            self.save()
+            self.save(last=decision.stop is not None)
         if decision.stop is not None:
+            self._settle(wait=True)
             self.training.flush()
             ending = self.training.ending
             self.interrupted = True
@@ -129,14 +137,24 @@ class RunningLoop:
             self._due = False
             self.save()
 
-    def save(self) -> None:
-        """Save now, and commit in the background: see ``Checkpointer.save``."""
+    def save(self, *, last: bool = False) -> None:
+        """Save now, and commit in the background: see ``Checkpointer.save``.
+
+        ``last``: nothing is computed behind it that it could be written beside.
+        """
         session, ranks = self.session, self.session.ranks
         if session.disabled:
             return
+        self._settle(wait=True)
         folder = session.output_dir / f"checkpoint-{self.step}"
         self.training.before_save(folder)
         figures = self._figures() if ranks.rank == 0 else {}
+        if self._beside is not None and not last:
+            loss = figures.get("loss")
+            if self._beside.save(folder, figures, lambda at: keep_asked(at, session, self._asked), loss):
+                self._before, self._saved = self._saved, self.step
+                self.training.captured()
+                return
 
         def write() -> None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -151,10 +169,16 @@ class RunningLoop:
         loss = figures.get("loss")
         self.training.save(self.files.save_of(folder, self.step, failed, loss))
 
+    def _settle(self, *, wait: bool) -> None:
+        """Have a checkpoint that was captured appear, once it is written."""
+        if self._beside is not None and not self._beside.settle(wait=wait):
+            self._saved = self._before
+
     def finish(self) -> None:
         """Save what isn't saved, wait, and note the end: see ``Checkpointer.finish``."""
+        self._settle(wait=True)
         if self.step > self._saved:
-            self.save()
+            self.save(last=True)
         done = end_training(self.training, self.step, self._figures() or dict(self.session.state.metrics))
         ending = self.training.ending
         self.close()
@@ -164,10 +188,11 @@ class RunningLoop:
     def close(self) -> None:
         """Wait for what is under way, and stop."""
         self.ended = True
-        try:
-            self.position.leave()
-        finally:
-            self.training.close()
+        with ExitStack() as stack:  # each, whatever the one before raises; the last in here is the first
+            stack.callback(self.training.close)
+            if self._beside is not None:
+                stack.callback(self._beside.close)
+            stack.callback(self.position.leave)
 
     def _figures(self) -> dict[str, float]:
         try:

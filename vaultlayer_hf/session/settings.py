@@ -125,9 +125,10 @@ class Settings:
         local_keep_last: the same in ``output_dir``, for committed checkpoints; None leaves rotation to
             ``save_total_limit``.
         local_keep_every: also keep those in ``output_dir`` whose step is a multiple of this.
-        async_save: ``"auto"``: a Trainer's save copies the state into host memory, and training goes on while the same
-            files are written from the copy, where that is safe and there is memory for it; where not, the reason is
-            said once and saves are as with ``"off"``: training waits until the files are written.
+        async_save: ``"auto"``: a save of a Trainer or a Checkpointer copies the state into host memory, and training
+            goes on while the same files are written from the copy, where that is safe and there is memory for it;
+            where not, the reason is said once and saves are as with ``"off"``: training waits until the files are
+            written.
         exact_data: ``"on"``: keep the place in the data and the random state of its workers with each checkpoint of a
             Trainer, so that a resume is bit-exact where the Trainer's own isn't; an unbroken run's numbers are the
             same with it and without. ``"off"``: resume as the Trainer does.

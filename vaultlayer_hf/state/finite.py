@@ -9,7 +9,7 @@ for.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -31,12 +31,33 @@ def nonfinite_state(
     hold infinities by design (a mask of ``-inf``, a running least), so only a nan counts there. Of a sharded model this
     rank's part is looked at.
     """
+    return nonfinite_later(models, optimizers, loss)()
+
+
+def nonfinite_later(
+    models: Mapping[str, torch.nn.Module],
+    optimizers: Iterable[Any] = (),
+    loss: object = None,
+    copy_of: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor,
+) -> Callable[[], str]:
+    """Return what says the same of the training of now later, on any thread, from the copy of each tensor."""
     if isinstance(loss, float) and not math.isfinite(loss):
-        return f"the loss is {loss}"
+        return lambda: f"the loss is {loss}"
     try:
-        found = list(_nonfinite(_tensors(models, optimizers)))
+        tensors = [(name, copy_of(one), strict) for name, one, strict in _tensors(models, optimizers)]
     except Exception:
-        return ""
+        return lambda: ""
+
+    def look() -> str:
+        try:
+            return _in_words(list(_nonfinite(tensors)))
+        except Exception:
+            return ""
+
+    return look
+
+
+def _in_words(found: list[str]) -> str:
     if not found:
         return ""
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""

@@ -5,5 +5,5 @@
     memory.py     how much memory this process may still take
     recorded.py   what a save would have written, recorded while it runs
 
-Imports nothing but torch and safetensors; the seams import it.
+Imports torch, safetensors and base; the seams import it.
 """

@@ -21,6 +21,10 @@ _Pair = tuple[torch.Tensor, torch.Tensor]
 """Where to, and what."""
 
 
+_SAMPLED = 64
+"""Bytes of each tensor that are looked at behind the copy."""
+
+
 class TornError(Exception):
     """What was being copied changed meanwhile."""
 
@@ -48,6 +52,8 @@ class StateCopy:
         self._thread: threading.Thread | None = None
         self._events: list[Any] = []
         self._watched: list[tuple[torch.Tensor, int, int]] = []
+        self._samples: list[tuple[list[torch.Tensor], torch.Tensor]] = []
+        self._looking = threading.Lock()
         self._error: BaseException | None = None
         self._held = False  # a GPU's next work waits for it
         self._over = threading.Event()
@@ -61,7 +67,8 @@ class StateCopy:
     def start(self, watched: Sequence[torch.Tensor] = ()) -> None:
         """Copy what may change at once, and begin with the rest. On the thread that trains.
 
-        ``watched``: tensors of which ``wait`` finds out whether they were changed in place meanwhile.
+        ``watched``: tensors of which ``wait`` finds out whether they were changed in place meanwhile. Torch doesn't
+        count what changes their ``data`` (an average that is swapped in), so some bytes of each are compared, too.
         """
         keys = list(self._sources)
         pieces = self._arena.cut([self._sources[key].nbytes() for key in keys])
@@ -72,6 +79,7 @@ class StateCopy:
             if piece.numel():
                 (later if key[0] in self._beside else now).append((piece, _bytes_of(self._sources[key])))
         self._watched = [(tensor, tensor._version, tensor.data_ptr()) for tensor in watched]
+        self._samples = _samples(watched)
         self._copy(now)
         self._begin(later)
         if self._thread is None and not self._events:
@@ -126,10 +134,14 @@ class StateCopy:
 
     def _look(self) -> None:
         """Find out, once, whether what is watched was changed in place since the start."""
-        for tensor, version, place in self._watched:
-            if tensor.data_ptr() == place and tensor._version != version:
-                self._error = self._error or TornError("parameters were changed before the copy was over")
-        self._watched = []
+        with self._looking:  # whoever comes second waits: what it does next may be such a change
+            changed = any(
+                tensor.data_ptr() == place and tensor._version != version
+                for tensor, version, place in self._watched
+            ) or any(not torch.equal(torch.cat(views), before) for views, before in self._samples)
+            self._watched, self._samples = [], []
+        if changed:
+            self._error = self._error or TornError("parameters were changed before the copy was over")
 
     def _copy(self, pairs: Sequence[_Pair]) -> None:
         """Copy at once: behind what the thread's streams have been given."""
@@ -163,6 +175,7 @@ class StateCopy:
         """Copy; on the thread that copies beside the training."""
         try:
             _copy_all(pairs)
+            self._look()  # at once: what changes them from here on does no harm
         except BaseException as error:  # told by ``wait``
             self._error = error
 
@@ -180,6 +193,20 @@ def _bytes_of(storage: Storage) -> torch.Tensor:
     return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(
         storage, 0, (storage.nbytes(),), (1,)
     )
+
+
+@torch.no_grad()
+def _samples(tensors: Sequence[torch.Tensor]) -> list[tuple[list[torch.Tensor], torch.Tensor]]:
+    """Return views of some bytes of each tensor and what is in them now, by device.
+
+    At odd distances, so that they come to stand at every place within a number: half of a number differs from it in its
+    exponent alone.
+    """
+    views: dict[torch.device, list[torch.Tensor]] = {}
+    for tensor in tensors:
+        whole = _bytes_of(tensor.untyped_storage())
+        views.setdefault(tensor.device, []).append(whole[:: (whole.numel() // _SAMPLED) | 1])
+    return [(found, torch.cat(found)) for found in views.values()]
 
 
 @torch.no_grad()

@@ -21,6 +21,8 @@ import safetensors.torch
 import torch
 from torch import serialization
 
+from vaultlayer_hf.base.files import Deferred
+
 Storage = torch.UntypedStorage
 Place = tuple[Any, str]
 """A module and the name in it under which callers find a function."""
@@ -30,9 +32,10 @@ WRITTEN_AT_ONCE = 2**20
 
 
 class Recorded(Protocol):
-    """A file that is to be written."""
+    """A file that is to be written; as ``path`` first where it is to have another name at the end, see ``Deferred``."""
 
     path: Path
+    final: Path | None
 
     def storages(self) -> Sequence[Storage]:
         """Return what its content comes from."""
@@ -42,7 +45,7 @@ class Recorded(Protocol):
 
 
 @dataclass
-class TorchFile:
+class TorchFile(Deferred):
     """A file of ``torch.save``: records of a zip, in their order, each bytes or a storage."""
 
     path: Path
@@ -60,7 +63,7 @@ class TorchFile:
 
 
 @dataclass
-class SafetensorsFile:
+class SafetensorsFile(Deferred):
     """A file of ``safetensors.torch.save_file``."""
 
     path: Path
@@ -105,7 +108,7 @@ def recording(files: list[Recorded], places: Sequence[Place] = ()) -> Iterator[N
         if found is None:
             return save(obj, f, *args, **kwargs)
         files.append(found)
-        return None
+        return found
 
     def recording_save_file(
         tensors: dict[str, torch.Tensor], filename: Any, metadata: dict[str, str] | None = None
@@ -119,8 +122,8 @@ def recording(files: list[Recorded], places: Sequence[Place] = ()) -> Iterator[N
         size = sum(tensor.nbytes for tensor in tensors.values()) if plain else 0
         if threading.get_ident() != thread or size < WRITTEN_AT_ONCE or _shares(tensors.values()):
             return save_file(tensors, filename, metadata)
-        files.append(SafetensorsFile(Path(filename), dict(tensors), metadata))
-        return None
+        files.append(found := SafetensorsFile(Path(filename), dict(tensors), metadata))
+        return found
 
     wraps = {
         (torch, "save"): (save, recording_save),
