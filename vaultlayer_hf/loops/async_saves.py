@@ -127,7 +127,9 @@ class AsyncLoopSaves:
         ) as error:  # whatever it is: where training waits for the files it is raised too, or they are there
             files.remove_tree(folder)
             if not is_disk_trouble(error, folder):
-                self._turn_off(str(error) if isinstance(error, _NoRoomError) else _words(error))
+                self._turn_off(
+                    str(error) if isinstance(error, _NoRoomError) else f"{type(error).__name__}: {error}"
+                )
             return False
         return True
 
@@ -163,7 +165,7 @@ class AsyncLoopSaves:
         try:
             size = size_of(all_tensors(self._state))
         except Exception as error:  # objects of the script's own may answer in any way
-            self._turn_off(f"what is trained can't be looked into: {_words(error)}")
+            self._turn_off(f"what is trained can't be looked into: {type(error).__name__}: {error}")
             return
         if size >= SMALL:
             self._prepared = self._thread.submit(self._reserve, size + size // 50 + 2**20)
@@ -180,8 +182,6 @@ class AsyncLoopSaves:
             self._off = True
             self._thread.shutdown()
             self._arena.release()
-
-    # Inside --------------------------------------------------------------------------------------------------
 
     def _before_step(self) -> None:
         if self._capture is not None:
@@ -249,7 +249,7 @@ class AsyncLoopSaves:
         files.remove_tree(capture.folder)
         session = self._training.session
         exposure = f"; {session.uploader.exposure()}" if session.uploader is not None else ""
-        reason = f"it couldn't be written beside the training: {_words(error)}"
+        reason = f"it couldn't be written beside the training: {type(error).__name__}: {error}"
         session.events.warn(
             EventKind.ABANDON,
             f"{capture.target.name} isn't committed, and training goes on: {reason}{exposure}",
@@ -278,7 +278,7 @@ def begin_async_saves(training: Training, state: Stateful, loop_files: LoopFiles
     try:
         fit = choose_for_loop(loop_facts(state, session.ranks.world_size))
     except Exception as error:  # objects of the script's own may answer in any way
-        fit = LoopFit("waiting", f"what is trained can't be looked into: {_words(error)}")
+        fit = LoopFit("waiting", f"what is trained can't be looked into: {type(error).__name__}: {error}")
     _say(training, fit)
     return AsyncLoopSaves(training, state, loop_files, fit) if fit.mode != "waiting" else None
 
@@ -298,7 +298,3 @@ def _copy_of(copy: StateCopy) -> Callable[[torch.Tensor], torch.Tensor]:
         return tensor.detach().clone()
 
     return of
-
-
-def _words(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
