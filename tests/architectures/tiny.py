@@ -22,7 +22,10 @@ _SIZES: tuple[tuple[str, int], ...] = (
     (r".*(num_attention_heads|attention_heads|num_heads|n_heads?|encoder_heads|decoder_heads)", 2),
     (r".*(num_experts_per_tok|top_?k|moe_topk)", 1),
     (r".*(num_experts|num_local_experts|n_routed_experts|moe_num_experts)", 2),
-    (r".*(num_hidden_layers|num_layers|n_layers?|encoder_layers|decoder_layers|num_.*_layers|depth)", 1),
+    (
+        r".*(num_hidden_layers|num_layers|n_layers?|encoder_layers|decoder_layers|num_(?!feat_|conv_).*_layers|depth)",
+        1,
+    ),
     (r".*(intermediate_size|ffn_dim|d_ff|n_inner|ffn_hidden_size|hidden_dim|mlp_dim)", 32),
     (
         r".*(hidden_size|d_model|n_embd|embed_dim|embedding_size|d_embed|dim|model_dim|projection_dim|width)",
@@ -34,6 +37,8 @@ _SIZES: tuple[tuple[str, int], ...] = (
     (r"n_group|topk_group", 1),
     (r"first_k_dense_replace", 0),
 )
+_BY_LAYER = ("layer_types", "mlp_layer_types", "layers_block_type", "block_types")
+"""Fields with an entry for each layer."""
 _HEADS = (
     "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
     "MODEL_FOR_MASKED_LM_MAPPING_NAMES",
@@ -99,6 +104,9 @@ def small_config(kind: str) -> Any:
                 setattr(part, name, min(value, 5))
             elif name == "vocab_size" and value is None:
                 setattr(part, name, 96)
+        for name, value in list(vars(part).items()):
+            if name in _BY_LAYER and isinstance(value, list) and hasattr(part, "num_hidden_layers"):
+                setattr(part, name, value[: part.num_hidden_layers])  # saving checks their number
         heads = getattr(part, "num_heads", None)
         if isinstance(heads, (list, tuple)) and hasattr(part, "embed_dim"):
             part.embed_dim = 8 * heads[0]  # Swin's layers grow from here

@@ -13,7 +13,8 @@ from tests import ROOT
 
 TESTS = (ROOT / "tests" / "README.md").read_text()
 PROMISES = TESTS.partition("## Promise and test")[2]
-NAMED = sorted(set(re.findall(r"`([a-z_/]+\.py)(?:::(test_\w+))?`", PROMISES)))
+KINDS = (ROOT / "tests" / "cases" / "README.md").read_text()
+NAMED = sorted(set(re.findall(r"`([a-z0-9_/]+\.py)(?:::(test_\w+))?`", PROMISES + KINDS)))
 
 
 @pytest.mark.parametrize(("file", "test"), NAMED, ids=lambda part: part)
@@ -21,6 +22,18 @@ def test_each_promise_has_its_test(file: str, test: str) -> None:
     """A test that the table of promises names exists."""
     text = (ROOT / "tests" / file).read_text()
     assert f"def {test or 'test_'}" in text
+
+
+def test_each_case_is_of_a_kind() -> None:
+    """The text on the kinds of cases names each case once, and none that isn't there; each kind names its tests."""
+    registered = [
+        name
+        for path in (ROOT / "tests" / "cases").glob("*.py")
+        for name in re.findall(r'^@case\(\n    "([a-z0-9-]+)"', path.read_text(), re.M)
+    ]
+    lines = re.findall(r"^- Cases: (.*?)\.$", KINDS, re.M | re.S)
+    assert sorted(re.findall(r"`([a-z0-9-]+)`", " ".join(lines))) == sorted(registered)
+    assert KINDS.count("\n- Tests: ") == len(lines) == KINDS.count("\n## ")
 
 
 def test_the_table_of_promises_is_read() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,20 @@ def arguments(cls: Any, out: Path, **more: Any) -> Any:
 
 def grpo(base: Path, out: Path, vault: Path | None, *callbacks: Any, **more: Any) -> Any:
     """GRPO, whose completions are used over 8 steps."""
+    return _generating("GRPO", base, out, vault, callbacks, **more)
+
+
+def rloo(base: Path, out: Path, vault: Path | None, *callbacks: Any, **more: Any) -> Any:
+    """RLOO, whose completions are used over 8 steps, with a reference model that follows the trained one."""
+    synced = {"sync_ref_model": True, "ref_model_sync_steps": 2, "ref_model_mixup_alpha": 0.5}
+    return _generating("RLOO", base, out, vault, callbacks, **synced, **more)
+
+
+def _generating(
+    name: str, base: Path, out: Path, vault: Path | None, callbacks: Iterable[Any], **more: Any
+) -> Any:
     args = arguments(
-        trl.GRPOConfig,
+        getattr(trl, f"{name}Config"),
         out,
         num_generations=2,
         max_completion_length=8,
@@ -62,7 +75,7 @@ def grpo(base: Path, out: Path, vault: Path | None, *callbacks: Any, **more: Any
     def reward(completions: list[str], **kwargs: Any) -> list[float]:
         return [float(sum(len(word) for word in text.split())) for text in completions]
 
-    return resumable(trl.GRPOTrainer)(
+    return resumable(getattr(trl, f"{name}Trainer"))(
         model=transformers.LlamaForCausalLM.from_pretrained(base),
         args=args,
         reward_funcs=reward,
@@ -125,7 +138,7 @@ def losses(run: Any) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("make", [grpo, dpo, bema])
+@pytest.mark.parametrize("make", [grpo, rloo, dpo, bema])
 def test_it_ends_as_an_unbroken_run(make: Any, base: Path, tmp_path: Path) -> None:
     """Broken off twice, within generations, between syncs and updates; weights, references, averages and logs agree."""
     unbroken = ended(make(base, tmp_path / "u", None))
