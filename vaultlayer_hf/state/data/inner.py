@@ -32,6 +32,7 @@ class Inner:
 
     def __init__(self, **things: Any) -> None:
         self._things = {name: thing for name, thing in things.items() if hasattr(thing, "__dict__")}
+        self._owners = dict(_wrapped(self._things))
         self._deep: list[tuple[str, Any, str]] = []
         self._first = self._numbers()
         self.find_generators()
@@ -61,18 +62,49 @@ class Inner:
         """Put back what ``take`` returned, where there still is such a place."""
         places = {path: (owner, name) for path, owner, name in self._deep}
         for path, kept in state.items():
-            thing, _, name = path.partition(".")
-            owner, name = places.get(path, (self._things.get(thing), name))
+            above, _, name = path.rpartition(".")
+            owner, name = places.get(path, (self._owners.get(above), name))
             if owner is not None:
                 _put(owner, name, kept)
 
     def _numbers(self) -> dict[str, int | float]:
         return {
-            f"{thing}.{name}": value
-            for thing, owner in self._things.items()
-            for name, value in list(vars(owner).items())  # its own thread may add to it
-            if isinstance(value, (int, float)) and not isinstance(value, bool)
+            f"{path}.{name}": value
+            for path, owner in self._owners.items()
+            for name, value in own_numbers(owner).items()
         }
+
+
+def _wrapped(things: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield objects with their paths, and the collators that the Trainer has wrapped in one of its own."""
+    for path, thing in things.items():
+        while thing is not None:
+            yield path, thing
+            path, thing = f"{path}.data_collator", vars(thing).get("data_collator")
+            thing = thing if hasattr(thing, "__dict__") else None
+
+
+def own_numbers(owner: Any) -> dict[str, int | float]:
+    """Return the plain numbers that an object holds, by its attributes' names."""
+    return {
+        name: value
+        for name, value in list(vars(owner).items())  # its own thread may add to it
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    }
+
+
+def own_generators(owner: Any) -> InnerState:
+    """Return the states of the generators that an object holds by itself, by its attributes' names."""
+    return {
+        name: state for name, value in list(vars(owner).items()) if (state := _state_of(value)) is not None
+    }
+
+
+def put_generators(owner: Any, states: InnerState) -> None:
+    """Put back what ``own_generators`` returned, where there still is such an attribute."""
+    for name, state in states.items():
+        if hasattr(owner, name):
+            _put(owner, name, state)
 
 
 def _places(path: str, thing: Any) -> Iterator[tuple[str, Any, str]]:

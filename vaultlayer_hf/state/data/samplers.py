@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import torch
+
+from vaultlayer_hf.state.data.inner import own_generators, own_numbers, put_generators
 
 _INSIDE = ("base_dataloader", "dataloader", "batch_sampler", "sampler")
 """Where loaders and samplers keep what they draw from."""
 _COUNTERS = ("epoch", "iteration", "initial_seed")
 """What samplers derive their order from."""
+_OWN = "own generators"
+"""Name of what a script's own sampler draws from, whatever it calls it."""
+_MOVED = "own counters"
+"""Name of what of its numbers has moved since they were first seen: the others are the script's to choose."""
+_first: weakref.WeakKeyDictionary[Any, dict[str, int | float]] = weakref.WeakKeyDictionary()
+_LIBRARIES = ("torch", "torchdata", "accelerate", "transformers", "datasets")
+"""Their loaders and samplers draw from ``generator`` alone."""
 
 SamplerStates = dict[str, dict[str, Any]]
 
@@ -40,6 +50,14 @@ def take_samplers(loader: Any) -> SamplerStates:
         generator = getattr(part, "generator", None)
         if isinstance(generator, torch.Generator):
             state["generator"] = generator.get_state()
+        if _is_of_script(part):
+            own = own_generators(part)
+            own.pop("generator", None)
+            first = _first_numbers(part)
+            moved = {name: value for name, value in own_numbers(part).items() if first.get(name) != value}
+            if hasattr(part, "set_epoch"):  # a pass that begins sets them
+                moved = {}
+            state |= {name: found for name, found in ((_OWN, own), (_MOVED, moved)) if found}
         if state:
             states[path] = state
     return states
@@ -52,13 +70,32 @@ def put_samplers(loader: Any, states: SamplerStates) -> None:
         if path not in here:
             continue
         part: Any = here[path]
+        if _is_of_script(part):
+            _first_numbers(part)
         for name, value in state.items():
-            if name != "generator":
+            if name == _OWN:
+                put_generators(part, value)
+            elif name == _MOVED:
+                vars(part).update(
+                    (counter, number) for counter, number in value.items() if counter in vars(part)
+                )
+            elif name != "generator":
                 setattr(part, name, value)
             elif isinstance(part.generator, torch.Generator):
                 part.generator.set_state(value)
             else:
                 part.generator = torch.Generator().set_state(value)  # made by the first pass
+
+
+def _is_of_script(part: Any) -> bool:
+    return type(part).__module__.partition(".")[0] not in _LIBRARIES and hasattr(part, "__dict__")
+
+
+def _first_numbers(part: Any) -> dict[str, int | float]:
+    try:
+        return _first.setdefault(part, own_numbers(part))
+    except TypeError:  # it can't be told apart from others, or noted
+        return own_numbers(part)
 
 
 def raise_counters(loader: Any, states: SamplerStates) -> None:
@@ -72,8 +109,8 @@ def raise_counters(loader: Any, states: SamplerStates) -> None:
 
 
 def generators_only(states: SamplerStates) -> SamplerStates:
-    """Return the states without counters: for a pass of which the epoch was set by the loop already."""
+    """Return the states without counters that a loop sets: for a pass of which the epoch was set already."""
     return {
-        path: {name: value for name, value in state.items() if name == "generator"}
+        path: {name: value for name, value in state.items() if name in ("generator", _OWN, _MOVED)}
         for path, state in states.items()
     }

@@ -1,0 +1,80 @@
+"""A sampler or a collator of the script's own goes on where it was, whatever it draws from."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from tests.trainer.kit import Boom, FailAt, Patient, Recorder, Tokens, arguments, model, weights
+from vaultlayer_hf import resumable
+
+
+class Sampler(torch.utils.data.Sampler[int]):
+    """Ten places, in each pass in an order that follows from generators of three kinds, and from a counter."""
+
+    def __init__(self) -> None:
+        self.size, self.seed = 10, 5
+        self.python, self.numpy = random.Random(0), np.random.default_rng(0)
+        self.torch = torch.Generator().manual_seed(0)
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[int]:
+        self.seed += 1
+        places = random.Random(self.seed).sample(range(10), 10)
+        places = [places[place] for place in self.numpy.permutation(10)]
+        places = [places[place] for place in torch.randperm(10, generator=self.torch)]
+        return iter([places[place] for place in self.python.sample(range(10), 10)])
+
+
+class Collator:
+    """Changes a token of each batch, by how many it has seen."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def __call__(self, samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        tokens = torch.stack([sample["input_ids"] for sample in samples])
+        self.seen += 1
+        tokens[0, self.seen % 16] = 1
+        return {"input_ids": tokens, "labels": tokens}
+
+
+def made(folder: Path, vault: Path | None, *callbacks: Any) -> Any:
+    """A training of 14 steps, of which five are a pass."""
+
+    class Own(transformers.Trainer):
+        def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+            return Sampler()
+
+    return resumable(Own)(
+        model=model(),
+        args=arguments(folder, max_steps=14),
+        train_dataset=Tokens(),
+        data_collator=Collator(),
+        callbacks=list(callbacks),
+        resume=vault,
+    )
+
+
+def test_it_goes_on_where_it_was(tmp_path: Path) -> None:
+    """Broken off in the second pass and again in the third: the weights are an unbroken run's, and nothing is said."""
+    unbroken = made(tmp_path / "u", None)
+    unbroken.train()
+    vault = tmp_path / "v"
+    for number, step in enumerate((9, 11)):
+        with pytest.raises(Boom):
+            made(tmp_path / str(number), vault, Patient(vault), FailAt(step)).train()
+    again = made(tmp_path / "b", vault)
+    seen = Recorder(again)
+    again.train()
+    assert weights(again.model) == weights(unbroken.model)
+    assert not seen.of("inexact")
