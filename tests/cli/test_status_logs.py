@@ -170,3 +170,16 @@ def test_a_vault_alone_claims_no_figures(tmp_path: Path) -> None:
     assert found["watched"] is False
     assert "goodput" in (told := vl("status", str(vault)).out)
     assert "% of" not in told
+
+
+def test_a_script_with_a_vault_of_its_own(tmp_path: Path) -> None:
+    """What the script itself named is what the run keeps its checkpoints in, whatever `vl run` would have used."""
+    run, vault = a_run(tmp_path)
+    other = tmp_path / "own"
+    vault.rename(other)
+    for notes in run.glob("attempt-*/rank-0.jsonl"):
+        append(
+            notes, {"time": 0.0, "kind": "train", "step": 0, "max_steps": 1000, "vault": f"file://{other}"}
+        )
+    found = vl("status", str(run), "--json").json()
+    assert (found["vault"], found["commits"]) == (f"file://{other}", 10)

@@ -133,6 +133,21 @@ def test_figures_that_a_vault_alone_cannot_tell_are_not_known() -> None:
     assert (story.lost_steps, story.exposure, story.goodput) == (None, None, None)
 
 
+def test_latest_means_that_one_alone(trained: Path) -> None:
+    """VAULT@latest is the newest checkpoint, to ls and verify as to the others."""
+    assert [item["step"] for item in vl("ls", f"{trained}@latest", "--json").json()["checkpoints"]] == [60]
+    assert vl("verify", f"{trained}@latest").out.startswith("step 60: ok")
+
+
+def test_a_narrow_terminal_shows_whole_columns(trained: Path) -> None:
+    """At 40 columns `vl ls` leaves columns out rather than cut each one short."""
+    out = vl("ls", str(trained), COLUMNS="40").out.splitlines()
+    assert out[0].split() == ["step", "when", "(UTC)", "state"]
+    assert all("…" not in line and len(line) <= 40 for line in out)
+    assert out[3].split()[0] == "60"
+    assert vl("ls", str(trained), COLUMNS="60").out.splitlines()[0].split()[-2:] == ["size", "state"]
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"), [("90", 90.0), ("90s", 90.0), ("2min", 120.0), ("1.5 h", 5400.0), (300.0, 300.0)]
 )

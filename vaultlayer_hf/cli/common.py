@@ -208,6 +208,9 @@ def step_at(vault: Vault, address: str) -> int | None:
     from vaultlayer_hf.stores.uri import parse_vault
 
     place = parse_vault(address)
+    newest = vault.state.newest if vault.state is not None else None
+    if address.rstrip("/").endswith("@latest") and not place.uri.endswith("@latest") and newest is not None:
+        return newest.step
     if not place.best:
         return place.step
     if vault.state is None or vault.state.best_step is None:

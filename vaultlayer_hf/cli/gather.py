@@ -100,9 +100,19 @@ def _find(text: str | None) -> Target | None:
     folder = _run_folder(text)
     if folder is not None:
         lines = journal.read_journal(folder)
-        named = [line["vault"] for line in lines if line["kind"] == "begin" and line.get("vault")]
-        return Target(folder, str(named[-1]) if named else None, lines)
+        named = [str(line["vault"]) for line in lines if line["kind"] == "begin" and line.get("vault")]
+        return Target(folder, _used_vault(folder, named[-1] if named else None), lines)
     return None
+
+
+def _used_vault(folder: Path, named: str | None) -> str | None:
+    """Return the vault of a run folder's newest attempt that trained: a script may have one of its own."""
+    for number in reversed(journal.attempts(folder)):
+        notes = journal.read_notes(journal.attempt_folder(folder, number)).get(0, [])
+        used = [str(note["vault"]) for note in notes if note["kind"] == "train" and note.get("vault")]
+        if used:
+            return named if named in used else used[-1]
+    return named
 
 
 def gather(target: Target) -> RunStory:

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from vaultlayer_hf.vault.reader.vault import Vault
 
 
+_ALL_COLUMNS, _WITHOUT_SIZE = 72, 56
+"""Columns of a terminal from which on a list has all its columns; from which on it has sizes and whole times."""
+
+
 def ls(vault: VaultArgument, as_json: JsonOption = False, debug: DebugOption = False) -> None:
     """List the checkpoints of a vault: step, when, size, state, token; of VAULT@STEP that step's alone.
 
@@ -110,18 +114,22 @@ def _print(found: dict[str, Any]) -> None:
     if not found["checkpoints"]:
         console.print(f"The vault {found['vault']} holds no checkpoint.", soft_wrap=True, markup=False)
         return
+    # A narrow terminal is shown the columns that matter whole, rather than all of them cut short.
+    narrow, tiny = console.width < _ALL_COLUMNS, console.width < _WITHOUT_SIZE
+    left_out = {"files", "token"} if narrow else set()
+    left_out |= {"size"} if tiny else set()
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for heading, side in (("step", "right"), ("when (UTC)", "left"), ("size", "right"), ("files", "right")):
-        table.add_column(heading, justify=side, no_wrap=True)  # type: ignore[arg-type]
-    table.add_column("state", no_wrap=True)
-    table.add_column("token", justify="right", no_wrap=True)
+    headings = ("step", "when (UTC)", "size", "files", "state", "token")
+    shown = [heading for heading in headings if heading not in left_out]
+    for heading in shown:
+        right = heading in ("step", "size", "files", "token")
+        table.add_column(heading, justify="right" if right else "left", no_wrap=True)
     for item in found["checkpoints"]:
-        when = item["time"].replace("T", " ")[:19]
-        size = size_text(item["bytes"])
+        when = item["time"].replace("T", " ")[5:16] if tiny else item["time"].replace("T", " ")[:19]
+        cells = {**item, "when (UTC)": when, "size": size_text(item["bytes"])}
         table.add_row(
-            str(item["step"]), when, size, str(item["files"]), item["state"], str(item["token"]),
-            style="bold" if "newest" in item["state"] else None,
-        )  # fmt: skip
+            *(str(cells[heading]) for heading in shown), style="bold" if "newest" in item["state"] else None
+        )
     console.print(table)
     if found["finished"] is not None:
         console.print(f"The run has finished, at step {found['finished']}.")
