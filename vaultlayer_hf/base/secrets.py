@@ -15,7 +15,7 @@ SHOWN = "[secret]"
 _LEAST = 8
 """Characters: a shorter value of a variable is no secret worth the name, and would be found in words."""
 _NAMES = re.compile(
-    r"(SECRET|TOKEN|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY|ACCOUNT_KEY|SIGNING_KEY|CREDENTIALS?|SAS)(_|$)"
+    r"(SECRET|TOKEN|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY|ACCOUNT_KEY|SIGNING_KEY|ENCRYPTION_KEY|CREDENTIALS?|SAS)(_|$)"
 )
 _PATHS = re.compile(r"(_FILE|_PATH|_DIR|_URI|_URL|_ID)$")
 _FORMS = re.compile(

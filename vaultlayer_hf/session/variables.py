@@ -8,7 +8,13 @@ from collections.abc import Iterable
 from vaultlayer_hf.session.settings import settings_table
 
 _PREFIX = "VAULTLAYER_"
-_OTHERS = ("VAULTLAYER_VERBOSITY", "VAULTLAYER_SIGNING_KEY", "VAULTLAYER_VERIFY_KEY", "VAULTLAYER_RUN_DIR")
+_OTHERS = (
+    "VAULTLAYER_VERBOSITY",
+    "VAULTLAYER_SIGNING_KEY",
+    "VAULTLAYER_VERIFY_KEY",
+    "VAULTLAYER_ENCRYPTION_KEY",
+    "VAULTLAYER_RUN_DIR",
+)
 """What people set besides the settings."""
 _INTERNAL = ("VAULTLAYER_RUN_", "VAULTLAYER_TEST_", "VAULTLAYER_AZURE_")
 """What `vl run` and the tests pass on."""

@@ -7,6 +7,7 @@
     probe.py   what a store really promises
     retry.py   patience around a store
     uri.py     vault addresses
+    encryption/  files sealed on this machine, ahead of any store
     folder/    a vault in a folder of a local, network or FUSE file system
     objects/   vaults in object stores, through obstore
 
@@ -42,6 +43,7 @@ def open_store(
         ObjectNotFoundError: the folder doesn't exist and ``create`` is False.
         StoreDeniedError: no credentials, or no permission to make the folder.
         MissingExtraError: an optional dependency is needed here.
+        SettingsError: VAULTLAYER_ENCRYPTION_KEY names no key.
     """
     if not isinstance(address, VaultAddress):
         address = parse_vault(address)
@@ -70,5 +72,11 @@ def open_store(
         from vaultlayer_hf.stores.objects.s3 import open_s3
 
         store = open_s3(address, upload_concurrency=upload_concurrency)
+    if os.environ.get("VAULTLAYER_ENCRYPTION_KEY", "").strip():
+        from vaultlayer_hf.stores.encryption.key import encryption_key
+        from vaultlayer_hf.stores.encryption.store import EncryptedStore
+
+        key = encryption_key()
+        store = EncryptedStore(store, key) if key is not None else store
     store.reopen = partial(open_store, address, upload_concurrency=upload_concurrency, create=False)
     return store

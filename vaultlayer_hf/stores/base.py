@@ -76,12 +76,14 @@ class Store(ABC):
         uri: the vault's URI, without secrets, for messages.
         supports_create: whether ``create`` is atomic here. False means single-writer use only;
             ``probe_create`` in ``stores.probe`` finds out, names aren't trusted.
+        encryption: id of the key that files are sealed with on this machine (encryption/); empty where none is.
         credentials: where its credentials were found, for people; empty where it needs none, or nobody knows.
         reopen: opens the same store in another process, so it is picklable; None where that can't be done.
     """
 
     uri: str
     supports_create: bool = True
+    encryption: str = ""
     credentials: str = ""
     reopen: Callable[[], Store] | None = None
 
@@ -141,6 +143,23 @@ class Store(ABC):
         nothing visible and comes out as it is.
         """
 
+    def upload_from(
+        self, key: str, read: Callable[[int], bytes], *, size: int, pace: Pace | None = None
+    ) -> ObjectInfo:
+        """Create or replace an object with the ``size`` bytes that ``read`` gives, durably; for what is in no file.
+
+        ``read`` is called with how many bytes are wanted, and gives as many. An error that it raises leaves nothing
+        visible and comes out as it is. ``pace`` is only called with 0, while nothing can be sent yet.
+        Through a temporary file of this machine, where a store has no better way.
+        """
+        check_key("upload", key)
+        with tempfile.TemporaryDirectory(prefix="vaultlayer-upload-") as folder:
+            passing = Path(folder) / "object"
+            with open(passing, "wb") as file:
+                for at in range(0, size, _PIECE):
+                    file.write(read(min(_PIECE, size - at)))
+            return self.upload(key, passing, size=size)
+
     def copy(self, source: str, target: str) -> ObjectInfo:
         """Copy an object inside the store, durably. Raises ObjectNotFoundError.
 
@@ -180,6 +199,7 @@ class WrappedStore(Store):
     def __init__(self, inner: Store) -> None:
         self.inner = inner
         self.uri = inner.uri
+        self.encryption = inner.encryption
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.inner!r})"

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from vaultlayer_hf.base.digest import digest_bytes, is_digest
-from vaultlayer_hf.errors import CorruptError, ObjectNotFoundError, StoreError
+from vaultlayer_hf.errors import CorruptError, ObjectNotFoundError, SettingsError, StoreError
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.vault.keys import META, manifest_key
 from vaultlayer_hf.vault.parse import FORMAT_VERSION, Fields, dump, has_bad_character, load
@@ -67,6 +67,7 @@ class Manifest:
         resumed_from: number of the log entry of the commit that the run went on from; None: from step 0.
         saved_at: seconds since the epoch by the writer's clock; for people and for file times.
         versions: versions of the libraries that wrote it.
+        encryption: id of the key that its files were encrypted with; empty for none, and then not written.
     """
 
     step: int
@@ -79,6 +80,7 @@ class Manifest:
     resumed_from: int | None = None
     saved_at: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
+    encryption: str = ""
 
     @property
     def bytes(self) -> int:
@@ -93,7 +95,10 @@ class Manifest:
 
 def encode_manifest(manifest: Manifest) -> bytes:
     """Return the manifest's bytes."""
-    return dump({"format_version": FORMAT_VERSION, **asdict(manifest)})
+    body = {"format_version": FORMAT_VERSION, **asdict(manifest)}
+    if not manifest.encryption:
+        del body["encryption"]
+    return dump(body)
 
 
 def encode_mark(folder: str) -> bytes:
@@ -165,11 +170,15 @@ def manifest_from(fields: Fields, what: str) -> Manifest:
         resumed_from=fields.optional_whole("resumed_from"),
         saved_at=float(saved_at),
         versions=dict(_version(name, value, what) for name, value in fields.mapping("versions").items()),
+        encryption="" if fields.get("encryption") is None else fields.text("encryption", limit=64),
     )
 
 
 def read_manifest(store: Store, commit: Vouched) -> Manifest:
-    """Return a commit's manifest, checked against the log. Raises CorruptError, StoreError."""
+    """Return a commit's manifest, checked against the log, and whether its files can be read with the key that is set.
+
+    Raises CorruptError, StoreError, SettingsError.
+    """
     key = manifest_key(commit.folder)
     if commit.manifest_size > MANIFEST_LIMIT:
         raise CorruptError(f"{key}: {commit.manifest_size} bytes are more than a manifest may have")
@@ -186,7 +195,30 @@ def read_manifest(store: Store, commit: Vouched) -> Manifest:
     manifest = decode_manifest(data, key)
     if (manifest.token, manifest.seq, manifest.step) != (commit.token, commit.seq, commit.step):
         raise CorruptError(f"{key}: it belongs to another commit than log entry {commit.number}")
+    _check_encryption(store, commit, manifest)
     return manifest
+
+
+def _check_encryption(store: Store, commit: Vouched, manifest: Manifest) -> None:
+    """Raise SettingsError where a checkpoint's files were encrypted otherwise than the store reads them."""
+    theirs, ours = manifest.encryption, store.encryption
+    if theirs == ours:
+        return
+    what = f"{store.uri}: the checkpoint of step {commit.step} (log entry {commit.number})"
+    if not ours:
+        raise SettingsError(
+            f"{what} is encrypted, and no key is set: set VAULTLAYER_ENCRYPTION_KEY to the key of this vault (its id "
+            f"is {theirs})"
+        )
+    if not theirs:
+        raise SettingsError(
+            f"{what} isn't encrypted, and VAULTLAYER_ENCRYPTION_KEY is set: unset it to go on in this vault, or name a "
+            "new vault, which is encrypted from the first checkpoint on"
+        )
+    raise SettingsError(
+        f"{what} was encrypted with another key (its id is {theirs}) than VAULTLAYER_ENCRYPTION_KEY names (its id is "
+        f"{ours}): set it to the key of this vault"
+    )
 
 
 def check_path(path: str, what: str) -> str:

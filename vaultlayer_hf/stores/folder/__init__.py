@@ -27,6 +27,7 @@ import stat
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from vaultlayer_hf.base import files
@@ -44,10 +45,13 @@ from vaultlayer_hf.stores.folder.local import (
     OPEN_TO_READ,
     PaceStopped,
     copy_bytes,
+    fill_from,
     object_info,
     read_exactly,
+    remove_stale,
     rename_guarded,
     translate,
+    unreadable,
     write_all,
 )
 from vaultlayer_hf.stores.folder.mounts import last_writer_wins
@@ -145,14 +149,22 @@ class FolderStore(Store):
         try:
             origin = os.open(source, OPEN_TO_READ)
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise StoreError("upload", key, f"can't read the local file {source}: {reason}") from error
+            raise unreadable(key, source, error) from error
         try:
             return self._copy_in("upload", key, origin, size, pace)
         except PaceStopped as stopped:
             raise stopped.error from None
         finally:
             os.close(origin)
+
+    def upload_from(
+        self, key: str, read: Callable[[int], bytes], *, size: int, pace: Pace | None = None
+    ) -> ObjectInfo:
+        fill = partial(fill_from, read=read, size=size)
+        try:
+            return self._publish("upload", key, fill, files.rename)
+        except PaceStopped as stopped:
+            raise stopped.error from None
 
     def copy(self, source: str, target: str) -> ObjectInfo:
         with self._opened("copy", source) as (origin, info):
@@ -174,20 +186,7 @@ class FolderStore(Store):
 
     def clean_temporary(self, older_than: float) -> int:
         """Remove unfinished files, unchanged for ``older_than`` seconds; return how many."""
-        removed = 0
-        with contextlib.suppress(OSError):  # tidying never fails a write
-            probe = self._temporary / f"clock-{uuid.uuid4().hex}"
-            probe.touch()
-            now = probe.stat().st_mtime  # by the clock of the file system, which dates the others too
-            files.remove_file(probe)
-            for path in list(self._temporary.iterdir()):
-                with contextlib.suppress(OSError):
-                    if now - path.stat().st_mtime > older_than:
-                        files.remove_file(path)
-                        removed += 1
-        return removed
-
-    # Reading
+        return remove_stale(self._temporary, older_than)
 
     @contextlib.contextmanager
     def _opened(self, operation: str, key: str) -> Iterator[tuple[int, os.stat_result]]:

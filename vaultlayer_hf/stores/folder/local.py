@@ -7,6 +7,8 @@ import errno
 import hashlib
 import os
 import time
+import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 from vaultlayer_hf.base import files
@@ -64,6 +66,13 @@ def translate(operation: str, key: str, error: OSError) -> StoreError:
     if error.errno in _HOPELESS:
         return StoreError(operation, key, reason)
     return StoreUnavailableError(operation, key, reason)
+
+
+def unreadable(key: str, source: Path, error: OSError) -> StoreError:
+    """Return the error for a local file that can't be uploaded."""
+    return StoreError(
+        "upload", key, f"can't read the local file {source}: {(error.strerror or str(error)).lower()}"
+    )
 
 
 def copy_bytes(source: int, target: int, size: int, pace: Pace | None) -> int:
@@ -130,6 +139,32 @@ def write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def fill_from(descriptor: int, read: Callable[[int], bytes], size: int) -> None:
+    """Write the ``size`` bytes that ``read`` gives; what it raises comes out in PaceStopped."""
+    for at in range(0, size, CHUNK):
+        try:
+            data = read(min(CHUNK, size - at))
+        except Exception as error:
+            raise PaceStopped(error) from None
+        write_all(descriptor, data)
+
+
+def remove_stale(folder: Path, older_than: float) -> int:
+    """Remove files of a folder that are unchanged for ``older_than`` seconds; return how many."""
+    removed = 0
+    with contextlib.suppress(OSError):  # tidying never fails a write
+        probe = folder / f"clock-{uuid.uuid4().hex}"
+        probe.touch()
+        now = probe.stat().st_mtime  # by the clock of the file system, which dates the others too
+        files.remove_file(probe)
+        for path in list(folder.iterdir()):
+            with contextlib.suppress(OSError):
+                if now - path.stat().st_mtime > older_than:
+                    files.remove_file(path)
+                    removed += 1
+    return removed
 
 
 def rename_guarded(key: str, temporary: Path, target: Path) -> None:

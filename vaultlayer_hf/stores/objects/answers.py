@@ -46,3 +46,10 @@ def client_failed(operation: str, key: str, error: BaseException) -> StoreUnavai
 def too_short(key: str, start: int, length: int, reason: str) -> StoreError:
     """Return the error of a range that the object doesn't have."""
     return StoreError("read_range", key, f"bytes {start} to {start + length} were asked for, {reason}")
+
+
+def no_bytes(key: str, start: int, length: int, size: int) -> memoryview:
+    """Return the empty range at ``start`` of an object of this size. Raises StoreError where there is none."""
+    if length < 0 or start < 0 or start > size:
+        raise too_short(key, start, length, f"it has {size}")
+    return memoryview(b"")

@@ -15,6 +15,8 @@ MIB = 1024 * 1024
 CHUNK = 8 * MIB
 """Bytes of a part, at least; what is read at a time; what a pace sees per call, at most."""
 
+LARGEST_COPY = 5 * 1024**3
+"""Bytes that S3 copies in one request."""
 _MOST_PARTS = 9000  # S3's bound is 10 000
 _IN_FLIGHT = 96 * MIB  # bytes of parts in memory at a time
 

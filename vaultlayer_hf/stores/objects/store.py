@@ -31,13 +31,11 @@ from vaultlayer_hf.errors import (
     StoreUnavailableError,
 )
 from vaultlayer_hf.stores.base import ObjectInfo, Pace, Store, Take, check_key
-from vaultlayer_hf.stores.objects.answers import client_failed, object_info, same_process, too_short
+from vaultlayer_hf.stores.objects.answers import client_failed, no_bytes, object_info, same_process, too_short
 from vaultlayer_hf.stores.objects.errors import translate
 from vaultlayer_hf.stores.objects.listing import AT_ONCE, in_order, safe_offset
-from vaultlayer_hf.stores.objects.parts import CHUNK, Chunks, ahead, file_chunks, part_plan
+from vaultlayer_hf.stores.objects.parts import CHUNK, LARGEST_COPY, Chunks, ahead, file_chunks, part_plan
 from vaultlayer_hf.stores.objects.provider import NEUTRAL, NO_STORE, Provider
-
-_LARGEST_COPY = 5 * 1024**3  # bytes that S3 copies in one request
 
 _T = TypeVar("_T")
 
@@ -70,7 +68,7 @@ class ObjectStore(Store):
         self.provider = provider
         self.supports_create = True
         self.upload_concurrency = upload_concurrency
-        self.largest_copy: int | None = _LARGEST_COPY  # bytes; None: of any size
+        self.largest_copy: int | None = LARGEST_COPY  # bytes; None: of any size
         self._client = client
         self._quick = client if quick is None else quick
         self._prefix = f"{prefix}/" if prefix else ""
@@ -90,10 +88,7 @@ class ObjectStore(Store):
     def read_range(self, key: str, start: int, length: int) -> memoryview:
         name = self._name("read_range", key)
         if length <= 0 or start < 0:
-            size = self.head(key).size
-            if length < 0 or start < 0 or start > size:
-                raise too_short(key, start, length, f"it has {size}")
-            return memoryview(b"")
+            return no_bytes(key, start, length, self.head(key).size)
         try:
             data = self._call(
                 "read_range", key, lambda: obstore.get_range(self._client, name, start=start, length=length)
@@ -174,6 +169,11 @@ class ObjectStore(Store):
         self._name("upload", key)
         with file_chunks(key, source, size, pace) as chunks:
             return self._send("upload", key, chunks, pace)
+
+    def upload_from(
+        self, key: str, read: Callable[[int], bytes], *, size: int, pace: Pace | None = None
+    ) -> ObjectInfo:
+        return self._send("upload", key, Chunks("upload", key, size, read), pace)
 
     def copy(self, source: str, target: str) -> ObjectInfo:
         origin, name = self._name("copy", source), self._name("copy", target)

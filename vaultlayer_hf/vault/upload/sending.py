@@ -13,7 +13,7 @@ read back whole: what went bad in the vault meanwhile would be copied from check
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vaultlayer_hf.base.digest import digest_bytes
 from vaultlayer_hf.errors import CorruptError, StoreError
@@ -117,7 +117,7 @@ def commit(
     goes there, too: what of the run is nan.
     Raises FencedError, StoreError, CorruptError where the nodes' parts don't make one checkpoint.
     """
-    data = encode_manifest(manifest)
+    data = encode_manifest(replace(manifest, encryption=store.encryption))
     decode_manifest(data, manifest_key(transfer.folder))  # never commit what couldn't be resumed from
     store.write(manifest_key(transfer.folder), data)
 
