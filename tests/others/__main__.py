@@ -1,4 +1,9 @@
-"""All programs, on one rank and on two, killed under `vl run`, as a table: ``python -m tests.others``."""
+"""All programs, undisturbed and killed under `vl run`, as a table: ``python -m tests.others [WORD ...]``.
+
+WORD: only programs with it in their names. What isn't installed is skipped, and how to get it is said. axolotl,
+LLaMA-Factory, ms-swift and Unsloth each want other versions of transformers and trl than the rest: try them with the
+Python of an environment of their own (``PYTHONPATH=. ENVIRONMENT/bin/python -m tests.others axolotl``).
+"""
 
 from __future__ import annotations
 
@@ -7,33 +12,54 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.others.compare import PROGRAMS, compare
+from tests.others.compare import run_killed, run_plain
+from tests.others.programs import PROGRAMS, Program, is_there
+
+_ROW = "{:46}{:8}{:24}{:24}{}"
 
 
 def main() -> None:
-    """Play all; exit 1 where one doesn't end bit-identical."""
+    """Play all; exit 1 where one doesn't end with the same weights."""
+    words = sys.argv[1:]
+    print(_ROW.format("program", "plain", "killed under vl run", "disk emptied", "weights"), flush=True)
     failed = False
     for program in PROGRAMS:
-        for ranks in (1, 2):
-            began = time.monotonic()
-            with tempfile.TemporaryDirectory(prefix="vl-others-") as folder:
-                try:
-                    compared = compare(program, ranks, Path(folder))
-                except AssertionError as error:
-                    print(f"{program.name}, {ranks} ranks: {error}")
-                    failed = True
-                    continue
-            good = compared.code == 0 and compared.same
-            failed |= not good
-            print(
-                f"{program.name:45} {ranks} rank{'s' if ranks > 1 else ' '}  "
-                f"{'by vl init' if compared.edited else 'unedited  '}  killed and resumed: "
-                f"{'bit-identical' if good else f'NO (exit {compared.code})'}  {time.monotonic() - began:.0f} s",
-                flush=True,
-            )
-            if not good:
-                print(compared.output)
+        if words and not any(word.lower() in program.name.lower() for word in words):
+            continue
+        if not is_there(program):
+            print(f"{program.name:46}skipped: {program.install}", flush=True)
+            continue
+        for ranks in program.ranks:
+            failed |= not _play(program, ranks)
     sys.exit(failed)
+
+
+def _play(program: Program, ranks: int) -> bool:
+    name = program.name + (f", {ranks} ranks" if ranks > 1 else "") + (" (vl init)" if program.insert else "")
+    told: list[str] = []
+    trouble: list[str] = []
+    equal = True
+    with tempfile.TemporaryDirectory(prefix="vl-others-") as text:
+        folder = Path(text)
+        began = time.monotonic()
+        try:
+            calm = run_plain(program, ranks, folder)
+            told.append(f"{time.monotonic() - began:.0f} s")
+            for empty in (False, True):
+                began = time.monotonic()
+                compared = run_killed(program, ranks, folder, calm, empty=empty)
+                ended = f"ended, {time.monotonic() - began:.0f} s"
+                told.append(ended if compared.code == 0 else f"exit code {compared.code}")
+                equal &= compared.same
+                if not compared.good:
+                    trouble.append(compared.output)
+        except AssertionError as error:
+            trouble.append(str(error))
+    told += ["failed"] * (3 - len(told))
+    print(_ROW.format(name, *told, "equal" if equal and not trouble else "NOT EQUAL"), flush=True)
+    for output in trouble:
+        print(output, flush=True)
+    return not trouble
 
 
 if __name__ == "__main__":

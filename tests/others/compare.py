@@ -11,69 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests import ROOT
+from tests.others.material import FILES, make
+from tests.others.programs import SCRIPTS, Program
 from tests.servers import die_with_parent
 
-HERE = Path(__file__).parent
-TRAINER = (
-    *("--output_dir", "out", "--use_cpu", "--max_steps", "10", "--save_steps", "2", "--logging_steps", "1"),
-    *("--per_device_train_batch_size", "2", "--report_to", "none", "--disable_tqdm", "True"),
-    *("--learning_rate", "1e-2", "--seed", "5"),
-)
-
-
-@dataclass(frozen=True)
-class Program:
-    """A program and its arguments, run in a folder that holds what ``material.make`` makes.
-
-    Attributes:
-        name: how it is called in reports.
-        words: behind ``python`` or the launcher.
-        weights: the file with its final weights.
-        script: copied into the folder; None where it is a module.
-        insert: whether it has a loop of its own, which `vl init` edits first.
-        die_at: the step at which a rank is killed.
-    """
-
-    name: str
-    words: tuple[str, ...]
-    weights: str
-    script: Path | None = None
-    insert: bool = False
-    die_at: int = 7
-
-
-SFT = Program(
-    "trl.scripts.sft",
-    (
-        *("-m", "trl.scripts.sft", "--model_name_or_path", "llama", "--dataset_name", "sft", *TRAINER),
-        *("--bf16", "False", "--gradient_checkpointing", "False", "--max_length", "64"),
-    ),
-    "out/model.safetensors",
-)
-LM = Program(
-    "in the style of run_clm.py",
-    (
-        "run_lm.py",
-        "--config_name",
-        "llama",
-        "--tokenizer_name",
-        "llama",
-        "--train_file",
-        "text.txt",
-        *TRAINER,
-    ),
-    "out/model.safetensors",
-    HERE / "run_lm.py",
-)
-CHECKPOINTING = Program(
-    "in the style of by_feature/checkpointing.py",
-    ("checkpointing.py", "--train_file", "rows.pt", "--config", "bert"),
-    "out/model.pt",
-    HERE / "checkpointing.py",
-    insert=True,
-    die_at=10,
-)
-PROGRAMS = (SFT, LM, CHECKPOINTING)
+FATE = Path(__file__).parent / "fate"
 
 
 @dataclass(frozen=True)
@@ -92,26 +34,35 @@ class Compared:
     same: bool
     edited: bool
 
+    @property
+    def good(self) -> bool:
+        """Whether it ended well with those weights."""
+        return self.code == 0 and self.same
 
-def compare(program: Program, ranks: int, folder: Path) -> Compared:
-    """Run a program undisturbed and, in another folder, under `vl run`, where one rank is killed once."""
-    from tests.others.material import make
 
-    material = make(folder)
-    calm, troubled = folder / "calm", folder / "troubled"
-    for place in (calm, troubled):
-        place.mkdir()
-        for name in ("llama", "bert", "sft", "text.txt", "rows.pt"):
-            (place / name).symlink_to(material / name)
-        if program.script is not None:
-            shutil.copy(program.script, place)
-    command = [*launcher(ranks), *program.words]
-    done = _run(command, calm)
-    if done.returncode:
+def compare(program: Program, ranks: int, folder: Path, *, empty: bool = False) -> Compared:
+    """Run a program undisturbed and, in another folder, under `vl run`, where one rank is killed once.
+
+    ``empty``: what it had written goes with it; the vault stays.
+    """
+    return run_killed(program, ranks, folder, run_plain(program, ranks, folder), empty=empty)
+
+
+def run_plain(program: Program, ranks: int, folder: Path) -> Path:
+    """Run a program undisturbed; return the file with its final weights. Raises AssertionError."""
+    place = _place(program, folder, "calm")
+    done = _run(_command(program, ranks), place, dict(program.variables))
+    if done.returncode or not (place / program.weights).exists():
         raise AssertionError(f"the undisturbed program failed:\n{done.stdout}")
+    return place / program.weights
+
+
+def run_killed(program: Program, ranks: int, folder: Path, calm: Path, *, empty: bool) -> Compared:
+    """Run it under `vl run`, where one rank is killed once; ``calm`` is what ``run_plain`` returned."""
+    troubled = _place(program, folder, "emptied" if empty else "killed")
     vl = [sys.executable, "-m", "vaultlayer_hf.cli"]
     if program.insert:
-        done = _run([*vl, "init", str(program.words[0]), "--vault", "vault", "--yes"], troubled)
+        done = _run([*vl, "init", str(program.words[0]), "--vault", "vault", "--yes"], troubled, {})
         if done.returncode:
             raise AssertionError(f"vl init failed:\n{done.stdout}")
     fate = {
@@ -119,34 +70,55 @@ def compare(program: Program, ranks: int, folder: Path) -> Compared:
         "DIE_RANK": str(ranks - 1),
         "DIE_ONCE": str(troubled / "died"),
         "DIE_VAULT": str(troubled / "vault"),
+        "DIE_EMPTY": str(troubled / program.weights.partition("/")[0]) if empty else "",
+        **dict(program.variables),
     }
     vault = [] if program.insert else ["--vault", "vault"]
-    done = _run([*vl, "run", *vault, "--backoff", "0.1", "--", *command], troubled, **fate)
+    done = _run([*vl, "run", *vault, "--backoff", "0.1", "--", *_command(program, ranks)], troubled, fate)
     if not (troubled / "died").exists():
         raise AssertionError(f"nobody was killed:\n{done.stdout}")
     found = troubled / program.weights
-    same = found.exists() and _same(found, calm / program.weights)
+    same = found.exists() and _same(found, calm)
     edited = program.script is not None and (
         (troubled / program.script.name).read_bytes() != program.script.read_bytes()
     )
     return Compared(done.returncode, done.stdout, same, edited)
 
 
-def launcher(ranks: int) -> list[str]:
-    """Return what stands before a script or ``-m module``."""
+def _place(program: Program, folder: Path, name: str) -> Path:
+    """Make a folder to run a program in; the material is made once for all of them."""
+    material = folder / "material"
+    if not material.exists():
+        material.mkdir(parents=True)
+        make(material)
+    place = folder / name
+    place.mkdir()
+    for file in FILES:
+        (place / file).symlink_to(material / file)
+    for path in sorted(SCRIPTS.iterdir()):
+        if path == program.script or path.suffix == ".yaml" or path.name == "rewards.py":
+            shutil.copy(path, place)
+    return place
+
+
+def _command(program: Program, ranks: int) -> list[str]:
+    if program.own:
+        return list(program.words)
     if ranks == 1:
-        return [sys.executable]
-    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+        return [sys.executable, *program.words]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+    return [*launcher, *program.words]
 
 
-def _run(command: Sequence[str], folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+def _run(command: Sequence[str], folder: Path, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("VAULTLAYER_")}
-    path = [str(HERE / "fate"), str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
+    path = [str(FATE), str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
     return subprocess.run(
         command,
         cwd=folder,
         env={
             **environment,
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")]),
             "PYTHONPATH": os.pathsep.join(path),
             "OMP_NUM_THREADS": "1",
             "HF_HUB_OFFLINE": "1",

@@ -231,6 +231,47 @@ def test_trackio_has_one_run(tmp_path: Path) -> None:
     assert steps == list(range(1, STEPS + 1))
 
 
+@pytest.mark.slow
+def test_clearml_has_one_task(tmp_path: Path) -> None:
+    """Three attempts write to one task of ClearML, offline; a step that two of them trained has the later's point."""
+    pytest.importorskip("clearml", reason="needs clearml: pip install clearml")
+    import json
+
+    three_attempts(
+        tmp_path,
+        "clearml",
+        CLEARML_OFFLINE_MODE="1",
+        CLEARML_CACHE_DIR=str(tmp_path / "cache"),
+        CLEARML_LOG_MODEL="false",
+        HOME=str(tmp_path),
+        HOW="raise",
+    )
+    (folder,) = {path.parent for path in tmp_path.rglob("metrics.jsonl")}
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    steps = {one["iter"] for row in rows for one in row if one.get("variant") == "loss"}
+    assert steps == set(range(1, STEPS + 1))
+    assert read_runs(tmp_path / "out" / f"checkpoint-{STEPS}")["clearml"]["id"] == folder.name
+
+
+@pytest.mark.slow
+def test_comet_has_one_experiment(tmp_path: Path) -> None:
+    """Three attempts have one experiment of Comet, offline; its archives are named by its key."""
+    pytest.importorskip("comet_ml", reason="needs comet_ml: pip install comet_ml")
+    three_attempts(
+        tmp_path,
+        "comet_ml",
+        COMET_START_ONLINE="0",
+        COMET_OFFLINE_DIRECTORY=str(tmp_path / "comet"),
+        HOME=str(tmp_path),
+        HOW="raise",
+    )
+    names = [path.name for path in (tmp_path / "comet").glob("*.zip")]
+    first, last = (read_runs(tmp_path / "out" / f"checkpoint-{step}")["comet"]["id"] for step in (2, STEPS))
+    assert first == last
+    assert names
+    assert all(name.startswith(first) for name in names)
+
+
 def test_show_status_and_report_name_the_run(tmp_path: Path) -> None:
     """A checkpoint and the run say which run a tracker had, so that a person finds it from the vault alone."""
     pytest.importorskip("tensorboard")

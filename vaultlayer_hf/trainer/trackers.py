@@ -7,19 +7,18 @@ integration as it sets itself up behind a resume, unless the user has set one:
     W&B          WANDB_RUN_ID, with WANDB_RESUME=allow
     MLflow       MLFLOW_RUN_ID
     Comet        COMET_EXPERIMENT_KEY
+    ClearML      ``Task.init(reuse_last_task_id=…, continue_last_task=0)``: there is no variable for it
     Trackio      the run's name (the integration asks for ``resume="allow"`` itself)
     TensorBoard  the folder of its events, with ``purge_step``: the dead attempt's later points are hidden
 
-What the dead attempt had logged beyond the checkpoint isn't logged once more: see ``logged.py``.
-
-Variables are set for the integration's ``setup`` alone: a later Trainer of the process is another run.
+What the dead attempt had logged beyond the checkpoint isn't logged once more: see ``logged.py``. Variables are set for the integration's ``setup`` alone: a later Trainer of the process is another run.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -161,6 +160,14 @@ def _comet_run(callback: Any, args: TrainingArguments) -> dict[str, str]:
     return {"id": run.get_key(), "url": run.url or ""} if run is not None else {}
 
 
+def _clearml_run(callback: Any, args: TrainingArguments) -> dict[str, str]:
+    task = callback._clearml_task
+    if task is None:
+        return {}
+    url = None if callback._clearml.Task.is_offline() else task.get_output_log_web_page()
+    return {"id": task.id, "url": url or ""}
+
+
 def _tensorboard_run(callback: Any, args: TrainingArguments) -> dict[str, str]:
     if callback.tb_writer is None:
         return {}
@@ -174,6 +181,7 @@ _NAMES = {
     "TrackioCallback": "trackio",
     "MLflowCallback": "mlflow",
     "CometCallback": "comet",
+    "ClearMLCallback": "clearml",
     "TensorBoardCallback": "tensorboard",
 }
 """The tracker of each of transformers' integrations, by the class's name: importing a class may need its tracker."""
@@ -182,6 +190,7 @@ _RUNS: dict[str, Callable[[Any, TrainingArguments], dict[str, str]]] = {
     "trackio": _trackio_run,
     "mlflow": _mlflow_run,
     "comet": _comet_run,
+    "clearml": _clearml_run,
     "tensorboard": _tensorboard_run,
 }
 _VARIABLES: Mapping[str, Callable[[dict[str, str]], dict[str, str]]] = {
@@ -199,7 +208,10 @@ def _set_up_within(callback: Any, name: str, run: dict[str, str], args: Training
 
     def setup(*given: Any, **named: Any) -> Any:
         del callback.setup
-        with _variables(_VARIABLES[name](run) if name in _VARIABLES else {}):
+        with ExitStack() as stack:
+            stack.enter_context(_variables(_VARIABLES[name](run) if name in _VARIABLES else {}))
+            if name == "clearml":
+                stack.enter_context(_continued_task(callback._clearml.Task, run["id"]))
             if name != "trackio" or args.run_name:
                 return original(*given, **named)
             args.run_name = run["name"]
@@ -209,6 +221,28 @@ def _set_up_within(callback: Any, name: str, run: dict[str, str], args: Training
                 args.run_name = None
 
     callback.setup = setup
+
+
+@contextmanager
+def _continued_task(task: Any, number: str) -> Iterator[None]:
+    """Have ClearML's ``Task.init`` go on with a task. Where the script has made one, the integration doesn't call it.
+
+    ``continue_last_task=0``: steps keep their numbers, where True would count on from the last one.
+    """
+    original = task.__dict__["init"]
+
+    def init(*args: Any, **kwargs: Any) -> Any:
+        old = {"reuse_last_task_id": number, "continue_last_task": 0}
+        try:
+            return original.__get__(None, task)(*args, **{**kwargs, **old})
+        except Exception:  # deleted meanwhile, or on another server: a task of its own, as without us
+            return original.__get__(None, task)(*args, **kwargs)
+
+    task.init = init
+    try:
+        yield
+    finally:
+        task.init = original
 
 
 @contextmanager

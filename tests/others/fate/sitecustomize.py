@@ -1,9 +1,11 @@
 """On PYTHONPATH of a program that is to die: SIGKILL to one rank at a step, once, when its vault holds a commit.
 
-The program isn't touched: this waits for torch, and counts the steps of its optimizer.
+The program isn't touched: this waits for torch, and counts the steps of its optimizer. DIE_EMPTY names folders that are
+deleted with it, as a lost disk would be.
 """
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -36,6 +38,8 @@ def _watch():
                 os.close(os.open(os.environ["DIE_ONCE"], os.O_CREAT | os.O_EXCL))
             except FileExistsError:
                 return
+            for folder in filter(None, os.environ.get("DIE_EMPTY", "").split(os.pathsep)):
+                shutil.rmtree(folder, ignore_errors=True)
             os.kill(os.getpid(), signal.SIGKILL)
 
     register_optimizer_step_post_hook(stepped)
