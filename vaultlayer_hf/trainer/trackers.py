@@ -11,7 +11,8 @@ integration as it sets itself up behind a resume, unless the user has set one:
     Trackio      the run's name (the integration asks for ``resume="allow"`` itself)
     TensorBoard  the folder of its events, with ``purge_step``: the dead attempt's later points are hidden
 
-What the dead attempt had logged beyond the checkpoint isn't logged once more: see ``logged.py``. Variables are set for the integration's ``setup`` alone: a later Trainer of the process is another run.
+What the dead attempt had logged beyond the checkpoint isn't logged once more: see ``logged.py``.
+Variables are set for the integration's ``setup`` alone: a later Trainer of the process is another run.
 """
 
 from __future__ import annotations
