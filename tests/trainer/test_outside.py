@@ -1,4 +1,4 @@
-"""Parameters and optimizer state that no checkpoint holds are said at the first save."""
+"""Parameters, buffers and optimizer state that no checkpoint holds are said at a save."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.trainer.kit import Recorder, trainer
+from tests.trainer.kit import Do, Recorder, model, trainer
 from vaultlayer_hf import Trainer
 
 
@@ -40,6 +40,26 @@ def test_parameters_outside_the_model_are_said(cls: Any, said: int, tmp_path: Pa
     found = [event.message for event in seen.of("inexact") if "that the model doesn't have" in event.message]
     assert len(found) == said
     assert all("trains 2 parameter(s) (17 values)" in message for message in found)
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+def test_a_buffer_that_is_not_saved_is_said(persistent: bool, tmp_path: Path) -> None:
+    """A queue that moves and no checkpoint holds is named once; one that is saved, and tables, are not spoken of."""
+    moving = model()
+    moving.register_buffer("queue", torch.zeros(4), persistent=persistent)
+    moving.register_buffer("late", torch.zeros(2), persistent=False)  # a table that is made at the first pass
+
+    def move(_: Any) -> None:
+        moving.queue.add_(1)
+        moving.late.fill_(7)
+
+    run = trainer(
+        tmp_path / "a", model=moving, resume=tmp_path / "vault", max_steps=6, callbacks=[Do(on_step_end=move)]
+    )
+    seen = Recorder(run)
+    run.train()
+    found = [event.message for event in seen.of("inexact") if "persistent=False" in event.message]
+    assert [message.startswith("queue: these buffers") for message in found] == [True] * (not persistent)
 
 
 class Layerwise(Trainer):

@@ -1,4 +1,4 @@
-"""What a Trainer trains outside its model: no checkpoint of the Trainer holds it, so it is said at the first save."""
+"""What a Trainer changes and no checkpoint of its holds: parameters outside the model, buffers that aren't saved."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from typing import Any
 import torch
 
 from vaultlayer_hf.base.events import EventKind, Events
+from vaultlayer_hf.state.tensor_digests import Digests, digest_tensors
 from vaultlayer_hf.trainer.loaded import Trained
+
+
+_ROTARY = ("inv_freq", "original_inv_freq", "cos_cached", "sin_cached")
+"""Tables of positions, which models make anew for longer inputs."""
 
 
 def warn_of_outside(events: Events, rank: int, trained: Trained, added: Iterable[Any] = ()) -> None:
@@ -56,6 +61,53 @@ def warn_of_outside(events: Events, rank: int, trained: Trained, added: Iterable
             "optimizer that steps in one place (one without layerwise in its name), or carry each: "
             "trainer.vault.add('layer-1', optimizer)",
         )
+
+
+class UnsavedBuffers:
+    """Says, once, that buffers which no checkpoint holds (``persistent=False``) change as the model is trained.
+
+    Most such buffers are tables that are made anew, and some of these only at the first forward pass. So what counts is
+    what changes between the first save and the second one.
+    """
+
+    def __init__(self) -> None:
+        self._first: Digests | None = None
+        self._looked = False
+
+    def look(self, events: Events, rank: int, trained: Trained) -> None:
+        """Look at them, at a save. Never raises."""
+        if rank or self._looked or trained.sharded:
+            return
+        try:
+            now = digest_tensors(_unsaved(trained.model))
+        except Exception:  # a user's model may hold what can't be read
+            now = {}
+        if self._first is None:
+            self._first = now
+            return
+        self._looked = True
+        moved = [name for name in now if self._first.get(name, now[name]) != now[name]]
+        same = [
+            name for name in moved if self._first[name].rpartition(" ")[0] == now[name].rpartition(" ")[0]
+        ]
+        if same:
+            events.warn_once(
+                "buffers",
+                EventKind.INEXACT,
+                f"{', '.join(same[:3])}{' and others' * (len(same) > 3)}: these buffers of the model change as it is "
+                "trained, and no checkpoint holds them, since they are registered with persistent=False: a resume "
+                "begins with them as the script makes them, and the numbers may differ from an unbroken run's. Leave "
+                "persistent=False out where their content matters",
+            )
+
+
+def _unsaved(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    for prefix, module in model.named_modules():
+        for name in module._non_persistent_buffers_set:
+            if name in _ROTARY:
+                continue
+            if (tensor := module._buffers.get(name)) is not None:
+                yield f"{prefix}.{name}".lstrip("."), tensor
 
 
 def _optimizers_of(hook: Any) -> Iterator[torch.optim.Optimizer]:

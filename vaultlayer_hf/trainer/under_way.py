@@ -27,7 +27,7 @@ from vaultlayer_hf.trainer.fork_numbers import ForkNumbers
 from vaultlayer_hf.trainer.in_evaluation import InEvaluation
 from vaultlayer_hf.trainer.loadable import load_trial
 from vaultlayer_hf.trainer.loaded import Trained, check_loaded, digests_of_copy, keep_digests
-from vaultlayer_hf.trainer.outside import warn_of_outside
+from vaultlayer_hf.trainer.outside import UnsavedBuffers, warn_of_outside
 from vaultlayer_hf.trainer.saving import Saving
 from vaultlayer_hf.trainer.terms import save_of
 from vaultlayer_hf.trainer.trackers import keep_runs
@@ -75,6 +75,7 @@ class TrainingUnderWay:
         self._saving: Saving | None = None
         self._asked = Asked()
         self._trial = load_trial(trainer)
+        self._buffers = UnsavedBuffers()
         self._kept: Path | None = None  # the folder that holds what is ours already
 
     def check(
@@ -130,7 +131,9 @@ class TrainingUnderWay:
         if self._over or (self._saving is not None and self._saving.lost):
             return
         training, session = self._training, self._training.session
-        warn_of_outside(session.events, session.ranks.rank, trained, [one.thing for one in self._own])
+        own = [one.thing for one in self._own]
+        warn_of_outside(session.events, session.ranks.rank, trained, own)
+        self._buffers.look(session.events, session.ranks.rank, trained)
         nonfinite = trained.nonfinite(session.ranks.rank, state.log_history)
         save = replace(self._save_of(args, state), nonfinite=nonfinite)
         capture = self._saving.capture if self._saving is not None else None
