@@ -11,7 +11,6 @@ from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.state.tensor_digests import Digests, digest_tensors
 from vaultlayer_hf.trainer.loaded import Trained
 
-
 _ROTARY = ("inv_freq", "original_inv_freq", "cos_cached", "sin_cached")
 """Tables of positions, which models make anew for longer inputs."""
 
