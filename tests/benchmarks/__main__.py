@@ -14,7 +14,7 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.benchmarks import beside, growth, imports, passing, restart, speed, stall, table, transfer
+from tests.benchmarks import beside, growth, imports, passing, restart, speed, stall, table, transfer, writing
 from tests.benchmarks.measure import Row
 
 
@@ -44,8 +44,9 @@ def main() -> int:
     parser.add_argument("--window", type=float, default=6.0, help="seconds of a window of part c")
     parser.add_argument("--ways", default="", help="only these ways of part c, separated by commas")
     parser.add_argument(
-        "--threads", default="1,2", help="threads of training in part c: 1 leaves a core, 2 none"
+        "--threads", default="1,2", help="threads of training in parts c and h: 1 leaves a core, 2 none"
     )
+    parser.add_argument("--sizes", default="", help="millions of parameters of part h, such as 50,200,1000")
     options = parser.parse_args()
     parts = options.only.split(",")
     quick = options.quick
@@ -77,8 +78,13 @@ def main() -> int:
         if "g" in parts:
             rows += restart.measure(work / "g", rounds, say)
         if "h" in parts:
-            sizes_h = ((30,), 2, 1) if quick else ((50, 200), 5, rounds)
-            rows += beside.measure(work / "h", *sizes_h, tuple(map(int, options.threads.split(","))), say)
+            sizes = (
+                tuple(map(int, options.sizes.split(","))) if options.sizes else (30,) if quick else (50, 200)
+            )
+            threads_h = tuple(map(int, options.threads.split(",")))
+            saves, rounds_h = (2, 1) if quick else (4, options.rounds or 1)
+            rows += beside.measure(work / "h", [4 * one for one in sizes], saves, rounds_h, threads_h, say)
+            rows += writing.measure(work / "w", 64 if quick else 512, rounds_h, threads_h, say)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     table.show(rows)

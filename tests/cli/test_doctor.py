@@ -18,13 +18,14 @@ from vaultlayer_hf.cli.checks import (
 )
 from vaultlayer_hf.cli.common import ExitCode
 from vaultlayer_hf.cli.doctor import checkpoint_size
-from vaultlayer_hf.cli.prediction import judge, predict
+from vaultlayer_hf.cli.prediction import judge, judge_copy, predict
 from vaultlayer_hf.stores.uri import parse_vault
 
 from .conftest import vl
 
 NAMES = [
-    "libraries", "credentials", "log", "create-if-absent", "clock", "delete", "bandwidth", "disk", "prediction"
+    "libraries", "credentials", "log", "create-if-absent", "clock", "delete", "bandwidth", "disk", "prediction",
+    "async_save",
 ]  # fmt: skip
 
 
@@ -156,3 +157,25 @@ def test_no_vault_is_a_usage_error() -> None:
     assert vl("doctor", VAULTLAYER_VAULT="").code == 2
     assert vl("doctor", "/tmp/x", "--model", "big").code == 2
     assert vl("doctor", "/tmp/x", "--save-every", "often").code == 2
+
+
+@pytest.mark.parametrize(
+    ("free", "interval", "asked", "state", "words"),
+    [
+        (2 * 10**9, 1800, True, "ok", "can be written beside"),
+        (None, 1800, False, "ok", "async_save is off"),
+        (10**9, 1800, True, "warning", "is too much"),
+        (10**9, 1800, False, "ok", "is too much"),
+        (2 * 10**9, 5, True, "warning", "the next save comes first"),
+    ],
+)
+def test_whether_saves_will_overlap(
+    free: int | None, interval: float, asked: bool, state: str, words: str
+) -> None:
+    """A copy that doesn't fit into what is free, or isn't written by the next save, is said."""
+    measured = Measurements(upload_rate=1e8, download_rate=1e8, disk_rate=1e8, links=True)
+    found = predict(10**9, interval, measured)
+    assert found is not None
+    finding = judge_copy(found, interval, free, asked=asked)
+    assert finding.state == state
+    assert words in finding.text

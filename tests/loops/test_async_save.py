@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from tests.forks import ForkServer
 from tests.kit.inside import listen
 from vaultlayer_hf import Checkpointer, Settings, open_vault
 from vaultlayer_hf.base.events import Event
@@ -290,3 +292,23 @@ def test_an_optimizer_that_steps_elsewhere(tmp_path: Path, copies: list[int]) ->
     assert torch.equal(found["state"][0]["exp_avg"], inner.state_dict()["state"][0]["exp_avg"])
     assert torch.equal(saved, model.weight)
     assert json.loads((tmp_path / "out/checkpoint-2/vaultlayer.json").read_text())["step"] == 2
+
+
+def limited(folder: str) -> None:
+    """Train in a process that may take less memory than a copy needs; print what was said, and the checkpoints."""
+    async_saves.SMALL = 2**20
+    torch.set_num_threads(1)
+    taken = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+    most = taken + 240 * 2**20  # enough to train in; a copy leaves more than that free
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    run = Run(Path(folder))
+    print(*run.messages("async_save"), run.steps(), flush=True)
+
+
+@pytest.mark.slow
+def test_under_a_real_limit(forks: ForkServer, tmp_path: Path) -> None:
+    """A process whose own limit leaves no room for a copy saves as ever, says so once, and ends its training."""
+    ended = forks.run("tests.loops.test_async_save:limited", {"folder": str(tmp_path)}, tmp_path / "log")
+    assert ended.code == 0, ended.errors
+    assert ended.output.count("of host memory, and") == 1
+    assert "[2, 4]" in ended.output

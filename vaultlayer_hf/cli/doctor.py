@@ -75,7 +75,8 @@ def doctor(
             check_libraries,
             check_store,
         )
-        from vaultlayer_hf.cli.prediction import judge, predict
+        from vaultlayer_hf.cli.prediction import judge, judge_copy, predict
+        from vaultlayer_hf.state.capture.memory import free_memory
         from vaultlayer_hf.stores.uri import parse_vault
 
         named = vault or os.environ.get("VAULTLAYER_VAULT", "").strip()
@@ -101,9 +102,14 @@ def doctor(
                     _print(finding)
         predicted = predict(size, interval, measured)
         if predicted is not None:
-            findings.append(judge(predicted, interval))
-            if not as_json:
-                _print(findings[-1])
+            asked = os.environ.get("VAULTLAYER_ASYNC_SAVE", "").strip().lower() == "auto"
+            for finding in (
+                judge(predicted, interval),
+                judge_copy(predicted, interval, free_memory(), asked=asked),
+            ):
+                findings.append(finding)
+                if not as_json:
+                    _print(finding)
         bad = [finding for finding in findings if finding.state == "bad"]
         if as_json:
             found = {

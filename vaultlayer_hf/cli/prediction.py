@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from vaultlayer_hf.base.text import duration_text, size_text
 from vaultlayer_hf.cli.checks import Finding, Measurements
+from vaultlayer_hf.state.capture.memory import fits
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,31 @@ def predict(size: int, interval: float, measured: Measurements) -> Prediction | 
         at_risk=interval + upload,
         restore=size / measured.download_rate,
     )
+
+
+def judge_copy(found: Prediction, interval: float, free: int | None, *, asked: bool) -> Finding:
+    """Say whether saves can be written beside the training, from a copy in host memory.
+
+    Args:
+        found: what was predicted.
+        interval: seconds between two saves.
+        free: bytes that a process on this machine may still take; None where that isn't known.
+        asked: whether ``async_save`` asks for it.
+    """
+    copy = size_text(found.checkpoint)
+    has = f"{size_text(free)} are free here" if free is not None else "what is free here isn't known"
+    if not fits(found.checkpoint, free):
+        text = f"a save keeps training waiting until it is written: a copy of {copy} is too much, {has}"
+        fix = (
+            "give the training more memory, or expect it to wait for the files of each save" if asked else ""
+        )
+        return Finding("async_save", "warning" if asked else "ok", text, fix)
+    text = f"a save can be written beside the training: its copy takes {copy} of host memory beside it, {has}"
+    if found.written > interval:
+        text += f"; at this disk's speed the next save comes first, and waits up to {duration_text(found.written)}"
+        fix = f"save every {duration_text(found.written)} or more rarely" if asked else ""
+        return Finding("async_save", "warning" if asked else "ok", text, fix)
+    return Finding("async_save", "ok", text + ("" if asked else " (async_save is off)"))
 
 
 def judge(found: Prediction, interval: float) -> Finding:

@@ -27,7 +27,8 @@ def free_memory(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup
     """Return how many bytes this process may still take; None where the system doesn't say.
 
     The least of: what the host has available, what each cgroup above this process leaves, and what the process's own
-    limit of address space leaves. What a cgroup uses as a cache of files counts as free: the kernel takes it back.
+    limits of address space and of data leave. What a cgroup uses as a cache of files counts as free: the
+    kernel takes it back.
 
     Args:
         proc, cgroups: where the kernel tells it.
@@ -75,12 +76,16 @@ def _of_cgroup(place: Path, limit: str, usage: str, caches: tuple[str, ...]) -> 
 def _of_process(proc: Path) -> Iterator[int]:
     if sys.platform == "win32":
         return
-    import resource  # only POSIX has it
-
-    most, _ = resource.getrlimit(resource.RLIMIT_AS)
-    pages = _read(proc / "self" / "statm").split(" ")[0]
-    if most != resource.RLIM_INFINITY and pages.isdigit():
-        yield most - int(pages) * resource.getpagesize()
+    try:
+        import resource  # only POSIX has it
+    except ImportError:
+        return
+    pages = _read(proc / "self" / "statm").split()
+    # What the kernel counts against each: the whole address space, or what of it can be written to.
+    for limit, place in ((resource.RLIMIT_AS, 0), (resource.RLIMIT_DATA, 5)):
+        most, _ = resource.getrlimit(limit)
+        if most != resource.RLIM_INFINITY and len(pages) > place and pages[place].isdigit():
+            yield most - int(pages[place]) * resource.getpagesize()
 
 
 def _read(path: Path) -> str:
