@@ -14,36 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import ROOT
 from tests.forks import ForkServer
-
-TRAIN = """
-import sys, time, torch
-torch.set_num_threads(1)
-from transformers import TrainerCallback, TrainingArguments, set_seed
-from tests.kit.models import tiny_llama
-from vaultlayer_hf import Trainer, open_vault
-
-class Patient(TrainerCallback):
-    # A save that finds the one before it still under way replaces it: so that none is, wait for each commit.
-    def on_step_begin(self, args, state, control, **kwargs):
-        while state.global_step and state.global_step % 20 == 0:
-            with open_vault(sys.argv[2]) as vault:
-                if state.global_step in [commit.step for commit in vault.checkpoints()]:
-                    break
-            time.sleep(0.01)
-
-set_seed(0)
-model = tiny_llama()
-rows = [{"input_ids": row, "labels": row} for row in torch.randint(0, 64, (64, 16))]
-args = TrainingArguments(
-    sys.argv[1], max_steps=60, save_steps=20, logging_steps=10, per_device_train_batch_size=4, use_cpu=True,
-    report_to=[], disable_tqdm=True,
-)
-Trainer(
-    model=model, args=args, train_dataset=rows, callbacks=[Patient()], resume=sys.argv[2]
-).train()
-"""
 
 
 @dataclass
@@ -91,16 +62,12 @@ def vl(*arguments: str, cwd: Path | None = None, **environment: str) -> Done:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory) -> Path:
+def trained(tmp_path_factory, forks: ForkServer) -> Path:
     """A folder vault of a finished run with checkpoints at steps 20, 40 and 60. Not to be changed."""
     folder = tmp_path_factory.mktemp("trained")
-    subprocess.run(
-        [sys.executable, "-c", TRAIN, str(folder / "output"), str(folder / "vault")],
-        check=True,
-        timeout=200,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    call = {"output": str(folder / "output"), "vault": str(folder / "vault")}
+    done = forks.run("tests.cli.trained_run:train", call, folder, timeout=200)
+    assert done.code == 0, done.errors
     return folder / "vault"
 
 

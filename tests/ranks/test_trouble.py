@@ -23,7 +23,7 @@ from vaultlayer_hf.stores.uri import parse_vault
 from vaultlayer_hf.vault.log.log import Log, Writer
 
 
-@pytest.mark.parametrize("node", [0, 1])
+@pytest.mark.parametrize("node", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_the_storage_of_one_node_is_cut_and_comes_back(
     forks: ForkServer,
     tmp_path: Path,

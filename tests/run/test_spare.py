@@ -114,9 +114,11 @@ def library(folder: Path, name: str, text: str) -> str:
     "command",
     [
         ("train.py", "--rate", "1 2"),
-        ("-u", "-W", "error::DeprecationWarning", "-X", "dev", "-O", "train.py"),
-        ("-m", "train", "x"),
-        ("-P", "train.py"),
+        pytest.param(
+            ("-u", "-W", "error::DeprecationWarning", "-X", "dev", "-O", "train.py"), marks=pytest.mark.slow
+        ),
+        pytest.param(("-m", "train", "x"), marks=pytest.mark.slow),
+        pytest.param(("-P", "train.py"), marks=pytest.mark.slow),
     ],
     ids=["script", "options", "module", "safe-path"],
 )
@@ -293,9 +295,13 @@ def test_a_module_that_comes_to_hide_a_library_means_a_cold_start(tmp_path) -> N
     ("text", "what"),
     [
         ("import random\nrandom.random()\n", "random numbers"),
-        ("import signal\nsignal.signal(signal.SIGUSR1, lambda *_: None)\n", "signal handlers"),
-        ("import logging\nlogging.basicConfig()\n", "the root logger"),
-        ("import sys\nsys.path.append('/nowhere')\n", "sys.path"),
+        pytest.param(
+            "import signal\nsignal.signal(signal.SIGUSR1, lambda *_: None)\n",
+            "signal handlers",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("import logging\nlogging.basicConfig()\n", "the root logger", marks=pytest.mark.slow),
+        pytest.param("import sys\nsys.path.append('/nowhere')\n", "sys.path", marks=pytest.mark.slow),
         ("import subprocess\nheld = subprocess.Popen(['sleep', '20'])\n", "child processes"),
     ],
     ids=lambda value: value.split()[-1] if "\n" not in value else "",
@@ -310,6 +316,7 @@ def test_an_import_that_cannot_be_taken_back_is_left_to_the_script(text, what, t
     assert str(ran.lines("start")[1]["pid"]) in (tmp_path / "light").read_text().split()
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_warm_to_the_same_weights(tmp_path) -> None:
     """The restart of a Trainer's script out of a spare ends with every bit of an unbroken run's weights and losses."""
     wait = (
@@ -343,7 +350,7 @@ def test_a_shell_script_is_not_run_beforehand(tmp_path) -> None:
     assert (tmp_path / "lines").read_text().split() == ["here", "here"]
 
 
-@pytest.mark.parametrize("fate", ["killed", "hangs"])
+@pytest.mark.parametrize("fate", ["killed", pytest.param("hangs", marks=pytest.mark.slow)])
 def test_a_spare_that_is_gone_or_hangs_means_a_cold_start(fate, tmp_path) -> None:
     """The run goes on without it, and says why."""
     path = library(
@@ -382,6 +389,7 @@ def test_a_spare_that_still_imports_when_its_turn_comes_is_waited_for(tmp_path) 
     assert (ran.code, ran.causes, warm(ran)) == (0, ["killed", "finished"], [False, True])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root and setpriv")
 def test_without_the_right_to_raise_a_priority_a_spare_imports_in_turns(tmp_path) -> None:
     """Its priority stays what the program's is, for it couldn't be had back; it is stopped now and then."""

@@ -103,7 +103,7 @@ def test_another_training_of_the_same_trainer(change: Callable[[Any], None], tmp
     assert said(record, "another training of a Trainer that has ended one") == 1
 
 
-@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("alone", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_hyperparameter_search(alone: bool, tmp_path: Path) -> None:
     """A hyperparameter search runs as stock, its vault stays unclaimed, and that is said once."""
     optuna = pytest.importorskip("optuna")
