@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from tests.kit.inside import listen, session_of
 from vaultlayer_hf import Checkpointer, Settings, errors
 from vaultlayer_hf.base.events import Event
-from vaultlayer_hf.state.asked import FILE, check_optimizers
+from vaultlayer_hf.state.asked import FILE, check_optimizers, trained_names
 from vaultlayer_hf.state.own_numbers import put_numbers, take_numbers
 
 
@@ -139,6 +139,19 @@ def test_other_trained_parameters_are_refused(tmp_path: Path) -> None:
     swapped = lambda parameters, **options: AdamW(list(parameters)[1::-1], **options)  # noqa: E731
     with pytest.raises(errors.OtherRunError, match="the same ones in another order"):
         play(tmp_path, 4, model=model, optimizer=swapped)
+
+
+@pytest.mark.parametrize("wrap", [torch.nn.DataParallel, torch.compile], ids=["several devices", "compiled"])
+def test_a_wrapped_model_trains_the_same_parameters(wrap: Any) -> None:
+    """What DDP, DataParallel or torch.compile put around a model is no part of its parameters' names."""
+    model = torch.nn.Linear(4, 4)
+    optimizer = AdamW(model.parameters())
+    assert (
+        trained_names([wrap(model)], [optimizer]) == trained_names([model], [optimizer]) == ["weight", "bias"]
+    )
+    assert trained_names([torch.nn.Linear(4, 4)], [optimizer]) == [], (
+        "an engine's own parameters: nothing is said"
+    )
 
 
 def test_another_optimizers_state_shows_by_itself() -> None:

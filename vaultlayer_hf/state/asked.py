@@ -21,6 +21,7 @@ from vaultlayer_hf.base.files import write_file
 from vaultlayer_hf.errors import OtherRunError
 from vaultlayer_hf.state.adapters import Adapters, adapter_differences
 from vaultlayer_hf.state.data_digest import Differ, compare_data
+from vaultlayer_hf.state.object_files import peeled
 from vaultlayer_hf.state.tensor_digests import is_shard, plain_name
 
 FILE = "vaultlayer_asked.json"
@@ -99,7 +100,7 @@ def trained_names(models: Sequence[Any], optimizers: Sequence[Any]) -> list[str]
     try:
         names: dict[int, str] = {}
         for number, model in enumerate(models):
-            for name, parameter in model.named_parameters():
+            for name, parameter in peeled(model).named_parameters():
                 if is_shard(parameter):
                     return []
                 names.setdefault(id(parameter), f"{number}/" * bool(number) + plain_name(name))
