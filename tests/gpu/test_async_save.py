@@ -1,11 +1,14 @@
 """Saves beside the training on a GPU: pinned copies on a stream of their own, stock's bytes, and a bit-exact resume.
 
-``python -m pytest -q -s tests/gpu`` takes a few minutes on one GPU, downloads nothing, and prints its figures.
+``python -m pytest -q -s tests/gpu`` takes less than five minutes on one GPU, downloads nothing, and prints its figures.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,8 +17,10 @@ import pytest
 import torch
 import transformers
 
-from tests.kit.models import tiny_llama
-from tests.trainer.kit import Boom, Recorder, Tokens, trainer
+from tests import ROOT
+from tests.gpu.killed import Gaps, large_model
+from tests.servers import free_ports
+from tests.trainer.kit import Recorder, trainer
 from tests.trainer.test_async_save import asked, contents
 from vaultlayer_hf.state.capture.arena import Arena
 from vaultlayer_hf.state.capture.copying import StateCopy
@@ -35,11 +40,6 @@ def _the_same_each_time(monkeypatch: pytest.MonkeyPatch) -> Any:
     torch.use_deterministic_algorithms(False)
 
 
-def large_model() -> Any:
-    """A Llama of about 60 million parameters."""
-    return tiny_llama(4096, 1024, layers=6, max_position_embeddings=32)
-
-
 PRECISIONS: dict[str, dict[str, Any]] = {
     "float32": {},
     "bf16": {"bf16": True},
@@ -52,16 +52,19 @@ def test_the_files_are_stocks(precision: str, tmp_path: Path) -> None:
     """Every file of every checkpoint has the bytes that the stock Trainer writes."""
     out = tmp_path / "out"
     more = {"use_cpu": False, "max_steps": 6, **PRECISIONS[precision]}
-    stock = trainer(out, cls=transformers.Trainer, model=large_model(), **more)
+    stalls, ours = Gaps(), Gaps()
+    stock = trainer(out, cls=transformers.Trainer, model=large_model(), callbacks=[stalls.callback], **more)
     stock.train()
     expected = contents(out)
     shutil.move(out, tmp_path / "stock")
-    run = trainer(out, resume=asked(tmp_path / "vault"), model=large_model(), **more)
+    run = trainer(
+        out, resume=asked(tmp_path / "vault"), model=large_model(), callbacks=[ours.callback], **more
+    )
     heard = Recorder(run)
     run.train()
     assert contents(out) == expected
     assert not [event.message for event in heard.events if "async_save" in event.message]
-    print(f"{precision}: the same bytes on {torch.cuda.get_device_name()}")
+    print(f"{precision} on {torch.cuda.get_device_name()}: the same bytes; stock {stalls}, ours {ours}")
 
 
 def test_the_copy_runs_beside(tmp_path: Path) -> None:
@@ -89,25 +92,41 @@ def test_the_copy_runs_beside(tmp_path: Path) -> None:
     assert returned < took
 
 
-def test_resumed_to_the_same_weights(tmp_path: Path) -> None:
-    """A training that breaks off goes on from what was written beside it, bit for bit."""
-    more = {"use_cpu": False, "max_steps": 8, "bf16": True}
-    unbroken = trainer(tmp_path / "stock", cls=transformers.Trainer, model=large_model(), **more)
-    unbroken.train()
+def program(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the training of killed.py in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "tests.gpu.killed", *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
-    class Breaks(Tokens):
-        left = 11
 
-        def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-            Breaks.left -= 1
-            if Breaks.left == 0:
-                raise Boom
-            return super().__getitem__(index)
+def line(ended: subprocess.CompletedProcess[str], name: str) -> str:
+    """Return what a line of its output says."""
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return next(one for one in ended.stdout.splitlines() if one.startswith(name)).removeprefix(name).strip()
 
-    vault = asked(tmp_path / "vault")
-    with pytest.raises(Boom):
-        trainer(tmp_path / "a", resume=vault, model=large_model(), train_dataset=Breaks(), **more).train()
-    resumed = trainer(tmp_path / "b", resume=vault, model=large_model(), **more)
-    resumed.train()
-    for name, tensor in unbroken.model.state_dict().items():
-        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+
+def test_killed_and_resumed_to_the_same_weights(tmp_path: Path) -> None:
+    """A training that is killed behind a save goes on from it, and ends bit for bit as the one that wasn't."""
+    unbroken = program(tmp_path / "a", tmp_path / "unbroken")
+    killed = program(tmp_path / "b", tmp_path / "vault", 5)
+    assert killed.returncode == -9, killed.stderr[-3000:]
+    resumed = program(tmp_path / "b", tmp_path / "vault")
+    assert line(resumed, "WEIGHTS") == line(unbroken, "WEIGHTS")
+    assert "starts fresh" not in resumed.stderr
+    assert line(unbroken, "SAID") == ""
+    print(f"gaps with a save: {line(unbroken, 'GAPS')}")
+
+
+def test_one_rank_of_nccl(tmp_path: Path) -> None:
+    """The one rank of a process group on NCCL saves beside its training, too."""
+    group = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+    ended = program(tmp_path / "out", tmp_path / "vault", MASTER_PORT=str(free_ports(1)[0]), **group)
+    assert line(ended, "RANKS").startswith("1 ")
+    assert "nccl" in line(ended, "RANKS")
+    assert line(ended, "SAID") == ""
