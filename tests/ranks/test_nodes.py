@@ -171,3 +171,15 @@ def test_a_fork_on_two_nodes(
     failed = wrong.start()
     assert all(failed.wait(agents=False))
     assert failed.errors().count("holds no checkpoint of step 5") >= 2, "the same error on both ranks"
+
+
+def test_other_batch_sizes_on_a_node_are_said(forks: ForkServer, tmp_path: Path) -> None:
+    """A script that asks for another micro-batch on one node is trained as stock does it, and told what that means."""
+    ranks = two_nodes(
+        forks, tmp_path, vault=str(tmp_path / "vault"), per_rank={1: {"per_device_train_batch_size": 1}}
+    )
+    group = ranks.start(max_steps=2)
+    group.succeed()
+    said = [one for one in group.events(0, "notice") if "dealt out evenly" in one]
+    assert len(said) == 1
+    assert "rank 0 takes 2 samples 2 times a step and rank 1 takes 1 samples 2 times" in said[0]

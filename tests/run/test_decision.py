@@ -50,6 +50,14 @@ CASES = {
     "CUDA out of memory": (
         replace(TRAINING, errors=[error("torch.OutOfMemoryError", memory=True)]), Cause.MEMORY, Action.RESTART, 5,
     ),
+    "other nodes have a smaller micro-batch": (
+        Death(code=1, errors=[error("vaultlayer_hf.trainer.micro_batches.OtherMicroBatchError", divide=2)]),
+        Cause.MICRO_BATCH, Action.RESTART, 5,
+    ),
+    "a rank of another node gone before the first step": (
+        Death(code=1, began=True, elsewhere=True, errors=[error("RuntimeError", "Connection closed by peer")]),
+        Cause.KILLED, Action.RESTART, 5,
+    ),
     "out of memory while loading": (
         Death(code=1, errors=[error("MemoryError", memory=True)]), Cause.STARTUP, Action.STOP, 5,
     ),
@@ -224,3 +232,14 @@ def test_a_hang_is_learnt_from_the_steps() -> None:
     assert hang_limit([]) == 1800.0
     assert hang_limit([0.1, 0.2, 0.1]) == 300.0
     assert hang_limit([0.1, 50.0, 0.1]) == 500.0
+
+
+def test_the_smallest_micro_batch_of_all_nodes() -> None:
+    """What another node divides by is taken over, and what memory asks for later comes on top of it."""
+    asked = Death(code=1, errors=[error("OtherMicroBatchError", divide=4)])
+    first = decide_restart(asked, SEEN)
+    assert first.divide == 4
+    history = follow(asked, SEEN, first)
+    memory = replace(TRAINING, micro_batch=2, errors=[error("torch.OutOfMemoryError", memory=True)])
+    assert decide_restart(memory, history).divide == 8
+    assert decide_restart(asked, replace(SEEN, divide=8)).divide == 8

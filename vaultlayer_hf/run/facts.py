@@ -95,8 +95,20 @@ def gather(
         seconds=seconds,
         vault=str(last.get("vault") or vault or ""),
         unfinished=any(map(_unfinished, notes.values())),
+        elsewhere=_ranks_elsewhere(notes),
         left=left() if any(error.not_empty for error in errors) else (),
     )
+
+
+def _ranks_elsewhere(notes: dict[int, list[dict[str, Any]]]) -> bool:
+    """Tell whether the training has ranks of which nothing is noted here: another `vl run` has started them."""
+    sizes = [
+        int(line.get("world_size") or 1)
+        for lines in notes.values()
+        for line in lines
+        if line["kind"] == "train"
+    ]
+    return max(sizes, default=0) > len(notes)
 
 
 def _status(status: int) -> tuple[int | None, str | None]:
@@ -119,6 +131,7 @@ def _error(rank: int, line: dict[str, Any]) -> Error:
         full=bool(line.get("full")),
         not_empty=means_not_empty(str(line.get("type", "")), str(line.get("message", ""))),
         time=float(line.get("time", 0.0)),
+        divide=int(line.get("divide") or 1),
     )
 
 

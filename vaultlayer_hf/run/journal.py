@@ -37,7 +37,8 @@ A rank's notes:
     nonfinite step (first one with a loss that is nan or inf)
     unfit     reason: this warm start wasn't what a cold one would have been, so the attempt was started again, cold
     cold      reason, pid: this rank wasn't forked by the process that has its imports done, so it starts cold
-    error     type (qualified name), message, traceback, memory (bool: out of memory), full (bool: no space)
+    error     type (qualified name), message, traceback, memory (bool: out of memory), full (bool: no space),
+              divide (by what all nodes must divide their micro-batches; only where they differ)
     trained   step: train() has returned
 
 The pulse: ``{"time", "step", "phase", "beats"}``; beats counts signs of life of any kind (micro-batches, evaluation

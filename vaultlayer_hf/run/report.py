@@ -131,6 +131,7 @@ class AttemptReport:
             full=means_full(name, text, number),
             step=self._step,
             pid=os.getpid(),
+            **({"divide": error.divide} if hasattr(error, "divide") else {}),
         )
 
     def note_event(self, event: Event) -> None:

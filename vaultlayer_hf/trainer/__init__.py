@@ -19,6 +19,7 @@
     loaded.py           behind the load of a resume, ahead of the first step
     logged.py           how far logs had come when an attempt died, so that a tracker isn't told of a step twice
     logged_loss.py      the loss that a Trainer has summed up since its last log, kept with each checkpoint
+    micro_batches.py    of all ranks, compared before they train
     named.py            what a train() goes on from where the script names a checkpoint
     notices.py          what a Trainer's run says to whoever reads its log
     origin.py           what a Trainer's training goes on from

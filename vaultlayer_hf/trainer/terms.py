@@ -17,6 +17,7 @@ from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.settings import Settings
 from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.trainer.layout import best_step
+from vaultlayer_hf.trainer.micro_batches import check_micro_batches
 from vaultlayer_hf.trainer.notices import say_end_not_held
 from vaultlayer_hf.trainer.trainer_files import TrainerFiles
 
@@ -33,8 +34,11 @@ def ranks_of(args: TrainingArguments, timeout: float) -> Ranks:
 
 
 def session_for(args: TrainingArguments, settings: Settings, events: Events) -> Session:
-    """Return a session that hasn't claimed its vault, for a Trainer of these arguments. Raises SettingsError."""
-    return Session(
+    """Return a session that hasn't claimed its vault, for a Trainer of these arguments. All ranks.
+
+    Raises SettingsError, RanksError, and OtherMicroBatchError where `vl run` has made micro-batches differ.
+    """
+    session = Session(
         settings,
         Path(str(args.output_dir)),
         ranks=ranks_of(args, settings.part_timeout),
@@ -42,6 +46,8 @@ def session_for(args: TrainingArguments, settings: Settings, events: Events) -> 
         needs_best=bool(args.load_best_model_at_end),
         progress=not args.disable_tqdm,
     )
+    check_micro_batches(session, args)
+    return session
 
 
 def save_of(args: TrainingArguments, state: TrainerState, files: TrainerFiles) -> Save:

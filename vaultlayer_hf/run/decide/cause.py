@@ -19,6 +19,7 @@ class Cause(StrEnum):
     STARTUP = "startup"
     MEMORY = "memory"
     HOST_MEMORY = "host-memory"
+    MICRO_BATCH = "micro-batch"
     NONFINITE = "nonfinite"
     HANG = "hang"
     KILLED = "killed"
@@ -41,6 +42,7 @@ class Error:
         full: no space left on a disk.
         not_empty: the script wants an output folder without files in it.
         time: seconds since the epoch.
+        divide: by what all nodes must divide their micro-batches; 1 where the error isn't about that.
     """
 
     rank: int
@@ -51,6 +53,7 @@ class Error:
     full: bool = False
     not_empty: bool = False
     time: float = 0.0
+    divide: int = 1
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class Death:
         seconds: since the start.
         vault: the URI of the vault that it had.
         unfinished: its training is over, and its last checkpoint isn't in the vault.
+        elsewhere: the training has ranks that another `vl run` has started, on another node.
         left: output folders in which this attempt or an earlier one of this run has trained; looked up only where an
             error is about one that isn't empty.
     """
@@ -101,12 +105,18 @@ class Death:
     seconds: float = 0.0
     vault: str = ""
     unfinished: bool = False
+    elsewhere: bool = False
     left: Sequence[str] = ()
 
     @property
     def trained(self) -> bool:
         """Whether it trained a step."""
         return self.step is not None and self.step > (self.began_at or 0)
+
+    @property
+    def by_another_node(self) -> bool:
+        """Whether nothing went wrong here before a rank of another node was gone, whose own `vl run` knows why."""
+        return self.began and self.elsewhere and bool(self.errors) and blame(self.errors) is None
 
 
 _OF_OTHERS = (
@@ -162,7 +172,7 @@ def classify(death: Death, trained_before: bool = False) -> Cause:
     if death.oom_kills and death.began and error is None:
         return Cause.HOST_MEMORY
     faulted = death.signal in _FAULTS or (error is not None) or (death.code is not None and not death.lost)
-    if faulted and not death.trained and not trained_before:
+    if faulted and not death.trained and not trained_before and not death.by_another_node:
         return Cause.STARTUP
     if error is not None or (faulted and not death.errors):
         return Cause.CRASH
@@ -177,6 +187,8 @@ def _by_error(error: Error | None) -> Cause | None:
         return Cause.DISK_FULL
     if error.memory:
         return Cause.MEMORY
+    if name == "OtherMicroBatchError":
+        return Cause.MICRO_BATCH
     if name == "FencedError":
         return Cause.FENCED
     if name in _STORE:

@@ -11,6 +11,7 @@
 | fenced, refused | stop: another writer has the vault, or a person must change something |
 | startup | stop: the first attempt failed before its first step |
 | memory, host-memory | restart with a smaller micro-batch and more accumulation, the global batch stays; stop at 1 |
+| micro-batch | restart with the smallest micro-batch of all nodes, as memory has run out on another one |
 | nonfinite | restart from the newest checkpoint before the loss was nan or inf; stop after ``walk_back`` times |
 | hang, killed | restart |
 | disk-full | restart once something could be deleted, else stop |
@@ -65,7 +66,7 @@ class RestartHistory:
     """What is remembered of the attempts before.
 
     Attributes:
-        trained: one of them trained a step.
+        trained: one of them trained a step, or would have, had no rank of another node gone.
         furthest: the highest step trained.
         committed: the highest committed step.
         stuck: attempts in a row without progress.
@@ -170,6 +171,9 @@ def decide_restart(death: Death, history: RestartHistory, limits: Limits | None 
             f"the micro-batch goes from {death.micro_batch} to {death.micro_batch // factor} and accumulation from "
             f"{death.accumulation} to {death.accumulation * factor}, so the global batch stays the same; {reason}"
         )
+    if cause is Cause.MICRO_BATCH and error is not None:
+        divide = max(divide, error.divide)
+        reason = f"on all nodes the micro-batch is the script's divided by {divide}; {reason}"
     if cause is Cause.NOT_EMPTY:
         reason = f"what earlier attempts left there is put aside until it trains; {reason}"
     if cause is Cause.DISK_FULL:
@@ -251,7 +255,7 @@ def _counted(death: Death, history: RestartHistory, cause: Cause, error: Error |
     same = history.same + 1 if error is not None and last == history.last else 1
     return replace(
         history,
-        trained=history.trained or death.trained,
+        trained=history.trained or death.trained or death.by_another_node,
         furthest=furthest,
         committed=committed,
         stuck=0 if forward or changed else history.stuck + 1,

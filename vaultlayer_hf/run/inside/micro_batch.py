@@ -16,7 +16,7 @@ def divide(args: Any, by: int) -> None:
         return
     args.per_device_train_batch_size //= by
     args.gradient_accumulation_steps *= by
-    args._vaultlayer_divided = True
+    args._vaultlayer_divided = by  # what trainer/micro_batches.py compares between ranks
     for config in _deepspeed_configs(args):
         _divide_deepspeeds(config, by)
 
