@@ -17,6 +17,9 @@ import psutil
 from tests.run.programs import environment
 from tests.servers import die_with_parent, free_ports
 
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+"""Variables of all that runs Ray here. A token that Ray leaves in the home folder would be a head's alone."""
+
 
 def why_not() -> str:
     """Return why no cluster can be started here; empty where one can."""
@@ -36,7 +39,7 @@ class RayCluster:
         self._port, dashboard, agent = free_ports(3)
         self.env = {"RAY_ADDRESS": f"http://127.0.0.1:{dashboard}"}
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        self._env = environment(PATH=path, RAY_USAGE_STATS_ENABLED="0", **variables)
+        self._env = environment(PATH=path, **QUIET, **variables)
         self._nodes: dict[str, subprocess.Popen[bytes]] = {}
         self._start(
             "head", "--head", f"--port={self._port}", f"--dashboard-port={dashboard}", "--num-cpus=0",
@@ -56,6 +59,11 @@ class RayCluster:
         )
 
     def _start(self, name: str, *options: str) -> None:
+        if (before := self._nodes.get(name)) is not None:  # what is left of a node that was lost
+            if before.poll() is None:
+                os.killpg(before.pid, signal.SIGKILL)
+            before.wait()
+        (self.folder / f"{name}.log").unlink(missing_ok=True)
         with open(self.folder / f"{name}.log", "ab") as log:
             self._nodes[name] = subprocess.Popen(
                 [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options],

@@ -63,6 +63,7 @@ def test_several_nodes_find_each_other(command: list[str]) -> None:
     words = program(replace(REQUEST, command=command, nodes=3), HERE)
     assert words[:3] == ["python", "-m", "torch.distributed.run"]
     assert {"--nnodes=3", '--rdzv-endpoint="$HEAD:29400"', '--rdzv-id="$JOB"'} <= set(words)
+    assert '--rdzv-conf="is_host=$(($NODE == 0))"' in words, "not guessed from the host's name"
     assert words[-3:] == ["-m", "pack", "x"]
     assert sum(word.startswith("--nproc") for word in words) == 1
 

@@ -87,6 +87,8 @@ def program(request: JobRequest, here: Here) -> list[str]:
             "--rdzv-backend=c10d",
             f'--rdzv-endpoint="{here.head}:{here.port}"',
             f'--rdzv-id="{here.job}"',
+            # Which node holds the rendezvous torchrun guesses from the host's name, which often leads to 127.0.1.1.
+            f'--rdzv-conf="is_host=$(({here.node} == 0))"',
         ]
     return [*launcher, *(shlex.quote(word) for word in rest)]
 

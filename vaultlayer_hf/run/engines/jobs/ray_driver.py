@@ -81,9 +81,18 @@ def _several(ray: Any, asked: argparse.Namespace, number: int) -> int:
             return ray.remote(**options, scheduling_strategy=where, max_retries=0)
 
         head, port = ray.get(on(0, num_cpus=0)(address).remote())
+        # Nodes that share a disk don't share a run folder: each `vl run` keeps its own journal.
+        home = os.environ.get("VAULTLAYER_RUN_DIR", ".vl")
         shared = {"VL_HEAD": head, "VL_PORT": str(port), **_job(), "VL_TIME": str(number)}
         tasks = [
-            on(node, **sizes)(run_node).remote(asked.line, {**shared, "VL_NODE": str(node)})
+            on(node, **sizes)(run_node).remote(
+                asked.line,
+                {
+                    **shared,
+                    "VL_NODE": str(node),
+                    "VAULTLAYER_RUN_DIR": f"{home}/nodes/{node}" if node else home,
+                },
+            )
             for node in range(asked.nodes)
         ]
         left, codes = tasks, []

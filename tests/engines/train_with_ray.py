@@ -1,0 +1,73 @@
+"""`python -m tests.engines.train_with_ray FOLDER`: Ray Train's TorchTrainer, two workers, one of which is killed once.
+
+The training is that of tests/run/programs.py. Its vault is FOLDER/vault, and the last line says what it ended with.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+KILLED_AT = 7
+
+
+def train(config: dict[str, Any]) -> None:
+    """What each of Ray Train's workers runs: a Trainer as in any script, with one more argument."""
+    import hashlib
+    import signal
+    from pathlib import Path
+
+    import torch
+    from transformers import TrainerCallback, TrainingArguments, set_seed
+
+    from tests.kit.models import tiny_llama
+    from vaultlayer_hf import Trainer
+
+    rank = int(os.environ["RANK"])
+
+    class Fate(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            once = Path(config["folder"]) / "killed"
+            if rank == 1 and state.global_step == KILLED_AT and not once.exists():
+                once.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.set_num_threads(1)
+    set_seed(0)
+    model = tiny_llama(attention_dropout=0.2)
+    rows = [{"input_ids": row, "labels": row} for row in torch.randint(0, 64, (40, 8))]
+    args = TrainingArguments(
+        "out", max_steps=12, save_steps=2, per_device_train_batch_size=4, learning_rate=1e-2, logging_steps=1,
+        use_cpu=True, report_to=[], disable_tqdm=True, seed=3, dataloader_pin_memory=False, ddp_backend="gloo",
+    )  # fmt: skip
+    vault = f"file://{config['folder']}/vault"
+    Trainer(model=model, args=args, train_dataset=rows, callbacks=[Fate()], resume=vault).train()
+    if rank == 0:
+        weights = b"".join(value.detach().numpy().tobytes() for value in model.state_dict().values())
+        (Path(config["folder"]) / "weights").write_text(hashlib.sha256(weights).hexdigest())
+
+
+def main(folder: str) -> None:
+    """Train, and have Ray start the workers again when one is gone."""
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    passed_on = {name: os.environ[name] for name in ("PYTHONPATH", "OMP_NUM_THREADS", "HF_HUB_OFFLINE")}
+    ray.init(num_cpus=2, include_dashboard=False, runtime_env={"env_vars": passed_on})
+    trainer = TorchTrainer(
+        train,
+        train_loop_config={"folder": folder},
+        scaling_config=ScalingConfig(num_workers=2, use_gpu=False),
+        run_config=RunConfig(
+            name="run", storage_path=f"{folder}/ray", failure_config=FailureConfig(max_failures=2)
+        ),
+    )
+    error = trainer.fit().error
+    if error is not None:
+        raise error
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
