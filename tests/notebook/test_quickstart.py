@@ -96,13 +96,3 @@ def test_a_finished_notebook_run_again_trains_no_further(client, tmp_path) -> No
     again.execute()
     assert printed(again, "result") == printed(first, "result")
     assert printed(again, "look") == printed(first, "look")
-
-
-def test_notebook_is_clean_and_made_for_colab() -> None:
-    """The stored notebook carries no output, and its install cell does nothing where the package is."""
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    nbformat.validate(notebook)
-    assert all(not cell.get("outputs") and cell.get("execution_count") is None for cell in notebook.cells)
-    install = next(cell for cell in notebook.cells if cell["id"] == "install")["source"]
-    assert "find_spec" in install
-    assert "%pip install" in install

@@ -1,0 +1,12 @@
+"""`python -m tests.notebook`: executes every notebook in every way (minutes); more arguments go to pytest."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ["VAULTLAYER_TEST_NOTEBOOKS"] = "all"
+sys.exit(pytest.main(["-q", "-m", "slow or not slow", str(Path(__file__).parent), *sys.argv[1:]]))
