@@ -10,10 +10,14 @@ VAULT = "vaults/run"
 LEFT_ALONE = (
     "integrated",
     "data_iterator",
+    "left_pass",
     "lightning",
     "local_sgd",
     "maybe_optimizer",
+    "module_of_a_loop",
     "new_group",
+    "policy",
+    "spread_parameters",
     "unknown_trainer",
     "unseeded_split",
 )

@@ -128,7 +128,7 @@ b = Trainer(n)
 a.train()
 b.train()
 """,
-    "fit(), which is a method, or called 2 times": """
+    "its loop is in fit(), which lines 9, 10 call more than once": """
 def fit(n):
     for x in range(n):
         model(x).sum().backward()
@@ -218,6 +218,7 @@ def fit():
     for x in data:
         opt.step()
         x.backward()
+fit()
 """,
     "the loop in line 5 has no counter of its steps": """
 while loss > 1:

@@ -10,6 +10,7 @@ Nothing here imports torch or runs the script.
     draws.py          data that a script draws anew at each start
     flow.py           which names a piece of a script reads and writes
     frameworks.py     scripts whose loop isn't in them
+    left_pass.py      passes through the data that a step ends before their last batch
     loop.py           find a script's training loop
     loop_edits.py     scripts with a training loop of their own
     loop_limits.py    loops that are understood, and that a resume couldn't bring back right

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from vaultlayer_hf.run.insert.calls import method_calls, receiver
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
 from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
 
@@ -138,7 +139,12 @@ def _reaches_data(script: Script, call: Any, path: str, used: list[Any], models:
 
 
 def _sorted(script: Script, node: Any) -> bool:
+    """Tell whether the order is made the same again: by sorted(…) around it, or .sort() of what it is assigned to."""
     cst: Any = libcst_or_error()
+    assign = next((one for one in script.around(node) if isinstance(one, cst.Assign)), None)
+    names = {dotted(one.target) for one in assign.targets} if assign is not None else set()
+    if names & {receiver(call) for call in method_calls(script, "sort")} - {""}:
+        return True
     return any(
         isinstance(one, cst.Call) and script.path(one.func) in ("sorted", "len")
         for one in script.around(node)

@@ -210,6 +210,26 @@ def _is_plain(script: Script, function: Any) -> bool:
     return not homes or (len(homes) == 1 and is_method(script, function))
 
 
+def _is_started(script: Script, function: Any) -> bool:
+    """Tell whether something in the script starts a function: by its name (``spawn(main, …)``), or a decorator."""
+    cst: Any = libcst_or_error()
+    name, method = function.name.value, is_method(script, function)
+
+    def leads_to(node: Any) -> bool:
+        up = script.parent(node)
+        if isinstance(up, cst.Attribute) and up.attr is node:
+            return method and not re.search(r"model|net|^self$", dotted(up.value))  # model.train() is another
+        is_name = isinstance(up, (cst.Param, cst.FunctionDef)) or (
+            isinstance(up, cst.Arg) and up.keyword is node
+        )
+        return not method and not is_name
+
+    named = [one for one in script.all(cst.Name) if one.value == name and leads_to(one)]
+    return bool(function.decorators) or any(
+        not any(up is function for up in script.around(one)) for one in named
+    )
+
+
 def _only_call(script: Script, function: Any) -> Call:
     name, found = function.name.value, _calls_of(script, function)
     if not _is_plain(script, function):
@@ -257,10 +277,16 @@ def _find_outer(script: Script, loop: Loop) -> None:
                 calls.append(Call(node, places[0]))
                 node = places[0]
             elif not any(_loops_around(script, place) for place in places) and len(places) <= 1:
+                if not places and not _is_started(script, node):
+                    raise UnclearError(
+                        f"nothing in it calls {node.name.value}(), which holds the loop: who calls it, and how often, "
+                        "isn't seen"
+                    )
                 break
             else:
+                where = ", ".join(str(script.line(place)) for place in places)
                 raise UnclearError(
-                    f"the loop is spread over {node.name.value}(), which is a method, or called {len(places)} times"
+                    f"its loop is in {node.name.value}(), which lines {where} call more than once"
                 )
     if len(found) == 2 and (phase := _phase(script, loop, found[0])):
         loop.phase, loop.outer = phase, found[1]

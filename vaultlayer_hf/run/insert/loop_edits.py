@@ -7,7 +7,8 @@ from typing import Any
 from vaultlayer_hf.run.insert.calls import is_method, method_calls, receiver
 from vaultlayer_hf.run.insert.defined_before import defined_before
 from vaultlayer_hf.run.insert.draws import refuse_fresh_data
-from vaultlayer_hf.run.insert.frameworks import loop_elsewhere, refuse_frameworks
+from vaultlayer_hf.run.insert.frameworks import loop_elsewhere, refuse_environments, refuse_frameworks
+from vaultlayer_hf.run.insert.left_pass import leave_again
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError, find_loop
 from vaultlayer_hf.run.insert.loop_limits import refuse_what_cannot_resume
 from vaultlayer_hf.run.insert.loop_names import Names, at_top, find_names
@@ -32,6 +33,8 @@ def plan_loop(script: Script, vault: str) -> TrainerEdit:
     """Return the edits for a script with a loop; ``vault`` is the code that names the vault."""
     try:
         refuse_frameworks(script)
+        if method_calls(script, "backward"):
+            refuse_environments(script)
         loop = find_loop(script)
         return _Planner(script, loop, find_names(script, loop), vault).plan()
     except (AttributeError, IndexError, KeyError, StopIteration, RecursionError) as error:
@@ -94,6 +97,8 @@ class _Planner:
         else:
             self._create(counter)
             self._data()
+            kept = {counter, *self.variables.loop, *self.variables.in_pass}
+            self.edits += leave_again(script, loop, self.ckpt, kept)
             self._in_pass()
             self._epochs()
         self.edits += StepEnd(script, loop, self.names, self.ckpt, self.variables).plan()

@@ -25,7 +25,7 @@ def refuse_what_cannot_resume(script: Script, loop: Loop) -> None:
         raise UnclearError(
             f"{name}.step() in line {line} comes after the end of the step: move it into the block of optimizer.step()"
         )
-    for name, line in _schedules(script, _ahead(script, loop) if loop.outer is not None else []):
+    for name, line in _schedules(script, ahead(script, loop) if loop.outer is not None else []):
         raise UnclearError(
             f"{name}.step() in line {line} comes before an epoch's batches, where a resume within the epoch would "
             "repeat it: move it behind them"
@@ -42,13 +42,27 @@ def _schedules(script: Script, statements: list[Any]) -> list[tuple[str, int]]:
     ]
 
 
-def _ahead(script: Script, loop: Loop) -> list[Any]:
+def ahead(script: Script, loop: Loop) -> list[Any]:
     """Return the statements of an epoch ahead of its batches."""
     node = loop.calls[-1].call if len(loop.calls) > loop.crossed else loop.inner
     inside = [node, *script.around(node)]
     position = next(number for number, one in enumerate(inside) if one is loop.outer)
     body = loop.outer.body.body
     return list(body[: next(number for number, one in enumerate(body) if one is inside[position - 2])])
+
+
+def ahead_within(script: Script, loop: Loop) -> list[Any]:
+    """Return the statements ahead of the batches in a function between the epochs and them."""
+    if len(loop.calls) == loop.crossed:
+        return []
+    body = loop.calls[loop.crossed].function.body.body
+    inside = [loop.inner, *script.around(loop.inner)]
+    found = []
+    for one in body:
+        if any(one is up for up in inside):
+            break
+        found.append(one)
+    return found
 
 
 def _behind(script: Script, statement: Any) -> list[Any]:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from vaultlayer_hf.run.insert.calls import is_method, is_schedule, made_by, method_calls, receiver
+from vaultlayer_hf.run.insert.calls import is_method, is_schedule, made_by, method_calls, receiver, sources_of
 from vaultlayer_hf.run.insert.defined_before import defined_before
 from vaultlayer_hf.run.insert.flow import is_known
 from vaultlayer_hf.run.insert.loop import Call, Loop, UnclearError
@@ -144,6 +144,10 @@ def _models(script: Script, loop: Loop, optimizer: str, region: list[Any]) -> li
     if not found:
         names = ("model", "net", "network", "self.model", "self.net", "self.network")
         found = [name for name in names if made_by(script, name)]
+        at = [one for one in script.around(loop.top) if isinstance(one, cst.FunctionDef)]
+        unknown = [name for name in found if not is_known(script, name, loop.top)]
+        if unknown == found and at and is_method(script, at[0]):  # made elsewhere, and given to the object
+            found = [name for name in names if name.startswith("self.") and sources_of(script, name)][:1]
     if not found:
         raise UnclearError(f"the model that {optimizer} trains wasn't found")
     return _distinct(found)

@@ -11,8 +11,9 @@ from typing import Any
 
 from vaultlayer_hf.run.insert.calls import sources_of
 from vaultlayer_hf.run.insert.defined_before import defined_before
+from vaultlayer_hf.run.insert.frameworks import ENVIRONMENT
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
-from vaultlayer_hf.run.insert.loop_limits import refuse_what_is_out_of_reach
+from vaultlayer_hf.run.insert.loop_limits import ahead, ahead_within, refuse_what_is_out_of_reach
 from vaultlayer_hf.run.insert.loop_names import Names
 from vaultlayer_hf.run.insert.own_classes import COUNTS, GROWS, changes_itself, classes_of, is_kind
 from vaultlayer_hf.run.insert.own_functions import parameters_of
@@ -32,7 +33,6 @@ _GIVES_BATCHES = re.compile(r"next_batch|get_batch|next_\w+|read_batch|__next__|
 _LOGS = re.compile(
     r"tqdm|trange|SummaryWriter|wandb|logg|writer|rich\.|Progress|open$|argparse|neptune|mlflow|time\."
 )
-_ENVIRONMENT = re.compile(r"^(?:gym|gymnasium)\b|\.make_vec$")
 _REMADE = re.compile(r"(?:^torch\.optim\b(?!.*swa)|DataLoader$|lr_scheduler\.|(?:^|\.)GradScaler$)")
 
 
@@ -99,7 +99,13 @@ class _Finder:
         found.loop = [name for name in dict.fromkeys(found.loop) if name not in self.known]
         refuse_what_is_out_of_reach(script, walk, top)
         if loop.outer is not None:
-            found.in_pass = self._of_pass(set(found.loop) & set(walk.read_first))
+            # What an epoch sets ahead of its batches, be it under a condition, is set again where the epoch goes on.
+            again = Walk(script)
+            again.block(ahead(script, loop))
+            again.block(ahead_within(script, loop))
+            found.in_pass = self._of_pass(
+                (set(found.loop) & set(walk.read_first)) - set(again.written), found.unset
+            )
         return found
 
     def _walk(self, loop: Any) -> Walk:
@@ -114,11 +120,11 @@ class _Finder:
         walk.block(loop.body.body)
         return walk
 
-    def _of_pass(self, carried: set[str]) -> list[str]:
+    def _of_pass(self, carried: set[str], unset: set[str]) -> list[str]:
         """Return the names that one batch leaves to the next; ``carried``: those that epochs do, too."""
         inner = self.loop.inner
         walk = self._walk(inner)
-        before = defined_before(self.script, inner)
+        before = defined_before(self.script, inner) | unset
         behind = self._read_behind(inner)
         return [
             name
@@ -176,7 +182,7 @@ class _Finder:
         clocks = [one for one in made if _CLOCK.search(one)]
         if sources and len(clocks) == len(sources):
             return False
-        if any(_LOGS.search(one) for one in made) or any(_ENVIRONMENT.search(one) for one in made):
+        if any(_LOGS.search(one) for one in made) or any(ENVIRONMENT.search(one) for one in made):
             return False
         return "iter" not in made and not any(one in ("enumerate", "zip", "range", "map") for one in made)
 
@@ -245,7 +251,7 @@ class _Finder:
             return any(changes_itself(script, kind, method, self.classes) for kind in kinds)
         if any(_LOGS.search(one) for one in made):
             return False
-        if any(_ENVIRONMENT.search(one) for one in made):
+        if any(ENVIRONMENT.search(one) for one in made):
             raise UnclearError(
                 f"{name} is an environment, whose state isn't saved with a checkpoint: a resume would begin it anew"
             )

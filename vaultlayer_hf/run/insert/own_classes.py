@@ -13,14 +13,19 @@ from vaultlayer_hf.run.insert.walk import Walk
 GROWS = re.compile(
     r"append|appendleft|extend|insert|add|update|pop|popleft|popitem|remove|discard|clear|setdefault|sort|reverse"
 )
-COUNTS = re.compile(r"step|update|update_\w+|push|record|observe|put|store|check")
+COUNTS = re.compile(r"step|update|update_\w+|push|push_\w+|record|observe|put|store|check")
 
 
 def classes_of(script: Script) -> dict[str, Any]:
     """Return the classes of a script, and of modules beside it from which it imports, by the path to them."""
     cst: Any = libcst_or_error()
     found = {node.name.value: (script, node) for node in script.all(cst.ClassDef)}
-    for name, path in script.imports.items():
+    stars = {
+        f"{script.path(node.module)}.*": f"{script.path(node.module)}.*"
+        for node in script.all(cst.ImportFrom)
+        if isinstance(node.names, cst.ImportStar) and node.module is not None
+    }
+    for name, path in (*script.imports.items(), *stars.items()):
         module, _, member = path.lstrip(".").rpartition(".")
         beside = Path(script.name).parent / f"{module.replace('.', '/')}.py"
         if not module or not beside.is_file():
@@ -30,7 +35,9 @@ def classes_of(script: Script) -> dict[str, Any]:
         except (OSError, SettingsError):
             continue
         for node in other.all(cst.ClassDef):
-            if node.name.value == member:
+            if member == "*":
+                found.setdefault(node.name.value, (other, node))
+            elif node.name.value == member:
                 found[path] = found[name] = (other, node)
     return found
 
