@@ -141,7 +141,7 @@ def test_other_trained_parameters_are_refused(tmp_path: Path) -> None:
         play(tmp_path, 4, model=model, optimizer=swapped)
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile's own
 @pytest.mark.parametrize("wrap", [torch.nn.DataParallel, torch.compile], ids=["several devices", "compiled"])
 def test_a_wrapped_model_trains_the_same_parameters(wrap: Any) -> None:
     """What DDP, DataParallel or torch.compile put around a model is no part of its parameters' names."""
