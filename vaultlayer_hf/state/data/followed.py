@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -49,7 +50,17 @@ def why_not(loader: Any) -> str:
         return f"a {type(base).__name__} is no DataLoader of torch"
     if base.num_workers and not getattr(base, "in_order", True):
         return "with in_order=False batches come in the order in which workers happen to finish"
+    if workers_persist(base) and _is_lazy(type(base)):
+        return f"{type(base).__name__}.__iter__ is a generator, and its worker processes persist"
     return ""
+
+
+def _is_lazy(cls: type) -> bool:
+    """Tell whether a DataLoader's class wraps torch's iterator in a generator, which makes it at the first batch.
+
+    What is put into the loader for as long as an iterator is made has to be there then, and not around ``__iter__``.
+    """
+    return inspect.isgeneratorfunction(getattr(cls, "__iter__", None))
 
 
 def take(base: Any, follower: Follows) -> None:
@@ -74,6 +85,11 @@ def _followed(cls: Any) -> Any:
         follower: Follows = self.__dict__["_vaultlayer"]
         return follower.open(lambda: cls.__iter__(self))
 
+    def _get_iterator(self: Any) -> Iterator[Any]:  # torch's own; without a public name
+        follower: Follows = self.__dict__["_vaultlayer"]
+        return follower.open(lambda: cls._get_iterator(self))
+
     if cls not in _classes:
-        _classes[cls] = type(cls.__name__, (cls,), {"__module__": cls.__module__, "__iter__": __iter__})
+        opens: dict[str, Any] = {"_get_iterator": _get_iterator} if _is_lazy(cls) else {"__iter__": __iter__}
+        _classes[cls] = type(cls.__name__, (cls,), {"__module__": cls.__module__, **opens})
     return _classes[cls]

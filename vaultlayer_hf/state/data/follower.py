@@ -192,7 +192,7 @@ class Follower:
         return replace(
             at,
             drawn=drawn,
-            emptied=at.emptied or bool(getattr(self.outer, "end_of_dataloader", False)),
+            emptied=at.emptied or self._gave_last(drawn),
             ahead=fetches.ahead_of(drawn),
             now=fetches.moment(),
             between=take_samplers(self.outer),
@@ -303,6 +303,19 @@ class Follower:
         self._at, self._fetches.workers, self._expected = replace(at, ahead=[]), pickled(at.workers), False
         self._fetches.put(at.now)
         self._pending = replace(at, now=replace(at.now, random=None))
+
+    def _gave_last(self, drawn: int) -> bool:
+        """Tell whether the last batch was given out.
+
+        accelerate's own loaders look a batch ahead and say so. Of any other its length tells: a Trainer takes as many
+        batches as there are and never asks for one more within the step at whose end it saves.
+        """
+        if hasattr(self.outer, "end_of_dataloader"):
+            return bool(self.outer.end_of_dataloader)
+        try:
+            return not self.iterable and 0 < drawn == len(self.base)
+        except TypeError:  # its sampler has no length
+            return False
 
     def _emptied(self) -> None:
         """Note that the DataLoader has no more batches; accelerate's own loaders say so themselves."""
