@@ -21,7 +21,8 @@ WRONG = (
     "verify vault@2 --step 4", "logs vault --attempt 2", "logs vault@2", "logs", "status", "status vault@2",
     "report vault --out x.pdf", "prune vault", "prune vault --dry-run --keep-last few", "pin vault@3", "why vault@3",
     "diff vault@2 vault@3", "archive vaut", "archive vault@2", "archive vault --undo",
-    "doctor vault --save-every often", "run --grace long train.py", "init nothing.py", "run trian.py", "run -- ./train.py", "doctor S3://bucket",
+    "doctor vault --save-every often", "run --grace long train.py", "init nothing.py",
+    "run trian.py", "run -- ./train.py", "doctor S3://bucket",
 )  # fmt: skip
 
 
