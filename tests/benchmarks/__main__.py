@@ -1,4 +1,4 @@
-"""The one command: ``python -m tests.benchmarks [--quick] [--only a,b,c,d,e,f,g,h] [--rounds N] [--write]``."""
+"""The one command: ``python -m tests.benchmarks [--quick] [--only a,b,c,d,e,f,g,h,i] [--rounds N] [--write]``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,19 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.benchmarks import beside, growth, imports, passing, restart, speed, stall, table, transfer, writing
+from tests.benchmarks import (
+    beside,
+    clouds,
+    growth,
+    imports,
+    passing,
+    restart,
+    speed,
+    stall,
+    table,
+    transfer,
+    writing,
+)
 from tests.benchmarks.measure import Row
 
 
@@ -30,9 +42,10 @@ def main() -> int:
         "--only",
         default="a,b,c,d,e,g,h",
         help="parts: a transfers, b stall, c training speed, d import, e growth, f passing on (root), g restart, "
-        "h saves beside the training",
+        "h saves beside the training, i transfers on Azurite",
     )
     parser.add_argument("--rounds", type=int, help="rounds of each part (default 5; with --quick 1)")
+    parser.add_argument("--megabytes", type=int, default=2000, help="size of parts a and i")
     parser.add_argument("--clients", default="", help="only these clients of part a, separated by commas")
     parser.add_argument("--server", choices=("null sink", "SeaweedFS"), help="only this server of part a")
     parser.add_argument(
@@ -58,7 +71,9 @@ def main() -> int:
         if "a" in parts:
             clients = set(filter(None, options.clients.split(",")))
             where = {options.server} if options.server else None
-            rows += transfer.measure(work / "a", 60 if quick else 2000, rounds, say, clients, where)
+            rows += transfer.measure(
+                work / "a", 60 if quick else options.megabytes, rounds, say, clients, where
+            )
             shutil.rmtree(work / "a")
         if "b" in parts:
             sizes = (10, 3, 1, 1.0) if quick else (100, 6, rounds, 6.0)
@@ -85,6 +100,8 @@ def main() -> int:
             saves, rounds_h = (2, 1) if quick else (4, options.rounds or 1)
             rows += beside.measure(work / "h", [4 * one for one in sizes], saves, rounds_h, threads_h, say)
             rows += writing.measure(work / "w", 64 if quick else 512, rounds_h, threads_h, say)
+        if "i" in parts:
+            rows += clouds.measure(work / "i", 60 if quick else options.megabytes, rounds, say)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     table.show(rows)
@@ -93,7 +110,14 @@ def main() -> int:
     if options.json:
         Path(options.json).write_text(json.dumps([asdict(row) for row in rows], indent=1))
     if options.write:
-        names = {"results": "abcd", "growth": "e", "passing": "f", "restart": "g", "beside": "h"}
+        names = {
+            "results": "abcd",
+            "growth": "e",
+            "passing": "f",
+            "restart": "g",
+            "beside": "h",
+            "clouds": "i",
+        }
         for name, sections in names.items():
             if mine := [row for row in rows if row.section in sections]:
                 table.write(mine, command, name)

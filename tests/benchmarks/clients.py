@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -215,23 +216,27 @@ RIVALS = [
     Client("s3fs", ("s3fs",), s3fs_upload, s3fs_download),
 ]  # fmt: skip
 OURS = "vaultlayer_hf"
+SIGNED, ENCRYPTED = f"{OURS} signed", f"{OURS} encrypted"
+_DER = bytes.fromhex("302e020100300506032b657004220420") + bytes(range(32))
+_SIGNER = f"-----BEGIN PRIVATE KEY-----\n{b64encode(_DER).decode()}\n-----END PRIVATE KEY-----\n"
+"""An ed25519 key that anybody knows: what signing costs doesn't depend on it."""
 
 
 def all_clients() -> list[Client]:
     """Return ours and the others, in the order in which a round takes them."""
     from tests.benchmarks import ours
 
-    return [
-        Client(
-            OURS,
-            (
-                "vaultlayer_hf.session.start.resume",
-                "vaultlayer_hf.stores.objects.s3",
-                "blake3",
-                "botocore.session",
-            ),
-            ours.upload,
-            ours.download,
-        ),
-        *RIVALS,
-    ]
+    needs = (
+        "vaultlayer_hf.session.start.resume",
+        "vaultlayer_hf.stores.objects.s3",
+        "blake3",
+        "botocore.session",
+    )
+    ways = [Client(OURS, needs, ours.upload, ours.download)]
+    for name, variable, value in (
+        (SIGNED, "VAULTLAYER_SIGNING_KEY", _SIGNER),
+        (ENCRYPTED, "VAULTLAYER_ENCRYPTION_KEY", "01" * 32),
+    ):
+        up, down = (ours.sealed(move, variable, value) for move in (ours.upload, ours.download))
+        ways.append(Client(name, (*needs, "cryptography.hazmat.primitives.ciphers.aead"), up, down))
+    return [*ways, *RIVALS]

@@ -13,13 +13,13 @@ import json
 import os
 import shutil
 import statistics
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy
 
-from tests.benchmarks.clients import OURS, all_clients, files_of
+from tests.benchmarks.clients import ENCRYPTED, OURS, Client, all_clients, files_of
 from tests.benchmarks.measure import Row, child, median_ratio
 from tests.benchmarks.servers import environment, null_sink, seaweedfs
 
@@ -79,23 +79,25 @@ def measure(
     say: Say,
     only: set[str] | None = None,
     where: set[str] | None = None,
+    *,
+    clients: Sequence[Client] | None = None,
+    servers: Mapping[str, Callable[[Path], AbstractContextManager[dict[str, str]]]] | None = None,
+    section: str = "a",
 ) -> list[Row]:
     """Run the part in ``work``, a folder with room for ten times ``megabytes``; return its rows.
 
-    ``only`` limits it to some clients, ``where`` to some servers.
+    ``only`` limits it to some clients, ``where`` to some servers. ``clients`` and ``servers``, each of which gives
+    the variables that lead to it, are those of part a by default.
     """
     source = work / "checkpoint-500"
     size = make_folder(source, megabytes)
-    clients = [client for client in all_clients() if client.load() and (not only or client.name in only)]
-    missing = [client.name for client in all_clients() if not client.load()]
+    every = all_clients() if clients is None else clients
+    clients = [client for client in every if client.load() and (not only or client.name in only)]
+    missing = [client.name for client in every if not client.load()]
     if missing:
         say(f"not installed, left out: {', '.join(missing)}")
-    servers: dict[str, Callable[[Path], AbstractContextManager[str]]] = {
-        "null sink": lambda folder: null_sink(folder, source),
-        "SeaweedFS": seaweedfs,
-    }
     rows: list[Row] = []
-    for server, start in servers.items():
+    for server, start in (servers or _servers(source)).items():
         if where and server not in where:
             continue
         seconds: dict[tuple[str, str], list[float]] = {}
@@ -104,7 +106,9 @@ def measure(
         for number in range(-1, rounds):
             turn = number % len(clients)
             order = clients[turn:] + clients[:turn] if number >= 0 else clients[:2]  # these warm the caches
-            with start(work / f"server{number}") as endpoint:  # short: the server's socket lies in it
+            if server == "null sink":  # it gives back what lies on this disk, which is plain
+                order = [client for client in order if client.name != ENCRYPTED]
+            with start(work / f"server{number}") as environ:  # short: the server's socket lies in it
                 for client in order:
                     for direction in ("up", "down"):
                         folder = source if direction == "up" else work / "restored"
@@ -115,7 +119,7 @@ def measure(
                         os.sync()  # what the one before left in the page cache is not this one's to write
                         prefix = "".join(filter(str.isalnum, client.name))
                         arguments = (client.name, direction, f"run/{prefix}", str(folder))
-                        result = child("move", *arguments, extra=environment(endpoint))
+                        result = child("move", *arguments, extra=environ)
                         rate = size / result["seconds"] / 1e6
                         used = result["core_seconds"]
                         say(
@@ -129,29 +133,46 @@ def measure(
                             seconds.setdefault((client.name, direction), []).append(result["seconds"])
                             growth.setdefault((client.name, direction), []).append(result["growth"])
                             spent.setdefault((client.name, direction), []).append(used)
-        rows += _rows(server, size, seconds, growth, spent)
+        rows += _rows(section, server, size, seconds, growth, spent)
     return rows
 
 
+def _servers(source: Path) -> dict[str, Callable[[Path], AbstractContextManager[dict[str, str]]]]:
+    """Return the servers of part a."""
+
+    @contextmanager
+    def sink(folder: Path) -> Iterator[dict[str, str]]:
+        with null_sink(folder, source) as endpoint:
+            yield environment(endpoint)
+
+    @contextmanager
+    def weed(folder: Path) -> Iterator[dict[str, str]]:
+        with seaweedfs(folder) as endpoint:
+            yield environment(endpoint)
+
+    return {"null sink": sink, "SeaweedFS": weed}
+
+
 def _rows(
+    section: str,
     server: str,
     size: int,
     seconds: dict[tuple[str, str], list[float]],
     growth: dict[tuple[str, str], list[float]],
     spent: dict[tuple[str, str], list[float]],
 ) -> list[Row]:
-    goal = 0.95 if server == "SeaweedFS" else 0.7
+    goal = 0.7 if server == "null sink" else 0.95
     rows = []
     for direction, verb in (("up", "upload"), ("down", "restore")):
         names = [name for name, way in seconds if way == direction]
-        rivals = [name for name in names if name != OURS]
+        rivals = [name for name in names if not name.startswith(OURS)]
         medians = {name: statistics.median(seconds[name, direction]) for name in names}
         fastest = min(rivals, key=lambda name: medians[name], default=OURS)
         for name in sorted(names, key=lambda name: (name != OURS, medians[name])):
             ratio = median_ratio(seconds[fastest, direction], seconds[name, direction])
             rows.append(
                 Row(
-                    "a",
+                    section,
                     f"{verb} {size / 1e9:.1f} GB, {server}",
                     name,
                     f"{size / medians[name] / 1e6:.0f} MB/s, {statistics.median(spent[name, direction]):.1f} core s",
