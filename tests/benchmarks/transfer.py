@@ -167,7 +167,7 @@ def _rows(
         names = [name for name, way in seconds if way == direction]
         rivals = [name for name in names if not name.startswith(OURS)]
         medians = {name: statistics.median(seconds[name, direction]) for name in names}
-        fastest = min(rivals, key=lambda name: medians[name], default=OURS)
+        fastest = min(rivals or names, key=lambda name: medians[name])
         for name in sorted(names, key=lambda name: (name != OURS, medians[name])):
             ratio = median_ratio(seconds[fastest, direction], seconds[name, direction])
             rows.append(
