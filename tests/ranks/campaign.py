@@ -89,6 +89,7 @@ def one_training(
     chance: random.Random,
     tally: Tally,
     most: int,
+    beside: str,
 ) -> None:
     """Kill one training up to ``most`` times, let it end, and check it; what is wrong raises AssertionError."""
     world = reference.world
@@ -97,7 +98,9 @@ def one_training(
     spec: dict[str, Any] = {"save_on_each_node": chance.random() < 0.5} if not shared else {}
     if late or chance.random() < 0.5:
         spec["save_total_limit"] = 1
-    ranks = Ranks(forks, folder, outputs, kind=kind, vault=str(folder / "vault"), pace=0.03, **spec)
+    ranks = Ranks(
+        forks, folder, outputs, kind=kind, vault=str(folder / "vault"), pace=0.03, beside=beside, **spec
+    )
     print(f"{kind}, {world} ranks, {'shared' if shared else 'own'} folders, {spec}, late: {late}", flush=True)
     for _ in range(chance.randint(1, most)):
         before = torn_folders(outputs)
@@ -152,8 +155,11 @@ def torn_folders(outputs: Sequence[Path]) -> set[tuple[str, int]]:
     return found
 
 
-def run(kills: int, seed: int, world: int, kinds: list[str], scratch: Path) -> Tally:
-    """Run a campaign of at least ``kills`` kills; stops at the first failure, whose files stay in ``scratch``."""
+def run(kills: int, seed: int, world: int, kinds: list[str], scratch: Path, *, beside: str = "") -> Tally:
+    """Run a campaign of at least ``kills`` kills; stops at the first failure, whose files stay in ``scratch``.
+
+    ``beside``: how saves run beside the training; see ``train_ranks.save_beside``.
+    """
     chance = random.Random(seed)
     tally = Tally()
     with ForkServer("tests.ranks.train_ranks") as forks:
@@ -168,7 +174,7 @@ def run(kills: int, seed: int, world: int, kinds: list[str], scratch: Path) -> T
             most = min(MOST_KILLS, kills - tally.kills)
             try:
                 with tally.counting("other failures", folder):
-                    one_training(forks, folder, references[kind], kind, chance, tally, most)
+                    one_training(forks, folder, references[kind], kind, chance, tally, most, beside)
             except AssertionError:
                 break
             finally:
@@ -184,12 +190,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--world", type=int, default=2)
     parser.add_argument("--kinds", nargs="+", choices=sorted(LONGEST), default=["ddp"])
+    parser.add_argument("--async", dest="beside", action="store_const", const="well", default="")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(2**32)
     print(f"--seed {seed}", flush=True)
     begin = time.monotonic()
     scratch = Path(tempfile.mkdtemp(prefix="vl-ranks-"))
-    tally = run(options.kills, seed, options.world, options.kinds, scratch)
+    tally = run(options.kills, seed, options.world, options.kinds, scratch, beside=options.beside)
     for failure in tally.failed:
         print(failure)
     print(f"{tally.words()}; {time.monotonic() - begin:.0f} s")

@@ -29,6 +29,9 @@ from tests.kit.models import tiny_llama
 from tests.ranks.frameworks import believe_in_accelerators, local, zero_config, zero_parts
 from vaultlayer_hf import Settings
 from vaultlayer_hf.session.start import relay
+from vaultlayer_hf.state.capture import copying, memory, recorded
+from vaultlayer_hf.trainer.async_save import saves
+from vaultlayer_hf.trainer.async_save.capture import Capture
 from vaultlayer_hf.trainer.trainer import Trainer
 
 STEPS, EVERY, VOCAB = 10, 2, 64
@@ -200,6 +203,7 @@ def train(
     file_limit: int | None = None,
     pace: float = 0.0,
     passing: bool = False,
+    beside: str = "",
     **more: Any,
 ) -> None:
     """Train this rank on a vault, or as the stock Trainer does where ``vault`` is None.
@@ -207,13 +211,16 @@ def train(
     ``slow_rng``: seconds that this rank waits before it writes its RNG state: other ranks' on_save fires before.
     ``before``: actions ahead of train(). ``file_limit``: bytes that a file may have, as where the disk is full.
     ``pace``: seconds that a step takes at least. ``passing``: nodes send each other files however small they are.
-    ``more`` goes to TrainingArguments.
+    ``beside``: saves run beside the training; see ``save_beside``. ``more`` goes to TrainingArguments.
     """
     torch.set_num_threads(1)
     if passing:
         relay.SMALLEST = relay.SMALL_FILE = 1
     notes = Journal(journal)
     notes.note(pid=os.getpid())
+    if beside:
+        save_beside(notes, beside)
+        settings = {**(settings or {}), "async_save": "auto"}
     args = arguments(kind, output, **more)
     notes.note(joined=True)
     net = model()
@@ -247,6 +254,39 @@ def train(
         os.rename(f"{result}.new", result)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+def save_beside(notes: Journal, how: str) -> None:
+    """Have the tiny model's saves run beside the training, and note the size of each copy.
+
+    Args:
+        notes: where to.
+        how: ``"well"``; ``"no barrier"``: copies are late, and nothing waits for them; ``"no room"``: for a copy;
+            ``"unwritable"``: what is written beside the training fails, the first time.
+    """
+    saves.SMALL = recorded.WRITTEN_AT_ONCE = 2**14
+    start, run, write = copying.StateCopy.start, copying.StateCopy.run, Capture.run
+
+    def noting(self: copying.StateCopy, watched: Any = ()) -> None:
+        notes.note(copied=self.size)
+        start(self, watched)
+
+    def late(self: copying.StateCopy, pairs: Any) -> None:
+        time.sleep(0.5)
+        run(self, pairs)
+
+    def fail(self: Capture) -> None:
+        Capture.run = write  # type: ignore[method-assign]
+        raise OSError("a disk of this test")
+
+    copying.StateCopy.start = noting  # type: ignore[method-assign]
+    if how == "no barrier":
+        copying.StateCopy.run = late  # type: ignore[method-assign]
+        saves.AsyncSaves.before_change = lambda self: None  # type: ignore[method-assign]
+    elif how == "no room":
+        memory.MARGIN = 2**60
+    elif how == "unwritable":
+        Capture.run = fail  # type: ignore[method-assign]
 
 
 def _delay(trainer: Any, name: str, seconds: float) -> None:

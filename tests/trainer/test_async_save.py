@@ -372,7 +372,6 @@ def test_too_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copi
         ({}, "overlapped", ""),
         ({"wanted": False}, "stock", ""),
         ({"engine": "DeepSpeed"}, "stock", "DeepSpeed"),
-        ({"world_size": 2}, "stock", "2 ranks"),
         ({"pushes": True}, "stock", "push_to_hub"),
         ({"away": True}, "stock", "device"),
         ({"saved_by": ("my_script.save_model",)}, "stock", "my_script.save_model"),
@@ -491,4 +490,4 @@ def test_memory_that_is_free(tmp_path: Path) -> None:
 
 def test_nothing_is_said_where_nobody_asked() -> None:
     """The default is stock's save, without a word."""
-    assert choose(Facts(wanted=False, world_size=4)) == Fit("stock")
+    assert choose(Facts(wanted=False, engine="FSDP")) == Fit("stock")

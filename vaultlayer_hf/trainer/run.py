@@ -256,6 +256,8 @@ class TrainerRun:
             return
         self.active, self._ended = False, True
         self.complete = self._over or has_ended(state, self._handler)
+        if self._under_way is not None:
+            self._under_way.settle()
         self._leave_trainer()
         flushed = training.flush()
         ending = training.ending

@@ -56,6 +56,11 @@ class Saving:
         """The checkpoint that is written beside the training; None where there is none."""
         return self._beside.saves.capture if self._beside is not None else None
 
+    def settle(self) -> None:
+        """Have a checkpoint that is written beside the training appear. Raises FencedError. All ranks."""
+        if self._beside is not None:
+            self._beside.saves.settle(wait=True)
+
     def put_back(self) -> None:
         """Leave the Trainer as it was, with every checkpoint written. Safe to call twice. Raises FencedError."""
         self._wraps.close()
@@ -78,12 +83,13 @@ class Saving:
         session, state = training.session, trainer.state
         folder = Path(trainer._get_output_dir(trial=trial)) / f"checkpoint-{state.global_step}"
         self.lost = False
-        if self._beside is not None:
-            self._beside.saves.settle(wait=True)
+        self.settle()
         training.before_save(folder)
         if session.claim is None or session.disabled:
             return save()
-        if self._beside is not None and self._beside.saves.save(folder, save):
+        if self._beside is not None and self._beside.saves.save(
+            folder, lambda: _whole(trainer, folder, save)
+        ):
             return None
         best = state.best_model_checkpoint
         result: Any = None
@@ -125,6 +131,14 @@ class Saving:
                 reason=failed,
             )
         return None
+
+
+def _whole(trainer: Any, folder: Path, save: Callable[[], Any]) -> None:
+    """Save; what the disk refuses is raised behind the whole of it. Other ranks wait for this one in between."""
+    with _held_back(trainer, folder, lambda: None) as held:
+        save()
+    if held:
+        raise held[0]
 
 
 @contextmanager

@@ -150,6 +150,11 @@ class TrainingUnderWay:
         capture.behind.append(lambda: training.save(save, captured=True))
         training.captured()
 
+    def settle(self) -> None:
+        """Have a checkpoint that is written beside the training appear. Raises FencedError. All ranks."""
+        if self._saving is not None:
+            self._saving.settle()
+
     def put_back(self) -> None:
         """Leave the Trainer as it was, with every checkpoint written. Safe to call twice. Raises FencedError."""
         data, saving, evaluation = self.data, self._saving, self.evaluation

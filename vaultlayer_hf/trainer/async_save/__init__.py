@@ -1,5 +1,6 @@
 """A Trainer's save beside its training: the state is copied, training goes on, stock's files are written from the copy.
 
+    agreed.py     what several ranks agree on
     begin.py      begins it, where it is asked for and safe
     capture.py    one checkpoint that has been captured
     facts.py      what a Trainer is like, as far as it decides that

@@ -5,21 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 from vaultlayer_hf.session.training import Training
+from vaultlayer_hf.trainer.async_save.agreed import agreed_fit, say_fit
 from vaultlayer_hf.trainer.async_save.facts import facts_of
 from vaultlayer_hf.trainer.async_save.fit import Fit, choose
 from vaultlayer_hf.trainer.async_save.guard import Guard
-from vaultlayer_hf.trainer.async_save.saves import AsyncSaves, say_fit
+from vaultlayer_hf.trainer.async_save.saves import AsyncSaves
 
 
 def begin(trainer: Any, training: Training) -> Guard | None:
-    """Return what saves beside this training, and guards it; None where its saves stay stock's, which is said."""
+    """Return what saves beside this training, and guards it; None where its saves stay stock's, which is said.
+
+    All ranks.
+    """
     session = training.session
     wanted = session.settings.async_save == "auto"
-    if not wanted:
-        return None
     try:
-        fit = choose(facts_of(trainer, wanted=wanted, world_size=session.ranks.world_size))
+        fit = choose(facts_of(trainer, wanted=wanted)) if wanted else Fit("stock")
     except Exception as error:  # a model or an optimizer of the script's own may answer in any way
         fit = Fit("stock", f"what is trained can't be looked into: {type(error).__name__}: {error}")
+    fit = agreed_fit(session, fit)  # also where this rank isn't asked: the others wait for its answer
     say_fit(training, fit)
     return Guard(trainer, AsyncSaves(trainer, training, fit)) if fit.mode != "stock" else None

@@ -81,3 +81,13 @@ class Capture:
                 one.path
             )  # here, where it holds up nothing: what follows on the training thread is short
         self._recorded, self._jobs = [], []
+
+
+def write_now(recorded: list[Recorded]) -> None:
+    """Write recorded files from the state itself."""
+    for one in recorded:
+        one.write(_on_host)
+
+
+def _on_host(storage: torch.UntypedStorage) -> torch.UntypedStorage:
+    return storage if storage.device.type == "cpu" else storage.cpu()  # type: ignore[no-untyped-call]

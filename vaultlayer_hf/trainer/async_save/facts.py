@@ -24,14 +24,13 @@ _LOOK_ONLY = ("transformers", _OURS)
 _LEAVE_FOLDERS = ("transformers.trainer_callback", _OURS)
 
 
-def facts_of(trainer: Any, *, wanted: bool, world_size: int) -> Facts:
+def facts_of(trainer: Any, *, wanted: bool) -> Facts:
     """Return what decides how this Trainer saves; its optimizer exists by now."""
     args = trainer.args
     optimizer = plain_optimizer(trainer)
     places = set((getattr(trainer.model, "hf_device_map", None) or {}).values())
     return Facts(
         wanted=wanted,
-        world_size=world_size,
         engine=_engine(trainer),
         saved_by=_origins(trainer, _SAVES, but=_OURS),
         trained_by=_origins(trainer, _TRAINS, but=_OURS),

@@ -21,6 +21,7 @@ UNDERSTOOD = (
     "trl.trainer.reward_trainer",
 )
 """Packages and modules whose saves write to the checkpoint's folder through stock's own methods alone."""
+_ORDER = ("stock", "copied", "overlapped")
 _IN_BACKWARD = ("lomo", "adalomo")
 
 
@@ -30,7 +31,6 @@ class Facts:
 
     Attributes:
         wanted: whether the settings ask for it.
-        world_size: ranks that save together.
         engine: what else drives the training: ``"DeepSpeed"``, ``"FSDP"``; or nothing.
         saved_by: ``module.method`` of each part of the save.
         trained_by: the same of the methods that hold the steps.
@@ -43,7 +43,6 @@ class Facts:
     """
 
     wanted: bool = True
-    world_size: int = 1
     engine: str = ""
     saved_by: Sequence[str] = ()
     trained_by: Sequence[str] = ()
@@ -83,11 +82,21 @@ def choose(facts: Facts) -> Fit:
     return Fit("copied", copied) if copied else Fit("overlapped")
 
 
+def slowest(fits: Sequence[Fit]) -> Fit:
+    """Return how ranks save together: as the one that can least, whose reason is named.
+
+    >>> slowest([Fit("overlapped"), Fit("copied", "the optimizer steps inside the backward pass")])
+    Fit(mode='copied', reason='rank 1: the optimizer steps inside the backward pass')
+    """
+    rank, least = min(enumerate(fits), key=lambda one: _ORDER.index(one[1].mode))
+    if len({fit.mode for fit in fits}) == 1:
+        return least
+    return Fit(least.mode, f"rank {rank}: {least.reason or 'its settings do not ask for it'}")
+
+
 def _why_stock(facts: Facts) -> str:
     if facts.engine:
         return f"{facts.engine} saves in its own way"
-    if facts.world_size > 1:
-        return f"{facts.world_size} ranks save together"
     if facts.pushes:
         return "push_to_hub reads the checkpoint's folder inside the save"
     if facts.away:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from vaultlayer_hf.trainer.async_save.facts import may_change, may_read_folder, plain_optimizer
+from vaultlayer_hf.trainer.async_save.facts import may_change, plain_optimizer
 from vaultlayer_hf.trainer.async_save.saves import AsyncSaves
 
 _BETWEEN_STEPS = ("on_step_begin", "on_substep_end", "on_step_end")
@@ -56,18 +56,18 @@ class Guard(TrainerCallback):
             saves.prepare()
         if saves.capture is None:
             return
-        rest = [one for one in self._handler.callbacks if one is not self]
         if event == "on_save":
-            if any(map(may_read_folder, rest)):
+            if saves.folder_is_read:
                 saves.settle(wait=True)
             return
+        rest = [one for one in self._handler.callbacks if one is not self]
         saves.write()
         if event == "on_pre_optimizer_step" or any(may_change(one, event) for one in rest):
             saves.before_change()
         ends = control.should_training_stop or state.global_step >= state.max_steps
         if event == "on_train_end" or (ends and event in ("on_step_end", "on_epoch_end")):
             saves.settle(wait=True)
-        elif event in _BETWEEN_STEPS:
+        elif event == "on_step_end" or (event in _BETWEEN_STEPS and saves.agreed.alone):
             saves.settle(wait=False)
 
 

@@ -24,14 +24,14 @@ import torch
 from vaultlayer_hf.base import files
 from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.session.output_dir import PENDING
-from vaultlayer_hf.session.save.full_disk import is_disk_trouble
 from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.state.capture.arena import Arena
 from vaultlayer_hf.state.capture.copying import StateCopy
 from vaultlayer_hf.state.capture.memory import fits, free_memory
 from vaultlayer_hf.state.capture.recorded import Recorded, recording
-from vaultlayer_hf.trainer.async_save.capture import Capture
-from vaultlayer_hf.trainer.async_save.facts import others, stepped
+from vaultlayer_hf.trainer.async_save.agreed import Agreed, say_fit
+from vaultlayer_hf.trainer.async_save.capture import Capture, write_now
+from vaultlayer_hf.trainer.async_save.facts import may_read_folder, others, stepped
 from vaultlayer_hf.trainer.async_save.fit import Fit
 from vaultlayer_hf.trainer.async_save.redirect import places, redirected
 from vaultlayer_hf.vault.snapshot import LOCAL
@@ -60,7 +60,9 @@ class AsyncSaves:
         self._arena = Arena(pinned=torch.cuda.is_available())
         self._thread = ThreadPoolExecutor(1, "vaultlayer-save")
         self._prepared: Future[None] | None = None
+        self.agreed = Agreed(training.session)
         self.capture: Capture | None = None
+        self.folder_is_read = False  # by a callback that hears of the save, on any rank
         self._sync_next = False
         self._best_before: str | None = None
         self._failures = 0
@@ -73,37 +75,50 @@ class AsyncSaves:
     def save(self, target: Path, save: Callable[[], object]) -> bool:
         """Capture a checkpoint; return False where it is to be saved as stock does, and nothing of it is left.
 
+        All ranks.
+
         Args:
             target: its folder.
-            save: stock's ``_save_checkpoint``.
+            save: stock's ``_save_checkpoint``; what the disk refuses it raises at its end.
         """
-        if not self._takes(target):
-            return False
+        trainer, agreed = self._trainer, self.agreed
         folder = self._training.session.output_dir / LOCAL / f"{PENDING}{target.name}"
+        reads = any(map(may_read_folder, trainer.callback_handler.callbacks))
+        takes, self.folder_is_read = agreed.begin(self._takes(target) and self._made(folder), reads)
+        if not takes:
+            self._drop(folder)
+            return False
         recorded: list[Recorded] = []
         behind: list[Callable[[], object]] = []
-        state = self._trainer.state
-        best = state.best_model_checkpoint
+        best = trainer.state.best_model_checkpoint
+        copy, error = None, None
         try:
-            files.remove_tree(folder)
-            folder.mkdir(parents=True)
-            with redirected(self._trainer, target, folder, behind), recording(recorded, places()):
+            with redirected(trainer, target, folder, behind), recording(recorded, places()):
                 save()
             copy = self._copy(recorded)
             if copy is None:
-                _write_at_once(recorded, folder, target)
-        except Exception as error:  # whatever it is: stock's own save raises it too, or saves
-            files.remove_tree(folder)
-            state.best_model_checkpoint = best
-            if not is_disk_trouble(error, folder):
-                known = isinstance(error, NoRoomError)
-                self._turn_off(str(error) if known else f"{type(error).__name__}: {error}")
+                write_now(recorded)
+        except Exception as found:  # whatever it is: stock's own save raises it too, or saves
+            error = found
+        failed, lasts, beside = agreed.captured(error, copy is not None)
+        if failed is None and not beside:
+            failed = agreed.failure(lambda: files.rename(folder, target) if agreed.leads else None)
+        if failed is not None:
+            if copy is not None:
+                _end(copy)
+            self._drop(folder)
+            trainer.state.best_model_checkpoint = best
+            if lasts:
+                self._turn_off(failed)
             return False
-        if copy is None:
+        if not beside:
             for one in behind:
                 one()
             return True
-        self.capture = Capture(folder, target, state.global_step, recorded, copy)
+        if copy is None:  # what this rank saves is little, and written: it waits for another's
+            recorded, copy = [], StateCopy(self._arena, ())
+            copy.start()
+        self.capture = Capture(folder, target, trainer.state.global_step, recorded, copy)
         self.capture.behind = behind
         self._best_before = best
         return True
@@ -127,34 +142,48 @@ class AsyncSaves:
             self.capture.copy.note_step()
 
     def settle(self, *, wait: bool) -> None:
-        """Have a captured checkpoint appear, once it is written. Raises FencedError.
+        """Have a captured checkpoint appear, once it is written. Raises FencedError. All ranks.
 
         Args:
-            wait: whether to wait until it is written.
+            wait: whether to wait until it is written. Where not, at the end of each step.
         """
-        capture = self.capture
+        capture, agreed = self.capture, self.agreed
         if capture is None:
             return
         self.write()
-        if not wait and not capture.done:
+        if not wait and not agreed.due(self._trainer.state.global_step, capture.done):
             return
         self._training.pacer.mark()
         self.capture = None
-        try:
+
+        def written() -> None:
             capture.wait()
-            if capture.target.exists():
+            if agreed.leads and capture.target.exists():
                 raise FileExistsError(f"{capture.target} was made by something else meanwhile")
-            files.rename(capture.folder, capture.target)
-        except Exception as error:
-            self._lose(capture, error)
+
+        # In two rounds: the folder has its name once every rank has written, and goes on its way once it has its name.
+        failed = agreed.failure(written) or agreed.failure(
+            lambda: files.rename(capture.folder, capture.target) if agreed.leads else None
+        )
+        if failed is not None:
+            self._lose(capture, failed)
             return
         for one in capture.behind:
             one()
 
     def close(self) -> None:
-        """Settle what is captured, and give memory and thread back. Safe to call twice."""
+        """Settle what is captured, and give memory and thread back. Safe to call twice.
+
+        Of several ranks others may have ended, or wait in a collective: what is captured is given up then. Where all
+        end together it was settled before.
+        """
         atexit.unregister(self.close)
         try:
+            capture = self.capture
+            if capture is not None and not self.agreed.alone:
+                self.capture = None
+                _end(capture.copy)
+                self._lose(capture, "the training broke off before all ranks had written it")
             self.settle(wait=True)
         finally:
             self._thread.shutdown()
@@ -163,8 +192,8 @@ class AsyncSaves:
 
     def prepare(self) -> None:
         """Make the memory ready beside the training, once the optimizer has made its state; once."""
-        if self._prepared is None and not self._off:
-            trainer = self._trainer
+        trainer = self._trainer
+        if self._prepared is None and not self._off and trainer.args.should_save:
             adapter = hasattr(
                 trainer.model, "peft_config"
             )  # of which the checkpoint doesn't hold the base model
@@ -214,23 +243,37 @@ class AsyncSaves:
             )
         self._arena.reserve(size)
 
-    def _lose(self, capture: Capture, error: Exception) -> None:
-        """Say that a captured checkpoint is lost; the next one is saved as stock does."""
-        files.remove_tree(capture.folder)
+    def _made(self, folder: Path) -> bool:
+        """Make the folder to write to; return False where the disk refuses it, as it does stock's save."""
+        try:
+            if self.agreed.leads:
+                files.remove_tree(folder)
+                folder.mkdir(parents=True)
+        except OSError:
+            return False
+        return True
+
+    def _drop(self, folder: Path) -> None:
+        if self.agreed.leads:
+            files.remove_tree(folder)
+
+    def _lose(self, capture: Capture, failed: str) -> None:
+        """Say that a captured checkpoint is lost; the next one is saved as stock does. On all ranks alike."""
+        self._drop(capture.folder)
         state = self._trainer.state
         if state.best_model_checkpoint == str(capture.target):
             state.best_model_checkpoint = self._best_before
-        training = self._training
-        uploader = training.session.uploader
-        exposure = f"; {uploader.exposure()}" if uploader is not None else ""
-        reason = f"it couldn't be written beside the training: {type(error).__name__}: {error}"
-        training.session.events.warn(
-            EventKind.ABANDON,
-            f"{capture.target.name} isn't committed, training goes on, and its next save is the stock one: "
-            f"{reason}{exposure}",
-            step=capture.step,
-            reason=reason,
-        )
+        session = self._training.session
+        exposure = f"; {session.uploader.exposure()}" if session.uploader is not None else ""
+        reason = f"it couldn't be written beside the training: {failed}"
+        if session.ranks.rank == 0:
+            session.events.warn(
+                EventKind.ABANDON,
+                f"{capture.target.name} isn't committed, training goes on, and its next save is the stock one: "
+                f"{reason}{exposure}",
+                step=capture.step,
+                reason=reason,
+            )
         self._sync_next = True
         self._failures += 1
         if self._failures >= _FAILURES:
@@ -241,23 +284,9 @@ class AsyncSaves:
         say_fit(self._training, Fit("stock", reason))
 
 
-def say_fit(training: Training, fit: Fit) -> None:
-    """Say once why saves don't run beside the training, where that was asked for."""
-    if not fit.reason:
-        return
-    what = {
-        "stock": "saves keep training waiting until they are written",
-        "copied": "saves keep training waiting while the state is copied",
-    }.get(fit.mode, "")
-    training.session.events.warn_once("async_save", EventKind.NOTICE, f"async_save: {what}: {fit.reason}")
-
-
-def _write_at_once(recorded: list[Recorded], folder: Path, target: Path) -> None:
-    """Write recorded files from the state itself, and have them appear."""
-    for one in recorded:
-        one.write(_on_host)
-    files.rename(folder, target)
-
-
-def _on_host(storage: torch.UntypedStorage) -> torch.UntypedStorage:
-    return storage if storage.device.type == "cpu" else storage.cpu()  # type: ignore[no-untyped-call]
+def _end(copy: StateCopy) -> None:
+    """Return once nothing is copied any more, of a copy that is given up."""
+    try:
+        copy.wait()
+    except Exception:  # it is torn, and nobody wants it
+        pass
