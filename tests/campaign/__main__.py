@@ -32,6 +32,7 @@ def main() -> int:
     parser.add_argument("--limit", type=int, help="at most so many kills of each part, evenly spread")
     parser.add_argument("--sealed", action="store_true", help="sign and encrypt the vaults")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    parser.add_argument("--async", dest="beside", action="store_true", help="saves run beside the training")
     options = parser.parse_args()
     if options.sealed:
         os.environ.update(own_keys())
@@ -41,6 +42,7 @@ def main() -> int:
         campaign_on(options.store, Path(scratch)) as campaign,
     ):
         campaign.env.update(own_keys() if options.sealed else {})
+        campaign.options["beside"] = options.beside
         for name in options.part or PARTS:
             part(campaign, name, options.limit, options.jobs)
         print(

@@ -180,7 +180,9 @@ class Campaign:
         ended = max(
             (line["step"] for line in journal if "step" in line), default=1
         )  # a step ends before its save
-        return (ended - 1) // SAVE_STEPS * SAVE_STEPS
+        saved = (ended - 1) // SAVE_STEPS * SAVE_STEPS
+        # Beside the training the newest may still be on its way: a kill costs that one.
+        return saved - SAVE_STEPS * bool(self.options.get("beside"))
 
     def finish(self, place: Place, expected: Expected, name: str = "last") -> None:
         """Start again, to the end; check where it went on, what it ended with, and what it left."""

@@ -22,6 +22,8 @@ from tests.campaign.points import SAVE_STEPS, STEPS, Points, die, stop
 from tests.kit.inside import callback_of, listen, session_of
 from vaultlayer_hf import Settings, Trainer
 from vaultlayer_hf.base.events import Event
+from vaultlayer_hf.trainer.async_save import saves
+from vaultlayer_hf.trainer.async_save.guard import Guard
 
 WIDTH = 400
 
@@ -87,6 +89,10 @@ class _Script(TrainerCallback):
         uploader = vault.session.uploader if vault is not None and vault.session is not None else None
         while uploader is not None and not self.points.reached.is_set() and not uploader.wait(0.02):
             pass
+        for guard in self.trainer.callback_handler.callbacks if self.trainer is not None else ():
+            capture = guard.saves.capture if isinstance(guard, Guard) else None
+            while capture is not None and not capture.done and not self.points.reached.is_set():
+                time.sleep(0.002)
 
 
 def train(
@@ -103,13 +109,19 @@ def train(
     moved: bool = False,
     pause_at: int | None = None,
     settings: dict[str, Any] | None = None,
+    beside: bool = False,
 ) -> None:
     """Train for ``steps`` steps on a vault (None: stock) and leave digests of the end in ``result``.
 
     ``kill``, ``side``, ``label``: where to act, see Points. ``act``: ``die``, ``stop``, or ``overtaken``: wait
     on the upload thread until training has queued its next checkpoint, then die; or ``lose mover``: the process that
     moves files is killed, this one goes on. ``moved``: see Points. ``pause_at``: stop after that step.
+    ``beside``: saves are written beside the training, which waits for that before its next step, so that the points
+    have an order.
     """
+    if beside:
+        saves.SMALL = 2**20
+        settings = {**(settings or {}), "async_save": "auto"}
     torch.set_num_threads(1)
     points = Points(Path(journal), kill, side, label)
     acts = {"die": die, "stop": stop, "overtaken": lambda: _overtaken(trainer), "lose mover": _lose_mover}
