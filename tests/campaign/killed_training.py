@@ -22,7 +22,7 @@ from tests.campaign.points import SAVE_STEPS, STEPS, Points, die, stop
 from tests.kit.inside import callback_of, listen, session_of
 from vaultlayer_hf import Settings, Trainer
 from vaultlayer_hf.base.events import Event
-from vaultlayer_hf.trainer.async_save import saves
+from vaultlayer_hf.trainer.async_save import fit, saves
 from vaultlayer_hf.trainer.async_save.guard import Guard
 
 WIDTH = 400
@@ -121,6 +121,7 @@ def train(
     """
     if beside:
         saves.SMALL = 2**20
+        fit.UNDERSTOOD = (*fit.UNDERSTOOD, Points.__module__)  # it stands around the Trainer's methods
         settings = {**(settings or {}), "async_save": "auto"}
     torch.set_num_threads(1)
     points = Points(Path(journal), kill, side, label)

@@ -46,6 +46,16 @@ def test_a_killed_run_goes_on_from_what_was_acknowledged(on_folders: Campaign, p
     assert not on_folders.failures, "\n".join(on_folders.failures)
 
 
+@pytest.mark.slow
+def test_a_run_that_saves_beside_its_training_is_killed(on_folders: Campaign) -> None:
+    """Killed between capture, write, rename and seal too, it goes on from a whole checkpoint and ends bit-identical."""
+    on_folders.options["beside"] = True
+    labels = [point.label for point in on_folders.record()]
+    assert f"{MIDDLE}: MainThread rename checkpoint-4" in labels
+    PARTS["save"](on_folders, 12, 2)
+    assert not on_folders.failures, "\n".join(on_folders.failures)
+
+
 def test_a_killed_run_goes_on_from_s3(on_s3: Campaign) -> None:
     """A sample of kills on S3: each next start goes on from the right step and ends bit-identical."""
     PARTS["save"](on_s3, 5, 2)

@@ -65,7 +65,7 @@ def test_the_files_are_stocks(
         ("no room", 0, "rank 0: the copy needs"),
         ("unwritable", 0, "rank 0: OSError: a disk of this test"),
         ("unwritable", 1, "rank 1: OSError: a disk of this test"),
-        ("no barrier", 0, "rank 0: TornError: the optimizer stepped before the copy was over"),
+        ("no barrier", 0, "rank 0: TornError: the state couldn't be copied: the optimizer stepped before"),
     ],
 )
 def test_what_fails_on_one_rank_fails_on_all(

@@ -126,6 +126,12 @@ class Script(TrainerCallback):
             act(action)
 
 
+class Silent(Script):
+    """The same without an answer to on_save, which might read the folder: it would have to be there by then."""
+
+    on_save = TrainerCallback.on_save
+
+
 def act(action: str) -> None:
     """Carry out one action of a spec."""
     name, _, value = action.partition(" ")
@@ -224,10 +230,11 @@ def train(
     args = arguments(kind, output, **more)
     notes.note(joined=True)
     net = model()
+    script = Silent if beside else Script
     cls: Any = Trainer if vault else transformers.Trainer
     given = {"resume": Settings(vault=vault, **(settings or {}))} if vault else {}
     trainer = cls(
-        model=net, args=args, train_dataset=Tokens(), callbacks=[Script(notes, at or {}, pace)], **given
+        model=net, args=args, train_dataset=Tokens(), callbacks=[script(notes, at or {}, pace)], **given
     )
     net.noted = lambda ids: notes.note(at=trainer.state.global_step, ids=ids)
     if vault:
