@@ -256,9 +256,7 @@ class TrainerRun:
             return
         self.active, self._ended = False, True
         self.complete = self._over or has_ended(state, self._handler)
-        if self._under_way is not None:
-            self._under_way.settle()
-        self._leave_trainer()
+        self._leave_trainer(together=True)
         flushed = training.flush()
         ending = training.ending
         if flushed and self._over:
@@ -296,7 +294,7 @@ class TrainerRun:
                 self._spent = True
                 self.training.close()
 
-    def _leave_trainer(self) -> None:
+    def _leave_trainer(self, *, together: bool = False) -> None:
         under_way, self._under_way = self._under_way, None
         if under_way is not None:
-            under_way.put_back()
+            under_way.put_back(together=together)

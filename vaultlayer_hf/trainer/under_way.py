@@ -150,13 +150,11 @@ class TrainingUnderWay:
         capture.behind.append(lambda: training.save(save, captured=True))
         training.captured()
 
-    def settle(self) -> None:
-        """Have a checkpoint that is written beside the training appear. Raises FencedError. All ranks."""
-        if self._saving is not None:
-            self._saving.settle()
+    def put_back(self, *, together: bool = False) -> None:
+        """Leave the Trainer as it was, with every checkpoint written. Safe to call twice. Raises FencedError.
 
-    def put_back(self) -> None:
-        """Leave the Trainer as it was, with every checkpoint written. Safe to call twice. Raises FencedError."""
+        ``together``: all ranks do so now.
+        """
         data, saving, evaluation = self.data, self._saving, self.evaluation
         self.data = self._saving = self.evaluation = None
         with ExitStack() as stack:  # each, whatever the one before raises; the last in here is the first
@@ -164,6 +162,8 @@ class TrainingUnderWay:
                 stack.callback(evaluation.put_back)
             if saving is not None:
                 stack.callback(saving.put_back)
+                if together:
+                    stack.callback(saving.settle)
             if data is not None:
                 stack.callback(data.end)
 
