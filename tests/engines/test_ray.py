@@ -56,13 +56,13 @@ def test_two_nodes(ray_cluster: ray.RayCluster, s3_uri: str, tmp_path: Path) -> 
 
 def test_ray_train(tmp_path: Path) -> None:
     """Under Ray Train's TorchTrainer a killed worker costs a restart by Ray: it goes on, to the same weights."""
-    whole = plain(tmp_path / "plain", *torchrun(2), "train.py")
     done = subprocess.run(
         [sys.executable, "-m", "tests.engines.train_with_ray", str(tmp_path)],
         cwd=tmp_path, env=environment(**ray.QUIET, HOME=str(tmp_path)), capture_output=True, text=True, timeout=400,
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-6000:]
-    assert (tmp_path / "killed").exists()
-    assert (tmp_path / "weights").read_text() == whole.weights
+    assert (tmp_path / "broken" / "killed").exists()
+    ended = [(tmp_path / name / "weights").read_text() for name in ("unbroken", "broken")]
+    assert ended[0] == ended[1]
     assert "the run goes on from step" in done.stdout + done.stderr

@@ -1,6 +1,7 @@
-"""`python -m tests.engines.train_with_ray FOLDER`: Ray Train's TorchTrainer, two workers, one of which is killed once.
+"""`python -m tests.engines.train_with_ray FOLDER`: Ray Train's TorchTrainer with two workers, twice.
 
-The training is that of tests/run/programs.py. Its vault is FOLDER/vault, and the last line says what it ended with.
+Once with nothing in its way (FOLDER/unbroken), once with a worker that is killed (FOLDER/broken). Each has a vault,
+and leaves a digest of the weights that it ended with.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def train(config: dict[str, Any]) -> None:
     class Fate(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             once = Path(config["folder"]) / "killed"
-            if rank == 1 and state.global_step == KILLED_AT and not once.exists():
+            if config["kill"] and rank == 1 and state.global_step == KILLED_AT and not once.exists():
                 once.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
 
@@ -56,17 +57,19 @@ def main(folder: str) -> None:
 
     passed_on = {name: os.environ[name] for name in ("PYTHONPATH", "OMP_NUM_THREADS", "HF_HUB_OFFLINE")}
     ray.init(num_cpus=2, include_dashboard=False, runtime_env={"env_vars": passed_on})
-    trainer = TorchTrainer(
-        train,
-        train_loop_config={"folder": folder},
-        scaling_config=ScalingConfig(num_workers=2, use_gpu=False),
-        run_config=RunConfig(
-            name="run", storage_path=f"{folder}/ray", failure_config=FailureConfig(max_failures=2)
-        ),
-    )
-    error = trainer.fit().error
-    if error is not None:
-        raise error
+    for name in ("unbroken", "broken"):
+        os.mkdir(f"{folder}/{name}")
+        trainer = TorchTrainer(
+            train,
+            train_loop_config={"folder": f"{folder}/{name}", "kill": name == "broken"},
+            scaling_config=ScalingConfig(num_workers=2, use_gpu=False),
+            run_config=RunConfig(
+                name=name, storage_path=f"{folder}/ray", failure_config=FailureConfig(max_failures=2)
+            ),
+        )
+        error = trainer.fit().error
+        if error is not None:
+            raise error
 
 
 if __name__ == "__main__":
