@@ -79,6 +79,7 @@ class Doubled(Trainer):
         return super().compute_loss(*args, **kwargs) * 2
 
 
+@pytest.mark.filterwarnings("ignore:`torch.cpu.amp.autocast:FutureWarning")  # of an older accelerate
 def test_other_arguments_are_said_and_hold_as_is_said(tmp_path: Path) -> None:
     """Each argument that shapes a run is named with both values and with which holds, and that one is what holds."""
     broken_off(tmp_path)
