@@ -165,6 +165,7 @@ def same_for_all(text: str) -> str:
     text = re.sub(r"\d+(\.\d+)? (s|ms|min|h|days)\b", "SPAN", text)
     text = re.sub(r"(ahead of|behind) this machine", "OFF this machine", text)
     text = re.sub(r"(ok +disk:) \S+", r"\1 FOLDER", text)
+    text = re.sub(r"(lie on one disk, that of) \S+:", r"\1 FOLDER:", text)
     text = re.sub(r"\d+\.\d%", "SHARE", text)
     text = re.sub(r"[0-9a-f]{12}…", "DIGEST", text)
     text = re.sub(r"file:///\S+", "URI", text)
