@@ -5,5 +5,5 @@
     decision.py   what to do about the death of an attempt
     words.py      puts the death of an attempt into words
 
-Imports nothing of run but the journal and symptoms; supervise.py and engines import it.
+Imports nothing of run; supervise.py and engines import it.
 """
