@@ -144,6 +144,7 @@ STATUS = {
             "cause": (str, NONE),
             "detail": str,
             "decision": str,
+            "start": {...: NUMBER},
         }
     ],
     "watched": bool,

@@ -48,10 +48,12 @@ def a_run(folder: Path, *, begin: float | None = None, alive: bool = False) -> t
         with mock.patch.object(log_module, "now", return_value=at(start + 2)):
             writer, _ = Writer.claim(store, Log(store))
         notes = path / "rank-0.jsonl"
+        append(notes, {"time": begin + start + 4, "kind": "hooked", "pid": 1})
         append(
             notes,
             {"time": begin + start + 10, "kind": "train", "step": first, "max_steps": MAX_STEPS, "pid": 1},
         )
+        append(notes, {"time": begin + start + 10.5, "kind": "first-step", "step": first + 1})
         for step in range(first + 10, last + 1, 10):
             moment = start + 10 + (step - first) / 2
             line = {"loss": 2 + 3 * math.exp(-step / 300)}

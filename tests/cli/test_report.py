@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from vaultlayer_hf.cli.charts import loss_lines
+from vaultlayer_hf.run.assemble import assemble
 from vaultlayer_hf.run.story import AttemptStory, RunStory
 
 from . import schema
@@ -32,6 +33,7 @@ TITLES = [
     "Stall: how long saves held the training up",
     "Loss",
     "Attempts",
+    "What each start took, up to its first step",
     "Commits",
 ]
 
@@ -164,6 +166,33 @@ def test_several_runs_side_by_side(tmp_path: Path) -> None:
     assert text.count("<svg") == 2  # for a light page and for a dark one
     assert text.count("90 steps were trained twice") == 2
     assert vl("report", str(first), str(second), "--png", "x.png", cwd=tmp_path).code == 2
+
+
+def test_a_start_is_split_into_its_stages() -> None:
+    """Imports, the model, restore, loading, the first step; a stage whose end nobody saw is one with the next."""
+    start = {"kind": "start", "run": "r", "attempt": 1, "time": 10.0, "pid": 1}
+    lines = [
+        {"kind": "hooked", "time": 14.0},
+        {"kind": "vault", "event": "claim", "time": 15.5},
+        {"kind": "vault", "event": "restore", "time": 17.0},
+        {"kind": "train", "time": 17.25, "step": 5},
+        {"kind": "first-step", "time": 17.5, "step": 6},
+        {"kind": "first-step", "time": 30.0, "step": 9},
+    ]
+
+    def took(*kept: int) -> tuple[tuple[str, float], ...]:
+        notes = {1: {0: [lines[number] for number in kept]}}
+        return assemble([start], notes, {}, [], vault=None, alive=False, now=40.0).attempts[0].start
+
+    assert took(0, 1, 2, 3, 4, 5) == (
+        ("Python, imports", 4.0),
+        ("model, data", 1.5),
+        ("restore", 1.5),
+        ("loading, data skip", 0.25),
+        ("first step", 0.25),
+    )
+    assert took(0, 3) == (("Python, imports", 4.0), ("model, data; restore; loading, data skip", 3.25))
+    assert took() == ()
 
 
 def test_the_loss_has_no_gap_where_an_attempt_goes_on() -> None:

@@ -163,6 +163,13 @@ def page(story: RunStory) -> str:
     sections = [_section("", _table((), facts(found), "facts"))]
     sections += [_section(title, svg) for title, svg in svgs(story)]
     sections.append(_section("Attempts", _table(ATTEMPT_HEADINGS, _attempts(found), "attempts")))
+    stages = list(dict.fromkeys(name for item in found["attempts"] for name in item["start"]))
+    if stages:
+        rows = [
+            (item["number"], *_start(item["start"], stages)) for item in found["attempts"] if item["start"]
+        ]
+        title = "What each start took, up to its first step"
+        sections.append(_section(title, _table(("attempt", *stages, "in all"), rows)))
     commits = [(moment_text(moment), int(step)) for moment, step in story.commits]
     if commits:
         sections.append(_section("Commits", _table(("committed (UTC)", "step"), commits)))
@@ -183,6 +190,13 @@ def _attempts(found: dict[str, Any]) -> list[tuple[object, ...]]:
     rows = attempt_rows(found)
     told = [". ".join(filter(None, (item["detail"], item["decision"]))) for item in found["attempts"]]
     return [(*row[:-1], text) for row, text in zip(rows, told, strict=True)]
+
+
+def _start(took: dict[str, float], stages: Sequence[str]) -> list[str]:
+    """Return the cells of one start: seconds of each stage, and of all that were seen."""
+    return [f"{took[name]:.2f} s" if name in took else "" for name in stages] + [
+        f"{sum(took.values()):.2f} s"
+    ]
 
 
 def _section(title: str, content: str) -> str:

@@ -94,6 +94,7 @@ def describe(story: RunStory) -> dict[str, Any]:
                 "cause": attempt.cause,
                 "detail": attempt.detail,
                 "decision": attempt.decision,
+                "start": dict(attempt.start),
             }
             for attempt in story.attempts
         ],

@@ -90,7 +90,11 @@ def _attempt(
     begin = next((line for line in journal if line["kind"] == "begin" and line["run"] == start["run"]), {})
     death, decision = mine.get("death", {}), mine.get("decision", {})
     lead = notes.get(0, ())
-    steps = [(note["time"], note["step"]) for note in lead if note["kind"] in ("train", "log", "trained")]
+    steps = [
+        (note["time"], note["step"])
+        for note in lead
+        if note["kind"] in ("train", "first-step", "log", "trained")
+    ]
     beat = beats.get(number, {})
     if isinstance(beat.get("step"), int):
         steps.append((beat["time"], beat["step"]))
@@ -113,7 +117,35 @@ def _attempt(
         losses=tuple(
             (float(note["step"]), note["loss"]) for note in logs if isinstance(note.get("loss"), (int, float))
         ),
+        start=_start(start["time"], lead),
     )
+
+
+def _start(begin: float, lead: Sequence[dict[str, Any]]) -> tuple[tuple[str, float], ...]:
+    """Return the stages of an attempt's start with the seconds of each.
+
+    One whose end nobody saw is one with the next: where a loop of one's own claims isn't told, say.
+    """
+    first: dict[str, float] = {}
+    for note in lead:
+        what = note.get("event") if note["kind"] == "vault" else note["kind"]
+        if _is_number(moment := note.get("time")):
+            first.setdefault(str(what), float(moment))
+    came = next((first[what] for what in ("restore", "adopt", "fresh") if what in first), None)
+    ends = (
+        ("Python, imports", first.get("hooked")),
+        ("model, data", first.get("claim")),
+        ("restore", came),
+        ("loading, data skip", first.get("train")),
+        ("first step", first.get("first-step")),
+    )
+    found, names, last = [], [], begin
+    for name, end in ends:
+        names.append(name)
+        if end is not None and end >= last:
+            found.append(("; ".join(names), end - last))
+            names, last = [], end
+    return tuple(found)
 
 
 def _stalls(history: Sequence[Entry]) -> tuple[Point, ...]:

@@ -31,6 +31,7 @@ class AttemptStory:
         losses: (step, loss) as they were logged.
         lost: steps that it trained and a later attempt trained again; None where that isn't known.
         watched: its steps were seen, not its commits alone.
+        start: what its start took, up to its first step: names of stages and seconds, as far as they were seen.
     """
 
     number: int
@@ -46,6 +47,7 @@ class AttemptStory:
     losses: tuple[Point, ...] = ()
     lost: int | None = 0
     watched: bool = True
+    start: tuple[tuple[str, float], ...] = ()
 
     @property
     def speed(self) -> float | None:

@@ -27,6 +27,9 @@ def announce() -> None:
 class LoopObserver(TrainingObserver):
     """Notes where a loop begins and ends, and each of its steps as a sign of life."""
 
+    def __init__(self) -> None:
+        self._stepped = False  # in this training
+
     def began(self, session: Session, step: int) -> None:
         """Note what is trained and where it is kept."""
         if report.watched:
@@ -44,12 +47,17 @@ class LoopObserver(TrainingObserver):
             pid=os.getpid(),
         )
         report.beat(step=step, phase="start")
+        self._stepped = False
         session.events.listen(report.note_event)
 
     def stepped(self, session: Session, step: int) -> None:
         """Give a sign of life."""
-        if not report.watched:
-            report.beat(step=step, phase="loop")
+        if report.watched:
+            return
+        report.beat(step=step, phase="loop")
+        if not self._stepped:
+            self._stepped = True
+            report.note("first-step", step=step)
 
     def flushing(self, session: Session) -> None:
         """From here on uploads are waited for."""

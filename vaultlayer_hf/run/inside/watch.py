@@ -30,6 +30,7 @@ class TrainingMonitor(TrainerCallback):
         self._now: torch.Tensor | None = None  # whether a loss of this step was nan or inf
         self._late: tuple[int, torch.Tensor] | None = None
         self._first: int | None = None
+        self._stepped = False  # in this training
         self._count = 0
 
     def saw(self, loss: Any) -> None:
@@ -56,11 +57,15 @@ class TrainingMonitor(TrainerCallback):
             pid=os.getpid(),
         )
         report.beat(step=state.global_step, phase="start")
+        self._stepped = False
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         report.beat(step=state.global_step, phase="train")
+        if not self._stepped:
+            self._stepped = True
+            report.note("first-step", step=state.global_step)
         now, self._now = self._now, None
         if now is None:
             return
