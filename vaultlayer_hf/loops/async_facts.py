@@ -10,6 +10,7 @@ import torch
 
 from vaultlayer_hf.loops.async_fit import LoopFacts
 from vaultlayer_hf.loops.objects import Stateful
+from vaultlayer_hf.state.capture.copying import tensors_in
 from vaultlayer_hf.state.capture.recorded import Place
 
 
@@ -37,7 +38,7 @@ def stepped(state: Stateful) -> Iterator[torch.Tensor]:
         for group in optimizer.param_groups:
             yield from group["params"]
         for kept in optimizer.state.values():
-            yield from _tensors(kept)
+            yield from tensors_in(kept)
 
 
 def others(state: Stateful) -> Iterator[torch.Tensor]:
@@ -67,17 +68,6 @@ def size_of(tensors: Iterable[torch.Tensor]) -> int:
 def place(tensor: torch.Tensor) -> int:
     """Return the address of a tensor's storage."""
     return tensor.untyped_storage().data_ptr()
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from _tensors(part)
-    elif isinstance(value, (list, tuple)):
-        for part in value:
-            yield from _tensors(part)
 
 
 def places() -> list[Place]:

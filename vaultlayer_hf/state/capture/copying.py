@@ -9,7 +9,7 @@ trained (a teacher that follows its student).
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -215,3 +215,15 @@ def _copy_all(pairs: Sequence[_Pair], *, non_blocking: bool = False) -> None:
     # against 0.02 s.
     if pairs:
         torch._foreach_copy_([to for to, _ in pairs], [source for _, source in pairs], non_blocking)
+
+
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """Yield the tensors in nested dicts, lists and tuples."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from tensors_in(part)
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from tensors_in(part)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from vaultlayer_hf.state.capture.copying import tensors_in
 from vaultlayer_hf.trainer.async_save.fit import Facts
 
 _SAVES = (
@@ -57,7 +58,7 @@ def stepped(trainer: Any) -> Iterator[torch.Tensor]:
     for group in optimizer.param_groups:
         yield from group["params"]
     for state in optimizer.state.values():
-        yield from _tensors(state)
+        yield from tensors_in(state)
 
 
 def others(trainer: Any) -> Iterator[torch.Tensor]:
@@ -106,14 +107,3 @@ def _engine(trainer: Any) -> str:
         return "FSDP"
     kind = str(getattr(trainer.args.parallel_mode, "value", trainer.args.parallel_mode))
     return {"tpu": "XLA", "sagemaker_model_parallel": "SageMaker"}.get(kind, "")
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from _tensors(part)
-    elif isinstance(value, (list, tuple)):
-        for part in value:
-            yield from _tensors(part)

@@ -1,5 +1,6 @@
 """A vault from outside a run: list, verify, pull, pin, explain.
 
+    append.py    an entry of the log made from outside a run
     archive.py   start over in the same vault: what it holds is kept under a name
     check.py     read a committed checkpoint past its digests, or only its sizes
     copy.py      copy a vault to another store: every live checkpoint, verified, and its log

@@ -9,23 +9,15 @@ A pin is a log entry without a claim. Why that breaks nothing (the numbers are t
   entry of the log therefore carries the pin: it can't be lost to a writer that didn't know of it.
 - A retirement that races with a pin is decided anew behind it, and leaves the pinned one out (6). Where the
   retirement came first, the pin fails: an acknowledged pin is never of a checkpoint that is going.
-- A lost answer is settled by the write id, and a second pin of the same checkpoint appends nothing.
-
-On a store without create-if-absent a pin could overwrite the entry that a run is just writing. There it is
-refused, unless whoever calls knows that no run is writing.
+- A second pin of the same checkpoint appends nothing.
 """
 
 from __future__ import annotations
 
-import uuid
-
-from vaultlayer_hf.errors import AlreadyExistsError, NoSuchCheckpointError, StoreError
+from vaultlayer_hf.errors import NoSuchCheckpointError
 from vaultlayer_hf.stores.base import Store
-from vaultlayer_hf.stores.probe import probe_create
-from vaultlayer_hf.vault.keys import entry_key
-from vaultlayer_hf.vault.log.entry import Commit, Entry, encode_entry
-from vaultlayer_hf.vault.log.log import Log, now, read_whole, who
-from vaultlayer_hf.vault.signature import check_may_write
+from vaultlayer_hf.vault.log.entry import Commit, Entry
+from vaultlayer_hf.vault.reader.append import Addition, append_beside
 
 
 def pin(store: Store, commit: Commit, pinned: bool, *, alone: bool = False) -> Entry:
@@ -36,38 +28,25 @@ def pin(store: Store, commit: Commit, pinned: bool, *, alone: bool = False) -> E
     Raises NoSuchCheckpointError where it was retired meanwhile; StoreError where the store is in trouble (a
     repetition is safe) or lacks create-if-absent.
     """
-    if not alone and not probe_create(store):
-        raise StoreError(
-            "pin",
-            "",
-            "this store can't create an object only if it is absent, so a pin could overwrite what a run is writing",
-            "pin while no run is writing, with alone=True or --alone",
-        )
-    log, write_id = Log(store), uuid.uuid4().hex
-    number, before = log.last()
-    check_may_write(before is not None and before.signed)
-    vault_id = before.state.vault_id if before else ""
-    while True:
+    vault_id: str | None = None
+
+    def make(before: Entry | None, number: int) -> Addition | None:
+        nonlocal vault_id
+        if vault_id is None:
+            vault_id = before.state.vault_id if before else ""
         there = _find(before, commit, vault_id)
         if before is None or there is None:
             raise NoSuchCheckpointError(
                 f"{store.uri} no longer holds {commit.name} of log entry {commit.number}: it was retired meanwhile"
             )
         if there.pinned == pinned:
-            return before
-        number += 1
-        detail = {"number": commit.number, "step": commit.step, "pinned": pinned, **who()}
-        state = before.state.pinned(commit.number, pinned)
-        entry = Entry(number, "pin", write_id, state.token, now(), detail, state)
-        try:
-            store.create(entry_key(number), encode_entry(entry))
-        except AlreadyExistsError:
-            found = read_whole(log, number)
-            if found is not None and found.write_id == write_id:
-                return found
-            before = found or before
-            continue
-        return entry
+            return None
+        detail = {"number": commit.number, "step": commit.step, "pinned": pinned}
+        return Addition("pin", before.state.token, detail, before.state.pinned(commit.number, pinned))
+
+    newest = append_beside(store, "pin", make, alone=alone)
+    assert newest is not None
+    return newest
 
 
 def _find(entry: Entry | None, commit: Commit, vault_id: str) -> Commit | None:
