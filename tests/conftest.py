@@ -30,7 +30,7 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_finish() -> None:
-    """A Trainer collects garbage before it trains: 0.3 s to look at what imports have made, in thousands of trainings."""
+    """A Trainer collects garbage before it trains: 0.3 s to look at what imports have made, thousands of times."""
     gc.collect()
     gc.freeze()
 
