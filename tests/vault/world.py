@@ -250,7 +250,8 @@ class World:
 
     def check_start(self, process: Process, path: Path | None, failure: Exception | None) -> str:
         """Compare what a start went on from with what it must have been, as of its claim; return it in a word."""
-        if process.snapshot is None and process.restored is None and process.before is not None:
+        wanted = process.before is not None or process.asked is not None  # what is archived may be asked for
+        if process.snapshot is None and process.restored is None and wanted:
             gone = process.asked is not None and isinstance(
                 failure, NoSuchCheckpointError
             )  # since it was asked for

@@ -88,7 +88,7 @@ class VaultModel:
         fresh = {
             number: saved for number, saved in self.live.items() if not (saved.archived and saved.behind)
         }
-        if not fresh or name in self.archives:
+        if not fresh or any(saved.archived == name for saved in self.live.values()):
             raise ForbiddenError(f"nothing can be archived as {name}")
         self.archives[name] = fresh, self.finished
         for number, saved in fresh.items():
