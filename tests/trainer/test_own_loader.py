@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch.utils.data import DataLoader
 
 from tests.trainer.kit import Boom, FailAt, Patient, Recorder, Tokens, trainer, weights
 from vaultlayer_hf.trainer.trainer import Trainer
-
 
 newer = pytest.mark.skipif(
     transformers.__version__ < "5.1",
@@ -52,7 +52,13 @@ class Generating(OwnLoader):
 
 @pytest.mark.parametrize(
     ("cls", "workers", "step"),
-    [pytest.param(Generating, 0, 3, marks=newer), (Generating, 1, 3), (Generating, 0, 5), (Generating, 1, 5), (OwnLoader, 0, 5)],
+    [
+        pytest.param(Generating, 0, 3, marks=newer),
+        (Generating, 1, 3),
+        (Generating, 0, 5),
+        (Generating, 1, 5),
+        (OwnLoader, 0, 5),
+    ],
 )
 def test_a_loader_of_ones_own(cls: Any, workers: int, step: int, tmp_path: Path) -> None:
     """Broken off within an epoch or at its end, the same batches follow, and each of them is followed."""

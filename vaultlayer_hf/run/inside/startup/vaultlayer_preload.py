@@ -122,6 +122,9 @@ class _Preloader:
         """Import all of it; return what came of it, hidden again."""
         environment, path = dict(os.environ), list(sys.path)
         wanted = dict(environment)
+        made: dict[
+            str, str | None
+        ] = {}  # by imports: a random id of this process, say, and not that of the attempt
         groups: list[Group] = []
         guard = Allowed(self)
         sys.meta_path.insert(1, guard)
@@ -137,8 +140,10 @@ class _Preloader:
                 elif kind == "p":
                     sys.path[:] = what
                 elif kind == "i" and self._is_to_be_imported(guard, what):
-                    _become(wanted)
+                    both = {**wanted, **made}
+                    _become({name: value for name, value in both.items() if value is not None})
                     groups.append(self._import(what, output))
+                    made.update(groups[-1].changed)
         finally:
             output.end()
             self._exits.end()

@@ -33,6 +33,10 @@ _OWN = "VAULTLAYER_RUN_"
 _TIGHT = "VAULTLAYER_LOCAL_KEEP_LAST"
 
 
+_PASSING = frozenset({"PYTORCH_NVML_BASED_CUDA_CHECK"})
+"""What is set around a single call (accelerate's, which asks for GPUs): an import may fall into it."""
+
+
 class Group:
     """What one import of the script's brought, the imports within it included.
 
@@ -209,7 +213,7 @@ class Given:
 def _differing(environment: "dict[str, str]", free: "frozenset[str]") -> str:
     """Return the names of variables that differ from these now, and may not."""
     now = own_environment()
-    names = {*now, *environment} - free
+    names = {*now, *environment} - free - _PASSING
     return ", ".join(sorted(name for name in names if now.get(name) != environment.get(name)))
 
 
