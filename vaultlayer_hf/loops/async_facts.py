@@ -10,7 +10,7 @@ import torch
 
 from vaultlayer_hf.loops.async_fit import LoopFacts
 from vaultlayer_hf.loops.objects import Stateful
-from vaultlayer_hf.state.capture.copying import tensors_in
+from vaultlayer_hf.state.capture.copying import not_stepped_by, stepped_by
 from vaultlayer_hf.state.capture.recorded import Place
 
 
@@ -34,24 +34,12 @@ def plain_optimizers(state: Stateful) -> list[Any]:
 
 def stepped(state: Stateful) -> Iterator[torch.Tensor]:
     """Yield the tensors that an optimizer's step changes: its parameters, and its state."""
-    for optimizer in plain_optimizers(state):
-        for group in optimizer.param_groups:
-            yield from group["params"]
-        for kept in optimizer.state.values():
-            yield from tensors_in(kept)
+    return stepped_by(plain_optimizers(state))
 
 
 def others(state: Stateful) -> Iterator[torch.Tensor]:
     """Yield the models' tensors that something else than an optimizer's step may change."""
-    given = {
-        id(one)
-        for optimizer in plain_optimizers(state)
-        for group in optimizer.param_groups
-        for one in group["params"]
-    }
-    for model in state.models().values():
-        yield from model.buffers()
-        yield from (one for one in model.parameters() if id(one) not in given)
+    return not_stepped_by(plain_optimizers(state), state.models().values())
 
 
 def all_tensors(state: Stateful) -> Iterator[torch.Tensor]:

@@ -217,6 +217,25 @@ def _copy_all(pairs: Sequence[_Pair], *, non_blocking: bool = False) -> None:
         torch._foreach_copy_([to for to, _ in pairs], [source for _, source in pairs], non_blocking)
 
 
+def stepped_by(optimizers: Iterable[Any]) -> Iterator[torch.Tensor]:
+    """Yield the tensors that the steps of plain optimizers change: their parameters, and their state."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            yield from group["params"]
+        for kept in optimizer.state.values():
+            yield from tensors_in(kept)
+
+
+def not_stepped_by(optimizers: Iterable[Any], models: Iterable[torch.nn.Module]) -> Iterator[torch.Tensor]:
+    """Yield the models' tensors that something else than these steps may change."""
+    given = {
+        id(one) for optimizer in optimizers for group in optimizer.param_groups for one in group["params"]
+    }
+    for model in models:
+        yield from model.buffers()
+        yield from (one for one in model.parameters() if id(one) not in given)
+
+
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:
     """Yield the tensors in nested dicts, lists and tuples."""
     if isinstance(value, torch.Tensor):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from vaultlayer_hf.state.capture.copying import tensors_in
+from vaultlayer_hf.state.capture.copying import not_stepped_by, stepped_by
 from vaultlayer_hf.trainer.async_save.fit import Facts
 
 _SAVES = (
@@ -54,18 +54,12 @@ def plain_optimizer(trainer: Any) -> Any:
 
 def stepped(trainer: Any) -> Iterator[torch.Tensor]:
     """Yield the tensors that the optimizer's step changes: its parameters, and its state."""
-    optimizer = plain_optimizer(trainer)
-    for group in optimizer.param_groups:
-        yield from group["params"]
-    for state in optimizer.state.values():
-        yield from tensors_in(state)
+    return stepped_by([plain_optimizer(trainer)])
 
 
 def others(trainer: Any) -> Iterator[torch.Tensor]:
     """Yield the model's tensors that something else than the optimizer's step may change."""
-    mine = {id(one) for group in plain_optimizer(trainer).param_groups for one in group["params"]}
-    yield from trainer.model.buffers()
-    yield from (one for one in trainer.model.parameters() if id(one) not in mine)
+    return not_stepped_by([plain_optimizer(trainer)], [trainer.model])
 
 
 def may_change(callback: TrainerCallback, event: str) -> bool:
