@@ -105,6 +105,13 @@ def test_a_disk_that_is_too_small(tmp_path: Path) -> None:
     assert "two checkpoints need" in done.out
 
 
+def test_a_disk_too_small_for_a_guess(tmp_path: Path) -> None:
+    """Where nobody named the model, too small a disk for the assumed one is a warning and ends no startup script."""
+    (disk, *_) = check_disk(tmp_path, 10**18, Measurements(), guessed=True)
+    assert (disk.state, disk.code) == ("warning", ExitCode.OK)
+    assert "--model" in disk.fix
+
+
 @pytest.mark.parametrize(("offset", "state"), [(5, "ok"), (-59, "ok"), (61, "warning"), (-901, "bad")])
 def test_clocks_that_differ(offset: float, state: str) -> None:
     """A minute is worth a word, a quarter of an hour is what S3 refuses."""

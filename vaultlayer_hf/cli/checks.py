@@ -228,8 +228,13 @@ def _nearest(folder: Path) -> Path:
     return next(path for path in (folder, *folder.parents) if path.is_dir())
 
 
-def check_disk(folder: Path, needed: int | None, measured: Measurements) -> Iterator[Finding]:
-    """Look at the disk that checkpoints are written to: its space, its speed, and whether it has hard links."""
+def check_disk(
+    folder: Path, needed: int | None, measured: Measurements, *, guessed: bool = False
+) -> Iterator[Finding]:
+    """Look at the disk that checkpoints are written to: its space, its speed, and whether it has hard links.
+
+    ``needed``: a checkpoint's bytes. Where they are only ``guessed``, a disk without room for two is a warning.
+    """
     home = _nearest(folder)
     free = shutil.disk_usage(home).free
     measured.disk_free = free
@@ -249,12 +254,13 @@ def check_disk(folder: Path, needed: int | None, measured: Measurements) -> Iter
     speed = f"{size_text(measured.disk_rate)}/s"
     # One checkpoint is being written while the last waits for upload, and the Trainer deletes none before.
     if needed is not None and free < 2 * needed:
+        fix = "free some space, choose another output_dir, or keep fewer there (save_total_limit, local_keep_last)"
         yield Finding(
             "disk",
-            "bad",
+            "warning" if guessed else "bad",
             f"{home} has {size_text(free)} free, two checkpoints need {size_text(2 * needed)}",
-            "free some space, choose another output_dir, or keep fewer there (save_total_limit, local_keep_last)",
-            ExitCode.FAILED,
+            f"name the model's size with --model, {fix}" if guessed else fix,
+            ExitCode.OK if guessed else ExitCode.FAILED,
         )
     else:
         yield Finding("disk", "ok", f"{home} has {size_text(free)} free and takes {speed}")

@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vaultlayer_hf.cli.checks import (
-    Finding,
-)
 from vaultlayer_hf.cli.common import (
     PATIENCE,
     DebugOption,
@@ -34,9 +31,16 @@ BYTES_PER_PARAMETER = 12
 MaybeVaultArgument = Annotated[
     str | None, typer.Argument(metavar="[VAULT]", help="The vault; without one, that of VAULTLAYER_VAULT.")
 ]
+GUESSED_MODEL = "1B"
+"""What is predicted for where no model is named. It is a guess: a disk too small for it is worth a word, but a
+machine whose model is smaller must not be kept from training by it."""
 ModelOption = Annotated[
-    str,
-    typer.Option("--model", help="Parameters, such as 7B or 350M, or the checkpoint's size, such as 84GB."),
+    str | None,
+    typer.Option(
+        "--model",
+        help="Parameters, such as 7B or 350M, or the checkpoint's size, such as 84GB; "
+        f"without it, {GUESSED_MODEL} is assumed.",
+    ),
 ]
 EveryOption = Annotated[
     float,
@@ -54,7 +58,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([KMGT]?I?)B|([MBT]))", re.IGNORECASE)
 
 def doctor(
     vault: MaybeVaultArgument = None,
-    model: ModelOption = "1B",
+    model: ModelOption = None,
     save_every: EveryOption = 30,
     output_dir: OutputOption = Path(),
     as_json: JsonOption = False,
@@ -82,7 +86,7 @@ def doctor(
         named = vault or os.environ.get("VAULTLAYER_VAULT", "").strip()
         if not named:
             raise fail(ExitCode.USAGE, "no vault is named: give its URI, or set VAULTLAYER_VAULT")
-        size, interval = checkpoint_size(model), save_every
+        size, interval = checkpoint_size(model or GUESSED_MODEL), save_every
         if size is None:
             raise fail(
                 ExitCode.USAGE,
@@ -93,7 +97,7 @@ def doctor(
         for checks in (
             check_libraries(),
             check_store(address, PATIENCE, measured),
-            check_disk(output_dir.absolute(), size, measured),
+            check_disk(output_dir.absolute(), size, measured, guessed=model is None),
             check_apart(address, output_dir.absolute()),
         ):
             for finding in checks:
