@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,27 @@ def test_a_loader_that_the_script_uses_as_well(tmp_path: Path) -> None:
     ckpt, _ = _given(tmp_path / "other")
     _passes(ckpt, loader)
     assert [type(batch) for batch in loader] == [type(before)] * (ROWS // BATCH)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_workers_of_a_loader_that_is_dropped_are_told_to_end(tmp_path: Path, monkeypatch, own: bool) -> None:
+    """They end by themselves when the garbage collector finds the loader, also where the script had started them."""
+    loader = _loader()
+    if own:
+        next(iter(loader))
+    ckpt, _ = _given(tmp_path)
+    _passes(ckpt, loader)
+    workers = list(loader._iterator._workers)
+    # A worker that isn't told looks every 5 s whether it is to end: it is killed by then.
+    killed: list[Any] = []
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 1.0)
+    for worker in workers:
+        monkeypatch.setattr(worker, "terminate", lambda: killed.append(1))
+    del loader, ckpt
+    gc.collect()
+    for worker in workers:
+        worker.join(30)
+    assert killed == []
 
 
 def test_workers_that_the_script_has_started(tmp_path: Path) -> None:

@@ -218,7 +218,8 @@ def test_flush_has_a_time_out_and_the_rest_is_adopted(
     record = Recorder(run)
     output = run.train()
     assert output.global_step == STEPS
-    assert record.kinds() == ["claim", "adopt", "finished", "commit", "finish"]
+    first, second, *between, last = record.kinds()
+    assert (first, second, sorted(between), last) == ("claim", "adopt", ["commit", "finished"], "finish")
     assert weights(run.model) == reference.weights
     assert verified(vault) == steps_of(vault) == [2, 8]
     assert state_of(vault).commits[-1].token == state_of(vault).token

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -68,6 +69,7 @@ def take(base: Any, follower: Follows) -> None:
     former: Follows | None = follower_of(base)
     if former is not None:
         former.hand_over()
+    keep_queues(getattr(base, "_iterator", None))
     base._vaultlayer = follower
     base.__class__ = _followed(type(base))
 
@@ -76,6 +78,18 @@ def let_go(base: Any) -> None:
     """Let a DataLoader be what it was."""
     if base.__dict__.pop("_vaultlayer", None) is not None:
         base.__class__ = type(base).__bases__[0]
+
+
+def keep_queues(batches: Any) -> None:
+    """Have worker processes end at once where the iterator that has started them is found as garbage (None: none).
+
+    A loader and who follows it know each other, so such an iterator is found by the collector, which closes its queues
+    before it asks the iterator to end: the workers would never be told, and training would wait 5 s for each. Queues
+    that something else holds aren't garbage, and stay open until the iterator has ended.
+    """
+    queues = getattr(batches, "_index_queues", None)
+    if queues:
+        weakref.finalize(batches, list, queues).atexit = False
 
 
 def _followed(cls: Any) -> Any:

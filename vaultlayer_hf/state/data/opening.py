@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from vaultlayer_hf.state.data.fetches import Fetches
-from vaultlayer_hf.state.data.followed import Opener, workers_persist, workers_run
+from vaultlayer_hf.state.data.followed import Opener, keep_queues, workers_persist, workers_run
 from vaultlayer_hf.state.data.guard import Guard
 from vaultlayer_hf.state.data.order import Order
 from vaultlayer_hf.state.data.position import Moment, Position
@@ -71,6 +71,7 @@ class Opening:
                 batches = plain()
             if workers_persist(base) and not reused:
                 self._marking = batches  # it is the loader's, for good
+            keep_queues(batches)
             return batches
         finally:
             object.__setattr__(base, name, sampler)
