@@ -322,3 +322,9 @@ def test_data_that_each_pass_makes_anew_are_no_other_run(stop: int, tmp_path: Pa
 
     every = [*run(stop), *run(stop + 3), *run(0)]
     assert not [message for message in every if "training data aren't those" in message]
+
+
+def test_a_seed_that_torch_drew_is_nobodys_wish(tmp_path: Path) -> None:
+    """A script that sets no seed gets another one from torch at each start, of which nothing need be said."""
+    assert play(tmp_path, 2, seed=0x9055E2DD445D384E)[0] == []
+    assert play(tmp_path, 3, seed=0x53DB4651ACAE849D)[0] == []

@@ -34,7 +34,7 @@ def asked_of(
     models: Sequence[Any], optimizers: Sequence[Any], schedulers: Sequence[Any], loader: Any, **arguments: Any
 ) -> Asked:
     """Return what a loop with these objects is asked for; ``arguments``: what else is known, by name."""
-    found = {**arguments, "seed": torch.initial_seed()}
+    found = {**arguments, **_seed()}
     for part in (_optimizer_numbers, _schedule_numbers):
         try:
             found |= dict(part(optimizers if part is _optimizer_numbers else schedulers))
@@ -60,6 +60,12 @@ def holds_of(asked: Asked, *, fork: bool = False) -> dict[str, str]:
         return {"seed": RANDOM_STATE_HOLDS}
     holds = {name: START_HOLDS if name in _OF_START else CHECKPOINT_HOLDS for name in asked.arguments}
     return {**holds, "seed": RANDOM_STATE_HOLDS}
+
+
+def _seed() -> dict[str, int]:
+    """Return the seed that the script has set: one above 32 bits was drawn by torch, and is another at each start."""
+    seed = torch.initial_seed()
+    return {"seed": seed} if seed < 2**32 else {}
 
 
 def _optimizer_numbers(optimizers: Sequence[Any]) -> Iterator[tuple[str, Any]]:
