@@ -22,7 +22,8 @@ from tests.campaign.points import SAVE_STEPS, STEPS, Points, die, stop
 from tests.kit.inside import callback_of, listen, session_of
 from vaultlayer_hf import Settings, Trainer
 from vaultlayer_hf.base.events import Event
-from vaultlayer_hf.trainer.async_save import fit, saves
+from vaultlayer_hf.state.capture import copier
+from vaultlayer_hf.trainer.async_save import fit
 from vaultlayer_hf.trainer.async_save.guard import Guard
 
 WIDTH = 400
@@ -120,7 +121,7 @@ def train(
     have an order.
     """
     if beside:
-        saves.SMALL = 2**20
+        copier.SMALL = 2**20
         fit.UNDERSTOOD = (*fit.UNDERSTOOD, Points.__module__)  # it stands around the Trainer's methods
         settings = {**(settings or {}), "async_save": "auto"}
     torch.set_num_threads(1)

@@ -19,9 +19,8 @@ from tests.forks import ForkServer
 from tests.kit.inside import listen
 from vaultlayer_hf import Checkpointer, Settings, open_vault
 from vaultlayer_hf.base.events import Event
-from vaultlayer_hf.loops import async_saves
 from vaultlayer_hf.loops.async_fit import LoopFacts, choose_for_loop
-from vaultlayer_hf.state.capture import copying, recorded
+from vaultlayer_hf.state.capture import copier, copying, recorded
 
 WIDTH = 600
 STEPS = 4
@@ -31,7 +30,7 @@ Changing = Callable[[int, torch.nn.Module], object]
 @pytest.fixture(autouse=True)
 def _small_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have models of a few MiB copied; training would wait for their files otherwise."""
-    monkeypatch.setattr(async_saves, "SMALL", 2**20)
+    monkeypatch.setattr(copier, "SMALL", 2**20)
 
 
 @pytest.fixture
@@ -40,9 +39,9 @@ def copies(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     made: list[int] = []
     start = copying.StateCopy.start
 
-    def noted(self: copying.StateCopy, *args: Any) -> None:
+    def noted(self: copying.StateCopy, *args: Any, **how: Any) -> None:
         made.append(self.size)
-        start(self, *args)
+        start(self, *args, **how)
 
     monkeypatch.setattr(copying.StateCopy, "start", noted)
     return made
@@ -182,11 +181,11 @@ def test_a_step_that_does_not_wait_is_found_out(tmp_path: Path, monkeypatch: pyt
     """Without anything in front of the step, a torn copy is noticed: it is no checkpoint, and is never committed."""
     slow_copy(monkeypatch)
     monkeypatch.setattr(copying.StateCopy, "hold_device", lambda self: None)
-    run = Run(tmp_path)
+    run = Run(tmp_path, steps=6)
     (lost,) = run.messages("isn't committed")
-    assert "checkpoint-2" in lost
+    assert "checkpoint-4" in lost  # that of step 2 was over before its save returned
     assert "the optimizer stepped before the copy was over" in lost
-    assert run.steps() == [4]
+    assert run.steps() == [2, 6]
 
 
 def test_weights_that_change_outside_of_the_step_are_found_out(
@@ -196,13 +195,14 @@ def test_weights_that_change_outside_of_the_step_are_found_out(
     slow_copy(monkeypatch)
 
     def swap(step: int, model: torch.nn.Module) -> None:
-        for parameter in model.parameters() if step == 2 else ():
+        for parameter in model.parameters() if step == 4 else ():
             parameter.data.mul_(0.5)
 
-    run = Run(tmp_path, behind_save=swap)
+    run = Run(tmp_path, behind_save=swap, steps=6)
     (lost,) = run.messages("isn't committed")
     assert "parameters were changed before the copy was over" in lost
-    assert run.steps() == [4]
+    assert run.messages("while the state is copied: parameters change outside of the optimizer's step")
+    assert run.steps() == [2, 6]
 
 
 def test_what_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +224,7 @@ def test_what_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_too_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copies: list[int]) -> None:
     """With too little memory for a copy training waits for the files, and the reason is said once."""
-    monkeypatch.setattr(async_saves, "free_memory", lambda: 100 * 2**20)
+    monkeypatch.setattr(copier, "free_memory", lambda: 100 * 2**20)
     run = Run(tmp_path)
     (said,) = run.messages("async_save")
     assert "host memory" in said
@@ -296,7 +296,7 @@ def test_an_optimizer_that_steps_elsewhere(tmp_path: Path, copies: list[int]) ->
 
 def limited(folder: str) -> None:
     """Train in a process that may take less memory than a copy needs; print what was said, and the checkpoints."""
-    async_saves.SMALL = 2**20
+    copier.SMALL = 2**20
     torch.set_num_threads(1)
     taken = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
     most = taken + 240 * 2**20  # enough to train in; a copy leaves more than that free

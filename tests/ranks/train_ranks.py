@@ -29,8 +29,8 @@ from tests.kit.models import tiny_llama
 from tests.ranks.frameworks import believe_in_accelerators, local, zero_config, zero_parts
 from vaultlayer_hf import Settings
 from vaultlayer_hf.session.start import relay
-from vaultlayer_hf.state.capture import copying, memory, recorded
-from vaultlayer_hf.trainer.async_save import fit, saves
+from vaultlayer_hf.state.capture import copier, copying, memory, recorded
+from vaultlayer_hf.trainer.async_save import fit
 from vaultlayer_hf.trainer.async_save.capture import Capture
 from vaultlayer_hf.trainer.trainer import Trainer
 
@@ -275,12 +275,12 @@ def save_beside(notes: Journal, how: str) -> None:
         *fit.UNDERSTOOD,
         __name__,
     )  # what delays a part of the save stands around the Trainer's method
-    saves.SMALL = recorded.WRITTEN_AT_ONCE = 2**14
+    copier.SMALL = recorded.WRITTEN_AT_ONCE = 2**14
     start, run, write = copying.StateCopy.start, copying.StateCopy.run, Capture.run
 
-    def noting(self: copying.StateCopy, watched: Any = ()) -> None:
+    def noting(self: copying.StateCopy, watched: Any = (), **how: Any) -> None:
         notes.note(copied=self.size)
-        start(self, watched)
+        start(self, watched, **how)
 
     def late(self: copying.StateCopy, pairs: Any) -> None:
         time.sleep(0.5)
@@ -293,7 +293,7 @@ def save_beside(notes: Journal, how: str) -> None:
     copying.StateCopy.start = noting  # type: ignore[method-assign]
     if how == "no barrier":
         copying.StateCopy.run = late  # type: ignore[method-assign]
-        saves.AsyncSaves.before_change = lambda self: None  # type: ignore[method-assign]
+        copying.StateCopy.hold_device = lambda self: None  # type: ignore[method-assign]
     elif how == "no room":
         memory.MARGIN = 2**60
     elif how == "unwritable":

@@ -16,7 +16,7 @@ import transformers
 from tests.trainer.kit import Boom, Do, Recorder, big_model, trainer, weights
 from vaultlayer_hf import Settings, VaultLayerCallback
 from vaultlayer_hf.base import files
-from vaultlayer_hf.state.capture import memory, recorded
+from vaultlayer_hf.state.capture import copier, memory, recorded
 from vaultlayer_hf.trainer.async_save import saves
 
 AT = "checkpoint-4"
@@ -31,7 +31,7 @@ def train(output: str, vault: str, moment: str = "", steps: int = 8) -> None:
     What fails is a stock Trainer with the callback alone.
     """
     torch.set_num_threads(1)
-    saves.SMALL = 2**20
+    copier.SMALL = 2**20
     {"": lambda: None, "told to stop": _slow, "fails": _slow, "limited": _limit}.get(
         moment, lambda: _kill(moment)
     )()

@@ -19,11 +19,11 @@ from transformers import TrainerCallback
 from tests.trainer.kit import STEPS, Do, Recorder, Tokens, big_model, model, steps_of, trainer
 from tests.trainer.test_unchanged import timeless
 from vaultlayer_hf import Settings
-from vaultlayer_hf.state.capture import copying
+from vaultlayer_hf.state.capture import copier, copying
+from vaultlayer_hf.state.capture.fit import Fit
 from vaultlayer_hf.state.capture.memory import fits, free_memory
-from vaultlayer_hf.trainer.async_save import saves
 from vaultlayer_hf.trainer.async_save.capture import Capture
-from vaultlayer_hf.trainer.async_save.fit import Facts, Fit, choose
+from vaultlayer_hf.trainer.async_save.fit import Facts, choose
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",
@@ -37,7 +37,7 @@ ADDED = "vaultlayer_added"
 @pytest.fixture(autouse=True)
 def _small_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have models of a few MiB copied, whose state is written at once otherwise."""
-    monkeypatch.setattr(saves, "SMALL", 2**20)
+    monkeypatch.setattr(copier, "SMALL", 2**20)
 
 
 @pytest.fixture(autouse=True)
@@ -53,9 +53,9 @@ def copies(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     made: list[int] = []
     start = copying.StateCopy.start
 
-    def noted(self: copying.StateCopy, *args: Any) -> None:
+    def noted(self: copying.StateCopy, *args: Any, **how: Any) -> None:
         made.append(self.size)
-        start(self, *args)
+        start(self, *args, **how)
 
     monkeypatch.setattr(copying.StateCopy, "start", noted)
     return made
@@ -182,7 +182,7 @@ def test_a_small_state_is_written_at_once(
     tmp_path: Path, copies: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where writing takes milliseconds there is nothing to gain: the checkpoint is there when the save returns."""
-    monkeypatch.setattr(saves, "SMALL", 2**25)
+    monkeypatch.setattr(copier, "SMALL", 2**25)
     out = tmp_path / "out"
     trainer(out, cls=transformers.Trainer, model=big_model()).train()
     expected = contents(out)
@@ -263,27 +263,27 @@ def slow_copy(monkeypatch: pytest.MonkeyPatch, seconds: float = 0.3) -> None:
 def test_the_step_waits_for_the_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy that is slower than the forward and backward pass holds what the state was at the save."""
     out = tmp_path / "out"
-    trainer(out, cls=transformers.Trainer, model=big_model(), max_steps=4).train()
+    trainer(out, cls=transformers.Trainer, model=big_model(), max_steps=6).train()
     expected = contents(out)
     shutil.move(out, tmp_path / "stock")
     slow_copy(monkeypatch)
-    trainer(out, resume=asked(tmp_path / "vault"), model=big_model(), max_steps=4).train()
+    trainer(out, resume=asked(tmp_path / "vault"), model=big_model(), max_steps=6).train()
     assert contents(out) == expected
 
 
 def test_a_step_that_does_not_wait_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without anything in front of the step, a torn copy is noticed: it is no checkpoint, and is never committed."""
     slow_copy(monkeypatch)
-    monkeypatch.setattr(saves.AsyncSaves, "before_change", lambda self: None)
+    monkeypatch.setattr(copying.StateCopy, "hold_device", lambda self: None)
     out = tmp_path / "out"
     run = trainer(out, resume=asked(tmp_path / "vault"), model=big_model(), max_steps=5)
     heard = Recorder(run)
     run.train()
     (lost,) = lost_saves(heard)
-    assert "checkpoint-2" in lost
+    assert "checkpoint-4" in lost  # that of step 2 was over before its save returned
     assert "the optimizer stepped before the copy was over" in lost
-    assert local(out) == [4, 5]
-    assert set(steps_of(tmp_path / "vault")) <= {4, 5}
+    assert local(out) == [2, 5]
+    assert set(steps_of(tmp_path / "vault")) <= {2, 5}
 
 
 class Average(TrainerCallback):
@@ -356,7 +356,7 @@ def test_what_cannot_be_written_is_said(
 
 def test_too_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copies: list[int]) -> None:
     """With too little memory for a copy saves are stock's, and the reason is said once."""
-    monkeypatch.setattr(saves, "free_memory", lambda: 100 * 2**20)
+    monkeypatch.setattr(copier, "free_memory", lambda: 100 * 2**20)
     run = trainer(tmp_path / "out", resume=asked(tmp_path / "vault"), model=big_model())
     heard = Recorder(run)
     run.train()
@@ -370,17 +370,17 @@ def test_too_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copi
     ("facts", "mode", "why"),
     [
         ({}, "overlapped", ""),
-        ({"wanted": False}, "stock", ""),
-        ({"engine": "DeepSpeed"}, "stock", "DeepSpeed"),
-        ({"pushes": True}, "stock", "push_to_hub"),
-        ({"away": True}, "stock", "device"),
-        ({"saved_by": ("my_script.save_model",)}, "stock", "my_script.save_model"),
+        ({"wanted": False}, "waiting", ""),
+        ({"engine": "DeepSpeed"}, "waiting", "DeepSpeed"),
+        ({"pushes": True}, "waiting", "push_to_hub"),
+        ({"away": True}, "waiting", "device"),
+        ({"saved_by": ("my_script.save_model",)}, "waiting", "my_script.save_model"),
         (
             {"saved_by": ("transformers.trainer._save", "trl.trainer.sft_trainer._save_checkpoint")},
             "overlapped",
             "",
         ),
-        ({"saved_by": ("trl.trainer.grpo_trainer._save_checkpoint",)}, "stock", "grpo_trainer"),
+        ({"saved_by": ("trl.trainer.grpo_trainer._save_checkpoint",)}, "waiting", "grpo_trainer"),
         ({"optim": "galore_adamw_layerwise"}, "copied", "backward"),
         ({"optim": "adalomo"}, "copied", "backward"),
         ({"steps_in_backward": True}, "copied", "backward"),
@@ -490,4 +490,4 @@ def test_memory_that_is_free(tmp_path: Path) -> None:
 
 def test_nothing_is_said_where_nobody_asked() -> None:
     """The default is stock's save, without a word."""
-    assert choose(Facts(wanted=False, engine="FSDP")) == Fit("stock")
+    assert choose(Facts(wanted=False, engine="FSDP")) == Fit("waiting")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
 from vaultlayer_hf.loops.async_fit import LoopFacts
 from vaultlayer_hf.loops.objects import Stateful
-from vaultlayer_hf.state.capture.copying import not_stepped_by, stepped_by
 from vaultlayer_hf.state.capture.recorded import Place
+from vaultlayer_hf.state.capture.stepped import not_stepped_by, optimizer_facts, plain, stepped_by
 
 
 def loop_facts(state: Stateful, world_size: int) -> LoopFacts:
@@ -21,15 +21,13 @@ def loop_facts(state: Stateful, world_size: int) -> LoopFacts:
         world_size=world_size,
         engine=state.engine,
         optimizers=len(optimizers),
-        has_step_hooks=all(isinstance(one, torch.optim.Optimizer) for one in optimizers),
-        steps_in_backward=any(getattr(one, "_post_accumulate_grad_hooks", None) for one in stepped(state)),
-        swaps_for_evaluation=any(callable(getattr(one, "eval", None)) for one in optimizers),
+        **vars(optimizer_facts(optimizers, stepped(state))),
     )
 
 
 def plain_optimizers(state: Stateful) -> list[Any]:
     """Return the optimizers inside accelerate's wrappers."""
-    return [getattr(one, "optimizer", one) for one in state.optimizers]
+    return list(map(plain, state.optimizers))
 
 
 def stepped(state: Stateful) -> Iterator[torch.Tensor]:
@@ -46,16 +44,6 @@ def all_tensors(state: Stateful) -> Iterator[torch.Tensor]:
     """Yield what is trained, and the rest of the models."""
     yield from stepped(state)
     yield from others(state)
-
-
-def size_of(tensors: Iterable[torch.Tensor]) -> int:
-    """Return the bytes of the storages of tensors, each counted once."""
-    return sum({place(one): one.untyped_storage().nbytes() for one in tensors}.values())
-
-
-def place(tensor: torch.Tensor) -> int:
-    """Return the address of a tensor's storage."""
-    return tensor.untyped_storage().data_ptr()
 
 
 def places() -> list[Place]:

@@ -15,54 +15,46 @@ One copy is in flight at most: a save that comes while one is being written wait
 from __future__ import annotations
 
 import atexit
+import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from vaultlayer_hf.base import files
-from vaultlayer_hf.base.events import EventKind
-from vaultlayer_hf.loops.async_facts import (
-    all_tensors,
-    loop_facts,
-    others,
-    place,
-    places,
-    plain_optimizers,
-    size_of,
-    stepped,
-)
-from vaultlayer_hf.loops.async_fit import LoopFit, choose_for_loop
+from vaultlayer_hf.loops.async_facts import all_tensors, loop_facts, others, places, plain_optimizers, stepped
+from vaultlayer_hf.loops.async_fit import choose_for_loop
 from vaultlayer_hf.loops.folder import LoopFiles
 from vaultlayer_hf.loops.objects import Stateful
 from vaultlayer_hf.session.output_dir import PENDING
+from vaultlayer_hf.session.save.async_trouble import AsyncTrouble, in_words
 from vaultlayer_hf.session.save.full_disk import is_disk_trouble
 from vaultlayer_hf.session.save.plan import Save
 from vaultlayer_hf.session.training import Training
-from vaultlayer_hf.state.capture.arena import Arena
-from vaultlayer_hf.state.capture.copying import StateCopy
-from vaultlayer_hf.state.capture.memory import fits, free_memory
-from vaultlayer_hf.state.capture.recorded import Recorded, copied, recording
+from vaultlayer_hf.state.capture import copier
+from vaultlayer_hf.state.capture.copier import Copier
+from vaultlayer_hf.state.capture.copying import TornError
+from vaultlayer_hf.state.capture.fit import Fit
+from vaultlayer_hf.state.capture.recorded import Recorded, recording, write_files
+from vaultlayer_hf.state.capture.stepped import size_of
 from vaultlayer_hf.vault.snapshot import LOCAL
-
-SMALL = 32 * 2**20
-"""Bytes of state below which training waits for the files: that takes milliseconds, and they are there the sooner."""
-_FAILURES = 2
-"""Saves that may fail beside the training until it waits for all later ones."""
 
 
 @dataclass
 class _Capture:
-    """A checkpoint that has been captured, and hasn't appeared yet."""
+    """A checkpoint that has been captured, and hasn't appeared yet.
+
+    Attributes:
+        folder, target: where it is, and where it will be.
+        step: at which its state was captured.
+        written: what the session is told of it, and the seconds for which it was written.
+    """
 
     folder: Path
     target: Path
     step: int
-    copy: StateCopy
-    written: Future[Save]
+    written: Future[tuple[Save, float]]
 
 
 class AsyncLoopSaves:
@@ -73,22 +65,21 @@ class AsyncLoopSaves:
         state: the objects of the training.
         loop_files: what a checkpoint of it consists of.
         fit: how they run; not "waiting".
+        trouble: what says that one is lost, or that they are waited for.
     """
 
-    def __init__(self, training: Training, state: Stateful, loop_files: LoopFiles, fit: LoopFit) -> None:
-        self._training, self._state, self._files, self._fit = training, state, loop_files, fit
-        self._arena = Arena(pinned=torch.cuda.is_available())
-        self._thread = ThreadPoolExecutor(1, "vaultlayer-save")
-        self._prepared: Future[None] | None = None
+    def __init__(
+        self, training: Training, state: Stateful, loop_files: LoopFiles, fit: Fit, trouble: AsyncTrouble
+    ) -> None:
+        self._training, self._state, self._files, self._trouble = training, state, loop_files, trouble
+        self._copier = Copier(fit, trouble.say)
         self._looked = False
         self._capture: _Capture | None = None
-        self._wait_next = self._off = False
-        self._failures = 0
         self._hooks: list[Any] = []
         for one in plain_optimizers(state) if fit.mode == "overlapped" else ():
             self._hooks += [
-                one.register_step_pre_hook(lambda *_: self._before_step()),
-                one.register_step_post_hook(lambda *_: self._after_step()),
+                one.register_step_pre_hook(lambda *_: self._copier.before_change()),
+                one.register_step_post_hook(lambda *_: self._copier.after_step()),
             ]
         atexit.register(self.close)  # ahead of the training's own end
 
@@ -103,8 +94,8 @@ class AsyncLoopSaves:
             also: writes what else belongs to it into a folder.
             loss: the newest, where it is known.
         """
-        wait, self._wait_next = self._wait_next, False
-        if self._off or wait or target.exists() or size_of(all_tensors(self._state)) < SMALL:
+        takes = self._trouble.take() and not target.exists()
+        if not takes or size_of(all_tensors(self._state)) < copier.SMALL:
             return False
         step = int(target.name.rpartition("-")[2])
         folder = self._training.session.output_dir / LOCAL / f"{PENDING}{target.name}"
@@ -115,22 +106,26 @@ class AsyncLoopSaves:
             also(folder)
             with recording(recorded, places()):
                 self._files.write(folder, step, figures, rank=0, world_size=1, digests=False)
-            copy = self._copy(recorded)
-            copy_of = _copy_of(copy)
-            digest = self._files.digests_later(folder, copy_of)
-            save = self._files.save_later(target, step, loss, copy_of)
-            if self._fit.mode == "copied":
-                copy.wait()
-            self._capture = _Capture(folder, target, step, copy, self._submit(copy, recorded, digest, save))
+            storages = [storage for one in recorded for storage in one.storages()]
+            copy = self._copier.copy(storages, stepped(self._state), others(self._state))
+            digest = self._files.digests_later(folder, copy.of_tensor)
+            save = self._files.save_later(target, step, loss, copy.of_tensor)
         except (
             Exception
-        ) as error:  # whatever it is: where training waits for the files it is raised too, or they are there
+        ) as error:  # whatever it is: it is raised where training waits, too, or the files are there
             files.remove_tree(folder)
             if not is_disk_trouble(error, folder):
-                self._turn_off(
-                    str(error) if isinstance(error, _NoRoomError) else f"{type(error).__name__}: {error}"
-                )
+                self._trouble.turn_off(in_words(error))
             return False
+
+        def write() -> tuple[Save, float]:
+            begin = time.monotonic()
+            copy.wait()
+            write_files(recorded, copy.of)
+            digest()
+            return save(), time.monotonic() - begin
+
+        self._capture = _Capture(folder, target, step, self._copier.submit(write))
         return True
 
     def settle(self, *, wait: bool) -> bool:
@@ -143,32 +138,36 @@ class AsyncLoopSaves:
         if capture is None or not (wait or capture.written.done()):
             return True
         self._training.pacer.mark()
+        self._capture = None
         try:
-            save = capture.written.result()
-            self._capture = None
+            save, seconds = capture.written.result()
             if capture.target.exists():
                 raise FileExistsError(f"{capture.target} was made by something else meanwhile")
-            self._training.note_written(save)  # so that a kill behind the rename doesn't lose it
+            # Noted ahead of its name, so that a kill behind the rename doesn't lose it.
+            self._training.note_written(replace(save, folder=capture.folder))
             files.rename(capture.folder, capture.target)
         except Exception as error:
-            self._capture = None
-            self._lose(capture, error)
+            if isinstance(error, TornError):
+                self._copier.overlap_no_more()
+            files.remove_tree(capture.folder)
+            self._training.lost()
+            self._trouble.lose(capture.target.name, capture.step, in_words(error))
             return False
-        self._training.save(save, captured=True)
+        self._training.save(save, beside=seconds)
         return True
 
     def prepare(self) -> None:
         """Make the memory ready beside the training, once the optimizer has made its state; once."""
         looked, self._looked = self._looked, True
-        if looked:
+        if looked or self._trouble.off:
             return
         try:
             size = size_of(all_tensors(self._state))
         except Exception as error:  # objects of the script's own may answer in any way
-            self._turn_off(f"what is trained can't be looked into: {type(error).__name__}: {error}")
+            self._trouble.turn_off(f"what is trained can't be looked into: {type(error).__name__}: {error}")
             return
-        if size >= SMALL:
-            self._prepared = self._thread.submit(self._reserve, size + size // 50 + 2**20)
+        if size >= copier.SMALL:
+            self._copier.prepare(size)
 
     def close(self) -> None:
         """Settle what is captured, and give memory and thread back. Safe to call twice. Raises FencedError."""
@@ -179,95 +178,8 @@ class AsyncLoopSaves:
         finally:
             for hook in hooks:
                 hook.remove()
-            self._off = True
-            self._thread.shutdown()
-            self._arena.release()
-
-    def _before_step(self) -> None:
-        if self._capture is not None:
-            try:
-                self._capture.copy.hold_device()
-            except Exception:  # told where the checkpoint would appear
-                pass
-
-    def _after_step(self) -> None:
-        if self._capture is not None:
-            self._capture.copy.note_step()
-
-    def _copy(self, recorded: list[Recorded]) -> StateCopy:
-        """Begin to copy what recorded files consist of."""
-        beside: set[int] = set()
-        watched: list[torch.Tensor] = []
-        if self._fit.mode == "overlapped":
-            changed = list(stepped(self._state))
-            watched = [one for one in changed if one.requires_grad]
-            beside = set(map(place, changed)) - set(map(place, others(self._state)))
-        storages = [storage for one in recorded for storage in one.storages()]
-        copy = StateCopy(self._arena, storages, beside=beside)
-        if self._prepared is not None:
-            self._prepared.result()
-        self._reserve(copy.size)
-        copy.start(watched)
-        return copy
-
-    def _reserve(self, size: int) -> None:
-        """Have the arena hold ``size`` bytes. Raises _NoRoomError where too little memory is free."""
-        lacking, free = size - self._arena.size, free_memory()
-        if lacking > 0 and not fits(lacking, free):
-            raise _NoRoomError(
-                f"the copy needs {size / 2**20:.0f} MiB of host memory, and {(free or 0) / 2**20:.0f} are free"
-            )
-        self._arena.reserve(size)
-
-    def _submit(
-        self, copy: StateCopy, recorded: list[Recorded], digest: Callable[[], None], save: Callable[[], Save]
-    ) -> Future[Save]:
-        """Have the files written by the thread that writes."""
-
-        def run() -> Save:
-            copy.wait()
-            for one in recorded:
-                one.write(copy.of)
-                files.fsync_file(one.path)
-                if one.final is not None:
-                    files.rename(one.path, one.final)
-            digest()
-            return save()
-
-        try:
-            return self._thread.submit(run)
-        except RuntimeError:  # the interpreter is ending: no thread takes anything more
-            done: Future[Save] = Future()
-            try:
-                done.set_result(run())
-            except Exception as error:
-                done.set_exception(error)
-            return done
-
-    def _lose(self, capture: _Capture, error: Exception) -> None:
-        """Say that a captured checkpoint is lost; training waits for the next one's files."""
-        files.remove_tree(capture.folder)
-        session = self._training.session
-        exposure = f"; {session.uploader.exposure()}" if session.uploader is not None else ""
-        reason = f"it couldn't be written beside the training: {type(error).__name__}: {error}"
-        session.events.warn(
-            EventKind.ABANDON,
-            f"{capture.target.name} isn't committed, and training goes on: {reason}{exposure}",
-            step=capture.step,
-            reason=reason,
-        )
-        self._wait_next = True
-        self._failures += 1
-        if self._failures >= _FAILURES:
-            self._turn_off(reason)
-
-    def _turn_off(self, reason: str) -> None:
-        self._off = True
-        _say(self._training, LoopFit("waiting", reason))
-
-
-class _NoRoomError(Exception):
-    """There is too little memory for a copy."""
+            self._trouble.off = True
+            self._copier.close()
 
 
 def begin_async_saves(training: Training, state: Stateful, loop_files: LoopFiles) -> AsyncLoopSaves | None:
@@ -278,23 +190,7 @@ def begin_async_saves(training: Training, state: Stateful, loop_files: LoopFiles
     try:
         fit = choose_for_loop(loop_facts(state, session.ranks.world_size))
     except Exception as error:  # objects of the script's own may answer in any way
-        fit = LoopFit("waiting", f"what is trained can't be looked into: {type(error).__name__}: {error}")
-    _say(training, fit)
-    return AsyncLoopSaves(training, state, loop_files, fit) if fit.mode != "waiting" else None
-
-
-def _say(training: Training, fit: LoopFit) -> None:
-    session = training.session
-    if fit.text and session.ranks.rank == 0:
-        session.events.warn_once("async_save", EventKind.NOTICE, fit.text)
-
-
-def _copy_of(copy: StateCopy) -> Callable[[torch.Tensor], torch.Tensor]:
-    def of(tensor: torch.Tensor) -> torch.Tensor:
-        """Return what stands for a tensor of the training in the copy; one that isn't in there is copied at once."""
-        plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.layout is torch.strided
-        if plain and copy.holds(tensor.untyped_storage()):
-            return copied(tensor, copy.of)
-        return tensor.detach().clone()
-
-    return of
+        fit = Fit("waiting", f"what is trained can't be looked into: {type(error).__name__}: {error}")
+    trouble = AsyncTrouble(session)
+    trouble.say(fit)
+    return AsyncLoopSaves(training, state, loop_files, fit, trouble) if fit.mode != "waiting" else None

@@ -18,7 +18,6 @@ from vaultlayer_hf.base.versions import versions
 from vaultlayer_hf.errors import RanksError
 from vaultlayer_hf.loops.accelerator import Prepared
 from vaultlayer_hf.loops.asked import holds_of
-from vaultlayer_hf.loops.async_fit import LoopFit
 from vaultlayer_hf.loops.files import read_about, write_about
 from vaultlayer_hf.loops.folder import StateFiles
 from vaultlayer_hf.loops.life import begin_training, end_training
@@ -38,6 +37,7 @@ from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.settings import Settings
 from vaultlayer_hf.session.start.asked import keep_asked, say_what_differs
 from vaultlayer_hf.state.asked import check_optimizers
+from vaultlayer_hf.state.capture.fit import Fit
 from vaultlayer_hf.state.own_numbers import OwnNumbers, put_numbers, take_numbers
 from vaultlayer_hf.vault.snapshot import LOCAL
 
@@ -75,8 +75,8 @@ class AttachedScript:
         self.training, step = begin_training(settings, root / OURS, self._files, events, self._put_back)
         self.step = step or 0
         if settings.async_save == "auto" and self.session.ranks.rank == 0:
-            fit = LoopFit("waiting", "the script may read the folder of its own save_state right behind it")
-            events.warn_once("async_save", EventKind.NOTICE, fit.text)
+            fit = Fit("waiting", "the script may read the folder of its own save_state right behind it")
+            events.warn_once("async_save waiting", EventKind.NOTICE, fit.text)
         self.finished: int | None = self.session.state.finished if step is not None else None
         self._save, self._load = accelerator.save_state, accelerator.load_state
         self._end = accelerator.end_training

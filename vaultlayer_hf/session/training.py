@@ -139,7 +139,10 @@ class Training:
         rounds.clear_folder(self.session, folder, self._folders_cleared)
 
     def note_written(self, save: Save) -> None:
-        """Note that a folder is written but for its last file, so that a kill ahead of its ``save`` doesn't lose it."""
+        """Note that a folder is written but for its last file, so that a kill ahead of its ``save`` doesn't lose it.
+
+        It may have another name yet than ``checkpoint-N``.
+        """
         if not self._idle:
             rounds.note_written(self.session, save)
 
@@ -148,10 +151,16 @@ class Training:
         self._stopping.saved_at = time.time()
         self.pacer.saved()
 
-    def save(self, save: Save, *, captured: bool = False) -> None:
+    def lost(self) -> None:
+        """Say that a checkpoint whose state was ``captured`` came to nothing; training goes on."""
+        rounds.forget_written(self.session)
+        self.pacer.saved(again=True)
+
+    def save(self, save: Save, *, beside: float | None = None) -> None:
         """Snapshot a checkpoint folder and queue it; never raises for the storage's or the disk's sake. All ranks.
 
-        ``captured``: its state was copied earlier, and ``captured`` was called then.
+        ``beside``: its state was copied earlier, ``captured`` was called then, and its files were written beside the
+        training in so many seconds; None: training has waited for them.
 
         Raises FencedError, on all ranks, where one has learnt that another process took the vault.
         """
@@ -159,14 +168,14 @@ class Training:
             return
         session = self.session
         begin = time.perf_counter()
-        if not captured:
+        if beside is None:
             self._stopping.saved_at = time.time()
         self._flush_failed = False
         session.lock.retry()
         session.standing.add(save.folder.name)
         rounds.save(session, save, session.next_seq())
         self.stall_seconds = time.perf_counter() - begin
-        self.pacer.saved(again=captured)
+        self.pacer.saved(again=beside is not None, beside=beside)
         session.save_stall = self.pacer.stall or 0.0
 
     def metrics(self) -> dict[str, float]:

@@ -25,7 +25,7 @@ from vaultlayer_hf.trainer.layout import best_step
 from vaultlayer_hf.trainer.unwritable import name_unwritable
 from vaultlayer_hf.trainer.wrapping import wrapped
 
-_SAVE = "_save_checkpoint"
+_SAVE, _LOAD_BEST = "_save_checkpoint", "_load_best_model"
 _PARTS = ("save_model", "_save_optimizer_and_scheduler", "_save_scaler", "_save_rng_state")
 """What ``_save_checkpoint`` calls to write files."""
 
@@ -36,20 +36,21 @@ class Saving:
     Args:
         trainer: whose ``_save_checkpoint`` is ours until ``put_back``.
         training: what its checkpoints are committed by.
-        behind_files: called with the folder when all of the Trainer's files are written but the last,
-            ``trainer_state.json``: what is ours comes before that, so that a folder with that file has everything.
+        behind_files: called with the folder, and where it is till it has its name, when all of the Trainer's files are
+            written but the last, ``trainer_state.json``: what is ours comes before that, so that a folder with that
+            file has everything.
 
     Attributes:
         lost: whether the newest save has failed, on some rank, and nothing of it is left.
     """
 
-    def __init__(self, trainer: Any, training: Training, behind_files: Callable[[Path], None]) -> None:
+    def __init__(self, trainer: Any, training: Training, behind_files: Callable[[Path, Path], None]) -> None:
         self._trainer, self._training = trainer, training
         self._behind_files = behind_files
         self.lost = False
         self._beside = begin(trainer, training)  # ahead of the wrap: it asks whose the save is
         self._wraps = ExitStack()
-        self._wraps.enter_context(wrapped(trainer, {_SAVE: self._around}))
+        self._wraps.enter_context(wrapped(trainer, {_SAVE: self._around, _LOAD_BEST: self._behind_settling}))
 
     @property
     def capture(self) -> Capture | None:
@@ -66,6 +67,13 @@ class Saving:
         self._wraps.close()
         if self._beside is not None:
             self._beside.leave()
+
+    def _behind_settling(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def _load_best_model(*args: Any, **kwargs: Any) -> Any:
+            self.settle()  # the best one may be under way: whoever ends a training needn't have told our callback
+            return original(*args, **kwargs)
+
+        return _load_best_model
 
     def _around(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def _save_checkpoint(*args: Any, **kwargs: Any) -> Any:
@@ -88,7 +96,7 @@ class Saving:
         if session.claim is None or session.disabled:
             return save()
         if self._beside is not None and self._beside.saves.save(
-            folder, lambda: _whole(trainer, folder, save)
+            folder, lambda: _whole(trainer, folder, save), lambda at: self._behind_files(folder, at)
         ):
             return None
         best = state.best_model_checkpoint
@@ -98,7 +106,7 @@ class Saving:
         def write() -> None:
             nonlocal result, mistake
             mistake = None
-            with _held_back(trainer, folder, lambda: self._behind_files(folder)) as held:
+            with _held_back(trainer, folder, lambda: self._behind_files(folder, folder)) as held:
                 try:
                     result = save()
                 except Exception as error:

@@ -118,7 +118,9 @@ class TrainingUnderWay:
         """Follow the Trainer's saves, evaluations and data; ``end`` ends the training within an evaluation."""
         training, trainer = self._training, self._trainer
         if trainer is not None:
-            self._saving = Saving(trainer, training, lambda folder: self._keep(folder, args, state, trained))
+            self._saving = Saving(
+                trainer, training, lambda folder, at: self._keep(folder, args, state, trained, at)
+            )
             self.evaluation = InEvaluation(trainer, training, end)
         session = training.session
         say_inexact(session, trainer, self._callbacks(), resumed)
@@ -146,8 +148,12 @@ class TrainingUnderWay:
             training.save(save)
             return
         self._keep_small(capture.folder, args, state)
-        capture.add(digests_of_copy(capture.folder, session.ranks, session.events, trained, capture.copy_of))
-        capture.behind.append(lambda: training.save(save, captured=True))
+        # Noted ahead of its name, so that a kill behind the rename doesn't lose it.
+        capture.hand_in(
+            digests_of_copy(capture.folder, session.ranks, session.events, trained, capture.copy_of),
+            lambda: training.note_written(replace(save, folder=capture.folder)),
+            lambda: training.save(save, beside=capture.seconds),
+        )
         training.captured()
 
     def put_back(self, *, together: bool = False) -> None:
@@ -173,17 +179,28 @@ class TrainingUnderWay:
         )
         return save_of(args, state, files)
 
-    def _keep(self, folder: Path, args: TrainingArguments, state: TrainerState, trained: Trained) -> None:
-        """Write what is ours into a checkpoint folder, and note that it is this run's. All ranks."""
+    def _keep(
+        self,
+        folder: Path,
+        args: TrainingArguments,
+        state: TrainerState,
+        trained: Trained,
+        at: Path | None = None,
+    ) -> None:
+        """Write what is ours into a checkpoint folder, and note that it is this run's. All ranks.
+
+        ``at``: where it is as long as it doesn't have its name.
+        """
         save = self._save_of(args, state)
         if (
             self._over or folder.absolute() != save.folder.absolute()
         ):  # of a trial: nothing of it is committed
             return
         session = self._training.session
-        self._keep_small(save.folder, args, state)
-        keep_digests(save.folder, session.ranks, session.events, trained)
-        self._training.note_written(save)
+        at = at or save.folder
+        self._keep_small(at, args, state)
+        keep_digests(at, session.ranks, session.events, trained)
+        self._training.note_written(replace(save, folder=at))
         self._kept = save.folder
 
     def _keep_small(self, folder: Path, args: TrainingArguments, state: TrainerState) -> None:

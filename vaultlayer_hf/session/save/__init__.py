@@ -1,5 +1,6 @@
 """A save: when, agreed by all ranks, and who uploads what.
 
+    async_trouble.py   what goes wrong with saves beside a training
     cadence.py         how often to save
     full_disk.py       A disk that is full at a save
     nonfinite.py       a save of a run whose weights or loss are nan

@@ -61,6 +61,7 @@ class Pacer:
         self._history = history
         self._clock = clock
         self._stalls: deque[float] = deque(maxlen=_REMEMBERED)
+        self._beside: deque[float] = deque(maxlen=_REMEMBERED)
         self._interval = cadence.value
         self._said = 0.0
         self._known = False  # what was said rests on a measurement
@@ -87,11 +88,15 @@ class Pacer:
         """Say that a save begins about now, if one does: what follows up to ``saved`` is its cost."""
         self._mark = self._clock()
 
-    def saved(self, *, again: bool = False) -> None:
+    def saved(self, *, again: bool = False, beside: float | None = None) -> None:
         """Say that a save, whoever asked for it, is done and training goes on.
 
-        ``again``: what was just done is a later part of the newest save, whose cost it adds to.
+        Args:
+            again: what was just done is a later part of the newest save, whose cost it adds to.
+            beside: seconds that its files were written beside the training; None: they weren't.
         """
+        if beside is not None:
+            self._beside.append(beside)
         now = self._clock()
         cost = now - self._mark
         self.stalled += cost
@@ -113,6 +118,11 @@ class Pacer:
     def stall(self) -> float | None:
         """Seconds that a save keeps training waiting; None before the first."""
         return sum(self._stalls) / len(self._stalls) if self._stalls else None
+
+    @property
+    def beside(self) -> float:
+        """Seconds that a save's files are written beside the training; 0 where they aren't."""
+        return sum(self._beside) / len(self._beside) if self._beside else 0.0
 
     @property
     def share(self) -> float:
@@ -147,7 +157,8 @@ class Pacer:
         past = self._history()
         measured = SaveCosts(
             self.stall if self.stall is not None else past.stall,
-            self._upload_seconds() or past.upload,
+            # What is written beside the training is as far from its commit as what is uploaded.
+            (self._upload_seconds() or past.upload) + self.beside,
             past.failures,
             past.alive + self._thought - self._begun,
             self.stalled,

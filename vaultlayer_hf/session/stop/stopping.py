@@ -142,7 +142,10 @@ class Stopping:
         uploader = self._session.uploader
         if uploader is None:
             return Load()
-        return Load(uploader.unsent, self._session.part_bytes, uploader.rate, self._pacer.stall)
+        # The last save has nothing to be written beside: what is written there otherwise, training waits for then.
+        pacer = self._pacer
+        stall = None if pacer.stall is None else pacer.stall + pacer.beside
+        return Load(uploader.unsent, self._session.part_bytes, uploader.rate, stall)
 
     def _request(self) -> str | None:
         """Return what this rank asks all ranks for: ``fenced <why>``, or ``save`` or ``stop`` with a notice."""

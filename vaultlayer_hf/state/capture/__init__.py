@@ -1,9 +1,12 @@
 """A training's state copied while it trains on, and the files that are written from the copy.
 
     arena.py      host memory made ready beforehand
-    copying.py    the copy: what may change at once at once, the rest while the training computes
+    copier.py     the copies of one training, one at a time, and the thread that writes from them
+    copying.py    one copy: what may change at once at once, the rest while the training computes
+    fit.py        whether saves run beside the training, and what of its optimizers decides that
     memory.py     how much memory this process may still take
     recorded.py   what a save would have written, recorded while it runs
+    stepped.py    which tensors an optimizer's step changes
 
-Imports torch, safetensors and base; the seams import it.
+Imports torch, safetensors and base; session/save and the seams import it.
 """

@@ -8,8 +8,9 @@ trained (a teacher that follows its student).
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +24,8 @@ _Pair = tuple[torch.Tensor, torch.Tensor]
 
 _SAMPLED = 64
 """Bytes of each tensor that are looked at behind the copy."""
+_COMPARED = 2**26
+"""Bytes that are compared at once: a GPU gets so much of a copy back."""
 
 
 class TornError(Exception):
@@ -53,6 +56,7 @@ class StateCopy:
         self._events: list[Any] = []
         self._watched: list[tuple[torch.Tensor, int, int]] = []
         self._samples: list[tuple[list[torch.Tensor], torch.Tensor]] = []
+        self._tried: list[_Pair] | None = None
         self._looking = threading.Lock()
         self._error: BaseException | None = None
         self._held = False  # a GPU's next work waits for it
@@ -64,11 +68,13 @@ class StateCopy:
         """Bytes that it needs in its arena."""
         return needed([storage.nbytes() for storage in self._sources.values()])
 
-    def start(self, watched: Sequence[torch.Tensor] = ()) -> None:
+    def start(self, watched: Sequence[torch.Tensor] = (), *, trial: bool = False) -> None:
         """Copy what may change at once, and begin with the rest. On the thread that trains.
 
-        ``watched``: tensors of which ``wait`` finds out whether they were changed in place meanwhile. Torch doesn't
-        count what changes their ``data`` (an average that is swapped in), so some bytes of each are compared, too.
+        Args:
+            watched: tensors of which ``wait`` finds out whether they were changed in place meanwhile. Torch doesn't
+                count what changes their ``data`` (an average that is swapped in), so some bytes of each are compared.
+            trial: everything is copied before this returns, and ``moved`` tells whether that was needed.
         """
         keys = list(self._sources)
         pieces = self._arena.cut([self._sources[key].nbytes() for key in keys])
@@ -78,6 +84,8 @@ class StateCopy:
             self._copies[key] = piece.untyped_storage()
             if piece.numel():
                 (later if key[0] in self._beside else now).append((piece, _bytes_of(self._sources[key])))
+        if trial and later:
+            self._tried, now, later = later, now + later, []
         self._watched = [(tensor, tensor._version, tensor.data_ptr()) for tensor in watched]
         self._samples = _samples(watched)
         self._copy(now)
@@ -94,6 +102,11 @@ class StateCopy:
         if self._error is not None:
             raise TornError(f"the state couldn't be copied: {self._error}") from self._error
 
+    def give_up(self) -> None:
+        """Return once nothing is copied any more; whether it is torn is nobody's concern."""
+        with contextlib.suppress(Exception):
+            self.wait()
+
     def note_step(self) -> None:
         """Say that the optimizer has stepped: what isn't copied by now is torn.
 
@@ -103,13 +116,27 @@ class StateCopy:
         if not self._over.is_set() and not self._held:
             self._error = self._error or TornError("the optimizer stepped before the copy was over")
 
+    def moved(self) -> bool | None:
+        """Return whether what could have been copied beside the training has changed since; once; None: not tried.
+
+        In front of the optimizer's step.
+        """
+        tried, self._tried = self._tried, None
+        if tried is None:
+            return None
+        self.wait()
+        return not all(_same(to, source) for to, source in tried)
+
     def of(self, storage: Storage) -> Storage:
         """Return the host's copy of a storage; raises KeyError for another one."""
         return self._copies[_key(storage)]
 
-    def holds(self, storage: Storage) -> bool:
-        """Tell whether a storage is among those that are copied."""
-        return _key(storage) in self._copies
+    def of_tensor(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return what stands for a tensor of the training in the copy; one that isn't in there is copied at once."""
+        plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.layout is torch.strided
+        if plain and _key(tensor.untyped_storage()) in self._copies:
+            return copied(tensor, self.of)
+        return tensor.detach().clone()
 
     def _finish(self) -> None:
         if self._thread is not None:
@@ -217,32 +244,20 @@ def _copy_all(pairs: Sequence[_Pair], *, non_blocking: bool = False) -> None:
         torch._foreach_copy_([to for to, _ in pairs], [source for _, source in pairs], non_blocking)
 
 
-def stepped_by(optimizers: Iterable[Any]) -> Iterator[torch.Tensor]:
-    """Yield the tensors that the steps of plain optimizers change: their parameters, and their state."""
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            yield from group["params"]
-        for kept in optimizer.state.values():
-            yield from tensors_in(kept)
+@torch.no_grad()
+def _same(to: torch.Tensor, source: torch.Tensor) -> bool:
+    """Tell whether bytes are the same, as numbers of eight: one by one they take eight times as long."""
+    whole = len(to) // 8 * 8
+    pairs = [(to[whole:], source[whole:])]
+    for begin in range(0, whole, _COMPARED):
+        part = slice(begin, min(begin + _COMPARED, whole))
+        pairs.append((to[part].view(torch.int64), source[part].view(torch.int64)))
+    return all(torch.equal(one.to(other.device), other) for one, other in pairs)
 
 
-def not_stepped_by(optimizers: Iterable[Any], models: Iterable[torch.nn.Module]) -> Iterator[torch.Tensor]:
-    """Yield the models' tensors that something else than these steps may change."""
-    given = {
-        id(one) for optimizer in optimizers for group in optimizer.param_groups for one in group["params"]
-    }
-    for model in models:
-        yield from model.buffers()
-        yield from (one for one in model.parameters() if id(one) not in given)
-
-
-def tensors_in(value: Any) -> Iterator[torch.Tensor]:
-    """Yield the tensors in nested dicts, lists and tuples."""
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from tensors_in(part)
-    elif isinstance(value, (list, tuple)):
-        for part in value:
-            yield from tensors_in(part)
+def copied(tensor: torch.Tensor, copy_of: Callable[[Storage], Storage]) -> torch.Tensor:
+    """Return a plain tensor on the host with the content that the copy of its storage has."""
+    content = copy_of(tensor.untyped_storage())
+    return torch.empty(0, dtype=tensor.dtype).set_(
+        content, tensor.storage_offset(), tensor.shape, tensor.stride()
+    )

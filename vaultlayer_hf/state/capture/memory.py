@@ -15,6 +15,10 @@ _NO_LIMIT = 1 << 60
 """Bytes from which on a cgroup's number means that there is no limit: version 1 writes the largest that it has."""
 
 
+class NoRoomError(Exception):
+    """There is too little memory for a copy."""
+
+
 def fits(size: int, free: int | None) -> bool:
     """Tell whether ``size`` bytes can be taken where ``free`` are free, with something left. Pure.
 

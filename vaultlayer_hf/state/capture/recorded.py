@@ -26,7 +26,9 @@ import safetensors.torch
 import torch
 from torch import serialization
 
+from vaultlayer_hf.base import files
 from vaultlayer_hf.base.files import Deferred
+from vaultlayer_hf.state.capture.copying import copied
 
 Storage = torch.UntypedStorage
 Place = tuple[Any, str]
@@ -85,22 +87,30 @@ class SafetensorsFile(Deferred):
         safetensors.torch.save_file(copies, str(self.path), self.metadata)
 
 
-def copied(tensor: torch.Tensor, copy_of: Callable[[Storage], Storage]) -> torch.Tensor:
-    """Return a plain tensor on the host with the content that the copy of its storage has."""
-    content = copy_of(tensor.untyped_storage())
-    return torch.empty(0, dtype=tensor.dtype).set_(
-        content, tensor.storage_offset(), tensor.shape, tensor.stride()
-    )
+def write_files(recorded: Sequence[Recorded], copy_of: Callable[[Storage], Storage]) -> None:
+    """Write recorded files, on the disk and by the names that they have at the end. Raises as ``Recorded.write``."""
+    for one in recorded:
+        one.write(copy_of)
+        files.fsync_file(
+            one.path
+        )  # here, where it holds up nothing: what follows on the training thread is short
+        if one.final is not None:
+            files.rename(one.path, one.final)
+
+
+def on_host(storage: Storage) -> Storage:
+    """Return a storage itself where it is on the host, else a copy: for files that are written at once."""
+    return storage if storage.device.type == "cpu" else storage.cpu()  # type: ignore[no-untyped-call]
 
 
 @contextmanager
-def recording(files: list[Recorded], places: Sequence[Place] = ()) -> Iterator[None]:
-    """Have large files that this thread saves meanwhile added to ``files`` instead of written.
+def recording(recorded: list[Recorded], places: Sequence[Place] = ()) -> Iterator[None]:
+    """Have large files that this thread saves meanwhile added to ``recorded`` instead of written.
 
     Other threads save as ever, and so does this one where it is asked for what can't be recorded.
 
     Args:
-        files: what is recorded, in the order of the calls.
+        recorded: what is recorded, in the order of the calls.
         places: where else than in their own modules ``safetensors.torch.save_file`` is found by a name.
     """
     thread = threading.get_ident()
@@ -112,7 +122,7 @@ def recording(files: list[Recorded], places: Sequence[Place] = ()) -> Iterator[N
             found = record_torch_save(obj, Path(f))
         if found is None:
             return save(obj, f, *args, **kwargs)
-        files.append(found)
+        recorded.append(found)
         return found
 
     def recording_save_file(
@@ -127,7 +137,7 @@ def recording(files: list[Recorded], places: Sequence[Place] = ()) -> Iterator[N
         size = sum(tensor.nbytes for tensor in tensors.values()) if plain else 0
         if threading.get_ident() != thread or size < WRITTEN_AT_ONCE or _shares(tensors.values()):
             return save_file(tensors, filename, metadata)
-        files.append(found := SafetensorsFile(Path(filename), dict(tensors), metadata))
+        recorded.append(found := SafetensorsFile(Path(filename), dict(tensors), metadata))
         return found
 
     wraps = {

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.errors import RanksError
+from vaultlayer_hf.session.save.async_trouble import in_words
 from vaultlayer_hf.session.save.full_disk import is_disk_trouble
 from vaultlayer_hf.session.session import Session
-from vaultlayer_hf.session.training import Training
-from vaultlayer_hf.trainer.async_save.fit import Fit, slowest
+from vaultlayer_hf.state.capture.fit import Fit, slowest
 
 _Report = tuple[str | None, bool, bool]
 
@@ -37,24 +36,24 @@ class Agreed:
         self._save = 0
         self._round = 0
 
-    def begin(self, takes: bool, reads: bool) -> tuple[bool, bool]:
-        """Begin a save; return whether it runs beside the training, and whether anybody reads its folder in on_save.
+    def begin(self, takes: bool, reader: str) -> tuple[bool, str]:
+        """Begin a save; return whether it runs beside the training, and who may read its folder in on_save.
 
         Args:
             takes: whether this rank can have it run beside the training.
-            reads: whether a callback on this rank may read the folder.
+            reader: a callback on this rank that may read the folder; empty: none.
         """
         self._save, self._round = self._save + 1, 0
         if self.alone:
-            return takes, reads
+            return takes, reader
 
-        def agree(found: list[tuple[bool, bool]]) -> tuple[bool, bool]:
-            return all(one for one, _ in found), any(one for _, one in found)
+        def agree(found: list[tuple[bool, str]]) -> tuple[bool, str]:
+            return all(one for one, _ in found), next((one for _, one in found if one), "")
 
         try:
-            return self._session.ranks.decide((takes, reads), agree, tag=self._tag(), timeout=self._timeout)
+            return self._session.ranks.decide((takes, reader), agree, tag=self._tag(), timeout=self._timeout)
         except RanksError:  # stock's save asks them again, and says what is wrong
-            return False, reads
+            return False, reader
 
     def captured(self, error: Exception | None, beside: bool) -> _Report:
         """Return what failed on any rank, None where nothing did; whether that lasts; whether any has a copy to write.
@@ -68,7 +67,7 @@ class Agreed:
             words = self._worded(*failed[0]) if failed else None
             return words, any(lasts for _, lasts, _ in found), any(copy for _, _, copy in found)
 
-        report = (None if error is None else _words(error), lasting, beside)
+        report = (None if error is None else in_words(error), lasting, beside)
         try:
             return self._session.ranks.decide(report, agree, tag=self._tag(), timeout=self._timeout)
         except RanksError as missing:
@@ -113,21 +112,5 @@ def agreed_fit(session: Session, fit: Fit) -> Fit:
     try:
         found = session.ranks.gather((fit.mode, fit.reason))
     except RanksError as error:
-        return Fit("stock", str(error))
+        return Fit("waiting", str(error))
     return slowest([Fit(mode, reason) for mode, reason in found])
-
-
-def say_fit(training: Training, fit: Fit) -> None:
-    """Say once why saves don't run beside the training, where that was asked for."""
-    if not fit.reason or training.session.ranks.rank:
-        return
-    what = {
-        "stock": "saves keep training waiting until they are written",
-        "copied": "saves keep training waiting while the state is copied",
-    }.get(fit.mode, "")
-    training.session.events.warn_once("async_save", EventKind.NOTICE, f"async_save: {what}: {fit.reason}")
-
-
-def _words(error: Exception) -> str:
-    text = str(error).partition("\n")[0]
-    return text if type(error).__name__ == "NoRoomError" else f"{type(error).__name__}: {text}"

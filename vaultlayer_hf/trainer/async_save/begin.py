@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from vaultlayer_hf.session.save.async_trouble import AsyncTrouble
 from vaultlayer_hf.session.training import Training
-from vaultlayer_hf.trainer.async_save.agreed import agreed_fit, say_fit
+from vaultlayer_hf.state.capture.fit import Fit
+from vaultlayer_hf.trainer.async_save.agreed import agreed_fit
 from vaultlayer_hf.trainer.async_save.facts import facts_of
-from vaultlayer_hf.trainer.async_save.fit import Fit, choose
+from vaultlayer_hf.trainer.async_save.fit import choose
 from vaultlayer_hf.trainer.async_save.guard import Guard
 from vaultlayer_hf.trainer.async_save.saves import AsyncSaves
 
@@ -20,9 +22,10 @@ def begin(trainer: Any, training: Training) -> Guard | None:
     session = training.session
     wanted = session.settings.async_save == "auto"
     try:
-        fit = choose(facts_of(trainer, wanted=wanted)) if wanted else Fit("stock")
+        fit = choose(facts_of(trainer, wanted=wanted)) if wanted else Fit("waiting")
     except Exception as error:  # a model or an optimizer of the script's own may answer in any way
-        fit = Fit("stock", f"what is trained can't be looked into: {type(error).__name__}: {error}")
+        fit = Fit("waiting", f"what is trained can't be looked into: {type(error).__name__}: {error}")
     fit = agreed_fit(session, fit)  # also where this rank isn't asked: the others wait for its answer
-    say_fit(training, fit)
-    return Guard(trainer, AsyncSaves(trainer, training, fit)) if fit.mode != "stock" else None
+    trouble = AsyncTrouble(session)
+    trouble.say(fit)
+    return Guard(trainer, AsyncSaves(trainer, training, fit, trouble)) if fit.mode != "waiting" else None

@@ -2,63 +2,79 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 
 import torch
 
-from vaultlayer_hf.base import files
+from vaultlayer_hf.state.capture.copier import Copier
 from vaultlayer_hf.state.capture.copying import StateCopy
-from vaultlayer_hf.state.capture.recorded import Recorded, copied
+from vaultlayer_hf.state.capture.recorded import Recorded, write_files
 
 
 class Capture:
     """One checkpoint that has been captured, and hasn't appeared yet.
 
+    Args:
+        folder, target, step: see below.
+        recorded: its files that aren't written yet.
+        copy: what they are written from.
+        keep: writes what is ours into the folder, where it appears before ``hand_in``.
+
     Attributes:
         folder: where it is written.
         target: its folder's final path.
         step: at which its state was captured.
-        copy: of its state.
+        before: what is done when it is written, and about to appear; on the training thread.
         behind: what is done once it has appeared, in this order; on the training thread.
+        handed_in: whether training has gone on since the copy.
+        seconds: for which it was written, once it is.
     """
 
     def __init__(
-        self, folder: Path, target: Path, step: int, recorded: list[Recorded], copy: StateCopy
+        self,
+        folder: Path,
+        target: Path,
+        step: int,
+        recorded: list[Recorded],
+        copy: StateCopy,
+        keep: Callable[[], object],
     ) -> None:
         self.folder, self.target, self.step = folder, target, step
+        self.before = keep
         self.behind: list[Callable[[], object]] = []
-        self.copy = copy
+        self.handed_in = False
+        self.seconds = 0.0
+        self._copy = copy
         self._recorded = recorded
         self._jobs: list[Callable[[], object]] = []
         self._written: Future[None] | None = None
 
-    def add(self, job: Callable[[], object]) -> None:
-        """Have something done by the thread that writes, once the state is copied. Before ``write``."""
-        self._jobs.append(job)
+    def hand_in(
+        self, job: Callable[[], object], before: Callable[[], object], save: Callable[[], object]
+    ) -> None:
+        """Have it go on its way by itself; before ``write``.
 
-    def write(self, thread: ThreadPoolExecutor) -> None:
+        Args:
+            job: done by the thread that writes, once the state is copied.
+            before: see above; what is small of ours is written already.
+            save: done last when it has appeared.
+        """
+        self._jobs.append(job)
+        self.before = before
+        self.behind.append(save)
+        self.handed_in = True
+
+    def write(self, copier: Copier) -> None:
         """Have it written; once."""
-        if self._written is not None:
-            return
-        try:
-            self._written = thread.submit(self.run)
-        except RuntimeError:  # the interpreter is ending: no thread takes anything more
-            self._written = Future()
-            try:
-                self.run()
-            except Exception as error:
-                self._written.set_exception(error)
-            else:
-                self._written.set_result(None)
+        if self._written is None:
+            self._written = copier.submit(self.run)
 
     def copy_of(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return what stands for a tensor of the training in the copy; one that isn't in there is copied at once."""
-        plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.layout is torch.strided
-        if plain and self.copy.holds(tensor.untyped_storage()):
-            return copied(tensor, self.copy.of)
-        return tensor.detach().clone()
+        return self._copy.of_tensor(tensor)
 
     @property
     def done(self) -> bool:
@@ -70,24 +86,16 @@ class Capture:
         if self._written is not None:
             self._written.result()
 
+    def give_up(self) -> None:
+        """Return once nothing is copied any more: nobody wants it."""
+        self._copy.give_up()
+
     def run(self) -> None:
         """Write the files, once the state is copied; on the thread that writes."""
-        self.copy.wait()
+        begin = time.monotonic()
+        self._copy.wait()
         for job in self._jobs:
             job()
-        for one in self._recorded:
-            one.write(self.copy.of)
-            files.fsync_file(
-                one.path
-            )  # here, where it holds up nothing: what follows on the training thread is short
+        write_files(self._recorded, self._copy.of)
         self._recorded, self._jobs = [], []
-
-
-def write_now(recorded: list[Recorded]) -> None:
-    """Write recorded files from the state itself."""
-    for one in recorded:
-        one.write(_on_host)
-
-
-def _on_host(storage: torch.UntypedStorage) -> torch.UntypedStorage:
-    return storage if storage.device.type == "cpu" else storage.cpu()  # type: ignore[no-untyped-call]
+        self.seconds = time.monotonic() - begin

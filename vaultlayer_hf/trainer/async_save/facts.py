@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from transformers import TrainerCallback
 
-from vaultlayer_hf.state.capture.copying import not_stepped_by, stepped_by
+from vaultlayer_hf.state.capture.stepped import not_stepped_by, optimizer_facts, plain, stepped_by
 from vaultlayer_hf.trainer.async_save.fit import Facts
 
 _SAVES = (
@@ -23,12 +23,25 @@ _TRAINS = ("training_step", "_inner_training_loop")
 _OURS = "vaultlayer_hf"
 _LOOK_ONLY = ("transformers", _OURS)
 _LEAVE_FOLDERS = ("transformers.trainer_callback", _OURS)
+_TRACKERS = "transformers.integrations.integration_utils"
+_READ_WHERE: dict[str, tuple[str, Any] | None] = {
+    "WandbCallback": ("_log_model", "checkpoint"),
+    "MLflowCallback": ("_log_artifacts", True),
+    "ClearMLCallback": ("_log_model", True),
+    "DVCLiveCallback": ("_log_model", "all"),
+    "NeptuneCallback": ("_should_upload_checkpoint", True),
+    "FlyteCallback": ("sync_checkpoints", True),
+    "TrackioCallback": None,
+    "SwanLabCallback": None,
+}
+"""Trackers of transformers that hear of saves: the attribute with the value at which they read the folder; None: never.
+
+Most of them are asked only for the losses. One that isn't named here counts as reading."""
 
 
 def facts_of(trainer: Any, *, wanted: bool) -> Facts:
     """Return what decides how this Trainer saves; its optimizer exists by now."""
     args = trainer.args
-    optimizer = plain_optimizer(trainer)
     places = set((getattr(trainer.model, "hf_device_map", None) or {}).values())
     return Facts(
         wanted=wanted,
@@ -39,17 +52,13 @@ def facts_of(trainer: Any, *, wanted: bool) -> Facts:
         and str(getattr(args.hub_strategy, "value", args.hub_strategy)) != "end",
         away=bool(places & {"cpu", "disk"}) or any(one.is_meta for one in trainer.model.parameters()),
         optim=str(getattr(args.optim, "value", args.optim)),
-        has_step_hooks=isinstance(optimizer, torch.optim.Optimizer),
-        steps_in_backward=any(
-            getattr(one, "_post_accumulate_grad_hooks", None) for one in trainer.model.parameters()
-        ),
-        swaps_for_evaluation=callable(getattr(optimizer, "eval", None)),
+        **vars(optimizer_facts([plain_optimizer(trainer)], trainer.model.parameters())),
     )
 
 
 def plain_optimizer(trainer: Any) -> Any:
     """Return the optimizer inside accelerate's wrapper."""
-    return getattr(trainer.optimizer, "optimizer", trainer.optimizer)
+    return plain(trainer.optimizer)
 
 
 def stepped(trainer: Any) -> Iterator[torch.Tensor]:
@@ -67,10 +76,23 @@ def may_change(callback: TrainerCallback, event: str) -> bool:
     return _module_of(callback, event).split(".")[0] not in (*_LOOK_ONLY, "")
 
 
-def may_read_folder(callback: TrainerCallback) -> bool:
-    """Tell whether a callback may read the checkpoint's folder when it hears that it was saved."""
+def reader_of_folder(callbacks: Iterable[TrainerCallback]) -> str:
+    """Return the name of a callback that may read the checkpoint's folder when it hears of a save; empty: none."""
+    return next((f"{type(one).__name__}.on_save" for one in callbacks if _may_read_folder(one)), "")
+
+
+def _may_read_folder(callback: TrainerCallback) -> bool:
     module = _module_of(callback, "on_save")
-    return bool(module) and module not in _LEAVE_FOLDERS and module.split(".")[0] != _OURS
+    if not module or module in _LEAVE_FOLDERS or module.split(".")[0] == _OURS:
+        return False
+    tracker = callback.on_save.__qualname__.partition(".")[0] if module == _TRACKERS else ""
+    if tracker not in _READ_WHERE:
+        return True
+    where = _READ_WHERE[tracker]
+    if where is None:
+        return False
+    value = getattr(callback, where[0], where[1])
+    return bool(getattr(value, "value", value) == where[1])  # of an enumeration its value
 
 
 def _module_of(callback: TrainerCallback, event: str) -> str:

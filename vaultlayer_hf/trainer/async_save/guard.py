@@ -30,15 +30,15 @@ class Guard(TrainerCallback):
     """
 
     def __init__(self, trainer: Any, saves: AsyncSaves) -> None:
-        self.saves = saves
+        self.saves, copier = saves, saves.copier
         self._handler = trainer.callback_handler
         self._handler.callbacks = [self, *self._handler.callbacks]
         optimizer = plain_optimizer(trainer)
         self._hooks: list[Any] = []
         if isinstance(optimizer, torch.optim.Optimizer):
             self._hooks = [
-                optimizer.register_step_pre_hook(lambda *_: saves.before_change()),
-                optimizer.register_step_post_hook(lambda *_: saves.after_step()),
+                optimizer.register_step_pre_hook(lambda *_: copier.before_change()),
+                optimizer.register_step_post_hook(lambda *_: copier.after_step()),
             ]
 
     def leave(self) -> None:
@@ -54,8 +54,6 @@ class Guard(TrainerCallback):
         saves = self.saves
         if event == "on_step_end":
             saves.prepare()
-        if saves.capture is None:
-            return
         if event == "on_save":
             if saves.folder_is_read:
                 saves.settle(wait=True)
@@ -63,7 +61,9 @@ class Guard(TrainerCallback):
         rest = [one for one in self._handler.callbacks if one is not self]
         saves.write()
         if event == "on_pre_optimizer_step" or any(may_change(one, event) for one in rest):
-            saves.before_change()
+            saves.copier.before_change()
+        if saves.capture is None:
+            return
         ends = control.should_training_stop or state.global_step >= state.max_steps
         if event == "on_train_end" or (ends and event in ("on_step_end", "on_epoch_end")):
             saves.settle(wait=True)
