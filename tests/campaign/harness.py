@@ -342,6 +342,8 @@ def unfrozen(place: Place, writer: Path) -> dict[str, Any] | None:
         return None
     found = json.loads(note.read_text())
     folder = place.output / f"checkpoint-{found['manifest']['step']}"
+    if not folder.is_dir():
+        return None  # written beside the training, and killed before it had its name
     last = [folder / "trainer_state.json", folder / "vaultlayer.json"]
     same = all((folder / name).stat().st_ino == look[2] for name, look in found["files"].items())
     manifest: dict[str, Any] = found["manifest"]

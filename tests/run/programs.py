@@ -199,12 +199,13 @@ def vl_run(
     options: tuple[str, ...] = (),
     script: str = SCRIPT,
     spare: bool = False,
+    timeout: float = 150.0,
     **more: str,
 ) -> Ran:
-    """Write a script into a folder and run a command there under `vl run`."""
+    """Write a script into a folder and run a command there under `vl run`, for so many seconds at most."""
     (folder / "train.py").write_text(script)
     command = command or (sys.executable, "train.py")
-    ran = finish(start(folder, *command, options=options, spare=spare, **more), folder)
+    ran = finish(start(folder, *command, options=options, spare=spare, **more), folder, timeout)
     print(ran.err[-6000:])  # pytest shows it where the test fails
     return ran
 

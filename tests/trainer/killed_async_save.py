@@ -6,44 +6,45 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
-from tests.trainer.kit import Boom, Do, Recorder, big_model, trainer, weights
+from tests.kit.within_save import kill_within_save
+from tests.trainer.kit import Boom, Do, Recorder, big_model, steps_of, trainer, wait_for, weights
 from vaultlayer_hf import Settings, VaultLayerCallback
-from vaultlayer_hf.base import files
 from vaultlayer_hf.state.capture import copier, memory, recorded
-from vaultlayer_hf.trainer.async_save import saves
 
 AT = "checkpoint-4"
-MOMENTS = ("captured", "half written", "written", "renamed")
 _LEFT = 3 * 2**30
 """Bytes of address space that a limited training has left: enough to train in."""
 
 
 def train(output: str, vault: str, moment: str = "", steps: int = 8) -> None:
-    """Train, and say what came of it; ``moment``: one of MOMENTS, ``told to stop``, ``limited``, ``fails``, or nothing.
+    """Train, and say what came of it.
 
-    What fails is a stock Trainer with the callback alone.
+    ``moment``: one of the kit's MOMENTS, ``told to stop``, ``told late``, ``limited``, ``fails``, or nothing. What
+    fails is a stock Trainer with the callback alone.
     """
     torch.set_num_threads(1)
     copier.SMALL = 2**20
-    {"": lambda: None, "told to stop": _slow, "fails": _slow, "limited": _limit}.get(
-        moment, lambda: _kill(moment)
+    {"": lambda: None, "told to stop": _slow, "told late": _slow, "fails": _slow, "limited": _limit}.get(
+        moment, lambda: kill_within_save(moment, AT)
     )()
     if moment == "fails":
         callbacks = [VaultLayerCallback(Settings(vault=vault, async_save="auto")), Do(on_step_begin=_fail)]
         trainer(output, cls=transformers.Trainer, model=big_model(), callbacks=callbacks).train()
+    told = []
+    if moment.startswith("told"):
+        told = [Do(on_step_begin=lambda state: _stop(state, vault if moment == "told late" else ""))]
     run = trainer(
         output,
-        resume=Settings(vault=vault, async_save="auto"),
+        resume=Settings(vault=vault, async_save="auto", grace=2.5 if moment == "told late" else 30),
         model=big_model(),
         max_steps=steps,
-        callbacks=[Do(on_step_begin=_stop)] if moment == "told to stop" else [],
+        callbacks=[Do(on_train_begin=_say), *told],
     )
     heard = Recorder(run)
     try:
@@ -54,58 +55,21 @@ def train(output: str, vault: str, moment: str = "", steps: int = 8) -> None:
     print("WEIGHTS", weights(run.model), flush=True)
 
 
-def _stop(state: Any) -> None:
+def _say(state: Any) -> None:
+    print("BEGUN", state.global_step, flush=True)
+
+
+def _stop(state: Any, vault: str) -> None:
+    """Send this process a SIGTERM behind step 4; with a vault once that holds step 2, so that uploads are measured."""
     if state.global_step == 4:
+        if vault:
+            wait_for(lambda: 2 in steps_of(vault))
         os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _fail(state: Any) -> None:
     if state.global_step == 4:
         raise Boom
-
-
-def _die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _kill(moment: str) -> None:
-    """Have this process killed at a moment of the save of step 4."""
-    if moment == "captured":
-        saves.AsyncSaves.write = _behind(saves.AsyncSaves.write, None)  # type: ignore[method-assign]
-    elif moment == "half written":
-        recorded.TorchFile.write = _behind(recorded.TorchFile.write, AT)  # type: ignore[method-assign]
-    elif moment == "written":
-        rename = files.rename
-
-        def before(source: Path, target: Path) -> None:
-            if target.name == AT:
-                _die()
-            rename(source, target)
-
-        files.rename = before
-    elif moment == "renamed":
-        rename = files.rename
-
-        def behind(source: Path, target: Path) -> None:
-            rename(source, target)
-            if target.name == AT:
-                _die()
-
-        files.rename = behind
-
-
-def _behind(method: Callable[..., Any], part: str | None) -> Callable[..., Any]:
-    """Return a method behind which this process dies at the save of step 4."""
-
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if part is None and self.capture is not None and self.capture.target.name == AT:
-            _die()
-        found = method(self, *args, **kwargs)
-        if part is not None and AT in str(self.path):
-            _die()
-        return found
-
-    return call
 
 
 def _slow() -> None:

@@ -122,7 +122,11 @@ def _begin(
         return Fault.refused(error) if down.is_set() else None
 
     access.open_store = lambda *args, **kwargs: FaultStore(opened(*args, **kwargs), refuse)  # type: ignore[assignment]
-    found = Settings(vault=vault, bandwidth=bandwidth, **(settings or {})) if vault is not None else None
+    own = {
+        "async_save": "off",
+        **(settings or {}),
+    }  # of one that training doesn't wait for a kill may cost the newest
+    found = Settings(vault=vault, bandwidth=bandwidth, **own) if vault is not None else None
     return found, width, outage
 
 

@@ -9,7 +9,7 @@ import pytest
 from transformers.trainer_utils import get_last_checkpoint
 
 from tests.forks import ForkServer
-from tests.trainer.killed_async_save import MOMENTS
+from tests.kit.within_save import MOMENTS
 from tests.trainer.kit import steps_of
 
 TRAIN = "tests.trainer.killed_async_save:train"
@@ -39,9 +39,11 @@ def test_killed_within_a_save(moment: str, unbroken: str, forks: ForkServer, tmp
         assert {path.name for path in folder.iterdir()} >= FILES
     last = get_last_checkpoint(str(out))
     assert last is not None
-    assert last.endswith("checkpoint-4" if moment == "renamed" else "checkpoint-2")
+    appeared = 4 if moment in ("renamed", "sealed") else 2
+    assert last.endswith(f"checkpoint-{appeared}")
     ended = forks.run(TRAIN, run, tmp_path / "log-2")
     assert ended.code == 0
+    assert f"BEGUN {appeared}" in ended.output, ended.errors
     assert _weights(ended.output) == unbroken
     assert steps_of(tmp_path / "vault")[-1] == 8
     assert not list((out / "_vaultlayer").glob("pending-*"))
@@ -56,6 +58,17 @@ def test_told_to_stop_while_a_save_is_written(forks: ForkServer, unbroken: str, 
     assert (tmp_path / "out" / "checkpoint-4" / "optimizer.pt").is_file()
     ended = forks.run(TRAIN, run, tmp_path / "log-2")
     assert _weights(ended.output) == unbroken
+
+
+def test_told_to_stop_too_late_for_another_save(forks: ForkServer, tmp_path: Path) -> None:
+    """The last save has nothing to be written beside: it counts with all its time, and isn't begun where that is more
+    than there is left. What was captured before is there."""
+    run = {"output": str(tmp_path / "out"), "vault": str(tmp_path / "vault")}
+    stopped = forks.run(TRAIN, {**run, "moment": "told late"}, tmp_path / "log")
+    assert stopped.code == 75
+    assert "training stops without another save at step 5" in stopped.output
+    assert (tmp_path / "out" / "checkpoint-4" / "optimizer.pt").is_file()
+    assert not (tmp_path / "out" / "checkpoint-5").exists()
 
 
 def test_a_limit_of_memory(forks: ForkServer, unbroken: str, tmp_path: Path) -> None:

@@ -116,6 +116,18 @@ def test_auto_says_so_when_it_changes_much() -> None:
     assert "an upload takes 10 min" in heard[-1].message
 
 
+def test_what_is_written_beside_the_training_is_on_the_way_to_a_commit() -> None:
+    """A save that hardly stalls isn't made again before its files are written and uploaded."""
+    clock = Clock()
+    made = pacer(Cadence("auto"), clock, upload_seconds=lambda: 10.0)
+    made.begin()
+    assert drive(made, clock, 61, seconds=1.0, stall=0.01)[0] == 60
+    made.mark()
+    made.saved(again=True, beside=600.0)
+    assert made.stall == pytest.approx(0.01)
+    assert drive(made, clock, 1000, seconds=1.0, stall=0.01, first=62)[0] in range(668, 672)
+
+
 def test_steps_of_a_cadence_are_said() -> None:
     """A fixed cadence is said once, at the begin."""
     clock, events, heard = Clock(), Events(), list[Event]()
