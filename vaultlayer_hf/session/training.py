@@ -139,10 +139,7 @@ class Training:
         rounds.clear_folder(self.session, folder, self._folders_cleared)
 
     def note_written(self, save: Save) -> None:
-        """Note that a folder is written but for its last file, so that a kill ahead of its ``save`` doesn't lose it.
-
-        It may have another name yet than ``checkpoint-N``.
-        """
+        """Note that a folder, under whatever name, is written but for its last file: a kill doesn't lose it then."""
         if not self._idle:
             rounds.note_written(self.session, save)
 
@@ -159,10 +156,8 @@ class Training:
     def save(self, save: Save, *, beside: float | None = None) -> None:
         """Snapshot a checkpoint folder and queue it; never raises for the storage's or the disk's sake. All ranks.
 
-        ``beside``: its state was copied earlier, ``captured`` was called then, and its files were written beside the
-        training in so many seconds; None: training has waited for them.
-
-        Raises FencedError, on all ranks, where one has learnt that another process took the vault.
+        ``beside``: seconds for which it was written beside the training, behind ``captured``; None: it wasn't. Raises
+        FencedError, on all ranks, where one has learnt that another process took the vault.
         """
         if self._idle:
             return

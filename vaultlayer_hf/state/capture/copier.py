@@ -65,13 +65,13 @@ class Copier:
         watched: list[torch.Tensor] = []
         if self.fit.mode == "overlapped" and storages:
             changed = list(stepped)
-            watched = [one for one in changed if one.requires_grad]
             beside = set(map(place, changed)) - set(map(place, others))
+            watched = [one for one in changed if one.requires_grad and place(one) in beside]
         copy = StateCopy(self._arena, storages, beside=beside)
         if self._prepared is not None:
             self._prepared.result()
         self._reserve(copy.size)
-        copy.start(watched if beside else (), trial=not self._tried)
+        copy.start(watched, trial=not self._tried)
         if self.fit.mode == "copied":
             copy.wait()
         self._newest = copy
