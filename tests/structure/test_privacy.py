@@ -12,7 +12,8 @@ THEIRS = {
     "_save_checkpoint",
     "_exit",
     "_replace",
-}  # of transformers, os and named tuples, though we have one, too
+    "_iterator",
+}  # of transformers, os, named tuples and torch's DataLoader, though we have one, too
 
 
 def _private(name: str) -> bool:
