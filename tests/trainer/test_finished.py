@@ -11,7 +11,19 @@ import pytest
 import transformers
 
 from tests.trainer.conftest import Reference
-from tests.trainer.kit import STEPS, Boom, Do, FailAt, Recorder, Tokens, state_of, steps_of, trainer, weights
+from tests.trainer.kit import (
+    STEPS,
+    Boom,
+    Do,
+    FailAt,
+    Patient,
+    Recorder,
+    Tokens,
+    state_of,
+    steps_of,
+    trainer,
+    weights,
+)
 from vaultlayer_hf import VaultLayerCallback
 from vaultlayer_hf.trainer.over import EarlierRun, is_over
 
@@ -75,6 +87,21 @@ def test_fewer_asked_for_is_over_too(vault: Path, tmp_path: Path) -> None:
     record = Recorder(again)
     assert again.train().global_step == STEPS
     assert record.of("finished")
+
+
+def test_fewer_asked_for_is_no_end(tmp_path: Path) -> None:
+    """A script that asks for its epochs one by one goes on where it broke off: asking for fewer isn't the run's end."""
+    vault, more = tmp_path / "vault", {"callbacks": [Patient(tmp_path / "vault"), FailAt(7)]}
+    with pytest.raises(Boom):
+        trainer(tmp_path / "a", resume=vault, **more).train()
+    again = trainer(tmp_path / "b", resume=vault, max_steps=4)
+    record = Recorder(again)
+    assert again.train().global_step == 6
+    assert "at step 6 of 8, and 4 are asked for now" in record.of("finished")[0].message
+    assert state_of(vault).finished is None
+    again.args.max_steps = STEPS
+    assert again.train().global_step == STEPS
+    assert state_of(vault).finished == STEPS
 
 
 def test_callback_alone_says_what_stock_does(vault: Path, tmp_path: Path) -> None:

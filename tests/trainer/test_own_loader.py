@@ -7,16 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 from torch.utils.data import DataLoader
 
 from tests.trainer.kit import Boom, FailAt, Patient, Recorder, Tokens, trainer, weights
 from vaultlayer_hf.trainer.trainer import Trainer
-
-newer = pytest.mark.skipif(
-    transformers.__version__ < "5.1",
-    reason="up to transformers 5.0 the pass behind a resumed one has another order: it is known, and not mended",
-)
 
 
 class GeneratingLoader(DataLoader):  # type: ignore[type-arg]
@@ -51,18 +45,24 @@ class Generating(OwnLoader):
 
 
 @pytest.mark.parametrize(
-    ("cls", "workers", "step"),
+    ("cls", "workers", "step", "accumulation"),
     [
-        pytest.param(Generating, 0, 3, marks=newer),
-        (Generating, 1, 3),
-        (Generating, 0, 5),
-        (Generating, 1, 5),
-        (OwnLoader, 0, 5),
+        (Generating, 0, 3, 1),
+        (OwnLoader, 0, 3, 1),
+        (OwnLoader, 0, 3, 2),
+        (Generating, 1, 3, 1),
+        (Generating, 0, 5, 1),
+        (Generating, 1, 5, 1),
+        (OwnLoader, 0, 5, 1),
     ],
 )
-def test_a_loader_of_ones_own(cls: Any, workers: int, step: int, tmp_path: Path) -> None:
+def test_a_loader_of_ones_own(cls: Any, workers: int, step: int, accumulation: int, tmp_path: Path) -> None:
     """Broken off within an epoch or at its end, the same batches follow, and each of them is followed."""
-    more = {"dataloader_num_workers": workers, "train_dataset": Tokens(8)}
+    more = {
+        "dataloader_num_workers": workers,
+        "gradient_accumulation_steps": accumulation,
+        "train_dataset": Tokens(8 if accumulation == 1 else 12),
+    }
     whole = trainer(tmp_path / "whole", cls=cls, **more)
     whole.train()
     vault = tmp_path / "vault"

@@ -2,6 +2,7 @@
 
     adapters.py         a model's adapters, and whether a checkpoint's go on as what they were
     asked.py            what a training is asked for, and what of it differs from a checkpoint's
+    attributes.py       what objects of a script's own keep in their attributes
     data_digest.py      a digest of training data
     finite.py           whether what is trained is still finite
     layouts.py          what both seams know of a checkpoint folder

@@ -25,6 +25,7 @@
     origin.py           what a Trainer's training goes on from
     outside.py          what a Trainer trains outside its model
     over.py             whether a run is over
+    own_state.py        state in attributes of a script's own objects
     run.py              one Trainer's run on its vault
     saving.py           A Trainer's save while it trains on a vault
     skipping.py         how the Trainer goes past batches

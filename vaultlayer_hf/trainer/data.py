@@ -25,6 +25,7 @@ from vaultlayer_hf.state.random_state import put_random_state
 from vaultlayer_hf.trainer.data_file import Record, read_record
 from vaultlayer_hf.trainer.evaluations import Evaluations
 from vaultlayer_hf.trainer.logged_loss import LoggedLoss, sums_from
+from vaultlayer_hf.trainer.own_state import OwnState, warn_of_lost
 from vaultlayer_hf.trainer.skipping import Skipping
 
 
@@ -44,6 +45,7 @@ class TrainerData:
         self._skipping = Skipping()
         self._trainer: Any | None = None
         self._losses: LoggedLoss | None = None
+        self._own: OwnState | None = None
         self._guard = Guard(self._stop)
 
     # The Trainer's events -------------------------------------------------------------------------------
@@ -56,13 +58,15 @@ class TrainerData:
         folder: Path | None,
         handler: Any | None,
         trainer: Any | None,
+        own: OwnState,
     ) -> None:
         """Follow a training that is about to begin, from the checkpoint in ``folder`` if that isn't None. All ranks.
 
         ``handler``: the Trainer's CallbackHandler, which knows the loaders of evaluations. ``trainer``: itself, where
-        it is known.
+        it is known. ``own``: what the script's own objects hold.
         """
         self.end()
+        self._own = own
         self._guard, self._why, self._likeness = Guard(self._stop), "", {}
         self._trainer = trainer
         self._losses = LoggedLoss(trainer) if trainer is not None else None
@@ -78,7 +82,7 @@ class TrainerData:
         if self._why:
             self._events.warn(EventKind.NOTICE, f"the place in the data isn't kept: {self._why}")
         else:
-            self._skipping.replace(self._trainer)
+            self._skipping.replace(self._trainer, loader, args.gradient_accumulation_steps)
             self._follower = Follower(loader, self._ranks.rank, self._ranks.world_size, self._guard)
 
     def _stop(self, why: str) -> None:
@@ -148,7 +152,9 @@ class TrainerData:
 
     def _counts(self, state: TrainerState) -> dict[str, Any]:
         """Return what a record says of the step that it belongs to."""
-        found = {"step": state.global_step, "loss": _loss_of(state)}
+        found: dict[str, Any] = {"step": state.global_step, "loss": _loss_of(state)}
+        if self._own is not None:
+            found["own"] = self._own.state_dict()
         return found if self._evaluations is None else found | {"evaluations": self._evaluations.count}
 
     def _write(self, record: Record, folder: Path) -> None:
@@ -185,6 +191,9 @@ class TrainerData:
     def _go_on(self, folder: Path, args: TrainingArguments, state: TrainerState) -> None:
         """Go on from a checkpoint's record, where every rank can; else say why not."""
         own = self._own_record(folder, state)
+        if isinstance(own, Record) and self._own is not None:
+            lost = self._own.load_state_dict(own.likeness.get("own", {}))
+            warn_of_lost(self._events, self._ranks.rank, folder.name, lost)
         losses = sums_from(own.losses) if isinstance(own, Record) and self._losses is not None else None
         found = self._guard.run(self._usable_record, own, args)
         record, words = found if found is not None else (None, [self._why])

@@ -88,11 +88,13 @@ def say_end_not_held(session: Session, state: TrainerState) -> None:
         )
 
 
-def say_over(events: Events, state: TrainerState) -> None:
-    """Say that no step is trained: the run was over already."""
+def say_over(events: Events, state: TrainerState, earlier: EarlierRun) -> None:
+    """Say that no step is trained: the run was over already, or has gone beyond what is asked for now."""
+    what = f"this run is already over, at step {state.global_step} of {state.max_steps}"
+    if not earlier.ended:
+        what = f"this run is at step {earlier.step} of {earlier.max_steps}, and {state.max_steps} are asked for now"
     events.info(
         EventKind.FINISHED,
-        f"this run is already over, at step {state.global_step} of {state.max_steps}: no step is trained; ask for "
-        "more steps to go on, or name another vault to train anew",
+        f"{what}: no step is trained; ask for more steps to go on, or name another vault to train anew",
         step=state.global_step,
     )

@@ -36,6 +36,11 @@ class EarlierRun:
     finished: int | None = None
     best_step: int | None = None
 
+    @property
+    def ended(self) -> bool:
+        """Whether it had come to its own end; where fewer steps are asked for now, it may be over all the same."""
+        return self.finished is not None or self.step >= self.max_steps
+
     @classmethod
     def read(cls, folder: Path, finished: int | None) -> EarlierRun:
         """Read a checkpoint folder's trainer state. Raises OSError, ValueError, KeyError."""

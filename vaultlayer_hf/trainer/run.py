@@ -73,6 +73,7 @@ class TrainerRun:
         self._spent = False  # ``training`` was begun or closed: the next train() needs another
         self._ended = False  # the training that is committed came to its end
         self._over = False  # it was over before it began: what stock trains beyond that isn't committed
+        self._earlier = EarlierRun(0, 0)  # what the run had come to then
 
     def __repr__(self) -> str:
         return f"TrainerRun({self.address})"
@@ -182,7 +183,7 @@ class TrainerRun:
         assert training is not None
         assert origin is not None
         resumed = self.resumed_folder(args, state)
-        earlier = origin.earlier or EarlierRun(state.global_step, state.max_steps)
+        earlier = self._earlier = origin.earlier or EarlierRun(state.global_step, state.max_steps)
         self._over = is_over(earlier, state.max_steps, loads_best=bool(args.load_best_model_at_end))
         self._leave_trainer()  # of a training that broke off
         under_way = TrainingUnderWay(
@@ -257,11 +258,10 @@ class TrainerRun:
         self.active, self._ended = False, True
         self.complete = self._over or has_ended(state, self._handler)
         self._leave_trainer(together=True)
-        flushed = training.flush()
-        ending = training.ending
-        if flushed and self._over:
+        flushed, ending = training.flush(), training.ending
+        if flushed and self._over and self._earlier.ended:
             training.finish_again()
-        elif flushed and self.complete:
+        elif flushed and self.complete and not self._over:
             note_end(training, state)
             ending = None
         elif state.global_step < state.max_steps:
@@ -276,9 +276,9 @@ class TrainerRun:
         assert training is not None
         self.active, self._ended, self.complete = False, True, True
         self._leave_trainer()
-        say_over(training.session.events, state)
+        say_over(training.session.events, state, self._earlier)
         metrics = dict(training.session.state.metrics)
-        if training.flush():
+        if training.flush() and self._earlier.ended:
             training.finish_again()
         elif training.ending is not None:  # a signal has come while uploads were waited for
             training.close()

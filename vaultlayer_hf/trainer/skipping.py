@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import sys
 import threading
 from collections.abc import Iterator
@@ -21,10 +22,13 @@ from types import CodeType, FrameType
 from typing import Any
 
 import transformers.trainer
+from packaging.version import Version
 
 from vaultlayer_hf.state.data.followed import follower_of
 
 _NAME = "skip_first_batches"
+_ASKS_BEHIND_THE_END = Version("4.52") > Version(transformers.__version__)
+"""Up to 4.51 the loop asks for another step's batches behind the last ones, where it accumulates."""
 _lock = threading.Lock()
 _users: list[tuple[Skipping, dict[str, Any]]] = []
 
@@ -32,8 +36,19 @@ _users: list[tuple[Skipping, dict[str, Any]]] = []
 class Skipping:
     """One training's use of the function in the place of the Trainer's own."""
 
-    def replace(self, trainer: Any) -> None:
-        """Have loaders that are followed asked; ``trainer``: the one that trains, or None where it isn't known."""
+    def __init__(self) -> None:
+        self.loader: Any = None
+        self.accumulation = 1
+
+    def replace(self, trainer: Any, loader: Any, accumulation: int) -> None:
+        """Have loaders that are followed asked.
+
+        Args:
+            trainer: the one that trains, or None where it isn't known.
+            loader: of this training.
+            accumulation: how many of its batches are a step.
+        """
+        self.loader, self.accumulation = loader, accumulation
         with _lock:
             for names in _namespaces(trainer):
                 _users.append((self, names))
@@ -82,7 +97,49 @@ def _asking(original: Any) -> Any:
         follower = follower_of(dataloader)
         if follower is None or follower.guard.why:
             return original(dataloader, num_batches)
-        return follower.skip(num_batches)
+        return _rest(follower.skip(num_batches), num_batches)
 
     skip_first_batches._vaultlayer_original = original  # type: ignore[attr-defined] # a mark, and the way back
     return skip_first_batches
+
+
+def _rest(loader: Any, left_out: int) -> Any:
+    """Return what is to be opened in the place of a loader of which the pass is left out up to a batch.
+
+    accelerate's own loaders look a batch ahead, and so come to their end by themselves. Of one without a length the end
+    isn't known, and an unbroken run's loop asks for it, too.
+    """
+    follower = follower_of(loader)
+    user = next((one for one, _ in _users if follower_of(one.loader) is follower), None)
+    if user is None or hasattr(loader, "end_of_dataloader"):
+        return loader
+    try:
+        length, rows = len(user.loader), len(user.loader.dataset)
+    except TypeError:
+        return loader
+    step = user.accumulation
+    if _ASKS_BEHIND_THE_END and step > 1 and (rows % step or step) > length % step:
+        return loader
+    return _Rest(loader, length - left_out)
+
+
+class _Rest:
+    """The rest of a pass, for a loop that asks for as many batches as the whole pass has: the Trainer's, up to 5.0.
+
+    An unbroken run's loop doesn't ask behind the last batch. A sampler that is asked there draws once more from its
+    generator, or counts one pass more, and the next pass would have another order. So the loader isn't asked.
+
+    It has the loader's other sides.
+    """
+
+    def __init__(self, loader: Any, batches: int) -> None:
+        self._loader, self._batches = loader, batches
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_loader"], name)
+
+    def __len__(self) -> int:
+        return self._batches
+
+    def __iter__(self) -> Iterator[Any]:
+        return itertools.islice(iter(self._loader), self._batches)

@@ -28,6 +28,7 @@ from vaultlayer_hf.trainer.in_evaluation import InEvaluation
 from vaultlayer_hf.trainer.loadable import load_trial
 from vaultlayer_hf.trainer.loaded import Trained, check_loaded, digests_of_copy, keep_digests
 from vaultlayer_hf.trainer.outside import UnsavedBuffers, warn_of_outside
+from vaultlayer_hf.trainer.own_state import OwnState, warn_of_moved
 from vaultlayer_hf.trainer.saving import Saving
 from vaultlayer_hf.trainer.terms import save_of
 from vaultlayer_hf.trainer.trackers import keep_runs
@@ -76,6 +77,7 @@ class TrainingUnderWay:
         self._asked = Asked()
         self._trial = load_trial(trainer)
         self._buffers = UnsavedBuffers()
+        self._own_state: OwnState | None = None
         self._kept: Path | None = None  # the folder that holds what is ours already
 
     def check(
@@ -126,7 +128,9 @@ class TrainingUnderWay:
         say_inexact(session, trainer, self._callbacks(), resumed)
         if session.settings.exact_data == "on":
             self.data = TrainerData(session.events, session.ranks)
-            self.data.begin(loader, args, state, resumed, self._handler, trainer)
+            added = [one.thing for one in self._added()]
+            self._own_state = OwnState(trainer, self._callbacks(), trained, loader, added)
+            self.data.begin(loader, args, state, resumed, self._handler, trainer, self._own_state)
 
     def save(self, args: TrainingArguments, state: TrainerState, trained: Trained) -> None:
         """Have a checkpoint that the Trainer has saved committed in the background. Raises FencedError."""
@@ -136,6 +140,8 @@ class TrainingUnderWay:
         own = [one.thing for one in self._own]
         warn_of_outside(session.events, session.ranks.rank, trained, own)
         self._buffers.look(session.events, session.ranks.rank, trained)
+        if self._own_state is not None:
+            warn_of_moved(session.events, session.ranks.rank, self._own_state.moved)
         nonfinite = trained.nonfinite(session.ranks.rank, state.log_history)
         save = replace(self._save_of(args, state), nonfinite=nonfinite)
         capture = self._saving.capture if self._saving is not None else None

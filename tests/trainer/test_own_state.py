@@ -1,0 +1,165 @@
+"""State in attributes of a script's own objects: what comes back does, and what doesn't is said."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+import torch
+from transformers import TrainerCallback
+from transformers.trainer_callback import ExportableState
+
+from tests.trainer.kit import Boom, Do, FailAt, Patient, Recorder, model, trainer, weights
+from vaultlayer_hf import Trainer
+from vaultlayer_hf.state.attributes import is_of_script, look, moved
+
+
+class Noisy(Trainer):
+    """Draws from generators of its own, of every kind."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.torch_rng = torch.Generator().manual_seed(0)
+        self.python_rng, self.numpy_rng = random.Random(0), numpy.random.default_rng(0)
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        drawn = (
+            torch.rand(1, generator=self.torch_rng).item()
+            + self.python_rng.random()
+            + self.numpy_rng.random()
+        )
+        return super().compute_loss(*args, **kwargs) * (1 + drawn)
+
+
+class Thaws(TrainerCallback):
+    """Trains the layers from step 3 on."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any, **kwargs: Any) -> None:
+        model.model.layers.requires_grad_(False)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, model: Any, **kwargs: Any) -> None:
+        if state.global_step == 3:
+            model.model.layers.requires_grad_(True)
+
+
+@pytest.mark.parametrize(("cls", "callback"), [(Noisy, Do), (Trainer, Thaws)])
+def test_it_comes_back(cls: Any, callback: Any, tmp_path: Path) -> None:
+    """Generators of a Trainer's own, and which parameters are trained, are what they were, over two resumes."""
+    unbroken = trainer(tmp_path / "u", cls=cls, callbacks=[callback()])
+    unbroken.train()
+    vault = tmp_path / "vault"
+    for step in (5, 7):
+        run = trainer(
+            tmp_path / f"{step}", cls=cls, resume=vault, callbacks=[callback(), Patient(vault), FailAt(step)]
+        )
+        with pytest.raises(Boom):
+            run.train()
+    again = trainer(tmp_path / "b", cls=cls, resume=vault, callbacks=[callback()])
+    seen = Recorder(again)
+    again.train()
+    assert weights(again.model) == weights(unbroken.model)
+    assert not seen.of("inexact")
+
+
+class Average(TrainerCallback):
+    """Keeps an average of the weights."""
+
+    def __init__(self, of: Any) -> None:
+        self.shadow = {name: value.detach().clone() for name, value in of.named_parameters()}
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any, **kwargs: Any) -> None:
+        for name, value in model.named_parameters():
+            self.shadow[name].lerp_(value.detach(), 0.5)
+
+
+class Annealed(Trainer):
+    """Counts its steps itself."""
+
+    done = 0
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        self.done += 1
+        return super().training_step(*args, **kwargs)
+
+
+class Counts(TrainerCallback, ExportableState):
+    """Is kept by the Trainer itself."""
+
+    seen = 0
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        self.seen += 1
+
+    def state(self) -> dict[str, Any]:
+        return {"args": {}, "attributes": {"seen": self.seen}}
+
+
+def _tau(run: Any) -> None:
+    run.model.tau = 1.0
+    run.add_callback(Do(on_step_end=lambda _: setattr(run.model, "tau", run.model.tau * 0.9)))
+
+
+@pytest.mark.parametrize(
+    ("cls", "begin", "said"),
+    [
+        (Trainer, lambda run: run.add_callback(Average(run.model)), "Average.shadow"),
+        (Annealed, lambda run: None, "Annealed.done"),
+        (Trainer, _tau, "model.tau"),
+        (Trainer, lambda run: run.add_callback(Counts()), ""),
+    ],
+)
+def test_what_does_not_come_back_is_said(cls: Any, begin: Any, said: str, tmp_path: Path) -> None:
+    """An average, a counter and a number of the model that move are named at a save and, again, at the resume."""
+    vault = tmp_path / "vault"
+    for place, callbacks in (("a", [Patient(vault), FailAt(3)]), ("b", [])):
+        run = trainer(tmp_path / place, cls=cls, resume=vault, callbacks=callbacks, max_steps=4)
+        begin(run)
+        seen = Recorder(run)
+        if callbacks:
+            with pytest.raises(Boom):
+                run.train()
+        else:
+            run.train()
+        found = [event.message for event in seen.of("inexact")]
+        assert len(found) == (bool(said) if callbacks else 2 * bool(said)), found
+        assert all(said in message for message in found)
+        assert not callbacks or all(message.startswith(f"{said}: training changes") for message in found)
+
+
+def test_what_moves_within_attributes() -> None:
+    """A change shows wherever it is; what stays, what is known and what comes back otherwise is not named."""
+    inner = torch.nn.Linear(2, 2)
+    held: dict[str, Any] = {
+        "queue": torch.zeros(3, 1000, 100),
+        "rows": list(range(1000)),
+        "table": {"a": numpy.zeros(3)},
+        "head": inner,
+        "own": Average(inner),
+        "same": [1, 2],
+        "model": model(),
+        "rng": random.Random(0),
+    }
+    known = {id(one) for one in held["model"].parameters()}
+    then = look({"it": held}, known)
+    held["queue"][1, 0, 0] = 1
+    held["rows"].reverse()
+    held["table"]["a"][2] = 1
+    held["own"].shadow["bias"].add_(1)
+    held["rng"].random()
+    with torch.no_grad():
+        inner.bias.add_(1)
+        held["model"].lm_head.weight.add_(1)
+    held["late"] = 1
+    found = moved(then, look({"it": held}, known))
+    assert found == ["it.queue", "it.rows", "it.table", "it.head", "it.own", "it.late"]
+
+
+def test_whose_a_class_is() -> None:
+    """Of the script's own is what it or a module beside it defines; not torch's, Python's, ours."""
+    assert [is_of_script(cls) for cls in (Average, torch.nn.Linear, random.Random, dict, Path, Trainer)] == [
+        True,
+        *[False] * 5,
+    ]

@@ -1,0 +1,153 @@
+"""What objects of a script's own keep in their attributes: looked at twice, to tell what training changes.
+
+A callback's average, a trainer's counter, a queue of what was seen: a checkpoint holds none of these. Whether the
+training hangs on them can't be told from outside, but whether they move can. Nothing is called that is the script's
+own, and of what is large some places are looked at.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import random
+import sys
+import sysconfig
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Collection, Iterator, Mapping
+from types import CodeType
+from typing import Any
+
+import numpy
+import torch
+
+from vaultlayer_hf.state.tensor_digests import digest_tensors
+
+Prints = dict[str, Any]
+"""What was seen at each place, by its path, such as ``Average.shadow``: equal where nothing has changed."""
+_PLACES = 64
+"""Places of a container, and rows of a tensor, that are looked at: its first and last ones, and some between."""
+_SMALL = 1 << 16
+"""Values of a tensor up to which all of it is looked at."""
+_DEPTH = 3
+"""How deep objects within objects are looked at."""
+_PLAIN = (bool, int, float, complex, str, bytes, type(None))
+_GENERATORS = (torch.Generator, random.Random, numpy.random.Generator, numpy.random.RandomState)
+_ALSO_OURS = "vaultlayer_hf"
+
+
+def is_of_script(cls: type) -> bool:
+    """Tell whether a class is the script's own: neither of an installed package nor of Python nor of ours."""
+    name = cls.__module__
+    if name.partition(".")[0] in (_ALSO_OURS, "builtins") or name in sys.builtin_module_names:
+        return False
+    file = getattr(sys.modules.get(name), "__file__", None) or ""
+    installed = any(part in file for part in ("site-packages", "dist-packages"))
+    return not installed and not file.startswith(sysconfig.get_paths()["stdlib"])
+
+
+def own_attributes(thing: Any) -> dict[str, Any]:
+    """Return the attributes of an object that no library's class of it ever assigns."""
+    found = vars(thing)
+    known: set[str] = set()
+    for cls in type(thing).__mro__:
+        if not is_of_script(cls):
+            known |= _assigned(cls)
+    return {name: value for name, value in list(found.items()) if name not in known}
+
+
+@functools.cache
+def _assigned(cls: type) -> frozenset[str]:
+    """Return the names of attributes that the methods of a class assign."""
+    found: set[str] = set()
+    for member in vars(cls).values():
+        member = getattr(member, "fget", None) or getattr(member, "__func__", member)
+        code = getattr(member, "__code__", None)
+        if code is not None:
+            found.update(_stored(code))
+    return frozenset(found)
+
+
+def _stored(code: CodeType) -> Iterator[str]:
+    yield from (one.argval for one in dis.get_instructions(code) if one.opname == "STORE_ATTR")
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from _stored(inner)
+
+
+def look(things: Mapping[str, Mapping[str, Any]], known: Collection[int]) -> Prints:
+    """Return what these attributes hold now.
+
+    Args:
+        things: attributes by their names, by the name of the object that has them.
+        known: ids of what is carried elsewhere, or is no state: it isn't looked at.
+    """
+    found: Prints = {}
+    for owner, attributes in things.items():
+        for name, value in attributes.items():
+            seen = _print(value, known, _DEPTH)
+            if seen is not None:
+                found[f"{owner}.{name}"] = seen
+    return found
+
+
+def moved(then: Prints, now: Prints) -> list[str]:
+    """Return the paths that hold something else than then, or that are new. Pure."""
+    return [path for path, seen in now.items() if then.get(path) != seen]
+
+
+def _print(value: Any, known: Collection[int], depth: int) -> Any:
+    """Return something that is equal as long as a value is; None for what isn't looked at."""
+    if id(value) in known or depth < 0:
+        return None
+    if isinstance(value, _PLAIN):
+        return (type(value).__name__, value) if value is not None else ("none",)
+    if isinstance(value, torch.Tensor):
+        return _of_tensor(value)
+    if isinstance(value, numpy.ndarray):
+        return _of_tensor(torch.from_numpy(value)) if value.dtype.kind in "biuf" else None
+    if isinstance(value, _GENERATORS):  # they come back
+        return None
+    if isinstance(value, torch.nn.Module):
+        every = [*value.parameters(), *value.buffers()]
+        if any(id(one) in known for one in every):  # the model itself, or around it
+            return None
+        return tuple(map(_of_tensor, every))
+    if isinstance(value, torch.optim.Optimizer):
+        return _of_items([one for state in value.state.values() for one in state.values()], known, depth)
+    if type(value) in _MAPPINGS:
+        return _of_mapping(value, known, depth)
+    if isinstance(value, (list, tuple, deque)):
+        return _of_items(value, known, depth)
+    if isinstance(value, (set, frozenset)):
+        return ("set", len(value))
+    if hasattr(value, "__dict__") and not isinstance(value, type) and is_of_script(type(value)):
+        return _of_mapping(vars(value), {*known, id(value)}, depth)
+    return None
+
+
+_MAPPINGS = (dict, defaultdict, OrderedDict)
+
+
+def _of_items(items: Any, known: Collection[int], depth: int) -> Any:
+    length = len(items)
+    step = max(1, length // _PLACES)
+    seen = tuple(
+        _print(items[place], known, depth - 1) for place in (*range(0, length, step), *range(length)[-1:])
+    )
+    return (length, seen) if not length or any(one is not None for one in seen) else None
+
+
+def _of_mapping(items: Mapping[Any, Any], known: Collection[int], depth: int) -> Any:
+    length = len(items)
+    step = max(1, length // _PLACES)
+    every = list(items.items())  # its own thread may add to it
+    looked = [*every[::step], *every[-1:]]
+    seen = tuple((str(key)[:64], _print(value, known, depth - 1)) for key, value in looked)
+    return (length, seen) if not length or any(one is not None for _, one in seen) else None
+
+
+def _of_tensor(tensor: torch.Tensor) -> Any:
+    flat = tensor.detach()
+    if flat.numel() > _SMALL and flat.dim():
+        flat = flat[:: max(1, len(flat) // _PLACES)]
+    return tuple(digest_tensors([("", flat)]).values())
