@@ -1,6 +1,8 @@
 """A FUSE file system without hard links and without RENAME_NOREPLACE, as Google Drive's and others are.
 
-    python -m tests.fuse FOLDER MOUNTPOINT      passes a folder through, until it is unmounted
+    python -m tests.fuse FOLDER MOUNTPOINT [caseless]      passes a folder through, until it is unmounted
+
+``caseless``: it takes ``a`` and ``A`` for one name, as the disks of Macs and Windows do.
 
 It speaks the kernel's protocol over /dev/fuse (struct layouts: <linux/fuse.h>, 7.31), so it needs no library,
 only root. One thread, one request at a time; nothing is cached by the kernel.
@@ -31,8 +33,9 @@ _MOST = 128 * 1024  # bytes of one write
 class PassThrough:
     """Answers the kernel's requests from a folder."""
 
-    def __init__(self, folder: str, device: int) -> None:
+    def __init__(self, folder: str, device: int, *, caseless: bool = False) -> None:
         self.device = device
+        self.caseless = caseless
         self.paths = {1: folder}
         self.ids = {folder: 1}
         self.next = 2
@@ -116,9 +119,9 @@ class PassThrough:
             return b""
         raise OSError(errno.ENOSYS, "not here")
 
-    @staticmethod
-    def child(path: str, name: bytes) -> str:
-        return f"{path}/{os.fsdecode(name)}"
+    def child(self, path: str, name: bytes) -> str:
+        text = os.fsdecode(name)
+        return f"{path}/{text.lower() if self.caseless else text}"
 
     def entry(self, path: str) -> bytes:
         attributes = self.attributes(path)  # raises where there is none
@@ -178,18 +181,25 @@ class PassThrough:
 
 
 class FuseMount:
-    """A folder passed through a FUSE mount without hard links. Needs root and /dev/fuse.
+    """A folder passed through a FUSE mount without hard links. Needs root and /dev/fuse. ``caseless`` as above.
 
     Raises:
         OSError: it can't be mounted here.
     """
 
-    def __init__(self, folder: Path, point: Path) -> None:
+    def __init__(self, folder: Path, point: Path, *, caseless: bool = False) -> None:
         folder.mkdir(exist_ok=True)
         point.mkdir(exist_ok=True)
         self.point = point
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fuse", str(folder), str(point)],
+            [
+                sys.executable,
+                "-m",
+                "tests.fuse",
+                str(folder),
+                str(point),
+                *(["caseless"] if caseless else []),
+            ],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             preexec_fn=die_with_parent,
@@ -223,7 +233,7 @@ def unmount(point: Path) -> None:
     ctypes.CDLL(None, use_errno=True).umount2(os.fsencode(point), 2)
 
 
-def main(folder: str, point: str) -> None:
+def main(folder: str, point: str, *options: str) -> None:
     """Mount, say so, serve."""
     try:
         device = os.open("/dev/fuse", os.O_RDWR)
@@ -232,8 +242,8 @@ def main(folder: str, point: str) -> None:
         print(error, flush=True)
         return
     print("ready", flush=True)
-    PassThrough(folder, device).serve()
+    PassThrough(folder, device, caseless="caseless" in options).serve()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(*sys.argv[1:])

@@ -14,6 +14,7 @@ from tests.kit.disks import small_disk_at
 from tests.servers import CannedServer, SeaweedServer
 from tests.stores.azurite import INSTALL, AzuriteServer
 from tests.stores.gateways import GoogleGateway, HubGateway
+from tests.stores.hub import HubServer
 
 MS_RDONLY, MS_REMOUNT, MS_BIND = 1, 32, 4096
 
@@ -28,6 +29,19 @@ def fuse_folder(tmp_path: Path) -> Iterator[Path]:
     except OSError as error:
         pytest.skip(str(error))
     yield tmp_path / "mounted"
+    mounted.close()
+
+
+@pytest.fixture
+def caseless_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a FUSE file system that takes ``a`` and ``A`` for one name."""
+    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
+        pytest.skip("mounting a FUSE file system needs root and /dev/fuse")
+    try:
+        mounted = FuseMount(tmp_path / "behind", tmp_path / "caseless", caseless=True)
+    except OSError as error:
+        pytest.skip(str(error))
+    yield tmp_path / "caseless"
     mounted.close()
 
 
@@ -145,3 +159,20 @@ def hf_uri(hub: HubGateway, no_aws: None, monkeypatch: pytest.MonkeyPatch) -> st
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", hub.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", hub.secret_key)
     return f"hf://buckets/{hub.namespace}/{hub.behind.bucket}/test-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def the_hub() -> Iterator[HubServer]:
+    """A double of the Hugging Face Hub with one private repository."""
+    server = HubServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def hub_uri(the_hub: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """A vault URI in a repository of the double of the Hub; variables lead to it."""
+    monkeypatch.setenv("HF_ENDPOINT", the_hub.url)
+    monkeypatch.setenv("HF_TOKEN", the_hub.token)
+    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "absent-token"))
+    return f"hf://{the_hub.repository.name}/some/where"

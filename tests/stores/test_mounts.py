@@ -1,4 +1,4 @@
-"""Mounted buckets that look safe for two writers are known by their mount, and are for one."""
+"""Mounts that aren't what they look like: buckets that seem safe for two writers, and names that are one."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.fuse import mount, unmount
+from vaultlayer_hf.base.digest import digest_bytes
+from vaultlayer_hf.errors import ResumeError
 from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.stores.folder.mounts import last_writer_wins
 from vaultlayer_hf.stores.probe import probe_create
+from vaultlayer_hf.vault.manifest import FileEntry, Manifest
+from vaultlayer_hf.vault.restore.restore import restore
 
 MOUNTS = """\
 22 1 8:1 / / rw,relatime - ext4 /dev/root rw
@@ -43,6 +47,24 @@ MOUNTS = """\
 def test_which_mounts_are_known(path: str, known: bool) -> None:
     """The innermost, newest mount counts, by its type and source."""
     assert last_writer_wins(path, MOUNTS) is known
+
+
+def test_a_disk_that_takes_two_names_for_one(caseless_folder: Path, tmp_path: Path) -> None:
+    """Adapters called ``A`` and ``a`` aren't restored to a disk that can't hold both: it says so, and mixes nothing."""
+    store, folder = open_store(tmp_path / "vault"), "data/1/checkpoint-1"
+    data = {"A/weights": b"first ", "a/weights": b"second"}
+    for path, content in data.items():
+        store.write(f"{folder}/{path}", content)
+    entries = tuple(FileEntry(path, len(content), digest_bytes(content)) for path, content in data.items())
+    manifest = Manifest(step=1, token=1, seq=1, files=entries)
+    restore(store, folder, manifest, tmp_path / "output/checkpoint-1")
+    assert (tmp_path / "output/checkpoint-1/a/weights").read_bytes() == b"second"
+    final = caseless_folder / "checkpoint-1"
+    (final / "a").mkdir(parents=True)
+    (final / "a/weights").write_bytes(b"first ")  # what lies there has the digest of one of them
+    with pytest.raises(ResumeError, match="for one name"):
+        restore(store, folder, manifest, final)
+    assert (final / "a/weights").read_bytes() == b"first "
 
 
 def test_a_mount_that_looks_safe(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from vaultlayer_hf.errors import CorruptError, ResumeError
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.vault.manifest import FileEntry, Manifest
 from vaultlayer_hf.vault.restore.download import download
+from vaultlayer_hf.vault.restore.names import check_names
 from vaultlayer_hf.vault.restore.ranges import ByteSource
 from vaultlayer_hf.vault.restore.sizes import sizes_of, wrong_size
 from vaultlayer_hf.vault.snapshot import LOCAL
@@ -44,10 +45,13 @@ def restore(
     the folder before it appears. ``source``, given the folder that is filled and the files that are in it already,
     returns what to read from; None: the store. What was at ``final`` before is replaced.
 
-    Raises CorruptError, StoreError, ResumeError (no space), OSError; ``final`` is untouched then.
+    Raises CorruptError, StoreError, ResumeError (no space, or names that this disk takes for one), OSError;
+    ``final`` is untouched then.
     """
     staging = final.parent / LOCAL / f"restore-{uuid.uuid4().hex}"
     try:
+        files.make_folder(staging)
+        check_names(sorted(manifest.paths), staging)
         reused = _reuse_local(manifest, final, staging, on_bytes)
         wanted = [entry for entry in manifest.files if entry.path not in reused]
         _check_space(store, staging, wanted, folder)
@@ -101,7 +105,6 @@ def _reuse_local(
     A file is taken first and digested after: what is believed is what will be in place. One that is reached
     through a link belongs to somebody else and isn't shared.
     """
-    files.make_folder(staging)
     home = os.path.join(os.path.realpath(final.parent), final.name)
     reused = set()
     for entry in manifest.files:
