@@ -65,6 +65,7 @@ KINDS: dict[str, Callable[[str], bool]] = {
     "yaml:stacks": lambda text: re.match(r"# (axolotl|llamafactory)\.yaml\n", text) is not None,
     "sh:engines": lambda text: text.startswith("vl run --on"),
     "sh:hf-jobs": lambda text: text.startswith("hf jobs run"),
+    "json:policy": lambda text: "s3:ListBucket" in text,
     "sh:lifecycle": lambda text: text.startswith("aws s3api put-bucket-lifecycle-configuration"),
     "console:demo": lambda text: text.startswith("$ vl demo\n"),
     "console:run": lambda text: text.startswith("$ vl run ") and not text.startswith("$ vl run --on"),

@@ -20,8 +20,10 @@ from tests import ROOT
 from tests.kit.inside import before_head
 from tests.servers import SeaweedServer
 from tests.sink import SinkServer
-from vaultlayer_hf.errors import AlreadyExistsError, StoreUnavailableError
+from vaultlayer_hf.errors import AlreadyExistsError, StoreDeniedError, StoreUnavailableError
 from vaultlayer_hf.stores import open_store
+from vaultlayer_hf.stores.objects.azure import AZURE
+from vaultlayer_hf.stores.objects.errors import translate
 from vaultlayer_hf.stores.objects.parts import CHUNK, part_plan
 from vaultlayer_hf.stores.objects.store import ObjectStore
 
@@ -58,6 +60,18 @@ def test_copy_beyond_the_bound(s3_uri: str, tmp_path: Path) -> None:
     store.write("b", b"old")
     assert store.copy("a", "b").size == len(data)
     assert bytes(store.read_range("b", 0, len(data))) == data
+
+
+def test_a_denial_of_one_object_among_many() -> None:
+    """Azure names the status of each deletion that it refuses, and no code: that is no passing trouble, and told."""
+    said = OSError(
+        "Generic MicrosoftAzure error: Bulk delete request failed for key run/x: This request is not authorized to"
+        " perform this operation using this permission.\nRequestId:1 (code: 403)"
+    )
+    error = translate("delete", "", said, AZURE)
+    assert type(error) is StoreDeniedError
+    assert "delete (d)" in str(error)
+    assert "RequestId" not in str(error)
 
 
 def test_a_cancelled_upload_leaves_no_parts(s3_server: SeaweedServer, s3_uri: str, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.any_files import AnyFiles
 from tests.vault.tools import (
     ClockStore,
     claim,
@@ -20,8 +21,12 @@ from tests.vault.tools import (
     transfer_of,
     write_checkpoint,
 )
-from tests.vault.vaults import train
-from vaultlayer_hf.errors import CorruptError, FencedError, StoreUnavailableError
+from tests.vault.vaults import PARAMETERS, TrainersFiles, a_session, train
+from vaultlayer_hf.errors import CorruptError, FencedError, StoreDeniedError, StoreUnavailableError
+from vaultlayer_hf.session.save.plan import Save
+from vaultlayer_hf.session.start.resume import resume
+from vaultlayer_hf.session.training import Training
+from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.stores.base import ObjectInfo, Store
 from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
 from vaultlayer_hf.vault.log.entry import Commit
@@ -470,3 +475,26 @@ def test_a_run_beside_a_persons_data_leaves_it(tmp_path: Path) -> None:
     train(str(vault), tmp_path / "second", 20)
     assert theirs.read_text() == "the only copy"
     assert not left.exists()
+
+
+def test_a_run_that_may_not_delete(tmp_path: Path) -> None:
+    """It says so once, and neither its uploads nor its end wait for a right that won't come by itself."""
+
+    def plan(operation: Operation) -> Fault | None:
+        denied = StoreDeniedError("delete", operation.key, "access denied")
+        return Fault.refused(denied) if operation.name == "delete" else None
+
+    store = FaultStore(open_store(tmp_path / "vault"), plan)
+    session, heard = a_session(
+        str(tmp_path / "vault"), tmp_path / "output", store=store, keep_last=1, flush_timeout=8.0
+    )
+    training = Training(session)
+    resume(session, TrainersFiles())
+    for step in (1, 2, 3):
+        folder = write_checkpoint(tmp_path / "output", step)
+        training.save(Save(folder, step, AnyFiles(), parameters=PARAMETERS))
+        assert training.flush(), heard.events
+    training.close()
+    told = [line for line in heard.reasons("trouble").splitlines() if "can't be deleted" in line]
+    assert len(told) == 1
+    assert "after the next commit" in told[0]

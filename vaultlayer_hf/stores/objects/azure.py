@@ -25,7 +25,7 @@ from typing import Any
 
 from vaultlayer_hf.errors import SettingsError, StoreDeniedError
 from vaultlayer_hf.stores.objects.opening import open_objects
-from vaultlayer_hf.stores.objects.provider import Provider
+from vaultlayer_hf.stores.objects.provider import Provider, rights
 from vaultlayer_hf.stores.objects.store import ObjectStore
 from vaultlayer_hf.stores.uri import VaultAddress
 
@@ -80,6 +80,7 @@ AZURE = Provider(
     },
     unavailable=frozenset({"ServerBusy", "InternalError", "OperationTimedOut", "InvalidBlobList"}),
     undecided=frozenset({"ContainerBeingDeleted", "PendingCopyOperation", "SystemInUse"}),
+    rights=rights(get="read (r)", put="create (c) and write (w)", list="list (l)", delete="delete (d)"),
 )
 
 

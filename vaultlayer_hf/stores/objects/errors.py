@@ -33,9 +33,13 @@ def translate(operation: str, key: str, error: Exception, provider: Provider) ->
     """Return the store's error for an exception of obstore, in the provider's words."""
     text = str(error)
     status, code = _first(_STATUS, text), _first(_CODE, text)
+    if code.isdigit():  # of one object in a request for many, where Azure gives its status alone
+        status, code = status or code, ""
     number = int(status) if status else 0
     if code in provider.denied:
-        return StoreDeniedError(operation, key, *provider.denied[code])
+        reason, fix = provider.denied[code]
+        needs = provider.needs(operation) if fix == provider.check_permissions else ""
+        return StoreDeniedError(operation, key, reason + needs, fix)
     if "token request" in text and number < 500 and number not in _TRANSIENT_STATUS:
         return StoreDeniedError(operation, key, _no_token(text, number), provider.check_keys)
     if "az account get-access-token" in text:
@@ -54,7 +58,8 @@ def translate(operation: str, key: str, error: Exception, provider: Provider) ->
         return StoreDeniedError(operation, key, "no usable credentials", provider.check_keys)
     denied = exceptions.PermissionDeniedError, exceptions.UnauthenticatedError
     if isinstance(error, denied) or number in (401, 403):
-        return StoreDeniedError(operation, key, f"access denied {code}".rstrip(), provider.check_permissions)
+        reason = f"access denied {code}".rstrip() + provider.needs(operation)
+        return StoreDeniedError(operation, key, reason, provider.check_permissions)
     if "redirect" in text.lower() and "PermanentRedirect" in provider.denied:
         return StoreDeniedError(operation, key, *provider.denied["PermanentRedirect"])
     if "Invalid range" in text:  # the memory store's 416

@@ -27,7 +27,7 @@ from typing import Any
 
 from vaultlayer_hf.errors import MissingExtraError, SettingsError, StoreDeniedError
 from vaultlayer_hf.stores.objects.opening import open_objects
-from vaultlayer_hf.stores.objects.provider import Provider
+from vaultlayer_hf.stores.objects.provider import Provider, rights
 from vaultlayer_hf.stores.objects.store import ObjectStore
 from vaultlayer_hf.stores.uri import VaultAddress
 
@@ -69,6 +69,12 @@ GOOGLE = Provider(
         {"SlowDown", "InternalError", "NoSuchUpload", "ServiceUnavailable", "RequestTimeout"}
     ),
     undecided=frozenset({"OperationAborted", "ConditionalRequestConflict"}),
+    rights=rights(
+        get="storage.objects.get",
+        put="storage.objects.create and storage.objects.delete",  # to replace one is to delete it
+        list="storage.objects.list",
+        delete="storage.objects.delete",
+    ),
 )
 
 

@@ -38,6 +38,7 @@ HUGGING_FACE = replace(
     check_permissions=_CHECK_PERMISSIONS,
     check_bucket=_CHECK_BUCKET,
     check_endpoint="check the proxy; a network's login page looks like this",
+    rights={},
     denied={
         **S3.denied,
         "NoSuchBucket": ("the bucket doesn't exist", _CHECK_BUCKET),

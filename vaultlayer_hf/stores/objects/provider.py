@@ -33,6 +33,7 @@ class Provider:
         unavailable: codes that say that trying again may help.
         undecided: codes of a refused create that say only that another write is under way.
         missing: codes that say that an object doesn't exist.
+        rights: what an operation of a store has to be allowed, by its name; empty where it isn't known.
     """
 
     name: str
@@ -49,6 +50,23 @@ class Provider:
     unavailable: frozenset[str] = frozenset()
     undecided: frozenset[str] = frozenset()
     missing: frozenset[str] = frozenset()
+    rights: Mapping[str, str] = field(default_factory=dict)
+
+    def needs(self, operation: str) -> str:
+        """Return what to add to the reason where an operation is denied, such as ``: it needs s3:GetObject``."""
+        right = self.rights.get(operation)
+        return f": it needs {right}" if right else ""
+
+
+def rights(*, get: str, put: str, list: str, delete: str) -> dict[str, str]:
+    """Return ``Provider.rights`` for what a provider calls these four."""
+    return {
+        **dict.fromkeys(("read", "read_range", "head"), get),
+        **dict.fromkeys(("create", "write", "upload"), put),
+        "copy": f"{get} and {put}",
+        "list": list,
+        "delete": delete,
+    }
 
 
 NEUTRAL = Provider(

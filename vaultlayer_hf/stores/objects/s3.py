@@ -22,7 +22,7 @@ from typing import Any
 
 from vaultlayer_hf.errors import MissingExtraError, SettingsError, StoreDeniedError
 from vaultlayer_hf.stores.objects.opening import open_objects
-from vaultlayer_hf.stores.objects.provider import Provider
+from vaultlayer_hf.stores.objects.provider import Provider, rights
 from vaultlayer_hf.stores.objects.store import ObjectStore
 from vaultlayer_hf.stores.uri import VaultAddress
 
@@ -67,6 +67,7 @@ S3 = Provider(
     # NoSuchUpload: the completion of an upload was repeated after a lost answer, or the server forgot it.
     unavailable=frozenset({"RequestTimeout", "SlowDown", "NoSuchUpload", "IncompleteBody", "InternalError"}),
     undecided=frozenset({"ConditionalRequestConflict", "OperationAborted"}),
+    rights=rights(get="s3:GetObject", put="s3:PutObject", list="s3:ListBucket", delete="s3:DeleteObject"),
 )
 _REREAD = 60.0  # seconds after which credentials are looked up again, so that a corrected file is noticed
 

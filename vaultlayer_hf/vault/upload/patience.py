@@ -82,7 +82,7 @@ class Patience:
         """
         if self._queue.stopping:
             raise StoppedError
-        late = self._tidy_end is not None and time.monotonic() > self._tidy_end
+        late = self._tidy_end is not None and time.monotonic() > self._tidy_end  # 0.0: at once
         if self._queue.unwanted or (self.in_trouble and (self._queue.newer_waits or late)):
             raise SupersededError
 
@@ -97,6 +97,10 @@ class Patience:
             topic, what = "upload", f"the vault can't be written now, {goes_on}it is tried again"
         else:
             topic, what = "tidy", "old checkpoints can't be deleted now, it is tried again"
+            if (
+                not error.transient
+            ):  # as where a run may not delete: nothing that passes by itself within seconds
+                self._tidy_end, what = 0.0, f"{what} after the next commit"
         self._events.warn_once(
             f"{topic} {type(error).__name__} {error.reason}",
             EventKind.TROUBLE,
