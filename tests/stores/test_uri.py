@@ -65,6 +65,10 @@ def test_google_and_hugging_face() -> None:
     assert (hub.uri, hub.scheme, hub.step) == ("hf://buckets/me/data/a/b", "hf", 7)
     assert (hub.bucket, hub.prefix) == ("buckets/me/data", "a/b")
     assert parse_vault("hf://buckets/me/data").prefix == ""
+    repository = parse_vault("hf://me/model/a/b@best")
+    assert (repository.uri, repository.bucket, repository.prefix) == ("hf://me/model/a/b", "me/model", "a/b")
+    assert repository.best
+    assert parse_vault("hf://me/model").prefix == ""
 
 
 def test_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +143,12 @@ def test_a_folder_with_a_step_in_its_name(tmp_path: Path) -> None:
         ("gcs://bucket/x", "did you mean gs://bucket/x?"),
         ("gs://bucket/x?y=1", "Google's own tools"),
         ("https://storage.googleapis.com/bucket/x", "did you mean gs://bucket/x?"),
-        ("hf://me/x", "write hf://buckets/namespace/name/prefix"),
+        ("hf://me", "names no repository; write hf://namespace/repository/prefix"),
+        (
+            "hf://datasets/me/x",
+            "'datasets' is no name of a namespace; write hf://namespace/repository/prefix",
+        ),
+        ("https://huggingface.co/me/x/tree/main/run", "did you mean hf://me/x/run?"),
         ("hf://buckets/me", "names no bucket; write hf://buckets/namespace/name/prefix"),
         ("https://huggingface.co/buckets/me/b/x", "did you mean hf://buckets/me/b/x?"),
         ("az://account", "names no container; write az://account/container/prefix"),

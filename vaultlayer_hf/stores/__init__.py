@@ -8,6 +8,7 @@
     retry.py   patience around a store
     uri.py     vault addresses
     encryption/  files sealed on this machine, ahead of any store
+    hub/       a vault in a repository of the Hugging Face Hub
     folder/    a vault in a folder of a local, network or FUSE file system
     objects/   vaults in object stores, through obstore
 
@@ -20,6 +21,7 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING
 
+from vaultlayer_hf.stores.kinds import BUCKETS
 from vaultlayer_hf.stores.uri import VaultAddress, parse_vault
 
 if TYPE_CHECKING:
@@ -60,6 +62,10 @@ def open_store(
         from vaultlayer_hf.stores.objects.google import open_google
 
         store = open_google(address, upload_concurrency=upload_concurrency)
+    elif address.scheme == "hf" and not address.bucket.startswith(f"{BUCKETS}/"):
+        from vaultlayer_hf.stores.hub.store import open_hub
+
+        store = open_hub(address)
     elif address.scheme == "hf":
         from vaultlayer_hf.stores.objects.huggingface import open_hugging_face
 

@@ -36,6 +36,9 @@ class Kind:
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]*")
 
+BUCKETS = "buckets"
+"""What an address of a bucket of Hugging Face begins with; any other is a repository's."""
+
 KINDS = {
     kind.scheme: kind
     for kind in (
@@ -67,15 +70,34 @@ KINDS = {
         Kind(
             "hf",
             "hf://buckets/namespace/name/prefix",
-            ("buckets", "namespace", "bucket"),
+            (BUCKETS, "namespace", "bucket"),
             _BUCKET,
             "S3 keys (HFAK…) in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or the AWS profile hf",
             "the rest in the AWS profile hf",
-            first="buckets",
+            first=BUCKETS,
         ),
     )
 }
 """By their schemes."""
+
+REPOSITORY = Kind(
+    "hf",
+    "hf://namespace/repository/prefix",
+    ("namespace", "repository"),
+    re.compile(
+        r"(?!(?:models|datasets|spaces|kernels)$)[A-Za-z0-9][A-Za-z0-9._\-]*"
+    ),  # kinds of the Hub, no names
+    "a token in HF_TOKEN or by hf auth login",
+    "another server with HF_ENDPOINT",
+)
+"""A model repository of the Hugging Face Hub."""
+
+
+def kind_of(scheme: str, rest: str) -> Kind:
+    """Return how an address is written that has one of the ``KINDS``'s schemes, and ``rest`` behind its slashes."""
+    in_bucket = not rest.strip("/") or rest.lstrip("/").partition("/")[0] == BUCKETS
+    return KINDS[scheme] if scheme != REPOSITORY.scheme or in_bucket else REPOSITORY
+
 
 _ABFSS = re.compile(r"([^/@]+)@([a-z0-9]+)\.(?:dfs|blob)\.core\.windows\.net(/.*)?", re.DOTALL)
 _AZURE_PAGE = re.compile(r"([a-z0-9]+)\.(?:dfs|blob)\.core\.windows\.net/+([^/].*)")
@@ -95,14 +117,18 @@ def of_hadoop(rest: str) -> str | None:
 
 
 _GOOGLE_PAGE = re.compile(r"storage\.(?:googleapis|cloud\.google)\.com/([^/]+)/?(.*)")
-_HUB_PAGE = re.compile(r"(?:huggingface\.co|hf\.co)/buckets/([^/]+)/([^/]+)/?(.*)")
+_BUCKET_PAGE = re.compile(r"(?:huggingface\.co|hf\.co)/buckets/([^/]+)/([^/]+)/?(.*)")
+_HUB_PAGE = re.compile(
+    r"(?:huggingface\.co|hf\.co)/(?!buckets/|datasets/|spaces/|settings/|docs/)([^/]+)/([^/]+)(?:/(?:tree|blob)/main)?/?(.*)"
+)
 
 _PAGES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
     (_S3_HOST_PAGE, lambda match: f"s3://{match[1]}/{match[2]}"),
     (_S3_PATH_PAGE, lambda match: f"s3://{match[1]}/{match[2]}"),
     (_AZURE_PAGE, lambda match: f"az://{match[1]}/{match[2]}"),
     (_GOOGLE_PAGE, lambda match: f"gs://{match[1]}/{match[2]}"),
-    (_HUB_PAGE, lambda match: f"hf://buckets/{match[1]}/{match[2]}/{match[3]}"),
+    (_BUCKET_PAGE, lambda match: f"hf://{BUCKETS}/{match[1]}/{match[2]}/{match[3]}"),
+    (_HUB_PAGE, lambda match: f"hf://{match[1]}/{match[2]}/{match[3]}"),
 )
 
 

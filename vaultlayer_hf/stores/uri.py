@@ -4,6 +4,8 @@
     gs://bucket/prefix      a bucket of Google Cloud Storage, or a part of it
     hf://buckets/namespace/name/prefix
                             a bucket of Hugging Face, or a part of it
+    hf://namespace/repository/prefix
+                            a model repository of the Hugging Face Hub, or a part of it
     az://account/container/prefix
                             a container of Azure Blob Storage, or a part of it; the same as
                             abfss://container@account.dfs.core.windows.net/prefix
@@ -28,10 +30,10 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from vaultlayer_hf.errors import VaultUriError
-from vaultlayer_hf.stores.kinds import KINDS, MEANT, Kind, of_hadoop, of_web_page
+from vaultlayer_hf.stores.kinds import KINDS, MEANT, REPOSITORY, Kind, kind_of, of_hadoop, of_web_page
 from vaultlayer_hf.stores.others import store_of
 
-_KINDS = f"use {', '.join(kind.form for kind in KINDS.values())}, file:///folder or a path"
+_KINDS = f"use {', '.join(kind.form for kind in (*KINDS.values(), REPOSITORY))}, file:///folder or a path"
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):(/*)(.*)", re.DOTALL)
 _STEP = re.compile(r"(.*)@([0-9]+)/?", re.DOTALL)
 _WORD = re.compile(r"(.*[^/])@(latest|best)/?", re.DOTALL)
@@ -50,7 +52,7 @@ class VaultAddress:
             without its step.
         scheme: ``"file"``, ``"s3"`` or another of ``kinds.KINDS``, or one of another author's store.
         bucket: what holds the objects: a bucket, with ``az`` account and container, with ``hf`` all of
-            ``buckets/namespace/name``; ``""`` for a folder.
+            ``buckets/namespace/name``, or ``namespace/repository``; ``""`` for a folder.
         prefix: what the keys begin with, without slashes around it, ``""`` for the whole bucket or a folder.
         path: the absolute path of a folder; ``""`` for an object store.
         step: the step asked for, or None for the newest checkpoint.
@@ -106,7 +108,7 @@ def parse_vault(text: str | os.PathLike[str]) -> VaultAddress:
             )
         scheme, rest = "az", in_azure + rest[len(_without_end(rest)) :]
     if scheme in KINDS and slashes == "//":
-        return _in_bucket(KINDS[scheme], rest)
+        return _in_bucket(kind_of(scheme, rest), rest)
     if scheme == "file" and slashes == "///":
         return _file(rest)
     if slashes and store_of(scheme) is not None:
