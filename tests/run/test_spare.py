@@ -303,6 +303,12 @@ def test_a_module_that_comes_to_hide_a_library_means_a_cold_start(tmp_path) -> N
         pytest.param("import logging\nlogging.basicConfig()\n", "the root logger", marks=pytest.mark.slow),
         pytest.param("import sys\nsys.path.append('/nowhere')\n", "sys.path", marks=pytest.mark.slow),
         ("import subprocess\nheld = subprocess.Popen(['sleep', '20'])\n", "child processes"),
+        pytest.param(
+            "import os, threading, time\nopen('strange', 'a').write(f'{os.getpid()} ')\n"
+            "threading.Thread(target=time.sleep, args=(20,), daemon=True).start()\n",
+            "threads",
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=lambda value: value.split()[-1] if "\n" not in value else "",
 )

@@ -12,7 +12,7 @@ import pytest
 
 from tests.run.programs import Ran, finish, plain, start, torchrun, vl_run
 from tests.run.test_spare import LOOKS, TRAINS, library, said
-from vaultlayer_hf.run.inside.startup.vaultlayer_reads import Reads
+from vaultlayer_hf.run.inside.startup.vaultlayer_reads import Reads, named_in_libraries
 
 LAUNCHER = textwrap.dedent(
     """
@@ -241,12 +241,12 @@ def test_reads_of_the_environment_are_told_from_searches(monkeypatch) -> None:
     monkeypatch.setenv("OTHER", "1")
     reads = Reads(frozenset({"RANK", "MASTER_PORT"}))
     deeds = [
-        (lambda: os.environ.get("RANK"), "RANK"),
-        (lambda: "MASTER_PORT" in os.environ, "MASTER_PORT"),
-        (lambda: os.environ["OTHER"], ""),
-        (lambda: {key: value for key, value in os.environ.items() if key.startswith("TQDM")}, ""),
-        (lambda: (dict(os.environ), os.environ["RANK"]), "RANK"),
-        (lambda: os.environ.update(NEW="1"), ""),
+        (lambda: os.environ.get("RANK"), {"RANK"}),
+        (lambda: "MASTER_PORT" in os.environ, {"MASTER_PORT"}),
+        (lambda: os.environ["OTHER"], set()),
+        (lambda: {key: value for key, value in os.environ.items() if key.startswith("TQDM")}, set()),
+        (lambda: (dict(os.environ), os.environ["RANK"]), {"RANK"}),
+        (lambda: os.environ.update(NEW="1"), set()),
     ]
     for deed, found in deeds:
         reads.begin()
@@ -255,8 +255,15 @@ def test_reads_of_the_environment_are_told_from_searches(monkeypatch) -> None:
     assert os.environ.pop("NEW") == "1"
     module = type(os)("keeps")
     module.__dict__["copy"] = dict(os.environ)
-    assert "keeps" in reads.kept([os, module])
-    assert reads.kept([os]) == ""
+    assert reads.kept([os, module]) == {"RANK", "MASTER_PORT"}
+    module.copy = {"MASTER_PORT": "4001", "RANK": "3"}  # a part of it; a number may be there by chance
+    assert reads.kept([os, module]) == {"MASTER_PORT"}
+    assert reads.kept([os]) == set()
+
+
+def test_what_a_library_in_c_may_read_is_found_in_it() -> None:
+    """Names of variables that stand in a library which is loaded here, and no others."""
+    assert named_in_libraries({"PYTHONHASHSEED", "NOBODY_READS_" + "THIS_ONE"}) == {"PYTHONHASHSEED"}
 
 
 @pytest.mark.slow

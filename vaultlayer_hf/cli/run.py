@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import os
@@ -244,9 +245,10 @@ def _check_script(command: list[str]) -> None:
 
 
 def say(message: str) -> None:
-    """Tell a person what `vl run` does, among what the program says."""
-    sys.stdout.flush()
-    typer.echo(f"[vl] {message}", err=True)
+    """Tell a person what `vl run` does, among what the program says. Whoever listened may have gone."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        typer.echo(f"[vl] {message}", err=True)
 
 
 def describe(options: Options, ending: RunOutcome) -> dict[str, Any]:

@@ -47,7 +47,10 @@ def assemble(
         if entry.kind == "commit" and entry.state.commits and (moment := _seconds(entry.time)) is not None
     )
     finished = history[-1].state.finished if history else None
-    starts = [line for line in journal if line["kind"] == "start"]
+    # A warm start that wasn't what a cold one would be is followed by a cold one, of the same attempt.
+    starts = list(
+        {(line["run"], line["attempt"]): line for line in journal if line["kind"] == "start"}.values()
+    )
     began = [line["time"] for line in starts]
     if starts:
         attempts = [_attempt(line, journal, notes.get(line["attempt"], {}), beats) for line in starts]

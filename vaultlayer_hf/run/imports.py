@@ -6,7 +6,9 @@ Python literal, separated by tabs, in ASCII.
 
     e    (name, value): an environment variable was changed since the line before; value None: it was deleted
     p    sys.path as it is now
+    d    the working directory as it is now
     i    the name of a module whose import begins: parents before children, a module before what it imports itself
+    x    the same of one that is never imported beforehand, since torch's default type or device was another then
     r    how a launcher has started this process as a rank: command, environment, cwd, surroundings
     !    why nothing more is noted: what is imported from here on can't be imported beforehand
 """
@@ -53,6 +55,17 @@ def read_record(data: bytes, pid: int) -> list[Item]:
             break
         found.append((kind, what))
     return found
+
+
+def why_stopped(data: bytes, pid: int) -> str:
+    """Return why a process has stopped noting what it imports; empty where it hasn't."""
+    for line in data.decode("ascii", errors="replace").splitlines():
+        if line.startswith(f"{pid}\t!\t"):
+            try:
+                return str(ast.literal_eval(line.split("\t", 2)[2]))
+            except (ValueError, SyntaxError):
+                return ""
+    return ""
 
 
 def read_rank_start(data: bytes) -> tuple[int, dict[str, Any]] | None:

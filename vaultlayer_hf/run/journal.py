@@ -17,7 +17,8 @@ of `vl run`) and ``attempt`` (0 where it belongs to none). Fields by kind of jou
     begin     format_version, command (list), program (script or module), cwd, vault (URI), vault_source (option,
               variable, config, default), pid, host, vl (version)
     start     pid, folder (of the attempt), divide (micro-batches are divided by this; 1: as the script has them),
-              at (step to go on from where it isn't the newest, else null), warm (came out of a spare interpreter)
+              at (step to go on from where it isn't the newest, else null), warm (came out of a spare interpreter).
+              Again, where a warm start has turned out to be unfit and the attempt was started once more, cold
     death     cause (a value of cause.Cause), code (exit code, null by a signal), signal (name or null), seconds
               (since start), step (last one trained or null), began_at (step that it went on from or null),
               committed (newest committed step or null), error (type and message, or ""), rank (whose, or null),

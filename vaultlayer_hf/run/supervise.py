@@ -151,7 +151,7 @@ def _attempt(
     oom_kills = processes.oom_kills() - spares.killed
 
     def start() -> LocalAttempt:
-        return LocalAttempt(
+        started = LocalAttempt(
             spares,
             environment(options, folder, history, vault),
             folder,
@@ -160,16 +160,17 @@ def _attempt(
             quiet_stdout=options.quiet_stdout,
             keep=keep,
         )
+        journal.write(
+            "start",
+            pid=started.pid,
+            folder=str(folder),
+            divide=history.divide,
+            at=history.at,
+            warm=started.warm,
+        )
+        return started
 
     attempt = start()
-    journal.write(
-        "start",
-        pid=attempt.pid,
-        folder=str(folder),
-        divide=history.divide,
-        at=history.at,
-        warm=attempt.warm,
-    )
     status = attempt.wait(received, options.grace)
     if status and (reason := _why_unfit(folder)):
         spares.give_up(reason)

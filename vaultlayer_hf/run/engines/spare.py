@@ -24,7 +24,7 @@ from vaultlayer_hf.run.engines.memory import NEEDS, SHORT, memory_left
 from vaultlayer_hf.run.engines.rank_spares import RankSpares
 from vaultlayer_hf.run.engines.reach import is_python, why_unreached
 from vaultlayer_hf.run.engines.spare_process import SpareProcess
-from vaultlayer_hf.run.imports import IMPORTS_VARIABLE, TRIES, Item, is_own_variable, read_record
+from vaultlayer_hf.run.imports import IMPORTS_VARIABLE, TRIES, Item, is_own_variable, read_record, why_stopped
 
 _LEAST = 5.0
 """Seconds, at least, that a spare whose turn has come may still take to import: as long as the first attempt took to
@@ -49,6 +49,9 @@ class Spares:
     ) -> None:
         self._command, self._notice = command, notice
         self._off = not wanted or not can_be_spared(command)
+        self._unsaid = wanted and self._off
+        self._starts = 0
+        self._stopped = ""
         can = wanted and sys.platform == "linux" and hasattr(os, "memfd_create")
         self._record_file = os.memfd_create("vl-imports") if can else -1
         self._ranks = RankSpares(notice) if can else None
@@ -73,6 +76,7 @@ class Spares:
         environment = {**environment, **(self._ranks.variables if self._ranks is not None else {})}
         process = self._start_warm(environment)
         self.warm = process is not None
+        self._starts += 1
         if process is not None:
             return process
         if self._record_file >= 0:
@@ -101,7 +105,8 @@ class Spares:
         elif trains and (self._ranks is None or self._ranks.settled):  # one at a time: each takes memory
             if not self._record:
                 self._patience = max(_LEAST, time.monotonic() - self._begin)
-                self._record = read_record(self._recorded(), pid)
+                data = self._recorded()
+                self._record, self._stopped = read_record(data, pid), why_stopped(data, pid)
             self._keep_one(environment)
 
     def give_up(self, reason: str) -> None:
@@ -132,7 +137,7 @@ class Spares:
     def _keep_one(self, environment: Mapping[str, str]) -> None:
         left = memory_left()
         if not self._record:
-            self._give_up("nothing was noted of what the program imports")
+            self._give_up(self._stopped or "nothing was noted of what the program imports")
         elif left < NEEDS:
             self._give_up(
                 f"only {size_text(left)} of memory are left, and one is started with {size_text(NEEDS)}"
@@ -173,7 +178,8 @@ class Spares:
         self._notice(
             "spare",
             f"an interpreter is kept ready for a quick restart: {message['modules']} modules, "
-            f"{size_text(spare.memory)} of memory (--no-spare: none is kept)",
+            f"{size_text(spare.memory)} of memory (--no-spare: none is kept)"
+            + (f"; what is imported later starts cold: {self._stopped}" if self._stopped else ""),
         )
 
     def _cut(self, message: Mapping[str, Any]) -> None:
@@ -186,7 +192,14 @@ class Spares:
     def _start_warm(self, environment: dict[str, str]) -> subprocess.Popen[bytes] | None:
         """Turn the spare into an attempt; None, and said, where it can't be."""
         spare = self._spare
+        if self._unsaid and self._starts:
+            self._unsaid = False
+            self._notice(
+                "spare", f"the command starts cold: what {self._command[0]} does can't be done beforehand"
+            )
         if spare is None or self._off:
+            if self._starts and not self._off:
+                self._notice("spare", "this start is cold: no interpreter was ready yet")
             return None
         same = without_own(spare.environment) == without_own(environment)
         reason = spare.become_attempt(environment, self._patience) if same else "the environment has changed"

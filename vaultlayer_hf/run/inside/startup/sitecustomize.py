@@ -15,52 +15,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from vaultlayer_hf.run.inside.startup.vaultlayer_recorder import Recorder
+
 _HERE = os.path.dirname(os.path.abspath(__file__))
-_OWN = "VAULTLAYER_RUN_"
-_LARGEST = 8 * 2**20
-"""Bytes of the record of all processes of an attempt: one that starts Python again and again must not fill memory."""
-
-
-class _Recorder:
-    """Tells `vl run` what this process imports, and with which environment and sys.path. Opens nothing for longer."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._environment = dict(os.environ)
-        self._raw = dict(getattr(os.environ, "_data", {}))
-        self._sys_path: list[str] = []
-        self._folder = os.getcwd()
-        self._streams = sys.stdout, sys.stderr
-
-    def imports(self, name: str) -> bool:
-        """Note an import that begins; return whether further ones are to be noted."""
-        lines: list[tuple[str, Any]] = []
-        raw = getattr(
-            os.environ, "_data", None
-        )  # as it is encoded: 50 times quicker to compare, at every import
-        if raw is None or raw != self._raw:
-            now, self._raw = dict(os.environ), dict(raw or {})
-            changed = {
-                key for key in {*now, *self._environment} if now.get(key) != self._environment.get(key)
-            }
-            lines += [("e", (key, now.get(key))) for key in sorted(changed) if not key.startswith(_OWN)]
-            self._environment = now
-        if sys.path != self._sys_path:
-            self._sys_path = list(sys.path)
-            lines.append(("p", self._sys_path))
-        going = os.getcwd() == self._folder and (sys.stdout, sys.stderr) == self._streams
-        lines.append(
-            ("i", name) if going else ("!", "the script has changed its folder, or replaced stdout or stderr")
-        )
-        text = "".join(f"{os.getpid()}\t{kind}\t{what!a}\n" for kind, what in lines)
-        try:
-            file = os.open(self._path, os.O_WRONLY | os.O_APPEND)
-            try:
-                return os.write(file, text.encode()) > 0 and os.fstat(file).st_size < _LARGEST and going
-            finally:
-                os.close(file)
-        except OSError:
-            return False  # `vl run` is gone, or out of reach: nothing then asks for it
 
 
 class _Finder:
@@ -71,15 +28,17 @@ class _Finder:
             "transformers.trainer": _trainer,
             "vaultlayer_hf.session.training": _training,
             "torch.distributed.launcher.api": _launcher,
+            "accelerate.utils.launch": _single_launcher,
         }
-        self.recorder: _Recorder | None = None
+        self.recorder: Recorder | None = None
 
     def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "Any":
         # Whoever only asks whether there is such a module (importlib.util.find_spec) doesn't import it.
         if self.recorder is not None and sys._getframe(2).f_code.co_name == "_find_and_load_unlocked":
             try:
                 going = self.recorder.imports(name)
-            except Exception:  # such as a working directory that was deleted
+            except Exception as error:  # such as a working directory that was deleted
+                self.recorder.stop(f"{type(error).__name__}: {error}")
                 going = False
             if not going:
                 self.recorder = None
@@ -123,6 +82,20 @@ def _launcher(module: "Any") -> None:
     module.elastic_launch.__init__ = initialize
 
 
+def _single_launcher(module: "Any") -> None:
+    """The same for `accelerate launch` with one process, which it starts by itself."""
+    usual = module.prepare_simple_launcher_cmd_env
+
+    def prepare_simple_launcher_cmd_env(*args: "Any", **more: "Any") -> "Any":
+        command, environment = usual(*args, **more)
+        folder = environment.get("VAULTLAYER_RUN_RANKS")
+        if folder and command[0] == sys.executable and os.access(f"{folder}/python", os.X_OK):
+            environment["VAULTLAYER_RUN_PYTHON"], command[0] = command[0], f"{folder}/python"
+        return command, environment
+
+    module.prepare_simple_launcher_cmd_env = prepare_simple_launcher_cmd_env
+
+
 def _trainer(module: "Any") -> None:
     try:
         from vaultlayer_hf.run.inside.hook import install
@@ -134,14 +107,37 @@ def _trainer(module: "Any") -> None:
     install(module.Trainer)
 
 
-def _chain() -> None:
-    """Run the sitecustomize that this one hides."""
+def _hidden() -> "Any":
+    """Return the spec of the sitecustomize that this one hides; None where there is none."""
     sys.path[:] = others = [entry for entry in sys.path if os.path.abspath(entry or ".") != _HERE]
-    spec = _frozen_importlib_external.PathFinder.find_spec("sitecustomize", others)
-    if spec is not None and spec.loader is not None:
-        module = _frozen_importlib.module_from_spec(spec)
-        sys.modules["sitecustomize"] = module
-        spec.loader.exec_module(module)
+    return _frozen_importlib_external.PathFinder.find_spec("sitecustomize", others)
+
+
+def _is_own(spec: "Any") -> bool:
+    """Tell whether a sitecustomize is of a folder of the user's own."""
+    place = str(spec.origin)
+    return "-packages" + os.sep not in place and not place.startswith(os.path.dirname(os.__file__) + os.sep)
+
+
+def _run(spec: "Any") -> None:
+    """Run a sitecustomize; what it raises goes on to whoever asked, as Python's start would see it."""
+    module = _frozen_importlib.module_from_spec(spec)
+    sys.modules["sitecustomize"] = module
+    spec.loader.exec_module(module)
+
+
+def _finders() -> "list[Any]":
+    return [*sys.meta_path, *sys.path_hooks, sys.modules["builtins"].__import__]
+
+
+def _run_recorded(spec: "Any", recorder: "Recorder") -> None:
+    """Run the user's own sitecustomize, whose imports are noted, too: a spare leaves it to its turn."""
+    before = _finders()
+    try:
+        _run(spec)
+    finally:
+        if _finders() != before:
+            recorder.stop("the sitecustomize of your own changes how modules are found")
 
 
 class _KeptExits:
@@ -186,21 +182,24 @@ class _KeptExits:
         self._unregister(function)
 
 
+def _ours(name: str, known: "set[str]") -> "Any":
+    """Import a module of this folder; the script is to see nothing of it, nor of what else isn't known yet."""
+    sys.path.insert(0, _HERE)
+    try:
+        return __import__(name)
+    finally:
+        sys.path.remove(_HERE)
+        for new in set(sys.modules) - known:
+            del sys.modules[new]
+
+
 def _wait_for_turn(handles: str) -> None:
     """Be the spare: import beforehand, wait, and go on with Python's start only when the turn has come."""
     known, exits = set(sys.modules), _KeptExits()
     first, second, *ranks = handles.split(",", 2)
     control, instructions = int(first), int(second)
     try:
-        sys.path.insert(0, _HERE)
-        if TYPE_CHECKING:
-            from vaultlayer_hf.run.inside.startup.vaultlayer_preload import wait_for_turn
-        else:
-            from vaultlayer_preload import wait_for_turn
-
-        sys.path.remove(_HERE)
-        for name in set(sys.modules) - known:
-            del sys.modules[name]  # the script is to see nothing of what the spare itself needs
+        wait_for_turn = _ours("vaultlayer_preload", known).wait_for_turn
         wait_for_turn(known, exits, control, instructions, *ranks)
     except BaseException as error:
         # Never on into the script, which another process is training right now.
@@ -208,15 +207,45 @@ def _wait_for_turn(handles: str) -> None:
         os._exit(1)
 
 
-_spare = os.environ.pop("VAULTLAYER_RUN_SPARE", None)
-_record = os.environ.pop("VAULTLAYER_RUN_IMPORTS", None)
-_finder = None
-if _spare is not None or os.environ.get("VAULTLAYER_RUN_ATTEMPT"):
-    _finder = _Finder()
-    sys.meta_path.insert(0, _finder)
-_chain()
-if _spare is not None:
-    _wait_for_turn(_spare)
-elif _record is not None and _finder is not None:
-    os.environ["VAULTLAYER_RUN_IMPORTS"] = _record  # for the processes that this one starts
-    _finder.recorder = _Recorder(_record)
+def _begin() -> None:
+    """Do what this process is started for; a sitecustomize that is hidden runs within, and may raise."""
+    spare = os.environ.pop("VAULTLAYER_RUN_SPARE", None)
+    record = os.environ.pop("VAULTLAYER_RUN_IMPORTS", None)
+    finder = None
+    if spare is not None or os.environ.get("VAULTLAYER_RUN_ATTEMPT"):
+        finder = _Finder()
+        sys.meta_path.insert(0, finder)
+    hidden = _hidden()
+    own = hidden is not None and _is_own(hidden)
+    if spare is not None:
+        # What it raises must not lead on into the script, which another process is training right now.
+        error = None
+        try:
+            if hidden is not None and not own:
+                _run(hidden)
+        except BaseException as raised:
+            error = raised
+        _wait_for_turn(spare)
+        if error is not None:
+            raise error
+        if own:
+            _run(hidden)
+        return
+    if record is None or finder is None:
+        if hidden is not None:
+            _run(hidden)
+        return
+    new = _ours("vaultlayer_recorder", set(sys.modules)).Recorder
+    recorder = new(record)
+    try:
+        if own:
+            finder.recorder = recorder
+            _run_recorded(hidden, recorder)
+        elif hidden is not None:
+            _run(hidden)
+    finally:
+        os.environ["VAULTLAYER_RUN_IMPORTS"] = record  # for the processes that this one starts
+        finder.recorder = None if recorder.stopped else recorder if own else new(record)
+
+
+_begin()

@@ -5,7 +5,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
 _GPU = ("/dev/nvidia", "/dev/kfd", "/dev/dri", "/dev/accel")
@@ -74,6 +74,9 @@ def surroundings() -> "dict[str, Any]":
         "the recursion limit": sys.getrecursionlimit(),
         "child processes": _children(),
         "a GPU": _opens_gpu(),
+        "threads": len(
+            getattr(modules.get("threading"), "_active", (0,))
+        ),  # Python's own: the main one at first
     }
     # What isn't there yet comes with the import, as it would in a cold start.
     if (random := modules.get("random")) is not None and hasattr(random, "getstate"):
@@ -105,3 +108,20 @@ def _opens_gpu() -> bool:
         except OSError:
             continue
     return False
+
+
+def files(group: "Any") -> "Iterator[str]":
+    """Yield the files of a group's modules (vaultlayer_stash.Group)."""
+    for module in group.modules.values():
+        file = getattr(module, "__dict__", {}).get("__file__")
+        if isinstance(file, str):
+            yield file
+
+
+def mark(path: str) -> "tuple[int, int] | None":
+    """Return what changes with a file's content; None where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, NoReturn
 
+    from vaultlayer_hf.run.inside.startup.vaultlayer_environment import is_own_variable
     from vaultlayer_hf.run.inside.startup.vaultlayer_line import RANK_VARIABLES, receive, send, surroundings
-    from vaultlayer_hf.run.inside.startup.vaultlayer_stash import is_own_variable
 else:
+    from vaultlayer_environment import is_own_variable
     from vaultlayer_line import RANK_VARIABLES, receive, send, surroundings
-    from vaultlayer_stash import is_own_variable
 
 _PATIENCE = 5.0
 """Seconds that the other end of a line may take for what is only a line long."""

@@ -16,21 +16,29 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from typing import Any, NoReturn, Protocol
 
-    from vaultlayer_hf.run.inside.startup.vaultlayer_allowed import NEVER, Allowed
-    from vaultlayer_hf.run.inside.startup.vaultlayer_effects import Output, Packages, surroundings
-    from vaultlayer_hf.run.inside.startup.vaultlayer_forks import Template
-    from vaultlayer_hf.run.inside.startup.vaultlayer_line import RANK_VARIABLES
-    from vaultlayer_hf.run.inside.startup.vaultlayer_reads import Reads
-    from vaultlayer_hf.run.inside.startup.vaultlayer_stash import (
-        Group,
-        Registration,
-        Stash,
-        is_own_variable,
+    from vaultlayer_hf.run.inside.startup.vaultlayer_allowed import STANDARD, Allowed
+    from vaultlayer_hf.run.inside.startup.vaultlayer_effects import (
+        Output,
+        Packages,
+        files,
+        mark,
+        surroundings,
+    )
+    from vaultlayer_hf.run.inside.startup.vaultlayer_environment import (
+        become,
+        born_environment,
+        changed,
+        changed_since_birth,
         own_environment,
     )
+    from vaultlayer_hf.run.inside.startup.vaultlayer_forks import Template
+    from vaultlayer_hf.run.inside.startup.vaultlayer_line import RANK_VARIABLES
+    from vaultlayer_hf.run.inside.startup.vaultlayer_logs import Logs
+    from vaultlayer_hf.run.inside.startup.vaultlayer_reads import Reads, named_in_libraries
+    from vaultlayer_hf.run.inside.startup.vaultlayer_stash import Group, Registration, Stash
 
     class KeptExits(Protocol):
         """Keeps what is registered with atexit (sitecustomize.py)."""
@@ -45,12 +53,20 @@ if TYPE_CHECKING:
             """Keep no more."""
 
 else:
-    from vaultlayer_allowed import NEVER, Allowed
-    from vaultlayer_effects import Output, Packages, surroundings
+    from vaultlayer_allowed import STANDARD, Allowed
+    from vaultlayer_effects import Output, Packages, files, mark, surroundings
+    from vaultlayer_environment import (
+        become,
+        born_environment,
+        changed,
+        changed_since_birth,
+        own_environment,
+    )
     from vaultlayer_forks import Template
     from vaultlayer_line import RANK_VARIABLES
-    from vaultlayer_reads import Reads
-    from vaultlayer_stash import Group, Stash, is_own_variable, own_environment
+    from vaultlayer_logs import Logs
+    from vaultlayer_reads import Reads, named_in_libraries
+    from vaultlayer_stash import Group, Stash
 
 
 def wait_for_turn(
@@ -71,20 +87,21 @@ def wait_for_turn(
         items = _value(file.read())
     for name in [name for name in os.environ if name.startswith("VAULTLAYER_RUN_")]:
         del os.environ[name]
-    own, begin = dict(os.environ), time.monotonic()
-    groups = _Preloader(known, exits, control, RANK_VARIABLES if ranks else frozenset()).run(items)
-    files = {path: _mark(path) for group in groups for path in _files(group)}
+    changes, begin = changed_since_birth(), time.monotonic()
+    preloader = _Preloader(known, exits, control, RANK_VARIABLES if ranks else frozenset())
+    groups = preloader.run(items)
+    marks = {path: mark(path) for group in groups for path in files(group)}
     count = sum(len(one.modules) for one in groups)
 
-    def changed() -> str:
-        path = next((path for path, mark in files.items() if _mark(path) != mark), None)
+    def why_stale() -> str:
+        path = next((path for path, had in marks.items() if mark(path) != had), None)
         return "" if path is None else f"{path} has changed"
 
     if ranks:
         modules = {name: module for group in groups for name, module in group.modules.items()}
-        template = Template(ranks, own, modules)
+        template = Template(ranks, born_environment(), modules)
         _tell(control, ready=True, seconds=time.monotonic() - begin, modules=count)
-        environment = template.fork(changed)
+        environment = template.fork(why_stale)
     else:
         gc.collect()
         # A Trainer collects garbage before its first step, which takes 0.3 s with what torch and transformers make at
@@ -93,86 +110,81 @@ def wait_for_turn(
         gc.freeze()
         _tell(control, ready=True, seconds=time.monotonic() - begin, modules=count)
         environment = _receive(control)["environment"]
-        if reason := changed():
+        if reason := why_stale():
             _tell(control, reason=reason)
             os._exit(0)
         _tell(control, gone=True)
     os.environ.clear()
-    os.environ.update(environment)
-    sys.meta_path.insert(
-        1, Stash(groups, RANK_VARIABLES if ranks else frozenset(), ranks)
-    )  # behind the hook's
+    os.environ.update(changed(environment, changes))
+    sys.meta_path.insert(1, Stash(groups, preloader.free, ranks))  # behind the hook's
     os.close(control)
 
 
 class _Preloader:
-    """Imports one thing after the other, and keeps what each has changed."""
+    """Imports one thing after the other, and keeps what each has changed.
+
+    ``free``: variables that may be others in the script, since no import has read them; at first those that a launcher
+    sets, which none may read, then those that the script sets, too.
+    """
 
     def __init__(self, known: "set[str]", exits: "KeptExits", control: int, free: "frozenset[str]") -> None:
-        self._known, self._exits, self._control = known, exits, control
-        self._reads = Reads(free)
+        self._exits, self._control, self._of_ranks, self.free = exits, control, free, free
+        self._reads, self._read, self._logs = Reads(free), set[str](), Logs()
         self._seen = set(known)
         self.given = {"atexit": exits.module()}
         self._number = 0
         self._packages = Packages(list(sys.modules.values()))
-        self._standard = os.path.dirname(os.__file__) + os.sep
-        self._ours = os.path.abspath(os.path.join(os.path.dirname(__file__), "../../..")) + os.sep
 
     def run(self, items: "Sequence[tuple[str, Any]]") -> "list[Group]":
         """Import all of it; return what came of it, hidden again."""
-        environment, path = dict(os.environ), list(sys.path)
+        environment, path, folder = dict(os.environ), list(sys.path), os.getcwd()
         wanted = dict(environment)
         made: dict[
             str, str | None
         ] = {}  # by imports: a random id of this process, say, and not that of the attempt
         groups: list[Group] = []
-        guard = Allowed(self)
+        guard = Allowed(self, {what for kind, what in items if kind == "x"})
         sys.meta_path.insert(1, guard)
         output = Output()
+        of_script = {what[0] for kind, what in items if kind == "e"}
+        self._reads = Reads(self._of_ranks | of_script)
+        if "logging" in sys.modules:
+            self._logs.watch(sys.modules["logging"])
         try:
             for self._number, (kind, what) in enumerate(items):
                 if kind == "e":
                     name, value = what
+                    if made.get(name, ...) == value:
+                        del made[name]  # no draw: what the script makes of it from here on counts
                     if value is None:
                         wanted.pop(name, None)
                     else:
                         wanted[name] = value
                 elif kind == "p":
                     sys.path[:] = what
-                elif kind == "i" and self._is_to_be_imported(guard, what):
+                elif kind == "d":
+                    os.chdir(what)
+                elif kind == "i" and guard.is_to_be_imported(what):
                     both = {**wanted, **made}
-                    _become({name: value for name, value in both.items() if value is not None})
+                    become({name: value for name, value in both.items() if value is not None})
                     groups.append(self._import(what, output))
                     made.update(groups[-1].changed)
         finally:
             output.end()
             self._exits.end()
+            self._logs.end()
         sys.path[:] = path
-        _become(environment)
+        os.chdir(folder)
+        become(environment)
+        of_script -= self._read | {name for group in groups for name in group.changed}
+        self.free = self._of_ranks | (of_script - named_in_libraries(of_script))
         sys.meta_path.remove(guard)
         self._hide(groups)
         return groups
 
-    def _is_to_be_imported(self, guard: "Allowed", name: str) -> bool:
-        parent, _, _ = name.rpartition(".")
-        if name in sys.modules or name.partition(".")[0] in NEVER:
-            return False
-        if parent and not hasattr(sys.modules.get(parent), "__path__"):
-            return False
-        if name in self.given:
-            return True
-        spec = guard.look(name, sys.modules[parent].__path__ if parent else None)
-        return spec is not None and self.is_allowed(spec)
-
-    def is_allowed(self, spec: "Any") -> bool:
-        """Tell whether a module is the standard library's, of site-packages, or of this package."""
-        if spec.origin in ("built-in", "frozen"):
-            return True
-        places = [spec.origin] if spec.origin else list(spec.submodule_search_locations or ())
-        return all(
-            place.startswith((self._standard, self._ours)) or "-packages" + os.sep in place
-            for place in places
-        )
+    def loads_logging(self, module: "Any") -> None:
+        """Keep what is logged from here on."""
+        self._logs.watch(module)
 
     def cut(self, reason: str) -> "NoReturn":
         """End here, and have the next spare wait before the import that is under way."""
@@ -215,15 +227,16 @@ class _Preloader:
         group.modules = {one: had for one, had in sys.modules.items() if one not in self._seen}
         self._seen.update(group.modules)
         group.attributes = self._packages.new(group.modules.values())
-        if read or (read := self._reads.kept(group.modules.values())):
-            self.cut(f"{name} reads {read}")
-        files = list(_files(group))
+        read |= self._reads.kept(group.modules.values())
+        self._read |= read
+        if read & self._of_ranks:
+            self.cut(f"{name} reads {', '.join(sorted(read & self._of_ranks))}")
         group.standard = all(
-            file.startswith(self._standard) and "-packages" + os.sep not in file for file in files
+            file.startswith(STANDARD) and "-packages" + os.sep not in file for file in files(group)
         )
         self._keep_filters(group, filters)
         group.exits = self._exits.taken()
-        group.said = output.taken()
+        group.said, group.logged = output.taken(), self._logs.taken()
         return group
 
     def _keep_filters(self, group: Group, before: "list[Any]") -> None:
@@ -247,30 +260,6 @@ class _Preloader:
         if front or back:
             warnings.filters[:] = warnings.filters[front : len(warnings.filters) - back]
             warnings._filters_mutated()
-
-
-def _become(environment: "dict[str, str]") -> None:
-    """Change os.environ to this, but for the variables of `vl run`."""
-    for name in [name for name in os.environ if name not in environment and not is_own_variable(name)]:
-        del os.environ[name]
-    for name, value in environment.items():
-        if not is_own_variable(name) and os.environ.get(name) != value:
-            os.environ[name] = value
-
-
-def _files(group: Group) -> "Iterator[str]":
-    for module in group.modules.values():
-        file = getattr(module, "__dict__", {}).get("__file__")
-        if isinstance(file, str):
-            yield file
-
-
-def _mark(path: str) -> "tuple[int, int] | None":
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size
 
 
 def _value(text: str) -> "Any":

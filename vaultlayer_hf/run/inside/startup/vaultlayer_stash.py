@@ -23,16 +23,18 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any, NoReturn
 
+    from vaultlayer_hf.run.inside.startup.vaultlayer_environment import own_environment
+    from vaultlayer_hf.run.inside.startup.vaultlayer_logs import log
+
     Registration = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+else:
+    from vaultlayer_environment import own_environment
+    from vaultlayer_logs import log
 
 UNFIT = 88
 """The exit code of a warm attempt that isn't what a cold start would be. The reason is in its notes."""
 _ANNOUNCED = ("vaultlayer_hf.run.inside.hook", "vaultlayer_hf.run.inside.observer")
 """What tells `vl run` that it is in place, once it appears: beforehand there was no attempt to tell of."""
-_OWN = "VAULTLAYER_RUN_"
-_TIGHT = "VAULTLAYER_LOCAL_KEEP_LAST"
-
-
 _PASSING = frozenset({"PYTORCH_NVML_BASED_CUDA_CHECK"})
 """What is set around a single call (accelerate's, which asks for GPUs): an import may fall into it."""
 
@@ -43,6 +45,7 @@ class Group:
     Attributes:
         name: the module that was asked for.
         environment: variables with which it was imported, without those of `vl run` itself.
+        folder: the working directory in which it was imported.
         standard: all of it is of the standard library, to which it is all the same with which variables.
         modules: by name, in sys.modules' order.
         attributes: of packages that had been there before: package, name, value.
@@ -51,10 +54,11 @@ class Group:
         warned: warnings that it gave: message, category, file, line, module.
         exits: functions that it registered with atexit.
         said: what it wrote to stdout and to stderr.
+        logged: records that it gave to loggers.
     """
 
     def __init__(self, name: str, environment: "dict[str, str]") -> None:
-        self.name, self.environment = name, environment
+        self.name, self.environment, self.folder = name, environment, os.getcwd()
         self.standard = False
         self.modules: dict[str, ModuleType] = {}
         self.attributes: list[tuple[ModuleType, str, Any]] = []
@@ -64,16 +68,7 @@ class Group:
         self.warned: list[tuple[Any, type[Warning], str, int, str]] = []
         self.exits: list[Registration] = []
         self.said = b"", b""
-
-
-def is_own_variable(name: str) -> bool:
-    """Tell whether `vl run` sets this variable anew for each attempt; as vaultlayer_hf/run/imports.py has it."""
-    return name.startswith(_OWN) or name == _TIGHT
-
-
-def own_environment() -> "dict[str, str]":
-    """Return the environment without the variables of `vl run` itself, which differ from attempt to attempt."""
-    return {name: value for name, value in os.environ.items() if not is_own_variable(name)}
+        self.logged: list[Any] = []
 
 
 class Stash:
@@ -115,14 +110,8 @@ class Stash:
         with self._lock:
             while self._next <= number:
                 group = self._groups[self._next]
-                if (
-                    self._next == number
-                    and not group.standard
-                    and (differs := _differing(group.environment, self._free))
-                ):
-                    self._unfit(
-                        f"{group.name} is imported with another {differs} in the environment than before"
-                    )
+                if self._next == number and not group.standard and (reason := _differs(group, self._free)):
+                    self._unfit(f"{group.name} is imported {reason} than before")
                 self._next += 1
                 self._appear(group)
 
@@ -148,6 +137,7 @@ class Stash:
             if text:
                 stream.flush()
                 os.write(descriptor, text)
+        log(group.logged)
         for message, category, file, line, module_name in group.warned:
             sys.modules["warnings"].warn_explicit(message, category, file, line, module_name)
         for name in _ANNOUNCED:
@@ -210,11 +200,32 @@ class Given:
         module.__spec__ = self._spec
 
 
-def _differing(environment: "dict[str, str]", free: "frozenset[str]") -> str:
-    """Return the names of variables that differ from these now, and may not."""
+def _differs(group: Group, free: "frozenset[str]") -> str:
+    """Return in what an import's surroundings differ from those in which it was done beforehand; empty: in nothing."""
     now = own_environment()
-    names = {*now, *environment} - free - _PASSING
-    return ", ".join(sorted(name for name in names if now.get(name) != environment.get(name)))
+    names = {*now, *group.environment} - free - _PASSING
+    names = {name for name in names if now.get(name) != group.environment.get(name)}
+    if names:
+        return f"with another {', '.join(sorted(names))} in the environment"
+    try:
+        if os.getcwd() != group.folder:
+            return "in another working directory"
+    except FileNotFoundError:
+        return "in another working directory"
+    if _makes_other_tensors():
+        return "with another default type or device of tensors"
+    return ""
+
+
+def _makes_other_tensors() -> bool:
+    """As sitecustomize.py has it: beforehand torch was as it comes."""
+    torch: Any = sys.modules.get("torch")
+    if getattr(getattr(torch, "__spec__", None), "_initializing", False):
+        return False  # what is half made can't be asked
+    if not hasattr(torch, "get_default_dtype"):
+        return False
+    device = getattr(sys.modules.get("torch.utils._device"), "CURRENT_DEVICE", None)
+    return device is not None or str(torch.get_default_dtype()) != "torch.float32"
 
 
 def unfit(reason: str) -> "NoReturn":
