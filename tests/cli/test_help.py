@@ -70,6 +70,18 @@ def test_the_help_is_in_groups_the_most_used_first() -> None:
     assert all(len(line) <= 80 for line in text.splitlines())
 
 
+def test_a_usage_line_shows_arguments_as_they_are_written() -> None:
+    """Brackets mean that something may be left out, and nothing else stands around an argument."""
+    for command, usage in {
+        "ls": "vl ls [OPTIONS] VAULT",
+        "status": "vl status [OPTIONS] [RUN_OR_VAULT]",
+        "report": "vl report [OPTIONS] [RUN_OR_VAULT]...",
+        "pull": "vl pull [OPTIONS] VAULT[@STEP] [FOLDER]",
+        "run": "vl run [OPTIONS] -- COMMAND...",
+    }.items():
+        assert f"Usage: {usage}\n" in "\n".join(map(str.strip, vl(command, "--help").out.splitlines())) + "\n"
+
+
 def test_no_colour_where_it_is_not_wanted(tmp_path: Path) -> None:
     """NO_COLOR, and an output that nobody watches, get plain text."""
     assert "\x1b[" not in vl("--help", NO_COLOR="1", FORCE_COLOR="", TERM="xterm").out

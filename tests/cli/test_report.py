@@ -34,7 +34,7 @@ TITLES = [
     "Loss",
     "Attempts",
     "What each start took, up to its first step",
-    "Commits",
+    "Commits, the newest first",
 ]
 
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
+from vaultlayer_hf.cli import app
 from vaultlayer_hf.cli.checks import check_libraries
 from vaultlayer_hf.cli.common import span
 from vaultlayer_hf.run.assemble import assemble
 from vaultlayer_hf.vault.log.entry import Entry, VaultState
 
 from .conftest import vl
+from .stories import a_run
 
 
 def test_a_step_behind_the_vault_is_heeded(trained: Path) -> None:
@@ -67,6 +71,30 @@ def test_a_report_is_called_what_it_is(option: tuple[str, ...], trained: Path, t
     done = vl("report", str(trained), *option, cwd=tmp_path)
     assert (done.code, option[-1] in done.err) == (2, True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_beside_the_vault_is_answered_with_the_vault(vault: Path, tmp_path: Path) -> None:
+    """What lies in a vault, and a folder that holds one alone, are told from a vault, and it is named."""
+    checkpoint = next(vault.glob("data/*/checkpoint-40"))
+    for given in (vault / "log", checkpoint, tmp_path):
+        done = vl("ls", str(given))
+        assert (done.code, f"did you mean {vault}?" in done.err) == (1, True), done.err
+
+
+def test_an_interrupted_pull_says_that_it_goes_on(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C ends a command with one line and 130; a copy says that it isn't begun anew."""
+
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vaultlayer_hf.vault.reader.vault.Vault.pull", interrupt)
+    done = CliRunner().invoke(app, ["pull", str(trained), str(tmp_path / "copy")])
+    assert (done.exit_code, done.stderr) == (
+        130,
+        "vl: interrupted: the same command goes on where it was\n",
+    )
 
 
 def test_prune_takes_none(trained: Path) -> None:
@@ -146,6 +174,31 @@ def test_a_narrow_terminal_shows_whole_columns(trained: Path) -> None:
     assert all("…" not in line and len(line) <= 40 for line in out)
     assert out[3].split()[0] == "60"
     assert vl("ls", str(trained), COLUMNS="60").out.splitlines()[0].split()[-2:] == ["size", "state"]
+
+
+@pytest.mark.parametrize("command", ["status", "show", "why", "logs", "prune --dry-run"])
+@pytest.mark.parametrize("columns", [40, 60, 80])
+def test_no_table_is_cut_short(command: str, columns: int, trained: Path) -> None:
+    """However narrow the terminal, nothing is left out of a cell: columns go, or each row becomes lines of its own."""
+    name, *options = command.split()
+    done = vl(name, str(trained), *options, COLUMNS=str(columns))
+    lines = done.out.splitlines()
+    assert done.code == 0, done.err
+    assert "…" not in re.sub(r"[0-9a-f]{12}…", "", done.out), "digests are shown short"
+    assert all(len(line) <= columns for line in lines if str(trained) not in line)
+
+
+def test_status_in_a_narrow_terminal_shows_how_each_attempt_ended(tmp_path: Path) -> None:
+    """At 40 columns each attempt is a block of lines, at 60 what matters least is left out."""
+    run, _ = a_run(tmp_path)
+    narrow = vl("status", str(run), COLUMNS="40").out
+    assert "attempt       1" in narrow
+    assert "  ended       killed: rank 0 was killed" in narrow
+    assert "  to step     430" in narrow
+    between = next(
+        line for line in vl("status", str(run), COLUMNS="60").out.splitlines() if "attempt" in line
+    )
+    assert between.split() == ["attempt", "from", "to", "step", "ended"]
 
 
 @pytest.mark.parametrize(

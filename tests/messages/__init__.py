@@ -4,5 +4,7 @@ situations.py   where each situation is registered, and how its messages are hea
 runs.py         a run: start, save, trouble, refusals
 deaths.py       what `vl run` decides about a death
 commands.py     what the command line refuses
+wrong.py        what is given from Python, and can't be meant
+before.py       what the first release said instead
 messages.md     all of them, as they are now; a test keeps it true, ``--write`` writes it anew
 """

@@ -230,10 +230,11 @@ def no_log(folder: Path) -> None:
 
 @situation(REFUSED, "the log names no checkpoint any more")
 def vanished(folder: Path) -> None:
-    train(str(folder / "vault"), folder / "out", 2)
+    train(str(folder / "vault"), folder / "out", 2, 4)
     begin()
-    change = {"kind": "claim", "token": 2, "state": {"token": 2, "commits": []}}
-    forge_entry(FolderStore(folder / "vault"), 2, change)
+    forge_entry(
+        FolderStore(folder / "vault"), 3, {"kind": "claim", "token": 3, "state": {"token": 3, "commits": []}}
+    )
     start(str(folder / "vault"), folder / "other")
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.messages.before import BEFORE
 from vaultlayer_hf.errors import VaultLayerError
 
 Situation = Callable[[Path], "list[str] | None"]
@@ -105,11 +106,14 @@ def page() -> str:
         "# What a person reads",
         "",
         "Every message of the situations in `tests/messages`, as it is printed. `python -m tests.messages` prints them "
-        "now; `--write` writes this file. SPAN, SIZE, TIME and ID stand for what differs from run to run.",
+        "now; `--write` writes this file. SPAN, SIZE, TIME and ID stand for what differs from run to run. What the "
+        "first release said instead, where it was something else, stands below it, behind *Before*.",
     ]
     for chapter, named in SITUATIONS.items():
         parts += ["", f"## {chapter}"]
         for name, function in named.items():
             parts += ["", f"**{name}**", ""]
             parts += [f"- {line}" for line in messages_of(function)] or ["- (nothing)"]
+            if name in BEFORE:
+                parts += ["", "*Before*", "", *(f"- {line}" for line in BEFORE[name])]
     return "\n".join(parts) + "\n"

@@ -27,7 +27,7 @@ def test_in_a_metric(forks: ForkServer, tmp_path: Path, way: str, code: int) -> 
         assert [outcome.code for outcome in told.end(30)] == [code], told.errors()
         assert told.committed() == [3]
         assert told.find("measured") is None, "the metric was left"
-        assert "saves and stops at step 3" in told.ending()
+        assert "saves at step 3 and stops" in told.ending()
 
 
 def test_a_far_deadline_leaves_the_evaluation_alone(forks: ForkServer, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def check_long_enough(forks: ForkServer, folder: Path, way: str, world: int) -> 
         assert stops == [stops[0]] * world, "all ranks ended behind the same step"
         assert told.committed() == [stops[0]]
         said = told.ending()
-        assert f"saves and stops at step {stops[0]}" in said
+        assert f"saves at step {stops[0]} and stops" in said
         assert world == 1 or f"seen on rank {world - 1}@" in said
         assert told.find("returned") is None, "nothing behind train() has run"
 

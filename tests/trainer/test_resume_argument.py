@@ -23,7 +23,15 @@ from tests.trainer.kit import (
     trainer,
     weights,
 )
-from vaultlayer_hf import NoSuchCheckpointError, Settings, SettingsError, Trainer, VaultUriError
+from vaultlayer_hf import (
+    Checkpointer,
+    NoSuchCheckpointError,
+    Settings,
+    SettingsError,
+    Trainer,
+    VaultLayerCallback,
+    VaultUriError,
+)
 from vaultlayer_hf.trainer.argument import settings_for
 
 
@@ -106,15 +114,21 @@ def test_off(off: Any, tmp_path: Path, reference: Reference, monkeypatch: pytest
 
 def test_true_without_the_variable() -> None:
     """resume=True without VAULTLAYER_VAULT says which variable is missing, when the Trainer is made."""
-    with pytest.raises(SettingsError, match="VAULTLAYER_VAULT names, and that isn't set"):
+    with pytest.raises(SettingsError, match="resume=True names no vault, and VAULTLAYER_VAULT isn't set"):
         settings_for(True)
 
 
-@pytest.mark.parametrize("value", [1, 0.5, object()])
+@pytest.mark.parametrize(
+    "value", [1, 0.5, object(), {"vault": "s3://bucket/run"}, ["s3://bucket/run"], b"run"]
+)
 def test_no_value_for_resume(value: Any) -> None:
-    """A value of another type is refused with the list of what can be given."""
-    with pytest.raises(SettingsError, match="give a vault's URI, True, Settings, None or False"):
-        settings_for(value)
+    """A value of another type is refused with what can be given, wherever a vault is named; it isn't repeated."""
+    for take in (settings_for, VaultLayerCallback, Checkpointer):
+        with pytest.raises(
+            SettingsError, match=f"is a {type(value).__name__}: give a vault's address"
+        ) as error:
+            take(value)
+        assert "bucket/run" not in str(error.value)
 
 
 def test_a_bad_uri_is_refused_when_the_trainer_is_made(tmp_path: Path) -> None:

@@ -41,9 +41,10 @@ Imports all below; nothing imports it.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from vaultlayer_hf.cli.archive import archive
 from vaultlayer_hf.cli.common import EXIT_CODES
@@ -87,6 +88,15 @@ A run was started here:
   vl ls {vault}
 """
 
+
+class _Command(TyperCommand):
+    """A command whose usage line shows its arguments as their metavars say: typer adds brackets of its own."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        arguments = [one for one in self.params if one.param_type_name == "argument"]
+        return ["[OPTIONS]", *(str(one.metavar) for one in arguments)]
+
+
 app = typer.Typer(
     name="vl",
     help=_HELP,
@@ -104,7 +114,7 @@ _GROUPS = {
 for group, commands in _GROUPS.items():
     for command in commands:
         own = {"allow_interspersed_args": False} if command is run else None
-        app.command(rich_help_panel=group, context_settings=own)(command)
+        app.command(cls=_Command, rich_help_panel=group, context_settings=own)(command)
 
 
 def _version(asked: bool) -> None:

@@ -46,7 +46,7 @@ def archive(
     Example: vl archive s3://bucket/my-run
     """
     with one_line_errors(debug):
-        refuse_step(vault, "an archive")
+        refuse_step(vault, "vl archive is about")
         opened = open_if_there(vault)
         if opened is None:
             raise fail(ExitCode.FAILED, no_vault(vault))

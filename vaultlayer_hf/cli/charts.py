@@ -34,6 +34,12 @@ STYLE = {
     "legend.fontsize": 9,
 }
 Draw = Callable[[Any, "RunStory"], None]
+_WIDTH = 9.6
+"""Of each picture, in inches."""
+_LETTER = 0.0085
+"""Of the axes' width: that of a letter of a death's name."""
+_LEFT, _RIGHT, _BOTTOM, _TOP = 0.85, 0.15, 0.55, 0.32
+"""Inches around the axes of each picture of a page: the same for all, so that their time axes lie below each other."""
 
 
 def figures() -> list[tuple[str, float, Draw]]:
@@ -53,7 +59,8 @@ def svgs(story: RunStory) -> list[tuple[str, str]]:
     found = []
     with plots.rc_context(STYLE):
         for title, height, draw in figures():
-            figure, axes = plots.subplots(figsize=(9.6, height), layout="constrained")
+            figure, axes = plots.subplots(figsize=(_WIDTH, height))
+            figure.subplots_adjust(_LEFT / _WIDTH, _BOTTOM / height, 1 - _RIGHT / _WIDTH, 1 - _TOP / height)
             draw(axes, story)
             buffer = io.StringIO()
             nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -70,7 +77,7 @@ def png(story: RunStory) -> bytes:
     with plots.rc_context(STYLE):
         heights = [height for _, height, _ in figures()]
         figure, axes = plots.subplots(
-            len(heights), 1, figsize=(9.6, sum(heights) + 1), layout="constrained", height_ratios=heights
+            len(heights), 1, figsize=(_WIDTH, sum(heights) + 1), layout="constrained", height_ratios=heights
         )
         for one, (title, _, draw) in zip(axes, figures(), strict=True):
             draw(one, story)
@@ -113,6 +120,7 @@ def time_axis(axes: Any, story: RunStory) -> Callable[[float], float]:
 def draw_steps(axes: Any, story: RunStory) -> None:
     """Draw a run's steps over wall time, with its deaths, what they cost, and its commits."""
     place = time_axis(axes, story)
+    free_from = 0.0  # on the time axis, behind the last death's name
     for attempt, after in zip(story.attempts, [*story.attempts[1:], None], strict=False):
         line = [(place(moment), step) for moment, step in attempt.steps]
         if line:
@@ -120,14 +128,14 @@ def draw_steps(axes: Any, story: RunStory) -> None:
         end = place(attempt.end) if attempt.end is not None else None
         if end is not None and attempt.step is not None and attempt.cause != "finished":
             axes.plot([end], [attempt.step], "x", color=RED, markersize=9, markeredgewidth=2.2, label="death")
-            axes.annotate(
-                attempt.cause or "",
-                (end, attempt.step),
-                (5, 5),
-                textcoords="offset points",
-                color=RED,
-                fontsize=9,
-            )
+            cause = attempt.cause or ""
+            if (
+                end >= free_from
+            ):  # with many deaths not all have room for a name: the page's table has them all
+                axes.annotate(
+                    cause, (end, attempt.step), (5, 5), textcoords="offset points", color=RED, fontsize=9
+                )
+                free_from = end + axes.get_xlim()[1] * _LETTER * (len(cause) + 2)
         if attempt.lost and after is not None and end is not None and attempt.step is not None:
             # A line, however soon the next attempt began: the time between would be no width at all.
             axes.vlines(

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _BROKEN_PIPE = 141
 """What a shell says of a program that SIGPIPE has ended."""
+GOES_ON = "the same command goes on where it was"
+"""What a copy says that was interrupted."""
 PATIENCE = 10.0
 """Seconds for which a store that doesn't answer is tried again: a person waits."""
 
@@ -120,8 +122,11 @@ def fail(code: ExitCode, message: str) -> typer.Exit:
 
 
 @contextmanager
-def one_line_errors(debug: bool) -> Iterator[None]:
-    """Turn an error of the block into one line on stderr and its exit code; ``debug`` adds the traceback."""
+def one_line_errors(debug: bool, again: str = "") -> Iterator[None]:
+    """Turn an error of the block into one line on stderr and its exit code; ``debug`` adds the traceback.
+
+    ``again``: what the same command does once more behind an interruption, where that isn't all of it anew.
+    """
     try:
         try:
             yield
@@ -137,6 +142,8 @@ def one_line_errors(debug: bool) -> Iterator[None]:
         if debug:
             traceback.print_exc()
         code = exit_code(error)
+        if code is ExitCode.INTERRUPTED:
+            raise fail(code, "interrupted" + (f": {again}" if again else "")) from error
         if code is ExitCode.BUG:
             raise fail(code, f"unexpected {type(error).__name__}: {error} (--debug shows where)") from error
         raise fail(code, _text(error)) from error
@@ -178,7 +185,9 @@ def refuse_step(address: str, what: str) -> None:
 
     named = parse_vault(address).named
     if named:
-        raise fail(ExitCode.USAGE, f"{address}: {what} is of the whole vault: leave out @{named}")
+        raise fail(
+            ExitCode.USAGE, f"{address} names a checkpoint, and {what} the whole vault: leave out @{named}"
+        )
 
 
 @contextmanager

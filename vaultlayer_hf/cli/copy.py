@@ -9,6 +9,7 @@ import typer
 
 from vaultlayer_hf.base.text import bytes_bar, size_text
 from vaultlayer_hf.cli.common import (
+    GOES_ON,
     PATIENCE,
     DebugOption,
     ExitCode,
@@ -37,7 +38,7 @@ def copy(
 
     Example: vl copy s3://bucket/my-run gs://bucket/my-run
     """
-    with one_line_errors(debug):
+    with one_line_errors(debug, GOES_ON):
         from vaultlayer_hf.stores import open_store
         from vaultlayer_hf.stores.probe import probe_create
         from vaultlayer_hf.stores.retry import RetryingStore, RetryPolicy

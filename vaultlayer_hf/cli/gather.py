@@ -77,9 +77,10 @@ def find_target(text: str | None) -> Target:
     if text is None:
         raise fail(
             ExitCode.FAILED,
-            f"there is no run folder at {journal.run_folder()}: name one, or a vault, or start one with `vl run`",
+            f"no run was started here (there is no run folder {journal.run_folder()}): name the folder of a run, or a "
+            "vault such as s3://bucket/my-run, or start a run with `vl run train.py`",
         )
-    refuse_step(text, "this")
+    refuse_step(text, "this command shows")
     vault = full_uri(text)
     return Target(None, vault, job=newest_job(None, vault))
 

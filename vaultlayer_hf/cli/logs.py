@@ -194,7 +194,7 @@ def _print_log(target: Target, lines: int | None, as_json: bool) -> None:
         typer.echo(json.dumps({"vault": target.vault, "entries": told}, indent=2))
         return
     rows = [(item["number"], when_text(item["time"]), item["kind"], item["text"]) for item in told]
-    print_table(("entry", "when (UTC)", "kind", "what"), rows, right=[0], fold=[3])
+    print_table(("entry", "when (UTC)", "kind", "what"), rows, right=[0], fold=[3], spare=[1])
 
 
 def describe(entry: Entry) -> dict[str, Any]:

@@ -123,7 +123,7 @@ def _print(found: dict[str, Any]) -> None:
     shown = [heading for heading in headings if heading not in left_out]
     for heading in shown:
         right = heading in ("step", "size", "files", "token")
-        table.add_column(heading, justify="right" if right else "left", no_wrap=True)
+        table.add_column(heading, justify="right" if right else "left", no_wrap=heading != "state")
     for item in found["checkpoints"]:
         when = item["time"].replace("T", " ")[5:16] if tiny else item["time"].replace("T", " ")[:19]
         cells = {**item, "when (UTC)": when, "size": size_text(item["bytes"])}

@@ -54,12 +54,13 @@ def prune(
         if not dry_run:
             raise fail(
                 ExitCode.USAGE,
-                "only the run that holds the vault deletes, after each commit: add --dry-run to see what it would do",
+                "it deletes nothing by itself: a run deletes what isn't kept, after each commit. Add --dry-run to see "
+                "what it would delete",
             )
         from vaultlayer_hf.session.settings import Settings
         from vaultlayer_hf.vault.retention.policy import Policy
 
-        refuse_step(vault, "retention")
+        refuse_step(vault, "retention is about")
         settings = Settings(vault=vault)
         policy = Policy(
             _count("--keep-last", keep_last, settings.keep_last),
@@ -164,7 +165,7 @@ def _print(found: dict[str, Any]) -> None:
         )
         for item in found["checkpoints"]
     ]
-    print_table(("step", "entry", "size", "", "because"), rows, right=[0, 1, 2])
+    print_table(("step", "entry", "size", "", "because"), rows, right=[0, 1, 2], fold=[4], spare=[1])
     going = sum(not item["keep"] for item in found["checkpoints"])
     if going:
         say(f"{going} would be retired and deleted: {size_text(found['would_free'])}.")

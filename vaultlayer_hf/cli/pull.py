@@ -10,6 +10,7 @@ import typer
 
 from vaultlayer_hf.base.text import bytes_bar, size_text
 from vaultlayer_hf.cli.common import (
+    GOES_ON,
     CheckpointArgument,
     DebugOption,
     EntryOption,
@@ -40,7 +41,7 @@ def pull(
 
     Example: vl pull s3://bucket/my-run@500 ./checkpoint-500
     """
-    with one_line_errors(debug), open_at(checkpoint, entry) as (vault, commit):
+    with one_line_errors(debug, GOES_ON), open_at(checkpoint, entry) as (vault, commit):
         folder = (target or Path(f"checkpoint-{commit.step}")).absolute()
         with bytes_bar(commit.bytes, f"step {commit.step}", shown=on_terminal(), leave=False) as bar:
             try:
@@ -62,7 +63,9 @@ def pull(
         if as_json:
             typer.echo(json.dumps(found, indent=2))
             return
-        here = f", {size_text(commit.bytes - fetched)} of it was here" if fetched < commit.bytes else ""
+        here = (
+            f", {size_text(commit.bytes - fetched)} of it was on this disk" if fetched < commit.bytes else ""
+        )
         where = target or folder.name
         typer.echo(
             f"step {commit.step}: {where}, verified, {commit.files} files, {size_text(commit.bytes)}{here}"

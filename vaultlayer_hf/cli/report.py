@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="The file to write.")]
 PngOption = Annotated[Path | None, typer.Option("--png", help="Also write the pictures as one PNG.")]
+_COMMITS = 20
+"""Of the newest commits that many are shown; the others can be unfolded."""
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -93,7 +95,7 @@ def report(
             if path is not None and path.suffix.lower() not in endings:
                 raise fail(
                     ExitCode.USAGE,
-                    f"{option} {path}: what is written is {endings[0][1:].upper()}: name it {endings[0]}",
+                    f"{option} {path}: it would hold {endings[0][1:].upper()}, so end its name in {endings[0]}",
                 )
         from vaultlayer_hf.cli.charts import png as draw_png
 
@@ -172,7 +174,11 @@ def page(story: RunStory) -> str:
         sections.append(_section(title, _table(("attempt", *stages, "in all"), rows)))
     commits = [(moment_text(moment), int(step)) for moment, step in story.commits]
     if commits:
-        sections.append(_section("Commits", _table(("committed (UTC)", "step"), commits)))
+        table = _table(("committed (UTC)", "step"), commits[-_COMMITS:][::-1])
+        if len(commits) > _COMMITS:
+            rest = _table(("committed (UTC)", "step"), commits[:-_COMMITS][::-1])
+            table += f"<details><summary>{len(commits) - _COMMITS} earlier ones</summary>{rest}</details>"
+        sections.append(_section("Commits, the newest first", table))
     if story.trouble:
         sections.append(_section("Trouble", _table((), [(text,) for text in story.trouble])))
     text = headline(found)

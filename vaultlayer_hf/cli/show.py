@@ -116,4 +116,4 @@ def _print(found: dict[str, Any]) -> None:
     say("")
     files = [(item["path"], size_text(item["size"]), short(item["digest"])) for item in found["files"]]
     total = (f"{len(files)} files", size_text(found["bytes"]), "")
-    print_table(("file", "size", "blake3"), [*files, total], right=[1], fold=[0])
+    print_table(("file", "size", "blake3"), [*files, total], right=[1], fold=[0], spare=[2])

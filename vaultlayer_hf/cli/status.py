@@ -208,6 +208,6 @@ def _print(found: dict[str, Any]) -> None:
     say("")
     # One column less than in a report: in a terminal of 80 columns sentences need the room.
     rows = [(*row[:5], ": ".join(filter(None, map(str, row[5:])))) for row in attempt_rows(found)]
-    print_table(ATTEMPT_HEADINGS[:6], rows, right=[0, 2, 3, 4], fold=[5])
+    print_table(ATTEMPT_HEADINGS[:6], rows, right=[0, 2, 3, 4], fold=[5], spare=[1, 4])
     for trouble in found["trouble"]:
         typer.echo(f"vl: {trouble}", err=True)

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+_GAP = 3
+"""Columns of a terminal between two columns of a table."""
+_FOLDED = 24
+"""Columns of a terminal that a column which may be folded needs, to be read as sentences."""
 
 
 def clean(text: object) -> str:
@@ -12,9 +23,7 @@ def clean(text: object) -> str:
 
 def say(text: str) -> None:
     """Print a line of prose to stdout; the terminal wraps it."""
-    from rich.console import Console
-
-    Console(highlight=False, markup=False, emoji=False).print(clean(text), soft_wrap=True)
+    _console().print(clean(text), soft_wrap=True)
 
 
 def print_table(
@@ -23,26 +32,75 @@ def print_table(
     *,
     right: Sequence[int] = (),
     fold: Sequence[int] = (),
+    spare: Sequence[int] = (),
 ) -> None:
     """Print a table to stdout, as wide as it needs.
+
+    Where a terminal is too narrow for it, the columns of ``spare`` are left out. If that isn't enough, each row is
+    printed as lines of its own, one for each column: no cell is cut short.
 
     Args:
         headings: of the columns; all empty: no line of headings.
         rows: their cells.
         right: columns that are set flush right.
         fold: columns that may be broken into several lines.
+        spare: columns that a narrow terminal isn't shown.
     """
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), show_header=any(headings))
-    for number, heading in enumerate(headings):
+    cells = [[Text(clean(cell)) for cell in row] for row in rows]
+    shown = list(range(len(headings)))
+    console = _console()
+    if not _fits(console, headings, cells, shown, fold):
+        shown = [number for number in shown if number not in spare]
+        if any(headings) and not _fits(console, headings, cells, shown, fold):
+            _print_as_lines(console, headings, cells)
+            return
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), show_header=any(headings))
+    for number in shown:
         side = "right" if number in right else "left"
         if number in fold:
-            table.add_column(heading, justify=side, overflow="fold")  # type: ignore[arg-type]
+            table.add_column(headings[number], justify=side, overflow="fold")  # type: ignore[arg-type]
         else:
-            table.add_column(heading, justify=side, no_wrap=True)  # type: ignore[arg-type]
-    for row in rows:
-        table.add_row(*(Text(clean(cell)) for cell in row))
-    Console(highlight=False, markup=False, emoji=False).print(table)
+            table.add_column(headings[number], justify=side, no_wrap=True)  # type: ignore[arg-type]
+    for row in cells:
+        table.add_row(*(row[number] for number in shown))
+    console.print(table)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def _fits(
+    console: Console,
+    headings: Sequence[str],
+    cells: Sequence[Sequence[Text]],
+    shown: Sequence[int],
+    fold: Sequence[int],
+) -> bool:
+    """Tell whether a table can be shown without cutting a cell short; widens what isn't a terminal until it can."""
+    needed = _GAP * (len(shown) - 1)
+    for number in shown:
+        widest = max([len(headings[number]), *(row[number].cell_len for row in cells)])
+        needed += min(widest, _FOLDED) if number in fold else widest
+    if not console.is_terminal and "COLUMNS" not in os.environ:  # a file or a pipe has no width
+        console.width = max(console.width, needed)
+    return needed <= console.width
+
+
+def _print_as_lines(console: Console, headings: Sequence[str], cells: Sequence[Sequence[Text]]) -> None:
+    """Print each row as a block: its first cell with its heading, and the others below it."""
+    from rich.table import Table
+
+    for row in cells:
+        block = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), show_header=False)
+        block.add_column(no_wrap=True)
+        block.add_column(overflow="fold")
+        for number, cell in enumerate(row):
+            if cell.plain:
+                block.add_row(("  " if number else "") + headings[number], cell)
+        console.print(block)

@@ -119,4 +119,4 @@ def _print(found: dict[str, Any]) -> None:
         say("A start on the machine that trained may go on from a newer snapshot on its own disk.")
     say("")
     rows = [(line["number"], when_text(line["time"]), line["text"]) for line in found["walk"]]
-    print_table(("entry", "when (UTC)", "what"), rows, right=[0], fold=[2])
+    print_table(("entry", "when (UTC)", "what"), rows, right=[0], fold=[2], spare=[1])

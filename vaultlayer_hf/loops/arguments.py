@@ -15,7 +15,7 @@ from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.loops.objects import Objects, Stateful
 from vaultlayer_hf.session.access import Access
 from vaultlayer_hf.session.ranks import Ranks
-from vaultlayer_hf.session.settings import Settings
+from vaultlayer_hf.session.settings import Settings, settings_from
 from vaultlayer_hf.stores.uri import parse_vault
 from vaultlayer_hf.vault.snapshot import LOCAL
 
@@ -35,10 +35,7 @@ def state_of(accelerator: Any, model: Any, optimizer: Any, scheduler: Any) -> St
 
 def settings_of(vault: str | os.PathLike[str] | Settings | None, save_every: str | int | None) -> Settings:
     """Return the settings that name a vault and say when to save. Raises SettingsError."""
-    settings = vault if isinstance(vault, Settings) else Settings(vault=os.fspath(vault) if vault else None)
-    if not settings.vault:
-        raise SettingsError("no vault is named: give its URI, or set VAULTLAYER_VAULT")
-    parse_vault(settings.vault)
+    settings = settings_from(vault, "Checkpointer's vault")
     every = save_every if save_every is not None else settings.save_every or "auto"
     if isinstance(every, int) and not isinstance(every, bool):
         every = f"{every} steps"

@@ -152,7 +152,7 @@ class Access:
             self._events.warn(
                 EventKind.NOTICE,
                 f"another process wrote to {self.address.uri} {age:.0f} s ago: if it is still training, it stops now, "
-                "because a vault has one writer at a time; give each run a vault of its own",
+                "because a vault has one writer at a time. If two runs were meant, give each a vault of its own",
             )
 
     def _has_ended(self, token: int) -> bool:

@@ -45,7 +45,7 @@ def parse_rate(text: str | float | None) -> float | None:
         return None if text is None else float(text)
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?(?:/s)?\s*", str(text).lower())
     if match is None:
-        raise SettingsError(f"{text!r} is no bandwidth: give bytes per second, such as '50MB' or '1.5GiB'")
+        raise SettingsError(f"bandwidth={text!r}: use bytes per second, such as '50MB' or '1.5GiB'")
     return float(match[1]) * _UNITS[match[2] or ""]
 
 
@@ -177,8 +177,8 @@ class Settings:
         elif isinstance(self.vault, os.PathLike):
             object.__setattr__(self, "vault", os.fspath(self.vault))
         if self.fork is not None:
-            object.__setattr__(self, "fork", os.fspath(self.fork))
             _check_fork(self.fork, self.vault)
+            object.__setattr__(self, "fork", os.fspath(self.fork))
         object.__setattr__(self, "bandwidth", parse_rate(self.bandwidth))
         object.__setattr__(self, "max_loss", parse_duration(self.max_loss, "max_loss"))
         parse_cadence(self.save_every)
@@ -240,6 +240,33 @@ def _is_number(value: object, *, whole: bool = False) -> bool:
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
         return False
     return math.isfinite(value)
+
+
+def settings_from(given: object, argument: str) -> Settings:
+    """Return what a script names where a vault is asked for, as Settings that name one.
+
+    ``given``: a URI, a path, Settings, or True or None for the vault of ``VAULTLAYER_VAULT``. ``argument``: as the
+    message calls it. Raises SettingsError, and VaultUriError for a URI that can't be meant.
+    """
+    if isinstance(given, Settings):
+        settings = given
+    elif given is True or given is None:
+        settings = Settings()
+    elif isinstance(given, (str, os.PathLike)):
+        settings = Settings(vault=os.fspath(given) or None)
+    else:  # its type alone: it may hold a key, or all of a model
+        raise SettingsError(
+            f"{argument} is a {type(given).__name__}: give a vault's address, such as 's3://bucket/my-run' or a folder,"
+            " or Settings(vault=…)"
+        )
+    if not settings.vault:
+        shown = "" if given is None or isinstance(given, Settings) else f"={given!r}"
+        raise SettingsError(
+            f"{argument}{shown} names no vault, and VAULTLAYER_VAULT isn't set: give its address, such as "
+            "'s3://bucket/my-run' or a folder, or set that variable"
+        )
+    parse_vault(settings.vault)
+    return settings
 
 
 def settings_table() -> list[tuple[str, str]]:

@@ -256,6 +256,11 @@ def _no_step(text: str) -> VaultUriError:
 
 def _wrong_scheme(text: str, scheme: str, slashes: str, rest: str) -> VaultUriError:
     name, shown = scheme.lower(), _shown(text)
+    if re.match(r"[A-Za-z]:[\\/]", text):
+        here = f"/mnt/{name}/" + text[3:].replace("\\", "/")
+        return VaultUriError(
+            f"{text} is a path of Windows: name a folder as this system does (in WSL: {here})"
+        )
     if name in ("http", "https"):
         meant = of_web_page(rest) if "@" not in rest and "?" not in rest else None
         if meant is not None:

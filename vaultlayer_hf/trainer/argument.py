@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 
-from vaultlayer_hf.errors import SettingsError
-from vaultlayer_hf.session.settings import Settings
+from vaultlayer_hf.session.settings import Settings, settings_from
 
 Resume = str | os.PathLike[str] | bool | Settings | None
 
@@ -15,20 +14,4 @@ def settings_for(resume: Resume) -> Settings | None:
 
     Raises SettingsError.
     """
-    if resume is None or resume is False:
-        return None
-    if isinstance(resume, Settings):
-        settings = resume
-    elif resume is True:
-        settings = Settings()
-    elif isinstance(resume, (str, os.PathLike)):
-        settings = Settings(vault=os.fspath(resume) or None)
-    else:
-        raise SettingsError(
-            f"resume={resume!r} can't be used: give a vault's URI, True, Settings, None or False"
-        )
-    if not settings.vault:
-        raise SettingsError(
-            f"resume={resume!r} means the vault that VAULTLAYER_VAULT names, and that isn't set"
-        )
-    return settings
+    return None if resume is None or resume is False else settings_from(resume, "resume")

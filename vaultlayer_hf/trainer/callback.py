@@ -17,9 +17,9 @@ from transformers.trainer_callback import CallbackHandler
 from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.session.session import Session
-from vaultlayer_hf.session.settings import Settings
+from vaultlayer_hf.session.settings import Settings, settings_from
 from vaultlayer_hf.session.training import Training
-from vaultlayer_hf.stores.uri import VaultAddress, parse_vault
+from vaultlayer_hf.stores.uri import VaultAddress
 from vaultlayer_hf.trainer.first_callback import FirstCallback, ahead_of_printing
 from vaultlayer_hf.trainer.loaded import Trained
 from vaultlayer_hf.trainer.run import TrainerRun
@@ -49,14 +49,7 @@ class VaultLayerCallback(TrainerCallback):
     """
 
     def __init__(self, vault: str | os.PathLike[str] | Settings | None = None) -> None:
-        if isinstance(vault, Settings):
-            settings = vault
-        else:
-            settings = Settings(vault=os.fspath(vault) if vault is not None else None)
-        if not settings.vault:
-            raise SettingsError("no vault is named: give its URI, or set VAULTLAYER_VAULT")
-        parse_vault(settings.vault)
-        self.run = TrainerRun(settings)
+        self.run = TrainerRun(settings_from(vault, "VaultLayerCallback's vault"))
         self._handler: CallbackHandler | None = None
 
     def __repr__(self) -> str:

@@ -7,12 +7,26 @@ from pathlib import Path
 
 from vaultlayer_hf.stores.uri import VaultAddress
 
+_DEEP = 3
+"""How far below a vault's own folder anything of it lies: ``data/<token>/checkpoint-500``."""
+
 
 def near_vault(address: VaultAddress) -> Path | None:
-    """Return a vault beside a folder that is none, whose name is much like it; None where there is none such."""
+    """Return the vault that a folder which is none lies in, holds alone, or has a name much like; None: no such."""
     if address.scheme != "file":
         return None
     path = Path(address.path)
+    around = next(
+        (one for one in path.parents[:_DEEP] if (one / "log").is_dir() and (one / "data").is_dir()), None
+    )
+    if around is not None:
+        return around
+    try:
+        within = [one for one in path.iterdir() if (one / "log").is_dir() and (one / "data").is_dir()]
+    except OSError:
+        within = []
+    if len(within) == 1:
+        return within[0]
     try:
         others = [one.name for one in path.parent.iterdir() if (one / "log").is_dir()]
     except OSError:

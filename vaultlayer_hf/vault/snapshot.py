@@ -210,7 +210,7 @@ def verify(snapshot: Snapshot) -> Snapshot:
     for entry in snapshot.manifest.files:
         path = snapshot.files / entry.path
         if digest_file(path) != (entry.digest, entry.size):
-            raise CorruptError(f"{path}: its content doesn't have the digest of its manifest")
+            raise CorruptError(f"{path}: its content isn't what was saved (its digest is another one)")
         found = path.stat()
         stats[entry.path] = (found.st_size, found.st_mtime_ns)
     return replace(snapshot, stats=stats)

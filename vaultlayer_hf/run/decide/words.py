@@ -16,6 +16,8 @@ class Words:
         if at is not None:
             return f"the checkpoint of step {at}"
         step = self.death.committed
+        if step is None and self.cause is Cause.STORE:
+            return "the newest checkpoint, once the vault can be read"
         return (
             f"the newest checkpoint (step {step})"
             if step is not None

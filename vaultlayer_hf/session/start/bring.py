@@ -186,7 +186,7 @@ def _bring(
     session.events.info(
         EventKind.RESTORE,
         f"{commit.name} (log entry {commit.number}) restored and verified: {size_text(fetched)} fetched, {passed}"
-        f"{size_text(manifest.bytes - fetched)} were here; {purpose}",
+        f"{size_text(manifest.bytes - fetched)} were on this disk; {purpose}",
         step=commit.step,
         number=commit.number,
         fetched=fetched,

@@ -118,5 +118,5 @@ def _lost(session: Session, lost: str) -> NoUsableCheckpointError:
     return NoUsableCheckpointError(
         f"{session.address.uri}: {lost}, so nothing was loaded, and training doesn't start at step 0 in silence. A "
         "checkpoint folder there can be copied out and named in train(resume_from_checkpoint=…); to start over, "
-        "name an empty vault"
+        "name another vault"
     )

@@ -48,6 +48,21 @@ def say_misspelt(session: Session) -> None:
         session.warn_all(EventKind.NOTICE, f"the variable {name} has no effect: did you mean {meant}?")
 
 
+def empty_text(session: Session) -> str:
+    """Return that a run begins in an empty vault, and what such a vault doesn't save it from."""
+    address = session.address
+    text = f"{address.uri} is empty: the run starts fresh"
+    try:
+        one_disk = address.scheme == "file" and (
+            os.stat(address.path).st_dev == os.stat(session.output_dir).st_dev
+        )
+    except OSError:
+        one_disk = False
+    return text + (
+        "; it is on the same disk as output_dir, so losing that disk loses both" if one_disk else ""
+    )
+
+
 def fresh_text(uri: str, state: VaultState) -> str:
     """Return why a run begins at step 0 in a vault that has a log."""
     archived = [commit for commit in state.commits if commit.archived]

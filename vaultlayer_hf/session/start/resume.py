@@ -43,7 +43,13 @@ from vaultlayer_hf.session.start.discover import (
 )
 from vaultlayer_hf.session.start.fork import begin_fork
 from vaultlayer_hf.session.start.look import check_fit, look, other_model
-from vaultlayer_hf.session.start.notices import fresh_text, say_choice, say_misspelt, say_nonfinite
+from vaultlayer_hf.session.start.notices import (
+    empty_text,
+    fresh_text,
+    say_choice,
+    say_misspelt,
+    say_nonfinite,
+)
 from vaultlayer_hf.session.start.ready import bring_best, make_ready, settle_all
 from vaultlayer_hf.vault.log.entry import Entry, VaultState
 from vaultlayer_hf.vault.manifest import read_manifest
@@ -95,7 +101,7 @@ def _resume(session: Session, expected: CheckpointFiles) -> Path | None:
     choice, writers = session.ranks.on_rank_zero(choose_again)
     session.ranks.on_every_rank(lambda: clear_half_done(session.output_dir) if session.leads_node else None)
     if claim.before is None and choice.fork is None:
-        session.events.info(EventKind.FRESH, f"{session.address.uri} is empty: the run starts fresh")
+        session.events.info(EventKind.FRESH, empty_text(session))
         if session.leads_node:
             warn_of_unknown(session.output_dir, session.events)
         session.start_uploads(None)
@@ -167,10 +173,11 @@ def _restore_newest(session: Session, expected: CheckpointFiles, choice: StartCh
         session.start_uploads(commit, spared=choice.left)
         return make_ready(session.access, session, expected, state, manifest)
     if candidates:
+        count = "1 checkpoint" if len(candidates) == 1 else f"{len(candidates)} checkpoints"
         raise NoUsableCheckpointError(
-            f"{session.address.uri} holds {len(candidates)} checkpoint(s) and none can be resumed from, so nothing was "
-            f"loaded: {'; '.join(reasons)}. Look with `vl verify {session.address.uri}`; to start over, name an "
-            "empty vault"
+            f"{session.address.uri} holds {count} that can't be resumed from, so nothing was loaded: "
+            f"{'; '.join(reasons)}. `vl verify {session.address.uri}` shows what is damaged; to start over, name "
+            "another vault, or put these aside with `vl archive`"
         )
     session.events.info(EventKind.FRESH, fresh_text(session.address.uri, state))
     session.start_uploads(None, spared=choice.left)

@@ -168,10 +168,12 @@ class Stopping:
         except RanksError as error:
             found = Fit(False, str(error))
         self.ending = Ending(text, notice.deadline, notice.code)
-        what = "saves and stops" if found.save else "stops without another save"
+        what = (
+            f"saves at step {step} and stops" if found.save else f"stops at step {step} without another save"
+        )
         self._session.events.info(
             EventKind.PREEMPT,
-            f"training {what} at step {step} and waits for its uploads: {source}, {found.reason}",
+            f"training {what}, then waits for its uploads ({source}: {found.reason})",
             step=step,
             saves=found.save,
         )

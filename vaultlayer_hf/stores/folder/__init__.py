@@ -96,11 +96,11 @@ class FolderStore(Store):
             if create:
                 files.make_folder(self.root)
             if not stat.S_ISDIR(os.stat(self.root).st_mode):
-                raise StoreError("open", "", f"{self.root} is not a folder")
+                raise StoreError("open", "", f"{self.root} is a file", "name a folder")
         except FileNotFoundError:
             raise ObjectNotFoundError("open", "", f"there is no folder {self.root}") from None
         except FileExistsError:
-            raise StoreError("open", "", f"{self.root} is not a folder") from None
+            raise StoreError("open", "", f"{self.root} is a file", "name a folder") from None
         except OSError as error:
             raise translate("open", str(self.root), error) from error
         self._real_root = os.path.realpath(self.root)

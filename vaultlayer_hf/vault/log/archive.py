@@ -100,8 +100,10 @@ def find_archive(history: Iterable[Entry], name: str | None, uri: str) -> Entry:
             standing.pop(back, None)
     found = standing.get(name) if name is not None else next(reversed(standing.values()), None)
     if found is None:
-        names = ", ".join(standing) or "none"
-        raise NoSuchCheckpointError(f"{uri} has no archive{f' {name!r}' if name else ''}; it has: {names}")
+        what = f"{uri} has no archive" + (f" {name!r}" if name else "")
+        raise NoSuchCheckpointError(
+            what + (f"; it has: {', '.join(standing)}" if standing else " to take back")
+        )
     return found
 
 

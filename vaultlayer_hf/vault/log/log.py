@@ -270,12 +270,12 @@ class Writer:
     def _check_fence(self, entry: Entry) -> None:
         if entry.state.token != self.token:
             raise self._fence(
-                f"another process claimed this vault (token {entry.state.token}, ours is {self.token}) and "
-                "continues the run"
+                f"another process claimed this vault (log entry {entry.state.token}, later than ours, {self.token}) "
+                "and goes on with the run (if both were meant to train, give each a vault of its own)"
             )
 
     def _fence(self, reason: str) -> FencedError:
-        self._fenced = f"{self._store.uri}: {reason}; nothing that this process saves from now on counts"
+        self._fenced = f"{self._store.uri}: {reason}; what this process saves from now on doesn't count"
         return FencedError(self._fenced)
 
     def _write_hint(self, number: int) -> None:

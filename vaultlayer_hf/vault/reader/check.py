@@ -42,7 +42,9 @@ def check(
             problems.append(str(error))
             continue
         if digest.text() != entry.digest:
-            problems.append(f"{folder}/{entry.path}: its content doesn't have the digest in its manifest")
+            problems.append(
+                f"{folder}/{entry.path}: its content isn't what was uploaded (its digest is another one)"
+            )
     return problems
 
 

@@ -130,7 +130,9 @@ def _fetch_all(
             fetched += count
         if not sound:
             files.remove_file(part / entry.path)
-            raise CorruptError(f"{folder}/{entry.path}: its content doesn't have the digest in its manifest")
+            raise CorruptError(
+                f"{folder}/{entry.path}: its content isn't what was uploaded (its digest is another one)"
+            )
     return fetched
 
 

@@ -83,9 +83,11 @@ class Vault:
         else:
             found = next((commit for commit in reversed(live) if commit.step == step), None)
         if found is None:
-            steps = ", ".join(str(commit.step) for commit in live) or "none"
-            what = "no checkpoint" if step is None else f"no checkpoint of step {step}"
-            raise NoSuchCheckpointError(f"{self.uri} holds {what}; it holds: {steps}")
+            steps = ", ".join(str(commit.step) for commit in live)
+            what = f"no checkpoint of step {step}" if step is not None and live else "no checkpoint"
+            raise NoSuchCheckpointError(
+                f"{self.uri} holds {what}" + (f"; it holds: {steps}" if live else " yet")
+            )
         return found
 
     def newest_finite(self) -> Commit | None:
@@ -173,7 +175,7 @@ class Vault:
         except ObjectNotFoundError as error:
             raise CorruptError(f"{key}: it is missing") from error
         if digest_bytes(data) != entry.digest:
-            raise CorruptError(f"{key}: its content doesn't have the digest in its manifest")
+            raise CorruptError(f"{key}: its content isn't what was uploaded (its digest is another one)")
         return data
 
     def pull(

@@ -75,7 +75,7 @@ def download(
                         flushed = end
             if digest.text() != entry.digest:
                 raise CorruptError(
-                    f"{folder}/{entry.path}: its content doesn't have the digest in its manifest"
+                    f"{folder}/{entry.path}: its content isn't what was uploaded (its digest is another one)"
                 )
             flusher.submit(files.start_flush, target / entry.path)
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from vaultlayer_hf.base.text import duration_text
 from vaultlayer_hf.vault.log.entry import Commit
 
 _ENOUGH = 2.0
@@ -60,7 +61,7 @@ class UploadFigures:
         """What would be lost now, in words."""
         seconds, steps = self.exposure
         since = "the last commit" if self.commits else "the start, with no commit yet"
-        return f"exposure: {seconds:.0f} s and {steps} steps since {since}"
+        return f"exposure: {duration_text(round(seconds))} and {steps} steps since {since}"
 
     @property
     def seconds_each(self) -> float:
