@@ -51,7 +51,14 @@ main {{ padding: 16px 8px 40px; }}
 section {{ padding: 12px 10px; }}
 svg {{ min-width: 620px; }}
 table {{ font-size: 13px; }}
+.attempts, .attempts tbody, .attempts tr {{ display: block; }}
+.attempts tr {{ border-top: 1px solid #8884; padding: 6px 0; }}
+.attempts tr:first-child, .attempts td:empty {{ display: none; }}
+.attempts td {{ display: inline-block; border: 0; padding: 0 12px 0 0; }}
+.attempts td:not([data-label=""])::before {{ content: attr(data-label) " "; color: #7b8794; }}
+.attempts td:last-child {{ display: block; }}
 }}
+summary {{ padding: 8px 0; cursor: pointer; }}
 @media (prefers-color-scheme: dark) {{
 body {{ color: #e4e7eb; background: #14181d; }}
 section {{ background: #1c2229; border-color: #2f3842; }}
@@ -212,7 +219,14 @@ def _section(title: str, content: str) -> str:
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[object]], kind: str = "") -> str:
     head = "".join(f"<th>{escape(text)}</th>" for text in headings)
+    labels = [f' data-label="{escape(text)}"' for text in headings] if kind == "attempts" else None
     body = "\n".join(
-        "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows
+        "<tr>"
+        + "".join(
+            f"<td{labels[number] if labels else ''}>{escape(str(cell))}</td>"
+            for number, cell in enumerate(row)
+        )
+        + "</tr>"
+        for row in rows
     )
     return f'<table class="{kind}">' + (f"<tr>{head}</tr>\n" if head else "") + f"{body}</table>"
