@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 from vaultlayer_hf.cli import app
 from vaultlayer_hf.cli.checks import check_libraries
 from vaultlayer_hf.cli.common import span
+from vaultlayer_hf.cli.status import describe, facts
 from vaultlayer_hf.run.assemble import assemble
-from vaultlayer_hf.vault.log.entry import Entry, VaultState
+from vaultlayer_hf.vault.log.entry import Commit, Entry, VaultState
 
 from .conftest import vl
 from .stories import a_run
@@ -30,7 +31,10 @@ def test_a_step_behind_the_vault_is_heeded(trained: Path) -> None:
     assert vl("verify", f"{trained}@40").out.count("\n") == 1
     for command in ("ls", "verify"):
         done = vl(command, f"{trained}@50")
-        assert (done.code, "no checkpoint of step 50" in done.err) == (1, True), done.err
+        assert (done.code, "no checkpoint of step 50; it holds: 20, 40, 60" in done.err) == (1, True), (
+            done.err
+        )
+        assert done.out == ""
     assert vl("verify", f"{trained}@40", "--newest").code == 2
 
 
@@ -79,6 +83,45 @@ def test_a_folder_beside_the_vault_is_answered_with_the_vault(vault: Path, tmp_p
     for given in (vault / "log", checkpoint, tmp_path):
         done = vl("ls", str(given))
         assert (done.code, f"did you mean {vault}?" in done.err) == (1, True), done.err
+
+
+def test_an_output_dir_is_told_from_a_vault(tmp_path: Path) -> None:
+    """Who looks into output_dir for the vault is told where a vault lies."""
+    (tmp_path / "output" / "checkpoint-40").mkdir(parents=True)
+    for given in ("output", "output/checkpoint-40"):
+        done = vl("ls", given, cwd=tmp_path)
+        assert (done.code, "a vault lies where resume= or --vault says" in done.err) == (1, True), done.err
+
+
+def test_a_script_that_was_never_run_is_told_so(tmp_path: Path) -> None:
+    """`vl status train.py` ahead of the first run isn't taken for a vault of that name."""
+    (tmp_path / "train.py").write_text("")
+    done = vl("status", "train.py", cwd=tmp_path)
+    assert (done.code, "no run of train.py was started yet: `vl run train.py`" in done.err) == (1, True), (
+        done.err
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [("pyhton train.py", "did you mean python?"), ("scripts", "scripts is a folder: name the script in it")],
+)
+def test_a_mistyped_program_is_refused_before_anything_is_made(
+    command: str, said: str, tmp_path: Path
+) -> None:
+    """What can't be started leaves no run folder behind."""
+    (tmp_path / "scripts").mkdir()
+    done = vl("run", "--", *command.split(), cwd=tmp_path)
+    assert (done.code, said in done.err) == (2, True), done.err
+    assert not (tmp_path / ".vl").exists()
+
+
+def test_a_vault_is_not_copied_among_other_files(trained: Path, tmp_path: Path) -> None:
+    """As a vault doesn't begin among a person's files, no copy of one does."""
+    (tmp_path / "notes.txt").write_text("mine")
+    done = vl("copy", str(trained), str(tmp_path))
+    assert (done.code, "holds other files (notes.txt)" in done.err) == (2, True), done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_an_interrupted_pull_says_that_it_goes_on(
@@ -161,6 +204,18 @@ def test_figures_that_a_vault_alone_cannot_tell_are_not_known() -> None:
     assert (story.lost_steps, story.exposure, story.goodput) == (None, None, None)
 
 
+def test_the_last_commit_may_be_from_before_the_run() -> None:
+    """Where this `vl run` has committed nothing, the vault's newest checkpoint is named, and not none."""
+    state = VaultState("w", 1, (Commit(2, 1, 40, 40, "data/1/checkpoint-40", "", 1, 1, "blake3:0", 100),))
+    commit = Entry(2, "commit", "w", 1, "2026-01-01T00:00:02.000Z", {}, state)
+    lines = [
+        {"kind": kind, "run": "r", "attempt": 1, "time": 2e9, "host": "h"} for kind in ("begin", "start")
+    ]
+    found = describe(assemble(lines, {}, {}, [commit], vault="v", alive=False, now=2e9 + 1))
+    assert (found["last_commit_step"], found["commits"]) == (40, 0)
+    assert "step 40, 2026-01-01 00:00:02 (UTC); from before this run" in dict(facts(found))["last commit"]
+
+
 def test_latest_means_that_one_alone(trained: Path) -> None:
     """VAULT@latest is the newest checkpoint, to ls and verify as to the others."""
     assert [item["step"] for item in vl("ls", f"{trained}@latest", "--json").json()["checkpoints"]] == [60]
@@ -185,16 +240,18 @@ def test_no_table_is_cut_short(command: str, columns: int, trained: Path) -> Non
     lines = done.out.splitlines()
     assert done.code == 0, done.err
     assert "…" not in re.sub(r"[0-9a-f]{12}…", "", done.out), "digests are shown short"
-    assert all(len(line) <= columns for line in lines if str(trained) not in line)
+    assert all(len(line) <= columns for line in lines if "   " in line.strip()), (
+        "prose is wrapped by the terminal"
+    )
 
 
 def test_status_in_a_narrow_terminal_shows_how_each_attempt_ended(tmp_path: Path) -> None:
     """At 40 columns each attempt is a block of lines, at 60 what matters least is left out."""
     run, _ = a_run(tmp_path)
-    narrow = vl("status", str(run), COLUMNS="40").out
-    assert "attempt       1" in narrow
-    assert "  ended       killed: rank 0 was killed" in narrow
-    assert "  to step     430" in narrow
+    narrow = [line.split() for line in vl("status", str(run), COLUMNS="40").out.splitlines()]
+    first = narrow.index(["attempt", "1"])
+    assert ["to", "step", "430"] in narrow[first : first + 6]
+    assert ["ended", "killed:", "rank", "0", "was"] in narrow[first : first + 6]
     between = next(
         line for line in vl("status", str(run), COLUMNS="60").out.splitlines() if "attempt" in line
     )

@@ -8,7 +8,8 @@ import pytest
 
 from tests.messages import commands, deaths, runs, wrong  # noqa: F401  they register their situations
 from tests.messages.__main__ import KEPT
-from tests.messages.situations import page
+from tests.messages.before import BEFORE
+from tests.messages.situations import SITUATIONS, page
 
 
 @pytest.mark.slow
@@ -18,3 +19,10 @@ def test_the_kept_messages_are_those_that_are_printed(monkeypatch: pytest.Monkey
     kept, now = KEPT.read_text(encoding="utf-8").splitlines(), page().splitlines()
     changed = "\n".join(difflib.unified_diff(kept, now, "messages.md", "now", lineterm="", n=1))
     assert not changed, f"read these, then `python -m tests.messages --write`:\n{changed}"
+
+
+def test_what_was_said_before_stands_beside_a_situation() -> None:
+    """Each text of the first release has the situation of today in which it was said."""
+    chapters = {(chapter, name) for chapter, named in SITUATIONS.items() for name in named}
+    names = {("", name) for _, name in chapters}
+    assert not set(BEFORE) - chapters - names

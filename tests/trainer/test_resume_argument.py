@@ -125,7 +125,7 @@ def test_no_value_for_resume(value: Any) -> None:
     """A value of another type is refused with what can be given, wherever a vault is named; it isn't repeated."""
     for take in (settings_for, VaultLayerCallback, Checkpointer):
         with pytest.raises(
-            SettingsError, match=f"is a {type(value).__name__}: give a vault's address"
+            SettingsError, match=f"is of type {type(value).__name__}: give a vault's address"
         ) as error:
             take(value)
         assert "bucket/run" not in str(error.value)

@@ -20,6 +20,7 @@ completion must answer at once.
     jobs.py         finds a job of another machine, and asks its engine
     logs.py         `vl logs`
     ls.py           `vl ls`: the checkpoints of a vault, newest last
+    mistyped.py     what was mistyped in the command of `vl run`
     pin.py          `vl pin`
     prediction.py   what `vl doctor` predicts of a run
     prune.py        `vl prune --dry-run`

@@ -153,6 +153,8 @@ def _text(error: BaseException) -> str:
     """Return an error for a person: of a store's, what is wrong and what to do, and a file only where one is meant."""
     if isinstance(error, errors.StoreError) and not error.key.startswith("data/"):
         return error.reason + (f": {error.hint}" if error.hint else "")
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror.lower()}"
     return str(error) or type(error).__name__
 
 
@@ -176,7 +178,25 @@ def no_vault(address: str) -> str:
 
     place = parse_vault(address)
     near = near_vault(place)
-    return f"there is no vault at {place.uri} yet" + (f": did you mean {near}?" if near else "")
+    said = f"there is no vault at {place.uri} yet"
+    if near is None and place.scheme == "file" and _is_output_dir(place.path):
+        return f"{said}: it holds checkpoints of a Trainer, and a vault lies where resume= or --vault says"
+    return said + (f": did you mean {near}?" if near else "")
+
+
+def _is_output_dir(path: str) -> bool:
+    """Tell whether a folder is one that the Trainer writes to, or one of its checkpoints."""
+    try:
+        names = [os.path.basename(path), *os.listdir(path)]
+    except OSError:
+        return False
+    return any(name.startswith("checkpoint-") for name in names)
+
+
+def no_step(vault: Vault, step: int) -> str:
+    """Return the sentence that a vault holds no checkpoint of a step, with the steps that it holds."""
+    steps = ", ".join(str(commit.step) for commit in vault.checkpoints())
+    return f"{vault.uri} holds no checkpoint of step {step}" + (f"; it holds: {steps}" if steps else "")
 
 
 def refuse_step(address: str, what: str) -> None:

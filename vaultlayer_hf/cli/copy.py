@@ -39,6 +39,7 @@ def copy(
     Example: vl copy s3://bucket/my-run gs://bucket/my-run
     """
     with one_line_errors(debug, GOES_ON):
+        from vaultlayer_hf.session.start.own_place import check_free
         from vaultlayer_hf.stores import open_store
         from vaultlayer_hf.stores.probe import probe_create
         from vaultlayer_hf.stores.retry import RetryingStore, RetryPolicy
@@ -59,6 +60,7 @@ def copy(
             RetryingStore(open_store(address, create=create), RetryPolicy(deadline=6 * PATIENCE))
             for address, create in ((here, False), (there, True))
         ]
+        check_free(there, stores[1])
         probe_create(stores[1])
         total = sum(commit.bytes for commit in vault.checkpoints())
         with bytes_bar(total, "copy", shown=on_terminal(), leave=False) as bar:

@@ -80,6 +80,8 @@ def find_target(text: str | None) -> Target:
             f"no run was started here (there is no run folder {journal.run_folder()}): name the folder of a run, or a "
             "vault such as s3://bucket/my-run, or start a run with `vl run train.py`",
         )
+    if text.endswith(SCRIPTS) and os.path.isfile(text):
+        raise fail(ExitCode.FAILED, f"no run of {text} was started yet: `vl run {text}` starts one")
     refuse_step(text, "this command shows")
     vault = full_uri(text)
     return Target(None, vault, job=newest_job(None, vault))

@@ -15,6 +15,7 @@ from vaultlayer_hf.cli.common import (
     VaultArgument,
     fail,
     full_uri,
+    no_step,
     no_vault,
     one_line_errors,
     open_if_there,
@@ -47,6 +48,8 @@ def ls(vault: VaultArgument, as_json: JsonOption = False, debug: DebugOption = F
         found = describe(full_uri(vault), opened, step)
         if opened is not None:
             opened.close()
+            if step is not None and not found["checkpoints"] and not as_json:
+                raise fail(ExitCode.FAILED, no_step(opened, step))
         for damage in found["damage"]:
             typer.echo(f"vl: {damage}", err=True)
         if as_json:
@@ -56,7 +59,7 @@ def ls(vault: VaultArgument, as_json: JsonOption = False, debug: DebugOption = F
         if not found["exists"]:
             raise fail(ExitCode.FAILED, no_vault(vault))
         if step is not None and not found["checkpoints"]:
-            raise fail(ExitCode.FAILED, f"{found['vault']} holds no checkpoint of step {step}")
+            raise typer.Exit(int(ExitCode.FAILED))
 
 
 def describe(uri: str, vault: Vault | None, step: int | None = None) -> dict[str, Any]:

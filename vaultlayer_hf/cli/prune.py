@@ -54,7 +54,7 @@ def prune(
         if not dry_run:
             raise fail(
                 ExitCode.USAGE,
-                "it deletes nothing by itself: a run deletes what isn't kept, after each commit. Add --dry-run to see "
+                "vl prune deletes nothing: a run deletes what isn't kept, after each commit. Add --dry-run to see "
                 "what it would delete",
             )
         from vaultlayer_hf.session.settings import Settings

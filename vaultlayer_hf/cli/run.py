@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import json
 import os
 import shlex
@@ -14,6 +13,7 @@ import typer
 
 from vaultlayer_hf.cli.common import DebugOption, ExitCode, fail, full_uri, one_line_errors, span
 from vaultlayer_hf.cli.init import offer_before_run
+from vaultlayer_hf.cli.mistyped import check_named
 from vaultlayer_hf.cli.submit import (
     ClusterOption,
     DryOption,
@@ -163,7 +163,7 @@ def run(
         from vaultlayer_hf.run.vaults import choose_vault
 
         if on is None or "k8s" not in on:  # there the script is in an image
-            _check_script(command)
+            check_named(command)
         choice = choose_vault(vault, command)
         uri, script = full_uri(choice.uri), script_of(command)
         if on is None:
@@ -230,20 +230,6 @@ def run(
             raise typer.Exit(ending.code)
 
 
-def _check_script(command: list[str]) -> None:
-    """Refuse a script or notebook that isn't there, before anything is made for it. Raises typer.Exit."""
-    from vaultlayer_hf.run.program import SCRIPTS, script_of
-
-    named = command[1] if os.path.basename(command[0]).startswith("python") and command[1:] else command[0]
-    if not named.endswith(SCRIPTS) or os.path.exists(named) or script_of(command) is not None:
-        return
-    folder, name = os.path.split(named)
-    there = os.listdir(folder or ".") if os.path.isdir(folder or ".") else []
-    near = difflib.get_close_matches(name, [one for one in there if one.endswith(SCRIPTS)], n=1)
-    meant = f": did you mean {os.path.join(folder, near[0])}?" if near else f" (here: {os.getcwd()})"
-    raise fail(ExitCode.USAGE, f"there is no file {named}{meant}")
-
-
 def say(message: str) -> None:
     """Tell a person what `vl run` does, among what the program says. Whoever listened may have gone."""
     with contextlib.suppress(OSError, ValueError):
@@ -273,7 +259,10 @@ def describe(options: Options, ending: RunOutcome) -> dict[str, Any]:
 
 def _where(uri: str, choice: Choice) -> str:
     if choice.source == "default":
-        return f"the vault is {uri}: it doesn't survive the loss of this machine; --vault s3://… does"
+        return (
+            f"the vault, unless the script names one, is {uri}: it doesn't survive the loss of this machine; "
+            "--vault s3://… does"
+        )
     source = {"option": "", "variable": " (VAULTLAYER_VAULT)", "config": f" ({choice.where})"}[choice.source]
     return f"the vault is {uri}{source}"
 

@@ -60,7 +60,7 @@ def status(
 
 def describe(story: RunStory) -> dict[str, Any]:
     """Return what `vl status --json` prints. Times are seconds since the epoch, spans seconds."""
-    last = story.commits[-1] if story.commits else None
+    last = story.commits[-1] if story.commits else story.earlier
     exposure = story.exposure
     speed = story.attempts[-1].speed if story.attempts and story.state == "running" else None
     left = None
@@ -152,10 +152,9 @@ def facts(found: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [("vault", str(found["vault"]))] if found["vault"] else []
     rows += [("job", job_text(found["job"]))] if found["job"] else []
     if found["last_commit_step"] is not None:
-        rows.append(
-            ("last commit", f"step {found['last_commit_step']}, {moment_text(found['last_commit_time'])} (UTC); "
-             f"{found['commits']} in all")
-        )  # fmt: skip
+        count = f"{found['commits']} in all" if found["commits"] else "from before this run"
+        when = f"{moment_text(found['last_commit_time'])} (UTC)"
+        rows.append(("last commit", f"step {found['last_commit_step']}, {when}; {count}"))
     else:
         rows.append(("last commit", "none yet"))
     if found["exposure_seconds"] is not None:

@@ -15,6 +15,7 @@ from vaultlayer_hf.cli.common import (
     VaultArgument,
     fail,
     full_uri,
+    no_step,
     no_vault,
     on_terminal,
     one_line_errors,
@@ -63,8 +64,10 @@ def verify(
         if opened is None:
             raise fail(ExitCode.FAILED, no_vault(vault))
         if not results:
-            which = f"no checkpoint of step {step}" if step is not None else "no checkpoint to check"
-            raise fail(ExitCode.FAILED, f"{uri} holds {which}")
+            raise fail(
+                ExitCode.FAILED,
+                no_step(opened, step) if step is not None else f"{uri} holds no checkpoint yet",
+            )
         if not ok:
             bad = ", ".join(str(result["step"]) for result in results if not result["ok"])
             raise fail(ExitCode.FAILED, f"damaged: the checkpoints of step {bad}")

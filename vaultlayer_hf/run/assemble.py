@@ -46,6 +46,7 @@ def assemble(
         for entry in history
         if entry.kind == "commit" and entry.state.commits and (moment := _seconds(entry.time)) is not None
     )
+    earlier = None
     finished = history[-1].state.finished if history else None
     # A warm start that wasn't what a cold one would be is followed by a cold one, of the same attempt.
     starts = list(
@@ -55,6 +56,7 @@ def assemble(
     if starts:
         attempts = [_attempt(line, journal, notes.get(line["attempt"], {}), beats) for line in starts]
         state, reason = _how_it_is(journal, alive)
+        earlier = next((point for point in reversed(commits) if point[0] < began[0] - 1), None)
         commits = tuple(point for point in commits if point[0] >= began[0] - 1)
     else:
         attempts = _from_claims(history)
@@ -77,6 +79,7 @@ def assemble(
         max_steps=steps[-1] if steps else None,
         now=now,
         finished=finished,
+        earlier=earlier,
     )
 
 

@@ -67,7 +67,8 @@ class RunStory:
         state: ``running``, ``finished``, ``stopped`` (`vl run` gave up or was told to) or ``unknown``.
         reason: why, in a sentence.
         attempts: oldest first.
-        commits: (time, step) of each commit of the log.
+        commits: (time, step) of each commit of the log since the run began.
+        earlier: the newest commit of the vault from before, or None.
         stalls: (time of a commit, seconds that saves held training up, on average of the last ones).
         max_steps: where training ends, or None.
         now: when this was put together.
@@ -87,6 +88,7 @@ class RunStory:
     finished: int | None = None
     trouble: tuple[str, ...] = field(default=())
     trackers: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    earlier: Point | None = None
 
     @property
     def begin(self) -> float:

@@ -256,8 +256,8 @@ def settings_from(given: object, argument: str) -> Settings:
         settings = Settings(vault=os.fspath(given) or None)
     else:  # its type alone: it may hold a key, or all of a model
         raise SettingsError(
-            f"{argument} is a {type(given).__name__}: give a vault's address, such as 's3://bucket/my-run' or a folder,"
-            " or Settings(vault=…)"
+            f"{argument} is of type {type(given).__name__}: give a vault's address, such as 's3://bucket/my-run' or a "
+            "folder, or Settings(vault=…)"
         )
     if not settings.vault:
         shown = "" if given is None or isinstance(given, Settings) else f"={given!r}"

@@ -19,7 +19,7 @@ from transformers.trainer_utils import TrainOutput
 from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.state.asked import other_groups
 from vaultlayer_hf.trainer.added import WithoutVault
-from vaultlayer_hf.trainer.argument import Resume, settings_for
+from vaultlayer_hf.trainer.argument import Resume, not_a_trainer, settings_for
 from vaultlayer_hf.trainer.call import Call
 from vaultlayer_hf.trainer.callback import VaultLayerCallback
 from vaultlayer_hf.trainer.named import choose
@@ -213,7 +213,7 @@ else:
         Raises TypeError where ``cls`` is no Trainer.
         """
         if not (isinstance(cls, type) and issubclass(cls, transformers.Trainer)):
-            raise TypeError(f"resumable() takes a subclass of transformers.Trainer, not {cls!r}")
+            raise TypeError(not_a_trainer(cls))
         if issubclass(cls, _ResumableMixin):
             return cls
         namespace = {

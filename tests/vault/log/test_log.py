@@ -447,7 +447,7 @@ def test_fenced_is_for_good(tmp_path: Path) -> None:
     old = claim(counting)
     new = claim(store)
     for _ in range(2):
-        with pytest.raises(FencedError, match=f"token {new.token}, ours is {old.token}"):
+        with pytest.raises(FencedError, match=f"log entry {new.token}, later than ours, {old.token}"):
             note(old)
     asked = len(counting.operations)
     with pytest.raises(FencedError):

@@ -58,9 +58,11 @@ def empty_text(session: Session) -> str:
         )
     except OSError:
         one_disk = False
-    return text + (
-        "; it is on the same disk as output_dir, so losing that disk loses both" if one_disk else ""
-    )
+    if not one_disk:
+        return text
+    if os.path.realpath(address.path).startswith(os.path.realpath(session.output_dir) + os.sep):
+        return f"{text}; it lies in output_dir, so whoever empties that folder deletes the vault, too"
+    return f"{text}; it is on the same disk as output_dir, so losing that disk loses both"
 
 
 def fresh_text(uri: str, state: VaultState) -> str:

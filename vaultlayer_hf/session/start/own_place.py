@@ -9,6 +9,7 @@ isn't free. A vault that has a log goes on wherever it is: retention deletes onl
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
@@ -22,6 +23,7 @@ from vaultlayer_hf.vault.keys import DATA, HINT, LOG, entry_number, split_folder
 _LOOKED_AT = 1000
 """Objects of an object store that are looked at: one page of a listing. A start must not list all of a big bucket."""
 _ONES_OWN = "a vault needs a place of its own"
+_CHECKPOINT = re.compile(r"checkpoint[-_]\d+")
 _SYSTEMS = {"lost+found", "System Volume Information", "Thumbs.db", "desktop.ini"}
 """What a system puts on a disk by itself; names that begin with a dot aren't looked at either."""
 
@@ -30,7 +32,18 @@ def check_place(address: VaultAddress, output_dir: Path, store: Store) -> None:
     """Check the place of a vault that is about to begin. Raises VaultUriError, StoreError."""
     if address.scheme == "file":
         _check_apart(address, output_dir)
+    check_free(address, store)
+
+
+def check_free(address: VaultAddress, store: Store) -> None:
+    """Check that nothing but a vault lies in a place. Raises VaultUriError, StoreError."""
+    if address.scheme == "file":
         foreign = find_foreign(_files(Path(address.path)))
+        if foreign and _CHECKPOINT.fullmatch(os.path.basename(address.path)):
+            raise VaultUriError(
+                f"{address.uri} is a checkpoint's folder, and {_ONES_OWN}: name a new folder beside output_dir for the "
+                "vault, and call train(resume_from_checkpoint=…) with this checkpoint once"
+            )
     else:
         if address.bucket and not address.prefix and address.scheme in ("s3", "gs", "az"):
             raise VaultUriError(
