@@ -79,7 +79,8 @@ def twice(folder: Path) -> None:
 
 @situation(CHAPTER, "save_only_model=True")
 def only_model(folder: Path) -> None:
-    trainer(folder / "out", resume=folder / "vault", save_only_model=True).train()
+    for steps in (2, 4):
+        trainer(folder / "out", resume=folder / "vault", save_only_model=True, max_steps=steps).train()
 
 
 @situation(CHAPTER, "train(resume_from_checkpoint='auto')")

@@ -256,14 +256,12 @@ def _no_step(text: str) -> VaultUriError:
 
 def _wrong_scheme(text: str, scheme: str, slashes: str, rest: str) -> VaultUriError:
     name, shown = scheme.lower(), _shown(text)
-    if re.match(r"[A-Za-z]:[\\/]", text):
-        here = f"/mnt/{name}/" + text[3:].replace("\\", "/")
+    if len(name) == 1:  # of a drive
         return VaultUriError(
-            f"{text} is a path of Windows: name a folder as this system does (in WSL: {here})"
+            f"{shown} is a path of Windows: name a folder of this system (WSL: /mnt/{name}/…)"
         )
     if name in ("http", "https"):
-        meant = of_web_page(rest) if "@" not in rest and "?" not in rest else None
-        if meant is not None:
+        if "@" not in rest and "?" not in rest and (meant := of_web_page(rest)) is not None:
             return VaultUriError(f"{shown} is a web address; did you mean {meant}?")
         return VaultUriError(
             "a web address is no vault; write s3://bucket/prefix and name the server in AWS_ENDPOINT_URL"
