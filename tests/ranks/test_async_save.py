@@ -59,6 +59,37 @@ def test_the_files_are_stocks(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["fsdp-full", "fsdp-sharded"])
+def test_fsdp(forks: ForkServer, tmp_path: Path, reference: Callable[[str, int], Group], kind: str) -> None:
+    """FSDP 2 on two ranks: a state that is gathered is written beside the training, one in shards isn't, on no rank;
+    which is said, once. A run that goes on from such a checkpoint ends the same."""
+    vault, full = str(tmp_path / "vault"), kind == "fsdp-full"
+    ranks = Ranks(
+        forks,
+        tmp_path,
+        [tmp_path / "output"] * 2,
+        kind=kind,
+        vault=vault,
+        beside="well",
+        pace=0.05,
+        settings={"keep_last": None},
+    )
+    killed = ranks.start(at={"begin": {"7": ["kill"]}})
+    assert -9 in killed.wait(agents=False)
+    group = ranks.start()
+    group.succeed()
+    same_run(reference(kind, 2), [killed, group])
+    for one in (killed, group):
+        said = [note["message"] for note in one.notes(0) if "async_save" in note.get("message", "")]
+        assert len(said) == 1, said
+        assert ("gathers the state" if full else "in shards") in said[0]
+        assert bool(copied(one, 0)) == full
+        assert not copied(one, 1)
+    assert {commit.step for commit in live(vault)} >= {4, 10}
+    assert not group.events(0, "abandon")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "rank", "said"),
     [

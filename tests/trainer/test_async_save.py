@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,10 +20,11 @@ from transformers import TrainerCallback
 from tests.trainer.kit import STEPS, Do, Recorder, Tokens, big_model, model, steps_of, trainer
 from tests.trainer.test_unchanged import timeless
 from vaultlayer_hf import Settings
-from vaultlayer_hf.state.capture import copier, copying
+from vaultlayer_hf.state.capture import copier, copying, recorded
 from vaultlayer_hf.state.capture.fit import Fit
 from vaultlayer_hf.state.capture.memory import fits, free_memory
 from vaultlayer_hf.trainer.async_save.capture import Capture
+from vaultlayer_hf.trainer.async_save.facts import reader_of_folder
 from vaultlayer_hf.trainer.async_save.fit import Facts, choose
 
 pytestmark = pytest.mark.filterwarnings(
@@ -325,8 +327,68 @@ def test_the_folder_is_there_when_others_hear_of_the_save(tmp_path: Path) -> Non
             for name in ("model.safetensors", "optimizer.pt", "trainer_state.json")
         }
 
-    trainer(out, resume=asked(tmp_path / "vault"), model=big_model(), callbacks=[look]).train()
+    run = trainer(out, resume=asked(tmp_path / "vault"), model=big_model(), callbacks=[look])
+    heard = Recorder(run)
+    run.train()
     assert found == [True] * (STEPS // 2)
+    (said,) = [event.message for event in heard.events if "async_save" in event.message]
+    assert "saves keep training waiting until they are written: Do.on_save may read" in said
+
+
+@pytest.mark.parametrize(
+    ("tracker", "attribute", "reading", "other"),
+    [
+        ("WandbCallback", "_log_model", "checkpoint", "end"),
+        ("DVCLiveCallback", "_log_model", "all", True),
+        ("ClearMLCallback", "_log_model", True, False),
+        ("TrackioCallback", "", None, None),
+    ],
+)
+def test_trackers_that_read_the_folder(tracker: str, attribute: str, reading: Any, other: Any) -> None:
+    """A save waits for those of transformers' trackers that upload checkpoints, not for those that are told losses."""
+    made = object.__new__(getattr(transformers.integrations.integration_utils, tracker, TrainerCallback))
+    assert reader_of_folder([made]) == (f"{tracker}.on_save" if attribute else "")
+    if attribute:
+        setattr(made, attribute, SimpleNamespace(value=other))
+        assert not reader_of_folder([made])
+        setattr(made, attribute, SimpleNamespace(value=reading))
+        assert reader_of_folder([made])
+
+
+class EndsWithTheEpoch(TrainerCallback):
+    """Ends the training at the end of its first epoch."""
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_training_stop = True
+
+
+def test_the_best_one_is_there_when_it_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever ends a training while its best checkpoint is being written ends it with the weights of that one."""
+    more = {
+        "load_best_model_at_end": True,
+        "eval_strategy": "steps",
+        "eval_steps": 4,
+        "save_steps": 4,
+        "eval_dataset": Tokens(4),
+        "train_dataset": Tokens(8),
+        "callbacks": [EndsWithTheEpoch()],
+    }
+    out = tmp_path / "out"
+    write = recorded.TorchFile.write
+
+    def late(self: recorded.TorchFile, copy_of: Any) -> None:
+        time.sleep(0.3)
+        write(self, copy_of)
+
+    monkeypatch.setattr(recorded.TorchFile, "write", late)
+    loaded = []
+    run = trainer(out, resume=asked(tmp_path / "vault"), model=big_model(), **more)
+    load = run._load_best_model
+    run._load_best_model = lambda: (loaded.append((out / "checkpoint-4").is_dir()), load())
+    run.train()
+    assert run.state.global_step == 4
+    assert run.state.best_model_checkpoint == str(out / "checkpoint-4")
+    assert loaded == [True]
 
 
 def test_what_cannot_be_written_is_said(

@@ -84,5 +84,6 @@ def place(tensor: torch.Tensor) -> int:
 
 
 def size_of(tensors: Iterable[torch.Tensor]) -> int:
-    """Return the bytes of the storages of tensors, each counted once."""
-    return sum({place(one): one.untyped_storage().nbytes() for one in tensors}.values())
+    """Return the bytes of the storages of plain tensors, each counted once: shards have none of their own."""
+    plain = (one for one in tensors if type(one) in (torch.Tensor, torch.nn.Parameter))
+    return sum({place(one): one.untyped_storage().nbytes() for one in plain}.values())

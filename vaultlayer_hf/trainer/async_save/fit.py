@@ -27,7 +27,8 @@ class Facts(OptimizerFacts):
 
     Attributes:
         wanted: whether the settings ask for it.
-        engine: what else drives the training: ``"DeepSpeed"``, ``"FSDP"``; or nothing.
+        engine: what else saves the training: ``"DeepSpeed"``, FSDP in shards; or nothing.
+        gathers: whether FSDP gathers the whole state in each save.
         saved_by: ``module.method`` of each part of the save.
         trained_by: the same of the methods that hold the steps.
         pushes: whether the save pushes the checkpoint's folder to the Hub.
@@ -37,6 +38,7 @@ class Facts(OptimizerFacts):
 
     wanted: bool = True
     engine: str = ""
+    gathers: bool = False
     saved_by: Sequence[str] = ()
     trained_by: Sequence[str] = ()
     pushes: bool = False
@@ -75,6 +77,8 @@ def _why_waiting(facts: Facts) -> str:
 
 
 def _why_copied(facts: Facts) -> str:
+    if facts.gathers:
+        return "FSDP gathers the state in each of them"
     in_backward = "layerwise" in facts.optim or facts.optim in _IN_BACKWARD
     optimizer = replace(facts, steps_in_backward=facts.steps_in_backward or in_backward).why_copied
     if optimizer:
