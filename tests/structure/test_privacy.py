@@ -10,6 +10,7 @@ from tests import ROOT
 
 THEIRS = {
     "_save_checkpoint",
+    "_load_best_model",
     "_exit",
     "_replace",
     "_iterator",
