@@ -63,7 +63,7 @@ _plain("save_every=0", lambda folder: Settings(vault="run", save_every=0))
 _plain(
     "save_every='5 minutes and a bit'", lambda folder: Settings(vault="run", save_every="5 minutes and a bit")
 )
-_plain("fork of the run's own vault", lambda folder: Settings(vault="run", fork="run@3"))
+_plain("fork of the run's own vault", lambda folder: Settings(vault=f"{folder}/run", fork=f"{folder}/run@3"))
 
 
 @situation(CHAPTER, "VAULTLAYER_KEEPLAST: a misspelt variable")
@@ -143,15 +143,19 @@ def daily(folder: Path) -> None:
 
 _plain(
     "an optimizer that can't be saved",
-    lambda folder: Checkpointer(str(folder / "vault"), model=torch.nn.Linear(1, 1), optimizer=3).resume(),
+    lambda folder: _saved(folder, model=torch.nn.Linear(1, 1), optimizer=3),
 )
-_plain("a Checkpointer of nothing", lambda folder: Checkpointer(str(folder / "vault")).resume())
+_plain("a Checkpointer of nothing", lambda folder: _saved(folder).resume())
 _plain("steps() without a loader", lambda folder: _begun(folder).steps())
 _plain("add() behind resume()", lambda folder: _begun(folder).add("ema", torch.nn.Linear(1, 1)))
 
 
+def _saved(folder: Path, **more: Any) -> Checkpointer:
+    return Checkpointer(str(folder / "vault"), output_dir=folder / "out", **more)
+
+
 def _begun(folder: Path) -> Checkpointer:
-    begun = Checkpointer(str(folder / "vault"), output_dir=folder / "out", **_linear())
+    begun = _saved(folder, **_linear())
     begun.resume()
     begin()
     return begun
