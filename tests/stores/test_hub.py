@@ -117,6 +117,23 @@ def test_a_public_repository_is_read_without_a_token(
     assert not store.credentials
 
 
+def test_a_token_that_is_renewed(
+    the_hub: HubServer, hub_uri: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Who logs in again while a training runs needn't start it again."""
+    file = tmp_path / "token"
+    file.write_text("hf_aTokenThatHasBeenRevoked012345")
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(file))
+    store = open_store(hub_uri)
+    assert store.credentials == "hf auth login"
+    with pytest.raises(StoreDeniedError, match="hf auth login"):
+        store.write("x", b"x")
+    file.write_text(the_hub.token)
+    store.write("x", b"x")
+    assert store.read("x", limit=1) == b"x"
+
+
 def test_a_file_that_gitignore_leaves_out(the_hub: HubServer, hub_uri: str, tmp_path: Path) -> None:
     """What the Hub leaves out of a commit is an error at once, not a checkpoint with a hole."""
     the_hub.repository.ignored = r"\.pt$"

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_url, utils
+from huggingface_hub import CommitOperationAdd, HfApi, get_token, hf_hub_url, utils
 from huggingface_hub.hf_api import RepoFile
 
 from vaultlayer_hf.errors import (
@@ -33,7 +33,7 @@ class Repository:
     errors name.
 
     Args:
-        api: the client, with its endpoint and token.
+        api: the client, with its endpoint. Its token is looked for at each call.
         name: ``namespace/name``.
     """
 
@@ -46,10 +46,10 @@ class Repository:
     def get(self, operation: str, key: str, path: str, start: int, length: int) -> bytes:
         """Return up to ``length`` bytes of a file from ``start``. Raises ObjectNotFoundError, StoreError."""
         url = hf_hub_url(self.name, path, revision=BRANCH, endpoint=self.api.endpoint)
-        headers: dict[str, str] = _http.build_hf_headers(token=self.api.token)
-        headers |= {"range": f"bytes={start}-{start + length - 1}", "accept-encoding": "identity"}
+        wanted = {"range": f"bytes={start}-{start + length - 1}", "accept-encoding": "identity"}
 
         def get() -> bytes:
+            headers = {**_http.build_hf_headers(token=self.api.token), **wanted}
             answer = _http.get_session().get(url, headers=headers, timeout=_TIMEOUT)
             if answer.status_code == 416:  # it ends before
                 return b""
@@ -147,6 +147,7 @@ class Repository:
 
     def call(self, operation: str, key: str, function: Callable[[], _T]) -> _T:
         """Return what a function returns; its errors come out as errors of a store."""
+        self.api.token = get_token() or False  # a person may log in again while a training runs
         try:
             return function()
         except StoreError:

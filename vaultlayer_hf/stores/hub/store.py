@@ -43,9 +43,9 @@ def open_hub(address: VaultAddress) -> HubStore:
     Without one, a public repository can be read. HF_TOKEN, else the file of ``hf auth login``; HF_ENDPOINT names
     another server.
     """
-    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=get_token() or False)
+    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
     store = HubStore(Repository(api, address.bucket), uri=address.uri, prefix=address.prefix)
-    if api.token:
+    if get_token():
         store.credentials = "HF_TOKEN" if os.environ.get("HF_TOKEN") else "hf auth login"
     return store
 
@@ -90,8 +90,8 @@ class HubStore(Store):
         if prefix:
             check_key("list", prefix[:-1])
         paths = self._repository.paths("list", prefix, (self._prefix + prefix).rstrip("/"))
-        keys = [path[len(self._prefix) :] for path in paths]
-        keys = sorted((key for key in keys if key.startswith(prefix) and key > after), key=str.encode)
+        keys = [path[len(self._prefix) :] for path in paths if path.startswith(self._prefix + prefix)]
+        keys = sorted((key for key in keys if key > after), key=str.encode)
         for at in range(0, len(keys), _DATED_AT_ONCE):
             few = keys[at : at + _DATED_AT_ONCE]
             files = self._files("list", few, dated=True)
