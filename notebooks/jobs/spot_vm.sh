@@ -1,0 +1,7 @@
+#!/bin/bash
+# An image with the driver, Python and your packages; the code in /opt/training.
+cd /opt/training
+export VAULTLAYER_VAULT=s3://bucket/my-run VAULTLAYER_SAVE_EVERY=auto HOME=/root
+vl doctor "$VAULTLAYER_VAULT" || exit 1
+vl run -- python train.py
+[ $? -eq 75 ] || shutdown -h now  # done, or stopped for good: stop paying
