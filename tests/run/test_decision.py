@@ -18,6 +18,7 @@ from vaultlayer_hf.run.decide.decision import (
     hang_limit,
     smallest_factor,
 )
+from vaultlayer_hf.run.facts import last_traceback
 from vaultlayer_hf.run.symptoms import means_full, means_memory
 
 TRAINING = Death(
@@ -243,3 +244,27 @@ def test_the_smallest_micro_batch_of_all_nodes() -> None:
     memory = replace(TRAINING, micro_batch=2, errors=[error("torch.OutOfMemoryError", memory=True)])
     assert decide_restart(memory, history).divide == 8
     assert decide_restart(asked, replace(SEEN, divide=8)).divide == 8
+
+
+def test_a_launchers_own_error_is_not_what_ended_its_process() -> None:
+    """`accelerate launch` says with a traceback that a signal has ended its process: it was killed, maybe for memory.
+
+    Where that process has shown an error of its own before, it is that one.
+    """
+    launchers = (
+        'Traceback (most recent call last):\n  File "launch.py", line 1, in simple_launcher\n'
+        "subprocess.CalledProcessError: Command '['python', 'train.py']' {}.\n"
+    )
+    killed = last_traceback(launchers.format("died with <Signals.SIGKILL: 9>"))
+    assert killed is not None
+    began = {"code": 1, "errors": (killed,), "began": True, "step": 5, "lost": (0,)}
+    assert classify(Death(**began)) is Cause.KILLED
+    assert classify(Death(**began, oom_kills=1)) is Cause.HOST_MEMORY
+    assert classify(Death(code=1, errors=(killed,))) is Cause.STARTUP
+    own = 'Traceback (most recent call last):\n  File "train.py", line 1\nValueError: a bad row\n'
+    shown = last_traceback(own + launchers.format("returned non-zero exit status 1"))
+    assert shown is not None
+    assert (shown.type, shown.message) == ("ValueError", "a bad row")
+    script = last_traceback(launchers.format("returned non-zero exit status 1"))
+    assert script is not None
+    assert script.type == "subprocess.CalledProcessError"

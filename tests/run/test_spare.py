@@ -398,7 +398,7 @@ def test_a_spare_that_still_imports_when_its_turn_comes_is_waited_for(tmp_path) 
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root and setpriv")
 def test_without_the_right_to_raise_a_priority_a_spare_imports_in_turns(tmp_path) -> None:
-    """Its priority stays what the program's is, for it couldn't be had back; it is stopped now and then."""
+    """Its priority stays what the program's is, for it couldn't be had back; it rests now and then."""
     path = library(tmp_path, "slow", SLOW_LIBRARY)
     script = f"{TRAINS}\nimport slow\nprint('SEEN', os.getpriority(os.PRIO_PROCESS, 0), flush=True)\ntrain_a_step()\n"
     (tmp_path / "train.py").write_text(script)

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.run.programs import Ran, environment, vl_run
+from tests.run.deaths import await_file, leftovers
+from tests.run.programs import Ran, environment, start, vl_run
 from tests.run.test_spare import TRAINS, both, library, said, warm
 from vaultlayer_hf.run.journal import read_journal
 
 BY = "import os\nby, beforehand = os.getpid(), 'VAULTLAYER_RUN_ATTEMPT' not in os.environ\n"
 """A library that tells which process has imported it, and whether that was a spare."""
+
+
+NEEDS_SETPRIV = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root and setpriv"
+)
 
 
 def is_warm(ran: Ran) -> bool:
@@ -240,6 +249,26 @@ def test_a_script_that_goes_to_its_own_folder_restarts_warm(tmp_path) -> None:
 
 
 @pytest.mark.slow
+def test_a_namespace_package_may_lie_in_ones_own_folder_too(tmp_path) -> None:
+    """What is installed of it is imported beforehand, and what is the user's own with its attempt."""
+    path = library(tmp_path, "light", "import space.theirs\n" + BY)
+    for place, name in ((tmp_path / "site-packages", "theirs"), (tmp_path, "mine")):
+        (place / "space").mkdir()
+        (place / "space" / f"{name}.py").write_text(BY)
+    script = TRAINS + textwrap.dedent(
+        """
+        import json, space.mine, light
+        seen = [space.theirs.beforehand, space.mine.beforehand, light.beforehand]
+        print("SEEN", json.dumps(seen), flush=True)
+        train_a_step()
+        """
+    )
+    ran, seen = both(tmp_path, script, PYTHONPATH=path)
+    assert is_warm(ran), said(ran)
+    assert seen == [[False, False, False], [True, False, True]]
+
+
+@pytest.mark.slow
 def test_why_a_part_of_the_imports_starts_cold_is_said(tmp_path) -> None:
     """What comes behind a folder of the run's own isn't imported beforehand, and the reason stands beside the rest."""
     path = library(tmp_path, "light", BY)
@@ -259,6 +288,16 @@ def test_why_a_part_of_the_imports_starts_cold_is_said(tmp_path) -> None:
 
 
 @pytest.mark.slow
+def test_an_import_that_is_left_to_the_script_is_named(tmp_path) -> None:
+    """What comes before it is warm, it and what comes behind start cold, and it is said beside the rest."""
+    path = library(tmp_path, "strange", "import random\nrandom.random()\n")
+    script = TRAINS + "import random, strange\ntrain_a_step()\n"
+    ran = vl_run(tmp_path, script=script, spare=True, PYTHONPATH=path)
+    assert is_warm(ran), said(ran)
+    assert any("starts cold: strange changes random numbers" in text for text in said(ran)), said(ran)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("prefix", "wait", "why"),
     [
@@ -273,6 +312,34 @@ def test_why_a_restart_is_cold_is_said(prefix, wait, why, tmp_path) -> None:
     ran = vl_run(tmp_path, *prefix, sys.executable, "train.py", script=script, spare=True)
     assert (ran.causes, warm(ran)) == (["killed", "finished"], [False, False])
     assert any(why in text for text in said(ran)), said(ran)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "prefix",
+    [(), pytest.param(("setpriv", "--bounding-set=-sys_nice"), marks=NEEDS_SETPRIV)],
+    ids=["root", "anybody"],
+)
+def test_a_spare_does_not_outlive_a_killed_vl_run(prefix, tmp_path) -> None:
+    """Nor one that rests between its imports, as where a priority couldn't be had back."""
+    path = library(tmp_path, "slow", "import time\nfor _ in range(80): time.sleep(0.1)\n")
+    (tmp_path / "train.py").write_text(
+        TRAINS.replace("if attempt() == 1:", "open('up', 'w')\n    if attempt() == 1:")
+        + "import slow\ntrain_a_step('never said')\n"
+    )
+    process = start(tmp_path, sys.executable, "train.py", prefix=prefix, spare=True, PYTHONPATH=path)
+    await_file(tmp_path / "up", process)
+    time.sleep(2.5)  # a spare is started within a second, and imports now
+    assert len(psutil.Process(process.pid).children()) == 2
+    process.kill()
+    process.communicate()
+    end = time.monotonic() + 10
+    while leftovers(tmp_path) and time.monotonic() < end:
+        time.sleep(0.05)
+    left = leftovers(tmp_path)
+    for one in left:
+        one.kill()
+    assert left == []
 
 
 def test_a_run_goes_on_when_nobody_listens_to_it_any_more(tmp_path: Path) -> None:

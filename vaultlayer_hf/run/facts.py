@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vaultlayer_hf.errors import VaultLayerError
-from vaultlayer_hf.run.decide.cause import Death, Error
+from vaultlayer_hf.run.decide.cause import LAUNCHERS_ERROR, Death, Error
 from vaultlayer_hf.run.engines.ranks import lost_ranks
 from vaultlayer_hf.run.journal import read_beats, read_notes
 from vaultlayer_hf.run.symptoms import means_full, means_memory, means_not_empty
@@ -167,12 +167,18 @@ def committed_steps(vault: str | None) -> list[int] | None:
 
 
 def last_traceback(output: str) -> Error | None:
-    """Return the last exception whose traceback stands in a program's output; None where there is none."""
-    found = list(_TRACE.finditer(output))
-    if not found:
-        return None
-    begin = found[-1]
-    lines: Sequence[str] = output[begin.end() :].splitlines()
+    """Return the last exception whose traceback stands in a program's output; None where there is none.
+
+    Of a launcher that only says how its process has ended, and of that process's own, it is the latter.
+    """
+    found = [error for begin in _TRACE.finditer(output) if (error := _raised(begin, output[begin.end() :]))]
+    own = [error for error in found if not error.type.endswith(LAUNCHERS_ERROR)]
+    return next(reversed(own or found), None)
+
+
+def _raised(begin: re.Match[str], text: str) -> Error | None:
+    """Return the exception at the end of a traceback."""
+    lines = text.splitlines()
     for number, line in enumerate(lines):
         raised = _RAISED.match(line)
         if raised:

@@ -9,6 +9,7 @@ Python literal, separated by tabs, in ASCII.
     d    the working directory as it is now
     i    the name of a module whose import begins: parents before children, a module before what it imports itself
     x    the same of one that is never imported beforehand, since torch's default type or device was another then
+    t    (of `vl run`, not of a process) a spare is to rest for two thirds of the time
     r    how a launcher has started this process as a rank: command, environment, cwd, surroundings
     !    why nothing more is noted: what is imported from here on can't be imported beforehand
 """

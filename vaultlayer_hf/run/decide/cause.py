@@ -129,6 +129,8 @@ _OF_OTHERS = (
     "DistNetworkError",
 )
 _GONE_RANK = ("torch.distributed.", "torch.distributed.elastic.", "vaultlayer_hf.errors.RanksError")
+LAUNCHERS_ERROR, _BY_A_SIGNAL = "CalledProcessError", "died with <Signals."
+"""How `accelerate launch` says that the one process which it has started is gone, and that a signal has ended it."""
 _STORE = ("VaultUnreachableError", "StoreUnavailableError", "StoreFullError")
 _REFUSED = (
     "SettingsError", "VaultUriError", "MissingExtraError", "StoreDeniedError", "NoUsableCheckpointError",
@@ -139,7 +141,9 @@ _FAULTS = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGSYS")
 
 
 def follows_from_another(error: Error) -> bool:
-    """Tell whether an error only says that another rank is gone."""
+    """Tell whether an error only says that another process is gone: a rank, or what a launcher has started."""
+    if error.type.endswith(LAUNCHERS_ERROR) and _BY_A_SIGNAL in error.message:
+        return True
     return error.type.startswith(_GONE_RANK) or any(word in error.message for word in _OF_OTHERS)
 
 

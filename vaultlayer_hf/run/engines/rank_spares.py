@@ -130,8 +130,6 @@ class RankSpares:
             self.give_up("it has ended by itself")
         elif (left := memory_left()) < SHORT:
             self.give_up(f"only {size_text(left)} of memory are left")
-        else:
-            template.take_turn()
 
     def _say_ready(self, template: SpareProcess, message: dict[str, Any]) -> None:
         if not self._said:

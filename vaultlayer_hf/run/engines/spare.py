@@ -168,8 +168,6 @@ class Spares:
             self._give_up("the spare has ended by itself")
         elif (left := memory_left()) < SHORT:
             self._give_up(f"only {size_text(left)} of memory are left")
-        else:
-            spare.take_turn()
 
     def _say_ready(self, spare: SpareProcess, message: Mapping[str, Any]) -> None:
         if self._said:
@@ -184,7 +182,7 @@ class Spares:
 
     def _cut(self, message: Mapping[str, Any]) -> None:
         self._end()
-        self._record = self._record[: message["cut"]]
+        self._record, self._stopped = self._record[: message["cut"]], message["reason"]
         self._tries += 1
         if self._tries >= TRIES or not self._record:
             self._give_up(f"what the program imports can't be imported beforehand: {message['reason']}")

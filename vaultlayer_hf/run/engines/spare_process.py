@@ -7,7 +7,7 @@ the script is read (inside/startup/vaultlayer_preload.py). The two talk over a s
                 {"cut", "reason"}                         it has ended before this item of the record
                 {"failed"}                                it has ended by an error of ours
                 {"gone": True} or {"reason"}              it is an attempt now; or it has ended, and why it can't be one
-    we to it    {"environment"}                           become an attempt with this environment
+    we to it    {"environment"}                           become an attempt with this environment, once all is imported
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import ast
 import contextlib
 import os
 import select
-import signal
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -36,6 +35,8 @@ _CAP_SYS_NICE = 23
 
 class SpareProcess:
     """A process that imports or waits: at the lowest priority where that can be taken back, else a third of the time.
+
+    It rests by itself: stopped by a signal it would stay behind for ever where `vl run` is killed.
 
     Args:
         command: what an attempt runs.
@@ -62,7 +63,8 @@ class SpareProcess:
         self._line, its = socket.socketpair()
         instructions = os.memfd_create("vl-spare")
         try:
-            os.write(instructions, ascii(list(record)).encode())
+            rests = not _may_raise_priority()
+            os.write(instructions, ascii([*record, *([("t", None)] if rests else [])]).encode())
             os.lseek(instructions, 0, os.SEEK_SET)
             handles = ",".join([str(its.fileno()), str(instructions), *([ranks] if ranks else [])])
             self.process = processes.start(
@@ -81,9 +83,7 @@ class SpareProcess:
         self._data = bytearray()
         self._nice = os.getpriority(os.PRIO_PROCESS, 0)
         _write(self._oom_score, "1000")  # what the kernel ends first
-        self._turns: int | None = 0
-        if _may_raise_priority():
-            self._turns = None
+        if not rests:
             _set_priority(self.process.pid, _LOWEST)
 
     @property
@@ -93,12 +93,6 @@ class SpareProcess:
             return int(psutil.Process(self.process.pid).memory_full_info().uss)
         except psutil.Error:
             return 0
-
-    def take_turn(self) -> None:
-        """Have it import in every third turn only, where a priority can't be raised again; called once a second."""
-        if self._turns is not None and not self.ready:
-            self._turns += 1
-            self.process.send_signal(signal.SIGSTOP if self._turns % 3 else signal.SIGCONT)
 
     def messages(self, seconds: float) -> list[dict[str, Any]]:
         """Return what it has said, after at most these seconds of waiting for the first of it."""
@@ -122,29 +116,25 @@ class SpareProcess:
             environment: of the attempt.
             patience: seconds that it may still take to import, now at full priority.
         """
-        self.process.send_signal(signal.SIGCONT)
         _set_priority(self.process.pid, self._nice)
         _write(self._oom_score, _read(Path("/proc/self/oom_score_adj")))
-        deadline = time.monotonic() + patience
-        while not self.ready:
-            found = self.messages(deadline - time.monotonic())
-            if not found:
-                return "the spare doesn't come to the end of its imports"
-            for message in found:
-                if "ready" not in message:
-                    return str(message.get("failed") or message["reason"])
-                self.ready = True
-        try:
+        try:  # at once, so that it rests no more
             self._line.settimeout(_ANSWERS)
             self._line.sendall(ascii({"environment": dict(environment)}).encode() + b"\n")
         except OSError:
             return "the spare has ended"
-        for message in self.messages(_ANSWERS):
-            if not message.get("gone"):
-                return str(message.get("reason"))
-            self._line.close()
-            return ""
-        return "the spare doesn't answer"
+        deadline = time.monotonic() + (_ANSWERS if self.ready else patience)
+        while found := self.messages(max(0.0, deadline - time.monotonic())):
+            for message in found:
+                if message.get("gone"):
+                    self._line.close()
+                    return ""
+                if "ready" not in message:
+                    return str(message.get("failed") or message["reason"])
+                self.ready, deadline = True, time.monotonic() + _ANSWERS
+        return (
+            "the spare doesn't answer" if self.ready else "the spare doesn't come to the end of its imports"
+        )
 
     def end(self) -> None:
         """End it, whatever it does."""

@@ -93,5 +93,11 @@ def is_allowed(spec: "Any") -> bool:
     """Tell whether a module is the standard library's, of site-packages, or of this package."""
     if spec.origin in ("built-in", "frozen"):
         return True
-    places = [spec.origin] if spec.origin else list(spec.submodule_search_locations or ())
-    return all(place.startswith((STANDARD, _OURS)) or "-packages" + os.sep in place for place in places)
+    if spec.origin:
+        return _is_installed(spec.origin)
+    # A namespace package: no code of its own, and its modules may lie in the user's folders, too.
+    return any(map(_is_installed, spec.submodule_search_locations or ()))
+
+
+def _is_installed(place: str) -> bool:
+    return place.startswith((STANDARD, _OURS)) or "-packages" + os.sep in place

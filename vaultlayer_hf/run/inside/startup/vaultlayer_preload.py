@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn, Protocol
 
     from vaultlayer_hf.run.inside.startup.vaultlayer_allowed import STANDARD, Allowed
+    from vaultlayer_hf.run.inside.startup.vaultlayer_control import Line, value
     from vaultlayer_hf.run.inside.startup.vaultlayer_effects import (
         Output,
         Packages,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 
 else:
     from vaultlayer_allowed import STANDARD, Allowed
+    from vaultlayer_control import Line, value
     from vaultlayer_effects import Output, Packages, files, mark, surroundings
     from vaultlayer_environment import (
         become,
@@ -84,11 +86,12 @@ def wait_for_turn(
         ranks: path of the socket on which ranks are asked for.
     """
     with open(instructions) as file:
-        items = _value(file.read())
+        items = value(file.read())
     for name in [name for name in os.environ if name.startswith("VAULTLAYER_RUN_")]:
         del os.environ[name]
     changes, begin = changed_since_birth(), time.monotonic()
-    preloader = _Preloader(known, exits, control, RANK_VARIABLES if ranks else frozenset())
+    line = Line(control)
+    preloader = _Preloader(known, exits, line, RANK_VARIABLES if ranks else frozenset())
     groups = preloader.run(items)
     marks = {path: mark(path) for group in groups for path in files(group)}
     count = sum(len(one.modules) for one in groups)
@@ -100,7 +103,7 @@ def wait_for_turn(
     if ranks:
         modules = {name: module for group in groups for name, module in group.modules.items()}
         template = Template(ranks, born_environment(), modules)
-        _tell(control, ready=True, seconds=time.monotonic() - begin, modules=count)
+        line.tell(ready=True, seconds=time.monotonic() - begin, modules=count)
         environment = template.fork(why_stale)
     else:
         gc.collect()
@@ -108,12 +111,12 @@ def wait_for_turn(
         # their import, more than all the rest of a restart; nothing of it is garbage. What is frozen isn't looked at.
         # All that shows of it is in gc: as before, get_objects and get_freeze_count apart.
         gc.freeze()
-        _tell(control, ready=True, seconds=time.monotonic() - begin, modules=count)
-        environment = _receive(control)["environment"]
+        line.tell(ready=True, seconds=time.monotonic() - begin, modules=count)
+        environment = line.receive()["environment"]
         if reason := why_stale():
-            _tell(control, reason=reason)
+            line.tell(reason=reason)
             os._exit(0)
-        _tell(control, gone=True)
+        line.tell(gone=True)
     os.environ.clear()
     os.environ.update(changed(environment, changes))
     sys.meta_path.insert(1, Stash(groups, preloader.free, ranks))  # behind the hook's
@@ -127,8 +130,8 @@ class _Preloader:
     sets, which none may read, then those that the script sets, too.
     """
 
-    def __init__(self, known: "set[str]", exits: "KeptExits", control: int, free: "frozenset[str]") -> None:
-        self._exits, self._control, self._of_ranks, self.free = exits, control, free, free
+    def __init__(self, known: "set[str]", exits: "KeptExits", line: "Line", free: "frozenset[str]") -> None:
+        self._exits, self._line, self._of_ranks, self.free = exits, line, free, free
         self._reads, self._read, self._logs = Reads(free), set[str](), Logs()
         self._seen = set(known)
         self.given = {"atexit": exits.module()}
@@ -148,6 +151,7 @@ class _Preloader:
         output = Output()
         of_script = {what[0] for kind, what in items if kind == "e"}
         self._reads = Reads(self._of_ranks | of_script)
+        rests = any(kind == "t" for kind, _ in items)
         if "logging" in sys.modules:
             self._logs.watch(sys.modules["logging"])
         try:
@@ -167,7 +171,10 @@ class _Preloader:
                 elif kind == "i" and guard.is_to_be_imported(what):
                     both = {**wanted, **made}
                     become({name: value for name, value in both.items() if value is not None})
+                    begin = time.monotonic()
                     groups.append(self._import(what, output))
+                    if rests:
+                        self._line.rest(2 * (time.monotonic() - begin))
                     made.update(groups[-1].changed)
         finally:
             output.end()
@@ -188,7 +195,7 @@ class _Preloader:
 
     def cut(self, reason: str) -> "NoReturn":
         """End here, and have the next spare wait before the import that is under way."""
-        _tell(self._control, cut=self._number, reason=reason)
+        self._line.tell(cut=self._number, reason=reason)
         os._exit(0)
 
     def _import(self, name: str, output: "Output") -> Group:
@@ -260,24 +267,3 @@ class _Preloader:
         if front or back:
             warnings.filters[:] = warnings.filters[front : len(warnings.filters) - back]
             warnings._filters_mutated()
-
-
-def _value(text: str) -> "Any":
-    """Return what a Python literal means. It comes from `vl run`, whose command this process is."""
-    return eval(text, {"__builtins__": {}})  # ast would be a module that the script hasn't imported
-
-
-def _tell(control: int, **fields: "Any") -> None:
-    os.write(control, ascii(fields).encode() + b"\n")
-
-
-def _receive(control: int) -> "dict[str, Any]":
-    """Wait for the order to go; `vl run` that is gone ends the spare."""
-    data = b""
-    while not data.endswith(b"\n"):
-        got = os.read(control, 65536)
-        if not got:
-            os._exit(0)
-        data += got
-    found: dict[str, Any] = _value(data.decode())
-    return found
