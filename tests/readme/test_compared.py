@@ -51,8 +51,12 @@ PROVED: dict[str, tuple[str, ...]] = {
         f"{_ASKED}::test_other_arguments_are_said_and_hold_as_is_said",
         "trainer/test_fork.py::test_a_fork_trains_with_its_own_learning_rate",
     ),
-    "schedule, warm-up, gradient clipping, label smoothing, NEFTune, precision, loss": (
+    "schedule, steps in all, warm-up, gradient clipping, label smoothing, NEFTune, precision, loss": (
         f"{_ASKED}::test_other_arguments_are_said_and_hold_as_is_said",
+        f"{_ASKED}::test_what_else_shapes_a_run_is_said",
+    ),
+    "the model's configuration, the collator, the metric and data that choose the best checkpoint": (
+        f"{_ASKED}::test_what_else_shapes_a_run_is_said",
     ),
     "seed": (f"{_ASKED}::test_another_seed_changes_nothing",),
     "batch size, accumulation, workers, number of ranks, versions": (

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.trainer.kit import Boom, FailAt, Patient, Recorder, model, trainer
+from tests.trainer.kit import Boom, FailAt, Patient, Recorder, model, trainer, weights
 from vaultlayer_hf import errors
 from vaultlayer_hf.state.adapters import Adapters, adapter_differences, adapters_of, read_adapters
 
@@ -179,3 +179,32 @@ def test_what_is_kept_is_plain(tmp_path: Path) -> None:
     assert found.configs["default"]["target_modules"] == ["q_proj", "v_proj"]
     assert len(found.base) > 3
     assert adapters_of([model()]) == Adapters()
+
+
+def _with_norms() -> Any:
+    made = adapted()
+    for name, parameter in made.named_parameters():
+        parameter.requires_grad_(parameter.requires_grad or "norm" in name)
+    return made
+
+
+def _prompted() -> Any:
+    torch.manual_seed(0)
+    settings = {"task_type": "CAUSAL_LM", "num_virtual_tokens": 4, "encoder_hidden_size": 8}
+    return peft.get_peft_model(model(), peft.PromptEncoderConfig(**settings))
+
+
+@pytest.mark.parametrize("make", [_with_norms, _prompted])
+def test_what_is_trained_beside_an_adapter_comes_back(make: Any, tmp_path: Path) -> None:
+    """Norms of the base, and a prompt's encoder, are in no file of PEFT's: they are carried, over two resumes."""
+    vault = tmp_path / "v"
+    unbroken = trainer(tmp_path / "u", model=make())
+    unbroken.train()
+    for step in (3, 7):
+        with pytest.raises(Boom):
+            trainer(
+                tmp_path / f"{step}", resume=vault, model=make(), callbacks=[FailAt(step), Patient(vault)]
+            ).train()
+    again = trainer(tmp_path / "b", resume=vault, model=make())
+    again.train()
+    assert weights(again.model) == weights(unbroken.model)

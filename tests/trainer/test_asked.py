@@ -102,6 +102,38 @@ def test_other_arguments_are_said_and_hold_as_is_said(tmp_path: Path) -> None:
     assert run.label_smoother.epsilon == 0.1
 
 
+def _masking(batch: list[dict[str, Any]]) -> dict[str, Any]:
+    found = {name: torch.stack([row[name] for row in batch]) for name in ("input_ids", "labels")}
+    found["labels"][:, :8] = -100
+    return found
+
+
+def test_what_else_shapes_a_run_is_said(tmp_path: Path) -> None:
+    """Another dropout of the model's, another collator, other data to evaluate on, and more steps: a line for each."""
+    judged = {"eval_strategy": "steps", "eval_steps": 2, "metric_for_best_model": "loss"}
+    broken_off(tmp_path, eval_dataset=rows(1, 2), **judged)
+    other = model()
+    other.config.attention_dropout = 0.5
+    run = trainer(
+        tmp_path / "o", resume=tmp_path / "v", model=other, eval_dataset=rows(2, 2), max_steps=9, **judged
+    )
+    run.data_collator = _masking
+    record = Recorder(run)
+    run.train()
+    lines = sorted(event.message for event in record.of("notice"))
+    assert [line.partition(" in the checkpoint, ")[0].split(": ")[0] for line in lines] == [
+        "config.attention_dropout",
+        "data_collator",
+        "evaluation data",
+        "max_steps",
+    ]
+    assert lines[0] == f"config.attention_dropout: 0.2 in the checkpoint, 0.5 asked for: {STARTS}"
+    assert lines[1].endswith(f"_masking asked for: {STARTS}")
+    assert lines[3] == (
+        "max_steps: 8 in the checkpoint, 9 asked for: this start's holds, also for the schedule of the learning rate"
+    )
+
+
 def test_another_seed_changes_nothing(tmp_path: Path, reference: Reference) -> None:
     """Random numbers go on from the checkpoint's state, as is said: the run ends as one with the first seed."""
     broken_off(tmp_path)

@@ -42,6 +42,24 @@ def test_parameters_outside_the_model_are_said(cls: Any, said: int, tmp_path: Pa
     assert all("trains 2 parameter(s) (17 values)" in message for message in found)
 
 
+class Weighted(Carried):
+    """The head has a part in the loss, and nobody clears its gradients."""
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        head = self.optimizer.param_groups[0]["params"][-1]
+        return super().compute_loss(*args, **kwargs) + head.pow(2).sum()
+
+
+def test_gradients_that_nobody_clears_are_said(tmp_path: Path) -> None:
+    """The Trainer clears the gradients of its model alone: those of a head beside it add up, and aren't carried."""
+    run = trainer(tmp_path / "a", cls=Weighted, resume=tmp_path / "vault", max_steps=4)
+    seen = Recorder(run)
+    run.train()
+    assert [
+        "1 parameter(s) outside the model have gradients" in one.message for one in seen.of("inexact")
+    ] == [True]
+
+
 @pytest.mark.parametrize("persistent", [True, False])
 def test_a_buffer_that_is_not_saved_is_said(persistent: bool, tmp_path: Path) -> None:
     """A queue that moves and no checkpoint holds is named once; one that is saved, and tables, are not spoken of."""

@@ -1,5 +1,6 @@
 """transformers.Trainer: the first seam.
 
+    adapter_rest.py     what is trained beside an adapter, and its files don't hold
     added.py            state outside the model that is carried with each checkpoint
     argument.py         what the values of ``resume=`` mean
     asked.py            what a training is asked for
@@ -12,6 +13,7 @@
     demo_training.py    the training script of `vl demo`
     evaluations.py      evaluations with persistent workers
     first_callback.py   what stands ahead of all other callbacks: the vault's figures in the logs, the count of epochs
+    first_step.py       between the begin of a training that goes on and its first step
     fork_numbers.py     a fork trains with this script's own learning rate and schedule
     in_evaluation.py    a notice that comes within an evaluation
     layout.py           the files of the Trainer's own checkpoint folder

@@ -23,6 +23,7 @@ from vaultlayer_hf.state.asked import (
     trained_names,
 )
 from vaultlayer_hf.state.data_digest import data_digest
+from vaultlayer_hf.state.object_files import peeled
 
 HOLDS = {
     # Optimizers keep these in their state, and the schedule keeps the rate that it began with.
@@ -34,6 +35,8 @@ HOLDS = {
     **dict.fromkeys(("lr_scheduler_type", "warmup_steps", "warmup_ratio"), START_HOLDS),
     **dict.fromkeys(("max_grad_norm", "label_smoothing_factor", "bf16", "fp16"), START_HOLDS),
     **dict.fromkeys(("neftune_noise_alpha", "loss"), START_HOLDS),
+    **dict.fromkeys(("metric_for_best_model", "greater_is_better"), START_HOLDS),
+    "max_steps": "this start's holds, also for the schedule of the learning rate",
     **dict.fromkeys(("seed", "data_seed"), RANDOM_STATE_HOLDS),
 }
 """The arguments that are compared, with what holds where they differ. Sizes of batches are the data's business."""
@@ -54,14 +57,27 @@ _LOSS = (
     "max_length",
 )
 """Words in the names of those arguments of other Trainers (TRL's) that shape the loss, or what goes into it."""
+_NO_CONFIG = (
+    "transformers_version",
+    "dtype",
+    "torch_dtype",
+    "use_cache",
+    "architectures",
+    "quantization_config",
+)
+"""What a model's configuration has beside what the model computes, and what is compared elsewhere."""
 
 
-def asked_for(args: TrainingArguments, optimizer: Any, loader: Any, model: Any, trainer: Any) -> Asked:
+def asked_for(
+    args: TrainingArguments, max_steps: int, optimizer: Any, loader: Any, model: Any, trainer: Any
+) -> Asked:
     """Return what a training with these arguments, this optimizer and this DataLoader is asked for.
 
-    ``trainer``: None where it isn't known, and nothing is said of its loss.
+    ``max_steps``: of the training, which its epochs may have made. ``trainer``: None where it isn't known, and nothing
+    is said of its loss.
     """
     found = {name: getattr(args, name) for name in HOLDS if hasattr(args, name)}
+    found |= {"max_steps": max_steps, **_of_config(getattr(peeled(model), "config", None))}
     found["lr_scheduler_kwargs"] = _text(getattr(args, "lr_scheduler_kwargs", None) or {})
     for item in fields(args):
         if item.name not in _BASE and any(word in item.name for word in _LOSS):
@@ -74,6 +90,13 @@ def asked_for(args: TrainingArguments, optimizer: Any, loader: Any, model: Any, 
             getattr(loss, "__qualname__", type(loss).__name__) if loss is not None else "the model's own"
         )
         found["compute_loss"] = getattr(type(trainer).compute_loss, "__qualname__", "")
+        found |= _of_collator(trainer.data_collator)
+        if args.metric_for_best_model is not None:
+            digest = data_digest(trainer.eval_dataset)
+            if (
+                digest and "=" not in digest
+            ):  # of one that can be read, so that a difference is one of the data
+                found["evaluation data"] = digest
     return Asked(
         plain_arguments(found),
         optimizer_name([optimizer]),
@@ -81,6 +104,34 @@ def asked_for(args: TrainingArguments, optimizer: Any, loader: Any, model: Any, 
         adapters_of([model]),
         trained_names([model], [optimizer]),
     )
+
+
+def _of_config(config: Any) -> dict[str, Any]:
+    """Return the values of a model's configuration, by paths such as ``config.vision_config.hidden_size``."""
+    if not callable(getattr(config, "to_dict", None)):
+        return {}
+    waiting: list[tuple[str, Any]] = [("config", config.to_dict())]
+    found = {}
+    while waiting:
+        path, value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [
+                (f"{path}.{k}", v) for k, v in value.items() if k not in _NO_CONFIG and f"{k}"[:1] != "_"
+            ]
+        else:
+            found[path] = value
+    return found
+
+
+def _of_collator(collator: Any) -> dict[str, Any]:
+    """Return a collator's name, and the numbers that it was made with."""
+    if collator is None:
+        return {}
+    own = vars(collator) if hasattr(collator, "__dict__") and not hasattr(collator, "__qualname__") else {}
+    numbers = {
+        f"data_collator.{name}": value for name, value in own.items() if isinstance(value, (bool, int, float))
+    }
+    return {"data_collator": getattr(collator, "__qualname__", type(collator).__name__), **numbers}
 
 
 def _text(options: Any) -> str:

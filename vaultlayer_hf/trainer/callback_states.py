@@ -26,9 +26,19 @@ def restore_from(
     """
     # transformers declares a list, and holds a dictionary once it is read.
     saved: Any = state.stateful_callbacks
+    if handler is not None and isinstance(saved, dict):
+        saved = dict(saved)
+        _make_places(handler.callbacks, state.stateful_callbacks)
     if handler is None or not isinstance(saved, dict) or args.restore_callback_states_from_checkpoint:
         return
     restore_callback_states(handler.callbacks, saved, lambda text: session.warn_all(EventKind.NOTICE, text))
+
+
+def _make_places(callbacks: Iterable[Any], saved: Any) -> None:
+    """Have a place for each callback's state: stock's next save fails on one that the checkpoint didn't have."""
+    for one in callbacks:
+        if isinstance(one, ExportableState) and type(one).__name__ not in saved:
+            saved[type(one).__name__] = one.state()
 
 
 def restore_callback_states(

@@ -31,6 +31,11 @@ def warn_of_outside(events: Events, rank: int, trained: Trained, added: Iterable
         modules = [trained.model, *(one for one in added if isinstance(one, torch.nn.Module))]
         held = {id(parameter) for module in modules for parameter in module.parameters()}
         outside = [one for group in optimizer.param_groups for one in group["params"] if id(one) not in held]
+        own_model = {id(parameter) for parameter in trained.model.parameters()}
+        beside = [
+            one for group in optimizer.param_groups for one in group["params"] if id(one) not in own_model
+        ]
+        uncleared = [one for one in beside if one.grad is not None and bool(one.grad.any())]
         carried = {id(one) for one in added}
         hidden = {
             id(one): one
@@ -49,6 +54,14 @@ def warn_of_outside(events: Events, rank: int, trained: Trained, added: Iterable
             f"the optimizer trains {len(outside)} parameter(s) ({values} values) that the model doesn't have, so no "
             "checkpoint holds them, and a resume begins with new ones: make their module a part of the model "
             "(model.head = head) before the Trainer is made, or carry it beside: trainer.vault.add('head', head)",
+        )
+    if uncleared:
+        events.warn_once(
+            "uncleared",
+            EventKind.INEXACT,
+            f"{len(uncleared)} parameter(s) outside the model have gradients at a save: the Trainer clears those of "
+            "its model alone, so these add up from step to step, and a resume begins without them. Call "
+            "optimizer.zero_grad() behind each step, in a callback's on_step_end, say",
         )
     if hidden:
         names = ", ".join(sorted({type(one).__name__ for one in hidden.values()}))

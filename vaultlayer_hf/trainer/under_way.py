@@ -19,10 +19,12 @@ from vaultlayer_hf.session.start.asked import keep_asked, say_what_differs
 from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.state.asked import Asked, check_optimizers
 from vaultlayer_hf.state.model_identity import ModelIdentity
+from vaultlayer_hf.trainer.adapter_rest import adapter_rest
 from vaultlayer_hf.trainer.added import Added, load_added, save_added
 from vaultlayer_hf.trainer.asked import FORK_HOLDS, HOLDS, asked_for
 from vaultlayer_hf.trainer.callback_states import restore_from
 from vaultlayer_hf.trainer.data import TrainerData
+from vaultlayer_hf.trainer.first_step import FirstStep
 from vaultlayer_hf.trainer.fork_numbers import ForkNumbers
 from vaultlayer_hf.trainer.in_evaluation import InEvaluation
 from vaultlayer_hf.trainer.loadable import load_trial
@@ -78,6 +80,8 @@ class TrainingUnderWay:
         self._trial = load_trial(trainer)
         self._buffers = UnsavedBuffers()
         self._own_state: OwnState | None = None
+        self._rest: list[Added] = []
+        self._first: FirstStep | None = None
         self._kept: Path | None = None  # the folder that holds what is ours already
 
     def check(
@@ -94,16 +98,19 @@ class TrainingUnderWay:
         ``numbers``: a fork's own. Raises OtherRunError and NotLoadedError.
         """
         session = self._training.session
+        self._rest = adapter_rest(trained)
         with session.ranks.leaving_where_failed():
-            self._asked = asked_for(args, trained.optimizer, loader, trained.model, self._trainer)
+            self._asked = asked_for(
+                args, state.max_steps, trained.optimizer, loader, trained.model, self._trainer
+            )
             if resumed is None:
                 return
             holds = HOLDS if numbers is None else FORK_HOLDS
             over = self._over and session.forked is None
             say_what_differs(session, resumed, self._asked, holds, over=over)
             session.ranks.on_every_rank(lambda: check_optimizers([trained.optimizer]))
-            check_loaded(resumed, session.ranks, session.events, trained)
             load_added(resumed, session, self._added())
+            check_loaded(resumed, session.ranks, session.events, trained)
             if numbers is not None:
                 numbers.put(session, trained.optimizer, trained.scheduler)
             restore_from(session, self._handler, args, state)
@@ -125,6 +132,8 @@ class TrainingUnderWay:
             )
             self.evaluation = InEvaluation(trainer, training, end)
         session = training.session
+        if resumed is not None and self._handler is not None:
+            self._first = FirstStep(session, self._handler, args, trained, resumed)
         say_inexact(session, trainer, self._callbacks(), resumed)
         if session.settings.exact_data == "on":
             self.data = TrainerData(session.events, session.ranks)
@@ -167,8 +176,8 @@ class TrainingUnderWay:
 
         ``together``: all ranks do so now.
         """
-        data, saving, evaluation = self.data, self._saving, self.evaluation
-        self.data = self._saving = self.evaluation = None
+        data, saving, evaluation, first = self.data, self._saving, self.evaluation, self._first
+        self.data = self._saving = self.evaluation = self._first = None
         with ExitStack() as stack:  # each, whatever the one before raises; the last in here is the first
             if evaluation is not None:
                 stack.callback(evaluation.put_back)
@@ -178,6 +187,8 @@ class TrainingUnderWay:
                     stack.callback(saving.settle)
             if data is not None:
                 stack.callback(data.end)
+            if first is not None:
+                stack.callback(first.leave)
 
     def _save_of(self, args: TrainingArguments, state: TrainerState) -> Save:
         files = TrainerFiles(
@@ -218,7 +229,7 @@ class TrainingUnderWay:
         keep_runs(folder, session, self._callbacks(), args)
 
     def _added(self) -> list[Added]:
-        return [*self._own, *trl_state(self._trainer, self._callbacks())]
+        return [*self._own, *trl_state(self._trainer, self._callbacks()), *self._rest]
 
     def _callbacks(self) -> Sequence[Any]:
         return self._handler.callbacks if self._handler is not None else ()

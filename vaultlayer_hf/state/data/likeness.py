@@ -58,8 +58,11 @@ def data_differences(then: Likeness, now: Likeness, *, workers_draw: bool) -> tu
     """Return in words what has changed so that numbers may differ, and whether the place in the data still holds."""
     words, holds = [], True
     for name, value in then.items():
-        matters = workers_draw or name not in _WORKERS
-        if matters and name in now and now[name] != value:
+        if name not in now or now[name] == value:
+            continue
+        # Whether the data draw random numbers isn't known of those that this process has read itself.
+        elsewhere = name == "worker processes" and not (value and now[name])
+        if workers_draw or elsewhere or name not in _WORKERS:
             words.append(f"{name}: {value} then, {now[name]} now")
             holds = holds and name not in _ORDER
     return words, holds
