@@ -269,6 +269,39 @@ def test_a_namespace_package_may_lie_in_ones_own_folder_too(tmp_path) -> None:
 
 
 @pytest.mark.slow
+def test_a_module_that_an_importer_makes_up_is_imported_beforehand(tmp_path) -> None:
+    """One without a file, as six.moves, is part of the library that makes it up."""
+    path = library(
+        tmp_path,
+        "maker",
+        """
+        import importlib.machinery, sys, types
+        class Maker:
+            def find_spec(self, name, path=None, target=None):
+                return importlib.machinery.ModuleSpec(name, self) if name == "maker.moves" else None
+            def create_module(self, spec):
+                return types.ModuleType(spec.name)
+            def exec_module(self, module):
+                pass
+        sys.meta_path.append(Maker())
+        __path__ = []
+        import maker.moves
+        """,
+    )
+    library(tmp_path, "light", BY)
+    script = TRAINS + textwrap.dedent(
+        """
+        import json, maker, light
+        print("SEEN", json.dumps(light.beforehand), flush=True)
+        train_a_step()
+        """
+    )
+    ran, seen = both(tmp_path, script, PYTHONPATH=path)
+    assert is_warm(ran), said(ran)
+    assert seen == [False, True]
+
+
+@pytest.mark.slow
 def test_why_a_part_of_the_imports_starts_cold_is_said(tmp_path) -> None:
     """What comes behind a folder of the run's own isn't imported beforehand, and the reason stands beside the rest."""
     path = library(tmp_path, "light", BY)

@@ -136,7 +136,7 @@ class Spares:
 
     def _keep_one(self, environment: Mapping[str, str]) -> None:
         left = memory_left()
-        if not self._record:
+        if not any(kind == "i" for kind, _ in self._record):
             self._give_up(self._stopped or "nothing was noted of what the program imports")
         elif left < NEEDS:
             self._give_up(

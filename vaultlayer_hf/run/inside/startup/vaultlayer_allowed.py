@@ -95,8 +95,10 @@ def is_allowed(spec: "Any") -> bool:
         return True
     if spec.origin:
         return _is_installed(spec.origin)
-    # A namespace package: no code of its own, and its modules may lie in the user's folders, too.
-    return any(map(_is_installed, spec.submodule_search_locations or ()))
+    # A namespace package: no code of its own, and its modules may lie in the user's folders, too. Or a module that an
+    # importer makes up, as six does.
+    places = list(spec.submodule_search_locations or ())
+    return not places or any(map(_is_installed, places))
 
 
 def _is_installed(place: str) -> bool:
