@@ -181,7 +181,8 @@ def killed(
         if at == 0:
             os._exit(0)
 
-    settings = Settings(vault=vault, bandwidth="100KB") if slow and vault else None
+    # What is written beside the training isn't on the disk yet: a kill right behind the save costs it.
+    settings = Settings(vault=vault, async_save="off", bandwidth="100KB" if slow else None) if vault else None
     go(
         made(
             side,
@@ -241,7 +242,8 @@ def loop(side: str, out: str, vault: str | None, at: int) -> None:
     torch.manual_seed(0)
     model = torch.nn.Linear(1500, 1500)
     optimizer = torch.optim.AdamW(model.parameters())
-    ckpt = Checkpointer(vault, model=model, optimizer=optimizer, save_every="4 steps", output_dir=out)
+    settings = Settings(vault=vault, async_save="off")
+    ckpt = Checkpointer(settings, model=model, optimizer=optimizer, save_every="4 steps", output_dir=out)
     begun = ckpt.resume()
     tell(begun)
     if at == 0:

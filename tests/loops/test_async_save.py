@@ -21,6 +21,8 @@ from vaultlayer_hf import Checkpointer, Settings, open_vault
 from vaultlayer_hf.base.events import Event
 from vaultlayer_hf.loops.async_fit import LoopFacts, choose_for_loop
 from vaultlayer_hf.state.capture import copier, copying, recorded
+from vaultlayer_hf.state.capture.fit import OptimizerFacts
+from vaultlayer_hf.state.capture.stepped import optimizer_facts
 
 WIDTH = 600
 STEPS = 4
@@ -205,6 +207,51 @@ def test_weights_that_change_outside_of_the_step_are_found_out(
     assert run.steps() == [2, 6]
 
 
+def test_weights_that_always_change_outside_of_the_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copies: list[int]
+) -> None:
+    """A loop that clamps its weights behind each step loses no checkpoint: the first save finds it out."""
+    slow_copy(monkeypatch)
+
+    def clamp(step: int, model: torch.nn.Module) -> None:
+        for parameter in model.parameters():
+            parameter.data.clamp_(-0.03, 0.03)
+
+    waited = Run(tmp_path / "a", mode="off", behind_save=clamp)
+    beside = Run(tmp_path / "b", behind_save=clamp)
+    assert len(copies) == 2
+    assert beside.contents() == waited.contents()
+    (said,) = beside.messages("async_save")
+    assert "parameters change outside of the optimizer's step" in said
+    assert not beside.messages("isn't committed")
+
+
+class Twice(torch.optim.SGD):
+    """Steps a second optimizer inside it, as those do that look ahead or around."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters, lr=0.1)
+        self.inner = [torch.optim.SGD(self.param_groups, lr=0.1)]
+
+
+class Uncalled(torch.optim.SGD):
+    """Takes hooks and never calls them: torch's own ``__init__``, which puts them around a step, wasn't called."""
+
+    def __init__(self, parameters: Any) -> None:
+        self.param_groups, self.state = [{"params": list(parameters)}], {}
+
+    def step(self, closure: Any = None) -> None:
+        """Nothing."""
+
+
+def test_optimizers_that_step_at_other_moments() -> None:
+    """What is inside an optimizer, and whether its hooks are ever called, is looked at: not its class alone."""
+    weight = torch.nn.Parameter(torch.ones(2))
+    assert optimizer_facts([torch.optim.SGD([weight], lr=0.1)], [weight]) == OptimizerFacts()
+    assert optimizer_facts([Twice([weight])], [weight]).steps_another
+    assert not optimizer_facts([Uncalled([weight])], [weight]).has_step_hooks
+
+
 def test_what_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that can't be written costs that checkpoint; the end is saved again where it was the last one."""
     write, torn = recorded.TorchFile.write, []
@@ -253,6 +300,7 @@ def test_a_nan_is_noted(tmp_path: Path) -> None:
         ({"optimizers": 0}, "copied", "no optimizer"),
         ({"steps_in_backward": True}, "copied", "backward"),
         ({"swaps_for_evaluation": True}, "copied", "evaluation"),
+        ({"steps_another": True}, "copied", "through another one"),
         ({"has_step_hooks": False}, "copied", "in front of the optimizer's step"),
     ],
 )
