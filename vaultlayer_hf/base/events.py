@@ -19,6 +19,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -40,7 +41,15 @@ class _OwnHandler(logging.StreamHandler[Any]):
         if logging.getLogger().handlers:
             return  # the record goes there too
         self.stream = sys.stderr
-        super().emit(record)
+        # A line that is written behind a bar of tqdm is glued to it, so bars are taken away meanwhile, without
+        # tqdm's lock, which forked processes share: one that is killed while it holds it must stop nobody. So what
+        # another thread does to its bar at this very moment may come in between, or be in the way.
+        bars = sys.modules.get("tqdm.std")  # who shows bars has imported it
+        with suppress(Exception), ExitStack() as stack:
+            if bars is not None:
+                with suppress(Exception):
+                    stack.enter_context(bars.tqdm.external_write_mode(file=self.stream, nolock=True))
+            super().emit(record)
 
 
 def _configure() -> None:
