@@ -17,6 +17,7 @@ from tests.trainer import kit
 from vaultlayer_hf import Settings, open_vault
 from vaultlayer_hf.run.inside import hook
 from vaultlayer_hf.run.inside import trainer as inside
+from vaultlayer_hf.run.inside.unkept import FIRST_SAVE, UnkeptTraining
 from vaultlayer_hf.run.inside.watch import NonFiniteLossError
 from vaultlayer_hf.run.journal import read_beats, read_notes
 from vaultlayer_hf.trainer.callback import VaultLayerCallback
@@ -289,6 +290,28 @@ def test_what_ends_train_is_noted_once(changed, attempt, tmp_path) -> None:
     assert [line["type"] for line in errors] == ["KeyError"]
     assert "raise KeyError" in errors[0]["traceback"]
     assert errors[0]["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("trains", [False, True])
+def test_a_training_that_nothing_keeps_is_named_at_the_first_save_that_it_misses(
+    attempt, monkeypatch, capfd, trains
+) -> None:
+    """Optimizers that step for a minute, and no training that is reported: said once; where one is, nothing is said."""
+    seconds = [0.0]
+    unkept = UnkeptTraining(clock=lambda: seconds[0])
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    optimizer.register_step_post_hook(unkept.stepped)
+    monkeypatch.setattr(hook.report, "trains", False)
+    optimizer.step()
+    if trains:
+        hook.report.note("train", seam="loop", step=0)
+    for seconds[0] in (FIRST_SAVE - 1, FIRST_SAVE, 2 * FIRST_SAVE):
+        optimizer.step()
+    said = capfd.readouterr().err
+    notes = [note for note in read_notes(attempt).get(0, []) if "nothing is kept" in str(note.get("message"))]
+    assert (
+        said.count("nothing is kept: 3 steps of an optimizer are done") == len(notes) == (0 if trains else 1)
+    )
 
 
 @pytest.mark.parametrize("calls_super", [False, True])

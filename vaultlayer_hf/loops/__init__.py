@@ -17,6 +17,7 @@
     passes.py           A script's own loops over epochs and batches, led past what is done
     running.py          A loop under way, from ``resume()`` to its end
     script_folders.py   folders that an attached script's own save_state writes
+    stream.py           A loader that a loop draws from with next()
     ways.py             ways to a place in a loader
 
 Imports session and below, never trainer or transformers; cli and run may import it.

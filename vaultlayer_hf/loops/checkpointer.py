@@ -19,6 +19,7 @@ from vaultlayer_hf.loops.arguments import settings_of, state_of
 from vaultlayer_hf.loops.objects import Stateful
 from vaultlayer_hf.loops.passes import Batches
 from vaultlayer_hf.loops.running import RunningLoop
+from vaultlayer_hf.loops.stream import Stream
 from vaultlayer_hf.session.settings import Settings
 from vaultlayer_hf.state.asked import Asked
 from vaultlayer_hf.stores.uri import parse_vault
@@ -209,6 +210,19 @@ class Checkpointer:
         run = self._looped("batches()")
         run.note_data(dataloader)
         return Batches(run.position, dataloader)
+
+    @staticmethod
+    def stream(loader: Iterable[Any], *, endless: bool = False) -> Stream:
+        """Return a loader's batches for ``next()``, with a state for ``carry()``; ``iter()`` of it opens a new pass.
+
+            stream = Checkpointer.stream(loader)
+            batches = iter(stream)
+            ckpt.resume()
+            ckpt.carry(lambda: {"stream": stream})
+
+        ``endless``: a pass that is over is followed by the next one. For a loop of one process.
+        """
+        return Stream(loader, endless=endless)
 
     @property
     def batches_done(self) -> int:

@@ -31,6 +31,7 @@ class LoopData:
         passes: how many passes are behind it.
         batches: how many batches of the current pass it was given.
         left: whether the loop over epochs was left before its end.
+        first: the first number of a loop over a ``range`` of epochs, as this run began it; None until it is known.
         rank, world_size: of this process, by ``on``; known when the run goes on.
 
     Args:
@@ -43,6 +44,7 @@ class LoopData:
         self.passes = 0
         self.batches = 0
         self.left = False
+        self.first: int | None = None
         self.rank, self.world_size = 0, 1
         self._events = events
         self._way: Way | None = None
@@ -72,6 +74,7 @@ class LoopData:
             "passes": self.passes,
             "batches": self.batches,
             "left": self.left,
+            "first": self.first,
             "dawn": self._epoch_random,
             "under_way": self._under_way,
             "place": place.state_dict() if place is not None else None,
@@ -89,6 +92,7 @@ class LoopData:
                 f"format {FORMAT}: go on with the version that wrote it"
             )
         self.passes, self.left, self._epoch_random = state["passes"], state["left"], state["dawn"]
+        self.first = state.get("first")
         self.batches = state["batches"] * written // self.world_size
         self._under_way = state["under_way"]
         self._kept = loader_position_from(state["place"]) if state["place"] is not None else None

@@ -66,6 +66,11 @@ class Passes:
         """
         if finished and self._position.left:
             return
+        if isinstance(epochs, range):
+            # A script that resumes by itself, too, begins with another epoch than this run did: counted is from there.
+            if self._position.first is None:
+                self._position.first = epochs.start
+            epochs = range(self._position.first, epochs.stop, epochs.step)  # type: ignore[assignment]
         for number, epoch in enumerate(epochs):
             if number < self._position.passes:
                 continue

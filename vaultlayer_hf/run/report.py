@@ -46,11 +46,12 @@ class AttemptReport:
     Attributes:
         folder: of the attempt; None where no `vl run` listens, and then nothing is written.
         watched: a Trainer is reported here, so the loop that it keeps isn't.
+        trains: a training is reported here, be it a Trainer's or a loop's, or was named as one that isn't kept.
     """
 
     def __init__(self, folder: str | None = None) -> None:
         self._folder = Path(folder) if folder else None
-        self.watched = False
+        self.watched = self.trains = False
         self._pid = 0
         self._beat = -1
         self._beats = 0
@@ -73,6 +74,7 @@ class AttemptReport:
 
     def note(self, kind: str, **fields: Any) -> None:
         """Append one line to this rank's notes."""
+        self.trains = self.trains or kind == "train"
         if self.folder is None:
             return
         try:

@@ -112,11 +112,8 @@ def supervise(options: Options, say: Callable[[str], None]) -> RunOutcome:
                     Action.LEAVE, Cause.TOLD, decision.detail, f"vl run was sent {death.told}"
                 )
                 break
-    if decision.cause is Cause.FINISHED and options.insert and not _any_trained(options.folder, journal):
-        notice(
-            "untouched",
-            "no transformers.Trainer was trained, so nothing is in the vault: for a loop of your own, see `vl init`",
-        )
+    if decision.cause is Cause.FINISHED and options.insert:
+        _say_what_is_not_kept(options, journal, death, notice)
     ending = RunOutcome(
         decision,
         death,
@@ -271,6 +268,23 @@ def _put_aside(
         "nothing there is from an earlier attempt of this run, so it stays: name another output folder",
         blame=decision.blame,
     )
+
+
+def _say_what_is_not_kept(
+    options: Options, journal: Journal, death: Death, notice: Callable[[str, str], None]
+) -> None:
+    """Say that a program has ended well, and that its vault holds nothing of it."""
+    if not _any_trained(options.folder, journal):
+        notice(
+            "untouched",
+            "no transformers.Trainer was trained, so nothing is in the vault: for a loop of your own, see `vl init`",
+        )
+    elif death.committed is None:
+        notice(
+            "uncommitted",
+            "the training has ended, and no checkpoint of it is in the vault: it has saved none, or none could be "
+            "committed (vl logs says which)",
+        )
 
 
 def _any_trained(folder: Path, journal: Journal) -> bool:

@@ -9,7 +9,9 @@ GOLDEN = Path(__file__).parent / "golden"
 VAULT = "vaults/run"
 LEFT_ALONE = (
     "integrated",
-    "data_iterator",
+    "bare_tensor",
+    "data_generator",
+    "lasting_gradients",
     "left_pass",
     "lightning",
     "local_sgd",
@@ -17,6 +19,8 @@ LEFT_ALONE = (
     "module_of_a_loop",
     "new_group",
     "policy",
+    "repeated_ahead",
+    "round_in_memory",
     "spread_parameters",
     "unknown_trainer",
     "unseeded_split",

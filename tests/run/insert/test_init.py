@@ -162,7 +162,7 @@ def test_json_for_programs(script) -> None:
     [
         ("step_loop", True, "", True),
         ("step_loop", False, "begins anew at each start: vl init", False),
-        ("data_iterator", True, "draws its batches with next()", False),
+        ("data_generator", True, "goes round them by itself", False),
         ("trainer", True, "", False),
         ("integrated", True, "", False),
     ],

@@ -16,7 +16,15 @@ from tests.run.insert.run_script import STEPS, commits
 from vaultlayer_hf.run.insert.apply import apply
 from vaultlayer_hf.run.insert.propose import Proposal, propose
 
-QUICK = ("step_loop", "functions", "accumulation", "accelerate_loop", "trainer")
+QUICK = (
+    "step_loop",
+    "functions",
+    "accumulation",
+    "accelerate_loop",
+    "trainer",
+    "data_iterator",
+    "moving_average",
+)
 """Edited and killed in each run of the tests; the others are slow tests."""
 
 
@@ -30,6 +38,8 @@ def same(one: object, other: object) -> bool:
         return one.dtype == other.dtype and torch.equal(one, other)
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
     return one == other
 
 

@@ -66,7 +66,7 @@ def test_every_changed_line_is_explained_and_no_other_is_changed(name) -> None:
 def test_line_ends_tabs_and_encoding_stay(tmp_path, newline) -> None:
     """A script in Latin-1 with Windows line ends and tabs stays so: added lines have the same."""
     loop = (
-        "for step in range(3):\n\tloss = model(torch.ones(1, 2)).sum()\n\tloss.backward()\n"
+        "for step in range(3):\n\toptimizer.zero_grad()\n\tloss = model(torch.ones(1, 2)).sum()\n\tloss.backward()\n"
         "\toptimizer.step()  # Schr\xf6dinger"
     )
     text = "# -*- coding: latin-1 -*-\n" + STEP + loop
@@ -88,7 +88,7 @@ def test_names_that_the_script_uses_are_not_taken(tmp_path) -> None:
     """A script with a ckpt and a start of its own keeps them."""
     loop = (
         "ckpt, start = None, 1.5\nfor i in range(3):\n    loss = model(torch.ones(1, 2)).sum()\n"
-        "    loss.backward()\n    optimizer.step()\nprint(ckpt, start)"
+        "    optimizer.zero_grad()\n    loss.backward()\n    optimizer.step()\nprint(ckpt, start)"
     )
     after = proposed(tmp_path, STEP + loop).after.decode()
     assert "checkpointer = Checkpointer(" in after
@@ -220,6 +220,62 @@ def fit():
         x.backward()
 fit()
 """,
+    'line 7 steps opts["a"], an optimizer that has no name of its own': """opts = {"a": optimizer}
+for x in data:
+    model(x).sum().backward()
+    opts["a"].step()
+""",
+    "line 5 goes through optimizers of a list": """for x in data:
+    for one, opt in zip(models, optimizers):
+        opt.zero_grad()
+        one(x).sum().backward()
+        opt.step()
+""",
+    "line 6 waits for what another process sends": """for x in data:
+    optimizer.zero_grad()
+    model(workers.recv()).sum().backward()
+    optimizer.step()
+""",
+    "Horovod starts its ranks": """import horovod.torch as hvd
+for x in data:
+    optimizer.zero_grad()
+    model(x).sum().backward()
+    optimizer.step()
+""",
+    "line 9 changes sampler.weights within the loop": """from torch.utils.data import WeightedRandomSampler
+sampler = WeightedRandomSampler(rows, 9)
+for epoch in range(3):
+    for x in torch.utils.data.DataLoader(rows, sampler=sampler):
+        optimizer.zero_grad()
+        sampler.weights = x
+        model(x).sum().backward()
+        optimizer.step()
+""",
+    "line 6 goes through rows, which the epoch makes of the weights": """for epoch in range(3):
+    rows = model(everything).argmax(1)
+    for x in rows:
+        optimizer.zero_grad()
+        model(x).sum().backward()
+        optimizer.step()
+""",
+    "line 6 shuffles in place ahead of an epoch's batches": """import random
+for epoch in range(3):
+    random.shuffle(rows)
+    for x in rows:
+        optimizer.zero_grad()
+        model(x).sum().backward()
+        optimizer.step()
+""",
+    "line 8 draws its batches with next()": """class Feed:
+    def __init__(self, loader):
+        self.at = iter(loader)
+    def batch(self):
+        return next(self.at)
+feed = Feed(data)
+for step in range(9):
+    model(feed.batch()).sum().backward()
+    optimizer.step()
+""",
     "the loop in line 5 has no counter of its steps": """
 while loss > 1:
     model(x).sum().backward()
@@ -241,6 +297,7 @@ def test_variables_that_the_loop_hands_on_are_brought_back(tmp_path) -> None:
 for step in range(10):
     x = torch.ones(1, 2)
     loss = model(x).sum()
+    optimizer.zero_grad()
     loss.backward()
     optimizer.step()
     history.append(loss.item())
@@ -256,7 +313,7 @@ print(loss.item(), [x for x in history])
     line = 'loss, best, history = ckpt.carry(lambda: {"loss": loss, "best": best, "history": history})'
     assert line in added
     assert found.remarks == (
-        "Line 14 ends the training early: a run that is started again after that goes on behind it.",
+        "Line 15 ends the training early: a run that is started again after that goes on behind it.",
     )
 
 

@@ -27,6 +27,8 @@ Nothing here imports torch or runs the script.
     seen_names.py     names that a walk meets
     source.py         A script as text and as a tree, and edits of it that leave every other byte as it is
     step_end.py       where a step of a loop ends
+    drawn_loaders.py  loaders that a loop draws from with next(), and the Streams that stand for them
+    streams.py        iterators that outlive a pass through the data
     trainers.py       scripts that make a Trainer: it gets ``resume=``, and nothing else changes
     walk.py           walk through a piece of a script as it runs
 

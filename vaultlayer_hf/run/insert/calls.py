@@ -50,10 +50,39 @@ def sources_of(script: Script, name: str) -> list[Any]:
     return found
 
 
+_RETURNS_ITSELF = (
+    "to",
+    "cuda",
+    "cpu",
+    "train",
+    "eval",
+    "double",
+    "float",
+    "half",
+    "bfloat16",
+    "requires_grad_",
+)
+"""Methods of modules and tensors that return what they are called on."""
+
+
+def call_that_makes(node: Any) -> Any:
+    """Return ``Net()`` of ``Net().to(device)``; a node that isn't made so as it is."""
+    cst: Any = libcst_or_error()
+    while (
+        isinstance(node, cst.Call)
+        and isinstance(node.func, cst.Attribute)
+        and node.func.attr.value in _RETURNS_ITSELF
+        and isinstance(node.func.value, cst.Call)
+    ):
+        node = node.func.value
+    return node
+
+
 def made_by(script: Script, name: str) -> list[str]:
     """Return the paths of what is called to make what a name is assigned."""
     cst: Any = libcst_or_error()
-    return [script.path(one.func) for one in sources_of(script, name) if isinstance(one, cst.Call)]
+    made = [call_that_makes(one) for one in sources_of(script, name)]
+    return [script.path(one.func) for one in made if isinstance(one, cst.Call)]
 
 
 def is_statement(node: Any) -> bool:

@@ -23,7 +23,7 @@ def refuse_fresh_data(script: Script, loop: Loop, models: list[str]) -> None:
     cst: Any = libcst_or_error()
     seeds = _seeds(script)
     start = script.span(loop.top)[0]
-    used = _in_use(script, loop)
+    used = in_use(script, loop)
     for call in script.all(cst.Call):
         path = script.path(call.func)
         kind = _kind(path)
@@ -49,6 +49,11 @@ _ADVICE = {
     "numpy": "np.random.seed(0)",
     "python": "random.seed(0)",
 }
+
+
+def is_draw(path: str) -> bool:
+    """Tell whether a call of this path draws random numbers."""
+    return bool(_kind(path))
 
 
 def _kind(path: str) -> str:
@@ -84,25 +89,25 @@ def _seeds(script: Script) -> set[str]:
     return found
 
 
-def _in_use(script: Script, loop: Loop) -> list[Any]:
+def in_use(script: Script, loop: Loop) -> list[Any]:
     """Return what the loop runs: the draws in there are the loop's own, and its random numbers come back.
 
     Modules as well, whose weights and buffers are the model's.
     """
     cst: Any = libcst_or_error()
     functions = {one.name.value: one for one in script.all(cst.FunctionDef)}
-    found, coming = [loop.top], [loop.top]
+    modules = [
+        one
+        for one in script.all(cst.ClassDef)
+        if any(script.path(base.value).endswith("Module") for base in one.bases)
+    ]
+    found, coming = [loop.top], [loop.top, *modules]
     while coming:
         for call in script.all(cst.Call, coming.pop()):
             function = functions.get(dotted(call.func).rsplit(".", 1)[-1])
             if function is not None and not any(function is one for one in found):
                 found.append(function)
                 coming.append(function)
-    modules = [
-        one
-        for one in script.all(cst.ClassDef)
-        if any(script.path(base.value).endswith("Module") for base in one.bases)
-    ]
     return found + modules
 
 

@@ -15,6 +15,11 @@ _SPREAD = re.compile(
     r"(?:^|\.)(?:fully_shard|parallelize_module|FullyShardedDataParallel|distribute_module)$|^deepspeed\.initialize$"
 )
 
+_ELSEWHERE = {
+    "horovod": "Horovod starts its ranks, which a Checkpointer doesn't know: torch.distributed's it does",
+    "dgl.distributed": "dgl.distributed keeps parameters in processes of its own, which no checkpoint of a rank has",
+}
+
 
 def refuse_frameworks(script: Script) -> None:
     """Raise UnclearError for a script whose loop is another framework's."""
@@ -24,6 +29,9 @@ def refuse_frameworks(script: Script) -> None:
             "Lightning isn't supported, its Trainer saves by itself: give that ModelCheckpoint(save_last=True), and "
             'trainer.fit(…, ckpt_path="last") goes on from there'
         )
+    for name, why in _ELSEWHERE.items():
+        if any(path == name or path.startswith(f"{name}.") for path in paths):
+            raise UnclearError(why)
     for node in script.all(libcst_or_error().Call):
         path = script.path(node.func)
         if _SPREAD.search(path) and not any(one.startswith("accelerate.") for one in paths):
@@ -50,12 +58,30 @@ def refuse_environments(script: Script) -> None:
 
 def loop_elsewhere(script: Script) -> str:
     """Return where beside the script the loop is; ``""`` where it isn't there."""
+    beside = _beside_with(script, rb"\.backward\(")
+    return f"; {beside}, from which it imports, does, and vl init edits one script only" if beside else ""
+
+
+def refuse_spread_elsewhere(script: Script) -> None:
+    """Raise UnclearError where a module beside a script makes an Accelerator, or spreads parameters over ranks."""
+    beside = _beside_with(
+        script, rb"\bAccelerator\(|\bfully_shard\(|FullyShardedDataParallel\(|deepspeed\.initialize\("
+    )
+    if beside:
+        raise UnclearError(
+            f"{beside}, from which it imports, makes an Accelerator or spreads the parameters over ranks, which isn't "
+            "seen here"
+        )
+
+
+def _beside_with(script: Script, pattern: bytes) -> str:
+    """Return the name of a module beside a script, from which it imports, that has a pattern; ``""`` for none."""
     for path in dict.fromkeys(script.imports.values()):
         module = path.lstrip(".").rpartition(".")[0] or path.lstrip(".")
         beside = Path(script.name).parent / f"{module.replace('.', '/')}.py"
         try:
-            if beside.is_file() and b".backward(" in beside.read_bytes():
-                return f"; {beside.name}, from which it imports, does, and vl init edits one script only"
+            if beside.is_file() and re.search(pattern, beside.read_bytes()):
+                return beside.name
         except OSError:
             continue
     return ""

@@ -2,6 +2,8 @@
 
     optimizer.step() -> the suite that it ends -> the loop around it -> the loop around that
 
+One file, because each turn of that way decides the next one.
+
 From a function the way goes on to the one place that calls it. What isn't understood is said, never guessed.
 """
 
@@ -21,7 +23,7 @@ from vaultlayer_hf.run.insert.calls import (
 )
 from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
 
-_OPTIMIZER = re.compile(r"optim|adam|sgd|adagrad|rmsprop|lion|adafactor|\bopt\b", re.IGNORECASE)
+_OPTIMIZER = re.compile(r"optim|adam|sgd|adagrad|rmsprop|lion|adafactor|\bopts?\b", re.IGNORECASE)
 
 
 class UnclearError(Exception):
@@ -84,6 +86,12 @@ def find_loop(script: Script) -> Loop:
     cst: Any = libcst_or_error()
     if not method_calls(script, "backward"):
         raise UnclearError("nothing in it calls backward()")
+    for call in method_calls(script, "step"):
+        if not receiver(call) and _OPTIMIZER.search(script.code(call.func.value)):
+            raise UnclearError(
+                f"line {script.line(call)} steps {script.code(call.func.value)}, an optimizer that has no name of its "
+                "own"
+            )
     steps = _optimizer_steps(script)
     if not steps:
         raise UnclearError("nothing in it calls optimizer.step() after backward()")
@@ -288,6 +296,11 @@ def _find_outer(script: Script, loop: Loop) -> None:
                 raise UnclearError(
                     f"its loop is in {node.name.value}(), which lines {where} call more than once"
                 )
+    turns = isinstance(loop.inner, cst.For) and not loop.calls
+    if turns and loop.optimizer in {one.value for one in script.all(cst.Name, loop.inner.target)}:
+        raise UnclearError(
+            f"line {script.line(loop.inner)} goes through optimizers of a list, which have no names of their own"
+        )
     if len(found) == 2 and (phase := _phase(script, loop, found[0])):
         loop.phase, loop.outer = phase, found[1]
     elif len(found) > 1:

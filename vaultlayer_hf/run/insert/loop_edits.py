@@ -1,4 +1,7 @@
-"""Scripts with a training loop of their own: a Checkpointer in front of it, and three calls of it."""
+"""Scripts with a training loop of their own: a Checkpointer in front of it, and three calls of it.
+
+One file, because the edits of one loop share its names, and each depends on which of the others is made.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,17 @@ from typing import Any
 
 from vaultlayer_hf.run.insert.calls import is_method, method_calls, receiver
 from vaultlayer_hf.run.insert.defined_before import defined_before
+from vaultlayer_hf.run.insert.drawn_loaders import drawn_loaders, stream_edits
 from vaultlayer_hf.run.insert.draws import refuse_fresh_data
-from vaultlayer_hf.run.insert.frameworks import loop_elsewhere, refuse_environments, refuse_frameworks
+from vaultlayer_hf.run.insert.frameworks import (
+    loop_elsewhere,
+    refuse_environments,
+    refuse_frameworks,
+    refuse_spread_elsewhere,
+)
 from vaultlayer_hf.run.insert.left_pass import leave_again
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError, find_loop
-from vaultlayer_hf.run.insert.loop_limits import refuse_what_cannot_resume
+from vaultlayer_hf.run.insert.loop_limits import refuse_lasting_gradients, refuse_what_cannot_resume
 from vaultlayer_hf.run.insert.loop_names import Names, at_top, find_names
 from vaultlayer_hf.run.insert.loop_variables import Variables, find_variables
 from vaultlayer_hf.run.insert.pass_down import pass_down
@@ -74,11 +83,16 @@ class _Planner:
 
     def plan(self) -> TrainerEdit:
         script, loop = self.script, self.loop
-        refuse_what_cannot_resume(script, loop)
+        if not self.names.accelerator:
+            refuse_spread_elsewhere(script)
+        drawn = drawn_loaders(script, loop)
+        refuse_what_cannot_resume(script, loop, drawn)
         refuse_fresh_data(script, loop, self.names.models)
         counter = self._counter()
         known = self._known() | ({counter} if counter else set())
         self.variables = find_variables(script, loop, self.names, known)
+        self.variables.objects += [one.stream for one in drawn]
+        self.edits += stream_edits(script, drawn)
         self.names.others += [one for one in self.variables.models if one not in self.names.others]
         self.edits.append(
             new_import(
@@ -107,6 +121,7 @@ class _Planner:
         for node in script.all(_cst().Return, loop.top, nested=False):
             line = next(one for one in script.around(node) if isinstance(one, _cst().SimpleStatementLine))
             self.edits.append(script.lines_before(line, [f"{self.ckpt}.finish()"], why))
+        refuse_lasting_gradients(script, loop)
         return TrainerEdit(self.edits, loop_remarks(script, loop, self.while_ends))
 
     def _known(self) -> set[str]:
@@ -139,14 +154,15 @@ class _Planner:
             self.while_ends = True
 
     def _in_pass(self) -> None:
-        names = self.variables.in_pass
-        if not names:
+        names, reset = self.variables.in_pass, self.variables.reset
+        if not names and not reset:
             return
         inner = self.loop.inner
-        lines = carry_lines(self.ckpt, names, in_pass=True)
+        lines = carry_lines(self.ckpt, names, in_pass=True) if names else []
+        lines += carry_lines(self.ckpt, reset, assign=False, in_pass=True) if reset else []
         if self.loop.phase:
             lines = [f"if {self.loop.phase}:", *(f"    {line}" for line in lines)]
-        why = f"Brought back where a pass through the data goes on: {', '.join(names)}."
+        why = f"Brought back where a pass through the data goes on: {', '.join([*names, *reset])}."
         self.edits.append(self.script.lines_before(inner, lines, why))
 
     def _counts_steps(self) -> bool:

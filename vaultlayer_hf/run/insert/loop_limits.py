@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from vaultlayer_hf.run.insert.calls import is_schedule, is_statement, method_calls, receiver
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
+from vaultlayer_hf.run.insert.loop_names import Names
+from vaultlayer_hf.run.insert.own_classes import COUNTS, GROWS
 from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.streams import DrawnLoader, refuse_streams
 from vaultlayer_hf.run.insert.walk import Walk
 
 
-def refuse_what_cannot_resume(script: Script, loop: Loop) -> None:
-    """Raise UnclearError for a loop whose position or schedule a checkpoint would miss."""
-    cst: Any = libcst_or_error()
-    for call in script.all(cst.Call, loop.inner):
-        if dotted(call.func) == "next":
-            raise UnclearError(
-                f"line {script.line(call)} draws its batches with next(), so their position isn't seen: go through "
-                "ckpt.steps(dataloader, total=…) instead"
-            )
+def refuse_what_cannot_resume(script: Script, loop: Loop, drawn: Sequence[DrawnLoader]) -> None:
+    """Raise UnclearError for a loop whose position or schedule a checkpoint would miss; ``drawn``: see streams.py."""
+    refuse_streams(script, loop, drawn)
     for name, line in _schedules(
         script, _behind(script, loop.condition) if loop.condition is not None else []
     ):
@@ -63,6 +62,94 @@ def ahead_within(script: Script, loop: Loop) -> list[Any]:
             break
         found.append(one)
     return found
+
+
+def refuse_what_repeats(
+    script: Script, loop: Loop, again: Walk, kept: list[str], names: Names, reset: list[str]
+) -> None:
+    """Raise UnclearError for what an epoch changes ahead of its batches.
+
+    That code runs again where a resume goes on within the epoch: with the random numbers of then, and the variables and
+    weights of the save. ``again``: its walk; ``kept``: what is brought back; ``reset``: what of it comes back behind
+    that code once more.
+    """
+    cst: Any = libcst_or_error()
+    statements = [*ahead(script, loop), *ahead_within(script, loop)]
+
+    def refuse(line: int, what: str) -> None:
+        raise UnclearError(
+            f"line {line} {what} ahead of an epoch's batches, where a resume within the epoch would repeat it: move it "
+            "behind them"
+        )
+
+    for name in kept:
+        if name in again.written and name in again.read_first:
+            refuse(again.written[name], f"changes {name}")
+        if name in again.changed and name not in reset:
+            refuse(again.changed[name], f"changes {name}")
+    trained = {names.optimizer, *names.models, *names.others, *loop.optimizers}
+    for on, method, call in again.calls:
+        changes = GROWS.fullmatch(method) or COUNTS.fullmatch(method)
+        if on in kept and on not in reset and changes:
+            refuse(script.line(call), f"changes {on}")
+        if method == "load_state_dict":
+            refuse(script.line(call), f"loads {on}")
+    for name, line in again.changed.items():
+        if name.partition(".")[0] in trained or name in trained:
+            refuse(line, f"changes {name}")
+    for node in [one for statement in statements for one in script.all(cst.AugAssign, statement)]:
+        if isinstance(node.target, cst.Subscript):
+            refuse(script.line(node), f"changes {script.code(node.target)}")
+    for call in [one for statement in statements for one in script.all(cst.Call, statement)]:
+        path = script.path(call.func)
+        own = any(one.keyword is not None and one.keyword.value == "generator" for one in call.args)
+        if own and not path.endswith("DataLoader"):
+            refuse(script.line(call), "draws from a generator of its own")
+        if path.endswith("shuffle"):
+            refuse(script.line(call), "shuffles in place")
+
+
+def made_of_weights(script: Script, loop: Loop, models: list[str]) -> list[str]:
+    """Return the names that an epoch makes of its model's weights ahead of its batches, and that these read.
+
+    Raises UnclearError where these are the data.
+    """
+    cst: Any = libcst_or_error()
+    statements = [*ahead(script, loop), *ahead_within(script, loop)]
+    found: list[str] = []
+    for node in [one for statement in statements for one in script.all(cst.Assign, statement)]:
+        read = {dotted(one) for kind in (cst.Name, cst.Attribute) for one in script.all(kind, node.value)}
+        if isinstance(node.value, cst.Call) and read & {*models, *found}:
+            found += [one.value for target in node.targets for one in script.all(cst.Name, target.target)]
+    data = script.all(cst.Name, loop.inner.iter) if isinstance(loop.inner, cst.For) else []
+    for name in [one.value for one in data if one.value in found]:
+        raise UnclearError(
+            f"line {script.line(loop.inner)} goes through {name}, which the epoch makes of the weights that it begins "
+            "with, and a resume within it hasn't got those"
+        )
+    behind = script.span(loop.inner)[1]
+    later = {one.value for one in script.all(cst.Name, loop.inner.body)}
+    later |= {one.value for one in script.all(cst.Name, loop.outer) if script.span(one)[0] > behind}
+    return [name for name in dict.fromkeys(found) if name in later]
+
+
+def refuse_lasting_gradients(script: Script, loop: Loop) -> None:
+    """Raise UnclearError where gradients go on from one step to the next: no checkpoint has them."""
+    cst: Any = libcst_or_error()
+    functions = {one.name.value: one for one in script.all(cst.FunctionDef)}
+    parts, coming = [loop.inner], [loop.inner]
+    while coming:
+        for call in script.all(cst.Call, coming.pop()):
+            function = functions.get(dotted(call.func).rsplit(".", 1)[-1])
+            if function is not None and not any(function is one for one in parts):
+                parts.append(function)
+                coming.append(function)
+    text = "".join(script.code(one) for one in parts)
+    if not re.search(r"zero_grad|\.grad\s*=|grad\.zero_|autograd\.grad|gradients?\b", text):
+        raise UnclearError(
+            f"nothing in the loop of line {script.line(loop.inner)} sets the gradients to zero (zero_grad), so they go "
+            "on from step to step, and a checkpoint hasn't got them"
+        )
 
 
 def _behind(script: Script, statement: Any) -> list[Any]:

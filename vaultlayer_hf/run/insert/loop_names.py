@@ -56,8 +56,10 @@ def find_names(script: Script, loop: Loop) -> Names:
     for name in ("update", "update_parameters"):
         for node in region:
             for call in method_calls(script, name, node):
-                if _AVERAGE.search(receiver(call)):
+                if _AVERAGE.search(receiver(call)) and not _lacks_state(script, receiver(call)):
                     names.others.append(at_top(script, loop.calls, receiver(call)))
+    for optimizer in optimizers:
+        _refuse_bare_tensors(script, optimizer)
     if not accelerator:
         names.models = _distinct(
             name for optimizer in optimizers for name in _models(script, loop, optimizer, region)
@@ -68,6 +70,11 @@ def find_names(script: Script, loop: Loop) -> Names:
     needed = (names.accelerator or names.optimizer, *names.models, names.scheduler, *names.others)
     for name in needed:
         if name and not is_known(script, name, loop.top):
+            if name == names.optimizer and _made_within(script, loop, name):
+                raise UnclearError(
+                    f"its training is in a loop of trainings (line {script.line(loop.top)}), and each needs a vault of "
+                    "its own"
+                )
             raise UnclearError(f"{name} isn't known in line {script.line(loop.top)}, where its loop starts")
     defined = defined_before(script, loop.top)
     for name in needed:
@@ -153,6 +160,35 @@ def _models(script: Script, loop: Loop, optimizer: str, region: list[Any]) -> li
     return _distinct(found)
 
 
+def _refuse_bare_tensors(script: Script, optimizer: str) -> None:
+    """Raise UnclearError for an optimizer of tensors that no module holds: no ``state_dict()`` has them."""
+    cst: Any = libcst_or_error()
+    for source in sources_of(script, optimizer):
+        lists = [one.value for one in source.args] if isinstance(source, cst.Call) else []
+        lists = [
+            other for one in lists for other in (sources_of(script, dotted(one)) if dotted(one) else [one])
+        ]
+        for name in [dotted(one.value) for part in lists for one in script.all(cst.Element, part)]:
+            if name and any(_is_tensor(script, value) for value in sources_of(script, name)):
+                raise UnclearError(
+                    f"line {script.line(source)} gives {optimizer} {name}, a tensor of no module, which no "
+                    "state_dict() has: make it a Parameter of one"
+                )
+
+
+def _is_tensor(script: Script, value: Any) -> bool:
+    """Tell whether an expression makes a tensor."""
+    cst: Any = libcst_or_error()
+    if not isinstance(value, cst.Call):
+        return False
+    path, method = (
+        script.path(value.func),
+        value.func.attr.value if isinstance(value.func, cst.Attribute) else "",
+    )
+    makes = re.search(r"^torch\.(?!nn\.(?!Parameter))[a-z_]+$|(?:^|\.)(?:Parameter|Variable)$", path)
+    return bool(makes) or method in ("requires_grad_", "clone", "detach")
+
+
 def _known_part(script: Script, name: str) -> str:
     """Return the longest part of ``a.b.c`` that the script assigns: what holds the rest, with its buffers."""
     parts = name.split(".")
@@ -213,6 +249,28 @@ def _defined_at_end(script: Script, loop: Loop) -> set[str]:
         if any(up is loop.inner for up in script.around(one)):
             walk.block(body[: position + (one is loop.tail[-1])])
     return walk.defined
+
+
+def _made_within(script: Script, loop: Loop, name: str) -> bool:
+    """Tell whether a function that the outermost loop calls makes it, anew in each round."""
+    functions = [call.function for call in loop.calls[loop.crossed :]]
+    return any(
+        any(up is one for one in functions)
+        for source in sources_of(script, name)
+        for up in script.around(source)
+    )
+
+
+def _lacks_state(script: Script, name: str) -> bool:
+    """Tell whether an object is of a class of the script's own that has no ``state_dict``: its attributes are kept."""
+    classes = {one.name.value: one for one in script.all(_cst().ClassDef)}
+    for made in made_by(script, name):
+        kind = classes.get(made)
+        if kind is not None and not any(
+            script.path(base.value) for base in kind.bases if base.value.value != "object"
+        ):
+            return not any(one.name.value == "state_dict" for one in script.all(_cst().FunctionDef, kind))
+    return False
 
 
 def _distinct(names: Any) -> list[str]:

@@ -1,6 +1,8 @@
 """Variables and objects that a loop changes beside its model and optimizer, and on which its course may hang.
 
 Each is brought back, or the script is left alone: what was counted, a rate in a variable, a patience, a loader's place.
+
+One file, because what a name holds is asked for each of them, and decides where it comes back.
 """
 
 from __future__ import annotations
@@ -9,13 +11,27 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from vaultlayer_hf.run.insert.calls import sources_of
+from vaultlayer_hf.run.insert.calls import call_that_makes, made_by, sources_of
 from vaultlayer_hf.run.insert.defined_before import defined_before
 from vaultlayer_hf.run.insert.frameworks import ENVIRONMENT
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
-from vaultlayer_hf.run.insert.loop_limits import ahead, ahead_within, refuse_what_is_out_of_reach
+from vaultlayer_hf.run.insert.loop_limits import (
+    ahead,
+    ahead_within,
+    made_of_weights,
+    refuse_what_is_out_of_reach,
+    refuse_what_repeats,
+)
 from vaultlayer_hf.run.insert.loop_names import Names
-from vaultlayer_hf.run.insert.own_classes import COUNTS, GROWS, changes_itself, classes_of, is_kind
+from vaultlayer_hf.run.insert.own_classes import (
+    COUNTS,
+    GROWS,
+    changes_itself,
+    classes_of,
+    counted_in_forward,
+    holds_iterator,
+    is_kind,
+)
 from vaultlayer_hf.run.insert.own_functions import parameters_of
 from vaultlayer_hf.run.insert.own_resume import moved_starts
 from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
@@ -28,6 +44,8 @@ _GENERATORS = (
     "numpy.random.RandomState",
     "random.Random",
 )
+_ARRAYS = re.compile(r"^(?:torch|numpy)\.[a-z_]+$|(?:^|\.)(?:deepcopy|clone|detach|copy)$")
+"""What makes a tensor or an array."""
 _CONTAINERS = ("list", "dict", "set", "collections.deque", "collections.defaultdict", "collections.Counter")
 _GIVES_BATCHES = re.compile(r"next_batch|get_batch|next_\w+|read_batch|__next__|fetch_batch|get_next_batch")
 _LOGS = re.compile(
@@ -46,6 +64,7 @@ class Variables:
         in_pass: names that go from one batch to the next, within one pass.
         unset: of both, those that nothing sets before.
         models: further modules whose state the loop changes.
+        reset: of ``objects``, those that each epoch resets ahead of its batches.
     """
 
     loop: list[str] = field(default_factory=list)
@@ -53,6 +72,7 @@ class Variables:
     in_pass: list[str] = field(default_factory=list)
     unset: set[str] = field(default_factory=set)
     models: list[str] = field(default_factory=list)
+    reset: list[str] = field(default_factory=list)
 
 
 def find_variables(script: Script, loop: Loop, names: Names, known: set[str]) -> Variables:
@@ -72,6 +92,7 @@ class _Finder:
         top = loop.top
         before = defined_before(script, top)
         walk = self._walk(top)
+        self._refuse_changed_samplers(walk)
         found = Variables()
         behind = self._read_behind(top)
         for name, line in walk.written.items():
@@ -97,16 +118,63 @@ class _Finder:
                 found.objects.append(name)
         found.models = [name for name in dict.fromkeys(found.models) if name not in self.known]
         found.loop = [name for name in dict.fromkeys(found.loop) if name not in self.known]
+        found.loop += [name for name in self._counted_by_modules() if name not in found.loop]
         refuse_what_is_out_of_reach(script, walk, top)
         if loop.outer is not None:
             # What an epoch sets ahead of its batches, be it under a condition, is set again where the epoch goes on.
             again = Walk(script)
             again.block(ahead(script, loop))
             again.block(ahead_within(script, loop))
+            changed = self._changed_in_pass(self._walk(loop.inner))
+            clears = {on for on, method, _ in again.calls if method in ("reset", "clear")}
+            found.reset = [name for name in found.objects if name in clears and name in changed]
+            kept = found.loop + found.objects + found.models
+            refuse_what_repeats(script, loop, again, kept, self.names, found.reset)
             found.in_pass = self._of_pass(
                 (set(found.loop) & set(walk.read_first)) - set(again.written), found.unset
             )
+            made = [name for name in changed if name in again.written]
+            for name in dict.fromkeys(made + made_of_weights(script, loop, self.names.models)):
+                new = name.isidentifier() and name not in found.in_pass and name not in self.known
+                if new and self._is_variable(name):
+                    found.in_pass.append(name)
         return found
+
+    def _counted_by_modules(self) -> list[str]:
+        """Return the numbers that a model's forward() counts, ``model.calls``. Raises UnclearError for a part's."""
+        found: list[str] = []
+        for path, kind in self.classes.items():
+            if "." in path or not is_kind(self.script, kind, "Module", self.classes):
+                continue
+            for attribute, line in counted_in_forward(kind).items():
+                names = [name for name in self.names.models if self._made(name) == [path]]
+                if not names and kind[0] is not self.script:
+                    continue  # it may not be used here at all
+                if not names:
+                    raise UnclearError(
+                        f"line {line} changes self.{attribute} in the forward() of {path}, and no state_dict() holds "
+                        "it: make it a buffer (register_buffer)"
+                    )
+                found += [f"{name}.{attribute}" for name in names]
+        return found
+
+    def _changed_in_pass(self, inner: Walk) -> list[str]:
+        """Return the objects that batches change in place: a meter, a list."""
+        found = [name for name in inner.changed if self._keeps_values(name)]
+        for on, method, call in inner.calls:
+            if on and on not in self.known and self._sources(on) and self._is_variable(on):
+                found += [on] if self._changes(on, method, call) else []
+        return [name for name in dict.fromkeys(found) if name not in self.known and not self._is_module(name)]
+
+    def _refuse_changed_samplers(self, walk: Walk) -> None:
+        """Raise UnclearError for an attribute of torch's samplers and loaders that the loop sets."""
+        for name, line in walk.written.items():
+            owner = name.rpartition(".")[0]
+            if owner and any(one.startswith("torch.utils.data.") for one in self._made(owner)):
+                raise UnclearError(
+                    f"line {line} changes {name} within the loop, which a checkpoint hasn't got: torch's samplers and "
+                    "loaders don't keep it"
+                )
 
     def _walk(self, loop: Any) -> Walk:
         walk = Walk(self.script)
@@ -169,7 +237,7 @@ class _Finder:
         return sources_of(self.script, name)
 
     def _made(self, name: str) -> list[str]:
-        return [self.script.path(one.func) for one in self._sources(name) if isinstance(one, self.cst.Call)]
+        return made_by(self.script, name)
 
     def _is_variable(self, name: str) -> bool:
         """Tell whether a name that the loop assigns holds something that can go on: no clock, log or iterator."""
@@ -234,6 +302,8 @@ class _Finder:
                 break
         for name in walk.changed:
             first = next((one for one in _prefixes(name) if self._sources(one)), "")
+            if first and name not in walk.written and self._made(first) and not self._keeps_values(first):
+                continue
             known = any(one in self.known for one in _prefixes(name))
             if first and not known and first.partition(".")[0] in before and first not in walk.written:
                 found.append(first)
@@ -248,6 +318,11 @@ class _Finder:
         script, made = self.script, self._made(name)
         kinds = [self.classes[one] for one in made if one in self.classes]
         if kinds:
+            if any(holds_iterator(kind) for kind in kinds) and method != "__len__":
+                raise UnclearError(
+                    f"line {script.line(call)} calls {name}.{method}(), and {made[0]} holds an open iterator, whose "
+                    "place in its data isn't in a checkpoint"
+                )
             return any(changes_itself(script, kind, method, self.classes) for kind in kinds)
         if any(_LOGS.search(one) for one in made):
             return False
@@ -266,15 +341,21 @@ class _Finder:
         return bool(made) and bool(COUNTS.fullmatch(method)) and not made[0].startswith("torch.")
 
     def _is_container(self, name: str) -> bool:
+        """Tell whether a variable is brought back as a value: a list, a dict, a tensor, an array."""
         made = self._made(name)
-        return not made or any(one in _CONTAINERS for one in made)
+        return not made or any(one in _CONTAINERS or _ARRAYS.search(one) for one in made)
+
+    def _keeps_values(self, name: str) -> bool:
+        """Tell whether what changes in a variable can be seen in its value, or its own class says so."""
+        known = any(one in self.classes for one in self._made(name))
+        return known or self._is_container(name) or self._is_module(name)
 
     def _is_module(self, name: str) -> bool:
         made = self._made(name)
         if any(one.endswith("deepcopy") for one in made):
             return any(
                 dotted(argument.value).removesuffix(".module") in self.names.models
-                for one in self._sources(name)
+                for one in map(call_that_makes, self._sources(name))
                 if isinstance(one, self.cst.Call)
                 for argument in one.args
             )

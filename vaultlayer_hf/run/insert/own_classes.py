@@ -80,6 +80,21 @@ def changes_itself(script: Script, kind: Any, method: str, classes: dict[str, An
     )
 
 
+def holds_iterator(kind: Any) -> bool:
+    """Tell whether an object of a class keeps an open iterator: its place in its data is no attribute."""
+    cst: Any = libcst_or_error()
+    home, node = kind
+    return any(
+        dotted(call.func) == "next"
+        and call.args
+        and "self" in {one.value for one in home.all(cst.Name, call.args[0])}
+        for call in home.all(cst.Call, node)
+    ) or any(
+        isinstance(call.func, cst.Attribute) and call.func.attr.value in ("next", "__next__")
+        for call in home.all(cst.Call, node)
+    )
+
+
 def is_kind(script: Script, kind: Any, ending: str, classes: dict[str, Any]) -> bool:
     home, node = kind
     bases = [dotted(base.value) for base in node.bases]
@@ -88,3 +103,33 @@ def is_kind(script: Script, kind: Any, ending: str, classes: dict[str, Any]) -> 
         for base in bases
         if base in classes and base != node.name.value
     )
+
+
+def counted_in_forward(kind: Any) -> dict[str, int]:
+    """Return plain numbers of a module that its ``forward()`` hands on from call to call, and the lines.
+
+    No ``state_dict()`` has them: no buffers or parameters, but what ``__init__`` sets to a number, None or a flag.
+    """
+    cst: Any = libcst_or_error()
+    home, node = kind
+    functions = {one.name.value: one for one in home.all(cst.FunctionDef, node)}
+    plain = {
+        dotted(target.target)
+        for one in home.all(cst.Assign, functions["__init__"].body if "__init__" in functions else node.body)
+        if isinstance(one.value, (cst.Integer, cst.Float)) or dotted(one.value) in ("None", "True", "False")
+        for target in one.targets
+    }
+    found: dict[str, int] = {}
+    coming, seen = ["forward"], set()
+    while coming:
+        name = coming.pop()
+        if name in seen or name not in functions:
+            continue
+        seen.add(name)
+        walk = Walk(home, follow=False)
+        walk.suite(functions[name].body)
+        coming += [called for on, called, _ in walk.calls if on == "self"]
+        for attribute, line in walk.written.items():
+            if attribute in plain and attribute.startswith("self.") and attribute in walk.read_first:
+                found.setdefault(attribute.removeprefix("self."), line)
+    return found

@@ -115,11 +115,22 @@ def propose(path: str | os.PathLike[str], vault: str | None = None) -> Proposal 
         shown = tuple(line.format(vault=literal or "None") for line in lines)
         return Unrecognised(path, plan.reason, shown, plan.trains)
     after = script.apply(plan.edits)
-    compile(
-        after, str(path), "exec", dont_inherit=True
-    )  # a mistake of ours: better here than in the user's run
+    try:
+        compile(after, str(path), "exec", dont_inherit=True)  # a mistake: better here than in the user's run
+    except (SyntaxError, ValueError) as error:
+        _compile_own(data, path)
+        shown = tuple(line.format(vault=literal or "None") for line in lines)
+        return Unrecognised(path, f"its edit wouldn't be Python ({error})", shown)
     hunks = tuple(_hunks(script, plan.edits, after))
     return Proposal(path, kind, data, after, hunks, tuple(plan.remarks), vault or "")  # type: ignore[arg-type]
+
+
+def _compile_own(data: bytes, path: Path) -> None:
+    """Raise SettingsError for a script that Python itself refuses, though it can be parsed."""
+    try:
+        compile(data, str(path), "exec", dont_inherit=True)
+    except (SyntaxError, ValueError) as error:
+        raise SettingsError(f"{path} can't be read as Python: {error}") from error
 
 
 def _integrated(script: Script) -> bool:

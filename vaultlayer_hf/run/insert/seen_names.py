@@ -22,7 +22,7 @@ class SeenNames:
         written: names that are assigned, and the line.
         defined: names that are surely assigned by now. A loop is taken to go round at least once.
         calls: (what a method is called on, its name, the call); ``__call__`` for a variable that is called itself.
-        changed: variables of which an item is assigned or deleted, and the line.
+        changed: variables of which an item is assigned or deleted, or that a method such as ``add_`` changes; the line.
     """
 
     def __init__(self, defined: set[str] | None = None, *, proves: bool = False) -> None:
@@ -32,6 +32,8 @@ class SeenNames:
         self.written: dict[str, int] = {}
         self.calls: list[tuple[str, str, Any]] = []
         self.changed: dict[str, int] = {}
+        self.members: dict[str, list[str]] = {}
+        """Of the variables of loops on the way: what they go through."""
         self._names: dict[str, str] | None = None
         """In a function that is followed: what each of its own names stands for; ``""`` for none."""
 
@@ -57,6 +59,8 @@ class SeenNames:
                     return
 
     def _write(self, name: str, line: int) -> None:
+        if self._names is not None and name in self._names:
+            return  # a function's own name is bound anew, be it a parameter: nothing outside sees it
         name = self._named(name)
         if name:
             self.written.setdefault(name, line)

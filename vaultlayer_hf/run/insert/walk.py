@@ -52,6 +52,7 @@ class Walk(SeenNames):
         if isinstance(node, cst.For):
             self.expression(node.iter)
             self.target(node.target)
+            self._note_members(node)
             self.suite(node.body)
             if node.orelse is not None:
                 self.suite(node.orelse.body)
@@ -74,6 +75,14 @@ class Walk(SeenNames):
                 self._any(child)
             self.defined = before
         return False
+
+    def _note_members(self, loop: Any) -> None:
+        """Note of which variables a loop's own ones are members: what changes those in place changes these."""
+        cst = self._cst
+        gone = [self._named(dotted(one)) for one in self.script.all(cst.Name, loop.iter)]
+        gone += [self._named(root(one)) for one in self.script.all(cst.Attribute, loop.iter)]
+        for one in self.script.all(cst.Name, loop.target):
+            self.members[one.value] = [name for name in gone if name]
 
     def _any(self, node: Any) -> None:
         if isinstance(node, (self._cst.BaseExpression,)):
@@ -223,6 +232,11 @@ class Walk(SeenNames):
         if isinstance(node.func, cst.Attribute):
             self.expression(node.func.value)
             on = self._named(root(node.func.value))
+            method = node.func.attr.value
+            if method.endswith("_") and not method.startswith("_") and method != "requires_grad_":
+                for one in self.members.get(root(node.func.value).partition(".")[0], [on]):
+                    if one:
+                        self.changed.setdefault(one, self.script.line(node))
             if on and function is None:
                 self.calls.append((on, node.func.attr.value, node))
         elif name:

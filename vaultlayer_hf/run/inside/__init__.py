@@ -6,6 +6,7 @@
     trainer.py       puts a vault into a Trainer that trains under `vl run`, and watches its training
     watch.py         watches one training for `vl run`
     own_loop.py      names a Trainer whose ``train()`` is a loop of its own, at its first step
+    unkept.py        says that nothing is kept, at the first save that a training misses
     startup/         what Python imports at its start
 
 Imports trainer and transformers, late; nothing but Python's start imports it.

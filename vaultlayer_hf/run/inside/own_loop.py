@@ -31,7 +31,7 @@ class OwnLoopCallback(TrainerCallback):
     ) -> None:
         if report.watched or self._said:
             return
-        self._said = True
+        self._said = report.trains = True
         if os.environ.get(INSERT_VARIABLE, "1") == "0" or not state.is_world_process_zero:
             return
         message = (

@@ -1,9 +1,10 @@
 """Python imports this at its start where `vl run` has put this folder first on PYTHONPATH.
 
-It waits for transformers.trainer and vaultlayer_hf.session.training, and does nothing in a process that imports
-neither, but for telling `vl run` what is imported (imports.py says how). No import here costs more than a look at
-sys.modules: importlib.abc alone would cost 20 ms in every Python process. The sitecustomize that would have run without
-this one runs, too. In a spare interpreter Python's start stops here until the spare's turn comes (preload.py).
+It waits for transformers.trainer, vaultlayer_hf.session.training and torch's optimizers, and does nothing in a process
+that imports none of them, but for telling `vl run` what is imported (imports.py says how). No import here costs more
+than a look at sys.modules: importlib.abc alone would cost 20 ms in every Python process. The sitecustomize that would
+have run without this one runs, too. In a spare interpreter Python's start stops here until the spare's turn comes
+(preload.py).
 """
 
 import _frozen_importlib
@@ -29,6 +30,7 @@ class _Finder:
             "vaultlayer_hf.session.training": _training,
             "torch.distributed.launcher.api": _launcher,
             "accelerate.utils.launch": _single_launcher,
+            "torch.optim.optimizer": _optimizer,
         }
         self.recorder: Recorder | None = None
 
@@ -65,6 +67,14 @@ class _Finder:
 def _training(module: "Any") -> None:
     from vaultlayer_hf.run.inside.observer import install
 
+    install()
+
+
+def _optimizer(module: "Any") -> None:
+    try:
+        from vaultlayer_hf.run.inside.unkept import install
+    except ImportError:
+        return  # said where a Trainer is imported
     install()
 
 

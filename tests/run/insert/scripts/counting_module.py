@@ -1,0 +1,31 @@
+"""A module counts its own calls, and what it gives hangs on the count."""
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+
+class Annealed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.calls = 0
+
+    def forward(self, x):
+        if self.training:
+            self.calls += 1
+        return self.layer(x) / (1 + 0.05 * self.calls)
+
+
+torch.manual_seed(34)
+loader = DataLoader(TensorDataset(torch.randn(32, 4)), batch_size=8, shuffle=True)
+model = Annealed()
+optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+for epoch in range(4):
+    for (x,) in loader:
+        loss = ((model(x) - x) ** 2).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+torch.save({"model": model.state_dict(), "calls": model.calls}, "model.pt")
