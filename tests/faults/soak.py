@@ -38,8 +38,10 @@ _WARM = 15
 """Saves of an attempt after which what is measured counts: pools and caches are full by then."""
 _BEGINS, _ENDS = 0.15, 0.3
 """How likely it is at a step that a fault begins, and that one which lasts is over."""
-MOST_MEMORY, MOST_FILES, MOST_DISK = 16e6, 3, 8.0
-"""What may come on top within an attempt in bytes and open files, and how many checkpoints the disk may hold."""
+MOST_MEMORY, MOST_FILES, MOST_DISK, MOST_VAULT = 16e6, 3, 8.0, 4.0
+"""What may come on top within an attempt in bytes and open files, and how many checkpoints the disk may hold; the vault
+one more for each attempt, whose kill leaves what it was sending.
+"""
 
 
 @dataclass
@@ -80,7 +82,8 @@ class Soak:
     def good(self) -> bool:
         """Whether nothing was lost, wrong or stopped, and nothing grew."""
         flat = max(self.memory, default=0.0) <= MOST_MEMORY and max(self.files, default=0.0) <= MOST_FILES
-        return not (self.lost or self.wrong or self.stopped) and flat and self.disk <= MOST_DISK
+        kept = self.disk <= MOST_DISK and self.vault <= MOST_VAULT + self.attempts
+        return not (self.lost or self.wrong or self.stopped) and flat and kept
 
     def __str__(self) -> str:
         lines = [

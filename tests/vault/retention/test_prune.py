@@ -498,3 +498,28 @@ def test_a_run_that_may_not_delete(tmp_path: Path) -> None:
     told = [line for line in heard.reasons("trouble").splitlines() if "can't be deleted" in line]
     assert len(told) == 1
     assert "after the next commit" in told[0]
+
+
+def test_what_was_given_up_in_trouble_is_deleted_when_it_is_over(tmp_path: Path) -> None:
+    """An upload that a newer save has overtaken leaves nothing in the vault, though nothing could be deleted then."""
+
+    def plan(operation: Operation) -> Fault | None:
+        given_up = any(event.kind == "abandon" for event in heard.events)
+        if "checkpoint-2/.vault/part" in operation.key:
+            trouble.append(operation.key)
+        return Fault.refused() if trouble and not given_up else None
+
+    trouble: list[str] = []
+    store = FaultStore(open_store(tmp_path / "vault"), plan)
+    session, heard = a_session(str(tmp_path / "vault"), tmp_path / "output", store=store)
+    training = Training(session)
+    resume(session, TrainersFiles())
+    for step in (1, 2, 3):
+        folder = write_checkpoint(tmp_path / "output", step)
+        training.save(Save(folder, step, AnyFiles(), parameters=PARAMETERS))
+        if step != 2:
+            assert training.flush(), heard.events
+    training.close()
+    assert "checkpoint-2" in heard.reasons("abandon")
+    left = {item.key.split("/")[2] for item in open_store(tmp_path / "vault").list("data/")}
+    assert left == {"checkpoint-1", "checkpoint-3"}

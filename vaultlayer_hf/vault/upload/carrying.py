@@ -230,13 +230,13 @@ class Carrier:
             self._refused.pop(0)
 
     def _discard(self, transfer: Transfer) -> None:
-        """Delete what an abandoned upload left, unless its commit may have landed; best effort."""
+        """Delete what an abandoned upload left, unless its commit may have landed; now, or behind the next commit."""
         if transfer.committing:
             return
         try:
             delete_folder(self._store, transfer.folder)
-        except Exception:
-            pass  # an orphan: a later writer deletes it after the grace
+        except Exception:  # mostly so: a store in trouble is why it was abandoned
+            self._clearing.discard_later(transfer.folder)
 
 
 def _try_to_load(job: Job) -> None:

@@ -18,7 +18,7 @@ from vaultlayer_hf.vault.log.entry import Commit
 from vaultlayer_hf.vault.log.finite import newest_finite
 from vaultlayer_hf.vault.log.log import Log, Writer
 from vaultlayer_hf.vault.retention.policy import Policy
-from vaultlayer_hf.vault.retention.prune import clean_orphans
+from vaultlayer_hf.vault.retention.prune import clean_orphans, delete_folder
 from vaultlayer_hf.vault.retention.tidy import tidy_vault
 from vaultlayer_hf.vault.snapshot import Snapshot
 from vaultlayer_hf.vault.upload.patience import Patience, StoppedError, SupersededError
@@ -59,11 +59,20 @@ class Clearing:
         self._finite: dict[int, bool] = {}
         """By number of a commit whether it is finite, as far as that was found out."""
         self._cleaned = False
+        self._abandoned: list[str] = []
+        """Folders of this writer's own uploads that were given up before their commit, and are still there."""
 
     def put_aside(self, snapshot: Snapshot) -> None:
         """Keep a snapshot that isn't carried any more until a newer one can be adopted in its place."""
         with self._lock:
             self._stale.append(snapshot)
+
+    def discard_later(self, folder: str) -> None:
+        """Delete behind the next commit what an upload has left that was given up, and never asked for its commit.
+
+        No node fills the folder any more by then: each brings in its part of a later save when it is through with this.
+        """
+        self._abandoned.append(folder)
 
     def outdate(self, newest: Snapshot) -> None:
         """Remove what a new save makes superfluous: ``newest``, noted just now. On the training thread.
@@ -133,6 +142,9 @@ class Clearing:
                 step=decision.commit.step,
                 reason=decision.reason,
             )
+        while self._abandoned:
+            delete_folder(self._store, self._abandoned[0])
+            self._abandoned.pop(0)
         if not self._cleaned:
             self._cleaned = True
             clean_orphans(self._store, writer)

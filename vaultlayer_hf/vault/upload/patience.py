@@ -97,9 +97,8 @@ class Patience:
             topic, what = "upload", f"the vault can't be written now, {goes_on}it is tried again"
         else:
             topic, what = "tidy", "old checkpoints can't be deleted now, it is tried again"
-            if (
-                not error.transient
-            ):  # as where a run may not delete: nothing that passes by itself within seconds
+            if error.operation == "delete" and not error.transient:
+                # A run without that right: nothing that passes within seconds, as credentials do that are renewed.
                 self._tidy_end, what = 0.0, f"{what} after the next commit"
         self._events.warn_once(
             f"{topic} {type(error).__name__} {error.reason}",
