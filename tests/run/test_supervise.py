@@ -145,6 +145,19 @@ def test_a_program_that_gets_nowhere_is_given_up(tmp_path) -> None:
     assert "3 attempts in a row" in ran.err
 
 
+def test_a_script_that_ends_itself_within_its_training_is_told_by_its_exit_code(tmp_path) -> None:
+    """`sys.exit(3)` in a callback is no kill: the exit code is what is said, and it is started again."""
+    script = PULSE + (
+        "import os, sys\nreport.note('train', output_dir='.', step=0, pid=os.getpid())\n"
+        "report.beat(step=7, phase='train')\n"
+        "if not os.path.exists('once'):\n    open('once', 'w'); sys.exit(3)\n"
+        "report.note('trained', step=9)\n"
+    )
+    ran = vl_run(tmp_path, script=script)
+    assert (ran.code, ran.causes) == (0, ["crash", "finished"])
+    assert ran.lines("death")[0]["detail"] == "it ended with exit code 3 after step 7"
+
+
 def test_where_the_hook_does_not_reach_is_said(tmp_path) -> None:
     """A program started with python -I is run all the same, and told to be out of reach."""
     (tmp_path / "train.py").write_text("print('ran')")

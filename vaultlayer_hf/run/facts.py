@@ -33,6 +33,7 @@ def gather(
     silent: float | None = None,
     oom_kills: int = 0,
     seconds: float = 0.0,
+    pid: int = 0,
     left: Callable[[], Sequence[str]] = tuple,
 ) -> Death:
     """Return the facts of an attempt.
@@ -43,6 +44,7 @@ def gather(
         output: the end of what it wrote.
         vault: the URI that it was given; a script may have one of its own.
         told, silent, oom_kills, seconds: as in Death.
+        pid: of the process that was started.
         left: returns what Death has under this name; called only where it is asked for.
     """
     code, name = _status(status)
@@ -88,7 +90,8 @@ def gather(
         oom_kills=oom_kills,
         lost=()
         if preempted
-        else tuple(lost_ranks(notes)) or ((0,) if any(number < 0 for number in exits) else ()),
+        else tuple(lost_ranks(notes, exited=0 if code is None else pid))
+        or ((0,) if any(number < 0 for number in exits) else ()),
         preempted=preempted,
         micro_batch=int(last.get("micro_batch") or 0),
         accumulation=int(last.get("accumulation") or 0),

@@ -182,6 +182,7 @@ def _attempt(
         silent=attempt.silent,
         oom_kills=max(0, processes.oom_kills() - spares.killed - oom_kills),
         seconds=attempt.seconds,
+        pid=attempt.pid,
         left=lambda: [str(path) for path in output_dirs(options.folder)],
     )
     if death.oom_kills:

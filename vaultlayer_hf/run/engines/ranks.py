@@ -21,11 +21,13 @@ Notes = Mapping[int, Sequence[dict[str, Any]]]
 """Lines of an attempt's ranks, by rank."""
 
 
-def lost_ranks(notes: Notes) -> list[int]:
-    """Return the ranks that trained and are gone without an error or an end."""
-    return [
-        rank for rank, line in _training(notes).items() if not psutil.pid_exists(int(line.get("pid") or 0))
-    ]
+def lost_ranks(notes: Notes, exited: int = 0) -> list[int]:
+    """Return the ranks that trained and are gone without an error or an end.
+
+    ``exited``: pid of a process that has ended by itself, with an exit code: that isn't lost.
+    """
+    pids = {rank: int(line.get("pid") or 0) for rank, line in _training(notes).items()}
+    return [rank for rank, pid in pids.items() if pid != exited and not psutil.pid_exists(pid)]
 
 
 class WaitingRanks:
