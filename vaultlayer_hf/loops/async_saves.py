@@ -72,7 +72,7 @@ class AsyncLoopSaves:
         self, training: Training, state: Stateful, loop_files: LoopFiles, fit: Fit, trouble: AsyncTrouble
     ) -> None:
         self._training, self._state, self._files, self._trouble = training, state, loop_files, trouble
-        self._copier = Copier(fit, trouble.say)
+        self._copier = Copier(fit, trouble.say, training.pacer.waited)
         self._looked = False
         self._capture: _Capture | None = None
         self._hooks: list[Any] = []

@@ -122,9 +122,10 @@ def test_what_is_written_beside_the_training_is_on_the_way_to_a_commit() -> None
     made = pacer(Cadence("auto"), clock, upload_seconds=lambda: 10.0)
     made.begin()
     assert drive(made, clock, 61, seconds=1.0, stall=0.01)[0] == 60
+    made.waited(0.02)  # in front of the optimizer's step, for the copy
     made.mark()
     made.saved(again=True, beside=600.0)
-    assert made.stall == pytest.approx(0.01)
+    assert made.stall == pytest.approx(0.03)
     assert drive(made, clock, 1000, seconds=1.0, stall=0.01, first=62)[0] in range(668, 672)
 
 

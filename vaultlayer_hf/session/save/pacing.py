@@ -109,6 +109,12 @@ class Pacer:
         if self._cadence.kind == "auto":
             self._think()
 
+    def waited(self, seconds: float) -> None:
+        """Say that the newest save has kept training waiting once more, somewhere within the steps behind it."""
+        self.stalled += seconds
+        if self._stalls:
+            self._stalls[-1] += seconds
+
     @property
     def active(self) -> bool:
         """Whether a cadence was asked for."""

@@ -7,6 +7,7 @@ returns, and in front of the next step it is compared with what it is of. Where 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
@@ -27,7 +28,7 @@ SMALL = 32 * 2**20
 class Copier:
     """The copies of one training. On the training thread, but for what is handed to ``submit``.
 
-        copier = Copier(Fit("overlapped"), say)
+        copier = Copier(Fit("overlapped"), say, count)
         copy = copier.copy(storages, stepped, others)
         written = copier.submit(write)
         ...                      # forward and backward
@@ -37,13 +38,14 @@ class Copier:
     Args:
         fit: how saves run; not "waiting".
         changed: called with how they run from now on, where that turns out to be another way.
+        waited: called with the seconds for which training has waited for a copy behind its save.
 
     Attributes:
         fit: how they run now.
     """
 
-    def __init__(self, fit: Fit, changed: Callable[[Fit], object]) -> None:
-        self.fit, self._changed = fit, changed
+    def __init__(self, fit: Fit, changed: Callable[[Fit], object], waited: Callable[[float], object]) -> None:
+        self.fit, self._changed, self._waited = fit, changed, waited
         self._arena = Arena(pinned=torch.cuda.is_available())
         self._thread = ThreadPoolExecutor(1, "vaultlayer-save")
         self._prepared: Future[None] | None = None
@@ -82,11 +84,14 @@ class Copier:
         copy = self._newest
         if copy is None:
             return
+        begin = time.monotonic()
         try:
             copy.hold_device()
             moved = copy.moved()
         except Exception:  # told where the checkpoint would appear
             return
+        finally:
+            self._waited(time.monotonic() - begin)
         if moved is not None:
             self._tried = True
         if moved:

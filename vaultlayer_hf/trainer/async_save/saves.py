@@ -53,7 +53,7 @@ class AsyncSaves:
 
     def __init__(self, trainer: Any, training: Training, fit: Fit, trouble: AsyncTrouble) -> None:
         self._trainer, self._training, self._trouble = trainer, training, trouble
-        self.copier = Copier(fit, trouble.say)
+        self.copier = Copier(fit, trouble.say, training.pacer.waited)
         self.agreed = Agreed(training.session)
         self.capture: Capture | None = None
         self.folder_is_read = self._looked = False
