@@ -53,16 +53,17 @@ def _drawn(script: Script, loop: Loop, name: str) -> DrawnLoader | None:
         return None
     if any(function_of(script, one) is not home for one in (*opens, *nexts)):
         return None
-    loaders = {script.code(one.args[0].value) if len(one.args) == 1 else "" for one in opens}
-    loader = next(iter(loaders))
-    if len(loaders) != 1 or not loader.replace(".", "").replace("_", "").isalnum():
-        return None
-    if not sources_of(script, loader) or any(is_iterator(script, one) for one in sources_of(script, loader)):
-        return None
-    if any(one is loop.top for source in sources_of(script, loader) for one in script.around(source)):
-        return None
     endless = len(opens) == 1 and _goes_round(generator_of(script, opens[0]))
-    if not endless and any(dotted(one.func) != "iter" for one in opens):
+    given = [one.args[0].value for one in opens if len(one.args) == 1]
+    if len(given) != len(opens) or not (endless or all(dotted(one.func) == "iter" for one in opens)):
+        return None
+    loader = script.code(given[0])
+    made = sources_of(script, loader) if dotted(given[0]) else given
+    if not made or any(is_iterator(script, one) for one in made):
+        return None
+    if not endless and (not dotted(given[0]) or any(script.code(one) != loader for one in given)):
+        return None
+    if any(one is loop.top for source in made for one in script.around(source)):
         return None
     ahead = [one for one in opens if script.span(one)[0] < script.span(loop.top)[0]]
     behind = [one for one in opens if not any(one is other for other in ahead)]
@@ -72,6 +73,8 @@ def _drawn(script: Script, loop: Loop, name: str) -> DrawnLoader | None:
         return None
     if any(not any(up is loop.inner for up in script.around(one)) for one in behind):
         return None
+    if endless:
+        return DrawnLoader(name, loader, opens, first, endless)
     stream = script.free(f"{loader.rpartition('.')[2]}_stream", f"{name}_stream")
     return DrawnLoader(stream, loader, opens, first, endless)
 
@@ -178,14 +181,13 @@ def stream_edits(script: Script, drawn: Sequence[DrawnLoader]) -> list[Edit]:
     """Return the edits that put Streams in place of loaders."""
     edits: list[Edit] = []
     for one in drawn:
-        why = f"Knows where {one.loader} is in its data, so that a resume goes on there."
+        why = f"Knows where {one.stream if one.endless else one.loader} is in its data, so that a resume goes on there."
         if one.endless:
-            start, end = script.span(one.opens[0])
+            start, end = script.span(one.opens[0].func)
+            behind = script.span(one.opens[0].args[0].value)[1]
             edits += [
-                script.lines_before(
-                    one.first, [f"{one.stream} = Checkpointer.stream({one.loader}, endless=True)"], why
-                ),
-                Edit(start, end, one.stream, why),
+                Edit(start, end, "Checkpointer.stream", why),
+                Edit(behind, behind, ", endless=True", why),
             ]
             continue
         edits.append(
