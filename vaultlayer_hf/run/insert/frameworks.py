@@ -17,6 +17,7 @@ _SPREAD = re.compile(
 
 _ELSEWHERE = {
     "horovod": "Horovod starts its ranks, which a Checkpointer doesn't know: torch.distributed's it does",
+    "apex.amp": "apex.amp keeps its loss scales in itself, where no checkpoint finds them: GradScaler's come back",
     "dgl.distributed": "dgl.distributed keeps parameters in processes of its own, which no checkpoint of a rank has",
 }
 
@@ -32,6 +33,11 @@ def refuse_frameworks(script: Script) -> None:
     for name, why in _ELSEWHERE.items():
         if any(path == name or path.startswith(f"{name}.") for path in paths):
             raise UnclearError(why)
+    for call in method_calls(script, "update_and_allocate"):
+        raise UnclearError(
+            f"line {script.line(call)} allocates AdaLora's ranks by what it has gathered on its way, which no "
+            "state_dict() has"
+        )
     for node in script.all(libcst_or_error().Call):
         path = script.path(node.func)
         if _SPREAD.search(path) and not any(one.startswith("accelerate.") for one in paths):

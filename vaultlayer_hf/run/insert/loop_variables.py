@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from vaultlayer_hf.run.insert.calls import call_that_makes, made_by, sources_of
+from vaultlayer_hf.run.insert.calls import call_that_makes, sources_of
 from vaultlayer_hf.run.insert.defined_before import defined_before
 from vaultlayer_hf.run.insert.frameworks import ENVIRONMENT
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
@@ -35,6 +35,7 @@ from vaultlayer_hf.run.insert.own_classes import (
 from vaultlayer_hf.run.insert.own_functions import parameters_of
 from vaultlayer_hf.run.insert.own_resume import moved_starts
 from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.streams import function_of
 from vaultlayer_hf.run.insert.walk import Walk, local_names
 
 _CLOCK = re.compile(r"(?:^|\.)(?:time|perf_counter|monotonic|process_time|time_ns|now|Event)$")
@@ -234,10 +235,18 @@ class _Finder:
             node = block
 
     def _sources(self, name: str) -> list[Any]:
-        return sources_of(self.script, name)
+        """Return what a name is assigned: in the loop's functions, where they assign it; another's may be another."""
+        found = sources_of(self.script, name)
+        for at in (self.loop.top, self.loop.inner):
+            home = function_of(self.script, at)
+            own = [one for one in found if function_of(self.script, one) is home]
+            if own and "." not in name:
+                return own
+        return found
 
     def _made(self, name: str) -> list[str]:
-        return made_by(self.script, name)
+        made = [call_that_makes(one) for one in self._sources(name)]
+        return [self.script.path(one.func) for one in made if isinstance(one, self.cst.Call)]
 
     def _is_variable(self, name: str) -> bool:
         """Tell whether a name that the loop assigns holds something that can go on: no clock, log or iterator."""
