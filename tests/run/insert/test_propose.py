@@ -236,6 +236,29 @@ for x in data:
     model(workers.recv()).sum().backward()
     optimizer.step()
 """,
+    "Lightning Fabric isn't supported": """from lightning.fabric import Fabric
+fabric = Fabric()
+for x in data:
+    fabric.backward(model(x).sum())
+    optimizer.step()
+""",
+    "its loop is an Engine of Ignite": """from ignite.engine import Engine
+def step(engine, x):
+    model(x).sum().backward()
+    optimizer.step()
+Engine(step).run(data)
+""",
+    "its loop is fastai's Learner": """from fastai.vision.all import *
+learn = vision_learner(dls, resnet18)
+learn.fine_tune(3)
+""",
+    "its loop is Keras' fit()": """import keras
+net = keras.Sequential([keras.layers.Dense(1)])
+net.fit(x, y)
+""",
+    "Composer isn't supported": """from composer import Trainer
+Trainer(model=model, max_duration="2ep").fit()
+""",
     "Horovod starts its ranks": """import horovod.torch as hvd
 for x in data:
     optimizer.zero_grad()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from vaultlayer_hf.run.insert.calls import made_by, method_calls, receiver
 from vaultlayer_hf.run.insert.loop import UnclearError
-from vaultlayer_hf.run.insert.source import Script, libcst_or_error
+from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
 
 ENVIRONMENT = re.compile(r"^(?:gym|gymnasium)\b|\.make_vec$")
 """What makes an environment of reinforcement learning."""
@@ -15,6 +16,37 @@ _SPREAD = re.compile(
     r"(?:^|\.)(?:fully_shard|parallelize_module|FullyShardedDataParallel|distribute_module)$|^deepspeed\.initialize$"
 )
 
+_FRAMES = {
+    "lightning.fabric": (
+        r"Fabric$",
+        "Lightning Fabric isn't supported: fabric.save() and fabric.load() keep its loop",
+    ),
+    "lightning_fabric": (
+        r"Fabric$",
+        "Lightning Fabric isn't supported: fabric.save() and fabric.load() keep its loop",
+    ),
+    "ignite": (
+        r"(?:Engine|create_supervised_trainer)$",
+        "its loop is an Engine of Ignite, which isn't supported: Ignite's own Checkpoint handler keeps it",
+    ),
+    "composer": (
+        r"Trainer$",
+        "Composer isn't supported, its Trainer saves by itself: Trainer(save_folder=…, autoresume=True)",
+    ),
+    "fastai": (
+        r"\.(?:fit|fit_one_cycle|fine_tune|fit_flat_cos)$",
+        "its loop is fastai's Learner, which isn't supported: fastai's SaveModelCallback keeps its weights",
+    ),
+    "keras": (
+        r"\.fit$",
+        "its loop is Keras' fit(), which isn't supported: Keras' BackupAndRestore goes on behind a death",
+    ),
+    "tensorflow": (
+        r"\.fit$",
+        "its loop is Keras' fit(), which isn't supported: Keras' BackupAndRestore goes on behind a death",
+    ),
+}
+"""Frameworks with loops of their own: what of them is called in a script whose loop is theirs, and what to do there."""
 _ELSEWHERE = {
     "horovod": "Horovod starts its ranks, which a Checkpointer doesn't know: torch.distributed's it does",
     "apex.amp": "apex.amp keeps its loss scales in itself, where no checkpoint finds them: GradScaler's come back",
@@ -25,6 +57,7 @@ _ELSEWHERE = {
 def refuse_frameworks(script: Script) -> None:
     """Raise UnclearError for a script whose loop is another framework's."""
     paths = script.imports.values()
+    _refuse_own_loops(script)
     if any(path.split(".")[0] in ("pytorch_lightning", "lightning", "lightning_fabric") for path in paths):
         raise UnclearError(
             "Lightning isn't supported, its Trainer saves by itself: give that ModelCheckpoint(save_last=True), and "
@@ -50,6 +83,20 @@ def refuse_frameworks(script: Script) -> None:
                 f"line {script.line(node)} uses LocalSGD, whose ranks have other weights between two rounds, and "
                 "a checkpoint has those of one rank"
             )
+
+
+def _refuse_own_loops(script: Script) -> None:
+    """Raise UnclearError for a script that calls the loop of a framework."""
+    cst: Any = libcst_or_error()
+    stars = [
+        one for one in script.all(cst.ImportFrom) if isinstance(one.names, cst.ImportStar) and one.module
+    ]
+    paths = [*script.imports.values(), *(dotted(one.module) for one in stars)]
+    calls = [script.path(call.func) for call in script.all(cst.Call)]
+    for frame, (pattern, why) in _FRAMES.items():
+        imported = any(path == frame or path.startswith(f"{frame}.") for path in paths)
+        if imported and any(re.search(pattern, call) for call in calls):
+            raise UnclearError(why)
 
 
 def refuse_environments(script: Script) -> None:
