@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from vaultlayer_hf.cli.charts import loss_lines
+from vaultlayer_hf.cli.charts import draw_steps, loss_lines
+from vaultlayer_hf.cli.side_by_side import side_by_side
 from vaultlayer_hf.run.assemble import assemble
 from vaultlayer_hf.run.story import AttemptStory, RunStory
 
@@ -206,3 +207,34 @@ def test_the_loss_has_no_gap_where_an_attempt_goes_on() -> None:
     counted, again = loss_lines(story)
     assert counted == [(10.0, 5.0), (20.0, 4.0), (30.0, 3.4), (40.0, 3.0)]
     assert again == [[(20.0, 4.0), (30.0, 3.5)]]
+
+
+def test_runs_side_by_side_share_the_unit_of_time() -> None:
+    """A run of 100 s beside one of 300 s is drawn on the same axis of minutes, and not outside of the picture."""
+    plots = pytest.importorskip(
+        "matplotlib.figure", reason="needs matplotlib: pip install 'vaultlayer-hf[report]'"
+    )
+    short, long = (
+        RunStory(None, "finished", "", (attempt,), (), (), 100, seconds)
+        for seconds in (100.0, 300.0)
+        for attempt in [
+            AttemptStory(1, 0.0, seconds, "", "finished", step=9, steps=((0.0, 0.0), (seconds, 9.0)))
+        ]
+    )
+    axes = plots.Figure().subplots()
+    draw_steps(axes, short, long)
+    assert max(axes.lines[0].get_xdata()) == pytest.approx(100 / 60)
+    assert axes.get_xlim()[1] == pytest.approx(5, rel=0.05)
+    assert axes.get_xlabel().startswith("min ")
+
+
+def test_a_run_that_came_further_is_not_cut_off() -> None:
+    """Beside a run of 9 steps one of 90 is drawn to its end: the axis of steps, which they share, reaches that far."""
+    pytest.importorskip("matplotlib", reason="needs matplotlib: pip install 'vaultlayer-hf[report]'")
+    runs = [
+        (str(last), RunStory(None, "finished", "", (attempt,), (), (), int(last), 40.0))
+        for last in (9.0, 90.0)
+        for attempt in [AttemptStory(1, 0.0, 39.0, "", "finished", step=9, steps=((0.0, 0.0), (39.0, last)))]
+    ]
+    drawn = side_by_side(runs)
+    assert "<!-- 80 -->" in drawn, "a number on the axis of steps"

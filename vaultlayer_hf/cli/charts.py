@@ -109,17 +109,18 @@ def _unit(story: RunStory) -> tuple[float, str]:
     return (1.0, "s") if span < 180 else (60.0, "min") if span < 3 * 3600 else (3600.0, "h")
 
 
-def time_axis(axes: Any, story: RunStory) -> Callable[[float], float]:
-    """Label the time axis; return what turns a moment into a place on it."""
-    unit, name = _unit(story)
+def time_axis(axes: Any, story: RunStory, longest: RunStory | None = None) -> Callable[[float], float]:
+    """Label the time axis, that of the longest run where several share it; return what turns a moment into a place."""
+    spanned = longest or story
+    unit, name = _unit(spanned)
     axes.set_xlabel(f"{name} since the first attempt began")
-    axes.set_xlim(0, max(1e-9, (story.end - story.begin) / unit) * 1.03)
+    axes.set_xlim(0, max(1e-9, (spanned.end - spanned.begin) / unit) * 1.03)
     return lambda moment: (moment - story.begin) / unit
 
 
-def draw_steps(axes: Any, story: RunStory) -> None:
+def draw_steps(axes: Any, story: RunStory, longest: RunStory | None = None) -> None:
     """Draw a run's steps over wall time, with its deaths, what they cost, and its commits."""
-    place = time_axis(axes, story)
+    place = time_axis(axes, story, longest)
     free_from = 0.0  # on the time axis, behind the last death's name
     for attempt, after in zip(story.attempts, [*story.attempts[1:], None], strict=False):
         line = [(place(moment), step) for moment, step in attempt.steps]

@@ -82,7 +82,7 @@ def logs(
                 option = next(name for name, is_given in given.items() if is_given)
                 raise fail(
                     ExitCode.USAGE,
-                    f"{option} is for a run folder, and {found.vault} is a vault: leave it out",
+                    f"{option} is for the folder of a run, such as .vl, and {found.vault} is none: leave it out",
                 )
             _print_log(found, lines, as_json)
             return

@@ -41,13 +41,16 @@ def side_by_side(runs: Sequence[tuple[str, RunStory]], *, dark: bool = False) ->
         )
         longest = max((story for _, story in runs), key=lambda story: story.end - story.begin)
         for axes, (title, story) in zip(all_axes[:, 0], runs, strict=True):
-            draw_steps(axes, story)
+            draw_steps(axes, story, longest)
             axes.set_title(title, fontweight="bold")
             axes.set_xlabel("")
             legend = axes.get_legend()
             if legend is not None:
                 legend.remove()
         time_axis(all_axes[-1, 0], longest)
+        steps = [step for _, story in runs for attempt in story.attempts for _, step in attempt.steps]
+        if any(steps):  # each run's own limit would cut off one that came further
+            all_axes[0, 0].set_ylim(0, 1.08 * max(steps))
         known = [axes.get_legend_handles_labels() for axes in all_axes[:, 0]]
         once = {label: one for handles, labels in known for one, label in zip(handles, labels, strict=True)}
         figure.legend(once.values(), once.keys(), loc="outside lower center", ncols=len(once))
