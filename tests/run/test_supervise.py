@@ -158,6 +158,12 @@ def test_a_script_that_ends_itself_within_its_training_is_told_by_its_exit_code(
     assert ran.lines("death")[0]["detail"] == "it ended with exit code 3 after step 7"
 
 
+def test_an_interruption_of_the_program_itself_is_no_kill(tmp_path) -> None:
+    """A KeyboardInterrupt that nobody catches ends Python by SIGINT: somebody has asked, so it isn't started again."""
+    ran = vl_run(tmp_path, script="raise KeyboardInterrupt")
+    assert (ran.code, ran.causes, ran.actions) == (130, ["told"], ["leave"])
+
+
 def test_where_the_hook_does_not_reach_is_said(tmp_path) -> None:
     """A program started with python -I is run all the same, and told to be out of reach."""
     (tmp_path / "train.py").write_text("print('ran')")

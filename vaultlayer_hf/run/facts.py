@@ -48,7 +48,7 @@ def gather(
         left: returns what Death has under this name; called only where it is asked for.
     """
     code, name = _status(status)
-    if told is None and status == INTERRUPTED:
+    if told is None and (status == INTERRUPTED or name == "SIGINT"):
         told = "SIGINT"  # a person has told the program itself
     notes = read_notes(folder)
     trains = [line for lines in notes.values() for line in lines if line["kind"] == "train"]
