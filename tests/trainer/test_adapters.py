@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 import torch
 
-from tests.trainer.kit import Boom, FailAt, Patient, Recorder, model, trainer, weights
+from tests.trainer.kit import Boom, Do, FailAt, Patient, Recorder, model, trainer, weights
 from vaultlayer_hf import errors
 from vaultlayer_hf.state.adapters import Adapters, adapter_differences, adapters_of, read_adapters
 
 peft = pytest.importorskip("peft")
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:`past_key_values` is deprecated:FutureWarning"),  # PEFT's, of a prefix
+]
 LORA: dict[str, Any] = {"r": 2, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": ["q_proj", "v_proj"]}
 
 
@@ -208,3 +211,28 @@ def test_what_is_trained_beside_an_adapter_comes_back(make: Any, tmp_path: Path)
     again = trainer(tmp_path / "b", resume=vault, model=make())
     again.train()
     assert weights(again.model) == weights(unbroken.model)
+
+
+def test_an_adapter_that_cannot_be_loaded_again_is_said(tmp_path: Path) -> None:
+    """Prefix tuning with a projection is written in another shape than it is trained in: said at the first save."""
+    settings = {"task_type": "CAUSAL_LM", "num_virtual_tokens": 4, "prefix_projection": True}
+    made = peft.get_peft_model(model(), peft.PrefixTuningConfig(**settings, encoder_hidden_size=8))
+    run = trainer(tmp_path / "o", resume=tmp_path / "v", model=made, max_steps=4)
+    record = Recorder(run)
+    run.train()
+    assert [
+        "PEFT writes prompt_embeddings in another shape" in one.message for one in record.of("trouble")
+    ] == [True]
+
+
+def test_a_base_model_that_moves_under_an_adapter_is_said(tmp_path: Path) -> None:
+    """What merges into the base as it trains changes weights that no file of the adapter holds."""
+    made = adapted()
+    weight = made.get_parameter("base_model.model.model.layers.0.self_attn.q_proj.base_layer.weight")
+    merge = Do(on_step_end=lambda _: weight.data.add_(0.1))
+    run = trainer(tmp_path / "o", resume=tmp_path / "v", model=made, max_steps=4, callbacks=[merge])
+    record = Recorder(run)
+    run.train()
+    assert [
+        "q_proj.base_layer.weight: training changes these" in one.message for one in record.of("inexact")
+    ] == [True]

@@ -12,7 +12,7 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
-from tests.trainer.kit import Boom, Do, FailAt, Patient, Recorder, model, trainer, weights
+from tests.trainer.kit import Boom, Do, FailAt, Patient, Recorder, Tokens, model, trainer, weights
 from vaultlayer_hf import Trainer
 from vaultlayer_hf.state.attributes import is_of_script, look, moved
 
@@ -34,6 +34,28 @@ class Noisy(Trainer):
         return super().compute_loss(*args, **kwargs) * (1 + drawn)
 
 
+TOP = numpy.random.default_rng(0)
+"""A generator at the top of a script."""
+
+
+class Drawn(torch.utils.data.Dataset):  # type: ignore[type-arg]
+    """Rows drawn from a generator that the class finds at the top of its module."""
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        row = torch.tensor(TOP.integers(0, 64, 16))
+        return {"input_ids": row, "labels": row}
+
+
+class TopNoise(Trainer):
+    """Draws from there in its loss."""
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        return super().compute_loss(*args, **kwargs) * (1 + TOP.random())
+
+
 class Thaws(TrainerCallback):
     """Trains the layers from step 3 on."""
 
@@ -45,19 +67,34 @@ class Thaws(TrainerCallback):
             model.model.layers.requires_grad_(True)
 
 
-@pytest.mark.parametrize(("cls", "callback"), [(Noisy, Do), (Trainer, Thaws)])
-def test_it_comes_back(cls: Any, callback: Any, tmp_path: Path) -> None:
-    """Generators of a Trainer's own, and which parameters are trained, are what they were, over two resumes."""
-    unbroken = trainer(tmp_path / "u", cls=cls, callbacks=[callback()])
+@pytest.mark.parametrize(
+    ("cls", "callback", "data"),
+    [
+        (Noisy, Do, Tokens),
+        (Trainer, Thaws, Tokens),
+        (Trainer, Do, Drawn),
+        (TopNoise, Do, Tokens),
+        (TopNoise, Do, Drawn),
+    ],
+)
+def test_it_comes_back(cls: Any, callback: Any, data: Any, tmp_path: Path) -> None:
+    """Generators of a Trainer's own and at a script's top, and what is trained, are back, over two resumes."""
+    begin = TOP.bit_generator.state
+    unbroken = trainer(tmp_path / "u", cls=cls, callbacks=[callback()], train_dataset=data())
     unbroken.train()
     vault = tmp_path / "vault"
     for step in (5, 7):
+        TOP.bit_generator.state = begin
         run = trainer(
-            tmp_path / f"{step}", cls=cls, resume=vault, callbacks=[callback(), Patient(vault), FailAt(step)]
+            tmp_path / f"{step}",
+            cls=cls,
+            resume=vault,
+            train_dataset=data(),
+            callbacks=[callback(), Patient(vault), FailAt(step)],
         )
         with pytest.raises(Boom):
             run.train()
-    again = trainer(tmp_path / "b", cls=cls, resume=vault, callbacks=[callback()])
+    again = trainer(tmp_path / "b", cls=cls, resume=vault, train_dataset=data(), callbacks=[callback()])
     seen = Recorder(again)
     again.train()
     assert weights(again.model) == weights(unbroken.model)
@@ -102,9 +139,20 @@ def _tau(run: Any) -> None:
     run.add_callback(Do(on_step_end=lambda _: setattr(run.model, "tau", run.model.tau * 0.9)))
 
 
+def _counting(run: Any) -> None:
+    counts = [0]
+
+    def loss(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
+        counts[0] += 1
+        return outputs["logits"].pow(2).mean() * counts[0]
+
+    run.compute_loss_func = loss
+
+
 @pytest.mark.parametrize(
     ("cls", "begin", "said"),
     [
+        (Trainer, _counting, "loss.counts"),
         (Trainer, lambda run: run.add_callback(Average(run.model)), "Average.shadow"),
         (Annealed, lambda run: None, "Annealed.done"),
         (Trainer, _tau, "model.tau"),

@@ -7,6 +7,7 @@ own, and of what is large some places are looked at.
 
 from __future__ import annotations
 
+import contextlib
 import dis
 import functools
 import random
@@ -14,7 +15,7 @@ import sys
 import sysconfig
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Collection, Iterator, Mapping
-from types import CodeType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy
@@ -31,7 +32,9 @@ _SMALL = 1 << 16
 _DEPTH = 3
 """How deep objects within objects are looked at."""
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
-_GENERATORS = (torch.Generator, random.Random, numpy.random.Generator, numpy.random.RandomState)
+GENERATORS = (torch.Generator, random.Random, numpy.random.Generator, numpy.random.RandomState)
+"""Random generators whose state can be taken and put back."""
+_NO_STATE = (ModuleType, type, FunctionType, BuiltinFunctionType, MethodType)
 _ALSO_OURS = "vaultlayer_hf"
 
 
@@ -40,9 +43,73 @@ def is_of_script(cls: type) -> bool:
     name = cls.__module__
     if name.partition(".")[0] in (_ALSO_OURS, "builtins") or name in sys.builtin_module_names:
         return False
-    file = getattr(sys.modules.get(name), "__file__", None) or ""
+    return _is_own_file(getattr(sys.modules.get(name), "__file__", None) or "")
+
+
+def _is_own_file(file: str) -> bool:
     installed = any(part in file for part in ("site-packages", "dist-packages"))
     return not installed and not file.startswith(sysconfig.get_paths()["stdlib"])
+
+
+def names_read(thing: Any) -> dict[str, dict[str, Any]]:
+    """Return what the script's own functions read beside their arguments, by their names and by the names in them.
+
+    ``thing``: a function, or an object, of whose class the script's own functions are looked at. Modules, classes and
+    other functions aren't among what is returned.
+
+    >>> counts = [0]
+    >>> def loss(out): counts[0] += 1
+    >>> names_read(loss)
+    {'loss': {'counts': [0]}}
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for function in _functions(thing):
+        code = function.__code__
+        if not _is_own_file(code.co_filename) or function.__module__.partition(".")[0] == _ALSO_OURS:
+            continue
+        values = {
+            name: function.__globals__[name] for name in _globals_in(code) if name in function.__globals__
+        }
+        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+            with contextlib.suppress(ValueError):  # nothing is in it yet
+                values[name] = cell.cell_contents
+        kept = {name: value for name, value in values.items() if not isinstance(value, _NO_STATE)}
+        if kept:
+            found[function.__qualname__.rpartition("<locals>.")[2]] = kept
+    return found
+
+
+def generators_read(thing: Any) -> dict[str, Any]:
+    """Return the random generators among what an object's functions read, by ``<function>.<name>``."""
+    return {
+        f"{function}.{name}": value
+        for function, names in names_read(thing).items()
+        for name, value in names.items()
+        if isinstance(value, GENERATORS)
+    }
+
+
+def _functions(thing: Any) -> Iterator[FunctionType]:
+    thing = getattr(thing, "func", thing)  # of a partial
+    thing = getattr(thing, "__func__", thing)
+    if isinstance(thing, FunctionType):
+        yield thing
+        return
+    # A transform of ``datasets``, which is called for each row.
+    transform = (getattr(thing, "__dict__", {}).get("_format_kwargs") or {}).get("transform")
+    if isinstance(transform, FunctionType):
+        yield transform
+    for cls in type(thing).__mro__:
+        if is_of_script(cls):
+            for member in vars(cls).values():
+                member = getattr(member, "fget", None) or getattr(member, "__func__", member)
+                if isinstance(member, FunctionType):
+                    yield member
+
+
+def _globals_in(code: CodeType) -> set[str]:
+    inner = (one for one in code.co_consts if isinstance(one, CodeType))
+    return set(code.co_names).union(*map(_globals_in, inner))
 
 
 def own_attributes(thing: Any) -> dict[str, Any]:
@@ -74,6 +141,14 @@ def _stored(code: CodeType) -> Iterator[str]:
             yield from _stored(inner)
 
 
+def print_of(tensor: torch.Tensor) -> Any:
+    """Return something that is equal as long as a tensor is; of a large one some rows are looked at."""
+    flat = tensor.detach()
+    if flat.numel() > _SMALL and flat.dim():
+        flat = flat[:: max(1, len(flat) // _PLACES)]
+    return tuple(digest_tensors([("", flat)]).values())
+
+
 def look(things: Mapping[str, Mapping[str, Any]], known: Collection[int]) -> Prints:
     """Return what these attributes hold now.
 
@@ -102,16 +177,16 @@ def _print(value: Any, known: Collection[int], depth: int) -> Any:
     if isinstance(value, _PLAIN):
         return (type(value).__name__, value) if value is not None else ("none",)
     if isinstance(value, torch.Tensor):
-        return _of_tensor(value)
+        return print_of(value)
     if isinstance(value, numpy.ndarray):
-        return _of_tensor(torch.from_numpy(value)) if value.dtype.kind in "biuf" else None
-    if isinstance(value, _GENERATORS):  # they come back
+        return print_of(torch.from_numpy(value)) if value.dtype.kind in "biuf" else None
+    if isinstance(value, GENERATORS):  # they come back
         return None
     if isinstance(value, torch.nn.Module):
         every = [*value.parameters(), *value.buffers()]
         if any(id(one) in known for one in every):  # the model itself, or around it
             return None
-        return tuple(map(_of_tensor, every))
+        return tuple(map(print_of, every))
     if isinstance(value, torch.optim.Optimizer):
         return _of_items([one for state in value.state.values() for one in state.values()], known, depth)
     if type(value) in _MAPPINGS:
@@ -144,10 +219,3 @@ def _of_mapping(items: Mapping[Any, Any], known: Collection[int], depth: int) ->
     looked = [*every[::step], *every[-1:]]
     seen = tuple((str(key)[:64], _print(value, known, depth - 1)) for key, value in looked)
     return (length, seen) if not length or any(one is not None for _, one in seen) else None
-
-
-def _of_tensor(tensor: torch.Tensor) -> Any:
-    flat = tensor.detach()
-    if flat.numel() > _SMALL and flat.dim():
-        flat = flat[:: max(1, len(flat) // _PLACES)]
-    return tuple(digest_tensors([("", flat)]).values())

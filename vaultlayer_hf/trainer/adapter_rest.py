@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
+from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.state.object_files import peeled
 from vaultlayer_hf.trainer.added import Added
-from vaultlayer_hf.trainer.loaded import Trained, is_adapter
+from vaultlayer_hf.trainer.loaded import Trained, is_adapter, of_adapter
 
 
 class _Rest:
@@ -32,17 +33,52 @@ class _Rest:
                 parameter.copy_(state[name])
 
 
+def warn_of_unfit(events: Events, rank: int, trained: Trained) -> None:
+    """Say, once, that an adapter's own library writes it in shapes that it can't load again. Never raises.
+
+    AdaLoRA leaves ranks out as it trains, and prefix tuning with a projection writes what the projection gives.
+    """
+    model = peeled(trained.model)
+    if rank or trained.sharded or not is_adapter(model):
+        return
+    try:
+        every = dict(model.named_parameters())
+        found = []
+        for name in model.peft_config:
+            own = of_adapter(every, name)
+            own["prompt_embeddings"] = own.get("prompt_encoder.embedding.weight")
+            for path, tensor in _written(model, name).items():
+                if own.get(path) is not None and own[path].shape != tensor.shape:
+                    found.append(path)
+    except Exception:  # an adapter that its own library can't write, which the save will show
+        return
+    if found:
+        events.warn_once(
+            "unfit",
+            EventKind.TROUBLE,
+            f"PEFT writes {found[0]} in another shape than the model has ({len(found)} such tensor(s)), and can't load "
+            "it again: nothing can go on from such a checkpoint, though its weights are kept. AdaLoRA does so once it "
+            "leaves ranks out, prefix tuning with prefix_projection=True: take another adapter for a run that may die",
+        )
+
+
+def _written(model: Any, name: str) -> dict[str, Any]:
+    """Return what PEFT writes of one adapter."""
+    state_of: Any = sys.modules["peft"].get_peft_model_state_dict
+    found: dict[str, Any] = state_of(model, adapter_name=name, save_embedding_layers=False)
+    return found
+
+
 def adapter_rest(trained: Trained) -> list[Added]:
     """Return the trained parameters that an adapter's files lack as what is carried; nothing where there are none."""
     model = peeled(trained.model)
     if trained.sharded or not is_adapter(model):
         return []
     try:
-        state_of: Any = sys.modules["peft"].get_peft_model_state_dict
         held = {
             tensor.untyped_storage().data_ptr()
             for name in model.peft_config
-            for tensor in state_of(model, adapter_name=name, save_embedding_layers=False).values()
+            for tensor in _written(model, name).values()
         }
     except Exception:  # an adapter that its own library can't write, which the save will show
         return []

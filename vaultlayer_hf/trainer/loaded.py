@@ -187,7 +187,7 @@ def _load_by_plain_names(folder: Path, model: Any) -> bool:
     own = {plain_name(name): tensor for name, tensor in model.state_dict().items()}
     if is_adapter(model):
         files = [
-            (path, _of_adapter(own, name))
+            (path, of_adapter(own, name))
             for name in model.peft_config
             for path in _adapter_files(folder, name)
         ]
@@ -209,7 +209,7 @@ def _adapter_files(folder: Path, adapter: str) -> list[Path]:
     return sorted((folder if adapter == "default" else folder / adapter).glob("adapter_model*.safetensors"))
 
 
-def _of_adapter(own: dict[str, Any], adapter: str) -> dict[str, Any]:
+def of_adapter(own: dict[str, Any], adapter: str) -> dict[str, Any]:
     """Return an adapter's tensors by the names that PEFT writes, which leave out that of the adapter."""
     marks = (f".modules_to_save.{adapter}.", f".{adapter}.")
     found = {}

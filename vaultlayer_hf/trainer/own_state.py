@@ -3,7 +3,8 @@
 | of | random generators | numbers, tensors, containers that training changes |
 |---|---|---|
 | a callback, a Trainer of the script's own | carried by each rank | said |
-| the optimizer's own class, modules of the model | | said |
+| what functions of these, hooks of modules and a loss read beside their arguments | carried by each rank | said |
+| the optimizer's own class, modules of the model, the base model under an adapter | | said |
 | the data set, the collator | with the place in the data | numbers with the place in the data; others are said |
 
 Carried as well is which parameters are trained, where that changes as it is trained (``requires_grad``).
@@ -17,13 +18,13 @@ from typing import Any
 from transformers.trainer_callback import ExportableState
 
 from vaultlayer_hf.base.events import EventKind, Events
-from vaultlayer_hf.state.attributes import Prints, is_of_script, look, moved, own_attributes
+from vaultlayer_hf.state.attributes import Prints, is_of_script, look, moved, names_read, own_attributes
 from vaultlayer_hf.state.data.followed import base_of
 from vaultlayer_hf.state.data.inner import own_generators, put_generators
 from vaultlayer_hf.state.data.sources import unwrapped
 from vaultlayer_hf.state.object_files import peeled
 from vaultlayer_hf.state.tensor_digests import plain_name
-from vaultlayer_hf.trainer.loaded import Trained
+from vaultlayer_hf.trainer.loaded import Trained, is_adapter
 
 _TABLES = ("training", "max_seq_len_cached")
 """Numbers of modules that say nothing of what is trained, or are made anew for longer inputs."""
@@ -63,7 +64,7 @@ class OwnState:
         """Return what ``load_state_dict`` needs: only tensors, numbers, text, tuples, lists and dictionaries."""
         self.moved = moved(self._then, self._look())
         flags = {name: on for name, on in self._now().items() if self._flags.get(name) != on}
-        states = {name: own_generators(_Holder(one)) for name, one in self._objects()}
+        states = {name: own_generators(_Holder(one)) for name, one in (*self._objects(), *self._functions())}
         return {
             "flags": flags,
             "generators": {name: state for name, state in states.items() if state},
@@ -72,7 +73,7 @@ class OwnState:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> list[str]:
         """Put back what was kept; return the paths of what begins as the script makes it."""
-        objects = dict(self._objects())
+        objects = dict((*self._objects(), *self._functions()))
         lost = list(state.get("moved", ()))
         for name, states in state.get("generators", {}).items():
             try:
@@ -95,7 +96,8 @@ class OwnState:
 
     def _look(self) -> Prints:
         try:
-            return look(dict(self._attributes()), self._known())
+            found = look(dict(self._attributes()), self._known())
+            return found | look(dict(self._base()), ())
         except Exception:  # of objects of the script's own: nothing is said of them then
             return {}
 
@@ -107,6 +109,7 @@ class OwnState:
 
     def _attributes(self) -> Iterator[tuple[str, dict[str, Any]]]:
         yield from self._objects()
+        yield from self._functions()
         optimizer = _inner(self._trained.optimizer)
         if optimizer is not None and is_of_script(type(optimizer)):
             yield type(optimizer).__name__, _public(own_attributes(optimizer))
@@ -124,6 +127,20 @@ class OwnState:
                     name: value for name, value in vars(one).items() if not isinstance(value, (int, float))
                 }
                 yield type(one).__name__, kept
+
+    def _functions(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield what functions of the script's own read beside their arguments, by the functions' names."""
+        things = [*self._callbacks, self._trainer, getattr(self._trainer, "compute_loss_func", None)]
+        for module in peeled(self._trained.model).modules():
+            things += [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+        for thing in things:
+            yield from names_read(thing).items()
+
+    def _base(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield what lies under an adapter, of which its files hold nothing."""
+        model = peeled(self._trained.model)
+        if is_adapter(model) and not self._trained.sharded:
+            yield "model", {n: one for n, one in model.named_parameters() if not one.requires_grad}
 
     def _objects(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the attributes of callbacks and of a Trainer that are the script's own, by names for people."""

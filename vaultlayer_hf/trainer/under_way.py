@@ -19,7 +19,7 @@ from vaultlayer_hf.session.start.asked import keep_asked, say_what_differs
 from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.state.asked import Asked, check_optimizers
 from vaultlayer_hf.state.model_identity import ModelIdentity
-from vaultlayer_hf.trainer.adapter_rest import adapter_rest
+from vaultlayer_hf.trainer.adapter_rest import adapter_rest, warn_of_unfit
 from vaultlayer_hf.trainer.added import Added, load_added, save_added
 from vaultlayer_hf.trainer.asked import FORK_HOLDS, HOLDS, asked_for
 from vaultlayer_hf.trainer.callback_states import restore_from
@@ -148,6 +148,7 @@ class TrainingUnderWay:
         training, session = self._training, self._training.session
         own = [one.thing for one in self._own]
         warn_of_outside(session.events, session.ranks.rank, trained, own)
+        warn_of_unfit(session.events, session.ranks.rank, trained)
         self._buffers.look(session.events, session.ranks.rank, trained)
         if self._own_state is not None:
             warn_of_moved(session.events, session.ranks.rank, self._own_state.moved)

@@ -1,8 +1,8 @@
 """Generators and counters inside a data set or a collator: what its next item may follow from.
 
 Objects that tell their own state (``state_dict``) are asked for it elsewhere; this is for the others. Generators are
-found a few attributes deep. Of plain numbers only those are kept that have moved since the run began: the others are
-the script's to choose.
+found a few attributes deep, and among what their functions read, as an ``rng`` at a script's top. Of plain numbers only
+those are kept that have moved since the run began: the others are the script's to choose.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+
+from vaultlayer_hf.state.attributes import generators_read
 
 _DEPTH, _MOST = 3, 200
 """How many attributes deep, and in how many objects at most, generators are searched for: this runs once a loader."""
@@ -40,6 +42,9 @@ class Inner:
     def find_generators(self) -> None:
         """Note where generators are; ``take`` finds those that are made later, at the top of an object only."""
         self._deep = [place for name, thing in self._things.items() for place in _places(name, thing)]
+        for name, thing in self._things.items():
+            read = generators_read(thing)
+            self._deep += [(f"{name}:{path}", [generator], "0") for path, generator in read.items()]
 
     def take(self) -> InnerState:
         """Return their states; only tensors, numbers, text and tuples."""
