@@ -30,9 +30,13 @@ def train(output: str, vault: str, moment: str = "", steps: int = 8) -> None:
     """
     torch.set_num_threads(1)
     copier.SMALL = 2**20
-    {"": lambda: None, "told to stop": _slow, "told late": _slow, "fails": _slow, "limited": _limit}.get(
-        moment, lambda: kill_within_save(moment, AT)
-    )()
+    {
+        "": lambda: None,
+        "told to stop": _slow,
+        "told late": lambda: _slow(2.2),
+        "fails": _slow,
+        "limited": _limit,
+    }.get(moment, lambda: kill_within_save(moment, AT))()
     if moment == "fails":
         callbacks = [VaultLayerCallback(Settings(vault=vault, async_save="auto")), Do(on_step_begin=_fail)]
         trainer(output, cls=transformers.Trainer, model=big_model(), callbacks=callbacks).train()
@@ -41,7 +45,7 @@ def train(output: str, vault: str, moment: str = "", steps: int = 8) -> None:
         told = [Do(on_step_begin=lambda state: _stop(state, vault if moment == "told late" else ""))]
     run = trainer(
         output,
-        resume=Settings(vault=vault, async_save="auto", grace=2.5 if moment == "told late" else 30),
+        resume=Settings(vault=vault, async_save="auto", grace=4.4 if moment == "told late" else 30),
         model=big_model(),
         max_steps=steps,
         callbacks=[Do(on_train_begin=_say), *told],
@@ -72,12 +76,12 @@ def _fail(state: Any) -> None:
         raise Boom
 
 
-def _slow() -> None:
+def _slow(seconds: float = 0.5) -> None:
     """Have every file that is written beside the training take a while."""
     write = recorded.TorchFile.write
 
     def late(self: Any, copy_of: Any) -> None:
-        time.sleep(0.5)
+        time.sleep(seconds)
         write(self, copy_of)
 
     recorded.TorchFile.write = late  # type: ignore[method-assign]

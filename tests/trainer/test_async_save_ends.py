@@ -60,13 +60,14 @@ def test_told_to_stop_while_a_save_is_written(forks: ForkServer, unbroken: str, 
     assert _weights(ended.output) == unbroken
 
 
+@pytest.mark.slow
 def test_told_to_stop_too_late_for_another_save(forks: ForkServer, tmp_path: Path) -> None:
     """The last save has nothing to be written beside: it counts with all its time, and isn't begun where that is more
     than there is left. What was captured before is there."""
     run = {"output": str(tmp_path / "out"), "vault": str(tmp_path / "vault")}
     stopped = forks.run(TRAIN, {**run, "moment": "told late"}, tmp_path / "log")
     assert stopped.code == 75
-    assert "training stops without another save at step 5" in stopped.output
+    assert "training stops at step 5 without another save" in stopped.output
     assert (tmp_path / "out" / "checkpoint-4" / "optimizer.pt").is_file()
     assert not (tmp_path / "out" / "checkpoint-5").exists()
 
