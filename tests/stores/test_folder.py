@@ -180,7 +180,7 @@ def test_opening(vault: Path, local: Path) -> None:
         open_store(vault, create=False)
     assert not vault.exists()
     for create in (False, True):
-        with pytest.raises(StoreError, match="not a folder"):
+        with pytest.raises(StoreError, match="is a file"):
             open_store(local, create=create)
     open_store(vault)
     assert list(vault.iterdir()) == []
