@@ -23,11 +23,6 @@ BY = "import os\nby, beforehand = os.getpid(), 'VAULTLAYER_RUN_ATTEMPT' not in o
 """A library that tells which process has imported it, and whether that was a spare."""
 
 
-NEEDS_SETPRIV = pytest.mark.skipif(
-    os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root and setpriv"
-)
-
-
 def is_warm(ran: Ran) -> bool:
     """Whether the second attempt was warm, to its end."""
     return warm(ran) == [False, True] and not ran.notes(2, "unfit")
@@ -111,7 +106,8 @@ print("start", flush=True)
 """
 
 
-@pytest.mark.parametrize("place", ["mine", pytest.param("site-packages", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["mine", "site-packages"])
 def test_a_sitecustomize_of_ones_own_runs_when_its_attempt_starts(place, tmp_path) -> None:
     """Never beforehand where it is the user's own; what it sets is there, as in a cold start, wherever it lies."""
     path = library(tmp_path, "light", BY)
@@ -348,13 +344,10 @@ def test_why_a_restart_is_cold_is_said(prefix, wait, why, tmp_path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "prefix",
-    [(), pytest.param(("setpriv", "--bounding-set=-sys_nice"), marks=NEEDS_SETPRIV)],
-    ids=["root", "anybody"],
-)
-def test_a_spare_does_not_outlive_a_killed_vl_run(prefix, tmp_path) -> None:
-    """Nor one that rests between its imports, as where a priority couldn't be had back."""
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root and setpriv")
+def test_a_spare_does_not_outlive_a_killed_vl_run(tmp_path) -> None:
+    """Nor does one that rests between its imports, as where a priority couldn't be had back."""
+    prefix = ("setpriv", "--bounding-set=-sys_nice")
     path = library(tmp_path, "slow", "import time\nfor _ in range(80): time.sleep(0.1)\n")
     (tmp_path / "train.py").write_text(
         TRAINS.replace("if attempt() == 1:", "open('up', 'w')\n    if attempt() == 1:")
