@@ -32,7 +32,8 @@ class Die(TrainerCallback):
                 raise RuntimeError("the end of this attempt")
             os.kill(os.getpid(), signal.SIGKILL)
 
-run = trainer("out", resume="vault", save_steps=2, callbacks=[Patient("vault"), Die()], report_to=sys.argv[1])
+run = trainer("out", resume="vault", save_steps=2, callbacks=[Patient("vault"), Die()], report_to=sys.argv[1],
+    run_name=os.environ.get("RUN_NAME"))
 run.train()
 """
 
@@ -201,32 +202,42 @@ def test_wandb_has_one_run(mine: bool, how: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_mlflow_has_one_run(tmp_path: Path) -> None:
-    """Three attempts write to one run of MLflow, and each step's loss once."""
-    pytest.importorskip("mlflow", reason="needs mlflow: pip install -e '.[testtrackers]'")
+@pytest.mark.parametrize("mine", [False, True])
+def test_mlflow_has_one_run(mine: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three attempts write to one run of MLflow, to the user's where they name one; each step's loss once."""
+    mlflow = pytest.importorskip("mlflow", reason="needs mlflow: pip install -e '.[testtrackers]'")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    more = {}
+    if mine:
+        own = mlflow.MlflowClient(f"file://{tmp_path}/runs").create_run("0", run_name="my own")
+        more["MLFLOW_RUN_ID"] = own.info.run_id
     three_attempts(
         tmp_path,
         "mlflow",
         MLFLOW_TRACKING_URI=f"file://{tmp_path}/runs",
-        MLFLOW_ALLOW_FILE_STORE="true",
         HOW="raise",
+        **more,
     )
     (found,) = (tmp_path / "runs" / "0").glob("*/metrics/loss")
     steps = [int(line.split()[2]) for line in found.read_text().splitlines()]
     assert steps == list(range(1, STEPS + 1))
+    assert not mine or found.parent.parent.name == more["MLFLOW_RUN_ID"]
 
 
 @pytest.mark.slow
-def test_trackio_has_one_run(tmp_path: Path) -> None:
-    """Three attempts write to one run of Trackio, and each step's loss once."""
+@pytest.mark.parametrize("mine", [False, True])
+def test_trackio_has_one_run(mine: bool, tmp_path: Path) -> None:
+    """Three attempts write to one run of Trackio, to the user's where they name one; each step's loss once."""
     pytest.importorskip("trackio", reason="needs trackio: pip install -e '.[testtrackers]'")
     import json
     import sqlite3
 
-    three_attempts(tmp_path, "trackio", TRACKIO_DIR=str(tmp_path / "trackio"), HOW="raise")
+    more = {"RUN_NAME": "my own"} if mine else {}
+    three_attempts(tmp_path, "trackio", TRACKIO_DIR=str(tmp_path / "trackio"), HOW="raise", **more)
     with sqlite3.connect(tmp_path / "trackio" / "huggingface.db") as database:
         rows = database.execute("select run_name, metrics from metrics").fetchall()
-    assert len({name for name, _ in rows}) == 1
+    (name,) = {name for name, _ in rows}
+    assert (name == "my own") == mine
     steps = [json.loads(text)["train/global_step"] for _, text in rows if b"train/loss" in bytes(text)]
     assert steps == list(range(1, STEPS + 1))
 

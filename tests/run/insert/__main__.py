@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 from tqdm import tqdm
@@ -98,10 +99,18 @@ def main() -> None:
     packages = [ROOT] if options.before is None else [options.before, ROOT]
     print("| script |", " | ".join(["before", "now"][-len(packages) :]), "|")
     print("|---|", "---|" * len(packages), sep="")
+    counts = [Counter[str]() for _ in packages]
     for name in tqdm(options.names or (*EDITED, *LEFT_ALONE), disable=None):
-        print(
-            f"| {name} |", " | ".join(outcome(name, one, options.play) for one in packages), "|", flush=True
-        )
+        found = [outcome(name, one, options.play) for one in packages]
+        print(f"| {name} |", " | ".join(found), "|", flush=True)
+        for count, one in zip(counts, found, strict=True):
+            count[
+                "wrong" if "wrong" in one.lower() else "left alone" if "left alone" in one else "edited"
+            ] += 1
+    sums = [
+        ", ".join(f"{kind} {count[kind]}" for kind in ("edited", "left alone", "wrong")) for count in counts
+    ]
+    print("| in all |", " | ".join(sums), "|")
 
 
 if __name__ == "__main__":

@@ -114,8 +114,22 @@ UNCLEAR = {
 model(torch.ones(1, 2)).sum().backward()
 optimizer.step()
 """,
+    "its step is in 3 loops (lines 5, 6, 7), and only epochs and their batches are followed": """
+for part in range(5):
+    for epoch in range(2):
+        for x in data:
+            model(x).sum().backward()
+            optimizer.step()
+""",
+    "pool is an environment": """import envpool
+pool = envpool.make("Pong-v5", env_type="gym")
+for step in range(9):
+    model(pool.step(0)).sum().backward()
+    optimizer.step()
+""",
     "its training is in a loop of trainings (line 5)": """
 for fold in range(5):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for epoch in range(2):
         for x in data:
             model(x).sum().backward()
@@ -312,6 +326,23 @@ while loss > 1:
 def test_what_is_not_understood_is_said_with_its_line(tmp_path, words) -> None:
     """A loop that a resume couldn't bring back right is never edited on a guess: the reason is named."""
     assert words in reason(tmp_path, STEP + UNCLEAR[words])
+
+
+def test_objects_of_a_star_import_are_known(tmp_path) -> None:
+    """A class that a script takes by ``import *`` from a module beside it is seen: what its objects count comes back."""
+    (tmp_path / "helpers.py").write_text(
+        "class Patience:\n    bad = 0\n    def push(self, loss):\n        self.bad += loss > 1\n"
+    )
+    loop = """from helpers import *
+patience = Patience()
+for step in range(10):
+    optimizer.zero_grad()
+    loss = model(torch.ones(1, 2)).sum()
+    loss.backward()
+    optimizer.step()
+    patience.push(loss.item())
+"""
+    assert b'ckpt.carry(lambda: {"patience": patience})' in proposed(tmp_path, STEP + loop).after
 
 
 def test_variables_that_the_loop_hands_on_are_brought_back(tmp_path) -> None:

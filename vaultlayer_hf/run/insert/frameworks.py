@@ -10,7 +10,9 @@ from vaultlayer_hf.run.insert.calls import made_by, method_calls, receiver
 from vaultlayer_hf.run.insert.loop import UnclearError
 from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
 
-ENVIRONMENT = re.compile(r"^(?:gym|gymnasium)\b|\.make_vec$")
+ENVIRONMENT = re.compile(
+    r"^(?:gym|gymnasium|envpool|isaacgym|pettingzoo|procgen|supersuit|dm_control|minigrid|brax)\b|\.make_vec$"
+)
 """What makes an environment of reinforcement learning."""
 _SPREAD = re.compile(
     r"(?:^|\.)(?:fully_shard|parallelize_module|FullyShardedDataParallel|distribute_module)$|^deepspeed\.initialize$"

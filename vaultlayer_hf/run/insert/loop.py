@@ -20,6 +20,7 @@ from vaultlayer_hf.run.insert.calls import (
     made_by,
     method_calls,
     receiver,
+    sources_of,
 )
 from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
 
@@ -303,6 +304,13 @@ def _find_outer(script: Script, loop: Loop) -> None:
         )
     if len(found) == 2 and (phase := _phase(script, loop, found[0])):
         loop.phase, loop.outer = phase, found[1]
+    elif len(found) > 1 and not any(
+        up is found[1] for source in sources_of(script, loop.optimizer) for up in script.around(source)
+    ):
+        lines = ", ".join(str(script.line(one)) for one in reversed([loop.inner, *found]))
+        raise UnclearError(
+            f"its step is in {len(found) + 1} loops (lines {lines}), and only epochs and their batches are followed"
+        )
     elif len(found) > 1:
         raise UnclearError(
             f"its training is in a loop of trainings (line {script.line(found[1])}), and each needs a vault of its own"
