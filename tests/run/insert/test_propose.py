@@ -329,7 +329,7 @@ def test_what_is_not_understood_is_said_with_its_line(tmp_path, words) -> None:
 
 
 def test_objects_of_a_star_import_are_known(tmp_path) -> None:
-    """A class that a script takes by ``import *`` from a module beside it is seen: what its objects count comes back."""
+    """A class that a script takes by ``import *`` from a module beside it is seen: its objects come back."""
     (tmp_path / "helpers.py").write_text(
         "class Patience:\n    bad = 0\n    def push(self, loss):\n        self.bad += loss > 1\n"
     )
