@@ -28,7 +28,7 @@ from vaultlayer_hf.run.insert.own_classes import (
     GROWS,
     changes_itself,
     classes_of,
-    counted_in_forward,
+    counted_by_module,
     holds_iterator,
     is_kind,
 )
@@ -119,7 +119,7 @@ class _Finder:
                 found.objects.append(name)
         found.models = [name for name in dict.fromkeys(found.models) if name not in self.known]
         found.loop = [name for name in dict.fromkeys(found.loop) if name not in self.known]
-        found.loop += [name for name in self._counted_by_modules() if name not in found.loop]
+        found.loop += [name for name in self._counted_by_modules(walk) if name not in found.loop]
         refuse_what_is_out_of_reach(script, walk, top)
         if loop.outer is not None:
             # What an epoch sets ahead of its batches, be it under a condition, is set again where the epoch goes on.
@@ -130,6 +130,7 @@ class _Finder:
             clears = {on for on, method, _ in again.calls if method in ("reset", "clear")}
             found.reset = [name for name in found.objects if name in clears and name in changed]
             kept = found.loop + found.objects + found.models
+            self._refuse_counting_ahead(again)
             refuse_what_repeats(script, loop, again, kept, self.names, found.reset)
             found.in_pass = self._of_pass(
                 (set(found.loop) & set(walk.read_first)) - set(again.written), found.unset
@@ -141,13 +142,16 @@ class _Finder:
                     found.in_pass.append(name)
         return found
 
-    def _counted_by_modules(self) -> list[str]:
-        """Return the numbers that a model's forward() counts, ``model.calls``. Raises UnclearError for a part's."""
+    def _counted_by_modules(self, walk: Walk) -> list[str]:
+        """Return the numbers that a model counts, ``model.calls``. Raises UnclearError for those of a part of it."""
         found: list[str] = []
         for path, kind in self.classes.items():
             if "." in path or not is_kind(self.script, kind, "Module", self.classes):
                 continue
-            for attribute, line in counted_in_forward(kind).items():
+            called = [
+                method for on, method, _ in walk.calls if on in self.names.models and self._made(on) == [path]
+            ]
+            for attribute, line in counted_by_module(kind, called).items():
                 names = [name for name in self.names.models if self._made(name) == [path]]
                 if not names and kind[0] is not self.script:
                     continue  # it may not be used here at all
@@ -175,6 +179,20 @@ class _Finder:
                 raise UnclearError(
                     f"line {line} changes {name} within the loop, which a checkpoint hasn't got: torch's samplers and "
                     "loaders don't keep it"
+                )
+
+    def _refuse_counting_ahead(self, again: Walk) -> None:
+        """Raise UnclearError for a method of a model that counts, ahead of an epoch's batches."""
+        for on, method, call in again.calls:
+            kinds = [
+                self.classes[one] for one in self._made(on) if on in self.names.models and one in self.classes
+            ]
+            if method != "__call__" and any(
+                counted_by_module(kind, [method], forward=False) for kind in kinds
+            ):
+                raise UnclearError(
+                    f"line {self.script.line(call)} changes {on} ahead of an epoch's batches, where a resume within "
+                    "the epoch would repeat it: move it behind them"
                 )
 
     def _walk(self, loop: Any) -> Walk:

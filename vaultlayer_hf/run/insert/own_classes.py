@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -105,22 +106,28 @@ def is_kind(script: Script, kind: Any, ending: str, classes: dict[str, Any]) -> 
     )
 
 
-def counted_in_forward(kind: Any) -> dict[str, int]:
-    """Return plain numbers of a module that its ``forward()`` hands on from call to call, and the lines.
+def counted_by_module(kind: Any, methods: Iterable[str] = (), *, forward: bool = True) -> dict[str, int]:
+    """Return plain numbers of a module that ``forward()`` hands on from call to call, or ``methods`` set; the lines.
 
     No ``state_dict()`` has them: no buffers or parameters, but what ``__init__`` sets to a number, None or a flag.
     """
     cst: Any = libcst_or_error()
     home, node = kind
     functions = {one.name.value: one for one in home.all(cst.FunctionDef, node)}
-    plain = {
-        dotted(target.target)
-        for one in home.all(cst.Assign, functions["__init__"].body if "__init__" in functions else node.body)
-        if isinstance(one.value, (cst.Integer, cst.Float)) or dotted(one.value) in ("None", "True", "False")
-        for target in one.targets
-    }
+    plain: set[str] = set()
+    for one in home.all(cst.Assign, functions["__init__"].body if "__init__" in functions else node.body):
+        for target in (each.target for each in one.targets):
+            pairs = [(target, one.value)]
+            if isinstance(target, cst.Tuple) and isinstance(one.value, cst.Tuple):
+                pairs = [
+                    (a.value, b.value) for a, b in zip(target.elements, one.value.elements, strict=False)
+                ]
+            for name, value in pairs:
+                number = isinstance(value, (cst.Integer, cst.Float))
+                if number or dotted(value) in ("None", "True", "False"):
+                    plain.add(dotted(name))
     found: dict[str, int] = {}
-    coming, seen = ["forward"], set()
+    coming, seen = [*methods, *(["forward"] if forward else [])], set()
     while coming:
         name = coming.pop()
         if name in seen or name not in functions:
@@ -130,6 +137,7 @@ def counted_in_forward(kind: Any) -> dict[str, int]:
         walk.suite(functions[name].body)
         coming += [called for on, called, _ in walk.calls if on == "self"]
         for attribute, line in walk.written.items():
-            if attribute in plain and attribute.startswith("self.") and attribute in walk.read_first:
+            lasts = attribute in walk.read_first or name in methods
+            if attribute in plain and attribute.startswith("self.") and lasts:
                 found.setdefault(attribute.removeprefix("self."), line)
     return found

@@ -1,4 +1,4 @@
-"""A module counts its own calls, and what it gives hangs on the count."""
+"""A module counts its own calls, and is told to lower a share of its own: what it gives hangs on both."""
 
 import torch
 from torch import nn
@@ -9,12 +9,15 @@ class Annealed(nn.Module):
     def __init__(self):
         super().__init__()
         self.layer = nn.Linear(4, 4)
-        self.calls = 0
+        self.calls, self.share = 0, 1.0
 
     def forward(self, x):
         if self.training:
             self.calls += 1
-        return self.layer(x) / (1 + 0.05 * self.calls)
+        return self.share * self.layer(x) / (1 + 0.05 * self.calls)
+
+    def lower(self):
+        self.share *= 0.9
 
 
 torch.manual_seed(34)
@@ -27,5 +30,6 @@ for epoch in range(4):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    model.lower()
 
-torch.save({"model": model.state_dict(), "calls": model.calls}, "model.pt")
+torch.save({"model": model.state_dict(), "calls": model.calls, "share": model.share}, "model.pt")
