@@ -197,9 +197,16 @@ def _prompted() -> Any:
     return peft.get_peft_model(model(), peft.PromptEncoderConfig(**settings))
 
 
-@pytest.mark.parametrize("make", [_with_norms, _prompted])
+def _two() -> Any:
+    made = adapted()
+    made.add_adapter("b", peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+    made.base_model.set_adapter(["default", "b"])
+    return made
+
+
+@pytest.mark.parametrize("make", [_with_norms, _prompted, _two])
 def test_what_is_trained_beside_an_adapter_comes_back(make: Any, tmp_path: Path) -> None:
-    """Norms of the base, and a prompt's encoder, are in no file of PEFT's: they are carried, over two resumes."""
+    """Norms of the base and a prompt's encoder, which no file of PEFT's has; and two adapters that are both trained."""
     vault = tmp_path / "v"
     unbroken = trainer(tmp_path / "u", model=make())
     unbroken.train()

@@ -34,6 +34,13 @@ class Noisy(Trainer):
         return super().compute_loss(*args, **kwargs) * (1 + drawn)
 
 
+class ThawsEarly(TrainerCallback):
+    """Trains the layers from about epoch 1 on: too early where it is asked in the middle of epoch 0."""
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, model: Any, **kwargs: Any) -> None:
+        model.model.layers.requires_grad_(round(state.epoch or 0) >= 1)
+
+
 TOP = numpy.random.default_rng(0)
 """A generator at the top of a script."""
 
@@ -72,6 +79,7 @@ class Thaws(TrainerCallback):
     [
         (Noisy, Do, Tokens),
         (Trainer, Thaws, Tokens),
+        (Trainer, ThawsEarly, Tokens),
         (Trainer, Do, Drawn),
         (TopNoise, Do, Tokens),
         (TopNoise, Do, Drawn),

@@ -281,3 +281,25 @@ def test_signature_of_the_exported_trainer() -> None:
     assert set(ours.parameters) - set(stock.parameters) == {"resume"}
     assert ours.parameters["resume"].kind is inspect.Parameter.KEYWORD_ONLY
     assert inspect.signature(Trainer.train) == inspect.signature(transformers.Trainer.train)
+
+
+def test_the_output_folder_itself_means_its_newest(tmp_path: Path) -> None:
+    """Named as a whole, on an empty disk, it is no choice of a checkpoint: the vault's newest is gone on from."""
+    vault = tmp_path / "vault"
+    with pytest.raises(Boom):
+        trainer(tmp_path / "a", resume=vault, callbacks=[Patient(vault), FailAt(5)]).train()
+    (tmp_path / "b").mkdir()
+    again = trainer(tmp_path / "b", resume=vault)
+    steps: list[int] = []
+    again.add_callback(Do(on_step_end=lambda state: steps.append(state.global_step)))
+    again.train(resume_from_checkpoint=str(tmp_path / "b"))
+    assert steps == [5, 6, 7, 8]
+
+
+def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
+    """A folder elsewhere that is no checkpoint's ends the start, with what to name, ahead of the claim."""
+    (tmp_path / "runs").mkdir()
+    run = trainer(tmp_path / "o", resume=tmp_path / "vault")
+    with pytest.raises(NoSuchCheckpointError, match="without a model's weights"):
+        run.train(resume_from_checkpoint=str(tmp_path / "runs"))
+    assert not (tmp_path / "vault").exists() or not steps_of(tmp_path / "vault")

@@ -30,6 +30,7 @@
     own_state.py        state in attributes of a script's own objects
     run.py              one Trainer's run on its vault
     saving.py           A Trainer's save while it trains on a vault
+    several_adapters.py  a model with several adapters, while a Trainer loads a checkpoint
     skipping.py         how the Trainer goes past batches
     state_file.py       trainer_state.json made fit for this transformers
     terms.py            the Trainer's terms in those of a session

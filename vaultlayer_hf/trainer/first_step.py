@@ -1,8 +1,8 @@
 """Between the begin of a training that goes on and its first step: what stock does there a second time.
 
 The Trainer calls ``on_epoch_begin`` in the middle of an epoch, too, where a resume goes on in it: a callback that makes
-a layer anew at each epoch does so there. And ``eval_on_start`` evaluates at each start: early stopping would count one
-evaluation more than in an unbroken run.
+a layer anew at each epoch does so there, and one that trains more layers from some epoch on may do so too early. And
+``eval_on_start`` evaluates at each start: early stopping would count one evaluation more than in an unbroken run.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.state.saved_digests import read_digests, state_differences
 from vaultlayer_hf.trainer.loaded import Trained
+from vaultlayer_hf.trainer.own_state import OwnState
 
 _SHOWN = 3
 """Names that a message holds, at most."""
@@ -31,7 +32,12 @@ class FirstStep(TrainerCallback):
         args: of the Trainer; ``eval_on_start`` is False in them until the first step.
         trained: what is trained.
         folder: of the checkpoint that the training goes on from.
+
+    Attributes:
+        own: what the script's own objects hold; None where it isn't followed.
     """
+
+    own: OwnState | None = None
 
     def __init__(
         self,
@@ -50,10 +56,12 @@ class FirstStep(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Say which weights aren't what was loaded any more, and leave."""
+        """Have trained again what was, say which weights aren't what was loaded any more, and leave."""
         self.leave()
         if not state.epoch or float(state.epoch).is_integer():
             return  # an epoch begins here in an unbroken run, too
+        if self.own is not None:
+            self.own.put_flags()
         try:
             saved = read_digests(self._folder, self._session.ranks.rank)
             world_size = self._session.ranks.world_size

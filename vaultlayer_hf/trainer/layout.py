@@ -15,6 +15,8 @@ from pathlib import Path
 from vaultlayer_hf.state.layouts import has_tensor_parallel_shards, missing_parts, owner_of_shard
 
 STATE = "trainer_state.json"
+WEIGHTS = "the model's weights"
+"""What ``missing_files`` calls them."""
 _WEIGHTS = re.compile(
     r"(.*/)?(model\.safetensors|pytorch_model\.bin|adapter_model\.(safetensors|bin)"
     r"|(model\.safetensors|pytorch_model\.bin)\.index\.json)"
@@ -41,7 +43,7 @@ def missing_files(paths: Collection[str], world_size: int = 1) -> list[str]:
     if STATE not in paths:
         missing.append(STATE)
     if not any(_WEIGHTS.fullmatch(path) for path in paths):
-        missing.append("the model's weights")
+        missing.append(WEIGHTS)
     if not any(_OPTIMIZER.fullmatch(path) for path in paths):
         missing.append("optimizer.pt")
     if not any(_SCHEDULER.fullmatch(path) for path in paths):

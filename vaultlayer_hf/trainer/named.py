@@ -20,7 +20,7 @@ from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.errors import CorruptError, NoSuchCheckpointError, ObjectNotFoundError, StoreError
 from vaultlayer_hf.session.output_dir import checkpoints
 from vaultlayer_hf.session.session import Session
-from vaultlayer_hf.trainer.layout import missing_files
+from vaultlayer_hf.trainer.layout import WEIGHTS, missing_files
 
 if TYPE_CHECKING:
     from vaultlayer_hf.trainer.callback import VaultLayerCallback
@@ -44,7 +44,9 @@ def choose(vault: VaultLayerCallback, trainer: Any, explicit: Explicit) -> Expli
         lambda: _look(session), within=3 * session.settings.resume_timeout
     )
     says = f"train(resume_from_checkpoint={explicit!r})"
-    if explicit is not True and not _is_own(output_dir, Path(explicit)):
+    if isinstance(explicit, str) and Path(explicit).absolute().resolve() == output_dir.absolute().resolve():
+        explicit = True  # the folder of all its checkpoints
+    if isinstance(explicit, str) and not _is_own(output_dir, Path(explicit)):
         session.noted = {NAMED: str(explicit)}
         if named_before != str(explicit):
             session.ranks.on_every_rank(lambda: _check_there(explicit, says))
@@ -84,11 +86,16 @@ def choose(vault: VaultLayerCallback, trainer: Any, explicit: Explicit) -> Expli
 
 
 def _check_there(explicit: str, says: str) -> None:
-    """Raise NoSuchCheckpointError for a folder that isn't there, ahead of the claim."""
+    """Raise NoSuchCheckpointError for a folder that isn't there, or is no checkpoint's, ahead of the claim."""
     if not Path(explicit).is_dir():
         raise NoSuchCheckpointError(
             f"{says} names a folder that isn't there: leave the argument out, and the run goes on from the newest "
             "checkpoint of its vault; or name a checkpoint's folder on this disk. Nothing was trained"
+        )
+    if WEIGHTS in missing_files(_paths(Path(explicit))):
+        raise NoSuchCheckpointError(
+            f"{says} names a folder without a model's weights: leave the argument out, and the run goes on from the "
+            "newest checkpoint of its vault; or name a checkpoint's folder, as …/checkpoint-500. Nothing was trained"
         )
 
 

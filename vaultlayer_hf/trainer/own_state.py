@@ -58,6 +58,7 @@ class OwnState:
         self._loader, self._carried = loader, list(added)
         self.moved: list[str] = []
         self._flags = self._now()
+        self._kept: dict[str, bool] = {}  # of the checkpoint that the training goes on from
         self._then = self._look()
 
     def state_dict(self) -> dict[str, Any]:
@@ -80,11 +81,15 @@ class OwnState:
                 put_generators(_Holder(objects[name]), states)
             except Exception:  # there is no such object now, or a generator of another kind
                 lost.append(f"{name}'s random generators")
-        flags = state.get("flags", {})
-        for name, parameter in self._parameters():
-            if name in flags:
-                parameter.requires_grad_(flags[name])
+        self._kept = self._now() | state.get("flags", {})
+        self.put_flags()
         return lost
+
+    def put_flags(self) -> None:
+        """Have those parameters trained, or not, that were when the checkpoint was saved."""
+        for name, parameter in self._parameters():
+            if name in self._kept:
+                parameter.requires_grad_(self._kept[name])
 
     def _parameters(self) -> Iterator[tuple[str, Any]]:
         if not self._trained.sharded:

@@ -25,6 +25,7 @@ from vaultlayer_hf.trainer.callback import VaultLayerCallback
 from vaultlayer_hf.trainer.named import choose
 from vaultlayer_hf.trainer.origin import note_trained
 from vaultlayer_hf.trainer.over import AlreadyFinishedError
+from vaultlayer_hf.trainer.several_adapters import adapters_kept
 
 _DOC = """
 
@@ -52,8 +53,7 @@ class _ResumableMixin:
                 f"{type(self).__qualname__} is decorated with @resumable: in its methods write super() without "
                 "arguments, or decorate where it is used: resumable(MyTrainer)(…)"
             )
-        settings = settings_for(resume)
-        self._vaultlayer = None
+        settings, self._vaultlayer = settings_for(resume), None
         vault = VaultLayerCallback(settings) if settings is not None else None
         super().__init__(*args, **kwargs)
         trainer: Any = self
@@ -113,7 +113,8 @@ def train_on(
         chosen = choose(vault, trainer, explicit)
         if chosen is not explicit:
             call.set("resume_from_checkpoint", 0, chosen)
-        return call.do()
+        with adapters_kept(trainer):
+            return call.do()
     except AlreadyFinishedError:
         return _end_untrained(vault, trainer)
     except BaseException as error:
@@ -163,8 +164,7 @@ class _Same:
 
 def _remove_noise(trainer: Any) -> None:
     """Take NEFTune's noise out of a model whose training broke off: stock leaves it, and train() adds it once more."""
-    handle = getattr(trainer, "neftune_hook_handle", None)
-    if handle is not None:
+    if (handle := getattr(trainer, "neftune_hook_handle", None)) is not None:
         handle.remove()
 
 

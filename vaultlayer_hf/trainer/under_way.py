@@ -140,6 +140,8 @@ class TrainingUnderWay:
             added = [one.thing for one in self._added()]
             self._own_state = OwnState(trainer, self._callbacks(), trained, loader, added)
             self.data.begin(loader, args, state, resumed, self._handler, trainer, self._own_state)
+            if self._first is not None:
+                self._first.own = self._own_state
 
     def save(self, args: TrainingArguments, state: TrainerState, trained: Trained) -> None:
         """Have a checkpoint that the Trainer has saved committed in the background. Raises FencedError."""
