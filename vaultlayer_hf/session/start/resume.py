@@ -154,7 +154,7 @@ def _restore_newest(session: Session, expected: CheckpointFiles, choice: StartCh
     adopted = [one for one in reversed(state.commits) if one.token == session.entered.token]
     candidates = [*adopted, *choice.candidates]
     reasons = []
-    for commit in candidates:
+    for commit, before in zip(candidates, [*candidates[1:], None], strict=False):
         manifest, reason = look(session.access, session, expected, commit)
         if manifest is not None:
             reason = bring_everywhere(
@@ -162,9 +162,10 @@ def _restore_newest(session: Session, expected: CheckpointFiles, choice: StartCh
             )
         if manifest is None or reason is not None:
             reasons.append(str(reason))
+            then = "the one before is tried" if before is not None else "and there is none before it"
             session.warn_all(
                 EventKind.WALK_BACK,
-                f"{commit.name} (log entry {commit.number}) can't be resumed from, the one before is tried: {reason}",
+                f"{commit.name} (log entry {commit.number}) can't be resumed from, {then}: {reason}",
                 step=commit.step,
                 number=commit.number,
                 reason=reason,
