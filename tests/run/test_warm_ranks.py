@@ -203,20 +203,22 @@ def test_a_template_that_is_gone_or_hangs_means_a_cold_start(fate, tmp_path) -> 
         assert len(cold(ran)) == 2
 
 
-BUSY = "import threading, time\nthreading.Thread(target=time.sleep, args=(300,), daemon=True).start()\n"
-
-
 @pytest.mark.slow
-def test_threads_that_a_fork_would_lose_mean_cold_starts(tmp_path) -> None:
-    """A library that starts a thread at its import isn't forked, and it is said."""
-    path = library(
-        tmp_path,
-        "busy",
-        "import threading, time\nthreading.Thread(target=time.sleep, args=(300,), daemon=True).start()\n",
+@pytest.mark.parametrize("known", [True, False], ids=["of Python", "of C"])
+def test_a_thread_that_an_import_starts_runs_in_each_rank(known, tmp_path) -> None:
+    """A fork would lose it: one of Python's is left to each rank, one that only the kernel knows means cold starts."""
+    start = (
+        "threading.Thread(target=time.sleep, args=(300,), daemon=True).start()"
+        if known
+        else "_thread.start_new_thread(time.sleep, (300,))"
     )
-    ran = ranks(tmp_path, f"{RANK}\nimport busy\ntrain_a_step('which a fork would lose')\n", PYTHONPATH=path)
-    assert (ran.code, ran.causes) == (0, ["killed", "finished"])
-    assert any("which a fork would lose" in text for text in said(ran))
+    path = library(tmp_path, "busy", f"import threading, _thread, time\n{start}\n")
+    then = "ready" if known else "'which a fork would lose'"
+    count = "print('THREADS', len(os.listdir('/proc/self/task')), flush=True)"
+    ran = ranks(tmp_path, f"{RANK}\nimport busy\n{count}\ntrain_a_step({then})\n", PYTHONPATH=path)
+    assert (ran.code, ran.causes, cold(ran)) == (0, ["killed", "finished"], [])
+    assert ran.out.count("THREADS 2") == 4
+    assert any("which a fork would lose" in text for text in said(ran)) == (not known)
 
 
 @pytest.mark.slow
