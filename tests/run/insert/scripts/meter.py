@@ -25,6 +25,7 @@ model = torch.nn.Linear(4, 4)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
 schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, threshold=0.3)
 meter = Meter()
+averages = []
 for epoch in range(4):
     meter.reset()
     for (x,) in loader:
@@ -34,5 +35,6 @@ for epoch in range(4):
         optimizer.step()
         meter.update(loss.item(), len(x))
     schedule.step(meter.average())
+    averages.append(meter.average())
 
-torch.save({"model": model.state_dict(), "rate": optimizer.param_groups[0]["lr"], "total": meter.total}, "model.pt")
+torch.save({"model": model.state_dict(), "averages": averages, "total": meter.total}, "model.pt")
