@@ -204,7 +204,13 @@ def _two() -> Any:
     return made
 
 
-@pytest.mark.parametrize("make", [_with_norms, _prompted, _two])
+def _ignored() -> Any:
+    made = model()
+    made._keys_to_ignore_on_save = ["model.norm.weight"]
+    return made
+
+
+@pytest.mark.parametrize("make", [_with_norms, _prompted, _two, _ignored])
 def test_what_is_trained_beside_an_adapter_comes_back(make: Any, tmp_path: Path) -> None:
     """Norms of the base and a prompt's encoder, which no file of PEFT's has; and two adapters that are both trained."""
     vault = tmp_path / "v"

@@ -70,10 +70,14 @@ def _written(model: Any, name: str) -> dict[str, Any]:
 
 
 def adapter_rest(trained: Trained) -> list[Added]:
-    """Return the trained parameters that an adapter's files lack as what is carried; nothing where there are none."""
+    """Return the trained parameters that the Trainer's own files lack as what is carried; nothing where none are."""
     model = peeled(trained.model)
-    if trained.sharded or not is_adapter(model):
+    if trained.sharded:
         return []
+    if not is_adapter(model):  # what its class leaves out of its files, and the script trains all the same
+        names = set(getattr(model, "_keys_to_ignore_on_save", None) or ())
+        rest = {n: one for n, one in model.named_parameters() if one.requires_grad and n in names}
+        return [Added("beside_model", _Rest(rest))] if rest else []
     try:
         held = {
             tensor.untyped_storage().data_ptr()
