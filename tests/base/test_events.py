@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
-import logging
+import ast
 import subprocess
 import sys
 
 import pytest
-from tqdm import tqdm
 
 from tests import ROOT
 from vaultlayer_hf.base.events import EventKind, Events
@@ -130,18 +128,25 @@ def test_deletions_alone_are_summed_up(caplog: pytest.LogCaptureFixture) -> None
     ]
 
 
-def test_a_line_is_not_glued_to_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+BESIDE_A_BAR = """
+import io, sys
+from tqdm import tqdm
+from vaultlayer_hf.base.events import EventKind, Events
+
+sys.stderr = shown = io.StringIO()
+bar = tqdm(total=10, file=shown, ncols=60)
+bar.update(5)
+before = len(shown.getvalue())
+Events().info(EventKind.CLAIM, "news")
+print(repr(shown.getvalue()[before:]))
+"""
+
+
+def test_a_line_is_not_glued_to_a_bar() -> None:
     """While a bar of tqdm is shown on stderr, a line begins where it began, and the bar is drawn again."""
-    shown = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", shown)
-    Events()
-    (handler, *_) = logging.getLogger("vaultlayer_hf").handlers
-    monkeypatch.setattr(logging.getLogger(), "handlers", [])
-    with tqdm(total=10, file=shown, ncols=60) as bar:
-        bar.update(5)
-        before = shown.getvalue()
-        handler.emit(logging.makeLogRecord({"msg": "news", "levelno": logging.INFO}))
-        written = shown.getvalue()[len(before) :]
-    line, _, again = written.partition("\n")
+    run = subprocess.run(
+        [sys.executable, "-c", BESIDE_A_BAR], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    line, _, again = ast.literal_eval(run.stdout).partition("\n")
     assert line.rpartition("\r")[::2] == ("\r" + " " * 60, "[vaultlayer] news")
     assert "5/10" in again
