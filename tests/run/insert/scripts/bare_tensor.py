@@ -15,3 +15,5 @@ for step in range(20):
     loss.backward()
     optimizer.step()
     second.step()
+
+torch.save(model.state_dict(), "model.pt")

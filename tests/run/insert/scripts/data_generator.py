@@ -19,3 +19,5 @@ for step, batch in enumerate(rounds(torch.randn(32, 4))):
     optimizer.step()
     if step == 19:
         break
+
+torch.save(model.state_dict(), "model.pt")

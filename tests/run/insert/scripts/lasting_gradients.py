@@ -12,3 +12,5 @@ for step in range(20):
     optimizer.step()
     for weight in model.parameters():
         weight.grad.mul_(0.5)
+
+torch.save(model.state_dict(), "model.pt")

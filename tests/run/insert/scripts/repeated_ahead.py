@@ -14,3 +14,5 @@ for epoch in range(3):
         optimizer.zero_grad()
         ((model(batch) - batch) ** 2).mean().backward()
         optimizer.step()
+
+torch.save(model.state_dict(), "model.pt")

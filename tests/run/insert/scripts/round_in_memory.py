@@ -14,3 +14,5 @@ for (batch,) in islice(cycle(loader), 20):
     loss = ((model(batch) - batch) ** 2).mean()
     loss.backward()
     optimizer.step()
+
+torch.save(model.state_dict(), "model.pt")
