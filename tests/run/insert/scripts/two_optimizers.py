@@ -20,6 +20,4 @@ for step in range(10):
     g_loss.backward()
     generator_optimizer.step()
 
-torch.save(
-    {"g": generator.state_dict(), "d": discriminator.state_dict(), "shown": generator(fixed)}, "model.pt"
-)
+torch.save({"g": generator.state_dict(), "d": discriminator.state_dict(), "shown": generator(fixed)}, "model.pt")
