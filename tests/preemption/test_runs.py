@@ -59,7 +59,7 @@ def check_too_short(forks: ForkServer, folder: Path, way: str, world: int) -> No
         assert told.folders() == ["checkpoint-2"], "nothing else was begun"
         stops = [told.find("over", rank) for rank in range(world)]
         assert stops == [stops[0]] * world
-        assert f"stops without another save at step {stops[0]}" in told.ending()
+        assert f"stops at step {stops[0]} without another save" in told.ending()
         assert "are left" in told.ending()
 
 
@@ -129,7 +129,7 @@ def test_what_is_under_way_is_drained(forks: ForkServer, tmp_path: Path) -> None
         assert told.codes() == [PREEMPTED]
         assert told.committed() == [2, 60], told.errors()
         assert told.folders() == ["checkpoint-2", "checkpoint-60"]
-        assert "stops without another save at step 61" in told.ending()
+        assert "stops at step 61 without another save" in told.ending()
 
 
 def test_a_recommendation_costs_one_save(forks: ForkServer, tmp_path: Path) -> None:
