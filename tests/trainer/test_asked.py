@@ -129,6 +129,7 @@ def test_what_else_shapes_a_run_is_said(tmp_path: Path) -> None:
     ]
     assert lines[0] == f"config.attention_dropout: 0.2 in the checkpoint, 0.5 asked for: {STARTS}"
     assert lines[1].endswith(f"_masking asked for: {STARTS}")
+    assert lines[2] == f"evaluation data: others than then: {STARTS}"
     assert lines[3] == (
         "max_steps: 8 in the checkpoint, 9 asked for: this start's holds, also for the schedule of the learning rate"
     )

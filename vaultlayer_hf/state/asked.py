@@ -36,6 +36,8 @@ CHECKPOINT_HOLDS = (
     "the checkpoint's holds; to have the other, begin a fork: Settings(vault='a new one', fork='this one')"
 )
 START_HOLDS = "this start's holds from here on"
+EVALUATION_DATA = "evaluation data"
+"""The argument whose value is a digest, which tells a person nothing."""
 VARYING_DATA = "varying"
 """In place of a digest: the training makes its data anew for each pass, so those of two passes aren't compared."""
 RANDOM_STATE_HOLDS = "random numbers go on from the checkpoint's state"
@@ -139,13 +141,17 @@ def check_asked(
         )
     adapters = adapter_differences(then.adapters, now.adapters, holds_base=holds_base)
     words = [
-        f"{name}: {then.arguments[name]} in the checkpoint, {value} asked for: {holds.get(name, START_HOLDS)}"
+        f"{name}: {_both(name, then.arguments[name], value)}: {holds.get(name, START_HOLDS)}"
         for name, value in now.arguments.items()
         if name in then.arguments and then.arguments[name] != value
     ]
     if data is not Differ.NOT:
         words.append(f"the training data aren't those that the checkpoint was trained on: {START_HOLDS}")
     return words + adapters
+
+
+def _both(name: str, then: Any, now: Any) -> str:
+    return "others than then" if name == EVALUATION_DATA else f"{then} in the checkpoint, {now} asked for"
 
 
 def other_optimizer(then: str, now: str) -> OtherRunError:

@@ -15,6 +15,7 @@ from transformers import TrainingArguments
 from vaultlayer_hf.state.adapters import adapters_of
 from vaultlayer_hf.state.asked import (
     CHECKPOINT_HOLDS,
+    EVALUATION_DATA,
     RANDOM_STATE_HOLDS,
     START_HOLDS,
     Asked,
@@ -96,7 +97,7 @@ def asked_for(
             if (
                 digest and "=" not in digest
             ):  # of one that can be read, so that a difference is one of the data
-                found["evaluation data"] = digest
+                found[EVALUATION_DATA] = digest
     return Asked(
         plain_arguments(found),
         optimizer_name([optimizer]),
