@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dis
 import functools
+import inspect
 import random
 import sys
 import sysconfig
@@ -124,11 +125,11 @@ def own_attributes(thing: Any) -> dict[str, Any]:
 
 @functools.cache
 def _assigned(cls: type) -> frozenset[str]:
-    """Return the names of attributes that the methods of a class assign."""
+    """Return the names of attributes that the methods of a class assign, also inside their decorators."""
     found: set[str] = set()
     for member in vars(cls).values():
         member = getattr(member, "fget", None) or getattr(member, "__func__", member)
-        code = getattr(member, "__code__", None)
+        code = getattr(inspect.unwrap(member) if callable(member) else member, "__code__", None)
         if code is not None:
             found.update(_stored(code))
     return frozenset(found)
