@@ -88,7 +88,7 @@ class AsyncSaves:
         try:
             with redirected(trainer, target, folder, behind), recording(recorded, places()):
                 save()
-            copy = self._copy(recorded)
+            copy = None if self._ends() else self._copy(recorded)
             if copy is None:
                 write_files(recorded, on_host)
         except Exception as found:  # whatever it is: stock's own save raises it too, or saves
@@ -191,13 +191,14 @@ class AsyncSaves:
 
     def _takes(self, target: Path) -> bool:
         """Tell whether the save that is coming can be captured."""
-        trainer = self._trainer
-        control, state = trainer.control, trainer.state
         takes = self._trouble.take()
-        ends = control.should_training_stop or state.global_step >= state.max_steps
-        # Behind the last save there is nothing to compute beside it. And what has begun to write to this very folder
-        # is told nothing of another one.
-        return takes and not (ends or target.exists())
+        # What has begun to write to this very folder is told nothing of another one.
+        return takes and not target.exists()
+
+    def _ends(self) -> bool:
+        """Tell whether this is the last save, behind which nothing is computed: it is written before it returns."""
+        control, state = self._trainer.control, self._trainer.state
+        return bool(control.should_training_stop or state.global_step >= state.max_steps)
 
     def _copy(self, recorded: list[Recorded]) -> StateCopy | None:
         """Begin to copy what recorded files consist of; None where that is so little that it isn't worth it."""
