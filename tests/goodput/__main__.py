@@ -1,6 +1,6 @@
 """Goodput of a training that is killed every 30 seconds for 5 minutes, with `vl run` and without, as a table.
 
-python -m tests.goodput [--seconds 300] [--every 30] [--at-once 1]
+python -m tests.goodput [--seconds 300] [--every 30] [--at-once 1] [--only TEXT]
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ def main() -> None:
         default=1,
         help="Ways to train_under_kills side by side: what disturbs one disturbs the other.",
     )
+    parser.add_argument("--only", default="", help="Only the ways whose names hold this text.")
     asked = parser.parse_args()
+    ways = [way for way in WAYS if asked.only in way]
     print(
         f"A step takes {PACE} s, a checkpoint is saved every {SAVE_STEPS} steps, and the training is killed (SIGKILL) "
         f"every {asked.every:.0f} s for {asked.seconds:.0f} s; {asked.at_once} side by side.\n"
@@ -44,11 +46,11 @@ def main() -> None:
         tempfile.TemporaryDirectory(prefix="vl-goodput-") as scratch,
         ThreadPoolExecutor(asked.at_once) as pool,
     ):
-        folders = [Path(scratch, str(number)) for number in range(len(WAYS))]
+        folders = [Path(scratch, str(number)) for number in range(len(ways))]
         played = pool.map(
-            lambda way, folder: train_under_kills(way, folder, asked.seconds, asked.every), WAYS, folders
+            lambda way, folder: train_under_kills(way, folder, asked.seconds, asked.every), ways, folders
         )
-        for way, one in zip(WAYS, played, strict=True):
+        for way, one in zip(ways, played, strict=True):
             lost = one.trained - one.reached
             row = (way, one.kills, one.failed, one.reached, one.trained, lost, f"{one.goodput:.0%}")
             print("| " + " | ".join(map(str, row)) + " |", flush=True)
