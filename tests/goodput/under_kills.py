@@ -61,15 +61,19 @@ class Way:
         vl: by `vl run`; else by a shell's loop.
         spare: `vl run` keeps a spare interpreter, as it does unless told otherwise.
         empties: a kill takes all processes and the disk with it: the same command is started again in an empty folder.
+        killed: whether it is killed at all.
     """
 
     environment: dict[str, str] = field(default_factory=dict)
     vl: bool = False
     spare: bool = True
     empties: bool = False
+    killed: bool = True
 
 
+UNDISTURBED = "stock Trainer, never killed"
 WAYS = {
+    UNDISTURBED: Way(killed=False),
     "stock Trainer with get_last_checkpoint, started again": Way({"RESUME": "1"}),
     "`vl run`, the same script": Way(vl=True),
     "`vl run`, VAULTLAYER_SAVE_EVERY=auto": Way({"VAULTLAYER_SAVE_EVERY": "auto"}, vl=True),
@@ -122,7 +126,7 @@ def train_under_kills(
             time.sleep(0.05)
             pid, old = _trains(steps)
             is_due = pid != killed and old >= life if life else time.monotonic() >= due
-            if is_due:
+            if how.killed and is_due:
                 due += every
                 found = _trainer(process, pid)
                 if found is None:
