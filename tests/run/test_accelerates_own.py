@@ -37,7 +37,9 @@ def test_accelerates_own_tests_pass_in_a_warm_start(launcher, program, tmp_path)
     command = (sys.executable,) if launcher == "python" else torchrun(2)
     # Without this variable accelerate joins no ranks on a machine without an accelerator: each would be a run of its
     # own, in one folder.
-    ran = vl_run(tmp_path, *command, "train.py", program, script=SCRIPT, spare=True, ACCELERATE_USE_CPU="true")
+    ran = vl_run(
+        tmp_path, *command, "train.py", program, script=SCRIPT, spare=True, ACCELERATE_USE_CPU="true"
+    )
     print(ran.out[-3000:])
     assert (ran.code, ran.causes) == (0, ["killed", "finished"])
     assert warm(ran) == [False, True]
