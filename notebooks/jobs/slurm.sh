@@ -18,19 +18,20 @@ if [ "${SLURM_RESTART_COUNT:-0}" -gt 100 ]; then
 fi
 
 # Slurm sends SIGTERM to this shell ahead of the time limit. It passes it on, and waits for the end.
-trap 'kill -TERM "$child" 2> /dev/null' TERM
+trap 'told=1; kill -TERM "$child" 2> /dev/null' TERM
 python -m vaultlayer_hf.cli run --vault s3://bucket/my-run --give-up-after 5 --walk-back 3 --backoff 1 --grace 300 -- python train.py &
 child=$!
-wait "$child"
-code=$?
-while kill -0 "$child" 2> /dev/null; do
+while
+    told=
     wait "$child"
     code=$?
-done
+    [ -n "$told" ] # the signal has ended the wait, and not yet what is waited for
+do :; done
 
-# 75: told to end, the same command goes on. 137: `vl run` itself was killed.
+# Behind these codes another start would end alike. Behind all others, such as 75 (told to end), 3 (the store is out of
+# reach) and 137 (`vl run` itself was killed), the job goes on with its next start.
 # Where `vl stop` has told it to end, it has no right to a requeue any more.
-case $code in 75 | 137)
+case $code in 0 | 1 | 2 | 4 | 5 | 70 | 126 | 127) ;; *)
     if [ "${SLURM_RESTART_COUNT:-0}" -lt 100 ]; then scontrol requeue "$SLURM_JOB_ID"; fi ;;
 esac
 exit "$code"

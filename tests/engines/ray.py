@@ -32,12 +32,14 @@ class RayCluster:
 
     Attributes:
         env: variables that lead `vl run --on ray` to it.
+        address: where a program of Ray's finds it.
     """
 
     def __init__(self, variables: dict[str, str]) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="vlray-"))  # sockets lie in it: a short path
         self._port, dashboard, agent = free_ports(3)
         self.env = {"RAY_ADDRESS": f"http://127.0.0.1:{dashboard}"}
+        self.address = f"127.0.0.1:{self._port}"
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         self._env = environment(PATH=path, **QUIET, **variables)
         self._nodes: dict[str, subprocess.Popen[bytes]] = {}
@@ -53,7 +55,7 @@ class RayCluster:
         (agent,) = free_ports(1)
         self._start(
             name,
-            f"--address=127.0.0.1:{self._port}",
+            f"--address={self.address}",
             "--num-cpus=1",
             f"--dashboard-agent-listen-port={agent}",
         )
@@ -86,6 +88,14 @@ class RayCluster:
                     raylet.kill()
                     return name
         raise AssertionError(f"no raylet runs {word}")
+
+    def await_loss(self, seconds: float) -> str:
+        """Wait until a node has ended because its raylet is gone; return its name."""
+        end = time.monotonic() + seconds
+        while not (ended := [name for name, one in self._nodes.items() if one.poll() is not None]):
+            assert time.monotonic() < end, f"no node has ended within {seconds:.0f} s"
+            time.sleep(0.3)
+        return ended[0]
 
     def logs(self) -> str:
         """What the nodes have written."""

@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -93,11 +95,11 @@ class SlurmCluster:
             "munged", "--foreground", "--force", f"--key-file={munge}/key", f"--socket={munge}/sock",
             f"--pid-file={munge}/pid", f"--log-file={munge}/log", f"--seed-file={munge}/seed",
         )  # fmt: skip
-        _until(lambda: (munge / "sock").exists(), 20, "munged")
+        until(lambda: (munge / "sock").exists(), 20, "munged")
         self._start("slurmctld", "-D", "-i")
         for node in self.nodes:
             self.start_node(node)
-        _until(lambda: self._idle() == 2, 60, "two idle nodes")
+        until(lambda: self._idle() == 2, 60, "two idle nodes")
 
     def start_node(self, node: str) -> None:
         """Start a node's slurmd, where it isn't running."""
@@ -117,10 +119,28 @@ class SlurmCluster:
         done = self.call("sinfo", "-h", "-o", "%t %D", check=False)
         return sum(int(line.split()[1]) for line in done.splitlines() if line.split()[0] == "idle")
 
-    def call(self, *command: str, check: bool = True) -> str:
+    @contextmanager
+    def changed(self, old: str, new: str) -> Iterator[None]:
+        """Change a line of the configuration for a while."""
+        config = Path(self.env["SLURM_CONF"])
+        before = config.read_text()
+        config.write_text(before.replace(old, new))
+        self.call("scontrol", "reconfigure")
+        try:
+            yield
+        finally:
+            config.write_text(before)
+            self.call("scontrol", "reconfigure")
+
+    def call(self, *command: str, check: bool = True, **more: str) -> str:
         """Run one of Slurm's commands; return what it printed."""
         done = subprocess.run(
-            command, env={**os.environ, **self.env}, capture_output=True, text=True, timeout=60, check=False
+            command,
+            env={**os.environ, **self.env, **more},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         assert not check or done.returncode == 0, done.stderr
         return done.stdout
@@ -173,7 +193,8 @@ class SlurmCluster:
         )
 
 
-def _until(holds, seconds: float, what: str) -> None:
+def until(holds: Callable[[], object], seconds: float, what: str) -> None:
+    """Wait."""
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, f"no {what} after {seconds:.0f} s"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from tests.cli.conftest import Done, vl
 from tests.engines.test_requests import REQUEST
+from tests.servers import CannedServer
 from vaultlayer_hf.errors import SettingsError
-from vaultlayer_hf.run.engines.jobs.base import Gpus
+from vaultlayer_hf.run.engines.jobs.base import LASTING, Gpus
 from vaultlayer_hf.run.engines.jobs.k8s import Kubernetes, describe
 from vaultlayer_hf.run.engines.jobs.k8s_job import job_name, manifests
 
@@ -59,7 +62,7 @@ def test_what_a_pod_ends_with_decides() -> None:
     by_code = {
         code: rule["action"] for rule in rules for code in rule.get("onExitCodes", {}).get("values", ())
     }
-    assert by_code == {75: "Ignore", **dict.fromkeys((1, 2, 4, 5, 70), "FailJob")}
+    assert by_code == {75: "Ignore", **dict.fromkeys(LASTING, "FailJob")}
     assert {"type": "DisruptionTarget", "status": "True"} in rules[1]["onPodConditions"]
     assert (spec["backoffLimit"], spec["podReplacementPolicy"]) == (100, "Failed")
     pod = spec["template"]["spec"]
@@ -82,6 +85,15 @@ def test_what_was_asked_for_is_in_it() -> None:
     assert pod["nodeSelector"]["cloud.google.com/gke-spot"] == "true"
     assert container["envFrom"] == [{"secretRef": {"name": "s3-keys"}}]
     assert {"name": "VAULTLAYER_KEEP_LAST", "value": "5"} in container["env"]
+
+
+def test_a_command_reaches_the_shell_as_it_is() -> None:
+    """Kubernetes replaces $(NAME) and $$ in a command: what a script is given stays as it was written."""
+    line = manifests(replace(IMAGE, command=["python", "t.py", "a$$b", "$(VAULTLAYER_GRACE)", "$5"]))[-1][
+        "spec"
+    ]
+    text = line["template"]["spec"]["containers"][0]["command"][-1]
+    assert text.endswith("""python t.py 'a$$$b' '$$(VAULTLAYER_GRACE)' '$5'""")
 
 
 def test_what_it_cannot_do() -> None:
@@ -107,8 +119,75 @@ def test_states() -> None:
     failed = {"status": {"conditions": [{"type": "Failed", "status": "True", "reason": "PodFailurePolicy"}]}}
     assert (describe(failed, "").state, describe(failed, "").detail) == ("stopped", "PodFailurePolicy")
     assert describe({"spec": {"suspend": True}, "status": {}}, "").detail == "Suspended"
+    assert describe({"spec": {"suspend": True}, "status": {"terminating": 1}}, "").alive, "it saves"
     assert describe({"status": {"ready": 1, "failed": 2}}, "n1").restarts == 2
     assert (
         describe({"status": {"conditions": [{"type": "Complete", "status": "True"}]}}, "").state == "finished"
     )
     assert describe({}, "").alive
+
+
+class _Jobs:
+    """What an API server does with Jobs, as far as the life of one needs it: it keeps them, one of a name."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, dict] = {}
+
+    def answer(self, method: str, path: str, headers: dict, body: bytes) -> tuple[int, dict, bytes]:
+        name = path.partition("?")[0].rpartition("/")[2]
+        if name == "pods":
+            return self._reply(200, {"kind": "PodList", "items": []})
+        if method == "POST":
+            made = json.loads(body)
+            name = made["metadata"]["name"]
+            if name in self.kept:
+                return self._reply(409, {"message": f'jobs.batch "{name}" already exists'})
+            self.kept[name] = made
+        if name not in self.kept:
+            return self._reply(404, {"message": "not found"})
+        if method == "PATCH":
+            self.kept[name]["spec"].update(json.loads(body)["spec"])
+        return self._reply(200, self.kept.pop(name) if method == "DELETE" else self.kept[name])
+
+    @staticmethod
+    def _reply(status: int, found: dict) -> tuple[int, dict, bytes]:
+        return status, {"Content-Type": "application/json"}, json.dumps(found).encode()
+
+
+def test_the_same_command_goes_on_behind_a_stop(tmp_path: Path) -> None:
+    """A Job of the vault that lives keeps a second one away; one that was stopped makes room for the same command."""
+    server = CannedServer(_Jobs().answer)
+    config = {
+        "clusters": [{"name": "c", "cluster": {"server": server.endpoint}}], "users": [{"name": "u", "user": {}}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}], "current-context": "x",
+    }  # fmt: skip
+    (tmp_path / "config").write_text(json.dumps(config))
+
+    def call(*arguments: str) -> Done:
+        return vl(*arguments, cwd=tmp_path, KUBECONFIG=str(tmp_path / "config"))
+
+    command = [
+        "run",
+        "--on",
+        "k8s",
+        "--engine-option",
+        "image=me/train",
+        "--vault",
+        "s3://b/x",
+        "--",
+        "python",
+        "t.py",
+    ]
+    try:
+        first, second = call(*command), call(*command)
+        assert (first.code, second.code, "is there already" in second.err) == (0, 1, True), (
+            first.err + second.err
+        )
+        assert "is waiting on this vault, too" in second.err
+        stopped = call("stop")
+        assert "told to save and end" in stopped.out, stopped.err
+        assert "has ended already: Suspended" in call("stop").out
+        assert call(*command).code == 0
+        assert [method for method, _ in server.requests].count("DELETE") == 1
+    finally:
+        server.close()

@@ -54,15 +54,25 @@ def test_two_nodes(ray_cluster: ray.RayCluster, s3_uri: str, tmp_path: Path) -> 
     assert "all nodes are started again" in job.log()
 
 
-def test_ray_train(tmp_path: Path) -> None:
-    """Under Ray Train's TorchTrainer a killed worker costs a restart by Ray: it goes on, to the same weights."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.engines.train_with_ray", str(tmp_path)],
-        cwd=tmp_path, env=environment(**ray.QUIET, HOME=str(tmp_path)), capture_output=True, text=True, timeout=400,
-        stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-6000:]
-    assert (tmp_path / "broken" / "killed").exists()
-    ended = [(tmp_path / name / "weights").read_text() for name in ("unbroken", "broken")]
-    assert ended[0] == ended[1]
-    assert "the run goes on from step" in done.stdout + done.stderr
+def test_ray_train(ray_cluster: ray.RayCluster, tmp_path: Path) -> None:
+    """Under Ray Train's TorchTrainer a worker loses its node, which comes back: the weights are those of torchrun."""
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    program = "tests.engines.train_with_ray"
+    unbroken.mkdir()
+    broken.mkdir()
+    call = {
+        "env": environment(**ray.QUIET),
+        "stdin": subprocess.DEVNULL,
+        "stdout": subprocess.PIPE,
+        "text": True,
+    }
+    whole = [*torchrun(2), "-m", program, str(unbroken)]
+    subprocess.run(whole, cwd=unbroken, **call, stderr=subprocess.DEVNULL, timeout=200, check=True)
+    trains = [sys.executable, "-m", program, str(broken), ray_cluster.address]
+    with subprocess.Popen(trains, cwd=broken, **call, stderr=subprocess.STDOUT) as process:
+        ray_cluster.start_node(ray_cluster.await_loss(240))
+        said, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, said[-6000:]
+    assert (broken / "killed").exists()
+    assert (broken / "weights").read_text() == (unbroken / "weights").read_text()
+    assert "the run goes on from step" in said

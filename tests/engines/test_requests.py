@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +11,8 @@ import pytest
 from tests.cli.conftest import vl
 from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.run.engines.jobs.base import EngineError, Gpus, Job, JobRequest, engine_errors, parse_gpus
-from vaultlayer_hf.run.engines.jobs.command import Here, program
 from vaultlayer_hf.run.engines.jobs.record import read_jobs, write_job
-from vaultlayer_hf.run.engines.jobs.slurm import Slurm, describe, parse_job
+from vaultlayer_hf.run.engines.jobs.slurm import Slurm
 from vaultlayer_hf.run.engines.jobs.table import NAMES, engine, parse_engines
 
 REQUEST = JobRequest(
@@ -25,7 +23,6 @@ REQUEST = JobRequest(
     Path("/data/me/.vl"),
     "vaultlayer_hf.cli",
 )
-HERE = Here("$NODE", "$HEAD", "29400", "$JOB", "python")
 
 
 @pytest.mark.parametrize(
@@ -43,63 +40,28 @@ def test_gpus_that_are_none(text: str) -> None:
         parse_gpus(text)
 
 
-def test_one_rank_is_started_as_it_is() -> None:
-    """On one node without GPUs the command stays what it is, quoted for the shell."""
-    assert program(REQUEST, HERE) == ["python", "train.py", "--lr", "'1 e'"]
-
-
-def test_several_gpus_are_several_ranks() -> None:
-    """A Python script on a node with GPUs gets a rank for each."""
-    words = program(replace(REQUEST, gpus=Gpus(4)), HERE)
-    assert words[:5] == ["python", "-m", "torch.distributed.run", "--nproc-per-node=4", "--standalone"]
-    assert words[5:] == ["train.py", "--lr", "'1 e'"]
-
-
 @pytest.mark.parametrize(
-    "command", [["python", "-m", "pack", "x"], ["torchrun", "--nproc-per-node", "1", "-m", "pack", "x"]]
-)
-def test_several_nodes_find_each_other(command: list[str]) -> None:
-    """On several nodes torchrun gets the number of nodes and the rendezvous, whoever has named it."""
-    words = program(replace(REQUEST, command=command, nodes=3), HERE)
-    assert words[:3] == ["python", "-m", "torch.distributed.run"]
-    assert {"--nnodes=3", '--rdzv-endpoint="$HEAD:29400"', '--rdzv-id="$JOB"'} <= set(words)
-    assert '--rdzv-conf="is_host=$(($NODE == 0))"' in words, "not guessed from the host's name"
-    assert words[-3:] == ["-m", "pack", "x"]
-    assert sum(word.startswith("--nproc") for word in words) == 1
+    ("name", "option", "value"),
+    [
+        ("ray", "cpus", "many"), ("sky", "disk-size", "200GB"), ("k8s", "node-selector", "gpu"),
+        ("k8s", "pvc", "claim"), ("k8s", "memory", "64 GB"), ("sky", "cpu", "8"),
+    ],
+)  # fmt: skip
+def test_own_options_are_read_before_submission(name: str, option: str, value: str) -> None:
+    """A value that an engine's own option can't have is refused here, not found out on the cluster."""
+    with pytest.raises(SettingsError, match=f"{option}.* is |{option}.* it has"):
+        engine(name).refuse(replace(REQUEST, more={"image": "x", option: value}))
 
 
-def test_a_rendezvous_of_ones_own_is_kept() -> None:
-    """Who has told torchrun where the nodes meet isn't told otherwise."""
-    command = ["torchrun", "--nnodes=2", "--rdzv-endpoint=x:1", "train.py"]
-    assert program(replace(REQUEST, command=command, nodes=2), HERE) == command
-
-
-def test_another_launcher_on_several_nodes_is_refused() -> None:
-    """A launcher that can't be told where the other nodes are is refused, not started on each node alone."""
-    with pytest.raises(SettingsError, match="torchrun"):
-        program(replace(REQUEST, command=["accelerate", "launch", "train.py"], nodes=2), HERE)
-
-
-@pytest.mark.parametrize("nodes", [1, 2])
-def test_the_batch_script_is_one(nodes: int) -> None:
-    """Slurm's script parses as bash, asks for what was asked for, and gets the signal ahead of the end itself."""
-    request = replace(
-        REQUEST, nodes=nodes, gpus=Gpus(2, "A100"), queue="long", time_limit=5400.0, more={"account": "me"}
-    )
-    text = Slurm().manifest(request)
-    subprocess.run(["bash", "-n"], input=text, text=True, check=True, timeout=20)
-    options = [line.removeprefix("#SBATCH ") for line in text.splitlines() if line.startswith("#SBATCH")]
-    asked = {
-        "--requeue",
-        f"--nodes={nodes}",
-        "--gpus-per-node=A100:2",
-        "--partition=long",
-        "--time=90:0",
-        "--account=me",
-    }
-    assert asked <= {option.replace(":00", ":0") for option in options}
-    assert "--signal=B:TERM@300" in options
-    assert text.index("#SBATCH --requeue") < text.index("export")
+@pytest.mark.parametrize("name", ["ray", "sky"])
+def test_a_script_outside_of_the_copied_folder(name: str, tmp_path: Path) -> None:
+    """Where nodes get a copy of the folder, a script outside of it is refused, and a path of this machine is said."""
+    with pytest.raises(SettingsError, match="outside of this folder"):
+        engine(name).refuse(replace(REQUEST, command=["python", "../train.py"]))
+    here = tmp_path / "train.py"
+    here.touch()
+    said = engine(name).differs(replace(REQUEST, command=["python", str(here)]))
+    assert any(str(here) in sentence for sentence in said)
 
 
 def test_all_that_cannot_be_is_said_at_once() -> None:
@@ -123,15 +85,6 @@ def test_names_of_engines() -> None:
     assert parse_engines("any") == list(NAMES)
     with pytest.raises(SettingsError, match="there is no engine lsf"):
         parse_engines("slurm,lsf")
-
-
-def test_states_of_slurm() -> None:
-    """What scontrol prints is understood: running, waiting for another start, ended."""
-    line = "JobId=7 JobName=x JobState={} Reason={} Restarts=1 ExitCode=5:0 NodeList={} Command=(null)"
-    running = describe(parse_job(line.format("RUNNING", "None", "n[1-2]")))
-    assert (running.state, running.nodes, running.restarts) == ("running", "n[1-2]", 1)
-    assert describe(parse_job(line.format("PENDING", "BeginTime", "(null)"))).detail == "PENDING (BeginTime)"
-    assert describe(parse_job(line.format("FAILED", "NonZeroExitCode", "n1"))).state == "stopped"
 
 
 def test_jobs_are_noted(tmp_path: Path) -> None:
@@ -204,4 +157,7 @@ def test_settings_go_along_and_keys_do_not(tmp_path: Path) -> None:
     command = ["run", "--vault", "s3://b/x", "--dry-run", "--on", "ray", "--", "python", "train.py"]
     done = vl(*command, cwd=tmp_path, **variables)
     assert (done.code, "hush" in done.out + done.err) == (0, False), done.err
+    assert "looks like a secret" not in done.err
     assert json.loads(done.out)["runtime_env"]["env_vars"]["VAULTLAYER_KEEP_LAST"] == "7"
+    done = vl(*command, "--token", "hf_" + "a" * 30, cwd=tmp_path)
+    assert (done.code, "looks like a secret" in done.err) == (0, True), done.err

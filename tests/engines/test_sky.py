@@ -24,7 +24,7 @@ def test_what_was_asked_for_is_in_it() -> None:
     assert (found["num_nodes"], resources["accelerators"], resources["use_spot"]) == (2, "A100:8", True)
     assert resources["any_of"] == [{"infra": "aws"}, {"infra": "gcp/us-central1"}]
     assert resources["job_recovery"] == {
-        "max_restarts_on_errors": 0, "recover_on_exit_codes": [3, 75, 137], "strategy": "FAILOVER",
+        "max_restarts_on_errors": 0, "recover_on_exit_codes": [3, 75, 137, 143], "strategy": "FAILOVER",
     }  # fmt: skip
     assert "SKYPILOT_NODE_IPS" in found["run"]
     assert found["run"].startswith("timeout --foreground")
@@ -57,5 +57,5 @@ def test_skypilot_reads_it(asked) -> None:
     assert task.num_nodes == asked.nodes
     resources = list(task.resources)
     assert {one.use_spot for one in resources} == {asked.spot}
-    assert all(one.job_recovery["recover_on_exit_codes"] == [3, 75, 137] for one in resources)
+    assert all(one.job_recovery["recover_on_exit_codes"] == [3, 75, 137, 143] for one in resources)
     assert len(resources) == (2 if asked is FULL else 1)

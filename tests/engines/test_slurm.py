@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests import ROOT
 from tests.engines import slurm
 from tests.engines.jobs import hand_in, weights
+from tests.engines.slurm import until
+from tests.engines.test_requests import REQUEST
 from tests.run.programs import plain, torchrun
+from vaultlayer_hf.run.engines.jobs.slurm_script import log_file, script
 
 WHY_NOT = slurm.why_not()
 pytestmark = [pytest.mark.timeout(600), pytest.mark.slow, pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)]
@@ -40,7 +45,7 @@ def test_two_nodes_requeued(slurm_cluster, s3_uri: str, s3_env: dict[str, str], 
     """torchrun over two nodes, requeued by the scheduler in the middle, ends with the weights of an unbroken run."""
     whole = plain(tmp_path / "plain", *torchrun(2), "train.py")
     job = hand_in(
-        tmp_path / "run",
+        tmp_path / "it's 50% of $HOME",
         "slurm",
         s3_uri,
         "--nodes",
@@ -58,6 +63,21 @@ def test_two_nodes_requeued(slurm_cluster, s3_uri: str, s3_env: dict[str, str], 
     assert weights(job.log()) == whole.weights
     assert slurm_cluster.job(job.id)["Restarts"] == "1"
     assert "the run goes on from step" in job.log()
+
+
+def test_nodes_have_all_of_their_grace(slurm_cluster, tmp_path: Path) -> None:
+    """Told to end, several nodes save for as long as their grace lasts, whatever Slurm's patience with a step is."""
+    request = replace(REQUEST, nodes=2, folder=tmp_path, home=tmp_path, module="tests.engines.slow_to_end")
+    (tmp_path / "job.sh").write_text(script(replace(request, command=["python", "train.py"])))
+    with slurm_cluster.changed("KillWait=30", "KillWait=3"):
+        environment = {"PYTHONPATH": str(ROOT)}
+        number = slurm_cluster.call("sbatch", "--parsable", str(tmp_path / "job.sh"), **environment).strip()
+        log = log_file(tmp_path, number)
+        until(lambda: log.exists() and log.read_text().count("begins") == 2, 60, "begun")
+        slurm_cluster.call("scontrol", "update", f"JobId={number}", "Requeue=0")
+        slurm_cluster.call("scancel", "--batch", "--signal=TERM", number)
+        until(lambda: slurm_cluster.job(number)["JobState"] == "FAILED", 60, "ended")
+    assert (log.read_text().count("saved"), slurm_cluster.job(number)["ExitCode"]) == (2, "75:0")
 
 
 def test_the_time_limit_and_a_stop(

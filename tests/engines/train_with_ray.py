@@ -1,7 +1,7 @@
-"""`python -m tests.engines.train_with_ray FOLDER`: Ray Train's TorchTrainer with two workers, twice.
+"""`python -m tests.engines.train_with_ray FOLDER ADDRESS`: Ray Train's TorchTrainer, a worker on each of two nodes.
 
-Once with nothing in its way (FOLDER/unbroken), once with a worker that is killed (FOLDER/broken). Each has a vault,
-and leaves a digest of the weights that it ended with.
+One of them loses its node, once. Under torchrun, without an address: the same training, and nothing in its way. Either
+has a vault in the folder, and leaves a digest of the weights that it ended with there.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ KILLED_AT = 7
 
 
 def train(config: dict[str, Any]) -> None:
-    """What each of Ray Train's workers runs: a Trainer as in any script, with one more argument."""
+    """What each worker runs: a Trainer as in any script, with one more argument."""
     import hashlib
     import signal
     from pathlib import Path
@@ -32,6 +32,7 @@ def train(config: dict[str, Any]) -> None:
             once = Path(config["folder"]) / "killed"
             if config["kill"] and rank == 1 and state.global_step == KILLED_AT and not once.exists():
                 once.touch()
+                os.kill(os.getppid(), signal.SIGKILL)  # the raylet that has started this worker
                 os.kill(os.getpid(), signal.SIGKILL)
 
     torch.set_num_threads(1)
@@ -49,28 +50,27 @@ def train(config: dict[str, Any]) -> None:
         (Path(config["folder"]) / "weights").write_text(hashlib.sha256(weights).hexdigest())
 
 
-def main(folder: str) -> None:
+def main(folder: str, address: str) -> None:
     """Train, and have Ray start the workers again when one is gone."""
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     passed_on = {name: os.environ[name] for name in ("PYTHONPATH", "OMP_NUM_THREADS", "HF_HUB_OFFLINE")}
-    ray.init(num_cpus=2, include_dashboard=False, runtime_env={"env_vars": passed_on})
-    for name in ("unbroken", "broken"):
-        os.mkdir(f"{folder}/{name}")
-        trainer = TorchTrainer(
-            train,
-            train_loop_config={"folder": f"{folder}/{name}", "kill": name == "broken"},
-            scaling_config=ScalingConfig(num_workers=2, use_gpu=False),
-            run_config=RunConfig(
-                name=name, storage_path=f"{folder}/ray", failure_config=FailureConfig(max_failures=2)
-            ),
-        )
-        error = trainer.fit().error
-        if error is not None:
-            raise error
+    ray.init(address, runtime_env={"env_vars": passed_on})
+    trainer = TorchTrainer(
+        train,
+        train_loop_config={"folder": folder, "kill": True},
+        scaling_config=ScalingConfig(num_workers=2, use_gpu=False, placement_strategy="STRICT_SPREAD"),
+        run_config=RunConfig(storage_path=f"{folder}/ray", failure_config=FailureConfig(max_failures=2)),
+    )
+    error = trainer.fit().error
+    if error is not None:
+        raise error
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    if "RANK" in os.environ:
+        train({"folder": sys.argv[1], "kill": False})
+    else:
+        main(*sys.argv[1:])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vaultlayer_hf.base.secrets import redact
 from vaultlayer_hf.base.spans import parse_duration
 from vaultlayer_hf.cli.common import full_uri
 from vaultlayer_hf.errors import MissingExtraError, SettingsError
@@ -120,7 +122,7 @@ def make_request(
     return JobRequest(
         command=command,
         vault=full_uri(choice.uri),
-        name=f"vl-{script.stem if script else Path(command[0]).name}",
+        name=_job_name(script.stem if script else Path(command[0]).name),
         folder=Path.cwd(),
         home=home,
         module=__package__,
@@ -181,26 +183,52 @@ def hand_in(on: str, request: JobRequest, *, dry: bool, as_json: bool, say: Call
             say(f"{name}: {error}; next: {names[names.index(name) + 1]}")
             continue
         if job is not None:
-            write_job(request.home, job)
             say(f"{job.engine} has taken it: vl status {job}; vl logs {job} --follow; vl stop {job}")
+            try:
+                write_job(request.home, job)
+            except OSError as error:  # it runs all the same
+                say(f"{job} can't be noted here, so name it in these commands: {error}")
             if as_json:
                 typer.echo(json.dumps({"job": str(job), "vault": job.vault, "log": job.log}, indent=2))
         return True
     return False
 
 
+def _other_job(request: JobRequest) -> str | None:
+    """Return a sentence where the last job of this vault that was handed in from here still waits or runs."""
+    from vaultlayer_hf.cli.jobs import ask
+    from vaultlayer_hf.run.engines.jobs.record import read_jobs
+
+    jobs = [job for job in read_jobs(request.home) if job.vault == request.vault]
+    state = ask(jobs[-1]) if jobs else None
+    if state is None or not state.alive:
+        return None
+    return (
+        f"{jobs[-1]} is {state.state} on this vault, too: the one that starts last goes on, and the other is fenced; "
+        f"vl stop {jobs[-1]} ends it"
+    )
+
+
 def _submit(name: str, request: JobRequest, dry: bool, say: Callable[[str], None]) -> Job | None:
     """Hand a job to an engine, or print what would be handed in."""
+    from vaultlayer_hf.run.engines.jobs.command import started_once
     from vaultlayer_hf.run.engines.jobs.table import engine
 
     taker = engine(name)
     taker.refuse(request)
     text = taker.manifest(request)
-    for sentence in taker.differs(request):
+    for sentence in [*taker.differs(request), *filter(None, [started_once(request)])]:
         say(f"{name}: {sentence}")
+    if redact(text) != text:
+        say(
+            f"{name}: what is handed in holds what looks like a secret, and all who may look at the job can read it: "
+            "the guide to other machines says how keys reach the nodes instead"
+        )
     if dry:
         typer.echo(text, nl=not text.endswith("\n"))
         return None
+    if (other := _other_job(request)) is not None:
+        say(f"{name}: {other}")
     return taker.submit(request)
 
 
@@ -210,6 +238,12 @@ def _settings() -> dict[str, str]:
 
     names = {name for name, _ in settings_table()} - {"VAULTLAYER_VAULT"}
     return {name: value for name, value in os.environ.items() if name in names}
+
+
+def _job_name(program: str) -> str:
+    """Return a name that every engine's lists can have: SkyPilot's allow letters, digits and single marks alone."""
+    plain = re.sub(r"[^A-Za-z0-9]+", lambda found: found[0] if found[0] in "._-" else "-", program)
+    return f"vl-{plain.strip('-._')}"[:60].rstrip("-._")
 
 
 def _pair(text: str) -> tuple[str, str]:

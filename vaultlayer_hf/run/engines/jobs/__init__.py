@@ -4,7 +4,8 @@ Decisions by cause of death stay with `vl run`. The engine starts the job again 
 gone. What both agree on is the exit code, 75 for "told to end, the same command goes on", and the vault's log, which
 says where from.
 
-    base.py       what a job is asked to be, what is known of it, and what an engine does
+    base.py       what a job is asked to be, what is known of it, and the errors of engines
+    engine.py     what an engine does, and what any of them refuses: the interface that all engines share
     command.py    the command lines of a job's nodes, torchrun's rendezvous among them
     record.py     the jobs that were submitted from here
     table.py      the engines by name
@@ -13,7 +14,8 @@ says where from.
     ray.py        Ray: a job of its Jobs API
     ray_driver.py what that job runs on the cluster
     sky.py        SkyPilot: a managed job
-    slurm.py      Slurm: a batch script
+    slurm.py      Slurm: a batch script, its state, its log
+    slurm_script.py   that script
 
 Imports the journal; the command line imports it.
 """

@@ -1,9 +1,8 @@
-"""What a job is asked to be, what is known of it, and what an engine does: the interface that all engines share."""
+"""What a job is asked to be, what is known of it, and the errors of engines."""
 
 from __future__ import annotations
 
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,9 +12,9 @@ from vaultlayer_hf.errors import MissingExtraError, SettingsError, VaultLayerErr
 
 GO_ON = 75
 """Exit code of `vl run` that was told to end: the same command goes on."""
-LASTING = (1, 2, 4, 5, 70)
-"""Exit codes of `vl run` behind which another start ends in the same way: a person must change something."""
-
+LASTING = (1, 2, 4, 5, 70, 126, 127)
+"""Exit codes behind which another start ends in the same way: a person must change something. 126 and 127 are a
+shell's, where there is no such program as the node was told to start."""
 
 MAX_RESTARTS = 100
 """Starts by an engine that are allowed where nothing else is said: a lasting failure ends a run long before."""
@@ -180,74 +179,3 @@ class JobState:
     def alive(self) -> bool:
         """Whether it runs or will."""
         return self.state in ("waiting", "running")
-
-
-class Engine(ABC):
-    """What takes a job, and starts it again elsewhere when its machine is gone.
-
-    Attributes:
-        name: as `vl run --on` has it.
-        own_options: the names that ``JobRequest.more`` may have, each with what it means; None: any.
-        shared_disk: its nodes are expected to see this machine's disk.
-    """
-
-    name: str
-    own_options: Mapping[str, str] | None = None
-    shared_disk = False
-
-    @abstractmethod
-    def cannot(self, request: JobRequest) -> list[str]:
-        """Return a sentence for each thing that was asked for and that this engine can't do. Submits nothing."""
-
-    def differs(self, request: JobRequest) -> list[str]:
-        """Return a sentence for each option that means something else here than elsewhere."""
-        return []
-
-    @abstractmethod
-    def manifest(self, request: JobRequest) -> str:
-        """Return what would be submitted, as text. Raises MissingExtraError, SettingsError."""
-
-    @abstractmethod
-    def submit(self, request: JobRequest) -> Job:
-        """Hand a job in. Raises EngineError where the engine is out of reach or refuses; MissingExtraError."""
-
-    @abstractmethod
-    def state(self, job: Job) -> JobState:
-        """Return how a job is. Raises EngineError."""
-
-    @abstractmethod
-    def logs(self, job: Job, *, follow: bool = False) -> Iterator[str]:
-        """Yield what a job has written; with ``follow``, until it has ended. Raises EngineError."""
-
-    @abstractmethod
-    def stop(self, job: Job, *, now: bool = False) -> str:
-        """Tell a job to save and end, and not to be started again; with ``now``, end it at once.
-
-        Returns a sentence that says what was done. Raises EngineError.
-        """
-
-    def refuse(self, request: JobRequest) -> None:
-        """Raise SettingsError, with all sentences, where something was asked for that this engine can't do."""
-        found = self.cannot(request)
-        if self.own_options is not None:
-            known = ", ".join(self.own_options) or "none"
-            found += [
-                f"it has no option {name!r} of its own (--engine-option): it has {known}"
-                for name in request.more
-                if name not in self.own_options
-            ]
-        if request.time_limit is not None and request.time_limit <= request.grace:
-            found.append(
-                f"the time limit ({request.time_limit:.0f} s) must be longer than the grace ({request.grace:.0f} s)"
-            )
-        if not self.shared_disk and request.vault.startswith("file:") and not self.mounted(request):
-            found.append(
-                f"the vault {request.vault} is a folder of this machine, and another one won't see it: name a bucket "
-                "with --vault"
-            )
-        if found:
-            raise SettingsError(f"no job for {self.name}: {'; '.join(found)}")
-
-    def mounted(self, request: JobRequest) -> bool:
-        """Tell whether the vault's folder is on a disk that the nodes mount."""
-        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.run.engines.jobs.base import JobRequest
 
 _TORCHRUN = "torch.distributed.run"
+_LAUNCHERS = ("accelerate", "deepspeed")
+"""Programs that start a rank for each GPU by themselves."""
 _ITS_OWN = ("--nnodes", "--rdzv", "--master", "--node-rank", "--node_rank", "--standalone")
 
 
@@ -60,25 +63,22 @@ def program(request: JobRequest, here: Here) -> list[str]:
     """Return what `vl run` runs on a node, as words of a shell. Raises SettingsError."""
     words = list(request.command)
     ranks = max(1, request.gpus.count)
-    found = _launched(words)
-    if found is None and request.nodes * ranks == 1:
-        return [shlex.quote(word) for word in words]
-    if found is None:
+    if (found := _launched(words)) is not None:
+        own, rest = found
+        options = [] if any(word.startswith("--nproc") for word in own) else [f"--nproc-per-node={ranks}"]
+        if any(word.startswith(_ITS_OWN) for word in own):
+            return [shlex.quote(word) for word in words]
+    else:
         script = _python(words)
+        if request.nodes == 1 and (ranks == 1 or script is None):
+            return [shlex.quote(word) for word in words]  # one rank, or a launcher of its own
         if script is None:
-            if request.nodes == 1:
-                return [shlex.quote(word) for word in words]  # a launcher of its own, on one node
             raise SettingsError(
                 f"on {request.nodes} nodes the command must be python, a script, or torchrun, so that the nodes find "
                 f"each other: {shlex.join(words)}"
             )
         options, rest = [f"--nproc-per-node={ranks}"], script
-    else:
-        own, rest = found
-        options = [] if any(word.startswith("--nproc") for word in own) else [f"--nproc-per-node={ranks}"]
-        if any(word.startswith(_ITS_OWN) for word in own):
-            return [shlex.quote(word) for word in words]
-    launcher = [shlex.quote(here.python), "-m", _TORCHRUN, *options]
+    launcher = [*(shlex.quote(word) for word in _torchrun(words[0], here)), *options]
     if request.nodes == 1:
         launcher.append("--standalone")
     else:
@@ -91,6 +91,24 @@ def program(request: JobRequest, here: Here) -> list[str]:
             f'--rdzv-conf="is_host=$(({here.node} == 0))"',
         ]
     return [*launcher, *(shlex.quote(word) for word in rest)]
+
+
+def started_once(request: JobRequest) -> str | None:
+    """Return a sentence where a node has several GPUs, and the command isn't known to start a rank for each."""
+    words = list(request.command)
+    if request.gpus.count < 2 or _launched(words) or _python(words) or Path(words[0]).name in _LAUNCHERS:
+        return None
+    return (
+        f"{shlex.join(words)} is started once on each node: for its {request.gpus.count} GPUs it must start ranks "
+        "itself, as torchrun does, which python train.py gets"
+    )
+
+
+def _torchrun(first: str, here: Here) -> list[str]:
+    """Return how torchrun is started: from the environment that a command's first word names by a path, if it does."""
+    if os.sep not in first or not (_is_python(first) or Path(first).name == "torchrun"):
+        return [here.python, "-m", _TORCHRUN]
+    return [first, "-m", _TORCHRUN] if _is_python(first) else [first]
 
 
 def _launched(words: Sequence[str]) -> tuple[list[str], list[str]] | None:
@@ -108,9 +126,21 @@ def _launched(words: Sequence[str]) -> tuple[list[str], list[str]] | None:
 
 
 def _python(words: Sequence[str]) -> list[str] | None:
-    """Return a script with its arguments, or ``-m`` with a module, that a plain Python would run; None: another."""
-    rest = list(words[1:]) if _is_python(words[0]) else list(words)
-    return rest if rest and (rest[0].endswith(".py") or rest[0] == "-m") else None
+    """Return what torchrun is given in the place of a plain Python's command; None where it is another's.
+
+    That is a script with its arguments, or ``-m`` with a module. torchrun starts Python with ``-u`` and no other option
+    of the interpreter; where there are some, it is told the whole command.
+    """
+    if not _is_python(words[0]):
+        return list(words) if words[0].endswith(".py") else None
+    options, rest = [], list(words[1:])
+    while rest and rest[0].startswith("-") and rest[0] not in ("-m", "-c", "-"):
+        options.append(rest.pop(0))
+        if options[-1] in ("-X", "-W") and rest:
+            options.append(rest.pop(0))
+    if not rest or not (rest[0].endswith(".py") or rest[0] == "-m"):
+        return None
+    return rest if set(options) <= {"-u"} else ["--no-python", words[0], *options, *rest]
 
 
 def _is_python(word: str) -> bool:

@@ -8,16 +8,11 @@ from contextlib import AbstractContextManager
 from pathlib import PurePosixPath
 from typing import Any
 
-from vaultlayer_hf.run.engines.jobs.base import (
-    Engine,
-    Job,
-    JobRequest,
-    JobState,
-    engine_errors,
-    one_line,
-)
+from vaultlayer_hf.run.engines.jobs.base import Job, JobRequest, JobState, engine_errors, one_line
+from vaultlayer_hf.run.engines.jobs.engine import Engine, OwnOption
 from vaultlayer_hf.run.engines.jobs.k8s_job import library, manifests
 
+_NAME = r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?"
 _PATIENCE = 30.0
 """Seconds that the API server may take."""
 _EVERY = 2.0
@@ -28,16 +23,19 @@ class Kubernetes(Engine):
     """A cluster that the kubeconfig of this machine leads to; ``--cluster`` is one of its contexts."""
 
     name = "k8s"
-    own_options: Mapping[str, str] | None = {
-        "image": "the container's image, with the script and this package in it",
-        "namespace": "default: default",
-        "secret": "a Secret whose keys become variables: AWS_ACCESS_KEY_ID, say",
-        "service-account": "for credentials of the cloud without a Secret",
-        "pvc": "NAME:/path: a volume, where the vault may be",
-        "node-selector": "KEY=VALUE,...: which nodes; spot ones, or a kind of GPU",
-        "workdir": "the working directory in the image",
-        "cpu": "cores of each pod",
-        "memory": "of each pod: 64Gi",
+    own_options: Mapping[str, OwnOption] | None = {
+        "image": OwnOption("the container's image, with the script and this package in it"),
+        "namespace": OwnOption("a namespace's name; default: default", _NAME),
+        "secret": OwnOption("a Secret's name, whose keys become variables: AWS_ACCESS_KEY_ID, say", _NAME),
+        "service-account": OwnOption("a name, for credentials of the cloud without a Secret", _NAME),
+        "pvc": OwnOption("NAME:/path: a volume, where the vault may be", rf"{_NAME}:/.*"),
+        "node-selector": OwnOption(
+            "KEY=VALUE,...: which nodes; spot ones, or a kind of GPU",
+            r"[^=,\s]+=[^=,\s]*(,[^=,\s]+=[^=,\s]*)*",
+        ),
+        "workdir": OwnOption("the working directory in the image: /app", r"/.*"),
+        "cpu": OwnOption("cores of each pod: 8, 500m", r"\d+(\.\d+)?m?"),
+        "memory": OwnOption("a size for each pod: 64Gi", r"\d+(\.\d+)?([kMGTPE]|[KMGTPE]i)?"),
     }
 
     def cannot(self, request: JobRequest) -> list[str]:
@@ -76,7 +74,7 @@ class Kubernetes(Engine):
         return "---\n".join(yaml.safe_dump(one, sort_keys=False) for one in manifests(request))
 
     def submit(self, request: JobRequest) -> Job:
-        """Create the Service and the Job."""
+        """Create the Service and the Job; a Job of this vault that has ended, or was stopped, makes room for it."""
         client, api = _client(request.cluster)
         space = request.more.get("namespace", "default")
         found = manifests(request)
@@ -88,7 +86,13 @@ class Kubernetes(Engine):
                 except client.ApiException as error:
                     if error.status != 409:
                         raise
-            client.BatchV1Api(api).create_namespaced_job(space, found[-1], _request_timeout=_PATIENCE)
+            batch = client.BatchV1Api(api)
+            try:
+                batch.create_namespaced_job(space, found[-1], _request_timeout=_PATIENCE)
+            except client.ApiException as error:
+                if error.status != 409 or not _make_room(client, batch, space, name):
+                    raise
+                batch.create_namespaced_job(space, found[-1], _request_timeout=_PATIENCE)
         return Job(
             self.name, f"{space}/{name}", request.name, request.vault, request.cluster, time=time.time()
         )
@@ -130,7 +134,7 @@ class Kubernetes(Engine):
                 return
             time.sleep(_EVERY)
 
-    def stop(self, job: Job, *, now: bool = False) -> str:
+    def end(self, job: Job, state: JobState, *, now: bool) -> str:
         """Suspend the Job, which sends SIGTERM to its pods and replaces none of them; with ``now``, delete it."""
         client, api = _client(job.cluster)
         space, name = _split(job)
@@ -141,7 +145,26 @@ class Kubernetes(Engine):
                 batch.delete_namespaced_job(name, space, body=options, _request_timeout=_PATIENCE)
                 return f"{job} is deleted"
             batch.patch_namespaced_job(name, space, {"spec": {"suspend": True}}, _request_timeout=_PATIENCE)
-        return f"{job} is told to save and end; kubectl delete job {name} -n {space} makes room for another start"
+        return f"{job} is told to save and end"
+
+
+def _make_room(client: Any, batch: Any, space: str, name: str) -> bool:
+    """Delete a Job that has ended, and wait until it is gone; False where it lives. Raises ApiException."""
+    found = batch.read_namespaced_job(name, space, _request_timeout=_PATIENCE)
+    if describe(client.ApiClient().sanitize_for_serialization(found), "").alive:
+        return False
+    options = client.V1DeleteOptions(propagation_policy="Foreground")
+    batch.delete_namespaced_job(name, space, body=options, _request_timeout=_PATIENCE)
+    end = time.monotonic() + _PATIENCE
+    while time.monotonic() < end:
+        try:
+            batch.read_namespaced_job(name, space, _request_timeout=_PATIENCE)
+        except client.ApiException as error:
+            if error.status == 404:
+                return True
+            raise
+        time.sleep(_EVERY / 4)
+    return False
 
 
 def describe(job: Mapping[str, Any], nodes: str) -> JobState:
@@ -155,6 +178,8 @@ def describe(job: Mapping[str, Any], nodes: str) -> JobState:
     if "Failed" in said or "FailureTarget" in said:
         return JobState("stopped", said.get("Failed") or said["FailureTarget"], nodes, restarts)
     if (job.get("spec") or {}).get("suspend"):
+        if status.get("active") or status.get("terminating"):
+            return JobState("running", "Suspended: its pods are told to save and end", nodes, restarts)
         return JobState("stopped", "Suspended", nodes, restarts)
     if status.get("ready"):
         return JobState("running", "", nodes, restarts)

@@ -41,7 +41,7 @@ def manifests(request: JobRequest) -> list[dict[str, Any]]:
     container = client.V1Container(
         name=_CONTAINER,
         image=more["image"],
-        command=["sh", "-c", f"exec {node_line(request, here, timed=True)}"],
+        command=["sh", "-c", _literal(f"exec {node_line(request, here, timed=True)}")],
         working_dir=more.get("workdir"),
         env=[client.V1EnvVar(name=key, value=value) for key, value in node_variables(request).items()],
         env_from=[client.V1EnvFromSource(secret_ref=client.V1SecretEnvSource(name=more["secret"]))]
@@ -104,6 +104,11 @@ def job_name(request: JobRequest) -> str:
     """Return the Job's name: the same for the same vault, so that a cluster has one job of it at a time."""
     plain = re.sub(r"[^a-z0-9]+", "-", request.name.lower()).strip("-")[:40].rstrip("-")
     return f"{plain}-{sha256(request.vault.encode()).hexdigest()[:8]}"
+
+
+def _literal(text: str) -> str:
+    """Return a text as Kubernetes leaves it to the shell: in a command it replaces ``$(NAME)``, and ``$$`` by ``$``."""
+    return re.sub(r"\$(?=[$(])", "$$", text)
 
 
 def library() -> Any:

@@ -6,10 +6,10 @@ import json
 import shlex
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from vaultlayer_hf.run.engines.jobs.base import (
-    Engine,
     EngineError,
     Job,
     JobRequest,
@@ -19,6 +19,7 @@ from vaultlayer_hf.run.engines.jobs.base import (
     node_variables,
 )
 from vaultlayer_hf.run.engines.jobs.command import Here, node_line
+from vaultlayer_hf.run.engines.jobs.engine import Engine, OwnOption, paths_of_here
 
 _DRIVER = "ray_driver"
 _HERE = Here("$VL_NODE", "$VL_HEAD", "$VL_PORT", "$VL_JOB")
@@ -32,10 +33,11 @@ class Ray(Engine):
     """A running cluster: ``--cluster`` is its dashboard's address, else ``RAY_ADDRESS``, else this machine's."""
 
     name = "ray"
-    own_options: Mapping[str, str] | None = {
-        "working-dir": "the folder that is copied to the nodes; default: this one",
-        "cpus": "of each node; default 1",
-        "pip": "packages that Ray installs first, with commas between them",
+    copies_folder = True
+    own_options: Mapping[str, OwnOption] | None = {
+        "working-dir": OwnOption("the folder that is copied to the nodes; default: this one"),
+        "cpus": OwnOption("a number for each node; default 1", r"\d+(\.\d+)?"),
+        "pip": OwnOption("packages that Ray installs first, with commas between them"),
     }
 
     def cannot(self, request: JobRequest) -> list[str]:
@@ -53,7 +55,8 @@ class Ray(Engine):
         """Return what is other than elsewhere."""
         return [
             "every node needs this package, and credentials of its own: Ray shows a job's variables to all who see its "
-            "dashboard, so none are handed over"
+            "dashboard, so none are handed over",
+            *paths_of_here(request),
         ]
 
     def manifest(self, request: JobRequest) -> str:
@@ -95,12 +98,12 @@ class Ray(Engine):
                 return
             time.sleep(_EVERY)
 
-    def stop(self, job: Job, *, now: bool = False) -> str:
+    def end(self, job: Job, state: JobState, *, now: bool) -> str:
         """Stop the driver. Its tasks end with it, and what they run gets SIGTERM, saves and ends."""
         client = _client(job.cluster)
         with engine_errors(f"Ray hasn't stopped {job}"):
             client.stop_job(job.id)
-        return f"{job} is told to save and end"
+        return f"{job} is told to save and end" + (": Ray can't end it more quickly" if now else "")
 
 
 def submission(request: JobRequest) -> dict[str, Any]:
@@ -114,8 +117,8 @@ def submission(request: JobRequest) -> dict[str, Any]:
         *("--", node_line(request, _HERE, timed=True)),
     ]
     environment: dict[str, Any] = {
-        "working_dir": more.get("working-dir", str(request.folder)),
-        "excludes": [f"/{request.home.name}/", "/.git/"],
+        "working_dir": (folder := more.get("working-dir", str(request.folder))),
+        "excludes": [*_run_folder_in(request.home, folder), "/.git/"],
         "env_vars": node_variables(request),
     }
     if "pip" in more:
@@ -125,6 +128,14 @@ def submission(request: JobRequest) -> dict[str, Any]:
         "runtime_env": environment,
         "metadata": {"name": request.name, "vault": request.vault},
     }
+
+
+def _run_folder_in(home: Path, folder: str) -> list[str]:
+    """Return the run folder's place in the folder that is copied, as Ray leaves it out; none where it isn't in it."""
+    try:
+        return [f"/{home.relative_to(Path(folder).absolute())}/"]
+    except ValueError:
+        return []
 
 
 def _client(address: str | None) -> Any:

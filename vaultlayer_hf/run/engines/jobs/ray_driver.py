@@ -21,6 +21,8 @@ from typing import Any
 
 from vaultlayer_hf.run.engines.jobs.base import LASTING
 
+_WAIT = 60
+"""Seconds between two lines that say what is waited for."""
 _FAILED = 5
 """Exit code of a job that has been started again as often as it may."""
 
@@ -74,7 +76,8 @@ def _several(ray: Any, asked: argparse.Namespace, number: int) -> int:
     bundle = {"CPU": sizes["num_cpus"], **({"GPU": sizes["num_gpus"]} if sizes["num_gpus"] else {})}
     group = placement_group([bundle] * asked.nodes, strategy="STRICT_SPREAD")
     try:
-        ray.get(group.ready())
+        while not group.wait(_WAIT):
+            logging.warning("[vl] waiting for %d nodes with %s each, all at once", asked.nodes, bundle)
 
         def on(node: int, **options: Any) -> Any:
             where = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=node)

@@ -11,7 +11,6 @@ from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.run.engines.jobs.base import (
     GO_ON,
     MAX_RESTARTS,
-    Engine,
     Job,
     JobRequest,
     JobState,
@@ -20,11 +19,13 @@ from vaultlayer_hf.run.engines.jobs.base import (
     node_variables,
 )
 from vaultlayer_hf.run.engines.jobs.command import Here, node_line
+from vaultlayer_hf.run.engines.jobs.engine import Engine, OwnOption, paths_of_here
 
 _HERE = Here("$SKYPILOT_NODE_RANK", '$(echo "$SKYPILOT_NODE_IPS" | head -n 1)', "29400", "$SKYPILOT_TASK_ID")
 _UNREACHED = 3
 """Exit code of `vl run` that the store can't be reached: elsewhere it may be."""
-_KILLED = 137
+_KILLED = (137, 143)
+"""Those of a `vl run` that was killed, and of one that was told to end before it could answer."""
 _WAITING = ("PENDING", "SUBMITTED", "STARTING", "RECOVERING", "DEPRECATED_SUBMITTED")
 _RUNNING = ("RUNNING", "CANCELLING")
 
@@ -33,14 +34,15 @@ class Sky(Engine):
     """The API server of SkyPilot that this machine uses; ``--cluster`` names infras of it: ``aws,gcp``."""
 
     name = "sky"
-    own_options: Mapping[str, str] | None = {
-        "setup": "commands that prepare a machine: pip install …",
-        "workdir": "the folder that is copied there; default: this one",
-        "strategy": "of recovery: EAGER_NEXT_REGION (SkyPilot's default) or FAILOVER",
-        "cpus": "8, 8+",
-        "memory": "32, 32+ (GB)",
-        "disk-size": "GB",
-        "image-id": "a machine's image, or docker:IMAGE",
+    copies_folder = True
+    own_options: Mapping[str, OwnOption] | None = {
+        "setup": OwnOption("commands that prepare a machine: pip install …", r"(?s).+"),
+        "workdir": OwnOption("the folder that is copied there; default: this one"),
+        "strategy": OwnOption("of recovery: EAGER_NEXT_REGION (SkyPilot's default) or FAILOVER", r"\w+"),
+        "cpus": OwnOption("a number of cores: 8, 8+", r"\d+(\.\d+)?\+?"),
+        "memory": OwnOption("a number of GB: 32, 32+", r"\d+(\.\d+)?\+?"),
+        "disk-size": OwnOption("a number of GB", r"\d+"),
+        "image-id": OwnOption("a machine's image, or docker:IMAGE"),
     }
 
     def cannot(self, request: JobRequest) -> list[str]:
@@ -56,7 +58,10 @@ class Sky(Engine):
 
     def differs(self, request: JobRequest) -> list[str]:
         """Return what is other than elsewhere."""
-        return ["the machines get this cloud's own credentials; keys of another store are theirs to have"]
+        return [
+            "the machines get this cloud's own credentials; keys of another store are theirs to have",
+            *paths_of_here(request),
+        ]
 
     def manifest(self, request: JobRequest) -> str:
         """Return the task's YAML, which SkyPilot's own code has read and found right."""
@@ -89,7 +94,7 @@ class Sky(Engine):
             for part in sky.jobs.tail_logs(job_id=int(job.id), follow=follow, preload_content=False):
                 yield part or ""
 
-    def stop(self, job: Job, *, now: bool = False) -> str:
+    def end(self, job: Job, state: JobState, *, now: bool) -> str:
         """Cancel the managed job; gracefully, unless ``now``."""
         sky = _library()
         with engine_errors(f"SkyPilot hasn't cancelled {job}"):
@@ -103,7 +108,7 @@ def task_config(request: JobRequest) -> dict[str, Any]:
     recovery: dict[str, Any] = {
         # Of the codes of `vl run`, these are worth another machine. What it stops for otherwise lasts.
         "max_restarts_on_errors": 0,
-        "recover_on_exit_codes": [_UNREACHED, GO_ON, _KILLED],
+        "recover_on_exit_codes": [_UNREACHED, GO_ON, *_KILLED],
     }
     if "strategy" in more:
         recovery["strategy"] = more["strategy"]

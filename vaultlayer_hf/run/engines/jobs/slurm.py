@@ -1,4 +1,4 @@
-"""Slurm: a batch script that asks for its own requeue where `vl run` was told to end.
+"""Slurm: a batch script, as slurm_script.py makes it, handed in by ``sbatch``.
 
 Slurm itself requeues a job whose node is gone (``--requeue``), and the script does where `vl run` ends with 75: at the
 time limit, or because somebody sent SIGTERM. A job's log is one file over all its starts.
@@ -6,26 +6,19 @@ time limit, or because somebody sent SIGTERM. A job's log is one file over all i
 
 from __future__ import annotations
 
-import shlex
+import re
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from vaultlayer_hf.base import files
-from vaultlayer_hf.run.engines.jobs.base import GO_ON, LASTING, Engine, EngineError, Job, JobRequest, JobState
-from vaultlayer_hf.run.engines.jobs.command import Here, node_line
+from vaultlayer_hf.errors import SettingsError
+from vaultlayer_hf.run.engines.jobs.base import EngineError, Job, JobRequest, JobState
+from vaultlayer_hf.run.engines.jobs.engine import Engine
+from vaultlayer_hf.run.engines.jobs.slurm_script import cannot_be_named, log_file, script
 
-_HERE = Here(
-    node="$SLURM_NODEID",
-    # srun tells each task the address of the node that started it: that of the script, the allocation's first.
-    head="$SLURM_LAUNCH_NODE_IPADDR",
-    port="$((20000 + SLURM_JOB_ID % 10000))",
-    job="$SLURM_JOB_ID",
-    python=sys.executable,
-)
 _WAITING = (
     "PENDING",
     "CONFIGURING",
@@ -38,8 +31,6 @@ _WAITING = (
 _RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING")
 _EVERY = 1.0
 """Seconds between two looks at a log that is followed."""
-_LAST_NODE = 1800.0
-"""Seconds that nodes have for their last uploads once one of them has ended: as long as flush_timeout is by default."""
 _PATIENCE = 60.0
 """Seconds that one of Slurm's commands may take."""
 
@@ -53,9 +44,12 @@ class Slurm(Engine):
 
     def cannot(self, request: JobRequest) -> list[str]:
         """Return what Slurm can't do."""
+        found = cannot_be_named(request)
         if request.spot:
-            return ["it knows no spot machines: name a partition whose jobs may be preempted with --queue"]
-        return []
+            found.append(
+                "it knows no spot machines: name a partition whose jobs may be preempted with --queue"
+            )
+        return found
 
     def differs(self, request: JobRequest) -> list[str]:
         """Return what is other than elsewhere."""
@@ -80,22 +74,17 @@ class Slurm(Engine):
             name=request.name,
             vault=request.vault,
             cluster=request.cluster,
-            log=str(_log(request)).replace("%j", number),
+            log=None if "output" in request.more else str(log_file(request.home, number)),
             time=time.time(),
         )
 
     def state(self, job: Job) -> JobState:
         """Return what ``scontrol`` says, or ``sacct`` of a job that has ended long ago."""
-        try:
-            found = parse_job(_call(["scontrol", *_clusters(job), "show", "job", job.id, "--oneliner"]))
-        except EngineError as error:
-            if "Invalid job id" in str(error):
-                return JobState("unknown", "Slurm has forgotten it: it has ended")
-            raise
-        return describe(found)
+        found = _record(job)
+        return describe(found) if found else _accounted(job)
 
     def logs(self, job: Job, *, follow: bool = False) -> Iterator[str]:
-        """Yield the job's log file."""
+        """Yield the job's log file. Raises EngineError where there is none, since the job hasn't begun, say."""
         path = Path(job.log or self._log_of(job))
         offset = 0
         while True:
@@ -105,14 +94,18 @@ class Slurm(Engine):
             if data:
                 yield data.decode(errors="replace")
             if ended:
-                return
+                break
             time.sleep(_EVERY)
+        if not offset and not path.exists():
+            state = self.state(job)
+            raise EngineError(
+                f"{job} has written nothing yet: {state.detail}"
+                if state.alive
+                else f"the log of {job} isn't there: {path}; {state.detail}"
+            )
 
-    def stop(self, job: Job, *, now: bool = False) -> str:
+    def end(self, job: Job, state: JobState, *, now: bool) -> str:
         """Take the right to a requeue away, then send SIGTERM to the script, which passes it on to `vl run`."""
-        state = self.state(job)
-        if not state.alive:
-            return f"{job} has ended already: {state.detail}"
         _call(["scontrol", *_clusters(job), "update", f"JobId={job.id}", "Requeue=0"])
         if now or state.state == "waiting":
             _call(["scancel", *_clusters(job), job.id])
@@ -121,110 +114,41 @@ class Slurm(Engine):
         return f"{job} is told to save and end"
 
     def _log_of(self, job: Job) -> str:
-        found = parse_job(_call(["scontrol", *_clusters(job), "show", "job", job.id, "--oneliner"]))
+        found = _record(job)
         if not found.get("StdOut"):
-            raise EngineError(f"Slurm doesn't say where {job} writes to")
+            raise EngineError(f"Slurm doesn't say where {job} writes to: {self.state(job).detail}")
         return found["StdOut"]
 
 
-def script(request: JobRequest) -> str:
-    """Return the batch script of a job. Pure. Raises SettingsError."""
-    asked = {
-        "job-name": request.name,
-        "nodes": str(request.nodes),
-        "ntasks-per-node": "1",
-        "chdir": str(request.folder),
-        "output": str(_log(request)),
-        "open-mode": "append",
-        # To the script alone: what it starts gets it from there, and a DataLoader's workers don't.
-        "signal": f"B:TERM@{max(1, round(request.grace))}",
-    }
-    if request.gpus.count:
-        asked["gpus-per-node"] = str(request.gpus)
-    if request.queue:
-        asked["partition"] = request.queue
-    if request.cluster:
-        asked["clusters"] = request.cluster
-    if request.time_limit is not None:
-        minutes, seconds = divmod(round(request.time_limit), 60)
-        asked["time"] = f"{minutes}:{seconds:02}"
-    asked.update(request.more)
-    options = [f"--{name}={shlex.quote(value)}" if value else f"--{name}" for name, value in asked.items()]
-    grace = f"{request.grace:.0f}"
-    variables = {"VAULTLAYER_GRACE": grace, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": grace}
-    exports = [f'export {name}="${{{name}:-{value}}}"' for name, value in variables.items()]
-    exports += [f"export {name}={shlex.quote(value)}" for name, value in request.variables.items()]
-    return _SCRIPT.format(
-        options="\n".join(f"#SBATCH {option}" for option in options),
-        exports="\n".join(exports),
-        start=_start(request),
-        most=request.max_restarts,
-        go_on=GO_ON,
-    )
+def _record(job: Job) -> dict[str, str]:
+    """Return what ``scontrol`` knows of a job; nothing of one that has ended long ago. Raises EngineError."""
+    if re.fullmatch(r"\d+([_+]\d+)?", job.id) is None:
+        raise SettingsError(f"{job}: Slurm's jobs have numbers, such as slurm:4711")
+    try:
+        return parse_job(_call(["scontrol", *_clusters(job), "show", "job", job.id, "--oneliner"]))
+    except EngineError as error:
+        if "Invalid job id" in str(error):
+            return {}
+        raise
 
 
-_SCRIPT = """\
-#!/bin/bash
-{options}
-#SBATCH --requeue
-
-# A job that is started again on other nodes goes on from the vault: nothing else is carried over.
-{exports}
-if [ "${{SLURM_RESTART_COUNT:-0}}" -gt {most} ]; then
-    echo "[vl] Slurm has started this job again {most} times: that is enough"
-    exit 5
-fi
-
-# Slurm sends SIGTERM to this shell ahead of the time limit. It passes it on, and waits for the end.
-trap 'kill -TERM "$child" 2> /dev/null' TERM
-{start} &
-child=$!
-wait "$child"
-code=$?
-while kill -0 "$child" 2> /dev/null; do
-    wait "$child"
-    code=$?
-done
-
-# {go_on}: told to end, the same command goes on. 137: `vl run` itself was killed.
-# Where `vl stop` has told it to end, it has no right to a requeue any more.
-case $code in {go_on} | 137)
-    if [ "${{SLURM_RESTART_COUNT:-0}}" -lt {most} ]; then scontrol requeue "$SLURM_JOB_ID"; fi ;;
-esac
-exit "$code"
-"""
-
-
-def _start(request: JobRequest) -> str:
-    """Return what the script starts: `vl run` here, or by srun on each of several nodes."""
-    line = node_line(request, _HERE)
-    if request.nodes == 1:
-        return line
-    # The other nodes' run folders lie inside this one, where the disk is shared. Slurm sends SIGTERM to all of a step.
-    home = f'export VAULTLAYER_RUN_DIR="${{VAULTLAYER_RUN_DIR:-{request.home}}}"'
-    lasting = "|".join(map(str, LASTING))
-    each = "\n".join(
-        [
-            "trap : TERM",
-            home,
-            '[ "$SLURM_NODEID" = 0 ] || VAULTLAYER_RUN_DIR="$VAULTLAYER_RUN_DIR/nodes/$SLURM_NODEID"',
-            line,
-            "code=$?",
-            # Another start would end alike, and the other nodes would wait for this one in vain.
-            f"case $code in {lasting})",
-            '    scontrol update JobId="$SLURM_JOB_ID" Requeue=0',
-            '    scancel --signal=TERM "$SLURM_JOB_ID" ;;',
-            "esac",
-            "exit $code",
-        ]
-    )
-    return (
-        f"srun --ntasks-per-node=1 --kill-on-bad-exit=0 --wait={_LAST_NODE:.0f} bash -c {shlex.quote(each)}"
-    )
-
-
-def _log(request: JobRequest) -> Path:
-    return request.home / "slurm-%j.out"
+def _accounted(job: Job) -> JobState:
+    """Return how a job is that the controller has forgotten: what the site's accounting says, where it keeps one."""
+    asked = [
+        "--allocations",
+        "--noheader",
+        "--parsable2",
+        "--format=State,ExitCode,NodeList",
+        f"--jobs={job.id}",
+    ]
+    try:
+        lines = _call(["sacct", *_clusters(job), *asked]).split("\n")
+    except EngineError:
+        lines = []  # no accounting at this site
+    for line in filter(None, reversed(lines)):
+        state, code, nodes = [*line.split("|"), "", ""][:3]
+        return describe({"JobState": state.split()[0], "ExitCode": code, "NodeList": nodes})
+    return JobState("unknown", "Slurm has no record of it: it has ended some time ago, or there was none")
 
 
 def _clusters(job: Job) -> list[str]:
@@ -232,10 +156,8 @@ def _clusters(job: Job) -> list[str]:
 
 
 def parse_job(text: str) -> dict[str, str]:
-    """Return the fields of a job as ``scontrol show job --oneliner`` prints it. Pure."""
-    return dict(
-        word.split("=", 1) for word in text.split() if "=" in word
-    )  # a later word without = is of no use
+    """Return the fields of a job as ``scontrol show job --oneliner`` prints it; values may hold blanks. Pure."""
+    return dict(re.findall(r"(?:^|\s)([A-Za-z][\w:/]*)=(.*?)(?=\s+[A-Za-z][\w:/]*=|\s*$)", text))
 
 
 def describe(found: Mapping[str, str]) -> JobState:

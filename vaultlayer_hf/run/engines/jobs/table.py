@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vaultlayer_hf.errors import SettingsError
-from vaultlayer_hf.run.engines.jobs.base import Engine
+from vaultlayer_hf.run.engines.jobs.engine import Engine
 from vaultlayer_hf.run.engines.jobs.k8s import Kubernetes
 from vaultlayer_hf.run.engines.jobs.ray import Ray
 from vaultlayer_hf.run.engines.jobs.sky import Sky
