@@ -1,8 +1,9 @@
 """A FUSE file system without hard links and without RENAME_NOREPLACE, as Google Drive's and others are.
 
-    python -m tests.fuse FOLDER MOUNTPOINT [caseless]      passes a folder through, until it is unmounted
+    python -m tests.fuse FOLDER MOUNTPOINT [caseless] [poor]     passes a folder through, until it is unmounted
 
-``caseless``: it takes ``a`` and ``A`` for one name, as the disks of Macs and Windows do.
+``caseless``: it takes ``a`` and ``A`` for one name, as the disks of Macs and Windows do. ``poor``: it refuses fsync(2),
+and renames onto no file that is there.
 
 It speaks the kernel's protocol over /dev/fuse (struct layouts: <linux/fuse.h>, 7.31), so it needs no library,
 only root. One thread, one request at a time; nothing is cached by the kernel.
@@ -25,7 +26,16 @@ from tests.servers import die_with_parent
 
 LOOKUP, FORGET, GETATTR, SETATTR, MKDIR, UNLINK, RMDIR, RENAME = 1, 2, 3, 4, 9, 10, 11, 12
 LINK, OPEN, READ, WRITE, STATFS, RELEASE, FSYNC, FLUSH, INIT = 13, 14, 15, 16, 17, 18, 20, 25, 26
-OPENDIR, READDIR, RELEASEDIR, CREATE, INTERRUPT, DESTROY, BATCH_FORGET = 27, 28, 29, 35, 36, 38, 42
+OPENDIR, READDIR, RELEASEDIR, FSYNCDIR, CREATE, INTERRUPT, DESTROY, BATCH_FORGET = (
+    27,
+    28,
+    29,
+    30,
+    35,
+    36,
+    38,
+    42,
+)
 RENAME2 = 45
 _MOST = 128 * 1024  # bytes of one write
 
@@ -33,9 +43,10 @@ _MOST = 128 * 1024  # bytes of one write
 class PassThrough:
     """Answers the kernel's requests from a folder."""
 
-    def __init__(self, folder: str, device: int, *, caseless: bool = False) -> None:
+    def __init__(self, folder: str, device: int, *, caseless: bool = False, poor: bool = False) -> None:
         self.device = device
         self.caseless = caseless
+        self.poor = poor
         self.paths = {1: folder}
         self.ids = {folder: 1}
         self.next = 2
@@ -109,6 +120,8 @@ class PassThrough:
             have = os.statvfs(path)
             free = (have.f_blocks, have.f_bfree, have.f_bavail, have.f_files, have.f_ffree)
             return struct.pack("<5Q4I24x", *free, have.f_bsize, 255, have.f_frsize, 0)
+        if opcode in (FSYNC, FSYNCDIR) and self.poor:
+            raise OSError(errno.EOPNOTSUPP, "no flush")
         if opcode == FSYNC:
             os.fsync(struct.unpack_from("<Q", body)[0])
             return b""
@@ -157,6 +170,8 @@ class PassThrough:
         return struct.pack("<QII", 0, 0, 0) + self.attributes(path)
 
     def rename(self, old: str, new: str) -> bytes:
+        if self.poor and os.path.lexists(new):
+            raise OSError(errno.EEXIST, "no rename onto a file")
         os.rename(old, new)
         self.ids.pop(new, None)
         for path, node in list(self.ids.items()):
@@ -181,13 +196,13 @@ class PassThrough:
 
 
 class FuseMount:
-    """A folder passed through a FUSE mount without hard links. Needs root and /dev/fuse. ``caseless`` as above.
+    """A folder passed through a FUSE mount without hard links. Needs root and /dev/fuse. ``options`` as above.
 
     Raises:
         OSError: it can't be mounted here.
     """
 
-    def __init__(self, folder: Path, point: Path, *, caseless: bool = False) -> None:
+    def __init__(self, folder: Path, point: Path, *options: str) -> None:
         folder.mkdir(exist_ok=True)
         point.mkdir(exist_ok=True)
         self.point = point
@@ -198,7 +213,7 @@ class FuseMount:
                 "tests.fuse",
                 str(folder),
                 str(point),
-                *(["caseless"] if caseless else []),
+                *options,
             ],
             cwd=ROOT,
             stdout=subprocess.PIPE,
@@ -242,7 +257,7 @@ def main(folder: str, point: str, *options: str) -> None:
         print(error, flush=True)
         return
     print("ready", flush=True)
-    PassThrough(folder, device, caseless="caseless" in options).serve()
+    PassThrough(folder, device, caseless="caseless" in options, poor="poor" in options).serve()
 
 
 if __name__ == "__main__":

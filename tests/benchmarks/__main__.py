@@ -1,4 +1,4 @@
-"""The one command: ``python -m tests.benchmarks [--quick] [--only a,b,c,d,e,f,g,h,i] [--rounds N] [--write]``."""
+"""The one command: ``python -m tests.benchmarks [--quick] [--only a,b,c,d,e,f,g,h,i,j,k] [--rounds N] [--write]``."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def main() -> int:
         "--only",
         default="a,b,c,d,e,g,h",
         help="parts: a transfers, b stall, c training speed, d import, e growth, f passing on (root), g restart, "
-        "h saves beside the training, i transfers on Azurite",
+        "h saves beside the training, i transfers on Azurite, j on a double of Google Cloud Storage, k with keys",
     )
     parser.add_argument("--rounds", type=int, help="rounds of each part (default 5; with --quick 1)")
-    parser.add_argument("--megabytes", type=int, default=2000, help="size of parts a and i")
+    parser.add_argument("--megabytes", type=int, default=2000, help="size of parts a, i, j and k")
     parser.add_argument("--clients", default="", help="only these clients of part a, separated by commas")
     parser.add_argument("--server", choices=("null sink", "SeaweedFS"), help="only this server of part a")
     parser.add_argument(
@@ -101,7 +101,11 @@ def main() -> int:
             rows += beside.measure(work / "h", [4 * one for one in sizes], saves, rounds_h, threads_h, say)
             rows += writing.measure(work / "w", 64 if quick else 512, rounds_h, threads_h, say)
         if "i" in parts:
-            rows += clouds.measure(work / "i", 60 if quick else options.megabytes, rounds, say)
+            rows += clouds.measure_azure(work / "i", 60 if quick else options.megabytes, rounds, say)
+        if "j" in parts:
+            rows += clouds.measure_google(work / "j", 60 if quick else options.megabytes, rounds, say)
+        if "k" in parts:
+            rows += transfer.measure_keys(work / "k", 60 if quick else options.megabytes, rounds, say)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     table.show(rows)
@@ -116,7 +120,8 @@ def main() -> int:
             "passing": "f",
             "restart": "g",
             "beside": "h",
-            "clouds": "i",
+            "clouds": "ij",
+            "keys": "k",
         }
         for name, sections in names.items():
             if mine := [row for row in rows if row.section in sections]:

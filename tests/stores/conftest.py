@@ -33,12 +33,25 @@ def fuse_folder(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
+def poor_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a FUSE file system that flushes nothing, renames onto no file, and has no hard links."""
+    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
+        pytest.skip("mounting a FUSE file system needs root and /dev/fuse")
+    try:
+        mounted = FuseMount(tmp_path / "behind", tmp_path / "poor", "poor")
+    except OSError as error:
+        pytest.skip(str(error))
+    yield tmp_path / "poor"
+    mounted.close()
+
+
+@pytest.fixture
 def caseless_folder(tmp_path: Path) -> Iterator[Path]:
     """A folder on a FUSE file system that takes ``a`` and ``A`` for one name."""
     if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
         pytest.skip("mounting a FUSE file system needs root and /dev/fuse")
     try:
-        mounted = FuseMount(tmp_path / "behind", tmp_path / "caseless", caseless=True)
+        mounted = FuseMount(tmp_path / "behind", tmp_path / "caseless", "caseless")
     except OSError as error:
         pytest.skip(str(error))
     yield tmp_path / "caseless"

@@ -55,20 +55,7 @@ class Gateway:
             disable_nagle_algorithm = True
 
             def serve(self) -> None:
-                body = self.rfile.read(int(self.headers.get("content-length") or 0))
-                gateway.requests.append((self.command, self.path))
-                headers = {name.lower(): value for name, value in self.headers.items()}
-                try:
-                    path, headers = gateway.translate(self.command, self.path, headers, body)
-                except Refusal as refusal:
-                    self.reply(refusal.status, refusal.headers, [refusal.body])
-                    return
-                upstream = http.client.HTTPConnection(gateway._address.netloc, timeout=60)
-                with contextlib.closing(upstream):
-                    upstream.request(
-                        self.command, path, body, gateway.signed(self.command, path, headers, body)
-                    )
-                    self.pass_on(upstream.getresponse())
+                gateway.serve(self)
 
             def pass_on(self, answer: http.client.HTTPResponse) -> None:
                 kept = {name: value for name, value in answer.getheaders() if name.lower() not in HOP}
@@ -112,6 +99,22 @@ class Gateway:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+    def serve(self, handler: Any) -> None:
+        """Answer one request."""
+        body = handler.rfile.read(int(handler.headers.get("content-length") or 0))
+        self.requests.append((handler.command, handler.path))
+        headers = {name.lower(): value for name, value in handler.headers.items()}
+        try:
+            path, headers = self.translate(handler.command, handler.path, headers, body)
+        except Refusal as refusal:
+            handler.reply(refusal.status, refusal.headers, [refusal.body])
+            return
+        upstream = http.client.HTTPConnection(self._address.netloc, timeout=60)
+        with contextlib.closing(upstream):
+            signed = self.signed(handler.command, path, headers, body)
+            upstream.request(handler.command, path, body, signed)
+            handler.pass_on(upstream.getresponse())
 
     def translate(
         self, method: str, path: str, headers: dict[str, str], body: bytes

@@ -175,13 +175,18 @@ def test_read_only_vault(vault: Path, local: Path, read_only: Callable[[Path], P
 
 
 def test_opening(vault: Path, local: Path) -> None:
-    """A reader makes no folder and says that there is none; a file is no vault."""
+    """A reader makes no folder and says that there is none; a file, or a link that leads nowhere, is no vault."""
     with pytest.raises(ObjectNotFoundError, match="there is no folder"):
         open_store(vault, create=False)
     assert not vault.exists()
     for create in (False, True):
-        with pytest.raises(StoreError, match="is a file"):
-            open_store(local, create=create)
+        for place in (local, local / "below"):
+            with pytest.raises(StoreError, match=f"{local} is a file"):
+                open_store(place, create=create)
+    nowhere = vault.with_name("nowhere")
+    nowhere.symlink_to(vault.with_name("absent") / "absent")
+    with pytest.raises(StoreError, match=f"{nowhere} is a symbolic link that leads nowhere"):
+        open_store(nowhere)
     open_store(vault)
     assert list(vault.iterdir()) == []
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fuse import mount, unmount
+from tests.vault.vaults import start, train
 from vaultlayer_hf.base.digest import digest_bytes
 from vaultlayer_hf.errors import ResumeError
 from vaultlayer_hf.stores import open_store
@@ -65,6 +66,18 @@ def test_a_disk_that_takes_two_names_for_one(caseless_folder: Path, tmp_path: Pa
     with pytest.raises(ResumeError, match="for one name"):
         restore(store, folder, manifest, final)
     assert (final / "a/weights").read_bytes() == b"first "
+
+
+def test_a_mount_that_neither_flushes_nor_replaces(poor_folder: Path, tmp_path: Path) -> None:
+    """Vault and output folder on a mount without fsync, links and renames onto a file: saves commit, starts go on."""
+    vault, output = poor_folder / "vault", poor_folder / "output"
+    for step in (2, 4, 6):
+        train(str(vault), output, step, keep_last=1)
+    store = open_store(vault)
+    for number in (1, 2):
+        store.write("hint.json", b'{"number": %d}' % number)
+    assert store.read("hint.json", limit=100) == b'{"number": 2}'
+    assert start(str(vault), tmp_path / "elsewhere")[0] == tmp_path / "elsewhere" / "checkpoint-6"
 
 
 def test_a_mount_that_looks_safe(tmp_path: Path) -> None:

@@ -161,6 +161,38 @@ def test_a_folder_with_a_step_in_its_name(tmp_path: Path) -> None:
         ("abfss://container/x", "container@account.dfs.core.windows.net/prefix"),
         ("https://me.blob.core.windows.net/container/x", "did you mean az://me/container/x?"),
         ("run:1", "./"),
+        ("host:/path", "./"),
+        ("'s3://bucket/x'", "did you mean s3://bucket/x?"),
+        ("'run'", "did you mean run?"),
+        ("\ufeffs3://bucket/x", "did you mean s3://bucket/x?"),
+        ("s3 ://bucket/x", "did you mean s3://bucket/x?"),
+        ("s3.//bucket/x", "did you mean s3://bucket/x?"),
+        ("3s://bucket/x", "did you mean s3://bucket/x?"),
+        ("s3:\\\\bucket\\x", "did you mean s3://bucket/x?"),
+        ("r2://bucket/x", "did you mean s3://bucket/x, with the server in AWS_ENDPOINT_URL?"),
+        (
+            "https://minio:9000/bucket/x",
+            "did you mean s3://bucket/x, with AWS_ENDPOINT_URL=https://minio:9000?",
+        ),
+        ("s3://bucket.s3.amazonaws.com/x", "did you mean s3://bucket/x?"),
+        ("s3://s3.amazonaws.com/bucket/x", "did you mean s3://bucket/x?"),
+        ("az://me.blob.core.windows.net/container/x", "did you mean az://me/container/x?"),
+        ("s3://arn:aws:s3:eu-west-1:123:accesspoint/me/x", "s3://ALIAS-s3alias/prefix"),
+        ("hf://me/model@main/x", "names no revision"),
+        ("s3://bucket/x /y", "did you mean s3://bucket/x/y?"),
+        ("s3://bucket/x\u200b", "a character in it that can't be seen"),
+        ("s3://bucket/x\ud800", "a character in it that can't be seen"),
+        ("s3://bucket/" + "ü" * 400, "has 800 bytes, more than the 768"),
+        ("s3://bucket/${RUN}", "holds ${RUN}, which nothing has replaced"),
+        ("s3://bucket/{run}/x", "holds {run}, which nothing has replaced"),
+        ("$VAULT", "holds $VAULT, which nothing has replaced"),
+        ("file:///data/$RUN", "holds $RUN, which nothing has replaced"),
+        ("/data/<run>", "holds <run>, which nothing has replaced"),
+        ("None", "holds no address"),
+        ("true", "holds no address"),
+        ("~nobody-of-this-name/x", "no user of this name"),
+        ("runs\\x", "did you mean runs/x?"),
+        ("\\\\server\\share", "is a path of Windows"),
         ("", "use s3://bucket/prefix, "),
         ("  ", "use s3://bucket/prefix, "),
         ("s3://bucket/a\nb", "line break"),
@@ -176,17 +208,45 @@ def test_mistakes(text: str, fix: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["None", "$RUN", "'run'", "a\\b", "{run}"])
+def test_a_folder_of_an_odd_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """What would be a slip is a folder where one is called so, or where it is given as a Path."""
+    monkeypatch.chdir(tmp_path)
+    for address in (parse_vault(Path(name)), parse_vault(parse_vault(Path(name)).uri)):
+        assert address.path == str(tmp_path / name)
+    with pytest.raises(VaultUriError):
+        parse_vault(name)
+    (tmp_path / name).mkdir()
+    assert parse_vault(name).path == parse_vault(f"file://{tmp_path}/{name}").path == str(tmp_path / name)
+
+
 def test_the_fix_can_be_used() -> None:
     """What a message proposes is itself a vault address."""
-    for text in ("s3:/b/x", "S3://b/x", "s3://b//x", "file:/d/x", "https://b.s3.amazonaws.com/x"):
+    for text in (
+        "s3:/b/x",
+        "S3://b/x",
+        "s3://b//x",
+        "file:/d/x",
+        "https://b.s3.amazonaws.com/x",
+        "s3:\\\\b\\x",
+        "'run'",
+    ):
         with pytest.raises(VaultUriError) as caught:
             parse_vault(text)
         proposed = str(caught.value).rpartition("did you mean ")[2].rstrip("?")
-        assert parse_vault(proposed).uri == proposed
+        assert parse_vault(proposed).uri in (proposed, f"file://{os.path.abspath(proposed)}")
 
 
 @pytest.mark.parametrize(
-    "form", ["s3://{}@bucket/x", "s3:/{}@b/x", "S3://{}@b", "https://{}@b.s3.amazonaws.com/x"]
+    "form",
+    [
+        "s3://{}@bucket/x",
+        "s3:/{}@b/x",
+        "S3://{}@b",
+        "https://{}@b.s3.amazonaws.com/x",
+        "'s3://{}@b'",
+        "r2://{}@b/$x",
+    ],
 )
 def test_no_secret_is_repeated(form: str) -> None:
     """Keys that somebody wrote into the address don't appear in the message."""

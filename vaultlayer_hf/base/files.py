@@ -20,21 +20,14 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-_AT_FDCWD, _RENAME_NOREPLACE = -100, 1  # <fcntl.h>, <linux/fs.h>
-_SYNC_FILE_RANGE_WRITE = 2  # <linux/fs.h>
+_AT_FDCWD, _RENAME_NOREPLACE, _SYNC_FILE_RANGE_WRITE = -100, 1, 2  # <fcntl.h>, <linux/fs.h>
 TEMPORARY = ".tmp-"
 """What the name of a file begins with that is being written; one that stays was cut short by a kill."""
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Error numbers of a disk without space, or of a quota or size limit that is used up."""
-_NO_LINKS = {
-    errno.EPERM,
-    errno.ENOTSUP,
-    errno.EOPNOTSUPP,
-    errno.EXDEV,
-    errno.EMLINK,
-    errno.ENOSYS,
-    errno.EACCES,
-}
+_NO_FLUSH = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.ENOSYS}
+"""What fsync(2) answers where a file system has no such call (some FUSE and network mounts)."""
+_NO_LINKS = {errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EACCES, *_NO_FLUSH}
 """What link(2) answers where a file can't be linked (FAT, many FUSE mounts, another device)."""
 
 
@@ -45,8 +38,12 @@ def _libc() -> ctypes.CDLL | None:
 
 
 def fsync(descriptor: int) -> None:
-    """Flush an open file's content to the disk."""
-    os.fsync(descriptor)
+    """Flush what is open to the disk; a file system that can't flush (some FUSE mounts) is left to itself."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FLUSH:
+            raise
 
 
 @contextlib.contextmanager
@@ -93,26 +90,19 @@ def try_lock(descriptor: int) -> bool:
 
 def fsync_file(path: Path) -> None:
     """Flush a file's content to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    _flush(path, os.O_RDONLY)
 
 
 def fsync_folder(path: Path) -> None:
-    """Flush a folder's entries to the disk; a file system that can't (some FUSE mounts) is left to itself.
+    """Flush a folder's entries to the disk; nothing where one can't be opened as a file (Windows)."""
+    if os.name == "posix":
+        _flush(path, os.O_RDONLY | os.O_DIRECTORY)
 
-    Does nothing where a folder can't be opened as a file: Windows has no such call.
-    """
-    if os.name != "posix":
-        return
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+
+def _flush(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
     try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.ENOSYS):
-            raise
+        fsync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -174,8 +164,19 @@ def make_folder(path: Path) -> None:
 
 def rename(source: Path, target: Path) -> None:
     """Rename, replacing ``target`` where it is a file, and flush the folder."""
-    os.replace(source, target)
+    _replace(source, target)
     fsync_folder(target.parent)
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Rename; where the file system renames onto no file (some FUSE mounts), ``target`` is absent for a moment."""
+    try:
+        os.replace(source, target)
+    except FileExistsError:
+        if not target.is_file():
+            raise
+        target.unlink(missing_ok=True)
+        os.replace(source, target)
 
 
 def move(source: Path, target: Path) -> None:
@@ -236,7 +237,7 @@ def write_file(path: Path, data: bytes, *, like: Path | None = None) -> None:
         with open(temporary, "xb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            fsync(file.fileno())
         if like is not None:
             shutil.copymode(like, temporary)
         rename(temporary, path)
@@ -263,7 +264,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         if isinstance(written, Deferred):
             written.final = path
             return
-        os.replace(temporary, path)
+        _replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -2,11 +2,14 @@
 
     base.py    the interface of a store
     kinds.py   kinds of addresses that name an object store
+    mistaken.py  what can't be meant by an address, and what may have been
     others.py  stores of other authors, by an entry point
     pace.py    what a transfer calls before it moves bytes: a bandwidth cap, and several in one
     probe.py   what a store really promises
+    proxies.py a proxy between this machine and a server, for errors
     retry.py   patience around a store
     uri.py     vault addresses
+    variables.py  addresses of servers, keys and authorities, checked before a client gets them
     encryption/  files sealed on this machine, ahead of any store
     hub/       a vault in a repository of the Hugging Face Hub
     folder/    a vault in a folder of a local, network or FUSE file system

@@ -143,3 +143,5 @@ def of_web_page(rest: str) -> str | None:
 
 MEANT = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "azure": "az", "adl": "az", "wasb": "az", "wasbs": "az"}
 """Schemes of other programs, and the one that is meant."""
+COMPATIBLE = {"r2", "b2", "minio", "wasabi", "spaces", "ceph", "swift", "oss", "cos"}
+"""Names of servers that speak S3's protocol, which some programs have as schemes."""

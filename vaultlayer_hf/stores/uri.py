@@ -30,17 +30,26 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from vaultlayer_hf.errors import VaultUriError
-from vaultlayer_hf.stores.kinds import KINDS, MEANT, REPOSITORY, Kind, kind_of, of_hadoop, of_web_page
+from vaultlayer_hf.stores.kinds import KINDS, Kind, kind_of, of_hadoop
+from vaultlayer_hf.stores.mistaken import (
+    FORMS,
+    check_path,
+    check_prefix,
+    check_replaced,
+    escaped,
+    of_provider,
+    secretive,
+    shown,
+    wrong_scheme,
+)
 from vaultlayer_hf.stores.others import store_of
 
-_KINDS = f"use {', '.join(kind.form for kind in (*KINDS.values(), REPOSITORY))}, file:///folder or a path"
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):(/*)(.*)", re.DOTALL)
 _STEP = re.compile(r"(.*)@([0-9]+)/?", re.DOTALL)
 _WORD = re.compile(r"(.*[^/])@(latest|best)/?", re.DOTALL)
 _NEAR = {"newest": "latest", "last": "latest", "lowest": "best"}
 """What people may mean by other words."""
 _NO_STEP = re.compile(r".*[^/]@ *([A-Za-z]+|[-+]?[0-9]*) */?", re.DOTALL)  # meant as a step, and none
-_ELSEWHERE = {"hdfs", "ftp", "sftp", "dbfs", "memory"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +98,12 @@ def parse_vault(text: str | os.PathLike[str]) -> VaultAddress:
     if isinstance(text, os.PathLike):
         return _folder(os.fspath(text))
     if not isinstance(text, str):
-        raise VaultUriError(f"a vault is a string or a path, not {type(text).__name__}; {_KINDS}")
+        raise VaultUriError(f"a vault is a string or a path, not {type(text).__name__}; {FORMS}")
     text = text.strip()
     if not text:
-        raise VaultUriError(f"the vault URI is empty; {_KINDS}")
+        raise VaultUriError(f"the vault URI is empty; {FORMS}")
     if any(ord(character) < 32 or ord(character) == 127 for character in text):
-        raise VaultUriError(f"the vault URI has a line break or control character in it; {_KINDS}")
+        raise VaultUriError(f"the vault URI has a line break or control character in it; {FORMS}")
     match = _SCHEME.fullmatch(text)
     if match is None:
         return _plain(text)
@@ -103,7 +112,7 @@ def parse_vault(text: str | os.PathLike[str]) -> VaultAddress:
         in_azure = of_hadoop(_without_end(rest))
         if in_azure is None:
             raise VaultUriError(
-                f"{_shown(text)} is no vault URI; write {scheme}://container@account.dfs.core.windows.net/prefix"
+                f"{shown(text)} is no vault URI; write {scheme}://container@account.dfs.core.windows.net/prefix"
                 " or az://account/container/prefix"
             )
         scheme, rest = "az", in_azure + rest[len(_without_end(rest)) :]
@@ -113,14 +122,14 @@ def parse_vault(text: str | os.PathLike[str]) -> VaultAddress:
         return _file(rest)
     if slashes and store_of(scheme) is not None:
         return _of_other(scheme, slashes, rest)
-    raise _wrong_scheme(text, scheme, slashes, rest)
+    raise wrong_scheme(text, scheme, slashes, rest)
 
 
 def _of_other(scheme: str, slashes: str, rest: str) -> VaultAddress:
     """Parse an address for a store of another author, which itself knows what stands behind the slashes."""
     whole = f"{scheme}:{slashes}{rest}"
     before = _without_end(whole).rstrip("/")
-    if _secretive(before.partition(":")[2]):
+    if secretive(before.partition(":")[2]):
         raise VaultUriError(
             f"a {scheme}:// vault's address holds no credentials, port or ?options: the log shows it"
         )
@@ -137,6 +146,8 @@ def _in_bucket(kind: Kind, rest: str) -> VaultAddress:
     parts = rest.split("/", count)
     prefix = parts[count] if len(parts) > count else ""
     parts = [*parts, *[""] * count][:count]
+    if (mistaken := of_provider(kind, rest)) is not None:
+        raise mistaken
     if any("@" in part or ":" in part for part in parts):
         raise VaultUriError(
             f"the vault URI carries credentials or a port before the {kind.place[-1]}; write {kind.form}, with"
@@ -148,16 +159,18 @@ def _in_bucket(kind: Kind, rest: str) -> VaultAddress:
         )
     whole = f"{kind.scheme}://{rest}"
     if kind.first and parts[0] != kind.first:
-        raise VaultUriError(f"the vault URI {_shown(whole)} is no bucket's; write {kind.form}")
+        raise VaultUriError(f"the vault URI {shown(whole)} is no bucket's; write {kind.form}")
     for name, part in zip(kind.place, parts, strict=True):
         if not part:
             left = "/".join(filter(None, rest.split("/")))
             meant = left.count("/") >= count - 1 and left
             fix = f"did you mean {kind.scheme}://{left}?" if meant else f"write {kind.form}"
-            raise VaultUriError(f"the vault URI {_shown(whole)} names no {name}; {fix}")
+            raise VaultUriError(f"the vault URI {shown(whole)} names no {name}; {fix}")
         if not kind.part.fullmatch(part):
             raise VaultUriError(f"{part!r} is no name of {_a(name)}; write {kind.form}")
     prefix = prefix.rstrip("/")
+    bucket = "/".join(parts)
+    check_prefix(kind, bucket, prefix)
     if rest != named and (_STEP.fullmatch(prefix) or _WORD.fullmatch(prefix)):
         raise VaultUriError(f"the vault URI ends in two steps; write {kind.form}@step, with one")
     if _NO_STEP.fullmatch(prefix) and not _STEP.fullmatch(prefix):
@@ -168,10 +181,9 @@ def _in_bucket(kind: Kind, rest: str) -> VaultAddress:
             [*parts, *(part for part in re.split(r"[/\\]", prefix) if part not in ("", ".", ".."))]
         )
         raise VaultUriError(
-            f"the vault URI {_shown(whole)} has an empty, '.' or '..' part or a backslash;"
+            f"the vault URI {shown(whole)} has an empty, '.' or '..' part or a backslash;"
             f" did you mean {kind.scheme}://{clean}?"
         )
-    bucket = "/".join(parts)
     uri = f"{kind.scheme}://{bucket}/{prefix}" if prefix else f"{kind.scheme}://{bucket}"
     return VaultAddress(uri, kind.scheme, bucket, prefix, "", step, best)
 
@@ -184,6 +196,7 @@ def _file(rest: str) -> VaultAddress:
     whole = "/" + unquote(rest)
     if os.path.isdir(whole):
         return _folder(whole)
+    check_replaced(rest)
     before = _without_end(rest)
     if before == rest and _NO_STEP.fullmatch(rest.replace("%20", " ")):
         raise _no_step(rest)
@@ -191,13 +204,9 @@ def _file(rest: str) -> VaultAddress:
 
 
 def _plain(text: str) -> VaultAddress:
-    typo = re.fullmatch(r"s3(/{2,}|\\+)(.*)", text, re.IGNORECASE | re.DOTALL)
-    if typo is not None:
-        raise VaultUriError(
-            f"{_shown(text)} is no vault URI; did you mean {_meant('s3://' + typo.group(2))}?"
-        )
     if os.path.isdir(os.path.expanduser(text)):
         return _folder(text)
+    check_path(text)
     before = _without_end(text)
     if before == text and _NO_STEP.fullmatch(text):
         raise _no_step(text)
@@ -229,7 +238,7 @@ def _folder(text: str, step: int | None = None, best: bool = False) -> VaultAddr
 
 def _quoted(path: str) -> str:
     """Escape only what parsing would take for something else, so that messages stay readable."""
-    path = path.replace("%", "%25")
+    path = escaped(path.replace("%", "%25"))
     if not _STEP.fullmatch(path) and not _NO_STEP.fullmatch(path):
         return path
     before, _, after = path.rpartition("@")
@@ -252,49 +261,3 @@ def _no_step(text: str) -> VaultUriError:
         f"the vault URI ends in no step: {shown} is no whole number; write ADDRESS@500 for the checkpoint of step 500,"
         " @best for the best, ADDRESS alone for the newest, and a new vault's name without an @"
     )
-
-
-def _wrong_scheme(text: str, scheme: str, slashes: str, rest: str) -> VaultUriError:
-    name, shown = scheme.lower(), _shown(text)
-    if len(name) == 1:  # of a drive
-        return VaultUriError(
-            f"{shown} is a path of Windows: name a folder of this system (WSL: /mnt/{name}/…)"
-        )
-    if name in ("http", "https"):
-        if "@" not in rest and "?" not in rest and (meant := of_web_page(rest)) is not None:
-            return VaultUriError(f"{shown} is a web address; did you mean {meant}?")
-        return VaultUriError(
-            "a web address is no vault; write s3://bucket/prefix and name the server in AWS_ENDPOINT_URL"
-        )
-    if name == "arn":
-        meant = _meant("s3://" + rest.rpartition(":")[2])
-        return VaultUriError(f"an ARN is no vault URI; did you mean {meant}?")
-    if name == "file":
-        return VaultUriError(f"{shown} is no vault URI; did you mean {_meant('file:///' + rest)}?")
-    near = MEANT.get(name, name)
-    if near not in KINDS and name not in _ELSEWHERE and slashes:
-        near = next(iter(difflib.get_close_matches(name, KINDS, n=1, cutoff=0.5)), near)
-    if near in KINDS:
-        return VaultUriError(f"{shown} is no vault URI; did you mean {_meant(f'{near}://{rest}')}?")
-    if not slashes:
-        return VaultUriError(
-            f"{shown} is no vault URI; {_KINDS} (./ before a folder with a colon in its name)"
-        )
-    return VaultUriError(f"vaults of kind {scheme}:// are not supported; {_KINDS}")
-
-
-def _secretive(text: str) -> bool:
-    """Whether a text may hold a key: user:password@host, ?signature=."""
-    return any(mark in text.partition(":")[2] for mark in "@?:") or "@" in text or "?" in text
-
-
-def _shown(text: str) -> str:
-    """The text for a message; anything that may hold a key is left out."""
-    if _secretive(text):
-        return "what was given (not repeated here: it may hold a key)"
-    return text if len(text) <= 200 else text[:200] + "…"
-
-
-def _meant(uri: str) -> str:
-    """A corrected URI for a message, or the general form where it may hold a key."""
-    return KINDS.get(uri.partition(":")[0], KINDS["s3"]).form if _secretive(uri) else uri

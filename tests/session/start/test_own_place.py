@@ -57,6 +57,14 @@ def test_output_dir_is_refused(tmp_path: Path) -> None:
             start(str(tmp_path / name), tmp_path / "output")
 
 
+@pytest.mark.parametrize("name", ["checkpoint-7", "checkpoint-vault/run", "_vaultlayer/vault"])
+def test_what_is_deleted_in_output_dir_is_refused(tmp_path: Path, name: str) -> None:
+    """A vault in output_dir isn't called as what the Trainer's rotation, or this package, deletes there."""
+    with pytest.raises(VaultUriError, match=rf"{name} lies in output_dir .*such as {tmp_path}/output-vault"):
+        start(str(tmp_path / "output" / name), tmp_path / "output")
+    train(str(tmp_path / "output" / "vault"), tmp_path / "output", 2)
+
+
 def test_what_a_system_puts_there_does_not_matter(tmp_path: Path) -> None:
     """A new disk's own folders and hidden files are no person's files; an empty folder is free."""
     for name in ("lost+found/x", ".DS_Store", ".Trash-0/y"):

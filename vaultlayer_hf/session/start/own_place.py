@@ -19,10 +19,13 @@ from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.stores.probe import PROBES
 from vaultlayer_hf.stores.uri import VaultAddress
 from vaultlayer_hf.vault.keys import DATA, HINT, LOG, entry_number, split_folder
+from vaultlayer_hf.vault.snapshot import LOCAL
 
 _LOOKED_AT = 1000
 """Objects of an object store that are looked at: one page of a listing. A start must not list all of a big bucket."""
 _ONES_OWN = "a vault needs a place of its own"
+_ROTATED = "checkpoint-"
+"""What the names begin with of folders in ``output_dir`` that the Trainer's ``save_total_limit`` deletes."""
 _CHECKPOINT = re.compile(r"checkpoint[-_]\d+")
 _SYSTEMS = {"lost+found", "System Volume Information", "Thumbs.db", "desktop.ini"}
 """What a system puts on a disk by itself; names that begin with a dot aren't looked at either."""
@@ -66,6 +69,13 @@ def _check_apart(address: VaultAddress, output_dir: Path) -> None:
         raise VaultUriError(
             f"{address.uri} {where}, and {_ONES_OWN}: the Trainer deletes old checkpoints in output_dir. Name another "
             f"folder, such as {beside}, best on another disk or s3://bucket/my-run"
+        )
+    within = os.path.relpath(vault, output).split(os.sep)[0]
+    if within.startswith(_ROTATED) or within == LOCAL:
+        raise VaultUriError(
+            f"{address.uri} lies in output_dir under a name that is deleted there ({within}), and {_ONES_OWN}: the "
+            f"Trainer takes every folder {_ROTATED}… for an old checkpoint. Name another folder, such as "
+            f"{output}-vault, best on another disk or s3://bucket/my-run"
         )
 
 

@@ -46,6 +46,7 @@ from vaultlayer_hf.stores.folder.local import (
     PaceStopped,
     copy_bytes,
     fill_from,
+    no_folder,
     object_info,
     read_exactly,
     remove_stale,
@@ -96,11 +97,11 @@ class FolderStore(Store):
             if create:
                 files.make_folder(self.root)
             if not stat.S_ISDIR(os.stat(self.root).st_mode):
-                raise StoreError("open", "", f"{self.root} is a file", "name a folder")
+                raise no_folder(self.root)
         except FileNotFoundError:
             raise ObjectNotFoundError("open", "", f"there is no folder {self.root}") from None
-        except FileExistsError:
-            raise StoreError("open", "", f"{self.root} is a file", "name a folder") from None
+        except (FileExistsError, NotADirectoryError):
+            raise no_folder(self.root) from None
         except OSError as error:
             raise translate("open", str(self.root), error) from error
         self._real_root = os.path.realpath(self.root)

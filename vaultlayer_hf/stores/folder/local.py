@@ -68,6 +68,16 @@ def translate(operation: str, key: str, error: OSError) -> StoreError:
     return StoreUnavailableError(operation, key, reason)
 
 
+def no_folder(root: Path) -> StoreError:
+    """Return the error for a vault where a file is, or a symbolic link that leads nowhere, in or above its place."""
+    for path in (*reversed(root.parents), root):
+        if path.is_symlink() and not os.path.exists(path):
+            return StoreError("open", "", f"{path} is a symbolic link that leads nowhere", "mend the link")
+        if not path.is_dir():
+            return StoreError("open", "", f"{path} is a file", "name a folder")
+    return StoreError("open", "", f"{root} is no folder", "name a folder")
+
+
 def unreadable(key: str, source: Path, error: OSError) -> StoreError:
     """Return the error for a local file that can't be uploaded."""
     return StoreError(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from huggingface_hub import constants
 from huggingface_hub import errors as client
 
 from vaultlayer_hf.errors import (
@@ -16,6 +17,7 @@ from vaultlayer_hf.errors import (
     StoreFullError,
     StoreUnavailableError,
 )
+from vaultlayer_hf.stores.proxies import proxy_hint
 
 CHECK_TOKEN = "call hf auth login, or set HF_TOKEN to an access token that may write to the repository"
 _CHECK_REPOSITORY = "create it (hf repos create), check its name, or use a token that may see it"
@@ -77,7 +79,8 @@ def translate(operation: str, key: str, error: Exception, repository: str, *, to
     if status:
         return StoreError(operation, key, f"the Hub answered {status}")
     if type(error).__module__.partition(".")[0] in _NETWORK or isinstance(error, OSError):
-        return StoreUnavailableError(operation, key, f"the Hub can't be reached ({type(error).__name__})")
+        reason = f"the Hub can't be reached ({type(error).__name__})"
+        return StoreUnavailableError(operation, key, reason, proxy_hint(constants.ENDPOINT))
     if isinstance(error, KeyError | TypeError) or type(error).__name__ == "JSONDecodeError":
         reason = "something answers, and not as the Hub does"
         return StoreUnavailableError(operation, key, reason, "check HF_ENDPOINT and the proxy")

@@ -32,6 +32,7 @@ from vaultlayer_hf.stores.base import ObjectInfo, Pace, Store, check_key
 from vaultlayer_hf.stores.hub.repository import BRANCH, TRIES, Repository, busy
 from vaultlayer_hf.stores.hub.source import PacedFile
 from vaultlayer_hf.stores.uri import VaultAddress
+from vaultlayer_hf.stores.variables import server_address
 
 _DATED_AT_ONCE, _AT_ONCE = 50, 500
 """Paths that the Hub is asked about in one request, with the dates of their commits (50: its own page) and without."""
@@ -41,9 +42,10 @@ def open_hub(address: VaultAddress) -> HubStore:
     """Open a vault in a repository of the Hub. Looks for a token, but sends nothing yet.
 
     Without one, a public repository can be read. HF_TOKEN, else the file of ``hf auth login``; HF_ENDPOINT names
-    another server.
+    another server. Raises SettingsError where that is no address.
     """
-    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
+    named = os.environ.get("HF_ENDPOINT")
+    api = HfApi(endpoint=server_address(named, "HF_ENDPOINT") if named else None)
     store = HubStore(Repository(api, address.bucket), uri=address.uri, prefix=address.prefix)
     if get_token():
         store.credentials = "HF_TOKEN" if os.environ.get("HF_TOKEN") else "hf auth login"

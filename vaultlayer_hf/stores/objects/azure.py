@@ -28,6 +28,7 @@ from vaultlayer_hf.stores.objects.opening import open_objects
 from vaultlayer_hf.stores.objects.provider import Provider, rights
 from vaultlayer_hf.stores.objects.store import ObjectStore
 from vaultlayer_hf.stores.uri import VaultAddress
+from vaultlayer_hf.stores.variables import authorities, server_address
 
 _CHECK_KEYS = (
     "set AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN, call az login, or give the"
@@ -111,15 +112,11 @@ def open_azure(address: VaultAddress, *, upload_concurrency: int = 8) -> ObjectS
     account, _, container = address.bucket.partition("/")
     access = find_access(account)
     endpoint = access.config.get("endpoint", "")
-    if endpoint and not endpoint.startswith(("http://", "https://")):
-        raise SettingsError("the blob endpoint has to start with http:// or https://")
     options: dict[str, Any] = {"allow_http": endpoint.startswith("http://") or _asks_locally()}
-    bundle = os.environ.get("AZURE_STORAGE_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE")
-    if bundle:
-        try:
-            options["root_certificate"] = Path(bundle).read_bytes()
-        except OSError as error:
-            raise SettingsError(f"AZURE_STORAGE_CA_BUNDLE: can't read {bundle}: {error.strerror}") from None
+    for variable in ("AZURE_STORAGE_CA_BUNDLE", "SSL_CERT_FILE"):
+        if bundle := os.environ.get(variable):
+            options["root_certificate"] = authorities(bundle, variable)
+            break
     try:
         store = open_objects(
             partial(make, container, config=access.config),
@@ -145,7 +142,7 @@ def find_access(account: str) -> AzureAccess:
     config: dict[str, Any] = {"account_name": account}
     endpoint = env.get("AZURE_STORAGE_ENDPOINT") or env.get("AZURE_STORAGE_SERVICE_ENDPOINT")
     if endpoint:
-        config["endpoint"] = endpoint.rstrip("/")
+        config["endpoint"] = server_address(endpoint, "AZURE_STORAGE_ENDPOINT")
     text = env.get("AZURE_STORAGE_CONNECTION_STRING")
     if text:
         return AzureAccess("AZURE_STORAGE_CONNECTION_STRING", {**config, **connection(text, account)})
@@ -202,10 +199,10 @@ def connection(text: str, account: str) -> dict[str, Any]:
             " other one's"
         )
     if endpoint := said.get("blobendpoint"):
-        config["endpoint"] = endpoint.rstrip("/")
+        config["endpoint"] = server_address(endpoint, f"the BlobEndpoint of {name}")
     elif suffix := said.get("endpointsuffix"):
         protocol = said.get("defaultendpointsprotocol", "https")
-        config["endpoint"] = f"{protocol}://{account}.blob.{suffix}"
+        config["endpoint"] = server_address(f"{protocol}://{account}.blob.{suffix}", f"the server of {name}")
     if key := said.get("accountkey"):
         config["account_key"] = key
     elif signature := said.get("sharedaccesssignature"):

@@ -10,6 +10,7 @@ import re
 
 from obstore import exceptions
 
+from vaultlayer_hf.base.secrets import redact
 from vaultlayer_hf.errors import (
     AlreadyExistsError,
     ObjectNotFoundError,
@@ -19,10 +20,13 @@ from vaultlayer_hf.errors import (
     StoreUnavailableError,
 )
 from vaultlayer_hf.stores.objects.provider import NO_STORE, Provider
+from vaultlayer_hf.stores.proxies import proxy_hint
 
 _STATUS = re.compile(r"status code: (\d{3})|status: (\d{3})\b")
 _CODE = re.compile(r"<Code>(\w+)</Code>|\(code: (\w+)\)")
 _SERVER = re.compile(r"Error performing [A-Z]+ (https?://[^/\s?]+)")
+_REGION = re.compile(r"<Region>([a-z0-9\-]{1,40})</Region>")
+"""In the answer of S3 to a request that was signed for another region than the bucket's."""
 _QUERY = re.compile(r"\?\S+=\S*")
 _METADATA = ("169.254.169.254", "metadata.google.internal")
 
@@ -31,13 +35,17 @@ _TRANSIENT_STATUS = {408, 409, 425, 429}
 
 def translate(operation: str, key: str, error: Exception, provider: Provider) -> StoreError:
     """Return the store's error for an exception of obstore, in the provider's words."""
-    text = str(error)
+    text = redact(str(error))
     status, code = _first(_STATUS, text), _first(_CODE, text)
     if code.isdigit():  # of one object in a request for many, where Azure gives its status alone
         status, code = status or code, ""
     number = int(status) if status else 0
     if code in provider.denied:
         reason, fix = provider.denied[code]
+        if provider.denied[code] == provider.denied.get("PermanentRedirect") and (
+            region := _first(_REGION, text)
+        ):
+            reason, fix = f"the bucket is in the region {region}", f"set AWS_REGION={region}"
         needs = provider.needs(operation) if fix == provider.check_permissions else ""
         return StoreDeniedError(operation, key, reason + needs, fix)
     if "token request" in text and number < 500 and number not in _TRANSIENT_STATUS:
@@ -91,7 +99,7 @@ def _no_answer(operation: str, key: str, text: str, provider: Provider) -> Store
         )
     if "dns error" in low:
         return StoreUnavailableError(
-            operation, key, f"the name of {server} isn't found", provider.check_address
+            operation, key, f"the name of {server} isn't found", proxy_hint(server) or provider.check_address
         )
     for mark, reason in (
         ("connectionrefused", f"{server} refuses the connection"),
@@ -103,7 +111,7 @@ def _no_answer(operation: str, key: str, text: str, provider: Provider) -> Store
         ("http error", f"the connection to {server} broke"),
     ):
         if mark in low:
-            return StoreUnavailableError(operation, key, reason)
+            return StoreUnavailableError(operation, key, reason, proxy_hint(server))
     return StoreUnavailableError(operation, key, _line(text))
 
 

@@ -25,11 +25,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vaultlayer_hf.errors import MissingExtraError, SettingsError, StoreDeniedError
+from vaultlayer_hf.errors import MissingExtraError, StoreDeniedError
 from vaultlayer_hf.stores.objects.opening import open_objects
 from vaultlayer_hf.stores.objects.provider import Provider, rights
 from vaultlayer_hf.stores.objects.store import ObjectStore
 from vaultlayer_hf.stores.uri import VaultAddress
+from vaultlayer_hf.stores.variables import authorities, check_sendable, server_address
 
 _CHECK_KEYS = (
     "call gcloud auth application-default login, set GOOGLE_APPLICATION_CREDENTIALS, or give the machine a service"
@@ -99,7 +100,7 @@ def open_google(address: VaultAddress, *, upload_concurrency: int = 8) -> Object
     Raises:
         StoreDeniedError: the file of credentials can't be used.
         MissingExtraError: its kind is read by google-auth, which isn't installed.
-        SettingsError: STORAGE_EMULATOR_HOST can't be used.
+        SettingsError: the server's address or the file of authorities can't be used.
     """
     import obstore.store
     from obstore import exceptions
@@ -108,10 +109,7 @@ def open_google(address: VaultAddress, *, upload_concurrency: int = 8) -> Object
     access = find_access()
     options: dict[str, Any] = {"allow_http": access.config.get("base_url", "").startswith("http://")}
     if bundle := os.environ.get("SSL_CERT_FILE"):
-        try:
-            options["root_certificate"] = Path(bundle).read_bytes()
-        except OSError as error:
-            raise SettingsError(f"SSL_CERT_FILE: can't read {bundle}: {error.strerror}") from None
+        options["root_certificate"] = authorities(bundle, "SSL_CERT_FILE")
     client = partial(make, address.bucket, config=access.config, credential_provider=access.credentials)
     try:
         store = open_objects(client, address, GOOGLE, upload_concurrency=upload_concurrency, options=options)
@@ -127,16 +125,16 @@ def find_access() -> GoogleAccess:
     """Find credentials on this machine; see the module's docstring for where. Raises as ``open_google`` does."""
     env = os.environ
     if emulator := env.get("STORAGE_EMULATOR_HOST"):
-        server = emulator if "://" in emulator else f"http://{emulator}"
-        if not server.startswith(("http://", "https://")):
-            raise SettingsError("STORAGE_EMULATOR_HOST has to start with http:// or https://")
+        server = emulator if "://" in emulator else f"http://{emulator.strip()}"
+        server = server_address(server, "STORAGE_EMULATOR_HOST")
         return GoogleAccess(
-            "nobody: STORAGE_EMULATOR_HOST is set", {"base_url": server.rstrip("/"), "skip_signature": True}
+            "nobody: STORAGE_EMULATOR_HOST is set", {"base_url": server, "skip_signature": True}
         )
     config: dict[str, Any] = {}
     if base := env.get("GOOGLE_BASE_URL"):
-        config["base_url"] = base.rstrip("/")
-    if token := env.get("CLOUDSDK_AUTH_ACCESS_TOKEN"):
+        config["base_url"] = server_address(base, "GOOGLE_BASE_URL")
+    if token := env.get("CLOUDSDK_AUTH_ACCESS_TOKEN", "").strip():
+        check_sendable(token, "CLOUDSDK_AUTH_ACCESS_TOKEN")
         return GoogleAccess("CLOUDSDK_AUTH_ACCESS_TOKEN", config | {"bearer_token": token})
     named = env.get("GOOGLE_APPLICATION_CREDENTIALS")
     if named:

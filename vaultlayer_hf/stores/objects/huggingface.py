@@ -18,9 +18,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from vaultlayer_hf.errors import MissingExtraError, StoreDeniedError
-from vaultlayer_hf.stores.objects.s3 import S3, S3Access, find_access, open_with
+from vaultlayer_hf.stores.objects.s3 import ENDPOINT, S3, S3Access, find_access, open_with
 from vaultlayer_hf.stores.objects.store import ObjectStore
 from vaultlayer_hf.stores.uri import VaultAddress
+from vaultlayer_hf.stores.variables import server_address
 
 _GATEWAY = "https://s3.hf.co"
 _MADE = "HFAK"  # what the keys begin with
@@ -38,6 +39,7 @@ HUGGING_FACE = replace(
     check_permissions=_CHECK_PERMISSIONS,
     check_bucket=_CHECK_BUCKET,
     check_endpoint="check the proxy; a network's login page looks like this",
+    check_address="",
     rights={},
     denied={
         **S3.denied,
@@ -58,7 +60,7 @@ def open_hugging_face(address: VaultAddress, *, upload_concurrency: int = 8) -> 
     """
     _, namespace, bucket = address.bucket.split("/")
     access = _find_keys()
-    place = urlsplit(access.endpoint or _GATEWAY)
+    place = urlsplit(server_address(access.endpoint or _GATEWAY, ENDPOINT))
     access = replace(
         access, region="us-east-1", endpoint=f"{place.scheme}://{place.netloc}/{namespace}", addressing="path"
     )

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+from obstore import exceptions
+
+from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.stores.objects.provider import Provider
 from vaultlayer_hf.stores.objects.store import ObjectStore
 from vaultlayer_hf.stores.uri import VaultAddress
@@ -31,15 +34,22 @@ def open_objects(
         provider: whose store it is.
         upload_concurrency: parts of one file that are sent at a time, at most.
         options: client options of obstore, without time-outs.
+
+    Raises SettingsError where the file of authorities can't be read.
     """
-    transfer, quick = (
-        make(
-            client_options={**options, "connect_timeout": CONNECT_TIMEOUT, "timeout": timeout},
-            # Few: patience is the business of RetryingStore, which can be stopped and reports.
-            retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=30)},
+    try:
+        transfer, quick = (
+            make(
+                client_options={**options, "connect_timeout": CONNECT_TIMEOUT, "timeout": timeout},
+                # Few: patience is the business of RetryingStore, which can be stopped and reports.
+                retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=30)},
+            )
+            for timeout in (TRANSFER_TIMEOUT, QUICK_TIMEOUT)
         )
-        for timeout in (TRANSFER_TIMEOUT, QUICK_TIMEOUT)
-    )
+    except (ValueError, exceptions.BaseError) as error:
+        if "root_certificate" not in options or "ertificate" not in str(error):
+            raise
+        raise SettingsError(f"the file of authorities can't be read as PEM: {provider.check_tls}") from None
     return ObjectStore(
         transfer,
         quick=quick,

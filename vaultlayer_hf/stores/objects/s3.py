@@ -11,6 +11,7 @@ A profile that is evidently wanted is then an error that names the extra, never 
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -25,7 +26,10 @@ from vaultlayer_hf.stores.objects.opening import open_objects
 from vaultlayer_hf.stores.objects.provider import Provider, rights
 from vaultlayer_hf.stores.objects.store import ObjectStore
 from vaultlayer_hf.stores.uri import VaultAddress
+from vaultlayer_hf.stores.variables import authorities, check_sendable, server_address
 
+ENDPOINT = "AWS_ENDPOINT_URL, or the profile's endpoint_url,"
+_REGION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
 _CHECK_KEYS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 _CHECK_PERMISSIONS = (
     "these credentials need s3:ListBucket on the bucket and Get, Put and DeleteObject on the prefix"
@@ -44,6 +48,7 @@ S3 = Provider(
     check_bucket=_CHECK_BUCKET,
     check_endpoint="check AWS_ENDPOINT_URL and the proxy; a network's login page looks like this",
     check_tls="name the authority of the server's certificate in AWS_CA_BUNDLE",
+    check_address="check AWS_REGION and AWS_ENDPOINT_URL",
     denied={
         "NoSuchBucket": ("the bucket doesn't exist", _CHECK_BUCKET),
         "InvalidBucketName": ("the bucket can't exist under this name", _CHECK_BUCKET),
@@ -101,7 +106,21 @@ def open_s3(address: VaultAddress, *, upload_concurrency: int = 8) -> ObjectStor
         MissingExtraError: a profile is wanted, and botocore isn't installed.
         SettingsError: the endpoint or the file of authorities can't be used.
     """
-    return open_with(find_access(), address, address.bucket, S3, upload_concurrency=upload_concurrency)
+    access = find_access()
+    _check_bucket_apart(access.endpoint or "", address.bucket)
+    return open_with(access, address, address.bucket, S3, upload_concurrency=upload_concurrency)
+
+
+def _check_bucket_apart(endpoint: str, bucket: str) -> None:
+    """Raise SettingsError where an endpoint ends in the bucket's name, as a provider's page may show it.
+
+    Requests name the bucket once more: they would ask for an object of that name, and find nothing.
+    """
+    if endpoint.strip().rstrip("/").endswith(f"/{bucket}") and "://" in endpoint.rpartition("/")[0]:
+        raise SettingsError(
+            f"{ENDPOINT} ends in the bucket's name, {bucket}, which the vault's address holds already: write the"
+            " server's address alone"
+        )
 
 
 def open_with(
@@ -112,11 +131,13 @@ def open_with(
 
     make: Any = obstore.store.S3Store  # its annotations exist for type checkers only
     config: dict[str, Any] = {"unsigned_payload": True}
-    if access.region:
-        config["region"] = access.region
-    endpoint = access.endpoint
-    if endpoint and not endpoint.startswith(("http://", "https://")):
-        raise SettingsError("the S3 endpoint has to start with http:// or https://; see AWS_ENDPOINT_URL")
+    if region := (access.region or "").strip():
+        if not _REGION.fullmatch(region):
+            raise SettingsError(
+                "AWS_REGION, or the profile's region, is no region's name: write it as us-east-1"
+            )
+        config["region"] = region
+    endpoint = server_address(access.endpoint, ENDPOINT) if access.endpoint else None
     virtual = access.addressing == "virtual" or (not endpoint and access.addressing != "path")
     if virtual and "." not in bucket:  # a certificate covers no bucket with dots
         config["virtual_hosted_style_request"] = True
@@ -124,19 +145,17 @@ def open_with(
             scheme, _, host = endpoint.partition("://")
             endpoint = f"{scheme}://{bucket}.{host}"
     if endpoint:
-        config["endpoint"] = endpoint.rstrip("/")
+        config["endpoint"] = endpoint
     metadata = os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT")
     if metadata and access.credentials is None:
-        config["metadata_endpoint"] = metadata.rstrip("/")
+        metadata = server_address(metadata, "AWS_EC2_METADATA_SERVICE_ENDPOINT")
+        config["metadata_endpoint"] = metadata
     options: dict[str, Any] = {
         "allow_http": bool(endpoint and endpoint.startswith("http://"))
         or bool(metadata and metadata.startswith("http://")),
     }
     if access.ca_bundle:
-        try:
-            options["root_certificate"] = Path(access.ca_bundle).expanduser().read_bytes()
-        except OSError as error:
-            raise SettingsError(f"AWS_CA_BUNDLE: can't read {access.ca_bundle}: {error.strerror}") from None
+        options["root_certificate"] = authorities(access.ca_bundle, "AWS_CA_BUNDLE")
     client = partial(make, bucket, config=config, credential_provider=access.credentials)
     store = open_objects(client, address, provider, upload_concurrency=upload_concurrency, options=options)
     store.credentials = access.source
@@ -209,6 +228,8 @@ def _without_botocore(profile: str | None) -> S3Access:
             path = Path(env(variable) or default).expanduser()
             if path.exists():
                 raise MissingExtraError(f"credentials may be in {path}, which botocore reads: {extra}")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        check_sendable(env(name), name)
     return S3Access(
         region=env("AWS_REGION") or env("AWS_DEFAULT_REGION"),
         endpoint=env("AWS_ENDPOINT_URL_S3") or env("AWS_ENDPOINT_URL"),
@@ -245,6 +266,7 @@ class _Credentials:
         if self._found is None:
             raise StoreDeniedError("open", "", "no AWS credentials were found", _CHECK_KEYS)
         self.source = _SOURCES.get(self._found.method, self._found.method)
+        self._checked()
 
     def __call__(self) -> dict[str, Any]:
         with self._lock:
@@ -252,10 +274,21 @@ class _Credentials:
             if from_file and time.monotonic() - self._since > _REREAD / 2:
                 self._found = _session(self._profile).get_credentials() or self._found
                 self._since = time.monotonic()
-            frozen = self._found.get_frozen_credentials()
+            frozen = self._checked()
         return {
             "access_key_id": frozen.access_key,
             "secret_access_key": frozen.secret_key,
             "token": frozen.token,
             "expires_at": datetime.now(UTC) + timedelta(seconds=_REREAD),
         }
+
+    def _checked(self) -> Any:
+        """Return the keys as they are now. Raises StoreDeniedError where they can't be sent."""
+        frozen = self._found.get_frozen_credentials()
+        for value, name in (
+            (frozen.access_key, "the access key"),
+            (frozen.secret_key, "the secret key"),
+            (frozen.token, "the session token"),
+        ):
+            check_sendable(value, f"{name} of {self.source}")
+        return frozen

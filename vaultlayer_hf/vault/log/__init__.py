@@ -1,5 +1,6 @@
 """The log: numbered entries, and the state of the vault after each.
 
+    ahead.py     which file makes a log unreadable at its end
     archive.py   starting over: what an archive does to the state, and what its claim notes
     entries.py   the whole log, entry by entry: for questions about the past
     entry.py     entries of the log and the state after each: pure data and pure transitions

@@ -52,6 +52,7 @@ from vaultlayer_hf.errors import (
 )
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.vault.keys import HINT, LOG, entry_key, entry_number
+from vaultlayer_hf.vault.log.ahead import unreadable_end
 from vaultlayer_hf.vault.log.entry import ENTRY_LIMIT, Entry, Kind, VaultState, decode_entry, encode_entry
 from vaultlayer_hf.vault.signature import check_may_write, of_another_key
 
@@ -105,9 +106,7 @@ class Log:
                 self._on_damage(f"{error}; going back to the entry before it")
         if foreign is not None:
             raise of_another_key(self._store.uri, foreign)
-        raise CorruptError(
-            f"{self._store.uri}: the newest {_DAMAGED_LIMIT} entries of its log are all damaged"
-        )
+        raise unreadable_end(self._store, number, _DAMAGED_LIMIT)
 
     def last_number(self) -> int:
         """Return the number of the last entry, whatever it holds; 0: the vault is empty. Raises StoreError."""
