@@ -83,12 +83,12 @@ def _ray_row(folder: Path, server: SeaweedServer) -> list[str]:
     try:
         folder.mkdir()
         starts = folder / "starts"
-        line = f"sh -c 'date +%s.%N >> {starts}; exec sleep 600'"
+        line = f"sh -c 'date +%s.%N >> {starts}; exec sleep 654'"
         driver = "python -m vaultlayer_hf.run.engines.jobs.ray_driver --max-restarts=9 --"
         client = JobSubmissionClient(cluster.env["RAY_ADDRESS"])
         number = client.submit_job(entrypoint=f"{driver} {shlex.quote(line)}")
         lost: list[str] = []
-        alone = _between(lambda: _times(starts), lambda: lost.append(cluster.lose_the_one_that_runs("sleep")))
+        alone = _between(lambda: _times(starts), lambda: lost.append(cluster.lose_the_one_that_runs("654")))
         client.stop_job(number)
         cluster.start_node(lost[0])
         job = hand_in(

@@ -18,6 +18,7 @@ nbformat = pytest.importorskip("nbformat", reason="needs nbformat: pip install n
 nbclient = pytest.importorskip("nbclient", reason="needs nbclient: pip install nbclient")
 pytest.importorskip("ipykernel", reason="needs a kernel: pip install ipykernel")
 
+STREAMS = ("stdout", "stderr")
 NOTEBOOK = ROOT / "notebooks" / "quickstart.ipynb"
 
 
@@ -68,6 +69,12 @@ def test_killed_and_run_again_ends_as_if_nothing_had_happened(client, tmp_path) 
     """A kernel killed by SIGKILL in the middle of training, then "Run all": same weights, bit by bit."""
     undisturbed = client(tmp_path / "undisturbed")
     undisturbed.execute()
+    train = next(cell for cell in undisturbed.nb.cells if cell["id"] == "train")
+    said = {
+        name: "".join(one["text"] for one in train["outputs"] if one.get("name") == name) for name in STREAMS
+    }
+    assert "run finished" in said["stdout"]
+    assert "[vaultlayer]" not in said["stderr"], "a notebook shows it on red, as something wrong"
 
     folder = tmp_path / "disturbed"
     first, killed = client(folder), threading.Event()

@@ -2,7 +2,8 @@
 
 The logger is ``vaultlayer_hf``. Where the program has set up logging (its root logger has a handler), the lines go
 there, and its levels hold: those of the root logger, or one that it gave to ``vaultlayer_hf``. Where it hasn't, the
-library's own handler writes to stderr from the level INFO on: a run has few events, and each matters.
+library's own handler writes to stderr from the level INFO on: a run has few events, and each matters. A notebook shows
+stderr on red, as something wrong, so there what is no warning goes to stdout.
 ``VAULTLAYER_VERBOSITY`` (debug, info, warning, error or critical) wins over both.
 
 What repeats with each save (commits, deletions, saves that a newer one replaced) fills no screen: the log has at most
@@ -35,12 +36,13 @@ _SPELL = 60.0
 
 
 class _OwnHandler(logging.StreamHandler[Any]):
-    """Writes to what is stderr at that time, and only while the program has set up no logging of its own."""
+    """Writes to what is stderr, or stdout, at that time; only while the program has set up no logging of its own."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if logging.getLogger().handlers:
             return  # the record goes there too
-        self.stream = sys.stderr
+        calm = record.levelno < logging.WARNING and type(sys.stderr).__module__.startswith("ipykernel.")
+        self.stream = sys.stdout if calm else sys.stderr
         # A line that is written behind a bar of tqdm is glued to it, so bars are taken away meanwhile, without
         # tqdm's lock, which forked processes share: one that is killed while it holds it must stop nobody. So what
         # another thread does to its bar at this very moment may come in between, or be in the way.
