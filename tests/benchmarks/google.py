@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import re
 import sys
 import urllib.parse
 import uuid
@@ -21,6 +22,7 @@ from tests.servers import SeaweedServer
 from tests.stores.gateways import GoogleGateway, Refusal
 
 _PIECE = 2**20
+_END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 
 
 class _Body:
@@ -97,20 +99,20 @@ class GoogleDouble(GoogleGateway):
 
     def _upload(self, handler: Any, bucket: str, query: dict[str, str], body: _Body) -> None:
         if query.get("uploadType") == "resumable":
-            body.read()
-            with self._asked("POST", f"{_path(bucket, query['name'])}?uploads=") as answer:
+            said = body.read()
+            key = query.get("name") or json.loads(said)["name"]
+            with self._asked("POST", f"{_path(bucket, key)}?uploads=") as answer:
                 behind = ElementTree.fromstring(answer.read()).findtext("{*}UploadId") or ""
             mine = uuid.uuid4().hex
-            self._uploads[mine] = query["name"], behind, []
+            self._uploads[mine] = key, behind, []
             where = f"{self.endpoint}/upload/storage/v1/b{bucket}/o?upload_id={mine}"
             handler.reply(200, {"Location": where, "Content-Length": "0"}, [])
         elif "upload_id" in query:
             self._piece(handler, bucket, query["upload_id"], body)
         else:
             boundary = b"--" + handler.headers["content-type"].partition('boundary="')[2][:-1].encode()
-            _, about, data, _ = body.read().split(boundary)
-            key = json.loads(about.partition(b"\n\n")[2])["name"]
-            data = data.partition(b"\n\n")[2].removesuffix(b"\n")
+            about, data = (_END_OF_HEAD.split(part, 1)[1] for part in body.read().split(boundary)[1:3])
+            key, data = json.loads(about)["name"], data.removesuffix(b"\n").removesuffix(b"\r")
             with self._asked("PUT", _path(bucket, key), data) as answer:
                 answer.read()
                 self._say(handler, self._resource(bucket, key, str(len(data)), answer.getheader("etag")))

@@ -190,7 +190,9 @@ def canned(no_aws: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
     servers: list[CannedServer] = []
 
     def start(status: int, code: str = "", **headers: str) -> CannedServer:
-        body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>m</Message></Error>" if code else ""
+        region = "<Region>eu-west-1</Region>"  # MinIO names its own in every error
+        said = f"<Code>{code}</Code><Message>m</Message>{region}"
+        body = f"<?xml version='1.0'?><Error>{said}</Error>" if code else ""
         server = CannedServer(lambda *_: (status, headers, body.encode()))
         servers.append(server)
         lead_to(server, monkeypatch)
@@ -215,12 +217,12 @@ def canned(no_aws: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
         (404, "NoSuchBucket", StoreDeniedError, "the bucket doesn't exist"),
         (400, "ExpiredToken", StoreDeniedError, "have expired"),
         (400, "InvalidToken", StoreDeniedError, "session token"),
-        (403, "AccessDenied", StoreDeniedError, "s3:ListBucket"),
+        (403, "AccessDenied", StoreDeniedError, "s3:ListBucket on the bucket"),
         (403, "RequestTimeTooSkewed", StoreDeniedError, "clock"),
         (403, "SomethingNew", StoreDeniedError, "SomethingNew"),
         (401, "", StoreDeniedError, "denied"),
         (301, "PermanentRedirect", StoreDeniedError, "AWS_REGION"),
-        (400, "AuthorizationHeaderMalformed", StoreDeniedError, "AWS_REGION"),
+        (400, "AuthorizationHeaderMalformed", StoreDeniedError, "set AWS_REGION=eu-west-1"),
         (507, "XMinioStorageFull", StoreFullError, "full"),
         (400, "QuotaExceeded", StoreFullError, "quota"),
         (501, "NotImplemented", StoreError, "doesn't implement"),

@@ -186,6 +186,7 @@ def test_a_folder_with_a_step_in_its_name(tmp_path: Path) -> None:
         ("s3://bucket/${RUN}", "holds ${RUN}, which nothing has replaced"),
         ("s3://bucket/{run}/x", "holds {run}, which nothing has replaced"),
         ("$VAULT", "holds $VAULT, which nothing has replaced"),
+        ("s3://bucket/$(RUN)", "holds $(RUN), which nothing has replaced"),
         ("file:///data/$RUN", "holds $RUN, which nothing has replaced"),
         ("/data/<run>", "holds <run>, which nothing has replaced"),
         ("None", "holds no address"),

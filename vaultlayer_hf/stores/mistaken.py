@@ -16,7 +16,7 @@ from vaultlayer_hf.stores.kinds import COMPATIBLE, KINDS, MEANT, REPOSITORY, Kin
 
 FORMS = f"use {', '.join(kind.form for kind in (*KINDS.values(), REPOSITORY))}, file:///folder or a path"
 _ELSEWHERE = {"hdfs", "ftp", "sftp", "dbfs", "memory"}
-_UNREPLACED = re.compile(r"\$\{?[A-Za-z_]\w*\}?|\{\{?\s*[A-Za-z_][\w.]*\s*\}?\}|<[A-Za-z][\w \-]*>")
+_UNREPLACED = re.compile(r"\$[{(]?[A-Za-z_]\w*[})]?|\{\{?\s*[A-Za-z_][\w.]*\s*\}?\}|<[A-Za-z][\w \-]*>")
 """A variable of a shell, a place in a template: what somebody meant to have been replaced by a value."""
 _NOTHING = {"none", "null", "nil", "nan", "undefined", "true", "false"}
 """What a program writes where it has no text."""
