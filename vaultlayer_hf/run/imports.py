@@ -7,6 +7,7 @@ Python literal, separated by tabs, in ASCII.
     e    (name, value): an environment variable was changed since the line before; value None: it was deleted
     p    sys.path as it is now
     d    the working directory as it is now
+    l    what else an import may ask of its process, as it is now (vaultlayer_looks.py)
     i    the name of a module whose import begins: parents before children, a module before what it imports itself
     x    the same of one that is never imported beforehand, since torch's default type or device was another then
     t    (of `vl run`, not of a process) a spare is to rest for two thirds of the time

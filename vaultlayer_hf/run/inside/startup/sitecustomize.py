@@ -88,8 +88,44 @@ def _launcher(module: "Any") -> None:
         if folder and entrypoint == sys.executable and os.access(f"{folder}/python", os.X_OK):
             os.environ["VAULTLAYER_RUN_PYTHON"], entrypoint = entrypoint, f"{folder}/python"
         usual(self, config, entrypoint, *rest, **more)
+        _end_quickly(module.ChildFailedError)  # not before: an import must leave the hook as it is
 
     module.elastic_launch.__init__ = initialize
+
+
+_LAUNCHERS = (
+    "torch.distributed.run",
+    "torch.distributed.launch",
+    "accelerate.commands.launch",
+    "accelerate.commands.accelerate_cli",
+)
+"""Programs that do nothing but start ranks, by the modules that their commands run."""
+
+
+def _end_quickly(failed: "Any") -> None:
+    """Have a launcher that has said whose end ended it leave at once behind its exit functions.
+
+    To take apart what torch has made would take a second, in which the ranks could begin again.
+    """
+    usual = sys.excepthook
+
+    def excepthook(kind: "Any", error: "Any", trace: "Any") -> None:
+        usual(kind, error, trace)
+        main = sys.modules["__main__"]
+        names = [getattr(getattr(main, "__spec__", None), "name", None)]  # by -m, or by the command's script
+        names.append(getattr(getattr(main, "main", None), "__module__", None))
+        if not isinstance(error, failed) or not any(name in _LAUNCHERS for name in names):
+            return
+        import atexit
+
+        threading: Any = sys.modules["threading"]
+        threading._shutdown()  # as Python's end does it
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(1)
+
+    sys.excepthook = excepthook
 
 
 def _single_launcher(module: "Any") -> None:

@@ -38,10 +38,14 @@ class Allowed:
     Args:
         preloader: what imports.
         excluded: modules that may not be imported either.
+
+    Attributes:
+        missed: names that were looked for, and not found, since somebody has taken them.
     """
 
     def __init__(self, preloader: "Preloader", excluded: "set[str]") -> None:
         self._preloader, self._excluded = preloader, excluded
+        self.missed: set[str] = set()
 
     def is_to_be_imported(self, name: str) -> bool:
         """Tell whether a module that a script has imported is to be imported beforehand."""
@@ -69,6 +73,8 @@ class Allowed:
             loader: Any = Given(self._preloader.given[name])
             return _frozen_importlib.ModuleSpec(name, loader, origin="built-in")
         spec = self.look(name, path, target)
+        if spec is None:
+            self.missed.add(name)
         if spec is not None and sys._getframe(2).f_code.co_name == "_find_and_load_unlocked":
             if name in NEVER or name in self._excluded:
                 self._preloader.cut(f"{name} isn't imported beforehand")

@@ -56,6 +56,12 @@ class Template:
         # Those of the script's own imports: others would be seen in sys.modules.
         self._socket, self._ctypes = modules["socket"], modules["ctypes"]
         self._modules = modules
+        self._pids = [
+            (namespace, name)
+            for namespace in [getattr(module, "__dict__", {}) for module in modules.values()]
+            for name, value in list(namespace.items())
+            if type(value) is int and value == os.getpid() and "pid" in name.lower()
+        ]
         self._environment = _compared(environment)
         self._command = sys.orig_argv
         self._surroundings = surroundings()
@@ -194,6 +200,8 @@ class Template:
             bad = getattr(found(name), "_is_in_bad_fork", None)
             if bad is not None and bad():
                 return f"{name} was in use before"
+        for namespace, name in self._pids:
+            namespace[name] = os.getpid()
         if (threading := found("threading")) is not None:
             threading.main_thread()._set_native_id()
         if (numpy := found("numpy.random")) is not None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Packages,
         files,
         mark,
+        start_method,
         surroundings,
     )
     from vaultlayer_hf.run.inside.startup.vaultlayer_environment import (
@@ -35,11 +36,15 @@ if TYPE_CHECKING:
         changed_since_birth,
         own_environment,
     )
+    from vaultlayer_hf.run.inside.startup.vaultlayer_finders import Finders
     from vaultlayer_hf.run.inside.startup.vaultlayer_forks import Template
+    from vaultlayer_hf.run.inside.startup.vaultlayer_group import Group, Modules, Registration
     from vaultlayer_hf.run.inside.startup.vaultlayer_line import RANK_VARIABLES
-    from vaultlayer_hf.run.inside.startup.vaultlayer_logs import Logs
+    from vaultlayer_hf.run.inside.startup.vaultlayer_logs import Loggers, Logs
+    from vaultlayer_hf.run.inside.startup.vaultlayer_looks import look_like, looks
+    from vaultlayer_hf.run.inside.startup.vaultlayer_moments import clocks, kept_moments
     from vaultlayer_hf.run.inside.startup.vaultlayer_reads import Reads, named_in_libraries
-    from vaultlayer_hf.run.inside.startup.vaultlayer_stash import Group, Registration, Stash
+    from vaultlayer_hf.run.inside.startup.vaultlayer_stash import Stash
 
     class KeptExits(Protocol):
         """Keeps what is registered with atexit (sitecustomize.py)."""
@@ -56,7 +61,7 @@ if TYPE_CHECKING:
 else:
     from vaultlayer_allowed import STANDARD, Allowed
     from vaultlayer_control import Line, value
-    from vaultlayer_effects import Output, Packages, files, mark, surroundings
+    from vaultlayer_effects import Output, Packages, files, mark, start_method, surroundings
     from vaultlayer_environment import (
         become,
         born_environment,
@@ -64,11 +69,15 @@ else:
         changed_since_birth,
         own_environment,
     )
+    from vaultlayer_finders import Finders
     from vaultlayer_forks import Template
+    from vaultlayer_group import Group, Modules
     from vaultlayer_line import RANK_VARIABLES
-    from vaultlayer_logs import Logs
+    from vaultlayer_logs import Loggers, Logs
+    from vaultlayer_looks import look_like, looks
+    from vaultlayer_moments import clocks, kept_moments
     from vaultlayer_reads import Reads, named_in_libraries
-    from vaultlayer_stash import Group, Stash
+    from vaultlayer_stash import Stash
 
 
 def wait_for_turn(
@@ -94,6 +103,8 @@ def wait_for_turn(
     preloader = _Preloader(known, exits, line, RANK_VARIABLES if ranks else frozenset())
     groups = preloader.run(items)
     marks = {path: mark(path) for group in groups for path in files(group)}
+    # What an import has looked for in vain may have been installed since.
+    marks.update({folder: mark(folder) for folder in sys.path if "-packages" in folder})
     count = sum(len(one.modules) for one in groups)
 
     def why_stale() -> str:
@@ -132,15 +143,15 @@ class _Preloader:
 
     def __init__(self, known: "set[str]", exits: "KeptExits", line: "Line", free: "frozenset[str]") -> None:
         self._exits, self._line, self._of_ranks, self.free = exits, line, free, free
-        self._reads, self._read, self._logs = Reads(free), set[str](), Logs()
-        self._seen = set(known)
+        self._reads, self._read, self._logs, self._loggers = Reads(free), set[str](), Logs(), Loggers()
+        self._modules = Modules(known)
         self.given = {"atexit": exits.module()}
         self._number = 0
         self._packages = Packages(list(sys.modules.values()))
 
     def run(self, items: "Sequence[tuple[str, Any]]") -> "list[Group]":
         """Import all of it; return what came of it, hidden again."""
-        environment, path, folder = dict(os.environ), list(sys.path), os.getcwd()
+        environment, path, folder, seen = dict(os.environ), list(sys.path), os.getcwd(), looks()
         wanted = dict(environment)
         made: dict[
             str, str | None
@@ -154,6 +165,7 @@ class _Preloader:
         rests = any(kind == "t" for kind, _ in items)
         if "logging" in sys.modules:
             self._logs.watch(sys.modules["logging"])
+        self._loggers.changes()  # those of Python's start stay as they are
         try:
             for self._number, (kind, what) in enumerate(items):
                 if kind == "e":
@@ -168,11 +180,13 @@ class _Preloader:
                     sys.path[:] = what
                 elif kind == "d":
                     os.chdir(what)
+                elif kind == "l":
+                    look_like(what)
                 elif kind == "i" and guard.is_to_be_imported(what):
                     both = {**wanted, **made}
                     become({name: value for name, value in both.items() if value is not None})
                     begin = time.monotonic()
-                    groups.append(self._import(what, output))
+                    groups.append(self._import(what, output, guard))
                     if rests:
                         self._line.rest(2 * (time.monotonic() - begin))
                     made.update(groups[-1].changed)
@@ -182,11 +196,12 @@ class _Preloader:
             self._logs.end()
         sys.path[:] = path
         os.chdir(folder)
+        look_like(seen)
         become(environment)
         of_script -= self._read | {name for group in groups for name in group.changed}
         self.free = self._of_ranks | (of_script - named_in_libraries(of_script))
         sys.meta_path.remove(guard)
-        self._hide(groups)
+        self._modules.hide(groups)
         return groups
 
     def loads_logging(self, module: "Any") -> None:
@@ -198,9 +213,11 @@ class _Preloader:
         self._line.tell(cut=self._number, reason=reason)
         os._exit(0)
 
-    def _import(self, name: str, output: "Output") -> Group:
+    def _import(self, name: str, output: "Output", guard: "Allowed") -> Group:
         group = Group(name, own_environment())
-        before = surroundings()
+        before, finders, begin = surroundings(), Finders(), clocks()
+        method = start_method()
+        settled = getattr(method, "_actual_context", None)
         import warnings  # where nobody has yet, it appears with this group
 
         filters = list(warnings.filters)
@@ -231,8 +248,7 @@ class _Preloader:
             for key in {*now, *group.environment}
             if now.get(key) != group.environment.get(key)
         }
-        group.modules = {one: had for one, had in sys.modules.items() if one not in self._seen}
-        self._seen.update(group.modules)
+        self._modules.note(group)
         group.attributes = self._packages.new(group.modules.values())
         read |= self._reads.kept(group.modules.values())
         self._read |= read
@@ -242,6 +258,11 @@ class _Preloader:
             file.startswith(STANDARD) and "-packages" + os.sep not in file for file in files(group)
         )
         self._keep_filters(group, filters)
+        group.moments = kept_moments(group.modules.values(), begin, clocks())
+        group.finders, group.loggers = finders.new(), self._loggers.changes()
+        group.missing, guard.missed = guard.missed, set()
+        if method is not None and settled is None and method._actual_context is not None:
+            group.settles, method._actual_context = method, None
         group.exits = self._exits.taken()
         group.said, group.logged = output.taken(), self._logs.taken()
         return group
@@ -252,18 +273,4 @@ class _Preloader:
         if front is None:
             self.cut(f"{group.name} takes filters of warnings away")
         group.filters_front, group.filters_back = now[:front], now[front + count :]
-        # They stay in force here, so that later imports warn as they would; taken back in _hide.
-
-    def _hide(self, groups: "Sequence[Group]") -> None:
-        warnings: Any = sys.modules.get("warnings")
-        for group in groups:
-            for name in group.modules:
-                sys.modules.pop(name, None)
-        for group in groups:
-            for package, child, _ in group.attributes:
-                package.__dict__.pop(child, None)
-        front = sum(len(group.filters_front) for group in groups)
-        back = sum(len(group.filters_back) for group in groups)
-        if front or back:
-            warnings.filters[:] = warnings.filters[front : len(warnings.filters) - back]
-            warnings._filters_mutated()
+        # They stay in force here, so that later imports warn as they would; taken back with the rest.

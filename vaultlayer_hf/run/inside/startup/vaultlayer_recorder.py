@@ -7,13 +7,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from vaultlayer_hf.run.inside.startup.vaultlayer_looks import looks
+else:
+    from vaultlayer_looks import looks
+
 _OWN = "VAULTLAYER_RUN_"
 _LARGEST = 8 * 2**20
 """Bytes of the record of all processes of an attempt: one that starts Python again and again must not fill memory."""
 
 
 class Recorder:
-    """Tells `vl run` what this process imports, and with which environment and sys.path. Opens nothing for longer.
+    """Tells `vl run` what this process imports, and what it looks like then. Opens nothing for longer.
 
     Attributes:
         stopped: nothing more is noted.
@@ -24,6 +28,7 @@ class Recorder:
         self._environment = dict(os.environ)
         self._raw = dict(getattr(os.environ, "_data", {}))
         self._sys_path: list[str] = []
+        self._looks: dict[str, Any] = {}
         self._folder = os.getcwd()
         self._streams = sys.stdout, sys.stderr
 
@@ -43,6 +48,9 @@ class Recorder:
         if sys.path != self._sys_path:
             self._sys_path = list(sys.path)
             lines.append(("p", self._sys_path))
+        if (seen := looks()) != self._looks:
+            self._looks = seen
+            lines.append(("l", seen))
         if (folder := os.getcwd()) != self._folder and _is_above_script(folder):
             self._folder = folder
             lines.append(("d", folder))

@@ -19,56 +19,32 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from types import ModuleType
     from typing import Any, NoReturn
 
     from vaultlayer_hf.run.inside.startup.vaultlayer_environment import own_environment
+    from vaultlayer_hf.run.inside.startup.vaultlayer_finders import put_in
+    from vaultlayer_hf.run.inside.startup.vaultlayer_group import Group
     from vaultlayer_hf.run.inside.startup.vaultlayer_logs import log
+    from vaultlayer_hf.run.inside.startup.vaultlayer_looks import how_differs, looks
 
-    Registration = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 else:
     from vaultlayer_environment import own_environment
+    from vaultlayer_finders import put_in
+    from vaultlayer_group import Group
     from vaultlayer_logs import log
+    from vaultlayer_looks import how_differs, looks
 
+_MISSING: "Any" = object()
+_NAMED = ("__spec__", "__loader__", "__package__", "__file__", "__cached__", "__path__")
+"""What importlib gives a module, where it has none."""
 UNFIT = 88
 """The exit code of a warm attempt that isn't what a cold start would be. The reason is in its notes."""
 _ANNOUNCED = ("vaultlayer_hf.run.inside.hook", "vaultlayer_hf.run.inside.observer")
 """What tells `vl run` that it is in place, once it appears: beforehand there was no attempt to tell of."""
 _PASSING = frozenset({"PYTORCH_NVML_BASED_CUDA_CHECK"})
 """What is set around a single call (accelerate's, which asks for GPUs): an import may fall into it."""
-
-
-class Group:
-    """What one import of the script's brought, the imports within it included.
-
-    Attributes:
-        name: the module that was asked for.
-        environment: variables with which it was imported, without those of `vl run` itself.
-        folder: the working directory in which it was imported.
-        standard: all of it is of the standard library, to which it is all the same with which variables.
-        modules: by name, in sys.modules' order.
-        attributes: of packages that had been there before: package, name, value.
-        changed: variables that it set, or deleted (None).
-        filters_front, filters_back: what it put before and behind the warnings' filters.
-        warned: warnings that it gave: message, category, file, line, module.
-        exits: functions that it registered with atexit.
-        said: what it wrote to stdout and to stderr.
-        logged: records that it gave to loggers.
-    """
-
-    def __init__(self, name: str, environment: "dict[str, str]") -> None:
-        self.name, self.environment, self.folder = name, environment, os.getcwd()
-        self.standard = False
-        self.modules: dict[str, ModuleType] = {}
-        self.attributes: list[tuple[ModuleType, str, Any]] = []
-        self.changed: dict[str, str | None] = {}
-        self.filters_front: list[Any] = []
-        self.filters_back: list[Any] = []
-        self.warned: list[tuple[Any, type[Warning], str, int, str]] = []
-        self.exits: list[Registration] = []
-        self.said = b"", b""
-        self.logged: list[Any] = []
 
 
 class Stash:
@@ -87,6 +63,8 @@ class Stash:
         self._next = 0
         self._where = {name: number for number, group in enumerate(groups) for name in group.modules}
         self._lock = _thread.RLock()
+        self._pid = os.getpid()
+        self._finders = [*sys.meta_path, *(one for group in groups for _, _, one in group.finders)]
 
     def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "Any":
         """Return a spec whose loader hands the module over; None for what isn't kept, or is only asked about."""
@@ -97,9 +75,14 @@ class Stash:
         with self._lock:
             if number < self._next:
                 return None  # it was handed over, and somebody has deleted it from sys.modules: a real import
+            if reason := self._why_unfit(number):
+                if os.getpid() == self._pid:
+                    self._unfit(reason)
+                self._next = len(self._groups)  # a process that the script has forked imports for itself
+                return None
             module = self._groups[number].modules[name]
             kept = getattr(module, "__spec__", None)
-            loader: Any = _Handover(self, number, module, kept)
+            loader: Any = _Handover(self, number, module)
             spec: Any = _frozen_importlib.ModuleSpec(name, loader)
             if kept is not None:
                 spec.origin, spec.submodule_search_locations = kept.origin, kept.submodule_search_locations
@@ -109,17 +92,36 @@ class Stash:
         """Let the modules of an import appear, and those of all imports before it, with all that these changed."""
         with self._lock:
             while self._next <= number:
-                group = self._groups[self._next]
-                if self._next == number and not group.standard and (reason := _differs(group, self._free)):
-                    self._unfit(f"{group.name} is imported {reason} than before")
                 self._next += 1
-                self._appear(group)
+                self._appear(self._groups[self._next - 1])
+
+    def _why_unfit(self, number: int) -> str:
+        """Return why what would be handed over isn't what a cold start would have; empty: it is."""
+        last = self._groups[number]
+        if not last.standard and (reason := _differs(last, self._free)):
+            return f"{last.name} is imported {reason} than before"
+        own = [one for one in sys.meta_path if one is not self and one not in self._finders]
+        for group in self._groups[self._next : number + 1]:
+            for name, module in group.modules.items():
+                # None keeps a module from being imported, and anything may stand for one.
+                if sys.modules.get(name, module) is not module:
+                    return f"the script has put something else in the place of {name}"
+                if reason := self._why_elsewhere(name, module, own):
+                    return reason
+            for name in group.missing:
+                if name in sys.modules and name not in self._where:
+                    return f"{name} is there now, and {group.name} hadn't found it"
+        return ""
 
     def _appear(self, group: Group) -> None:
         for name, module in group.modules.items():
-            if "." not in name:
-                self._compare_place(name, module)
             sys.modules.setdefault(name, module)
+        for name, other in group.replaced.items():
+            if other is None:
+                sys.modules.pop(name, None)
+            else:
+                sys.modules[name] = other
+        put_in(group.finders)
         for package, attribute, value in group.attributes:
             package.__dict__.setdefault(attribute, value)  # the script may have put something there meanwhile
         for variable, value in group.changed.items():
@@ -137,6 +139,12 @@ class Stash:
             if text:
                 stream.flush()
                 os.write(descriptor, text)
+        if group.settles is not None and group.settles._actual_context is None:
+            group.settles._actual_context = group.settles._default_context
+        for change in group.loggers:
+            change.do_again()
+        for moment in group.moments:
+            moment.renew()
         log(group.logged)
         for message, category, file, line, module_name in group.warned:
             sys.modules["warnings"].warn_explicit(message, category, file, line, module_name)
@@ -152,25 +160,42 @@ class Stash:
                 pass
         unfit(reason)
 
-    def _compare_place(self, name: str, module: "ModuleType") -> None:
-        """End where this name would be found elsewhere now: a file of the script's folder may have come to hide it."""
+    def _why_elsewhere(self, name: str, module: "ModuleType", own: "list[Any]") -> str:
+        """Tell where this name would be found elsewhere now: a file of the script's folder may have come to hide it.
+
+        Or by one of the script's ``own`` finders, such as one that checks the types of what it loads.
+        """
         kept = getattr(module, "__spec__", None)
         origin = getattr(kept, "origin", None)
         if origin in (None, "built-in", "frozen"):
-            return
-        for finder in sys.meta_path:
-            spec = finder.find_spec(name, None, None) if finder is not self else None
+            return ""
+        parent, _, _ = name.rpartition(".")
+        if own:
+            path = getattr(self._kept(parent), "__path__", None) if parent else None
+            if any(finder.find_spec(name, path, None) is not None for finder in own):
+                return f"{name} is found by a finder of the script's own now"
+        for finder in sys.meta_path if not parent else ():  # a package's modules lie where it lies
+            spec = finder.find_spec(name, None, None) if finder is not self and finder not in own else None
             if spec is not None:
-                if spec.origin != origin:
-                    self._unfit(f"{name} is found in {spec.origin} now, and was imported from {origin}")
-                return
+                return (
+                    ""
+                    if spec.origin == origin
+                    else (f"{name} is found in {spec.origin} now, and was imported from {origin}")
+                )
+        return ""
+
+    def _kept(self, name: str) -> "ModuleType | None":
+        number = self._where.get(name)
+        return sys.modules.get(name) if number is None else self._groups[number].modules[name]
 
 
 class _Handover:
     """The loader of one kept module."""
 
-    def __init__(self, stash: Stash, number: int, module: "ModuleType", spec: "Any") -> None:
-        self._stash, self._number, self._module, self._spec = stash, number, module, spec
+    def __init__(self, stash: Stash, number: int, module: "ModuleType") -> None:
+        self._stash, self._number, self._module = stash, number, module
+        namespace = getattr(module, "__dict__", {})
+        self._named = {name: namespace.get(name, _MISSING) for name in _NAMED}
 
     def create_module(self, spec: "Any") -> "ModuleType":
         """Return the module as it was made."""
@@ -178,10 +203,14 @@ class _Handover:
 
     def exec_module(self, module: "ModuleType") -> None:
         """It has run already; what its import changed is done now."""
-        try:
-            module.__spec__ = self._spec  # importlib has put the handover's there
-        except AttributeError:
-            pass  # an object that stands for a module, and takes none
+        for name, had in self._named.items():  # importlib has put the handover's there
+            try:
+                if had is not _MISSING:
+                    setattr(module, name, had)
+                elif name in getattr(module, "__dict__", {}):
+                    delattr(module, name)
+            except AttributeError:
+                pass  # an object that stands for a module, and takes none
         self._stash.hand_over(self._number)
 
 
@@ -212,6 +241,8 @@ def _differs(group: Group, free: "frozenset[str]") -> str:
             return "in another working directory"
     except FileNotFoundError:
         return "in another working directory"
+    if reason := how_differs(group.looks, looks()):
+        return reason
     if _makes_other_tensors():
         return "with another default type or device of tensors"
     return ""
