@@ -10,7 +10,16 @@ import pytest
 
 from tests.cli.conftest import vl
 from vaultlayer_hf.errors import SettingsError
-from vaultlayer_hf.run.engines.jobs.base import EngineError, Gpus, Job, JobRequest, engine_errors, parse_gpus
+from vaultlayer_hf.run.engines.jobs import ray
+from vaultlayer_hf.run.engines.jobs.base import (
+    EngineError,
+    Gpus,
+    Job,
+    JobRequest,
+    JobState,
+    engine_errors,
+    parse_gpus,
+)
 from vaultlayer_hf.run.engines.jobs.record import read_jobs, write_job
 from vaultlayer_hf.run.engines.jobs.slurm import Slurm
 from vaultlayer_hf.run.engines.jobs.table import NAMES, engine, parse_engines
@@ -87,6 +96,19 @@ def test_names_of_engines() -> None:
         parse_engines("slurm,lsf")
 
 
+def test_states_of_ray() -> None:
+    """Of a job that failed the exit code is said, and not the end of its log with the colours of a terminal."""
+    message = (
+        "Job entrypoint command failed with exit code 5, last available logs (truncated):\n\x1b[36m(run_node)"
+    )
+    failed = ray.describe("FAILED", message)
+    assert (failed.state, failed.detail) == (
+        "stopped",
+        "FAILED: Job entrypoint command failed with exit code 5",
+    )
+    assert ray.describe("RUNNING", "Job is currently running.") == JobState("running", "RUNNING")
+
+
 def test_jobs_are_noted(tmp_path: Path) -> None:
     """What was handed in is found again, in order; a line that was cut short is passed over."""
     jobs = [Job("slurm", str(number), "vl-x", "s3://b/x", log="/x.out", time=1.0) for number in (7, 8)]
@@ -96,6 +118,17 @@ def test_jobs_are_noted(tmp_path: Path) -> None:
         file.write('{"kind": "job", "engi')
     assert read_jobs(tmp_path) == jobs
     assert str(jobs[1]) == "slurm:8"
+
+
+def test_a_job_whose_vault_is_out_of_reach_here(tmp_path: Path) -> None:
+    """Without keys for its vault, as on a login node, how a job is is still what its engine says, and that is said."""
+    write_job(tmp_path / ".vl", Job("slurm", "7", "vl-x", "s3://b/x", time=1.0))
+    no_keys = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "") | {
+        "AWS_EC2_METADATA_DISABLED": "true"
+    }
+    done = vl("status", cwd=tmp_path, **no_keys)
+    assert (done.code, "slurm:7: unknown" in done.out) == (0, True), done.err
+    assert "no AWS credentials" in done.err
 
 
 def test_options_for_elsewhere_alone_are_refused(tmp_path: Path) -> None:

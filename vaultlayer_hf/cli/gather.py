@@ -119,7 +119,7 @@ def _used_vault(folder: Path, named: str | None) -> str | None:
 
 
 def gather(target: Target) -> RunStory:
-    """Read all that there is. A vault that can't be read is said in the story, where a run folder tells the rest.
+    """Read all that there is. A vault that can't be read is said in the story, where something else tells the rest.
 
     Raises typer.Exit where a vault was asked for and there is none; StoreError, CorruptError.
     """
@@ -139,7 +139,7 @@ def gather(target: Target) -> RunStory:
             elif target.folder is None and target.job is None:
                 raise fail(ExitCode.FAILED, no_vault(target.vault))
         except VaultLayerError as error:
-            if target.folder is None:
+            if target.folder is None and target.job is None:
                 raise
             trouble.append(str(error))
     notes: dict[int, Any] = {}

@@ -17,6 +17,7 @@ from vaultlayer_hf.run.engines.jobs.base import (
     engine_errors,
     missing_extra,
     node_variables,
+    one_line,
 )
 from vaultlayer_hf.run.engines.jobs.command import Here, node_line
 from vaultlayer_hf.run.engines.jobs.engine import Engine, OwnOption, paths_of_here
@@ -80,9 +81,7 @@ class Ray(Engine):
             if "does not exist" in str(error):
                 return JobState("unknown", "Ray doesn't know it")
             raise
-        status = str(getattr(found.status, "value", found.status))
-        said = "" if found.message is None or status in _STATES else " ".join(found.message.split())[:300]
-        return JobState(_STATES.get(status, "stopped"), ": ".join(filter(None, (status, said))))
+        return describe(str(getattr(found.status, "value", found.status)), found.message or "")
 
     def logs(self, job: Job, *, follow: bool = False) -> Iterator[str]:
         """Yield what the job's driver has written: all nodes' output."""
@@ -104,6 +103,12 @@ class Ray(Engine):
         with engine_errors(f"Ray hasn't stopped {job}"):
             client.stop_job(job.id)
         return f"{job} is told to save and end" + (": Ray can't end it more quickly" if now else "")
+
+
+def describe(status: str, message: str) -> JobState:
+    """Return how a job is from what the Jobs API says; of one that failed, without the end of its log. Pure."""
+    said = "" if status in _STATES else one_line(message.partition(", last available logs")[0])
+    return JobState(_STATES.get(status, "stopped"), ": ".join(filter(None, (status, said))))
 
 
 def submission(request: JobRequest) -> dict[str, Any]:

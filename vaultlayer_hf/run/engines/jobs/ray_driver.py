@@ -31,6 +31,7 @@ def main() -> int:
     """Run a job; return its exit code."""
     ray: Any = importlib.import_module("ray")
     asked = _arguments()
+    logging.basicConfig(format="%(message)s")
     ray.init(log_to_driver=True)
     if asked.nodes == 1:
         task = ray.remote(**_resources(asked), max_retries=asked.max_restarts, retry_exceptions=True)(
