@@ -96,6 +96,16 @@ def test_names_of_engines() -> None:
         parse_engines("slurm,lsf")
 
 
+@pytest.mark.parametrize(
+    ("home", "left_out"),
+    [("/data/me/.vl", ["/.vl/"]), ("/data/me", []), ("/runs/src", []), ("/data/me/a/b", ["/a/b/"])],
+)
+def test_what_ray_does_not_copy(home: str, left_out: list[str]) -> None:
+    """The run folder isn't copied where it lies in the folder; one elsewhere takes nothing of its name along."""
+    environment = ray.submission(replace(REQUEST, home=Path(home)))["runtime_env"]
+    assert environment["excludes"] == [*left_out, "/.git/"]
+
+
 def test_states_of_ray() -> None:
     """Of a job that failed the exit code is said, and not the end of its log with the colours of a terminal."""
     message = (

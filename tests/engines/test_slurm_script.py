@@ -60,6 +60,8 @@ def test_options_of_sbatch_that_are_the_scripts(name: str) -> None:
     with pytest.raises(SettingsError, match=f"--engine-option {name}"):
         Slurm().refuse(replace(REQUEST, more={name: "2"}))
     Slurm().refuse(replace(REQUEST, more={"account": "me", "exclusive": ""}))
+    with pytest.raises(SettingsError, match="a shorter --grace"):
+        Slurm().refuse(replace(REQUEST, grace=86400.0))
 
 
 def test_no_line_of_the_batch_script_is_made_up() -> None:

@@ -110,8 +110,12 @@ def paths_of_here(request: JobRequest) -> list[str]:
     """Return a sentence for each path of this machine's that a node which has a copy of the folder may not have."""
     return [
         f"{word} is a path of this machine: where the nodes have no such file, "
-        + ("write python" if number == 0 else "name it from the working directory")
-        for number, word in enumerate(request.command)
+        + (
+            "write python"
+            if os.path.basename(word).startswith("python")
+            else "name it from the working directory"
+        )
+        for word in request.command
         if os.path.isabs(word) and os.path.exists(word)
     ]
 

@@ -137,10 +137,8 @@ def submission(request: JobRequest) -> dict[str, Any]:
 
 def _run_folder_in(home: Path, folder: str) -> list[str]:
     """Return the run folder's place in the folder that is copied, as Ray leaves it out; none where it isn't in it."""
-    try:
-        return [f"/{home.relative_to(Path(folder).absolute())}/"]
-    except ValueError:
-        return []
+    whole = Path(folder).absolute()
+    return [f"/{home.relative_to(whole)}/"] if whole in home.parents else []
 
 
 def _client(address: str | None) -> Any:

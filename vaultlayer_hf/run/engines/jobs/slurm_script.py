@@ -34,6 +34,8 @@ _SET_BY = {
     "no-requeue": "--max-restarts 0",
 }
 """Options of sbatch that follow from those of `vl run`, by which the rest of the script goes, too."""
+_LONGEST = 65535
+"""Seconds ahead of the time limit at which sbatch can be asked for a signal."""
 _ONE_A_NODE = ("ntasks", "ntasks-per-node", "ntasks-per-gpu", "array", "wrap")
 
 
@@ -49,6 +51,8 @@ def cannot_be_named(request: JobRequest) -> list[str]:
         for name in _ONE_A_NODE
         if name in request.more
     ]
+    if request.grace > _LONGEST:
+        found.append(f"it signals a job at most {_LONGEST} s ahead of its time limit: use a shorter --grace")
     words = [str(request.folder), str(request.home), request.queue or "", request.cluster or ""]
     words += [word for pair in request.more.items() for word in pair]
     return found + [
