@@ -32,6 +32,17 @@ def test_what_the_program_says_is_passed_on_and_kept(tmp_path) -> None:
     assert [line["kind"] for line in ran.journal] == ["begin", "start", "death", "decision", "notice", "end"]
 
 
+def test_a_training_that_has_left_nothing_in_its_vault_is_named_at_the_end(tmp_path) -> None:
+    """A training that ends well and has committed nothing is never "done" in silence."""
+    script = PULSE + (
+        "import os\nreport.note('train', output_dir='.', step=0, pid=os.getpid())\nreport.beat(step=9, phase='train')"
+    )
+    ran = vl_run(tmp_path, script=script)
+    assert ran.code == 0
+    assert "the training has ended, and no checkpoint of it is in the vault" in ran.err
+    assert "no transformers.Trainer was trained" not in ran.err
+
+
 def test_json_is_all_of_stdout(tmp_path) -> None:
     """--json prints one object, whatever the program prints, with the fields that scripts rely on."""
     ran = vl_run(tmp_path, script="print('hello')\nraise SystemExit(3)", options=("--json",))

@@ -12,6 +12,7 @@
     files.py            the files of a checkpoint that a loop of one's own writes
     folder.py           what the checkpoint folder of a loop holds
     hooks.py            an Accelerator's own save_state and load_state, led through a vault
+    kept_file.py        A file that a loop writes on its way and needs at its end
     life.py             how the training of a loop begins and ends on a vault
     objects.py          what a loop's checkpoint consists of
     passes.py           A script's own loops over epochs and batches, led past what is done

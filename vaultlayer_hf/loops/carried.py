@@ -193,6 +193,9 @@ def _put(saved: Any, now: Any) -> Any:
         return state.to(on) if on is not None else state
     if kind == "state":
         now.load_state_dict(state)
+        if hasattr(now, "require_forward_param_sync"):
+            # DDP would send rank 0's buffers to all ranks at its next forward(): this is each rank's own state.
+            now.require_forward_param_sync = False
     elif kind == "generator":
         _put_generator(now, state)
     elif kind == "items":

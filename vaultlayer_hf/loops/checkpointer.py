@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from vaultlayer_hf.base.events import Events
 from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.loops.arguments import settings_of, state_of
+from vaultlayer_hf.loops.kept_file import KeptFile
 from vaultlayer_hf.loops.objects import Stateful
 from vaultlayer_hf.loops.passes import Batches
 from vaultlayer_hf.loops.running import RunningLoop
@@ -207,8 +208,7 @@ class Checkpointer:
 
     def batches(self, dataloader: Iterable[Any]) -> Batches:
         """Return the batches of one pass, or what is left of it, for a script's own loop that calls ``step()``."""
-        run = self._looped("batches()")
-        run.note_data(dataloader)
+        (run := self._looped("batches()")).note_data(dataloader)
         return Batches(run.position, dataloader)
 
     @staticmethod
@@ -223,6 +223,14 @@ class Checkpointer:
         ``endless``: a pass that is over is followed by the next one. For a loop of one process.
         """
         return Stream(loader, endless=endless)
+
+    @staticmethod
+    def file(path: str | os.PathLike[str]) -> KeptFile:
+        """Return a file that the loop writes, and reads at its end: ``ckpt.add("best", Checkpointer.file("best.pt"))``.
+
+        Each save takes its bytes along, and a resume puts them back, on whatever machine.
+        """
+        return KeptFile(path)
 
     @property
     def batches_done(self) -> int:
@@ -251,8 +259,7 @@ class Checkpointer:
 
         A run whose end couldn't be saved isn't noted as done. Raises FencedError. Safe to call twice.
         """
-        run = self._begun("finish()")
-        if not run.ended:
+        if not (run := self._begun("finish()")).ended:
             run.finish()
 
     def close(self) -> None:
@@ -270,8 +277,6 @@ class Checkpointer:
             self.finish()
         else:
             self.close()
-
-    # Inside --------------------------------------------------------------------------------------------
 
     def _begun(self, what: str) -> RunningLoop | AttachedScript:
         if self._run is None:

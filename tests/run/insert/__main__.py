@@ -21,7 +21,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from tests import ROOT
-from tests.run.insert.kit import EDITED, LEFT_ALONE, SCRIPTS, VAULT
+from tests.run.insert.kit import BY_HAND, EDITED, LEFT_ALONE, SCRIPTS, VAULT
 
 _COMPARE = """
 import sys, torch
@@ -31,7 +31,7 @@ sys.exit(not same(torch.load(sys.argv[1], weights_only=False), torch.load(sys.ar
 _RUN = f"""
 import runpy, sys
 run = runpy.run_path({str(ROOT / "tests/run/insert/run_script.py")!r})["run"]
-run(sys.argv[1], int(sys.argv[2]) or None, sys.argv[3])
+run(sys.argv[1], int(sys.argv[2]) or None, sys.argv[3], len(sys.argv) > 4)
 """
 """By its path: another checkout has tests of its own, which are older."""
 
@@ -63,22 +63,23 @@ def outcome(name: str, package: Path, play: bool) -> str:
             return f"wrong: vl init failed: {init.stderr.strip().splitlines()[-1:]}"
         if not found["edited"]:
             return f"left alone: {found.get('reason', found['kind'])}"
-        return f"edited{_played(package, plain, edited)}" if play else "edited"
+        more = ["by hand"] if name in BY_HAND else []
+        return f"edited{_played(package, plain, edited, more)}" if play else "edited"
 
 
-def _played(package: Path, plain: Path, edited: Path) -> str:
+def _played(package: Path, plain: Path, edited: Path, more: list[str]) -> str:
     every = "2 steps" if b"Checkpointer" in edited.read_bytes() else ""
     vault = edited.parent / VAULT
-    if python(package, "-c", _RUN, str(plain), "0", "").returncode:
+    if python(package, "-c", _RUN, str(plain), "0", "", *more).returncode:
         return ", and doesn't run here"
     total = json.loads((plain.parent / "steps.json").read_text())
-    killed = python(package, "-c", _RUN, str(edited), str(total - 2), str(vault), every=every)
+    killed = python(package, "-c", _RUN, str(edited), str(total - 2), str(vault), *more, every=every)
     if killed.returncode != -9:
         return f": WRONG, it fails ({''.join(killed.stderr.strip().splitlines()[-1:])})"
     for path in edited.parent.iterdir():
         if path.name not in ("train.py", "vaults"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    again = python(package, "-c", _RUN, str(edited), "0", str(vault), every=every)
+    again = python(package, "-c", _RUN, str(edited), "0", str(vault), *more, every=every)
     if again.returncode:
         return (
             f": WRONG, it fails when it is started again ({''.join(again.stderr.strip().splitlines()[-1:])})"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
+from typing import Any
 
 SCRIPTS = Path(__file__).parent / "scripts"
 GOLDEN = Path(__file__).parent / "golden"
@@ -11,30 +13,46 @@ LEFT_ALONE = (
     "integrated",
     "bare_tensor",
     "data_generator",
+    "endless_own_loader",
+    "engine_functions",
+    "folds",
+    "gathered_tokens",
     "lasting_gradients",
     "left_pass",
     "lightning",
-    "local_sgd",
-    "maybe_optimizer",
     "module_of_a_loop",
     "new_group",
     "policy",
     "repeated_ahead",
     "round_in_memory",
+    "scaler_class",
+    "scheduled_wrapper",
     "spread_parameters",
+    "trigger",
+    "two_phases",
     "unknown_trainer",
     "unseeded_split",
 )
 """Scripts in which nothing is changed."""
+BY_HAND = ("counted_for_ever", "maybe_optimizer", "names_of_letters", "word_model")
+"""Scripts that change the parameters without an optimizer."""
 EDITED = tuple(sorted(path.stem for path in SCRIPTS.glob("*.py") if path.stem not in LEFT_ALONE))
+
+
+@functools.cache
+def proposal(name: str) -> Any:
+    """Return what `vl init` makes of a script."""
+    from vaultlayer_hf.run.insert.propose import propose
+
+    return propose(SCRIPTS / f"{name}.py", VAULT)
 
 
 def proposal_text(name: str) -> str:
     """Return what `vl init` shows of a script, as it is kept in golden/."""
     from vaultlayer_hf.cli.init import proposal_lines, unrecognised_text
-    from vaultlayer_hf.run.insert.propose import Unrecognised, propose
+    from vaultlayer_hf.run.insert.propose import Unrecognised
 
-    found = propose(SCRIPTS / f"{name}.py", VAULT)
+    found = proposal(name)
     text = (
         unrecognised_text(found)
         if isinstance(found, Unrecognised)

@@ -18,8 +18,11 @@ STEPS = "steps.json"
 """What the run leaves: how many times this process has stepped an optimizer."""
 
 
-def run(script: str, die_at: int | None = None, vault: str = "") -> None:
-    """Run ``script`` in its own folder; die by SIGKILL at the ``die_at``-th step, once ``vault`` holds a commit."""
+def run(script: str, die_at: int | None = None, vault: str = "", by_hand: bool = False) -> None:
+    """Run ``script`` in its own folder; die by SIGKILL at the ``die_at``-th step, once ``vault`` holds a commit.
+
+    ``by_hand``: it has no optimizer, and each call of ``backward()`` is a step.
+    """
     folder, name = os.path.split(script)
     os.chdir(folder)
     sys.argv = [name]
@@ -34,7 +37,16 @@ def run(script: str, die_at: int | None = None, vault: str = "") -> None:
             _wait_for_commit(Path(vault))
             os.kill(os.getpid(), signal.SIGKILL)
 
-    register_optimizer_step_post_hook(stepped)
+    if by_hand:
+        backward = torch.Tensor.backward
+
+        def count_and_go_back(*arguments: Any, **more: Any) -> None:
+            stepped()
+            backward(*arguments, **more)
+
+        torch.Tensor.backward = count_and_go_back  # type: ignore[method-assign]
+    else:
+        register_optimizer_step_post_hook(stepped)
     runpy.run_path(name, run_name="__main__")
     Path(STEPS).write_text(json.dumps(done))
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.forks import ForkServer
-from tests.run.insert.kit import EDITED, SCRIPTS, VAULT
+from tests.run.insert.kit import BY_HAND, EDITED, SCRIPTS, VAULT
 from tests.run.insert.run_script import STEPS, commits
 from vaultlayer_hf.run.insert.apply import apply
 from vaultlayer_hf.run.insert.propose import Proposal, propose
@@ -25,7 +25,8 @@ QUICK = (
     "data_iterator",
     "moving_average",
 )
-"""Edited and killed in each run of the tests; the others are slow tests."""
+"""Edited and killed in each run of the tests; an even share of the others are slow tests, the command takes all."""
+SHARE = EDITED[::2]
 
 
 TURNS = {"two_optimizers": 2}
@@ -70,7 +71,10 @@ class Story:
         folder = self.folder / f"run-{len(list(self.folder.iterdir()))}"
         env = self.env if script is self.edited else {}
         done = self.forks.run(
-            "tests.run.insert.run_script:run", {"script": str(script), **more}, folder, env=env
+            "tests.run.insert.run_script:run",
+            {"script": str(script), "by_hand": self.name in BY_HAND, **more},
+            folder,
+            env=env,
         )
         assert done.code in (0, -9), done.errors
         return done.code
@@ -94,7 +98,7 @@ class Story:
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in EDITED],
+    [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SHARE if name not in QUICK)],
 )
 def test_edited_script_survives_a_kill(name, forks: ForkServer, tmp_path) -> None:
     """Unedited and unbroken, or edited, killed and started again on an emptied disk: the same weights, bit by bit."""

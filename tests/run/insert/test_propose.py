@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.run.insert.kit import EDITED, GOLDEN, LEFT_ALONE, SCRIPTS, proposal_text
+from tests.run.insert.kit import EDITED, GOLDEN, LEFT_ALONE, SCRIPTS, proposal, proposal_text
 from vaultlayer_hf.errors import SettingsError, VaultUriError
 from vaultlayer_hf.run.insert.propose import Proposal, Unrecognised, propose
 
@@ -42,7 +42,7 @@ def test_diff_and_explanations_are_these(name) -> None:
 @pytest.mark.parametrize("name", EDITED)
 def test_an_edited_script_is_left_alone(name, tmp_path) -> None:
     """What was integrated once is recognised as such: a second `vl init` has nothing to do."""
-    found = propose(SCRIPTS / f"{name}.py", "v")
+    found = proposal(name)
     again = proposed(tmp_path, found.after)
     assert (again.kind, again.hunks, again.after) == ("integrated", (), found.after)
 
@@ -50,7 +50,7 @@ def test_an_edited_script_is_left_alone(name, tmp_path) -> None:
 @pytest.mark.parametrize("name", EDITED)
 def test_every_changed_line_is_explained_and_no_other_is_changed(name) -> None:
     """Without the added and with the removed lines of its hunks the edited script is the old one; none lacks a why."""
-    found = propose(SCRIPTS / f"{name}.py", "v")
+    found = proposal(name)
     assert all(hunk.why for hunk in found.hunks)
     removed = [line[1:] for hunk in found.hunks for line in hunk.diff if line[0] == "-"]
     added = [line[1:] for hunk in found.hunks for line in hunk.diff if line[0] == "+"]

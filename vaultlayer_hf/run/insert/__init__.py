@@ -5,17 +5,22 @@
 Nothing here imports torch or runs the script.
 
     apply.py          write a proposal into the script and keep what it was; put that back
+    bare_tensors.py   optimizers of tensors that no module holds
+    by_hand.py        scripts without an optimizer, which change the parameters by themselves
     calls.py          calls in a script: of methods by name, on what, and what a name was made by
     defined_before.py which names are surely set where a statement begins
     draws.py          data that a script draws anew at each start
     flow.py           which names a piece of a script reads and writes
     frameworks.py     scripts whose loop isn't in them
+    kept_files.py     files that a loop writes and the script reads behind it
     left_pass.py      passes through the data that a step ends before their last batch
+    local_rounds.py   Accelerate's LocalSGD
     loop.py           find a script's training loop
     loop_edits.py     scripts with a training loop of their own
     loop_limits.py    loops that are understood, and that a resume couldn't bring back right
     loop_names.py     what a training loop's objects are called where its Checkpointer is made
     loop_variables.py variables and objects that a loop changes beside its model and optimizer
+    maybe_set.py      names that a script sets only under a condition ahead of its loop
     own_classes.py    classes of the script's own: whether a call of their methods changes the object
     own_functions.py  functions of a script's own: which one a call leads to, and what its names stand for
     own_resume.py     scripts that resume by themselves, beside us

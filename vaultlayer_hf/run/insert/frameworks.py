@@ -80,11 +80,6 @@ def refuse_frameworks(script: Script) -> None:
                 f"line {script.line(node)} spreads the parameters over ranks ({path.rpartition('.')[2]}), which a "
                 "Checkpointer saves by an Accelerator alone"
             )
-        if path.endswith("LocalSGD"):
-            raise UnclearError(
-                f"line {script.line(node)} uses LocalSGD, whose ranks have other weights between two rounds, and "
-                "a checkpoint has those of one rank"
-            )
 
 
 def _refuse_own_loops(script: Script) -> None:

@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from vaultlayer_hf.run.insert.by_hand import steps_by_hand
 from vaultlayer_hf.run.insert.calls import (
     SCHEDULER,
     is_method,
@@ -59,6 +60,7 @@ class Loop:
         crossed: how many of ``calls`` lie between the step and ``inner``.
         optimizer: how the optimizer is called where it steps; of several the first.
         optimizers: all of them.
+        by_hand: the model whose parameters the script changes by itself, where it has no optimizer; else ``""``.
         phase: the condition under which a pass trains, where an epoch has several (``phase == "train"``); else ``""``.
         sync: whether batches are gathered by ``accelerator.accumulate``.
     """
@@ -75,6 +77,7 @@ class Loop:
     sync: bool = False
     optimizers: list[str] = field(default_factory=list)
     phase: str = ""
+    by_hand: str = ""
 
     @property
     def top(self) -> Any:
@@ -94,9 +97,11 @@ def find_loop(script: Script) -> Loop:
                 "own"
             )
     steps = _optimizer_steps(script)
-    if not steps:
+    by_hand = steps_by_hand(script) if not steps else []
+    if not steps and not by_hand:
         raise UnclearError("nothing in it calls optimizer.step() after backward()")
-    names = list(dict.fromkeys(name for _, name in steps))
+    names = list(dict.fromkeys(name for _, name in steps)) or [""]
+    steps = steps or by_hand
     calls = [call for call, _ in steps]
     functions = {id(_function(script, call)) for call in calls}
     if len(functions) > 1:
@@ -112,11 +117,12 @@ def find_loop(script: Script) -> Loop:
             if any(up is one for call in calls for up in script.around(call))
         )
         loop = Loop(calls, statement.body, body[last:], None, statement)
-    elif isinstance(statement, (cst.For, cst.While, cst.FunctionDef, cst.Module)):
+    elif isinstance(statement, (cst.For, cst.While, cst.FunctionDef, cst.Module)) and statement not in calls:
         raise UnclearError("the optimizer steps at several places of one loop")
     else:
         loop = _climb(script, calls, statement)
-    loop.optimizer, loop.optimizers = names[0], names
+    loop.optimizer, loop.optimizers = names[0], [name for name in names if name]
+    loop.by_hand = by_hand[0][1] if by_hand else ""
     _find_outer(script, loop)
     return loop
 
@@ -124,13 +130,35 @@ def find_loop(script: Script) -> Loop:
 def _optimizer_steps(script: Script) -> list[tuple[Any, str]]:
     cleared = {receiver(call) for call in method_calls(script, "zero_grad")}
     found = []
+    rounds = _local_rounds(script)
     for call in method_calls(script, "step"):
+        if receiver(call) in rounds:
+            continue
         on, first = receiver(call), dotted(call.args[0].value) if call.args else ""
         if first and (first in cleared or _OPTIMIZER.search(first)):
             found.append((call, first))  # scaler.step(optimizer)
-        elif on and not SCHEDULER.search(on) and (on in cleared or _OPTIMIZER.search(on)):
+        elif on and not SCHEDULER.search(on) and (on in cleared or _is_optimizer(script, on)):
             found.append((call, on))
     return found
+
+
+def _local_rounds(script: Script) -> set[str]:
+    """Return the names of Accelerate's LocalSGD, which is no optimizer."""
+    cst: Any = libcst_or_error()
+    return {
+        dotted(item.asname.name)
+        for item in script.all(cst.WithItem)
+        if item.asname is not None
+        and isinstance(item.item, cst.Call)
+        and script.path(item.item.func).endswith("LocalSGD")
+    }
+
+
+def _is_optimizer(script: Script, name: str) -> bool:
+    """Tell whether a name is that of an optimizer, or is assigned one of torch's."""
+    return bool(_OPTIMIZER.search(name)) or any(
+        re.fullmatch(r"torch\.optim\.[A-Z]\w*", one) for one in made_by(script, name)
+    )
 
 
 def _function(script: Script, node: Any) -> Any:
@@ -198,6 +226,20 @@ def _statement_of(script: Script, node: Any) -> Any:
 
 def _calls_of(script: Script, function: Any) -> list[Any]:
     """Return the calls of a function of the script's own; of a method those on ``self``, or on objects of its class."""
+    found = _all_calls_of(script, function)
+    first = [call for call in found if not _in_handler(script, call)]
+    return (
+        first if len(first) == 1 else found
+    )  # what an error begins again, such as too little memory, is the same
+
+
+def _in_handler(script: Script, node: Any) -> bool:
+    """Tell whether something is done because of an error."""
+    cst: Any = libcst_or_error()
+    return any(isinstance(one, cst.ExceptHandler) for one in script.around(node))
+
+
+def _all_calls_of(script: Script, function: Any) -> list[Any]:
     cst: Any = libcst_or_error()
     name = function.name.value
     home = next((one for one in script.around(function) if isinstance(one, cst.ClassDef)), None)
@@ -248,6 +290,20 @@ def _only_call(script: Script, function: Any) -> Call:
     return Call(function, found[0])
 
 
+def _once(script: Script, calls: list[Any]) -> bool:
+    """Tell whether at most one of some calls is made: of two, one in each branch of an ``if``."""
+    cst: Any = libcst_or_error()
+    if len(calls) != 2:
+        return len(calls) < 2
+    one, other = ([call, *script.around(call)] for call in calls)
+    choice = next((up for up in one if isinstance(up, cst.If) and any(up is to for to in other)), None)
+    if choice is None or choice.orelse is None:
+        return False
+    first = [any(up is choice.body for up in path) for path in (one, other)]
+    second = [any(up is choice.orelse for up in path) for path in (one, other)]
+    return sorted(first) == sorted(second) == [False, True]
+
+
 def _loops_around(script: Script, node: Any) -> list[Any]:
     cst: Any = libcst_or_error()
     return [one for one in script.around(node) if isinstance(one, (cst.For, cst.While))]
@@ -285,7 +341,7 @@ def _find_outer(script: Script, loop: Loop) -> None:
             if _is_plain(script, node) and len(places) == 1:
                 calls.append(Call(node, places[0]))
                 node = places[0]
-            elif not any(_loops_around(script, place) for place in places) and len(places) <= 1:
+            elif not any(_loops_around(script, place) for place in places) and _once(script, places):
                 if not places and not _is_started(script, node):
                     raise UnclearError(
                         f"nothing in it calls {node.name.value}(), which holds the loop: who calls it, and how often, "
@@ -305,7 +361,9 @@ def _find_outer(script: Script, loop: Loop) -> None:
     if len(found) == 2 and (phase := _phase(script, loop, found[0])):
         loop.phase, loop.outer = phase, found[1]
     elif len(found) > 1 and not any(
-        up is found[1] for source in sources_of(script, loop.optimizer) for up in script.around(source)
+        up is found[1]
+        for source in sources_of(script, loop.optimizer or loop.by_hand)
+        for up in script.around(source)
     ):
         lines = ", ".join(str(script.line(one)) for one in reversed([loop.inner, *found]))
         raise UnclearError(

@@ -5,6 +5,7 @@ One file, because the edits of one loop share its names, and each depends on whi
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from vaultlayer_hf.run.insert.calls import is_method, method_calls, receiver
@@ -18,13 +19,16 @@ from vaultlayer_hf.run.insert.frameworks import (
     refuse_spread_elsewhere,
 )
 from vaultlayer_hf.run.insert.left_pass import leave_again
+from vaultlayer_hf.run.insert.local_rounds import find_local_rounds
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError, find_loop
 from vaultlayer_hf.run.insert.loop_limits import refuse_lasting_gradients, refuse_what_cannot_resume
 from vaultlayer_hf.run.insert.loop_names import Names, at_top, find_names
 from vaultlayer_hf.run.insert.loop_variables import Variables, find_variables
+from vaultlayer_hf.run.insert.maybe_set import maybe_set, set_first
 from vaultlayer_hf.run.insert.pass_down import pass_down
 from vaultlayer_hf.run.insert.pieces import carry_lines, ends_with_break, innermost, key_of, places, prepared
 from vaultlayer_hf.run.insert.remarks import loop_remarks
+from vaultlayer_hf.run.insert.saved_states import option_in
 from vaultlayer_hf.run.insert.source import Edit, Script, dotted, libcst_or_error, new_import
 from vaultlayer_hf.run.insert.step_end import StepEnd, synced
 from vaultlayer_hf.run.insert.trainers import TrainerEdit
@@ -67,6 +71,7 @@ class _Planner:
         self.edits: list[Edit] = []
         self.variables = Variables()
         self.while_ends = False
+        self.rounds = find_local_rounds(script, loop)
 
     def _of_object(self) -> None:
         """The loop is spread over methods: the Checkpointer is an attribute of their object."""
@@ -115,7 +120,10 @@ class _Planner:
             self.edits += leave_again(script, loop, self.ckpt, kept)
             self._in_pass()
             self._epochs()
-        self.edits += StepEnd(script, loop, self.names, self.ckpt, self.variables).plan()
+        met = self.rounds.met if self.rounds else ""
+        self.edits += StepEnd(script, loop, self.names, self.ckpt, self.variables, met).plan()
+        where = maybe_set(script, loop.top) | self.variables.maybe
+        self.edits += set_first(script, [*self.names.maybe, *self.variables.maybe], where)
         why = "Saves the end, waits until it is committed, and notes that the run is done."
         self.edits.append(script.lines_behind(loop.top, [f"{self.ckpt}.finish()"], why))
         for node in script.all(_cst().Return, loop.top, nested=False):
@@ -168,9 +176,8 @@ class _Planner:
     def _counts_steps(self) -> bool:
         """Tell whether the loop is one over step numbers, each with one step."""
         loop = self.loop
-        return (
-            loop.outer is None and loop.condition is None and not loop.sync and self._range_call() is not None
-        )
+        each = loop.outer is None and loop.condition is None and not loop.sync and self.rounds is None
+        return each and self._range_call() is not None
 
     def _range_call(self) -> Any:
         if type(self.loop.inner).__name__ != "For":
@@ -199,7 +206,8 @@ class _Planner:
         if names.accelerator:
             given = [f"accelerator={names.accelerator}"]
         else:
-            given = [f"model={names.models[0]}", f"optimizer={names.optimizer}"]
+            given = [f"model={names.models[0]}"]
+            given += [f"optimizer={names.optimizer}"] if names.optimizer else []
             given += [f"scheduler={names.scheduler}"] if names.scheduler else []
         lines = [f"{self.ckpt} = Checkpointer({', '.join([*([vault] if vault else []), *given])})"]
         known = prepared(self.script) if names.accelerator else set()
@@ -210,23 +218,32 @@ class _Planner:
         for name in others:
             if name not in known:
                 lines.append(f'{self.ckpt}.add("{key_of(name, taken)}", {name})')
+        for path in self.variables.files:
+            stem = re.search(r"(\w+)(?:\.\w+)*[\"']\s*\)*$", path)
+            key = key_of(stem[1] if stem else "file", taken)
+            lines.append(f'{self.ckpt}.add("{key}", Checkpointer.file({path}))')
         lines.append(f"{start} = {self.ckpt}.resume()" if start else f"{self.ckpt}.resume()")
         if also:
             lines.append(f"{also} = {start}")
+        option = option_in(self.script, self.loop.top)
+        if option:  # what was asked for is what the vault's run has begun with
+            lines += [f"if {start or lines.pop()}:", f"    {option} = None"]
         kept = self.variables
         lines += [f"{name} = None" for name in kept.loop if name in kept.unset]
         if kept.loop:
             lines += carry_lines(self.ckpt, kept.loop)
         if kept.objects:
             lines += carry_lines(self.ckpt, kept.objects, assign=False)
+        if self.rounds is not None:
+            lines += carry_lines(self.ckpt, [self.rounds.model, names.optimizer], assign=False)
         what = (
             "all that the accelerator has prepared"
             if names.accelerator
-            else ", ".join([*names.models[:1], names.optimizer, *filter(None, [names.scheduler])])
+            else ", ".join(filter(None, [*names.models[:1], names.optimizer, names.scheduler]))
         )
         why = (
             f"Saved, and brought back by resume(): {what}"
-            f"{''.join(f', {name}' for name in [*others, *kept.loop, *kept.objects])}, random numbers"
+            f"{''.join(f', {name}' for name in [*others, *kept.files, *kept.loop, *kept.objects])}, random numbers"
             f"{'' if self._by_steps() else ', the position in the data'}."
         )
         self.edits.append(self.script.lines_before(self.loop.top, lines, why))
@@ -281,7 +298,7 @@ class _Planner:
     def _counter(self) -> str:
         """Return the variable of the same function that is 0 before the loop and counts the steps; ``""`` for none."""
         script, loop, cst = self.script, self.loop, _cst()
-        if len(loop.calls) > loop.crossed:
+        if len(loop.calls) > loop.crossed or self.rounds is not None:
             return ""
         guarded = (
             [one for statement in loop.suite.body for one in synced(script, statement)] if loop.sync else []

@@ -10,6 +10,7 @@ from vaultlayer_hf.run.insert.calls import is_schedule, is_statement, method_cal
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
 from vaultlayer_hf.run.insert.loop_names import Names
 from vaultlayer_hf.run.insert.own_classes import COUNTS, GROWS
+from vaultlayer_hf.run.insert.saved_states import OPTION
 from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
 from vaultlayer_hf.run.insert.streams import DrawnLoader, refuse_streams
 from vaultlayer_hf.run.insert.walk import Walk
@@ -24,20 +25,26 @@ def refuse_what_cannot_resume(script: Script, loop: Loop, drawn: Sequence[DrawnL
         raise UnclearError(
             f"{name}.step() in line {line} comes after the end of the step: move it into the block of optimizer.step()"
         )
-    for name, line in _schedules(script, ahead(script, loop) if loop.outer is not None else []):
+    for name, line in _schedules(script, ahead(script, loop) if loop.outer is not None else [], loop.outer):
         raise UnclearError(
             f"{name}.step() in line {line} comes before an epoch's batches, where a resume within the epoch would "
             "repeat it: move it behind them"
         )
 
 
-def _schedules(script: Script, statements: list[Any]) -> list[tuple[str, int]]:
-    """Return the learning rate schedules that these statements step, and where."""
+def _schedules(script: Script, statements: list[Any], outer: Any = None) -> list[tuple[str, int]]:
+    """Return the learning rate schedules that these statements step, and where.
+
+    Not those that are told the number of the epoch, which ``outer`` counts: it is the same where that is repeated.
+    """
+    epoch = dotted(outer.target) if isinstance(outer, libcst_or_error().For) else ""
     calls = [call for statement in statements for call in method_calls(script, "step", statement)]
     return [
         (receiver(call), script.line(call))
         for call in calls
-        if receiver(call) and is_schedule(script, receiver(call))
+        if receiver(call)
+        and is_schedule(script, receiver(call))
+        and not (epoch and [dotted(one.value) for one in call.args] == [epoch])
     ]
 
 
@@ -47,7 +54,24 @@ def ahead(script: Script, loop: Loop) -> list[Any]:
     inside = [node, *script.around(node)]
     position = next(number for number, one in enumerate(inside) if one is loop.outer)
     body = loop.outer.body.body
-    return list(body[: next(number for number, one in enumerate(body) if one is inside[position - 2])])
+    found = []
+    for one in body[: next(number for number, one in enumerate(body) if one is inside[position - 2])]:
+        if isinstance(one, libcst_or_error().If) and asks_for_state(script, one.test):
+            other: Any = one.orelse  # the script's own resume, which ours switches off
+            found += (
+                other.body.body if isinstance(other, libcst_or_error().Else) else [other] if other else []
+            )
+        else:
+            found.append(one)
+    return found
+
+
+def asks_for_state(script: Script, test: Any) -> bool:
+    """Tell whether a condition begins with the option that names the state to go on from."""
+    cst: Any = libcst_or_error()
+    while isinstance(test, cst.BooleanOperation) and isinstance(test.operator, cst.And):
+        test = test.left
+    return isinstance(test, cst.Attribute) and test.attr.value == OPTION
 
 
 def ahead_within(script: Script, loop: Loop) -> list[Any]:
@@ -160,25 +184,11 @@ def _behind(script: Script, statement: Any) -> list[Any]:
     return list(body[next(number for number, one in enumerate(body) if one is statement) + 1 :])
 
 
-def refuse_what_is_out_of_reach(script: Script, walk: Walk, top: Any) -> None:
-    """Raise UnclearError for a group that a new optimizer lacks, and for files that the end needs."""
-    cst: Any = libcst_or_error()
+def refuse_new_groups(script: Script, walk: Walk) -> None:
+    """Raise UnclearError for a group of parameters that the loop adds, and a new optimizer lacks."""
     for on, method, call in walk.calls:
         if method == "add_param_group":
             raise UnclearError(
                 f"line {script.line(call)} adds a group to {on} within the loop, which a new start's optimizer "
                 "hasn't got"
-            )
-    saved = {
-        script.code(call.args[1].value)
-        for call in script.all(cst.Call, top)
-        if script.path(call.func) == "torch.save" and len(call.args) > 1
-    }
-    for call in script.all(cst.Call):
-        behind = script.span(call)[0] > script.span(top)[1]
-        loads = behind and script.path(call.func) == "torch.load" and bool(call.args)
-        if loads and script.code(call.args[0].value) in saved:
-            raise UnclearError(
-                f"line {script.line(call)} loads behind the loop what the loop has written to "
-                f"{script.code(call.args[0].value)}, a file that isn't in the vault: keep it in a variable"
             )

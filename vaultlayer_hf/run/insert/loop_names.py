@@ -6,10 +6,12 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from vaultlayer_hf.run.insert.bare_tensors import refuse_bare_tensors
 from vaultlayer_hf.run.insert.calls import is_method, is_schedule, made_by, method_calls, receiver, sources_of
 from vaultlayer_hf.run.insert.defined_before import defined_before
 from vaultlayer_hf.run.insert.flow import is_known
 from vaultlayer_hf.run.insert.loop import Call, Loop, UnclearError
+from vaultlayer_hf.run.insert.maybe_set import maybe_set
 from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
 from vaultlayer_hf.run.insert.walk import Walk
 
@@ -23,11 +25,12 @@ class Names:
 
     Attributes:
         models: the first is the model.
-        optimizer: the optimizer.
+        optimizer: the optimizer; ``""`` where the script has none.
         scheduler: the learning rate schedule; ``""`` where there is none.
         others: more objects whose state a resume needs: a gradient scaler, an average of the weights.
         accelerator: the Accelerator; ``""`` in plain PyTorch.
         loss: the loss where a step ends, in the function of the step; ``""`` where it has no name there.
+        maybe: those of all these that are made only under a condition.
     """
 
     models: list[str] = field(default_factory=list)
@@ -36,13 +39,16 @@ class Names:
     others: list[str] = field(default_factory=list)
     accelerator: str = ""
     loss: str = ""
+    maybe: list[str] = field(default_factory=list)
 
 
 def find_names(script: Script, loop: Loop) -> Names:
     """Return the names of a loop's objects. Raises UnclearError."""
     accelerator = _accelerator(script)
     optimizers = [at_top(script, loop.calls, name) for name in loop.optimizers]
-    names = Names(accelerator=accelerator, optimizer=optimizers[0])
+    if loop.sync and not accelerator:
+        raise UnclearError("the Accelerator that gathers its batches isn't seen in it")
+    names = Names(accelerator=accelerator, optimizer=optimizers[0] if optimizers else "")
     region = [loop.top, *(call.function for call in loop.calls)]
     stepped = _distinct(receiver(call) for node in region for call in method_calls(script, "step", node))
     schedules = [at_top(script, loop.calls, name) for name in stepped if name not in loop.optimizers and name]
@@ -59,11 +65,11 @@ def find_names(script: Script, loop: Loop) -> Names:
                 if _AVERAGE.search(receiver(call)) and not _lacks_state(script, receiver(call)):
                     names.others.append(at_top(script, loop.calls, receiver(call)))
     for optimizer in optimizers:
-        _refuse_bare_tensors(script, optimizer)
+        refuse_bare_tensors(script, optimizer)
     if not accelerator:
         names.models = _distinct(
             name for optimizer in optimizers for name in _models(script, loop, optimizer, region)
-        )
+        ) or [_known_part(script, at_top(script, loop.calls, loop.by_hand))]
         names.others = optimizers[1:] + names.others
     names.others = [name for name in _distinct(names.others) if name and name not in names.models]
     names.loss = _loss(script, loop)
@@ -76,10 +82,14 @@ def find_names(script: Script, loop: Loop) -> Names:
                     "its own"
                 )
             raise UnclearError(f"{name} isn't known in line {script.line(loop.top)}, where its loop starts")
-    defined = defined_before(script, loop.top)
+    defined, maybe = defined_before(script, loop.top), maybe_set(script, loop.top)
     for name in needed:
         if name and name.partition(".")[0] not in defined:
-            raise UnclearError(f"{name} is made only under a condition, and the loop may begin without it")
+            if name not in maybe or name in (names.accelerator, *names.models[:1]):
+                raise UnclearError(
+                    f"{name} is made only under a condition, and the loop may begin without it"
+                )
+            names.maybe.append(name)
     return names
 
 
@@ -117,10 +127,12 @@ def at_top(script: Script, calls: list[Call], name: str) -> str:
 def _accelerator(script: Script) -> str:
     cst: Any = libcst_or_error()
     for node in script.all(cst.Assign):
-        if isinstance(node.value, cst.Call) and script.path(node.value.func).startswith(
-            "accelerate.Accelerator"
-        ):
-            return dotted(node.targets[0].target)
+        ways = [node.value]
+        if isinstance(node.value, cst.IfExp):
+            ways = [node.value.body, node.value.orelse]
+        for one in ways:
+            if isinstance(one, cst.Call) and script.path(one.func).startswith("accelerate.Accelerator"):
+                return dotted(node.targets[0].target)
     return ""
 
 
@@ -142,6 +154,9 @@ def _models(script: Script, loop: Loop, optimizer: str, region: list[Any]) -> li
                 if any(dotted(one.target) == dotted(argument.value) != "" for one in node.targets)
             ]
         found += [_known_part(script, name) for text in texts for name in _PARAMETERS.findall(text)]
+    if not found:  # its groups are made by a function that is given the model
+        called = _called(script, loop, region)
+        found = [name for name in _given(script, assigned) if name in called]
     if not found:  # made in a function of its own: what is put into training mode
         for node in [*region, *_functions_around(script, loop)]:
             for call in method_calls(script, "train", node):
@@ -153,40 +168,36 @@ def _models(script: Script, loop: Loop, optimizer: str, region: list[Any]) -> li
         found = [name for name in names if made_by(script, name)]
         at = [one for one in script.around(loop.top) if isinstance(one, cst.FunctionDef)]
         unknown = [name for name in found if not is_known(script, name, loop.top)]
-        if unknown == found and at and is_method(script, at[0]):  # made elsewhere, and given to the object
+        if unknown and at and is_method(script, at[0]):  # made elsewhere, and given to the object
             found = [name for name in names if name.startswith("self.") and sources_of(script, name)][:1]
     if not found:
         raise UnclearError(f"the model that {optimizer} trains wasn't found")
     return _distinct(found)
 
 
-def _refuse_bare_tensors(script: Script, optimizer: str) -> None:
-    """Raise UnclearError for an optimizer of tensors that no module holds: no ``state_dict()`` has them."""
+def _given(script: Script, values: list[Any]) -> list[str]:
+    """Return the names given to the calls that make some values, and to those that make what these are given."""
     cst: Any = libcst_or_error()
-    for source in sources_of(script, optimizer):
-        lists = [one.value for one in source.args] if isinstance(source, cst.Call) else []
-        lists = [
-            other for one in lists for other in (sources_of(script, dotted(one)) if dotted(one) else [one])
-        ]
-        for name in [dotted(one.value) for part in lists for one in script.all(cst.Element, part)]:
-            if name and any(_is_tensor(script, value) for value in sources_of(script, name)):
-                raise UnclearError(
-                    f"line {script.line(source)} gives {optimizer} {name}, a tensor of no module, which no "
-                    "state_dict() has: make it a Parameter of one"
-                )
+    found: list[str] = []
+    for value in values:
+        for name in [dotted(one.value) for one in value.args] if isinstance(value, cst.Call) else []:
+            found.append(name)
+            for source in sources_of(script, name) if name else []:
+                found += [dotted(one.value) for one in source.args] if isinstance(source, cst.Call) else []
+    return _distinct(name for name in found if name)
 
 
-def _is_tensor(script: Script, value: Any) -> bool:
-    """Tell whether an expression makes a tensor."""
-    cst: Any = libcst_or_error()
-    if not isinstance(value, cst.Call):
-        return False
-    path, method = (
-        script.path(value.func),
-        value.func.attr.value if isinstance(value.func, cst.Attribute) else "",
-    )
-    makes = re.search(r"^torch\.(?!nn\.(?!Parameter))[a-z_]+$|(?:^|\.)(?:Parameter|Variable)$", path)
-    return bool(makes) or method in ("requires_grad_", "clone", "detach")
+def _called(script: Script, loop: Loop, region: list[Any]) -> set[str]:
+    """Return the variables that a loop calls, as it calls its model."""
+    found = set()
+    for node in region:
+        inside = any(node is call.function for call in loop.calls)
+        for name in {dotted(call.func) for call in script.all(_cst().Call, node)} - {""}:
+            try:
+                found.add(at_top(script, loop.calls, name) if inside else name)
+            except UnclearError:
+                continue
+    return {name for name in found if sources_of(script, name)}
 
 
 def _known_part(script: Script, name: str) -> str:

@@ -11,18 +11,20 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from vaultlayer_hf.run.insert.calls import call_that_makes, sources_of
+from vaultlayer_hf.run.insert.calls import call_that_makes, method_calls, receiver, sources_of
 from vaultlayer_hf.run.insert.defined_before import defined_before
 from vaultlayer_hf.run.insert.frameworks import ENVIRONMENT
+from vaultlayer_hf.run.insert.kept_files import kept_files
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
 from vaultlayer_hf.run.insert.loop_limits import (
     ahead,
     ahead_within,
     made_of_weights,
-    refuse_what_is_out_of_reach,
+    refuse_new_groups,
     refuse_what_repeats,
 )
 from vaultlayer_hf.run.insert.loop_names import Names
+from vaultlayer_hf.run.insert.maybe_set import maybe_set
 from vaultlayer_hf.run.insert.own_classes import (
     COUNTS,
     GROWS,
@@ -32,7 +34,7 @@ from vaultlayer_hf.run.insert.own_classes import (
     holds_iterator,
     is_kind,
 )
-from vaultlayer_hf.run.insert.own_functions import parameters_of
+from vaultlayer_hf.run.insert.own_functions import OF_MODULES, parameters_of
 from vaultlayer_hf.run.insert.own_resume import moved_starts
 from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
 from vaultlayer_hf.run.insert.streams import function_of
@@ -66,6 +68,8 @@ class Variables:
         unset: of both, those that nothing sets before.
         models: further modules whose state the loop changes.
         reset: of ``objects``, those that each epoch resets ahead of its batches.
+        maybe: of all these, those that are set only under a condition, and the statement that does it first.
+        files: the code of the paths of files that the loop writes, and that are read behind it.
     """
 
     loop: list[str] = field(default_factory=list)
@@ -74,6 +78,8 @@ class Variables:
     unset: set[str] = field(default_factory=set)
     models: list[str] = field(default_factory=list)
     reset: list[str] = field(default_factory=list)
+    maybe: dict[str, Any] = field(default_factory=dict)
+    files: list[str] = field(default_factory=list)
 
 
 def find_variables(script: Script, loop: Loop, names: Names, known: set[str]) -> Variables:
@@ -91,7 +97,8 @@ class _Finder:
     def find(self) -> Variables:
         script, loop, cst = self.script, self.loop, self.cst
         top = loop.top
-        before = defined_before(script, top)
+        surely, maybe = defined_before(script, top), maybe_set(script, top)
+        before = surely | set(maybe)
         walk = self._walk(top)
         self._refuse_changed_samplers(walk)
         found = Variables()
@@ -109,7 +116,11 @@ class _Finder:
                 for name in moved_starts(script, top, self._sources)
                 if self._is_variable(name) and name not in found.loop
             ]
+        changed_modules = self._changed_modules(walk, before)
+        found.models += changed_modules
         for name in self._changed_objects(walk, before):
+            if name in changed_modules:
+                continue
             if self._is_module(name):
                 found.models.append(name)
             elif self._is_container(name):
@@ -120,7 +131,8 @@ class _Finder:
         found.models = [name for name in dict.fromkeys(found.models) if name not in self.known]
         found.loop = [name for name in dict.fromkeys(found.loop) if name not in self.known]
         found.loop += [name for name in self._counted_by_modules(walk) if name not in found.loop]
-        refuse_what_is_out_of_reach(script, walk, top)
+        refuse_new_groups(script, walk)
+        found.files = kept_files(script, loop, walk)
         if loop.outer is not None:
             # What an epoch sets ahead of its batches, be it under a condition, is set again where the epoch goes on.
             again = Walk(script)
@@ -140,7 +152,36 @@ class _Finder:
                 new = name.isidentifier() and name not in found.in_pass and name not in self.known
                 if new and self._is_variable(name):
                     found.in_pass.append(name)
+        for name in (*found.loop, *found.objects, *found.models):
+            if name in maybe and name not in surely:
+                found.maybe[name] = maybe[name]
+        maybe, surely = maybe_set(script, loop.inner), defined_before(script, loop.inner) | found.unset
+        for name in found.in_pass:
+            if name in maybe and name not in surely:
+                found.maybe.setdefault(name, maybe[name])
         return found
+
+    def _changed_modules(self, walk: Walk, before: set[str]) -> list[str]:
+        """Return the modules outside of the optimizer whose weights the loop changes: a target, a teacher that follows.
+
+        Those that it gives to a function of a library which, by its name, changes them, included.
+        """
+        found = [on for on, method, _ in walk.calls if method == "load_state_dict"]
+        found += [name for name in walk.changed if name in walk.modules]
+        found += [name for name in walk.given if self._is_module(name) or self._acts_as_module(name)]
+        return [
+            name
+            for name in dict.fromkeys(found)
+            if name.partition(".")[0] in before
+            and name.partition(".")[0] not in self.script.imports
+            and not any(one in self.known for one in _prefixes(name))
+        ]
+
+    def _acts_as_module(self, name: str) -> bool:
+        """Tell whether the script asks an object somewhere for what only modules have."""
+        return any(
+            receiver(call) == name for method in OF_MODULES for call in method_calls(self.script, method)
+        )
 
     def _counted_by_modules(self, walk: Walk) -> list[str]:
         """Return the numbers that a model counts, ``model.calls``. Raises UnclearError for those of a part of it."""
@@ -211,7 +252,7 @@ class _Finder:
         """Return the names that one batch leaves to the next; ``carried``: those that epochs do, too."""
         inner = self.loop.inner
         walk = self._walk(inner)
-        before = defined_before(self.script, inner) | unset
+        before = defined_before(self.script, inner) | unset | set(maybe_set(self.script, inner))
         behind = self._read_behind(inner)
         return [
             name

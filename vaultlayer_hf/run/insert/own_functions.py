@@ -9,6 +9,16 @@ from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
 
 _DEPTH = 5
 """Calls that are followed within each other."""
+OF_MODULES = (
+    "parameters",
+    "named_parameters",
+    "buffers",
+    "named_buffers",
+    "load_state_dict",
+    "state_dict",
+    "requires_grad_",
+)
+"""Methods by which a module is known."""
 
 
 class OwnFunctions:
@@ -52,10 +62,10 @@ class OwnFunctions:
             given[listed.pop(0)] = "self"
         placed = [one.value for one in call.args if one.keyword is None and not one.star]
         for name, value in zip(listed, placed, strict=False):
-            given[name] = named(dotted(value))
+            given[name] = named(_object(value))
         for one in call.args:
             if one.keyword is not None:
-                given[one.keyword.value] = named(dotted(one.value))
+                given[one.keyword.value] = named(_object(one.value))
         names = dict.fromkeys([*listed, *keywords], "") | given
         shared = {
             item.name.value
@@ -67,6 +77,14 @@ class OwnFunctions:
             if one not in shared:
                 names.setdefault(one, "")
         return names
+
+
+def _object(value: Any) -> str:
+    """Return the name of what is given; of a module's parameters that of the module."""
+    cst: Any = libcst_or_error()
+    if isinstance(value, cst.Call) and isinstance(value.func, cst.Attribute):
+        return dotted(value.func.value) if value.func.attr.value in OF_MODULES else ""
+    return dotted(value)
 
 
 def parameters_of(function: Any) -> set[str]:

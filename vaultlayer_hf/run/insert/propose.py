@@ -102,8 +102,12 @@ def propose(path: str | os.PathLike[str], vault: str | None = None) -> Proposal 
         kind, lines = "trainer", trainers.LINES
         plan = trainers.plan_trainer(script, literal or "True")
     elif saved_states.saves_states(script):
-        kind, lines = "accelerate", saved_states.LINES
-        plan = saved_states.plan_states(script, literal)
+        kind, lines = "accelerate", loop_edits.LINES
+        plan = loop_edits.plan_loop(script, literal)
+        if plan.reason:  # its own way of resuming then, where that is exact
+            own = saved_states.plan_states(script, literal)
+            if not own.reason:
+                plan, lines = own, saved_states.LINES
     else:
         accelerate = any(path.startswith("accelerate.") for path in script.imports.values())
         kind, lines = "accelerate" if accelerate else "loop", loop_edits.LINES

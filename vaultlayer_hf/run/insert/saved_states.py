@@ -1,4 +1,8 @@
-"""Accelerate scripts that save and load states themselves: their own calls are led through the vault."""
+"""Accelerate scripts that save and load states themselves: their own calls are led through the vault.
+
+Only where the loop itself can't be edited, and they save at the end of epochs: within one, accelerate's own resume goes
+on with other random numbers, and many scripts begin the epoch's data anew.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,8 @@ LINES = (
     "if newest is not None:",
     "    accelerator.load_state(newest)  # and go on from the step that it belongs to",
 )
-_OPTION = "resume_from_checkpoint"
+OPTION = "resume_from_checkpoint"
+"""How scripts call the option that names the state to go on from."""
 
 
 def saves_states(script: Script) -> bool:
@@ -42,6 +47,11 @@ def plan_states(script: Script, vault: str) -> TrainerEdit:
     if not prepared or not loads:
         what = "never prepares anything" if not prepared else "saves states and never loads one"
         return TrainerEdit(reason=f"it {what}")
+    for call in _saves(script):
+        if not _behind_epoch(script, call):
+            return TrainerEdit(
+                reason=f"line {script.line(call)} saves within an epoch, where accelerate's own resume isn't exact"
+            )
     statements = [_statement(script, call) for call in prepared]
     block = _common_block(script, statements)
     if block is None:
@@ -61,7 +71,7 @@ def plan_states(script: Script, vault: str) -> TrainerEdit:
             )
         ]
     )
-    option = _option(script)
+    option = option_in(script)
     if option:
         lines += [f"if {newest} is not None:", f"    {option} = str({newest})"]
         how = f"{option} then names it, so the script's own way of resuming goes on from there"
@@ -77,6 +87,20 @@ def plan_states(script: Script, vault: str) -> TrainerEdit:
         why = "Waits until the last state is committed, and notes that the run is done."
         plan.edits.append(script.lines_behind(end, [f"{ckpt}.finish()"], why))
     return plan
+
+
+def _behind_epoch(script: Script, call: Any) -> bool:
+    """Tell whether a state is saved behind an epoch's batches: in one loop, and behind another one in there."""
+    cst: Any = libcst_or_error()
+    loops = []
+    for one in script.around(call):
+        if isinstance(one, cst.FunctionDef):
+            break
+        if isinstance(one, (cst.For, cst.While)):
+            loops.append(one)
+    return len(loops) == 1 and any(
+        script.span(one)[1] < script.span(call)[0] for one in script.all(cst.For, loops[0].body)
+    )
 
 
 def _statement(script: Script, node: Any) -> Any:
@@ -112,10 +136,10 @@ def _last_statement(script: Script, statement: Any) -> Any:
     return loops[-1] if loops else body[-1]
 
 
-def _option(script: Script) -> str:
+def option_in(script: Script, inside: Any = None) -> str:
     """Return the expression that holds the checkpoint which the user has asked for; ``""`` where there is none."""
     cst: Any = libcst_or_error()
-    for node in script.all(cst.Attribute):
-        if node.attr.value == _OPTION and dotted(node):
+    for node in script.all(cst.Attribute, inside):
+        if node.attr.value == OPTION and dotted(node):
             return dotted(node)
     return ""

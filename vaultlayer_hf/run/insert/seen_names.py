@@ -22,6 +22,8 @@ class SeenNames:
         written: names that are assigned, and the line.
         defined: names that are surely assigned by now. A loop is taken to go round at least once.
         calls: (what a method is called on, its name, the call); ``__call__`` for a variable that is called itself.
+        modules: what is asked for its parameters, or given weights: a module.
+        given: what is given to a function of a library that by its name brings something up to date.
         changed: variables of which an item is assigned or deleted, or that a method such as ``add_`` changes; the line.
     """
 
@@ -32,6 +34,8 @@ class SeenNames:
         self.written: dict[str, int] = {}
         self.calls: list[tuple[str, str, Any]] = []
         self.changed: dict[str, int] = {}
+        self.modules: set[str] = set()
+        self.given: dict[str, int] = {}
         self.members: dict[str, list[str]] = {}
         """Of the variables of loops on the way: what they go through."""
         self._names: dict[str, str] | None = None

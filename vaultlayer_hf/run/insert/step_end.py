@@ -20,10 +20,14 @@ class StepEnd:
         script, loop, names: what is edited.
         ckpt: what the Checkpointer is called.
         variables: what a checkpoint keeps beside the objects.
+        met: the condition under which ranks that train by themselves have just met; ``""`` where none do.
     """
 
-    def __init__(self, script: Script, loop: Loop, names: Names, ckpt: str, variables: Variables) -> None:
+    def __init__(
+        self, script: Script, loop: Loop, names: Names, ckpt: str, variables: Variables, met: str = ""
+    ) -> None:
         self.script, self.loop, self.names, self.ckpt, self.variables = script, loop, names, ckpt, variables
+        self.met = met
         self.edits: list[Edit] = []
 
     def plan(self) -> list[Edit]:
@@ -40,15 +44,17 @@ class StepEnd:
         if self._changed_by(tail[last:]):
             self._before_each_end(tail[last:], call, why)
             last = len(tail)
-        lines, end = [call], tail[last - 1]
+        end = tail[last - 1]
+        guards = [self.met] if self.met else []
         if self.loop.phase and self.loop.suite is self.loop.inner.body:
-            lines = [f"if {self.loop.phase}:", f"    {call}"]
+            guards.append(self.loop.phase)
         if self.loop.sync and self.loop.condition is None:
             inside = synced(script, end)
             if inside:
                 end = inside[-1]
             else:
-                lines = [f"if {self.names.accelerator}.sync_gradients:", f"    {call}"]
+                guards.insert(0, f"{self.names.accelerator}.sync_gradients")
+        lines = _under(guards, call)
         self.edits.append(script.lines_behind(end, lines, why))
         return self.edits
 
@@ -114,9 +120,13 @@ class StepEnd:
                 f"line {walk.written.get(name, script.line(behind[0]))} changes {name} behind the end of the step: "
                 "move it ahead of optimizer.step()"
             )
-        lines = [f"if {' and '.join(guards)}:", f"    {call}"] if guards else [call]
-        self.edits.append(script.lines_behind(loop.inner.body.body[-1], lines, why))
+        self.edits.append(script.lines_behind(loop.inner.body.body[-1], _under(guards, call), why))
         return True
+
+
+def _under(guards: list[str], call: str) -> list[str]:
+    """Return the lines of a call under some conditions."""
+    return [f"if {' and '.join(guards)}:", f"    {call}"] if guards else [call]
 
 
 def _leaves(script: Script, statement: Any) -> bool:

@@ -7,13 +7,15 @@ One file, because statements and expressions walk into each other.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
-from vaultlayer_hf.run.insert.own_functions import OwnFunctions, parameters_of
+from vaultlayer_hf.run.insert.own_functions import OF_MODULES, OwnFunctions, parameters_of
 from vaultlayer_hf.run.insert.seen_names import SeenNames, root
 from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
 
+_UPDATES = re.compile(r"ema|update|sync|target|momentum|polyak|copy|average", re.IGNORECASE)
 _ENDS = ("sys.exit", "exit", "quit", "os._exit")
 
 
@@ -166,7 +168,7 @@ class Walk(SeenNames):
 
     def _inner_function(self, node: Any) -> None:
         """A function that is defined on the way reads what is around it whenever it is called."""
-        inner = Walk(self.script, self.defined | parameters_of(node))
+        inner = Walk(self.script, self.defined | parameters_of(node), follow=self._own is not None)
         inner.suite(node.body)
         own = set(inner.written)
         proves, self._proves = self._proves, False  # it may never be called
@@ -189,7 +191,7 @@ class Walk(SeenNames):
             self.expression(node.value)
             self.target(node.target)
         elif isinstance(node, (cst.ListComp, cst.SetComp, cst.GeneratorExp, cst.DictComp)):
-            inner = Walk(self.script, self.defined)
+            inner = Walk(self.script, self.defined, follow=self._own is not None)
             inner._names, inner._within = self._names, self._within
             inner._comprehension(node)
             own = set(inner.written)
@@ -197,6 +199,7 @@ class Walk(SeenNames):
                 if found.partition(".")[0] not in own:
                     self.read_first.setdefault(found, line)
             self.calls += [call for call in inner.calls if call[0].partition(".")[0] not in own]
+            self.modules |= inner.modules
         elif isinstance(node, cst.Lambda):
             before, proves = set(self.defined), self._proves
             self._proves = False
@@ -233,8 +236,11 @@ class Walk(SeenNames):
             self.expression(node.func.value)
             on = self._named(root(node.func.value))
             method = node.func.attr.value
+            if method in OF_MODULES and on:
+                self.modules.add(on)
             if method.endswith("_") and not method.startswith("_") and method != "requires_grad_":
-                for one in self.members.get(root(node.func.value).partition(".")[0], [on]):
+                changed = root(_seen_through(node.func.value))
+                for one in self.members.get(changed.partition(".")[0], [self._named(changed)]):
                     if one:
                         self.changed.setdefault(one, self.script.line(node))
             if on and function is None:
@@ -247,6 +253,12 @@ class Walk(SeenNames):
             self.expression(node.func)
         if function is not None:
             self._follow(function, node)
+        elif _UPDATES.search(name.rpartition(".")[2]) and not self.script.path(node.func).startswith(
+            "torch."
+        ):
+            for argument in node.args:
+                if dotted(argument.value) and self._named(dotted(argument.value)):
+                    self.given.setdefault(self._named(dotted(argument.value)), self.script.line(node))
 
     def _follow(self, function: Any, call: Any) -> None:
         assert self._own is not None
@@ -274,6 +286,18 @@ class Walk(SeenNames):
                 self.changed.setdefault(on, self.script.line(node))
         else:
             self.expression(node)
+
+
+def _seen_through(node: Any) -> Any:
+    """Return what ``a.detach().mul_(2)`` changes: ``a``."""
+    while type(node).__name__ == "Call" and type(node.func).__name__ == "Attribute":
+        method = node.func.attr.value
+        if method not in ("detach", "view", "view_as", "flatten", "squeeze", "t") and not method.endswith(
+            "_"
+        ):
+            break
+        node = node.func.value
+    return node
 
 
 def _any_of(walk: Callable[[Any], bool], nodes: Any) -> bool:

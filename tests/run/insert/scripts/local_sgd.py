@@ -5,6 +5,7 @@ from accelerate import Accelerator
 from accelerate.local_sgd import LocalSGD
 
 accelerator = Accelerator(cpu=True)
+torch.manual_seed(27)
 model = torch.nn.Linear(2, 1)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 model, optimizer = accelerator.prepare(model, optimizer)
@@ -15,3 +16,4 @@ with LocalSGD(accelerator=accelerator, model=model, local_sgd_steps=4) as togeth
         optimizer.step()
         optimizer.zero_grad()
         together.step()
+torch.save(model.state_dict(), "model.pt")

@@ -19,3 +19,4 @@ for step in range(5):
             for parameter in model.parameters():
                 parameter -= 0.1 * parameter.grad
     model.zero_grad()
+torch.save(model.state_dict(), "model.pt")
