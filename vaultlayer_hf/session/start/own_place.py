@@ -36,6 +36,8 @@ def check_place(address: VaultAddress, output_dir: Path, store: Store) -> None:
     if address.scheme == "file":
         _check_apart(address, output_dir)
     check_free(address, store)
+    if address.scheme == "file":
+        _check_stays(address, output_dir)
 
 
 def check_free(address: VaultAddress, store: Store) -> None:
@@ -70,7 +72,11 @@ def _check_apart(address: VaultAddress, output_dir: Path) -> None:
             f"{address.uri} {where}, and {_ONES_OWN}: the Trainer deletes old checkpoints in output_dir. Name another "
             f"folder, such as {beside}, best on another disk or s3://bucket/my-run"
         )
-    within = os.path.relpath(vault, output).split(os.sep)[0]
+
+
+def _check_stays(address: VaultAddress, output_dir: Path) -> None:
+    output = os.path.realpath(output_dir)
+    within = os.path.relpath(os.path.realpath(address.path), output).split(os.sep)[0]
     if within.startswith(_ROTATED) or within == LOCAL:
         raise VaultUriError(
             f"{address.uri} lies in output_dir under a name that is deleted there ({within}), and {_ONES_OWN}: the "
