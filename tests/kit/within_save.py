@@ -15,6 +15,7 @@ from typing import Any
 
 from vaultlayer_hf.base import files
 from vaultlayer_hf.state.capture import copier, recorded
+from vaultlayer_hf.state.capture.writing import FileWriter
 from vaultlayer_hf.vault.snapshot import SEAL
 
 MOMENTS = ("captured", "half written", "written", "renamed", "sealed")
@@ -29,10 +30,13 @@ def kill_within_save(moment: str, name: str) -> None:
     """Have this process killed at one of MOMENTS of the save of the checkpoint with this name."""
     pending = f"pending-{name}"
     if moment == "captured":
-        _around(recorded.TorchFile, "write", lambda self, *_: pending in str(self.path), behind=False)
-        _around(recorded.SafetensorsFile, "write", lambda self, *_: pending in str(self.path), behind=False)
+        _around(FileWriter, "write_file", lambda _, one, *__: pending in str(one.path), behind=False)
     elif moment == "half written":
-        _around(recorded.TorchFile, "write", lambda self, *_: pending in str(self.path))
+        _around(
+            FileWriter,
+            "write_file",
+            lambda _, one, *__: pending in str(one.path) and isinstance(one, recorded.TorchFile),
+        )
     elif moment in ("written", "renamed"):
         _around(files, "rename", lambda _, target: target.name == name, behind=moment == "renamed")
     elif moment == "sealed":

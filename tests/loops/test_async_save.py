@@ -20,9 +20,11 @@ from tests.kit.inside import listen
 from vaultlayer_hf import Checkpointer, Settings, open_vault
 from vaultlayer_hf.base.events import Event
 from vaultlayer_hf.loops.async_fit import LoopFacts, choose_for_loop
-from vaultlayer_hf.state.capture import copier, copying, recorded
+from vaultlayer_hf.state.capture import copier, copying
 from vaultlayer_hf.state.capture.fit import OptimizerFacts
+from vaultlayer_hf.state.capture.recorded import Recorded
 from vaultlayer_hf.state.capture.stepped import optimizer_facts
+from vaultlayer_hf.state.capture.writing import FileWriter
 
 WIDTH = 600
 STEPS = 4
@@ -254,15 +256,15 @@ def test_optimizers_that_step_at_other_moments() -> None:
 
 def test_what_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that can't be written costs that checkpoint; the end is saved again where it was the last one."""
-    write, torn = recorded.TorchFile.write, []
+    write, torn = FileWriter.write_file, []
 
-    def failing(self: recorded.TorchFile, copy_of: Any) -> None:
-        if not torn and "optimizer" in self.path.name:
-            torn.append(self.path)
+    def failing(self: FileWriter, one: Recorded, copy_of: Any) -> Any:
+        if not torn and "optimizer" in one.path.name:
+            torn.append(one.path)
             raise OSError("no such luck")
-        write(self, copy_of)
+        return write(self, one, copy_of)
 
-    monkeypatch.setattr(recorded.TorchFile, "write", failing)
+    monkeypatch.setattr(FileWriter, "write_file", failing)
     run = Run(tmp_path, steps=2)
     (lost,) = run.messages("isn't committed")
     assert "no such luck" in lost

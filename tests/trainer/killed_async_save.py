@@ -15,7 +15,8 @@ import transformers
 from tests.kit.within_save import kill_within_save
 from tests.trainer.kit import Boom, Do, Recorder, big_model, steps_of, trainer, wait_for, weights
 from vaultlayer_hf import Settings, VaultLayerCallback
-from vaultlayer_hf.state.capture import copier, memory, recorded
+from vaultlayer_hf.state.capture import copier, memory
+from vaultlayer_hf.state.capture.writing import FileWriter
 
 AT = "checkpoint-4"
 _LEFT = 3 * 2**30
@@ -78,13 +79,13 @@ def _fail(state: Any) -> None:
 
 def _slow(seconds: float = 0.5) -> None:
     """Have every file that is written beside the training take a while."""
-    write = recorded.TorchFile.write
+    write = FileWriter.write_file
 
-    def late(self: Any, copy_of: Any) -> None:
+    def late(self: Any, one: Any, copy_of: Any) -> Any:
         time.sleep(seconds)
-        write(self, copy_of)
+        return write(self, one, copy_of)
 
-    recorded.TorchFile.write = late  # type: ignore[method-assign]
+    FileWriter.write_file = late  # type: ignore[method-assign]
 
 
 def _limit() -> None:

@@ -20,9 +20,11 @@ from transformers import TrainerCallback
 from tests.trainer.kit import STEPS, Do, Recorder, Tokens, big_model, model, steps_of, trainer
 from tests.trainer.test_unchanged import timeless
 from vaultlayer_hf import Settings
-from vaultlayer_hf.state.capture import copier, copying, recorded
+from vaultlayer_hf.state.capture import copier, copying
 from vaultlayer_hf.state.capture.fit import Fit
 from vaultlayer_hf.state.capture.memory import fits, free_memory
+from vaultlayer_hf.state.capture.recorded import Recorded
+from vaultlayer_hf.state.capture.writing import FileWriter
 from vaultlayer_hf.trainer.async_save.capture import Capture
 from vaultlayer_hf.trainer.async_save.facts import reader_of_folder
 from vaultlayer_hf.trainer.async_save.fit import Facts, choose
@@ -374,13 +376,13 @@ def test_the_best_one_is_there_when_it_is_loaded(tmp_path: Path, monkeypatch: py
         "callbacks": [EndsWithTheEpoch()],
     }
     out = tmp_path / "out"
-    write = recorded.TorchFile.write
+    write = FileWriter.write_file
 
-    def late(self: recorded.TorchFile, copy_of: Any) -> None:
+    def late(self: FileWriter, one: Recorded, copy_of: Any) -> Any:
         time.sleep(0.3)
-        write(self, copy_of)
+        return write(self, one, copy_of)
 
-    monkeypatch.setattr(recorded.TorchFile, "write", late)
+    monkeypatch.setattr(FileWriter, "write_file", late)
     loaded = []
     run = trainer(out, resume=asked(tmp_path / "vault"), model=big_model(), **more)
     load = run._load_best_model
@@ -397,11 +399,11 @@ def test_what_cannot_be_written_is_said(
     """A file that can't be written costs that checkpoint; the next save is stock's, those after it are beside again."""
     write, torn = Capture.run, []
 
-    def failing(self: Capture) -> None:
+    def failing(self: Capture, writer: FileWriter) -> None:
         if not torn:
             torn.append(self.target.name)
             raise OSError("no such luck")
-        write(self)
+        write(self, writer)
 
     monkeypatch.setattr(Capture, "run", failing)
     out = tmp_path / "out"
@@ -414,6 +416,27 @@ def test_what_cannot_be_written_is_said(
     assert local(out) == [4, 6, 8, 9]
     assert len(copies) == 3  # of the steps 2, 6 and 8
     assert not list((out / "_vaultlayer").glob("pending-*"))
+
+
+def test_a_nan_is_found_in_the_copy(tmp_path: Path, copies: list[int]) -> None:
+    """Whether the state is finite is found out beside the training, and said of the checkpoint that it is of."""
+
+    def poison(state: Any) -> None:
+        if state.global_step == 4:
+            with torch.no_grad():
+                next(run.model.parameters()).fill_(float("nan"))
+
+    run = trainer(
+        tmp_path / "out",
+        resume=asked(tmp_path / "vault"),
+        model=big_model(),
+        callbacks=[Do(on_step_end=poison)],
+    )
+    heard = Recorder(run)
+    run.train()
+    assert copies
+    (said,) = [event.message for event in heard.of("notice") if "isn't finite" in event.message]
+    assert said.startswith("checkpoint-4 isn't finite")
 
 
 def test_too_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copies: list[int]) -> None:

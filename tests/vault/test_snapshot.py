@@ -14,6 +14,7 @@ import pytest
 
 from tests.vault.tools import content_of, memory_store, write_checkpoint
 from vaultlayer_hf.base import files
+from vaultlayer_hf.base.digest import KnownDigest, digest_bytes
 from vaultlayer_hf.errors import CorruptError, StoreError, VaultLayerError
 from vaultlayer_hf.vault import written
 from vaultlayer_hf.vault.adoptable import find_complete
@@ -52,6 +53,30 @@ def target(tmp_path: Path) -> Path:
 def frozen(source: Path, target: Path, seq: int = 1) -> Snapshot:
     """Take a snapshot."""
     return take(source, target, seq, Manifest(step=500, token=TOKEN, seq=seq, files=()))
+
+
+def test_a_digest_that_is_known_is_believed_as_long_as_the_file_looks_as_it_did(
+    source: Path, target: Path
+) -> None:
+    """A file that was digested as it was written isn't read for the seal; one that was touched since is."""
+    names = [name for name in list_files(source) if (source / name).stat().st_size == BIG]
+    looks = [(source / name).stat() for name in names]
+    known = {
+        name: KnownDigest(look.st_size, look.st_mtime_ns, digest_bytes(b"as it was written"))
+        for name, look in zip(names, looks, strict=True)
+    }
+    assert known
+    manifest = Manifest(step=500, token=TOKEN, seq=1, files=())
+    sealed = seal(take(source, target, 1, manifest, known))
+    assert {one.digest for one in sealed.manifest.files if one.path in names} == {
+        digest_bytes(b"as it was written")
+    }
+    for name, look in zip(names, looks, strict=True):
+        os.utime(source / name, ns=(look.st_atime_ns, look.st_mtime_ns + 1))
+    again = seal(take(source, target, 2, replace(manifest, seq=2), known))
+    for name in names:
+        found = next(one for one in again.manifest.files if one.path == name)
+        assert found.digest == digest_bytes((source / name).read_bytes())
 
 
 def test_a_snapshot_holds_what_the_folder_held(source: Path, target: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from blake3 import blake3
@@ -32,6 +33,15 @@ class Digest:
     def text(self) -> str:
         """Return the digest of all bytes so far."""
         return f"blake3:{self._hash.hexdigest()}"
+
+
+@dataclass(frozen=True)
+class KnownDigest:
+    """A file whose digest was taken as it was written, and how it looked from outside right behind that."""
+
+    size: int
+    mtime_ns: int
+    digest: str
 
 
 def is_digest(text: object) -> bool:

@@ -162,10 +162,11 @@ def make_folder(path: Path) -> None:
         fsync_folder(folder.parent)
 
 
-def rename(source: Path, target: Path) -> None:
-    """Rename, replacing ``target`` where it is a file, and flush the folder."""
+def rename(source: Path, target: Path, *, flush: bool = True) -> None:
+    """Rename, replacing ``target`` where it is a file, and flush the folder unless somebody else will."""
     _replace(source, target)
-    fsync_folder(target.parent)
+    if flush:
+        fsync_folder(target.parent)
 
 
 def _replace(source: Path, target: Path) -> None:
@@ -180,10 +181,7 @@ def _replace(source: Path, target: Path) -> None:
 
 
 def move(source: Path, target: Path) -> None:
-    """Rename, or copy and remove where ``target`` lies on another file system, and flush the folder.
-
-    A file there is replaced; a folder must be absent.
-    """
+    """Rename, to another file system, too, and flush the folder; a file there is replaced, a folder must be absent."""
     try:
         os.replace(source, target)
     except OSError as error:

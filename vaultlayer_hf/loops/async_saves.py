@@ -36,7 +36,7 @@ from vaultlayer_hf.state.capture import copier
 from vaultlayer_hf.state.capture.copier import Copier
 from vaultlayer_hf.state.capture.copying import TornError
 from vaultlayer_hf.state.capture.fit import Fit
-from vaultlayer_hf.state.capture.recorded import Recorded, recording, write_files
+from vaultlayer_hf.state.capture.recorded import Recorded, recording
 from vaultlayer_hf.state.capture.stepped import size_of
 from vaultlayer_hf.vault.snapshot import LOCAL
 
@@ -108,8 +108,8 @@ class AsyncLoopSaves:
                 self._files.write(folder, step, figures, rank=0, world_size=1, digests=False)
             storages = [storage for one in recorded for storage in one.storages()]
             copy = self._copier.copy(storages, stepped(self._state), others(self._state))
-            digest = self._files.digests_later(folder, copy.of_tensor)
-            save = self._files.save_later(target, step, loss, copy.of_tensor)
+            digest = self._files.digests_later(folder, copy.later)
+            save = self._files.save_later(target, step, loss, copy.later)
         except (
             Exception
         ) as error:  # whatever it is: it is raised where training waits, too, or the files are there
@@ -121,9 +121,10 @@ class AsyncLoopSaves:
         def write() -> tuple[Save, float]:
             begin = time.monotonic()
             copy.wait()
-            write_files(recorded, copy.of)
+            written = self._copier.writer.write(recorded, copy.of)
             digest()
-            return save(), time.monotonic() - begin
+            known = {path.relative_to(folder).as_posix(): one for path, one in written.items()}
+            return replace(save(), known=known), time.monotonic() - begin
 
         self._capture = _Capture(folder, target, step, self._copier.submit(write))
         return True
@@ -145,7 +146,7 @@ class AsyncLoopSaves:
                 raise FileExistsError(f"{capture.target} was made by something else meanwhile")
             # Noted ahead of its name, so that a kill behind the rename doesn't lose it.
             self._training.note_written(replace(save, folder=capture.folder))
-            files.rename(capture.folder, capture.target)
+            files.rename(capture.folder, capture.target, flush=False)
         except Exception as error:
             if isinstance(error, TornError):
                 self._copier.overlap_no_more()

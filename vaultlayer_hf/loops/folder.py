@@ -100,11 +100,11 @@ class StateFiles(CheckpointFiles):
         return Save(folder, step, self, parameters, failed=failed, nonfinite=nonfinite)
 
     def save_later(
-        self, folder: Path, step: int, loss: float | None, copy_of: Callable[[Any], Any]
+        self, folder: Path, step: int, loss: float | None, later: Callable[[Any], Callable[[], Any]]
     ) -> Callable[[], Save]:
-        """Return what says the same of the state of now later, on any thread, from the copy of each tensor."""
+        """Return what says the same of the state of now, on any thread, from the copy that ``later`` gives."""
         save = Save(folder, step, self, self.model.parameters)
-        look = nonfinite_later(self._state.models(), self._state.optimizers, loss, copy_of)
+        look = nonfinite_later(self._state.models(), self._state.optimizers, loss, later)
         return lambda: replace(save, nonfinite=look())
 
 
@@ -153,10 +153,10 @@ class LoopFiles(StateFiles):
         if rank == 0:
             write_about(folder, step=step, world_size=world_size, versions=versions(), **figures)
 
-    def digests_later(self, folder: Path, copy_of: Callable[[Any], Any]) -> Callable[[], None]:
-        """Return what writes the digests of the state of now later, on any thread, from the copy of each tensor."""
-        tensors = self._state.tensors(1).through(copy_of)
-        return lambda: tensors.digests().write(folder, 0)
+    def digests_later(self, folder: Path, later: Callable[[Any], Callable[[], Any]]) -> Callable[[], None]:
+        """Return what writes the digests of the state of now, on any thread, from the copy that ``later`` gives."""
+        tensors = self._state.tensors(1).through(later)
+        return lambda: tensors.through(lambda copy: copy()).digests().write(folder, 0)
 
     def read(self, folder: Path, *, rank: int, world_size: int) -> int:
         """Load everything, and return how many steps are done. All ranks.

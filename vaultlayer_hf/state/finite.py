@@ -38,19 +38,22 @@ def nonfinite_later(
     models: Mapping[str, torch.nn.Module],
     optimizers: Iterable[Any] = (),
     loss: object = None,
-    copy_of: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor,
+    later: Callable[[torch.Tensor], Callable[[], torch.Tensor]] = lambda tensor: lambda: tensor,
 ) -> Callable[[], str]:
-    """Return what says the same of the training of now later, on any thread, from the copy of each tensor."""
+    """Return what says the same of the training of now, on any thread, from the copy of each tensor.
+
+    ``later`` is asked now for what gives that copy then.
+    """
     if isinstance(loss, float) and not math.isfinite(loss):
         return lambda: f"the loss is {loss}"
     try:
-        tensors = [(name, copy_of(one), strict) for name, one, strict in _tensors(models, optimizers)]
+        tensors = [(name, later(one), strict) for name, one, strict in _tensors(models, optimizers)]
     except Exception:
         return lambda: ""
 
     def look() -> str:
         try:
-            return _in_words(list(_nonfinite(tensors)))
+            return _in_words(list(_nonfinite((name, one(), strict) for name, one, strict in tensors)))
         except Exception:
             return ""
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from vaultlayer_hf.base.files import write_file
+from vaultlayer_hf.base.files import write_atomically
 from vaultlayer_hf.state.tensor_digests import (
     Digests,
     differing,
@@ -61,10 +61,12 @@ class StateDigests:
     def write(self, folder: Path, rank: int) -> None:
         """Write it into a checkpoint folder. Raises OSError."""
         content = json.dumps({"format": FORMAT, **asdict(self)}, indent=0, sort_keys=True)
-        write_file(folder / digests_name(rank), content.encode())
+        write_atomically(
+            folder / digests_name(rank), lambda temporary: temporary.write_bytes(content.encode())
+        )
 
 
-Named = list[tuple[str, torch.Tensor]]
+Named = list[tuple[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,8 @@ class StateTensors:
     world_size: int = 1
     sharded: bool = False
 
-    def through(self, copy_of: Callable[[torch.Tensor], torch.Tensor]) -> StateTensors:
-        """Return the same with another tensor for each, such as a copy that doesn't change."""
+    def through(self, copy_of: Callable[[Any], Any]) -> StateTensors:
+        """Return the same with something else for each tensor, such as a copy that doesn't change."""
         return replace(
             self,
             model=[(name, copy_of(tensor)) for name, tensor in self.model],

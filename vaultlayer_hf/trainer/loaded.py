@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from transformers import PreTrainedModel
 from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import NotLoadedError
 from vaultlayer_hf.session.ranks import Ranks
-from vaultlayer_hf.state.finite import nonfinite_state
+from vaultlayer_hf.state.finite import nonfinite_later, nonfinite_state
 from vaultlayer_hf.state.object_files import peeled
 from vaultlayer_hf.state.saved_digests import (
     StateDigests,
@@ -48,7 +49,7 @@ class Trained:
     optimizer: Any = None
     scheduler: Any = None
 
-    @property
+    @cached_property
     def sharded(self) -> bool:
         """Whether each rank holds a part of the model of its own, as with FSDP and ZeRO-3."""
         return any(map(is_shard, self.model.parameters()))
@@ -61,8 +62,23 @@ class Trained:
         """
         if rank and not self.sharded:
             return ""
-        loss = next((entry["loss"] for entry in reversed(log_history) if "loss" in entry), None)
-        return nonfinite_state({"": peeled(self.model)}, [self.optimizer], loss)
+        return nonfinite_state({"": peeled(self.model)}, [self.optimizer], _newest_loss(log_history))
+
+    def nonfinite_later(
+        self,
+        rank: int,
+        log_history: Sequence[dict[str, Any]],
+        later: Callable[[Any], Callable[[], Any]],
+    ) -> Callable[[], str]:
+        """Return what says the same of the state of now, on any thread, from the copy that ``later`` gives.
+
+        Shards are looked at now: no copy holds them.
+        """
+        if rank or self.sharded:
+            found = self.nonfinite(rank, log_history)
+            return lambda: found
+        loss = _newest_loss(log_history)
+        return nonfinite_later({"": peeled(self.model)}, [self.optimizer], loss, later)
 
     def digests(self, world_size: int) -> StateDigests:
         """Return the digests of the part of it that a checkpoint of the Trainer holds."""
@@ -85,6 +101,10 @@ class Trained:
         )
 
 
+def _newest_loss(log_history: Sequence[dict[str, Any]]) -> Any:
+    return next((entry["loss"] for entry in reversed(log_history) if "loss" in entry), None)
+
+
 def keep_digests(folder: Path, ranks: Ranks, events: Events, trained: Trained) -> None:
     """Write the digests of what is trained into a checkpoint folder that is being saved.
 
@@ -98,23 +118,23 @@ def keep_digests(folder: Path, ranks: Ranks, events: Events, trained: Trained) -
 
 
 def digests_of_copy(
-    folder: Path, ranks: Ranks, events: Events, trained: Trained, copy_of: Callable[[Any], Any]
+    folder: Path, ranks: Ranks, events: Events, trained: Trained, later: Callable[[Any], Callable[[], Any]]
 ) -> Callable[[], None]:
-    """Return what writes the digests of what is trained now, read from its copy later, on any thread.
+    """Return what writes the digests of what is trained now, on any thread, from the copy that ``later`` gives.
 
     Neither this nor what it returns raises: see ``keep_digests``.
     """
     if ranks.rank and not trained.sharded:
         return lambda: None
     try:
-        tensors = trained.tensors(ranks.world_size).through(copy_of)
+        tensors = trained.tensors(ranks.world_size).through(later)
     except Exception as error:
         _no_digests(folder, events, error)
         return lambda: None
 
     def write() -> None:
         try:
-            tensors.digests().write(folder, ranks.rank)
+            tensors.through(lambda copy: copy()).digests().write(folder, ranks.rank)
         except Exception as error:
             _no_digests(folder, events, error)
 

@@ -31,7 +31,8 @@ def warn_of_outside(events: Events, rank: int, trained: Trained, added: Iterable
         modules = [trained.model, *(one for one in added if isinstance(one, torch.nn.Module))]
         held = {id(parameter) for module in modules for parameter in module.parameters()}
         outside = [one for group in optimizer.param_groups for one in group["params"] if id(one) not in held]
-        own_model = {id(parameter) for parameter in trained.model.parameters()}
+        parameters = list(trained.model.parameters())
+        own_model = {id(parameter) for parameter in parameters}
         beside = [
             one for group in optimizer.param_groups for one in group["params"] if id(one) not in own_model
         ]
@@ -39,7 +40,7 @@ def warn_of_outside(events: Events, rank: int, trained: Trained, added: Iterable
         carried = {id(one) for one in added}
         hidden = {
             id(one): one
-            for parameter in trained.model.parameters()
+            for parameter in parameters
             for hook in (getattr(parameter, "_post_accumulate_grad_hooks", None) or {}).values()
             for one in _optimizers_of(hook)
             if one is not optimizer and id(one) not in carried and one.state_dict()["state"]

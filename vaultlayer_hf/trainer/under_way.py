@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -154,8 +155,7 @@ class TrainingUnderWay:
         self._buffers.look(session.events, session.ranks.rank, trained)
         if self._own_state is not None:
             warn_of_moved(session.events, session.ranks.rank, self._own_state.moved)
-        nonfinite = trained.nonfinite(session.ranks.rank, state.log_history)
-        save = replace(self._save_of(args, state), nonfinite=nonfinite)
+        save = self._save_of(args, state)
         capture = self._saving.capture if self._saving is not None else None
         if self.evaluation is not None:
             self.evaluation.saved = state.global_step
@@ -163,14 +163,28 @@ class TrainingUnderWay:
             if self._kept != save.folder:  # it was saved by another way than the Trainer's own
                 self._keep(save.folder, args, state, trained)
             self._kept = None
-            training.save(save)
+            nonfinite = trained.nonfinite(session.ranks.rank, state.log_history)
+            training.save(replace(save, nonfinite=nonfinite))
             return
         self._keep_small(capture.folder, args, state)
+        # Both read the whole state, so they do it beside the training, from the copy.
+        copy = capture.copy
+        digest = digests_of_copy(capture.folder, session.ranks, session.events, trained, copy.later)
+        frozen = partial(copy.later, frozen_itself=True)
+        look = trained.nonfinite_later(session.ranks.rank, state.log_history, frozen)
+        found: list[str] = []
+
+        def job() -> None:
+            digest()
+            found.append(look())
+
         # Noted ahead of its name, so that a kill behind the rename doesn't lose it.
         capture.hand_in(
-            digests_of_copy(capture.folder, session.ranks, session.events, trained, capture.copy_of),
+            job,
             lambda: training.note_written(replace(save, folder=capture.folder)),
-            lambda: training.save(save, beside=capture.seconds),
+            lambda: training.save(
+                replace(save, nonfinite=found[0], known=capture.known), beside=capture.seconds
+            ),
         )
         training.captured()
 

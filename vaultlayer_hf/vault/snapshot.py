@@ -16,7 +16,8 @@ A snapshot is *sealed* by the manifest, written last, durably, with the digest o
 adopted by any later start. One that isn't sealed yet is *whole* by its note (written.py), which is there before the
 save returns to the training: as long as the same boot of the same machine lasts, it can be adopted, too, and is
 sealed then. Files are read twice on their way to the store, once for the seal and once to be sent: the seal must not
-wait for a store in trouble, and the digest tells what needn't be sent.
+wait for a store in trouble, and the digest tells what needn't be sent. Once, where the digest was taken as a file was
+written, and the file still looks as it did then.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vaultlayer_hf.base import files
-from vaultlayer_hf.base.digest import digest_file
+from vaultlayer_hf.base.digest import KnownDigest, digest_file
 from vaultlayer_hf.errors import CorruptError, VaultLayerError
 from vaultlayer_hf.vault.manifest import FileEntry, Manifest, check_path, encode_manifest
 from vaultlayer_hf.vault.written import NOTE, Written, boot_id, look_at, write_note
@@ -58,6 +59,7 @@ class Snapshot:
         linked: whether large files share their content with the Trainer's folder.
         stats: (size, mtime in ns) of each file when it was taken; empty for a sealed one that was found on the disk.
         noted: whether the note that it is whole is on the disk.
+        known: digests of files that were taken as these were written.
     """
 
     path: Path
@@ -67,6 +69,7 @@ class Snapshot:
     linked: bool
     stats: dict[str, tuple[int, int]]
     noted: bool = False
+    known: Mapping[str, KnownDigest] = field(default_factory=dict)
 
     @property
     def files(self) -> Path:
@@ -113,10 +116,17 @@ def list_files(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def take(source: Path, target: Path, seq: int, manifest: Manifest) -> Snapshot:
+def take(
+    source: Path,
+    target: Path,
+    seq: int,
+    manifest: Manifest,
+    known: Mapping[str, KnownDigest] | None = None,
+) -> Snapshot:
     """Freeze a checkpoint folder; the only step of a save that training waits for.
 
-    Raises OSError (no space, for instance) and VaultLayerError; nothing is left behind then.
+    ``known``: digests that were taken of its files as these were written. Raises OSError (no space, for instance) and
+    VaultLayerError; nothing is left behind then.
     """
     path = target / f"{seq}-{source.name}"
     linked, stats = True, {}
@@ -136,7 +146,7 @@ def take(source: Path, target: Path, seq: int, manifest: Manifest) -> Snapshot:
     except BaseException:
         files.remove_tree(path)
         raise
-    return Snapshot(path, seq, source.name, manifest, linked, stats)
+    return Snapshot(path, seq, source.name, manifest, linked, stats, known=known or {})
 
 
 def note_whole(snapshot: Snapshot) -> Snapshot:
@@ -168,7 +178,11 @@ def seal(
     for name in sorted(snapshot.stats):
         path = snapshot.files / name
         files.fsync_file(path)
-        digest, size = digest_of(path, on_bytes)
+        known = snapshot.known.get(name)
+        if known is not None and (known.size, known.mtime_ns) == snapshot.stats[name]:
+            digest, size = known.digest, known.size
+        else:
+            digest, size = digest_of(path, on_bytes)
         check_unchanged(snapshot, name)
         entries.append(FileEntry(name, size, digest))
     for root, _, _ in os.walk(snapshot.files):

@@ -6,10 +6,11 @@ the ``NodeFiles`` of each node's leader become the ``UploadPlan``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from vaultlayer_hf.base.digest import KnownDigest
 from vaultlayer_hf.session.checkpoint_files import CheckpointFiles
 from vaultlayer_hf.state.model_identity import Parameters
 from vaultlayer_hf.vault.log.entry import Commit
@@ -28,6 +29,7 @@ class Save:
         rotates: whether the Trainer itself rotates old folders on this rank's disk.
         failed: why the folder couldn't be written, the same on all ranks; None where it could.
         nonfinite: what of this rank's part of the run is nan, in words; empty: all is finite.
+        known: digests of its files that were taken as these were written.
     """
 
     folder: Path
@@ -38,6 +40,7 @@ class Save:
     rotates: bool = True
     failed: str | None = None
     nonfinite: str = ""
+    known: Mapping[str, KnownDigest] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

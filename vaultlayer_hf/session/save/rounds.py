@@ -258,7 +258,7 @@ def _taken(session: Session, save: Save, seq: int) -> Snapshot:
     """Take the snapshot; on a full disk once more, without local copies of what the vault holds. Raises as ``take``."""
     manifest = _manifest(session, save, seq)
     try:
-        return take(save.folder, session.snapshots, seq, manifest)
+        return take(save.folder, session.snapshots, seq, manifest, save.known)
     except Exception as error:
         keep = {save.step, *([save.best_step] if save.best_step is not None else [])}
         if not (
@@ -266,7 +266,7 @@ def _taken(session: Session, save: Save, seq: int) -> Snapshot:
         ):
             raise
     session.events.warn(EventKind.TROUBLE, freed_text(session, "copied for upload"))
-    return take(save.folder, session.snapshots, seq, manifest)
+    return take(save.folder, session.snapshots, seq, manifest, save.known)
 
 
 def _manifest(session: Session, save: Save, seq: int) -> Manifest:

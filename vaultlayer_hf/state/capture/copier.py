@@ -19,6 +19,7 @@ from vaultlayer_hf.state.capture.copying import StateCopy, Storage
 from vaultlayer_hf.state.capture.fit import Fit
 from vaultlayer_hf.state.capture.memory import NoRoomError, fits, free_memory
 from vaultlayer_hf.state.capture.stepped import place
+from vaultlayer_hf.state.capture.writing import FileWriter
 
 _T = TypeVar("_T")
 SMALL = 32 * 2**20
@@ -42,10 +43,12 @@ class Copier:
 
     Attributes:
         fit: how they run now.
+        writer: writes files from the copies.
     """
 
     def __init__(self, fit: Fit, changed: Callable[[Fit], object], waited: Callable[[float], object]) -> None:
         self.fit, self._changed, self._waited = fit, changed, waited
+        self.writer = FileWriter()
         self._arena = Arena(pinned=torch.cuda.is_available())
         self._thread = ThreadPoolExecutor(1, "vaultlayer-save")
         self._prepared: Future[None] | None = None

@@ -131,12 +131,22 @@ class StateCopy:
         """Return the host's copy of a storage; raises KeyError for another one."""
         return self._copies[_key(storage)]
 
-    def of_tensor(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return what stands for a tensor of the training in the copy; one that isn't in there is copied at once."""
-        plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.layout is torch.strided
-        if plain and _key(tensor.untyped_storage()) in self._copies:
-            return copied(tensor, self.of)
-        return tensor.detach().clone()
+    def later(self, tensor: torch.Tensor, *, frozen_itself: bool = False) -> Callable[[], torch.Tensor]:
+        """Return what gives, on any thread, what stands for a tensor of the training in the copy.
+
+        One that isn't in there is copied at once. ``frozen_itself``: not where it isn't trained either, then it stands
+        for itself: a frozen model under an adapter may have many times the size of what is saved.
+        """
+        if type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.layout is torch.strided:
+            content = self._copies.get(_key(tensor.untyped_storage()))
+            if content is not None:
+                place = tensor.storage_offset(), tensor.shape, tensor.stride()
+                dtype = tensor.dtype
+                return lambda: torch.empty(0, dtype=dtype).set_(content, *place)
+        if frozen_itself and not tensor.requires_grad:
+            return lambda: tensor
+        found = tensor.detach().clone()
+        return lambda: found
 
     def _finish(self) -> None:
         if self._thread is not None:

@@ -1,14 +1,10 @@
 """Files that a save would have written: recorded while it runs, written later from a copy, byte for byte the same.
 
 A file of ``torch.save`` is recorded by torch's own code, which is handed a file that only remembers what is put into
-it: all but the tensors' content is pickled at once, so what small objects say is what they say at the save, in the
-bytes of the stock file. A tensor's content is its storage, and that is what is copied. Where the recording can't be
-understood the file is written at once, as stock does.
-
-The files go through the page cache, by a thread. Past it (O_DIRECT) would cost training less: on a busy machine of two
-cores 2.1 s of training lost a GB instead of 7.9, the two reads behind a write included (``tests.benchmarks``, part h).
-It isn't done because torch's writer of zips takes a path and nothing else, and a zip of our own would have to keep up
-with its bytes. A process of lowest priority in the place of the thread takes several times as long on such a machine.
+it: what small objects say is what they say at the save, in the bytes of the stock file. That is pickled at once, or
+where it consists of builtin containers and plain tensors, frozen at once and pickled later (frozen.py). A tensor's
+content is its storage, and that is what is copied. Where the recording can't be understood the file is written at once,
+as stock does.
 """
 
 from __future__ import annotations
@@ -18,7 +14,8 @@ import pickle
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,11 +23,22 @@ import safetensors.torch
 import torch
 from torch import serialization
 
-from vaultlayer_hf.base import files
 from vaultlayer_hf.base.files import Deferred
 from vaultlayer_hf.state.capture.copying import copied
+from vaultlayer_hf.state.capture.frames import (
+    ArchiveWriter,
+    Content,
+    Frame,
+    Put,
+    UnlikeError,
+    contents_of_archive,
+    contents_of_safetensors,
+)
+from vaultlayer_hf.state.capture.frozen import UnknownError, freeze
 
 Storage = torch.UntypedStorage
+Record = tuple[str, bytes | str | Storage, int]
+"""A record of a zip: its name, its content, and the size of that."""
 Place = tuple[Any, str]
 """A module and the name in it under which callers find a function."""
 SAVE_FILE = "save_file"
@@ -44,27 +52,65 @@ class Recorded(Protocol):
     path: Path
     final: Path | None
 
+    @property
+    def kind(self) -> object:
+        """What it has in common with the same file of other saves."""
+
     def storages(self) -> Sequence[Storage]:
         """Return what its content comes from."""
 
     def write(self, copy_of: Callable[[Storage], Storage]) -> None:
         """Write it. ``copy_of`` gives the host's copy of a storage. Raises what the libraries and the disk raise."""
 
+    def contents(self) -> list[Content]:
+        """Return what contents it has, once it is written. Raises what reading it raises."""
+
+    def put(self, frame: Frame, copy_of: Callable[[Storage], Storage], put: Put) -> None:
+        """Put its bytes into the frame of a file of its kind. Raises UnlikeError, and what ``put`` raises."""
+
 
 @dataclass
 class TorchFile(Deferred):
-    """A file of ``torch.save``: records of a zip, in their order, each bytes or a storage."""
+    """A file of ``torch.save``.
+
+    Attributes:
+        path: see ``Recorded``.
+        held: the storages among the records.
+        pickled: returns the records of the zip, in their order, each bytes or a storage.
+    """
 
     path: Path
-    records: list[tuple[str, bytes | str | Storage, int]] = field(default_factory=list)
+    held: Sequence[Storage]
+    pickled: Callable[[], list[Record]]
+
+    @cached_property
+    def records(self) -> list[Record]:
+        """What ``pickled`` returns."""
+        return self.pickled()
+
+    @property
+    def kind(self) -> object:
+        """The archive's own name, and those of its records with their sizes."""
+        return self.path.name, tuple((name, size) for name, _, size in self.records)
 
     def storages(self) -> Sequence[Storage]:
         """Return the storages among the records."""
-        return [what for _, what, _ in self.records if isinstance(what, Storage)]
+        return self.held
 
     def write(self, copy_of: Callable[[Storage], Storage]) -> None:
         """Write the zip."""
-        with serialization._open_zipfile_writer(str(self.path)) as file:
+        self._write(str(self.path), copy_of)
+
+    def contents(self) -> list[Content]:
+        """Return where its records are."""
+        return contents_of_archive(self.path)
+
+    def put(self, frame: Frame, copy_of: Callable[[Storage], Storage], put: Put) -> None:
+        """Have torch write it, and put what is written into the frame."""
+        self._write(ArchiveWriter(frame, put), copy_of)
+
+    def _write(self, to: Any, copy_of: Callable[[Storage], Storage]) -> None:
+        with serialization._open_zipfile_writer(to) as file:
             for name, what, size in self.records:
                 file.write_record(name, copy_of(what) if isinstance(what, Storage) else what, size)
 
@@ -77,6 +123,12 @@ class SafetensorsFile(Deferred):
     tensors: Mapping[str, torch.Tensor]
     metadata: dict[str, str] | None
 
+    @property
+    def kind(self) -> object:
+        """Its tensors' names, types and shapes, and what else its header says."""
+        tensors = tuple((name, one.dtype, one.shape) for name, one in self.tensors.items())
+        return self.path.name, tensors, tuple((self.metadata or {}).items())
+
     def storages(self) -> Sequence[Storage]:
         """Return the storages of its tensors."""
         return [tensor.untyped_storage() for tensor in self.tensors.values()]
@@ -86,16 +138,19 @@ class SafetensorsFile(Deferred):
         copies = {name: copied(tensor, copy_of) for name, tensor in self.tensors.items()}
         safetensors.torch.save_file(copies, str(self.path), self.metadata)
 
+    def contents(self) -> list[Content]:
+        """Return where its tensors are."""
+        return contents_of_safetensors(self.path)
 
-def write_files(recorded: Sequence[Recorded], copy_of: Callable[[Storage], Storage]) -> None:
-    """Write recorded files, on the disk and by the names that they have at the end. Raises as ``Recorded.write``."""
-    for one in recorded:
-        one.write(copy_of)
-        files.fsync_file(
-            one.path
-        )  # here, where it holds up nothing: what follows on the training thread is short
-        if one.final is not None:
-            files.rename(one.path, one.final)
+    def put(self, frame: Frame, copy_of: Callable[[Storage], Storage], put: Put) -> None:
+        """Put the tensors between what is around them."""
+        for gap, name in zip(frame.gaps, frame.names, strict=False):
+            tensor = copied(self.tensors[name], copy_of)
+            if not tensor.is_contiguous():
+                raise UnlikeError(f"{name} isn't contiguous")
+            put(gap)
+            put(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        put(frame.gaps[-1])
 
 
 def on_host(storage: Storage) -> Storage:
@@ -162,9 +217,32 @@ def record_torch_save(obj: Any, path: Path) -> TorchFile | None:
 
     Raises what pickling ``obj`` raises.
     """
-    name = str(path)
-    if not name.isascii():  # torch writes such a file in another way
+    if not str(path).isascii() or not _is_understood():  # torch writes a file of such a name in another way
         return None
+    try:
+        frozen, storages = freeze(obj)
+    except UnknownError:
+        records = _records_of(obj)
+        if records is None:  # stock's call says what is wrong
+            return None
+        storages = [what for _, what, _ in records if isinstance(what, Storage)]
+        found = TorchFile(path, storages, lambda: records)
+    else:
+        found = TorchFile(path, storages, lambda: _records_of(frozen) or [])
+    if sum({one.data_ptr(): one.nbytes() for one in storages}.values()) < WRITTEN_AT_ONCE:
+        return None
+    return None if any(one.device.type == "meta" for one in storages) else found
+
+
+@cache
+def _is_understood() -> bool:
+    """Tell whether this torch pickles as it is recorded here."""
+    records = _records_of({"a": torch.zeros(3)})
+    return records is not None and [type(what) for _, what, _ in records].count(Storage) == 1
+
+
+def _records_of(obj: Any) -> list[Record] | None:
+    """Return the records of ``torch.save``; None where they can't be had. Raises what pickling ``obj`` raises."""
     found: dict[str, Storage] = {}
 
     class Pickler(pickle.Pickler):
@@ -187,18 +265,13 @@ def record_torch_save(obj: Any, path: Path) -> TorchFile | None:
 
     for attribute, value in {**vars(pickle), "Pickler": Pickler}.items():
         setattr(Module, attribute, value)
-    file = _Records(TorchFile(path), found)
+    file = _Records(found)
     try:
         with serialization.skip_data():
             _torch_save(obj, file, Module, serialization.DEFAULT_PROTOCOL, False)
     except (AttributeError, KeyError, TypeError, IndexError):
-        return None  # stock's call says what is wrong, if it isn't this
-    recorded = file.file
-    if sum(storage.nbytes() for storage in recorded.storages()) < WRITTEN_AT_ONCE:
         return None
-    if any(storage.device.type == "meta" for storage in recorded.storages()):
-        return None
-    return recorded
+    return file.records
 
 
 _torch_save: Any = serialization._save
@@ -207,17 +280,17 @@ _torch_save: Any = serialization._save
 class _Records:
     """Stands for the zip that torch writes to, and remembers its records."""
 
-    def __init__(self, file: TorchFile, storages: Mapping[str, Storage]) -> None:
-        self.file = file
+    def __init__(self, storages: Mapping[str, Storage]) -> None:
+        self.records: list[Record] = []
         self._storages = storages
 
     def write_record(self, name: str, content: bytes | str, size: int) -> None:
         """Remember a record with its content."""
-        self.file.records.append((name, content, size))
+        self.records.append((name, content, size))
 
     def write_record_metadata(self, name: str, size: int) -> None:
         """Remember the record of a storage, which torch leaves without content."""
-        self.file.records.append((name, self._storages[name.rpartition("/")[2]], size))
+        self.records.append((name, self._storages[name.rpartition("/")[2]], size))
 
 
 def _shares(tensors: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from vaultlayer_hf.state.data.samplers import SamplerStates
@@ -76,11 +76,16 @@ class Position:
 
 
 def content_of(position: Position) -> dict[str, Any]:
-    """Return a position as ``position_from`` takes it; older releases read it where they know all that is in it."""
-    content = asdict(position)
-    return (
-        content if position.first is not None else {n: value for n, value in content.items() if n != "first"}
-    )
+    """Return a position as ``position_from`` takes it; older releases read it where they know all that is in it.
+
+    It shares what the position holds: a random state of 625 numbers isn't copied, and training waits for this.
+    """
+    moments = {name: dict(vars(getattr(position, name))) for name in ("begin", "birth", "now")}
+    ahead = [dict(vars(moment)) for moment in position.ahead]
+    content = {**vars(position), **moments, "ahead": ahead}
+    if position.first is None:
+        del content["first"]
+    return content
 
 
 def position_from(content: dict[str, Any]) -> Position:

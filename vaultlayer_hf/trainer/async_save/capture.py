@@ -7,11 +7,11 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 
-import torch
-
+from vaultlayer_hf.base.digest import KnownDigest
 from vaultlayer_hf.state.capture.copier import Copier
 from vaultlayer_hf.state.capture.copying import StateCopy
-from vaultlayer_hf.state.capture.recorded import Recorded, write_files
+from vaultlayer_hf.state.capture.recorded import Recorded
+from vaultlayer_hf.state.capture.writing import FileWriter
 
 
 class Capture:
@@ -20,7 +20,7 @@ class Capture:
     Args:
         folder, target, step: see below.
         recorded: its files that aren't written yet.
-        copy: what they are written from.
+        copy: see below; what they are written from.
         keep: writes what is ours into the folder, where it appears before ``hand_in``.
 
     Attributes:
@@ -29,8 +29,10 @@ class Capture:
         step: at which its state was captured.
         before: what is done when it is written, and about to appear; on the training thread.
         behind: what is done once it has appeared, in this order; on the training thread.
+        copy: of the state.
         handed_in: whether training has gone on since the copy.
         seconds: for which it was written, once it is.
+        known: digests of its files that were taken meanwhile.
     """
 
     def __init__(
@@ -47,7 +49,8 @@ class Capture:
         self.behind: list[Callable[[], object]] = []
         self.handed_in = False
         self.seconds = 0.0
-        self._copy = copy
+        self.known: dict[str, KnownDigest] = {}
+        self.copy = copy
         self._recorded = recorded
         self._jobs: list[Callable[[], object]] = []
         self._written: Future[None] | None = None
@@ -70,11 +73,7 @@ class Capture:
     def write(self, copier: Copier) -> None:
         """Have it written; once."""
         if self._written is None:
-            self._written = copier.submit(self.run)
-
-    def copy_of(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return what stands for a tensor of the training in the copy; one that isn't in there is copied at once."""
-        return self._copy.of_tensor(tensor)
+            self._written = copier.submit(lambda: self.run(copier.writer))
 
     @property
     def done(self) -> bool:
@@ -88,14 +87,15 @@ class Capture:
 
     def give_up(self) -> None:
         """Return once nothing is copied any more: nobody wants it."""
-        self._copy.give_up()
+        self.copy.give_up()
 
-    def run(self) -> None:
+    def run(self, writer: FileWriter) -> None:
         """Write the files, once the state is copied; on the thread that writes."""
         begin = time.monotonic()
-        self._copy.wait()
+        self.copy.wait()
         for job in self._jobs:
             job()
-        write_files(self._recorded, self._copy.of)
+        known = writer.write(self._recorded, self.copy.of)
+        self.known = {path.relative_to(self.folder).as_posix(): one for path, one in known.items()}
         self._recorded, self._jobs = [], []
         self.seconds = time.monotonic() - begin

@@ -26,7 +26,7 @@ from vaultlayer_hf.state.capture import copier
 from vaultlayer_hf.state.capture.copier import Copier
 from vaultlayer_hf.state.capture.copying import StateCopy, TornError
 from vaultlayer_hf.state.capture.fit import Fit
-from vaultlayer_hf.state.capture.recorded import Recorded, on_host, recording, write_files
+from vaultlayer_hf.state.capture.recorded import Recorded, on_host, recording
 from vaultlayer_hf.state.capture.stepped import size_of
 from vaultlayer_hf.trainer.async_save.agreed import Agreed
 from vaultlayer_hf.trainer.async_save.capture import Capture
@@ -90,13 +90,13 @@ class AsyncSaves:
                 save()
             copy = None if self._ends() else self._copy(recorded)
             if copy is None:
-                write_files(recorded, on_host)
+                self.copier.writer.write(recorded, on_host)
         except Exception as found:  # whatever it is: stock's own save raises it too, or saves
             error = found
         failed, lasts, beside = agreed.captured(error, copy is not None)
         if failed is None and not beside:
             failed = agreed.failure(lambda: keep(folder)) or agreed.failure(
-                lambda: files.rename(folder, target) if agreed.leads else None
+                lambda: files.rename(folder, target, flush=False) if agreed.leads else None
             )
         if failed is not None:
             if copy is not None:
@@ -152,7 +152,7 @@ class AsyncSaves:
 
         # In two rounds: the folder has its name once every rank has written, and goes on its way once it has its name.
         failed = agreed.failure(written) or agreed.failure(
-            lambda: files.rename(capture.folder, capture.target) if agreed.leads else None
+            lambda: files.rename(capture.folder, capture.target, flush=False) if agreed.leads else None
         )
         if failed is not None:
             self._lose(capture, failed)
