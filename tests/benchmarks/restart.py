@@ -22,7 +22,7 @@ def stepped(step, rank=0):
         file.write(f"{time.time()} {step} {os.getpid()}\\n")
     first = not os.path.exists("killed")
     if first and step >= 4 and rank == 0:
-        end = time.monotonic() + 120
+        end = time.monotonic() + 300
         wanted = 2 if "RANK" in os.environ else 1  # the launcher's, and the ranks'
         while open(".vl/journal.jsonl").read().count("is kept ready") < wanted and time.monotonic() < end:
             time.sleep(0.05)
@@ -107,7 +107,7 @@ def measure(work: Path, rounds: int, say: Callable[[str], None]) -> list[Row]:
         for number in range(rounds):
             folder = work / f"{len(rows)}-{number}"
             folder.mkdir(parents=True)
-            ran = vl_run(folder, *command, script=textwrap.dedent(_KILLED + script), spare=True)
+            ran = vl_run(folder, *command, script=textwrap.dedent(_KILLED + script), spare=True, timeout=600.0)
             first, after = _seconds(ran)
             cold.append(first)
             warm.append(after)

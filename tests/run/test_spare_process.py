@@ -23,7 +23,7 @@ _PRINT = print
 
 
 def test_a_library_sees_its_process_as_in_a_cold_start(tmp_path) -> None:
-    """Arguments, `__main__`'s file, cores, blocked signals; times that it keeps are those of the script's import."""
+    """Arguments, `__main__`'s file, cores, blocked signals, time zone; the times that it keeps are those of its import."""
     path = library(
         tmp_path,
         "looks",
@@ -33,6 +33,7 @@ def test_a_library_sees_its_process_as_in_a_cold_start(tmp_path) -> None:
         blocked = sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, [])))
         day, whole, fine = time.time(), int(time.time()), time.time_ns()
         steady, date = time.perf_counter(), datetime.datetime.now()
+        zone = time.localtime(0).tm_hour
         """,
     )
     script = TRAINS + textwrap.dedent(
@@ -41,11 +42,13 @@ def test_a_library_sees_its_process_as_in_a_cold_start(tmp_path) -> None:
         sys.argv.append("more")
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+        os.environ["TZ"] = "JST-9"
+        time.tzset()
         day, steady = time.time(), time.perf_counter()
         import logging, looks
         times = [looks.day, looks.whole + 1, looks.fine / 1e9, looks.date.timestamp(), logging._startTime]
         now = [day <= one <= time.time() + 1 for one in times], steady <= looks.steady <= time.perf_counter()
-        print("SEEN", json.dumps([looks.seen, looks.blocked, now]), flush=True)
+        print("SEEN", json.dumps([looks.seen, looks.blocked, now, looks.zone]), flush=True)
         train_a_step()
         """
     )
@@ -53,7 +56,7 @@ def test_a_library_sees_its_process_as_in_a_cold_start(tmp_path) -> None:
     assert is_warm(ran), said(ran)
     assert hot == cold
     assert cold[0][0][1:] == ["first", "more"]
-    assert cold[2] == [[True] * 5, True]
+    assert cold[2:] == [[[True] * 5, True], 9]
 
 
 def test_what_a_library_sets_comes_behind_what_the_script_has_set(tmp_path) -> None:

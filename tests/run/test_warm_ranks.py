@@ -274,7 +274,7 @@ def test_what_a_library_in_c_may_read_is_found_in_it() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["torchrun", "accelerate", "accelerate, one process"])
+@pytest.mark.parametrize("launcher", list(LAUNCHERS), ids=["torchrun", "accelerate", "one_process"])
 def test_killed_ranks_go_on_warm_to_the_same_weights(launcher, tmp_path) -> None:
     """Two ranks of a Trainer's script, forked in the restart, end with every bit of an unbroken run's weights.
 

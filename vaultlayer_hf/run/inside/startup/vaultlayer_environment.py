@@ -18,10 +18,16 @@ def own_environment() -> "dict[str, str]":
 
 def become(environment: "dict[str, str]") -> None:
     """Change os.environ to this, but for the variables of `vl run`."""
-    for name in [name for name in os.environ if name not in environment and not is_own_variable(name)]:
+    own = {name: value for name, value in os.environ.items() if is_own_variable(name)}
+    become_all({**{name: value for name, value in environment.items() if not is_own_variable(name)}, **own})
+
+
+def become_all(environment: "dict[str, str]") -> None:
+    """Change os.environ to this, whole. What stays keeps its place in memory, by which setproctitle finds its way."""
+    for name in [name for name in os.environ if name not in environment]:
         del os.environ[name]
     for name, value in environment.items():
-        if not is_own_variable(name) and os.environ.get(name) != value:
+        if os.environ.get(name) != value:
             os.environ[name] = value
 
 

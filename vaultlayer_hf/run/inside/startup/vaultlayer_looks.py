@@ -3,6 +3,7 @@
 import _frozen_importlib
 import os
 import sys
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +18,8 @@ def looks() -> "dict[str, Any]":
     """Return how this process looks.
 
     ``argv``: the arguments; ``file`` of ``__main__``, by whose absence libraries know a console; ``module``: its name
-    where it is run by -m; ``cores`` that this thread may run on; ``mask``: the signals that it blocks.
+    where it is run by -m; ``zone``: the names of the time zone; ``cores`` that this thread may run on; ``mask``: the
+    signals that it blocks.
     """
     signals: Any = sys.modules["_signal"]
     main: Any = sys.modules.get("__main__")
@@ -26,6 +28,7 @@ def looks() -> "dict[str, Any]":
         "argv": [str(one) for one in getattr(sys, "argv", ())],
         "file": file if isinstance(file, str) else None,
         "module": getattr(getattr(main, "__spec__", None), "name", None),
+        "zone": list(time.tzname),
         "cores": sorted(os.sched_getaffinity(0)),
         "mask": sorted(map(int, signals.pthread_sigmask(signals.SIG_BLOCK, ()))),
     }
@@ -43,6 +46,12 @@ def look_like(seen: "Mapping[str, Any]") -> None:
     main["__spec__"] = None if name is None else _frozen_importlib.ModuleSpec(name, None, origin=file)
     os.sched_setaffinity(0, seen["cores"])
     signals.pthread_sigmask(signals.SIG_SETMASK, seen["mask"])
+
+
+def be_in_zone(names: "list[str]") -> None:
+    """Have the time zone of the environment, which counts once a process has asked for it."""
+    if list(time.tzname) != names:
+        time.tzset()
 
 
 def how_differs(seen: "Mapping[str, Any]", now: "Mapping[str, Any]") -> str:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
     from vaultlayer_hf.run.inside.startup.vaultlayer_environment import (
         become,
+        become_all,
         born_environment,
         changed,
         changed_since_birth,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from vaultlayer_hf.run.inside.startup.vaultlayer_group import Group, Modules, Registration
     from vaultlayer_hf.run.inside.startup.vaultlayer_line import RANK_VARIABLES
     from vaultlayer_hf.run.inside.startup.vaultlayer_logs import Loggers, Logs
-    from vaultlayer_hf.run.inside.startup.vaultlayer_looks import look_like, looks
+    from vaultlayer_hf.run.inside.startup.vaultlayer_looks import be_in_zone, look_like, looks
     from vaultlayer_hf.run.inside.startup.vaultlayer_moments import clocks, kept_moments
     from vaultlayer_hf.run.inside.startup.vaultlayer_reads import Reads, named_in_libraries
     from vaultlayer_hf.run.inside.startup.vaultlayer_stash import Stash
@@ -64,6 +65,7 @@ else:
     from vaultlayer_effects import Output, Packages, files, mark, start_method, surroundings
     from vaultlayer_environment import (
         become,
+        become_all,
         born_environment,
         changed,
         changed_since_birth,
@@ -74,7 +76,7 @@ else:
     from vaultlayer_group import Group, Modules
     from vaultlayer_line import RANK_VARIABLES
     from vaultlayer_logs import Loggers, Logs
-    from vaultlayer_looks import look_like, looks
+    from vaultlayer_looks import be_in_zone, look_like, looks
     from vaultlayer_moments import clocks, kept_moments
     from vaultlayer_reads import Reads, named_in_libraries
     from vaultlayer_stash import Stash
@@ -128,8 +130,7 @@ def wait_for_turn(
             line.tell(reason=reason)
             os._exit(0)
         line.tell(gone=True)
-    os.environ.clear()
-    os.environ.update(changed(environment, changes))
+    become_all(changed(environment, changes))
     sys.meta_path.insert(1, Stash(groups, preloader.free, ranks))  # behind the hook's
     os.close(control)
 
@@ -152,7 +153,7 @@ class _Preloader:
     def run(self, items: "Sequence[tuple[str, Any]]") -> "list[Group]":
         """Import all of it; return what came of it, hidden again."""
         environment, path, folder, seen = dict(os.environ), list(sys.path), os.getcwd(), looks()
-        wanted = dict(environment)
+        wanted, zone = dict(environment), seen["zone"]
         made: dict[
             str, str | None
         ] = {}  # by imports: a random id of this process, say, and not that of the attempt
@@ -182,9 +183,11 @@ class _Preloader:
                     os.chdir(what)
                 elif kind == "l":
                     look_like(what)
+                    zone = what["zone"]
                 elif kind == "i" and guard.is_to_be_imported(what):
                     both = {**wanted, **made}
                     become({name: value for name, value in both.items() if value is not None})
+                    be_in_zone(zone)
                     begin = time.monotonic()
                     groups.append(self._import(what, output, guard))
                     if rests:
@@ -198,6 +201,7 @@ class _Preloader:
         os.chdir(folder)
         look_like(seen)
         become(environment)
+        be_in_zone(seen["zone"])
         of_script -= self._read | {name for group in groups for name in group.changed}
         self.free = self._of_ranks | (of_script - named_in_libraries(of_script))
         sys.meta_path.remove(guard)
