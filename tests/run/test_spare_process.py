@@ -23,7 +23,7 @@ _PRINT = print
 
 
 def test_a_library_sees_its_process_as_in_a_cold_start(tmp_path) -> None:
-    """Arguments, `__main__`'s file, cores, blocked signals, time zone; the times that it keeps are those of its import."""
+    """Arguments, `__main__`'s file, cores, blocked signals, time zone; times that it keeps are of its import."""
     path = library(
         tmp_path,
         "looks",
