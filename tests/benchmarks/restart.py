@@ -107,7 +107,9 @@ def measure(work: Path, rounds: int, say: Callable[[str], None]) -> list[Row]:
         for number in range(rounds):
             folder = work / f"{len(rows)}-{number}"
             folder.mkdir(parents=True)
-            ran = vl_run(folder, *command, script=textwrap.dedent(_KILLED + script), spare=True, timeout=600.0)
+            ran = vl_run(
+                folder, *command, script=textwrap.dedent(_KILLED + script), spare=True, timeout=600.0
+            )
             first, after = _seconds(ran)
             cold.append(first)
             warm.append(after)
