@@ -81,6 +81,7 @@ def _ray_row(folder: Path, server: SeaweedServer) -> list[str]:
 
     cluster = ray.RayCluster({**server.env(), "PACE": "0.7"})
     try:
+        cluster.start()
         folder.mkdir()
         starts = folder / "starts"
         line = f"sh -c 'date +%s.%N >> {starts}; exec sleep 654'"

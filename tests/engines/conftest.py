@@ -28,6 +28,7 @@ def ray_cluster(s3_env: dict[str, str]) -> Iterator[ray.RayCluster]:
     # A job of Ray has the variables of the node, not of who hands it in.
     made = ray.RayCluster({**s3_env, "PACE": "0.7"})
     try:
+        made.start()
         yield made
     finally:
         print(made.logs())

@@ -37,15 +37,20 @@ class RayCluster:
 
     def __init__(self, variables: dict[str, str]) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="vlray-"))  # sockets lie in it: a short path
-        self._port, dashboard, agent = free_ports(3)
-        self.env = {"RAY_ADDRESS": f"http://127.0.0.1:{dashboard}"}
+        self._port, self._dashboard = free_ports(2)
+        self.env = {"RAY_ADDRESS": f"http://127.0.0.1:{self._dashboard}"}
         self.address = f"127.0.0.1:{self._port}"
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         self._env = environment(PATH=path, **QUIET, **variables)
         self._nodes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self) -> None:
+        """Start all of it."""
+        agent, client = free_ports(2)
         self._start(
-            "head", "--head", f"--port={self._port}", f"--dashboard-port={dashboard}", "--num-cpus=0",
-            f"--dashboard-agent-listen-port={agent}", f"--temp-dir={self.folder}",
+            "head", "--head", f"--port={self._port}", f"--dashboard-port={self._dashboard}", "--num-cpus=0",
+            f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}",
+            f"--temp-dir={self.folder}",
         )  # fmt: skip
         for name in ("n1", "n2"):
             self.start_node(name)

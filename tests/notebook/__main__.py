@@ -1,4 +1,7 @@
-"""`python -m tests.notebook`: executes every notebook in every way (minutes); more arguments go to pytest."""
+"""`python -m tests.notebook`: executes every notebook in every way (minutes); more arguments go to pytest.
+
+What a browser has drawn of them, to look at, goes to the folder that VAULTLAYER_TEST_PICTURES names.
+"""
 
 from __future__ import annotations
 

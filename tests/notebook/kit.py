@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import re
 import signal
@@ -98,10 +99,14 @@ class Execution:
         return "".join(output.get("text", "") for output in cell.get("outputs", ()))
 
     def shown(self, cell_id: str) -> list[str]:
-        """The HTML that a cell shows."""
+        """What a cell shows, as HTML: bars, tables and lines."""
         cell = next(cell for cell in self.client.nb.cells if cell["id"] == cell_id)
         return [
-            output["data"]["text/html"] for output in cell["outputs"] if "text/html" in output.get("data", {})
+            f"<pre class='{output['name']}'>{html.escape(output['text'])}</pre>"
+            if "text" in output
+            else output["data"]["text/html"]
+            for output in cell["outputs"]
+            if "text" in output or "text/html" in output.get("data", {})
         ]
 
     @property
@@ -139,7 +144,12 @@ class Execution:
         return done
 
 
-def page(html: list[str]) -> str:
-    """A page with what cells show, laid out as a notebook does it."""
-    style = "body { font: 14px sans-serif } table { border-collapse: collapse } td, th { padding: 4px 8px }"
-    return f"<!doctype html><meta charset='utf-8'><style>{style}</style>" + "<hr>".join(html)
+def page(shown: list[str]) -> str:
+    """A page with what a cell shows, laid out and coloured as a notebook does it, light and below it dark."""
+    style = """
+        body { font: 14px sans-serif; margin: 0 } div { padding: 12px } pre { margin: 0; white-space: pre-wrap }
+        table { border-collapse: collapse } td, th { padding: 4px 8px } .stderr { background: #fdd }
+        .dark { background: #111; color: #eee } .dark .stderr { background: #4e1d1c }
+    """
+    both = "".join(f"<div class='{theme}'>{''.join(shown)}</div>" for theme in ("light", "dark"))
+    return f"<!doctype html><meta charset='utf-8'><style>{style}</style>{both}"
