@@ -23,6 +23,7 @@ LS = {
             "token": int,
             "number": int,
             "folder": str,
+            "metrics": {...: NUMBER},
         }
     ],
 }
@@ -172,6 +173,7 @@ DOCTOR = {
         "disk_free": (int, NONE),
         "links": (bool, NONE),
         "create_if_absent": (bool, NONE),
+        "checkpoint": (int, NONE),
     },
     "predicted": {
         "checkpoint": int,

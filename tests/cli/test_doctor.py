@@ -46,6 +46,17 @@ def test_a_sound_folder(vault: Path, tmp_path: Path) -> None:
     assert tree(vault) == before
 
 
+def test_whose_checkpoint_is_predicted_for_is_said(vault: Path, tmp_path: Path) -> None:
+    """Without --model it is the vault's newest checkpoint; where there is none, the assumed model is named as such."""
+    newest = vl("ls", str(vault), "--json").json()["checkpoints"][-1]["bytes"]
+    found = vl("doctor", str(vault), "--output-dir", str(tmp_path), "--json").json()
+    assert found["predicted"]["checkpoint"] == found["measured"]["checkpoint"] == newest
+    assert "(as the newest here)" in next(
+        one["text"] for one in found["findings"] if one["name"] == "prediction"
+    )
+    assert "which is assumed: --model names yours" in vl("doctor", str(tmp_path / "new"), cwd=tmp_path).out
+
+
 def test_a_vault_on_another_disk(tmp_path: Path) -> None:
     """Only a folder on the disk that the training writes to is lost with it."""
     shared = Path("/dev/shm")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from vaultlayer_hf import errors
 from vaultlayer_hf.cli import app
@@ -57,6 +58,7 @@ def test_vl_alone_says_what_to_do_next(tmp_path: Path) -> None:
     assert found.code == 0
     assert "vl run train.py" in found.out
     assert "vl status" not in found.out
+    assert not found.err
     a_run(tmp_path)
     assert f"vl ls file://{tmp_path}/vault" in vl(cwd=tmp_path).out
 
@@ -68,6 +70,19 @@ def test_the_help_is_in_groups_the_most_used_first() -> None:
     assert places == sorted(places)
     assert "─ Commands ─" not in text
     assert all(len(line) <= 80 for line in text.splitlines())
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_no_name_of_an_option_is_cut_short(columns: int) -> None:
+    """However narrow the terminal, an option stands in its command's help as it has to be typed."""
+    for command, *parameters in [
+        ("", *typer.main.get_command(app).params),
+        *((name, *one.params) for name, one in typer.main.get_command(app).commands.items()),  # type: ignore[attr-defined]
+    ]:
+        text = vl(*command.split(), "--help", COLUMNS=str(columns)).out
+        assert all(len(line) <= columns for line in text.splitlines()), command
+        names = {name for one in parameters for name in one.opts if name.startswith("--")}
+        assert not {name for name in names if name not in text.split() and f"{name}," not in text}, command
 
 
 def test_a_usage_line_shows_arguments_as_they_are_written() -> None:

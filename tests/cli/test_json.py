@@ -10,7 +10,7 @@ from . import schema
 from .conftest import vl
 
 COMMANDS = {
-    "ls": (["{vault}"], schema.LS),
+    "ls": (["{vault}", "--metrics"], schema.LS),
     "show": (["{vault}@40"], schema.SHOW),
     "why": (["{vault}@40"], schema.WHY),
     "verify": (["{vault}", "--newest"], schema.VERIFY),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import socket
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.vault.vaults import train
+from vaultlayer_hf.cli.figures import newest_figures
 
 from .conftest import vl
 
@@ -50,6 +52,37 @@ def test_ls_json_is_one_object_for_programs(trained) -> None:
         assert item["bytes"] == sum(path.stat().st_size for path in files)
         assert datetime.fromisoformat(item["time"]).utcoffset() is not None
         assert item["token"] == found["token"]
+
+
+def test_ls_shows_how_good_each_checkpoint_is(trained) -> None:
+    """`--metrics` gives the loss that the Trainer had logged by then, for a person and for programs."""
+    losses = {}
+    for step in (20, 40, 60):
+        state = json.loads((checkpoint(trained, step) / "trainer_state.json").read_text())
+        losses[step] = state["log_history"][-1]["loss"]
+    found = vl("ls", str(trained), "--metrics", "--json").json()["checkpoints"]
+    assert {item["step"]: item["metrics"] for item in found} == {
+        step: {"loss": loss} for step, loss in losses.items()
+    }
+    rows = [line.split() for line in vl("ls", str(trained), "--metrics").out.splitlines()]
+    assert rows[0][-1] == "loss"
+    assert [row[-1] for row in rows[1:4]] == [f"{loss:.4f}" for loss in losses.values()]
+    assert all(item["metrics"] == {} for item in vl("ls", str(trained), "--json").json()["checkpoints"])
+
+
+def test_the_newest_evaluation_counts_and_its_speed_does_not() -> None:
+    """Of a history the last loss and the last evaluation's metrics are taken; a loop's own file tells its loss."""
+    history = [
+        {"step": 10, "loss": 3.0},
+        {"step": 10, "eval_loss": 2.9, "eval_f1": 0.1, "eval_runtime": 1.0},
+        {"step": 20, "loss": 2.0, "learning_rate": 0.1},
+        {"step": 20, "eval_loss": 1.9, "eval_f1": 0.3, "eval_samples_per_second": 7.0},
+        {"step": 20, "train_runtime": 9.0, "train_loss": 2.5},
+        "not an object",
+    ]
+    assert newest_figures({"log_history": history}, {}) == {"loss": 2.0, "eval_loss": 1.9, "eval_f1": 0.3}
+    assert newest_figures({}, {"step": 3, "loss": 0.5, "world_size": 1}) == {"loss": 0.5}
+    assert newest_figures({"log_history": 5}, {"loss": "low"}) == {}
 
 
 def test_ls_of_a_damaged_log_says_so_and_shows_what_is_whole(vault) -> None:

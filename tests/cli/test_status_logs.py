@@ -183,3 +183,9 @@ def test_a_script_with_a_vault_of_its_own(tmp_path: Path) -> None:
         )
     found = vl("status", str(run), "--json").json()
     assert (found["vault"], found["commits"]) == (f"file://{other}", 10)
+
+
+def test_a_run_that_is_over_has_nothing_to_lose(trained: Path) -> None:
+    """However long its process went on behind the last commit: what is committed can't be lost."""
+    found = vl("status", str(trained), "--json").json()
+    assert (found["state"], found["exposure_seconds"], found["exposure_steps"]) == ("finished", 0, 0)

@@ -231,7 +231,7 @@ def test_a_narrow_terminal_shows_whole_columns(trained: Path) -> None:
     assert vl("ls", str(trained), COLUMNS="60").out.splitlines()[0].split()[-2:] == ["size", "state"]
 
 
-@pytest.mark.parametrize("command", ["status", "show", "why", "logs", "prune --dry-run"])
+@pytest.mark.parametrize("command", ["status", "show", "why", "logs", "prune --dry-run", "ls --metrics"])
 @pytest.mark.parametrize("columns", [40, 60, 80])
 def test_no_table_is_cut_short(command: str, columns: int, trained: Path) -> None:
     """However narrow the terminal, nothing is left out of a cell: columns go, or each row becomes lines of its own."""

@@ -8,7 +8,7 @@ from tests.messages.situations import Situation, situation
 from tests.run.test_decision import CASES, SEEN
 from vaultlayer_hf.run.decide.cause import Death
 from vaultlayer_hf.run.decide.decision import Action, RestartHistory, decide_restart
-from vaultlayer_hf.run.supervise import next_step
+from vaultlayer_hf.run.decide.lines import last_line, next_step
 
 CHAPTER = "vl run: what ended an attempt, and what is done about it"
 
@@ -19,7 +19,7 @@ def _of(death: Death) -> Situation:
         decision = decide_restart(death, history)
         if decision.action is Action.RESTART:
             return [f"[vl] attempt 1: {decision.detail}; {next_step(decision)}"]
-        return [f"[vl] {decision.action.value}: {decision.detail}; {decision.reason}"]
+        return [f"[vl] {last_line(decision)}"]
 
     return say
 

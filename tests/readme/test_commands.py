@@ -173,5 +173,6 @@ def same_for_all(text: str) -> str:
     text = re.sub(r"\d+\.\d+\.\d+[\w.+]*", "VERSION", text)
     text = re.sub(r"(packaging) [\d.]+", r"\1 VERSION", text)
     text = re.sub(r"\d+\.\d{4} \(step", "LOSS (step", text)
+    text = re.sub(r"(committed|newest) +\d\.\d+$", r"\1 LOSS", text, flags=re.MULTILINE)
     text = re.sub(r"\d+(\.\d+)? [kMGT]?B\b", "SIZE", text)
     return "\n".join(re.sub(r" +", " ", line).strip() for line in text.strip().splitlines())

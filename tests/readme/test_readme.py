@@ -67,7 +67,14 @@ def test_ci_runs_the_second_command() -> None:
     assert re.findall(pattern + r".*", TEXT, re.MULTILINE) == [install_commands()[1]]
 
 
-@pytest.mark.parametrize("file", [README, *GUIDES], ids=lambda file: str(file.relative_to(ROOT)))
+_LINKED = [
+    README,
+    *GUIDES,
+    *(ROOT / name for name in ("SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "tests/README.md")),
+]
+
+
+@pytest.mark.parametrize("file", _LINKED, ids=lambda file: str(file.relative_to(ROOT)))
 def test_links_lead_somewhere(file: Path) -> None:
     """Each link names a file that is there, and a heading in it where it names one."""
     for target in re.findall(r"(?:\]\(|src(?:set)?=\")([^)\"]+)[)\"]", file.read_text()):

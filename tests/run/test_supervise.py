@@ -187,7 +187,8 @@ def test_where_the_hook_does_not_reach_is_said(tmp_path) -> None:
 def test_usage_errors_are_one_line(tmp_path) -> None:
     """A program that doesn't exist, a vault that can't be meant and a bad configuration end with code 2."""
     ran = finish(start(tmp_path, "no-such-program"), tmp_path)
-    assert (ran.code, ran.err.splitlines()[-1]) == (2, "vl: there is no program 'no-such-program'")
+    assert (ran.code, ran.err.splitlines()[-1]) == (2, "vl: there is no program no-such-program")
+    assert not (tmp_path / ".vl").exists(), "nothing is made for it"
     ran = finish(start(tmp_path, "true", options=("--vault", "ftp://x")), tmp_path)
     assert ran.code == 2
     (tmp_path / "vaultlayer.toml").write_text("keep_lats = 3")

@@ -165,3 +165,20 @@ def test_what_it_needs_is_loaded_for_it_alone(tmp_path: Path) -> None:
         del sys.modules[name]
     open_store(tmp_path / "vault")
     assert "vaultlayer_hf.stores.hub.store" not in sys.modules
+
+
+def test_retries_for_a_vault_are_not_said_by_the_client_too(
+    hub_uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the client says of its retries is left out for the vault's own repository, and for no other."""
+    open_store(hub_uri)
+    repository = "/".join(hub_uri.removeprefix("hf://").split("/")[:2])
+    logger = logging.getLogger("huggingface_hub.utils._http")
+    for name in (repository, "other/repository"):
+        logger.warning(f"'no answer' thrown while requesting GET https://hub/api/models/{name}/tree/main")
+        logger.warning("Retrying in 1s [Retry 1/5].")
+    said = [record.getMessage() for record in caplog.records if record.name == logger.name]
+    assert [("other/repository" in text, text.startswith("Retrying")) for text in said] == [
+        (True, False),
+        (False, True),
+    ]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -282,6 +283,15 @@ def test_no_credentials_without_botocore(config: Config, without_botocore: None)
     with pytest.raises(StoreDeniedError, match="no credentials were found") as caught:
         open_store("s3://bucket/x").head("x")
     assert "AWS_ACCESS_KEY_ID" in str(caught.value)
+
+
+def test_a_machine_that_gives_no_credentials(config: Config, without_botocore: None) -> None:
+    """A metadata server that refuses says nothing of rights in the bucket: credentials are what is missing."""
+    with closing(CannedServer(lambda *asked: (403, {}, b""))) as machine:
+        config(AWS_EC2_METADATA_SERVICE_ENDPOINT=machine.endpoint, AWS_ENDPOINT_URL="http://127.0.0.1:9")
+        with pytest.raises(StoreDeniedError, match="no credentials were found"):
+            open_store("s3://bucket/x").head("x")
+    assert machine.requests
 
 
 def test_an_unknown_profile(config: Config) -> None:

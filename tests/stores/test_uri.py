@@ -285,7 +285,7 @@ def test_any_text(text: str) -> None:
 @pytest.mark.parametrize("end", ["@lates", "@bets", "@newest", "@abc", "@ 40", "@-1", "@"])
 def test_no_step(base: str, end: str) -> None:
     """What is meant as a step and is none is refused with the fix, and isn't the name of a new vault."""
-    with pytest.raises(VaultUriError, match=r"did you mean @(latest|best)\?|write ADDRESS@500"):
+    with pytest.raises(VaultUriError, match=r"did you mean @(latest|best|40)\?|write ADDRESS@500"):
         parse_vault(base + end)
 
 

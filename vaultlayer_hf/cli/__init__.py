@@ -15,6 +15,7 @@ completion must answer at once.
     demo_story.py   the three acts of `vl demo` and its verdict
     diff.py         `vl diff`: two checkpoints side by side: step, loss, settings, files
     doctor.py       `vl doctor`
+    figures.py      losses and metrics that a checkpoint's own files hold
     gather.py       finds what a person means by TARGET, a run folder or a vault
     init.py         `vl init`
     jobs.py         finds a job of another machine, and asks its engine
@@ -42,10 +43,14 @@ Imports all below; nothing imports it.
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import shutil
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from vaultlayer_hf.cli.archive import archive
 from vaultlayer_hf.cli.common import EXIT_CODES
@@ -90,8 +95,59 @@ A run was started here:
 """
 
 
+_FRAMED = 60
+"""Columns of a terminal from which on a help text has frames: narrower, rich cuts the names of options short."""
+
+
+@contextlib.contextmanager
+def _plain_if_narrow(command: TyperCommand | TyperGroup, formatter: Any) -> Iterator[None]:
+    """Have a command write its help as plain text meanwhile, where the terminal is too narrow for frames."""
+    before, columns = command.rich_markup_mode, shutil.get_terminal_size().columns
+    if columns < _FRAMED:
+        command.rich_markup_mode = None
+        formatter.width = columns - 1  # of itself it takes 50 at least
+        # Behind a name that is longer than this the text begins on the next line, and has room there.
+        formatter.write_dl = functools.partial(formatter.write_dl, col_max=12)
+    try:
+        yield
+    finally:
+        command.rich_markup_mode = before
+
+
+def _without_types(parameters: list[Any]) -> list[Any]:
+    """Have arguments and flags shown without a type in a help text: `--json <bool>` looks as if it took a value."""
+    for one in parameters:
+        if one.param_type_name == "argument" or getattr(one, "is_flag", False):
+            one.display_type_rich = lambda ctx: ""
+    return parameters
+
+
+class _Group(TyperGroup):
+    """`vl` itself, whose help has no frames in a narrow terminal."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_types(super().get_params(ctx))
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        with _plain_if_narrow(self, formatter):
+            super().format_help(ctx, formatter)
+
+
 class _Command(TyperCommand):
-    """A command whose usage line shows its arguments as their metavars say: typer adds brackets of its own."""
+    """A command whose usage line shows its arguments as their metavars say: typer adds brackets of its own.
+
+    Its help has no frames in a narrow terminal.
+    """
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_types(super().get_params(ctx))
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        return super().get_short_help_str(limit=1000)  # whole: the list of commands folds it
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        with _plain_if_narrow(self, formatter):
+            super().format_help(ctx, formatter)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         arguments = [one for one in self.params if one.param_type_name == "argument"]
@@ -100,6 +156,7 @@ class _Command(TyperCommand):
 
 app = typer.Typer(
     name="vl",
+    cls=_Group,
     help=_HELP,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -139,11 +196,10 @@ def _root(
 
 def _here() -> str:
     """Return what to do about the run that was started here; empty where there is none."""
-    from vaultlayer_hf.cli.gather import find_target
+    from vaultlayer_hf.cli.gather import known_run
 
-    try:
-        target = find_target(None)
-    except typer.Exit:
+    target = known_run(None)
+    if target is None:
         return ""
     return _RUN_HERE.format(vault=f"{target.vault}" if target.vault else "VAULT")
 

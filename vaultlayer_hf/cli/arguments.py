@@ -36,8 +36,8 @@ class _Reader(pickle._Unpickler):  # the one in C can be made to take all memory
     def find_class(self, module: str, name: str) -> Any:
         return type(name, (_Inert,), {})
 
-    def persistent_load(self, name: Any) -> Any:
-        return _Inert(name)
+    def persistent_load(self, pid: Any) -> Any:
+        return _Inert(pid)
 
 
 def read_arguments(data: bytes) -> dict[str, Any] | None:

@@ -64,6 +64,7 @@ class Measurements:
     disk_free: int | None = None
     links: bool | None = None
     create_if_absent: bool | None = None
+    checkpoint: int | None = None  # the vault's newest one
 
 
 def check_libraries(needs: Sequence[str] | None = None) -> Iterator[Finding]:
@@ -105,14 +106,15 @@ def check_store(address: VaultAddress, patience: float, measured: Measurements) 
     try:
         opened = open_store(address)
         store = RetryingStore(opened, RetryPolicy(deadline=patience))
-        log = _check_reading(store)  # before it nobody has seen whether the credentials are good
+        log = _check_reading(store, measured)  # before it nobody has seen whether the credentials are good
         found = f" with the credentials of {opened.credentials}" if opened.credentials else ""
         yield Finding("credentials", "ok", f"{address.uri} can be read{found}")
         yield log
         yield from _check_writing(store, measured)
     except VaultLayerError as error:
         hint = getattr(error, "hint", "") or "mend what the message names, and try again"
-        yield Finding("store", "bad", str(error), hint, exit_code(error))
+        what = error.reason if isinstance(error, StoreError) else str(error)  # the hint is the fix's line
+        yield Finding("store", "bad", what, hint, exit_code(error))
     finally:
         _remove(made)
 
@@ -133,11 +135,12 @@ def _remove(made: list[Path]) -> None:
             return  # not empty
 
 
-def _check_reading(store: Store) -> Finding:
+def _check_reading(store: Store, measured: Measurements) -> Finding:
     number, entry = Log(store).last()
     if entry is None:
         return Finding("log", "ok", "no run has claimed this vault yet")
     newest = entry.state.newest
+    measured.checkpoint = newest.bytes if newest else None
     holds = f"the newest checkpoint is of step {newest.step}" if newest else "it holds no checkpoint yet"
     return Finding("log", "ok", f"readable, {number} entries; {holds}")
 

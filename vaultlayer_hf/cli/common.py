@@ -227,7 +227,7 @@ def open_at(address: str, entry: int | None = None) -> Iterator[tuple[Vault, Com
         found = next((one for one in vault.checkpoints() if one.number == entry), None)
         if found is None:
             raise errors.NoSuchCheckpointError(
-                f"{vault.uri} holds no checkpoint of log entry {entry}: see `vl ls`"
+                f"{vault.uri} holds no checkpoint of log entry {entry}; `vl logs` names the entries"
             )
         yield vault, found
 

@@ -10,6 +10,7 @@ import typer
 from vaultlayer_hf.base.text import size_text
 from vaultlayer_hf.cli.arguments import read_arguments
 from vaultlayer_hf.cli.common import DebugOption, JsonOption, one_line_errors, open_at, when_text
+from vaultlayer_hf.cli.figures import logged, parsed
 from vaultlayer_hf.cli.tables import print_table, say
 
 if TYPE_CHECKING:
@@ -51,13 +52,10 @@ def diff(
 def _look(vault: Vault, commit: Commit) -> dict[str, Any]:
     """Return what is to be compared of a checkpoint. Raises CorruptError, StoreError."""
     manifest = vault.manifest(commit)
-    history, settings = [], {}
-    state = _parsed(vault.read(commit, "trainer_state.json"))
-    if isinstance(state.get("log_history"), list):
-        history = [item for item in state["log_history"] if isinstance(item, dict)]
+    state = parsed(vault.read(commit, "trainer_state.json"))
     settings = {name: state[name] for name in _STATE_SETTINGS if name in state}
     settings |= read_arguments(vault.read(commit, "training_args.bin") or b"") or {}
-    settings |= {f"model {name}": value for name, value in _parsed(vault.read(commit, "config.json")).items()}
+    settings |= {f"model {name}": value for name, value in parsed(vault.read(commit, "config.json")).items()}
     return {
         "vault": vault.uri,
         "step": commit.step,
@@ -70,7 +68,7 @@ def _look(vault: Vault, commit: Commit) -> dict[str, Any]:
         "epoch": state.get("epoch"),
         "losses": {
             item["step"]: item["loss"]
-            for item in history
+            for item in logged(state)
             if isinstance(item.get("step"), int) and isinstance(item.get("loss"), (int, float))
         },
         "settings": settings,
@@ -113,14 +111,6 @@ def _differing(one: dict[str, Any], other: dict[str, Any]) -> dict[str, list[Any
     """Return [first, second] of each name whose values differ; None where one lacks it."""
     names = sorted(one.keys() | other.keys())
     return {name: [one.get(name), other.get(name)] for name in names if one.get(name) != other.get(name)}
-
-
-def _parsed(data: bytes | None) -> dict[str, Any]:
-    try:
-        value = json.loads(data or b"{}")
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _print(found: dict[str, Any]) -> None:

@@ -23,6 +23,8 @@ from vaultlayer_hf.cli.common import (
 from vaultlayer_hf.cli.tables import say
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from vaultlayer_hf.cli.checks import Finding
 
 BYTES_PER_PARAMETER = 12
@@ -32,14 +34,15 @@ MaybeVaultArgument = Annotated[
     str | None, typer.Argument(metavar="[VAULT]", help="The vault; without one, that of VAULTLAYER_VAULT.")
 ]
 GUESSED_MODEL = "1B"
-"""What is predicted for where no model is named. It is a guess: a disk too small for it is worth a word, but a
-machine whose model is smaller must not be kept from training by it."""
+"""What is predicted for where no model is named and the vault holds no checkpoint. It is a guess: a disk too small for
+it is worth a word, but a machine whose model is smaller must not be kept from training by it."""
+_ASSUMED = f" (of a model of {GUESSED_MODEL}, which is assumed: --model names yours)"
 ModelOption = Annotated[
     str | None,
     typer.Option(
         "--model",
         help="Parameters, such as 7B or 350M, or the checkpoint's size, such as 84GB; "
-        f"without it, {GUESSED_MODEL} is assumed.",
+        f"without it, the vault's newest checkpoint counts, or {GUESSED_MODEL} is assumed.",
     ),
 ]
 EveryOption = Annotated[
@@ -86,34 +89,37 @@ def doctor(
         named = vault or os.environ.get("VAULTLAYER_VAULT", "").strip()
         if not named:
             raise fail(ExitCode.USAGE, "no vault is named: give its URI, or set VAULTLAYER_VAULT")
-        size, interval = checkpoint_size(model or GUESSED_MODEL), save_every
-        if size is None:
+        named_size, interval = checkpoint_size(model) if model else None, save_every
+        if model and named_size is None:
             raise fail(
                 ExitCode.USAGE,
                 f"--model {model!r}: use parameters such as 7B or 350M, or a size such as 84GB",
             )
         address, measured = parse_vault(named), Measurements()
-        findings = []
-        for checks in (
-            check_libraries(),
-            check_store(address, PATIENCE, measured),
-            check_disk(output_dir.absolute(), size, measured, guessed=model is None),
-            check_apart(address, output_dir.absolute()),
-        ):
+        findings: list[Finding] = []
+
+        def note(checks: Iterable[Finding]) -> None:
             for finding in checks:
                 findings.append(finding)
                 if not as_json:
                     _print(finding)
+
+        note(check_libraries())
+        note(check_store(address, PATIENCE, measured))
+        known = named_size or measured.checkpoint
+        size = known or checkpoint_size(GUESSED_MODEL) or 0
+        note(check_disk(output_dir.absolute(), size, measured, guessed=known is None))
+        note(check_apart(address, output_dir.absolute()))
         predicted = predict(size, interval, measured)
         if predicted is not None:
             asked = os.environ.get("VAULTLAYER_ASYNC_SAVE", "").strip().lower() == "auto"
-            for finding in (
-                judge(predicted, interval),
-                judge_copy(predicted, interval, free_memory(), asked=asked),
-            ):
-                findings.append(finding)
-                if not as_json:
-                    _print(finding)
+            whose = "" if named_size else " (as the newest here)" if known else _ASSUMED
+            note(
+                [
+                    judge(predicted, interval, whose),
+                    judge_copy(predicted, interval, free_memory(), asked=asked),
+                ]
+            )
         bad = [finding for finding in findings if finding.state == "bad"]
         if as_json:
             found = {

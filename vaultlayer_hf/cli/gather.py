@@ -65,15 +65,9 @@ class Target:
 
 def find_target(text: str | None) -> Target:
     """Return what ``text`` means. Raises typer.Exit where there is no such thing; VaultUriError."""
-    job = named_job(text)
-    if job is not None:
-        return _of_job(job)
-    found = _find(text)
+    found = known_run(text)
     if found is not None:
-        return replace(found, job=newest_job(text, found.vault))
-    job = newest_job(text)
-    if job is not None:
-        return _of_job(job)
+        return found
     if text is None:
         raise fail(
             ExitCode.FAILED,
@@ -85,6 +79,18 @@ def find_target(text: str | None) -> Target:
     refuse_step(text, "this command shows")
     vault = full_uri(text)
     return Target(None, vault, job=newest_job(None, vault))
+
+
+def known_run(text: str | None) -> Target | None:
+    """Return the run or job that ``text`` means, or the one that was started here; None where there is none."""
+    job = named_job(text)
+    if job is not None:
+        return _of_job(job)
+    found = _find(text)
+    if found is not None:
+        return replace(found, job=newest_job(text, found.vault))
+    job = newest_job(text)
+    return _of_job(job) if job is not None else None
 
 
 def _of_job(job: Job) -> Target:

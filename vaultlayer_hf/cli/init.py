@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vaultlayer_hf.cli.common import DebugOption, ExitCode, JsonOption, fail, one_line_errors
+from vaultlayer_hf.cli.mistyped import no_file
 from vaultlayer_hf.errors import MissingExtraError, SettingsError
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def init(
         if undo:
             _undo(script, as_json)
             return
+        if not os.path.exists(script):
+            raise no_file(script, ".py")
         from vaultlayer_hf.run.insert.propose import Unrecognised, propose
 
         found = propose(script, vault)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,17 +21,30 @@ from vaultlayer_hf.cli.common import (
     open_if_there,
     step_at,
 )
+from vaultlayer_hf.cli.tables import print_table
 
 if TYPE_CHECKING:
     from vaultlayer_hf.vault.log.entry import Commit
     from vaultlayer_hf.vault.reader.vault import Vault
 
 
+MetricsOption = Annotated[
+    bool,
+    typer.Option(
+        "--metrics",
+        help="Also show the loss and the evaluation's metrics at each checkpoint; reads two small files of each.",
+    ),
+]
 _ALL_COLUMNS, _WITHOUT_SIZE = 72, 56
 """Columns of a terminal from which on a list has all its columns; from which on it has sizes and whole times."""
 
 
-def ls(vault: VaultArgument, as_json: JsonOption = False, debug: DebugOption = False) -> None:
+def ls(
+    vault: VaultArgument,
+    metrics: MetricsOption = False,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
     """List the checkpoints of a vault: step, when, size, state, token; of VAULT@STEP that step's alone.
 
     Exits with 1 where there is no vault.
@@ -40,12 +53,14 @@ def ls(vault: VaultArgument, as_json: JsonOption = False, debug: DebugOption = F
     never retired; "left behind" was left when a later attempt resumed from an earlier step; "archived" is of a run that
     was put aside by `vl archive`.
 
-    Example: vl ls s3://bucket/my-run --json
+    Example: vl ls s3://bucket/my-run --metrics
     """
     with one_line_errors(debug):
         opened = open_if_there(vault)
         step = step_at(opened, vault) if opened is not None else None
         found = describe(full_uri(vault), opened, step)
+        if opened is not None and metrics:
+            _add_figures(found, opened)
         if opened is not None:
             opened.close()
             if step is not None and not found["checkpoints"] and not as_json:
@@ -55,7 +70,7 @@ def ls(vault: VaultArgument, as_json: JsonOption = False, debug: DebugOption = F
         if as_json:
             typer.echo(json.dumps(found, indent=2))
         elif found["exists"]:
-            _print(found)
+            (_print_metrics if metrics else _print)(found)
         if not found["exists"]:
             raise fail(ExitCode.FAILED, no_vault(vault))
         if step is not None and not found["checkpoints"]:
@@ -64,6 +79,8 @@ def ls(vault: VaultArgument, as_json: JsonOption = False, debug: DebugOption = F
 
 def describe(uri: str, vault: Vault | None, step: int | None = None) -> dict[str, Any]:
     """Return what `vl ls --json` prints: the vault's state, and its live checkpoints in the log's order.
+
+    Reads the log alone, so each checkpoint's ``metrics`` are empty.
 
     ``step``: of these only the checkpoints of one step.
     """
@@ -86,6 +103,7 @@ def describe(uri: str, vault: Vault | None, step: int | None = None) -> dict[str
                 "token": commit.token,
                 "number": commit.number,
                 "folder": commit.folder,
+                "metrics": {},
             }
             for commit in commits
         ],
@@ -107,6 +125,50 @@ def state_text(commit: Commit, newest: Commit | None, best_step: int | None = No
     elif commit.left_behind:
         words.append("left behind")
     return ", ".join(words) or "committed"
+
+
+def _add_figures(found: dict[str, Any], vault: Vault) -> None:
+    """Put each checkpoint's loss and metrics into what ``describe`` has returned. Raises StoreError."""
+    from vaultlayer_hf.cli.figures import read_figures
+
+    shown = {item["number"] for item in found["checkpoints"]}
+    commits = [commit for commit in vault.checkpoints() if commit.number in shown]
+    for item, figures in zip(found["checkpoints"], read_figures(vault, commits), strict=True):
+        item["metrics"] = figures
+
+
+def _print_metrics(found: dict[str, Any]) -> None:
+    """Print a column for each loss or metric. What `vl ls` alone shows is left out first where it is narrow."""
+    names = list(dict.fromkeys(name for item in found["checkpoints"] for name in item["metrics"]))
+    if not found["checkpoints"]:
+        _print(found)
+        return
+    rows = [
+        (
+            item["step"],
+            item["time"].replace("T", " ")[:19],
+            item["state"],
+            *(_number(item["metrics"].get(name)) for name in names),
+        )
+        for item in found["checkpoints"]
+    ]
+    print_table(
+        ("step", "when (UTC)", "state", *names), rows, right=[0, *range(3, 3 + len(names))], spare=[1]
+    )
+    if not names:
+        typer.echo("No loss or metric is in these checkpoints: none was logged before them.")
+    _print_end(found)
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.3g}"
+
+
+def _print_end(found: dict[str, Any]) -> None:
+    if found["finished"] is not None:
+        typer.echo(f"The run has finished, at step {found['finished']}.")
 
 
 def _print(found: dict[str, Any]) -> None:
@@ -134,5 +196,4 @@ def _print(found: dict[str, Any]) -> None:
             *(str(cells[heading]) for heading in shown), style="bold" if "newest" in item["state"] else None
         )
     console.print(table)
-    if found["finished"] is not None:
-        console.print(f"The run has finished, at step {found['finished']}.")
+    _print_end(found)

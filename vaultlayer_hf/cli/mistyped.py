@@ -1,10 +1,12 @@
-"""What was mistyped in the command of `vl run` is refused, before anything is made for it."""
+"""A script or program whose name was mistyped is refused, before anything is made for it."""
 
 from __future__ import annotations
 
 import difflib
 import os
 import shutil
+
+import typer
 
 from vaultlayer_hf.cli.common import ExitCode, fail
 
@@ -21,24 +23,46 @@ _PROGRAMS = (
 """What people mean when they mistype the first word of a command."""
 
 
-def check_named(command: list[str]) -> None:
-    """Refuse a script or notebook that isn't there, before anything is made for it. Raises typer.Exit."""
+def check_named(command: list[str], *, elsewhere: bool = False) -> None:
+    """Refuse a script, notebook or program that isn't there, before anything is made for it. Raises typer.Exit.
+
+    ``elsewhere``: the command runs on other machines, which may have programs that this one lacks.
+    """
     from vaultlayer_hf.run.program import SCRIPTS, script_of
 
     named = command[1] if os.path.basename(command[0]).startswith("python") and command[1:] else command[0]
     if not named.endswith(SCRIPTS) or os.path.exists(named) or script_of(command) is not None:
-        return _check_program(command[0])
+        return _check_program(command[0], elsewhere)
+    raise no_file(named, SCRIPTS)
+
+
+def no_file(named: str, endings: str | tuple[str, ...]) -> typer.Exit:
+    """Say that a file isn't there, with one beside it that may have been meant; return what to raise.
+
+    ``endings``: how the names of such files end.
+    """
     folder, name = os.path.split(named)
     there = os.listdir(folder or ".") if os.path.isdir(folder or ".") else []
-    near = difflib.get_close_matches(name, [one for one in there if one.endswith(SCRIPTS)], n=1)
-    meant = f": did you mean {os.path.join(folder, near[0])}?" if near else f" (here: {os.getcwd()})"
-    raise fail(ExitCode.USAGE, f"there is no file {named}{meant}")
+    stems = {os.path.splitext(one)[0]: one for one in there if one.endswith(endings)}
+    # Without their endings, which would make any two short names alike.
+    near = difflib.get_close_matches(os.path.splitext(name)[0], list(stems), n=1)
+    meant = f": did you mean {os.path.join(folder, stems[near[0]])}?" if near else f" (here: {os.getcwd()})"
+    return fail(ExitCode.USAGE, f"there is no file {named}{meant}")
 
 
-def _check_program(program: str) -> None:
-    """Refuse a folder, and a mistyped name of a program that starts trainings. Raises typer.Exit."""
+def _check_program(program: str, elsewhere: bool) -> None:
+    """Refuse a folder, and a program that isn't there. Raises typer.Exit."""
+    from vaultlayer_hf.run.program import SCRIPTS
+
     if os.path.isdir(program):
         raise fail(ExitCode.USAGE, f"{program} is a folder: name the script in it, as in vl run train.py")
-    near = difflib.get_close_matches(program, _PROGRAMS, n=1)
-    if near and program not in _PROGRAMS and shutil.which(program) is None:
-        raise fail(ExitCode.USAGE, f"there is no program {program}: did you mean {near[0]}?")
+    if shutil.which(program) is not None or os.path.exists(program):
+        return
+    scripts = [f"{program}{ending}" for ending in SCRIPTS if os.path.isfile(f"{program}{ending}")]
+    near = scripts or difflib.get_close_matches(program, _PROGRAMS, n=1)
+    near = [one for one in near if one != program]
+    if elsewhere and not near:
+        return
+    raise fail(
+        ExitCode.USAGE, f"there is no program {program}" + (f": did you mean {near[0]}?" if near else "")
+    )

@@ -41,7 +41,8 @@ def pin(
             found = {"vault": vault.uri, "step": commit.step, "number": commit.number}
             typer.echo(json.dumps({**found, "pinned": not remove, "changed": changed}, indent=2))
             return
-        what = "no longer pinned" if remove else "pinned"
-        typer.echo(
-            f"step {commit.step} (log entry {commit.number}): {what}" + ("" if changed else " already")
-        )
+        if remove:
+            what = "no longer pinned" if changed else "it wasn't pinned"
+        else:
+            what = "pinned" if changed else "it was pinned already"
+        typer.echo(f"step {commit.step} (log entry {commit.number}): {what}")

@@ -75,11 +75,11 @@ def judge_copy(found: Prediction, interval: float, free: int | None, *, asked: b
     return Finding("async_save", "ok", text + ("" if asked else " (async_save is off)"))
 
 
-def judge(found: Prediction, interval: float) -> Finding:
-    """Say whether a prediction is fine."""
+def judge(found: Prediction, interval: float, whose: str = "") -> Finding:
+    """Say whether a prediction is fine; ``whose``: what is said of the checkpoint's size, where nobody named it."""
     upload, every = duration_text(found.upload), duration_text(interval)
     text = (
-        f"a checkpoint of {size_text(found.checkpoint)}: the vault holds training up for "
+        f"a checkpoint of {size_text(found.checkpoint)}{whose}: the vault holds training up for "
         f"{duration_text(found.stall)} a save, it is committed {upload} after the save; saving every {every}, a death "
         f"costs {duration_text(found.at_risk)} at most, and {duration_text(found.restore)} to fetch it again"
     )

@@ -106,6 +106,8 @@ def report(
                 )
         from vaultlayer_hf.cli.charts import png as draw_png
 
+        for path in filter(None, (out, png)):
+            path.parent.mkdir(parents=True, exist_ok=True)
         stories = [gather(find_target(name)) for name in targets or ()] or [gather(find_target(None))]
         if len(stories) > 1:
             if png is not None:

@@ -89,7 +89,8 @@ BackoffOption = Annotated[
         "--backoff",
         metavar="SPAN",
         parser=span("--backoff"),
-        help="First wait after an attempt without progress.",
+        show_default=False,
+        help="First wait after an attempt without progress; default 1s.",
     ),
 ]
 GraceOption = Annotated[
@@ -98,14 +99,15 @@ GraceOption = Annotated[
         "--grace",
         metavar="SPAN",
         parser=span("--grace"),
-        help="Time to end by itself once it is told to stop, such as 2min.",
+        show_default=False,
+        help="Time to end by itself once it is told to stop, such as 2min; default 5min.",
     ),
 ]
 SpareOption = Annotated[
     bool | None,
     typer.Option(
         "--spare/--no-spare",
-        help="Keep an interpreter ready, with the program's imports done, for a quick restart (about 400 MB). "
+        help="Keep an interpreter ready, with the program's imports done, for a quick restart (about 330 MB). "
         "Default: spare in the project's configuration, else yes.",
     ),
 ]
@@ -163,7 +165,7 @@ def run(
         from vaultlayer_hf.run.vaults import choose_vault
 
         if on is None or "k8s" not in on:  # there the script is in an image
-            check_named(command)
+            check_named(command, elsewhere=on is not None)
         choice = choose_vault(vault, command)
         uri, script = full_uri(choice.uri), script_of(command)
         if on is None:
@@ -258,16 +260,16 @@ def describe(options: Options, ending: RunOutcome) -> dict[str, Any]:
 
 
 def _where(uri: str, choice: Choice) -> str:
+    text = f"the vault, unless the script names one, is {uri}"
     if choice.source == "default":
-        return (
-            f"the vault, unless the script names one, is {uri}: it doesn't survive the loss of this machine; "
-            "--vault s3://… does"
-        )
+        return f"{text}: it doesn't survive the loss of this machine; --vault s3://… does"
     source = {"option": "", "variable": " (VAULTLAYER_VAULT)", "config": f" ({choice.where})"}[choice.source]
-    return f"the vault is {uri}{source}"
+    return f"{text}{source}"
 
 
 def _tell(options: Options, ending: RunOutcome) -> None:
+    from vaultlayer_hf.run.decide.lines import last_line
+
     decision, error = ending.decision, ending.decision.blame
     attempts = f"{ending.attempts} attempt{'s' if ending.attempts > 1 else ''}, {ending.seconds:.0f} s"
     if decision.action.value == "stop" and error is not None and not ending.shown:
@@ -276,6 +278,6 @@ def _tell(options: Options, ending: RunOutcome) -> None:
     if decision.action.value == "done":
         say(f"done: {attempts}; what happened: vl status {folder}")
     else:
-        say(f"{decision.action.value}: {decision.detail}; {decision.reason} ({attempts}; vl status {folder})")
+        say(f"{last_line(decision)} ({attempts}; vl status {folder})")
     for notebook in sorted(options.folder.glob("attempt-*/*.ipynb"))[-1:]:
         say(f"the notebook with its outputs: {os.path.relpath(notebook)}")

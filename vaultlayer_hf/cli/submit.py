@@ -33,7 +33,8 @@ OnOption = Annotated[
     ),
 ]
 NodesOption = Annotated[
-    int | None, typer.Option("--nodes", min=1, help="Machines; default 1.", rich_help_panel=_ELSEWHERE)
+    int | None,
+    typer.Option("--nodes", metavar="N", min=1, help="Machines; default 1.", rich_help_panel=_ELSEWHERE),
 ]
 GpusOption = Annotated[
     str | None,
@@ -125,7 +126,7 @@ def make_request(
         name=_job_name(script.stem if script else Path(command[0]).name),
         folder=Path.cwd(),
         home=home,
-        module=__package__,
+        module=__name__.rpartition(".")[0],
         run_options=[*run_options, "--grace", f"{grace:.0f}"],
         variables={**choice.variables, **_settings()},
         nodes=nodes or 1,

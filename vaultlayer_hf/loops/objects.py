@@ -176,5 +176,7 @@ def _checked(name: str, thing: Any) -> Any:
     if not callable(getattr(thing, "state_dict", None)) or not callable(
         getattr(thing, "load_state_dict", None)
     ):
-        raise SettingsError(f"{name}: a {type(thing).__name__} has no state_dict and load_state_dict")
+        raise SettingsError(
+            f"{name}: an object of type {type(thing).__name__} has no state_dict and load_state_dict"
+        )
     return thing

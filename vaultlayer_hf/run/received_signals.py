@@ -18,7 +18,10 @@ a job, and the job's script passes on what it got. Counted as two, it would end 
 
 @contextmanager
 def receive_signals() -> Iterator[ReceivedSignals]:
-    """Note the signals that this process is sent within the block, instead of dying of them."""
+    """Note the signals that this process is sent within the block, instead of dying of them.
+
+    A SIGHUP that was ignored before stays ignored: `nohup` asks for that, so that a run outlives its terminal.
+    """
     received = ReceivedSignals()
     last = -_TWICE
 
@@ -30,7 +33,11 @@ def receive_signals() -> Iterator[ReceivedSignals]:
                 return
         received.names.append(signal.Signals(number).name)
 
-    before = {name: signal.signal(signal.Signals[name], note) for name in _NOTED}
+    before = {
+        name: signal.signal(signal.Signals[name], note)
+        for name in _NOTED
+        if name != "SIGHUP" or signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    }
     try:
         yield received
     finally:

@@ -122,8 +122,12 @@ class RunStory:
         last_time, last_step = (
             self.commits[-1] if self.commits else (self.begin, self.attempts[0].began_at or 0)
         )
-        seconds = max(0.0, self.end - max(last_time, self.attempts[-1].begin))
-        return seconds, max(0, int((self.step or 0) - last_step))
+        steps = max(0, int((self.step or 0) - last_step))
+        if (
+            not steps and self.state != "running"
+        ):  # whatever else it did in that time, nothing of it can be lost
+            return 0.0, 0
+        return max(0.0, self.end - max(last_time, self.attempts[-1].begin)), steps
 
     @property
     def lost_steps(self) -> int | None:

@@ -22,6 +22,7 @@ from vaultlayer_hf.run.decide.decision import (
     exit_code,
     follow,
 )
+from vaultlayer_hf.run.decide.lines import next_step
 from vaultlayer_hf.run.engines import processes
 from vaultlayer_hf.run.engines.base import Pulse, ReceivedSignals
 from vaultlayer_hf.run.engines.local import LocalAttempt
@@ -109,7 +110,10 @@ def supervise(options: Options, say: Callable[[str], None]) -> RunOutcome:
             if not received.none_for(decision.wait):
                 death = replace(death, told=received.ending)
                 decision = RestartDecision(
-                    Action.LEAVE, Cause.TOLD, decision.detail, f"vl run was sent {death.told}"
+                    Action.LEAVE,
+                    Cause.TOLD,
+                    decision.detail,
+                    f"vl run was sent {death.told}: the same command goes on with the run",
                 )
                 break
     if decision.cause is Cause.FINISHED and options.insert:
@@ -235,11 +239,6 @@ def _note(journal: Journal, death: Death, decision: RestartDecision) -> None:
         divide=decision.divide,
         at=decision.at,
     )
-
-
-def next_step(decision: RestartDecision) -> str:
-    wait = f" in {decision.wait:.0f} s" if decision.wait >= 1 else ""
-    return f"restarting{wait}: {decision.reason}"
 
 
 def _clean(

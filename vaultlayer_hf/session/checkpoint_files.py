@@ -37,6 +37,7 @@ class CheckpointFiles(Protocol):
     @property
     def model(self) -> ModelIdentity:
         """The identity of the model at hand; without parameters where it isn't known."""
+        ...
 
     @property
     def best(self) -> bool:
@@ -45,6 +46,7 @@ class CheckpointFiles(Protocol):
 
     def missing(self, paths: set[str], *, world_size: int) -> list[str]:
         """Return what a checkpoint with these files lacks that ``world_size`` ranks have written; for a message."""
+        ...
 
     def unwritten(self, folder: Path, paths: set[str], *, world_size: int) -> list[str]:
         """Return what a folder lacks that this run has just written, with these files of all nodes; for a message.
@@ -64,9 +66,11 @@ class CheckpointFiles(Protocol):
 
     def wanted(self, paths: set[str], ranks: tuple[int, ...], *, world_size: int) -> set[str]:
         """Return those of these paths that ``ranks`` load, at the world size that the checkpoint was written with."""
+        ...
 
     def refusal(self, paths: set[str], *, written: int, now: int) -> str:
         """Return why a checkpoint that ``written`` ranks wrote can't be resumed on ``now``; empty where it can."""
+        ...
 
     def localised(self, folder: Path, output_dir: Path, versions: Mapping[str, str]) -> dict[str, bytes]:
         """Return new content, by file name, for files in ``folder`` that can't be used here as they are.

@@ -245,9 +245,20 @@ def _quoted(path: str) -> str:
     return f"{before}%40{after}"
 
 
+_BEHIND = (
+    "write ADDRESS@500 for the checkpoint of step 500, @best for the best, ADDRESS alone for the newest, and a new "
+    "vault's name without an @"
+)
+
+
 def _no_step(text: str) -> VaultUriError:
     """The error for an ``@`` with no step behind it; what is behind it is repeated only where it can't be a key."""
-    after = text.rstrip("/").rpartition("@")[2].strip()
+    behind = text.rstrip("/").rpartition("@")[2]
+    after = behind.strip()
+    if not after:
+        return VaultUriError(f"the vault URI ends in an @ with nothing behind it: {_BEHIND}")
+    if behind != after and (after.isdigit() or after in ("latest", "best")):
+        return VaultUriError(f"the vault URI has a blank behind its last @: did you mean @{after}?")
     shown = f"@{after}" if re.fullmatch(r"[A-Za-z0-9]{0,10}", after) else "what is behind its last @"
     near = _NEAR.get(after.lower()) or next(
         iter(difflib.get_close_matches(after.lower(), ["latest", "best", *_NEAR])), None
@@ -257,7 +268,4 @@ def _no_step(text: str) -> VaultUriError:
         return VaultUriError(
             f"the vault URI ends in {shown}: did you mean @{near}? Behind an @ stands a step, latest or best"
         )
-    return VaultUriError(
-        f"the vault URI ends in no step: {shown} is no whole number; write ADDRESS@500 for the checkpoint of step 500,"
-        " @best for the best, ADDRESS alone for the newest, and a new vault's name without an @"
-    )
+    return VaultUriError(f"the vault URI ends in {shown}, which is no step: {_BEHIND}")

@@ -96,7 +96,9 @@ class AddedObjects:
         if not callable(getattr(thing, "state_dict", None)) or not callable(
             getattr(thing, "load_state_dict", None)
         ):
-            raise SettingsError(f"{name}: a {type(thing).__name__} has no state_dict and load_state_dict")
+            raise SettingsError(
+                f"{name}: an object of type {type(thing).__name__} has no state_dict and load_state_dict"
+            )
         self._things[name] = Added(name, thing, each_rank)
 
 

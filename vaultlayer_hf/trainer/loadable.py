@@ -44,5 +44,5 @@ def kind_of(path: str, *, by_stock: bool = True) -> Kind | None:
     >>> kind_of("optimizer.pt"), kind_of("rng_state_1.pth"), kind_of("notes.json")
     ('weights', 'archive', None)
     """
-    kind = next((kind for kind, names in _KINDS if re.fullmatch(names, path)), None)
+    kind: Kind | None = next((kind for kind, names in _KINDS if re.fullmatch(names, path)), None)
     return "archive" if kind == "weights" and not by_stock else kind

@@ -68,7 +68,7 @@ class Skipping:
 
 def _namespaces(trainer: Any) -> list[dict[str, Any]]:
     """Return the globals in which the loop of a Trainer looks the name up: each once."""
-    found = [vars(transformers.trainer)]
+    found: list[dict[str, Any]] = [transformers.trainer.__dict__]
     for code, names in (*_methods(trainer), *_calls()):
         if _NAME in code.co_names and _NAME in names and not any(other is names for other in found):
             found.append(names)

@@ -90,7 +90,7 @@ def _whole_at(path: Path, seq: int, name: str) -> Snapshot | PassedOver | None:
         looks = {file: look_at(path / "files" / file) for file in list_files(path / "files")}
         reason = why_not(written, looks)
     except VaultLayerError as error:
-        reason = str(error)
+        return PassedOver(manifest.token, seq, name, str(error))
     if reason:
         return PassedOver(manifest.token, seq, name, reason)
     stats = {file: (look.size, look.mtime_ns) for file, look in looks.items()}

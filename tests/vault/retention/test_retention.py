@@ -127,7 +127,7 @@ def test_reasons_are_for_people() -> None:
     ]
     found = decide_retention(commits, Policy(last=2, every=100), best_step=250, protected={2})
     assert [(item.commit.step, item.keep, item.reason) for item in found] == [
-        (50, True, "in use"),
+        (50, True, "a start went on from it"),
         (100, True, "step is a multiple of 100"),
         (150, True, "pinned"),
         (200, True, "step is a multiple of 100"),

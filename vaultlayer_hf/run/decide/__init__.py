@@ -3,6 +3,7 @@
     cause.py      what ended an attempt
     clean.py      which local checkpoint folders may be deleted after a full disk
     decision.py   what to do about the death of an attempt
+    lines.py      what `vl run` says of a decision
     words.py      puts the death of an attempt into words
 
 Imports nothing of run; supervise.py and engines import it.

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 
 NEEDS = 2**30
-"""Bytes of memory that must be left before a spare is started: it takes about 400 MB, and the training may grow."""
+"""Bytes of memory that must be left before a spare is started: it takes about 330 MB, and the training may grow."""
 SHORT = 300 * 2**20
 """Bytes that are left when a spare is given up: the training needs them more."""
 _ROOT = Path("/sys/fs/cgroup")

@@ -114,7 +114,6 @@ def _save(session: Session, save: Save, seq: int) -> None:
         return
     note_nonfinite(session, save, summary.nonfinite)
     snapshot, listing = _freeze(session, save, seq) if session.leads_node else (None, NodeFiles())
-    plan = None
     try:
         plan = ranks.decide(
             listing,
@@ -122,10 +121,13 @@ def _save(session: Session, save: Save, seq: int) -> None:
             tag=f"listed/{seq}",
             timeout=timeout,
         )
-    finally:
-        if snapshot is not None and (plan is None or plan.objection is not None):
+    except BaseException:
+        if snapshot is not None:
             snapshot.remove()
+        raise
     if plan.objection is not None:
+        if snapshot is not None:
+            snapshot.remove()
         _abandon(session, save, plan.objection)
         if save.failed is not None and session.leads_node:
             files.remove_tree(save.folder)

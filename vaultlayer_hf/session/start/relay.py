@@ -241,8 +241,8 @@ class _Server(socketserver.ThreadingTCPServer):
 
 
 class _Handler(socketserver.StreamRequestHandler):
-    server: _Server
     timeout = _SILENCE
 
     def handle(self) -> None:
+        assert isinstance(self.server, _Server)
         self.server.relay.answer(self.connection, self.rfile.readline(4096))

@@ -177,8 +177,8 @@ def _restore_newest(session: Session, expected: CheckpointFiles, choice: StartCh
         count = "1 checkpoint" if len(candidates) == 1 else f"{len(candidates)} checkpoints"
         raise NoUsableCheckpointError(
             f"{session.address.uri} holds {count} that can't be resumed from, so nothing was loaded: "
-            f"{'; '.join(reasons)}. `vl verify {session.address.uri}` shows what is damaged; to start over, name "
-            "another vault, or put these aside with `vl archive`"
+            f"{'; '.join(reasons)}. `vl verify {session.address.uri}` tells whether files are damaged; to start over, "
+            "name another vault, or put these aside with `vl archive`"
         )
     session.events.info(EventKind.FRESH, fresh_text(session.address.uri, state))
     session.start_uploads(None, spared=choice.left)

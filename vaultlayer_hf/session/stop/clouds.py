@@ -46,6 +46,7 @@ class NoticeSource(Protocol):
 
     def look(self) -> list[Notice]:
         """Return the notices that stand now. Raises OSError, ValueError where no answer can be had."""
+        ...
 
 
 class Aws:
@@ -71,18 +72,20 @@ class Aws:
 
     def _get(self, path: str) -> str | None:
         """Return what there is, None where there is nothing; a token that has expired is renewed once."""
-        for _ in range(2):
-            if self._token is None:
-                ttl = {"X-aws-ec2-metadata-token-ttl-seconds": str(_TOKEN_SECONDS)}
-                status, self._token = _ask(f"{self._base}/latest/api/token", ttl, method="PUT")
-                if status != 200:
-                    self._token = None
-                    raise OSError(f"no IMDSv2 token: HTTP {status}")
-            status, text = _ask(f"{self._base}{path}", {"X-aws-ec2-metadata-token": self._token})
-            if status != 401:
-                break
+        status, text = self._ask_with_token(path)
+        if status == 401:
             self._token = None
+            status, text = self._ask_with_token(path)
         return _found(status, text)
+
+    def _ask_with_token(self, path: str) -> tuple[int, str]:
+        if self._token is None:
+            ttl = {"X-aws-ec2-metadata-token-ttl-seconds": str(_TOKEN_SECONDS)}
+            status, token = _ask(f"{self._base}/latest/api/token", ttl, method="PUT")
+            if status != 200:
+                raise OSError(f"no IMDSv2 token: HTTP {status}")
+            self._token = token
+        return _ask(f"{self._base}{path}", {"X-aws-ec2-metadata-token": self._token})
 
 
 class Gcp:

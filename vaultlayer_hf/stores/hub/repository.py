@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -42,6 +43,7 @@ class Repository:
         self._committing = threading.Lock()  # commits of one process would only refuse each other
         for module in ("_commit_api", "hf_api"):
             logging.getLogger(f"huggingface_hub.{module}").addFilter(_worth_saying)
+        logging.getLogger("huggingface_hub.utils._http").addFilter(_retries_of(name))
 
     def get(self, operation: str, key: str, path: str, start: int, length: int) -> bytes:
         """Return up to ``length`` bytes of a file from ``start``. Raises ObjectNotFoundError, StoreError."""
@@ -159,6 +161,31 @@ class Repository:
 def busy(operation: str, key: str) -> StoreUnavailableError:
     """Return the error for commits of others that come in between again and again."""
     return StoreUnavailableError(operation, key, "others commit to the repository all the time")
+
+
+class _OtherRequests(logging.Filter):
+    """Leaves out what the client says of its retries for one repository: a vault in trouble is said by its run.
+
+    The client tells of a retry in two records: what went wrong at which address, then when it tries again.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._address, self._said = f"/{name}/", threading.local()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a record is of something else."""
+        said = record.getMessage()
+        if "thrown while requesting" in said:
+            self._said.ours = self._address in said
+        elif not said.startswith("Retrying in"):
+            return True
+        return not getattr(self._said, "ours", False)
+
+
+@functools.cache
+def _retries_of(name: str) -> _OtherRequests:
+    return _OtherRequests(name)
 
 
 def _worth_saying(record: logging.LogRecord) -> bool:

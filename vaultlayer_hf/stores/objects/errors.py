@@ -66,6 +66,9 @@ def translate(operation: str, key: str, error: Exception, provider: Provider) ->
         return StoreDeniedError(operation, key, "no usable credentials", provider.check_keys)
     denied = exceptions.PermissionDeniedError, exceptions.UnauthenticatedError
     if isinstance(error, denied) or number in (401, 403):
+        # A machine may refuse to hand out credentials (403): that says nothing of rights in the store.
+        if any(mark in _first(_SERVER, text) for mark in _METADATA) or _asks_machine(text):
+            return StoreDeniedError(operation, key, "no credentials were found", provider.check_keys)
         reason = f"access denied {code}".rstrip() + provider.needs(operation)
         return StoreDeniedError(operation, key, reason, provider.check_permissions)
     if "redirect" in text.lower() and "PermanentRedirect" in provider.denied:
@@ -79,6 +82,11 @@ def translate(operation: str, key: str, error: Exception, provider: Provider) ->
     return _no_answer(operation, key, text, provider)
 
 
+def _asks_machine(text: str) -> bool:
+    """Tell whether it was AWS's metadata server that didn't answer well: the last place to ask for credentials."""
+    return "/latest/api/token" in text or "/latest/meta-data/" in text
+
+
 def _no_token(text: str, number: int) -> str:
     server = _first(_SERVER, text)
     if not number or any(mark in server for mark in _METADATA):  # the last place to ask for credentials
@@ -89,7 +97,7 @@ def _no_token(text: str, number: int) -> str:
 def _no_answer(operation: str, key: str, text: str, provider: Provider) -> StoreError:
     server = _first(_SERVER, text) or "the server"
     low = text.lower()
-    if "/latest/api/token" in low or "/latest/meta-data/" in low:  # the last place to ask for credentials
+    if _asks_machine(text):
         return StoreDeniedError(operation, key, "no credentials were found", provider.check_keys)
     if "invalid list response" in low or "extract metadata" in low:
         return StoreUnavailableError(operation, key, NO_STORE, provider.check_endpoint)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from vaultlayer_hf.base import files
 from vaultlayer_hf.base.digest import CHUNK, Digest, digest_file
+from vaultlayer_hf.base.text import size_text
 from vaultlayer_hf.errors import CorruptError, SettingsError, VaultLayerError
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.vault.log.entry import Commit
@@ -117,7 +118,7 @@ def _fetch_all(
     free = shutil.disk_usage(part).free
     if needed > free:
         raise VaultLayerError(
-            f"{needed / 1e9:.2f} GB are still to come and {part.parent} has {free / 1e9:.2f} GB free: free some space"
+            f"{size_text(needed)} are still to come and {part.parent} has {size_text(free)} free: free some space"
         )
     fetched = 0
     for entry in manifest.files:

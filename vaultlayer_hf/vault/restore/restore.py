@@ -15,6 +15,7 @@ from pathlib import Path
 
 from vaultlayer_hf.base import files
 from vaultlayer_hf.base.digest import digest_file
+from vaultlayer_hf.base.text import size_text
 from vaultlayer_hf.errors import CorruptError, ResumeError
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.vault.manifest import FileEntry, Manifest
@@ -138,6 +139,6 @@ def _check_space(store: Store, folder: Path, wanted: list[FileEntry], name: str)
             if problem := wrong_size(sizes, name, entry):
                 raise CorruptError(problem)
         raise ResumeError(
-            f"{name} needs {needed / 1e9:.2f} GB and {folder.parent} has {free / 1e9:.2f} GB free: "
+            f"{name} needs {size_text(needed)} and {folder.parent} has {size_text(free)} free: "
             "free some space or choose another output_dir"
         )

@@ -56,7 +56,7 @@ def decide_retention(
         if commit.pinned:
             keep, reason = True, "pinned"
         elif commit.number in protected:
-            keep, reason = True, "in use"
+            keep, reason = True, "a start went on from it"
         elif line and commit.number == line[-1].number:
             keep, reason = True, "the newest"
         elif commit.number == finite:
