@@ -345,6 +345,24 @@ for step in range(10):
     assert b'ckpt.carry(lambda: {"patience": patience})' in proposed(tmp_path, STEP + loop).after
 
 
+def test_networks_that_follow_the_model_come_back_out_of_lists_and_dicts_too(tmp_path) -> None:
+    """A target that is loaded or moved along by the loop is saved, be it by its name or in what holds it."""
+    loop = """nets, targets, shadow = {"a": torch.nn.Linear(2, 2)}, [torch.nn.Linear(2, 2)], make()
+for step in range(10):
+    optimizer.zero_grad()
+    loss = model(torch.ones(1, 2)).sum()
+    loss.backward()
+    optimizer.step()
+    nets["a"].load_state_dict(model.state_dict())
+    for p, q, r in zip(targets[0].parameters(), model.parameters(), shadow.parameters()):
+        p.data.mul_(0.9).add_(q.data * 0.1)
+        r.detach().copy_(q)
+"""
+    after = proposed(tmp_path, STEP + loop).after.decode()
+    assert 'ckpt.add("shadow", shadow)' in after
+    assert 'targets, nets = ckpt.carry(lambda: {"targets": targets, "nets": nets})' in after
+
+
 def test_variables_that_the_loop_hands_on_are_brought_back(tmp_path) -> None:
     """What one round leaves to the next, or to what stands behind the loop, comes back."""
     loop = """best, history = 9.0, []

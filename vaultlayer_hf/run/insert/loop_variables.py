@@ -166,7 +166,7 @@ class _Finder:
 
         Those that it gives to a function of a library which, by its name, changes them, included.
         """
-        found = [on for on, method, _ in walk.calls if method == "load_state_dict"]
+        found = [on for on, method, _ in walk.calls if method == "load_state_dict" and on in walk.modules]
         found += [name for name in walk.changed if name in walk.modules]
         found += [name for name in walk.given if self._is_module(name) or self._acts_as_module(name)]
         return [
@@ -375,6 +375,9 @@ class _Finder:
             known = any(one in self.known for one in _prefixes(name))
             if first and not known and first.partition(".")[0] in before and first not in walk.written:
                 found.append(first)
+        for on, method, _ in calls:  # of one that is held in a list or a dict
+            if method == "load_state_dict" and on not in walk.modules and self._sources(on):
+                found.append(on)
         for name in walk.read_first:
             if name in before and (
                 self._is_module(name) or any(one in _GENERATORS for one in self._made(name))

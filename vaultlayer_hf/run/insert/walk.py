@@ -236,7 +236,7 @@ class Walk(SeenNames):
             self.expression(node.func.value)
             on = self._named(root(node.func.value))
             method = node.func.attr.value
-            if method in OF_MODULES and on:
+            if method in OF_MODULES and self._named(dotted(node.func.value)):
                 self.modules.add(on)
             if method.endswith("_") and not method.startswith("_") and method != "requires_grad_":
                 changed = root(_seen_through(node.func.value))
