@@ -29,8 +29,10 @@ QUICK = (
 SHARE = EDITED[::2]
 
 
-TURNS = {"two_optimizers": 2}
+TURNS = {"two_optimizers": 2, "adversaries": 2, "encoder_decoder": 2, "penalty": 3}
 """How many optimizers step in one step of a script, where it is more than one."""
+UNEVEN = ("critic_turns", "states_by_epoch")
+"""Scripts whose checkpoints aren't numbered by how often their optimizers have stepped."""
 
 
 def same(one: object, other: object) -> bool:
@@ -90,7 +92,8 @@ class Story:
             if path.name not in ("train.py", "vaults"):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         assert self.run(self.edited) == 0
-        assert steps_of(self.edited.parent) == total - newest * turns
+        done = steps_of(self.edited.parent)
+        assert done < total if self.name in UNEVEN else done == total - newest * turns
         expected = torch.load(self.plain.parent / "model.pt")
         assert same(torch.load(self.edited.parent / "model.pt"), expected)
         return newest, total // turns

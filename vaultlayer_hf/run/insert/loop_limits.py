@@ -54,7 +54,7 @@ def ahead(script: Script, loop: Loop) -> list[Any]:
     inside = [node, *script.around(node)]
     position = next(number for number, one in enumerate(inside) if one is loop.outer)
     body = loop.outer.body.body
-    found = []
+    found: list[Any] = []
     for one in body[: next(number for number, one in enumerate(body) if one is inside[position - 2])]:
         if isinstance(one, libcst_or_error().If) and asks_for_state(script, one.test):
             other: Any = one.orelse  # the script's own resume, which ours switches off
