@@ -26,6 +26,7 @@ from vaultlayer_hf.vault.keys import LOG, entry_number
 from vaultlayer_hf.vault.log.entry import VaultState
 from vaultlayer_hf.vault.log.log import Log
 from vaultlayer_hf.vault.snapshot import LOCAL
+from vaultlayer_hf.vault.workspace import workspace
 
 PROGRAM = "tests.campaign.killed_training:train"
 
@@ -351,14 +352,10 @@ def unfrozen(place: Place, writer: Path) -> dict[str, Any] | None:
 
 
 def leftovers(output: Path) -> list[str]:
-    """Return what lies in ``output_dir`` after a run's end and is of no use any more: all but the lock's file."""
-    ours = output / LOCAL
-    found = [
-        str(path.relative_to(output))
-        for path in ours.rglob("*")
-        if not path.is_dir() and path != ours / "lock"
-    ]
-    return sorted(found)
+    """Return what lies in ``output_dir`` and beside it after a run's end and is of no use any more."""
+    beside = workspace(output)
+    found = [path for path in (output / LOCAL).rglob("*") if not path.is_dir()]
+    return sorted(map(str, [*found, *beside.rglob("*"), *([beside] if beside.exists() else [])]))
 
 
 def copy_place(source: Place, target: Place) -> None:

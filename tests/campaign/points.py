@@ -27,6 +27,7 @@ from vaultlayer_hf.vault.keys import entry_number
 from vaultlayer_hf.vault.snapshot import LOCAL
 from vaultlayer_hf.vault.upload.mover import store as moving
 from vaultlayer_hf.vault.upload.mover.mover import Mover
+from vaultlayer_hf.vault.workspace import workspace
 
 SAVE_STEPS, STEPS = 2, 6
 """When the program saves, and when it ends."""
@@ -152,7 +153,7 @@ class Points:
         files.write_atomically = self._around_writing(files.write_atomically)  # type: ignore[assignment]
         os.fsync = self.around("fsync", os.fsync, only="")
         os.unlink = self.around("unlink", os.unlink, only="remove_tree")  # type: ignore[assignment]
-        ours = f"{output}/{LOCAL}"
+        ours = (f"{output}/{LOCAL}", str(workspace(output)))
         self._only_below(shutil, "copyfile", ours)
         self._only_below(Path, "mkdir", ours)
         opened = access.open_store
@@ -184,13 +185,13 @@ class Points:
 
         return write_atomically
 
-    def _only_below(self, owner: Any, name: str, folder: str) -> None:
+    def _only_below(self, owner: Any, name: str, folders: tuple[str, ...]) -> None:
         plain = getattr(owner, name)
         counted = self.around(name, plain)
 
         def call(*args: Any, **kwargs: Any) -> Any:
             path = str(args[-1] if name == "copyfile" else args[0])
-            return (counted if path.startswith(folder) else plain)(*args, **kwargs)
+            return (counted if path.startswith(folders) else plain)(*args, **kwargs)
 
         setattr(owner, name, call)
 

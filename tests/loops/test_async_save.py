@@ -25,6 +25,7 @@ from vaultlayer_hf.state.capture.fit import OptimizerFacts
 from vaultlayer_hf.state.capture.recorded import Recorded
 from vaultlayer_hf.state.capture.stepped import optimizer_facts
 from vaultlayer_hf.state.capture.writing import FileWriter
+from vaultlayer_hf.vault.workspace import workspace
 
 WIDTH = 600
 STEPS = 4
@@ -178,7 +179,7 @@ def test_the_files_are_the_same(
     assert beside.contents() == waited.contents()
     assert beside.steps() == [2, 4]
     assert not beside.messages("async_save")
-    assert not list((tmp_path / "b/out/_vaultlayer").glob("pending-*"))
+    assert not list(workspace(tmp_path / "b/out").glob("pending-*"))
 
 
 def test_a_step_that_does_not_wait_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from tests.forks import ForkServer
 from tests.ranks.checks import live, same_run
 from tests.ranks.launch import Group, Ranks
 from tests.trainer.test_unchanged import timeless
+from vaultlayer_hf.vault.workspace import workspace
 
 
 def contents(output: Path) -> dict[str, str]:
@@ -55,7 +56,7 @@ def test_the_files_are_stocks(
     )
     assert [commit.step for commit in live(vault)][-1] == 10
     assert not group.events(0, "abandon")
-    assert not [path for output in outputs for path in (output / "_vaultlayer").glob("pending-*")]
+    assert not [path for output in outputs for path in workspace(output).glob("pending-*")]
 
 
 @pytest.mark.slow

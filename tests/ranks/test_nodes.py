@@ -112,7 +112,7 @@ def test_old_folders_go_on_every_node(forks: ForkServer, tmp_path: Path) -> None
     for output in ranks.outputs:
         assert [path.name for path in output.glob("checkpoint-*")] == ["checkpoint-10"]
         left = [path.name for path in (output / "_vaultlayer").rglob("*") if path.is_file()]
-        assert left == ["lock"]
+        assert left == []
 
 
 def test_local_retention_holds_on_every_node(forks: ForkServer, tmp_path: Path) -> None:

@@ -58,7 +58,10 @@ PROVED: dict[str, tuple[str, ...]] = {
     "the model's configuration, the collator, the metric and data that choose the best checkpoint": (
         f"{_ASKED}::test_what_else_shapes_a_run_is_said",
     ),
-    "seed": (f"{_ASKED}::test_another_seed_changes_nothing",),
+    "seed, on a vault whose run is over": (
+        f"{_ASKED}::test_a_run_of_a_sweep_is_never_handed_the_weights_of_another",
+    ),
+    "seed, on a run that goes on": (f"{_ASKED}::test_another_seed_changes_nothing",),
     "batch size, accumulation, workers, number of ranks, versions": (
         "exact/test_exact.py::test_another_run_is_said",
         f"{_ASKED}::test_another_machine_is_said_and_the_place_is_kept",

@@ -25,6 +25,7 @@ from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.testing.faults import Fault, FaultStore
 from vaultlayer_hf.vault.adoptable import find_adoptable, find_complete
 from vaultlayer_hf.vault.log.log import Log
+from vaultlayer_hf.vault.workspace import workspace
 
 pytestmark = pytest.mark.usefixtures("quiet")
 STEPS = (100, 200)
@@ -213,8 +214,9 @@ def test_the_lock_truncates_no_file_behind_a_link(tmp_path: Path) -> None:
     """A link in the place of the lock isn't written through: the run goes on without a lock, and says so."""
     precious = tmp_path / "precious"
     precious.write_text("precious")
-    (tmp_path / "output" / "_vaultlayer").mkdir(parents=True)
-    (tmp_path / "output" / "_vaultlayer" / "lock").symlink_to(precious)
+    folder = workspace(tmp_path / "output")
+    folder.mkdir(parents=True)
+    (folder / "lock").symlink_to(precious)
     run = Run(memory_store(), tmp_path / "output")
     run.resume()
     run.close()

@@ -13,13 +13,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
-from tests.trainer.kit import trainer
+from tests.trainer.kit import Boom, Do, FailAt, trainer
 from tests.vault.vaults import a_session, start
-from vaultlayer_hf import SettingsError
+from vaultlayer_hf import Checkpointer, SettingsError
 from vaultlayer_hf.base.events import Events
 from vaultlayer_hf.session import lock as lock_module
 from vaultlayer_hf.session.lock import OutputLock
+from vaultlayer_hf.vault import workspace as workspace_module
+from vaultlayer_hf.vault.workspace import workspace
 
 HOLD = """
 import os, sys, time
@@ -78,6 +81,23 @@ def test_a_trainer_in_the_folder_of_another_run(tmp_path: Path) -> None:
         first.close()
 
 
+def test_nothing_is_written_into_the_folder_ahead_of_the_first_checkpoint(tmp_path: Path) -> None:
+    """Many scripts end where they find files and no checkpoint: a run that dies before its first save leaves none."""
+    output = tmp_path / "output"
+    for attempt in range(3):
+        empty: list[int] = []
+        look = Do(on_step_end=lambda _, empty=empty: empty.append(len(list(output.iterdir()))))
+        with pytest.raises(Boom):
+            trainer(output, resume=tmp_path / "vault", save_steps=3, callbacks=[look, FailAt(2)]).train()
+        assert empty == [0, 0], attempt
+    part = torch.nn.Linear(1, 1)
+    ckpt = Checkpointer(str(tmp_path / "loop"), model=part, output_dir=output, save_every=3)
+    ckpt.resume()
+    ckpt.step()
+    assert list(output.iterdir()) == []
+    ckpt.close()
+
+
 def test_a_killed_run_leaves_no_lock(tmp_path: Path) -> None:
     """Whatever it has forked lives on without the lock: the next run starts at once."""
     output, vault = tmp_path / "output", (tmp_path / "two").as_uri()
@@ -88,6 +108,48 @@ def test_a_killed_run_leaves_no_lock(tmp_path: Path) -> None:
         lock.acquire()
         assert lock.held
         lock.release()
+
+
+def test_whoever_lets_go_removes_the_file(tmp_path: Path) -> None:
+    """A lock on a file that its last holder has removed isn't one: who waits meets the next run at the new file."""
+    output, vault = tmp_path / "output", (tmp_path / "v").as_uri()
+    first, waits, third = (OutputLock(output, vault, Events()) for _ in range(3))
+    first.acquire()
+    waits.acquire()
+    assert [first.held, waits.held] == [True, False]
+    first.release()
+    assert not workspace(output).exists()
+    third.acquire()
+    waits.retry()
+    assert [third.held, waits.held] == [True, False]
+    third.release()
+    waits.retry()
+    assert waits.held
+    waits.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_emptied_stays_locked(tmp_path: Path) -> None:
+    """A script that removes its output folder at each start doesn't get into another run that way."""
+    output = tmp_path / "output"
+    output.mkdir()
+    with holder(output, "file:///one"):
+        output.rmdir()
+        with pytest.raises(SettingsError, match="in use by another run"):
+            OutputLock(output, "file:///two", Events()).acquire()
+
+
+def test_where_the_lock_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the folder itself, whatever it is called; within it, where nothing can be beside it."""
+    (tmp_path / "disk" / "out").mkdir(parents=True)
+    (tmp_path / "out").symlink_to(tmp_path / "disk" / "out")
+    beside = tmp_path / "disk" / ".out.vaultlayer"
+    assert workspace(tmp_path / "out") == workspace(tmp_path / "disk" / ".." / "disk" / "out") == beside
+    assert workspace(Path("/")) == Path("/_vaultlayer")
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"36 35 98:0 /a {tmp_path}/disk/out rw,noatime - ext4 /dev/root rw\n")
+    monkeypatch.setattr(workspace_module, "_MOUNTS", mounts)
+    assert workspace(tmp_path / "out") == tmp_path / "out" / "_vaultlayer"
 
 
 def test_a_living_process_of_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,7 @@ ORDER: dict[str, Layers] = {
         {"upload"},
         {"unfrozen"},
         {"restore", "retention", "adoptable"},
+        {"workspace"},
         {"snapshot"},
         {"written"},
         {"log"},

@@ -147,6 +147,18 @@ def test_another_seed_changes_nothing(tmp_path: Path, reference: Reference) -> N
     assert weights(run.model) == reference.weights
 
 
+@pytest.mark.parametrize("name", ["seed", "data_seed"])
+def test_a_run_of_a_sweep_is_never_handed_the_weights_of_another(name: str, tmp_path: Path) -> None:
+    """Another seed on a vault whose run is over is refused, by its name; another rate is said to train nothing."""
+    trainer(tmp_path / "o", resume=tmp_path / "v", max_steps=2, **{name: 1}).train()
+    lines = said(tmp_path, max_steps=2, **{name: 1}, learning_rate=1e-4)
+    assert [
+        line for line in lines if line.startswith("learning_rate: ") and "nothing is trained with" in line
+    ]
+    with pytest.raises(errors.OtherRunError, match=rf"trained with {name}=1, .* asks for {name}=2.*seed-2"):
+        said(tmp_path, max_steps=2, **{name: 2})
+
+
 def test_another_machine_is_said_and_the_place_is_kept(tmp_path: Path, reference: Reference) -> None:
     """Other versions and another accumulation are said with both values, and no sample is trained on twice."""
     broken_off(tmp_path)

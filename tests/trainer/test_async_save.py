@@ -28,6 +28,7 @@ from vaultlayer_hf.state.capture.writing import FileWriter
 from vaultlayer_hf.trainer.async_save.capture import Capture
 from vaultlayer_hf.trainer.async_save.facts import reader_of_folder
 from vaultlayer_hf.trainer.async_save.fit import Facts, choose
+from vaultlayer_hf.vault.workspace import workspace
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",
@@ -179,7 +180,7 @@ def test_the_files_are_stocks(kind: str, tmp_path: Path, copies: list[int]) -> N
         assert torch.equal(tensor, run.model.state_dict()[name])
     assert not [event.message for event in heard.events if "async_save" in event.message]
     assert not lost_saves(heard)
-    assert not list((out / "_vaultlayer").glob("pending-*"))
+    assert not list(workspace(out).glob("pending-*"))
 
 
 def test_a_small_state_is_written_at_once(
@@ -415,7 +416,7 @@ def test_what_cannot_be_written_is_said(
     assert torn == ["checkpoint-2"]
     assert local(out) == [4, 6, 8, 9]
     assert len(copies) == 3  # of the steps 2, 6 and 8
-    assert not list((out / "_vaultlayer").glob("pending-*"))
+    assert not list(workspace(out).glob("pending-*"))
 
 
 def test_a_nan_is_found_in_the_copy(tmp_path: Path, copies: list[int]) -> None:

@@ -11,6 +11,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from tests.forks import ForkServer
 from tests.kit.within_save import MOMENTS
 from tests.trainer.kit import steps_of
+from vaultlayer_hf.vault.workspace import workspace
 
 TRAIN = "tests.trainer.killed_async_save:train"
 FILES = {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"}
@@ -46,7 +47,7 @@ def test_killed_within_a_save(moment: str, unbroken: str, forks: ForkServer, tmp
     assert f"BEGUN {appeared}" in ended.output, ended.errors
     assert _weights(ended.output) == unbroken
     assert steps_of(tmp_path / "vault")[-1] == 8
-    assert not list((out / "_vaultlayer").glob("pending-*"))
+    assert not list(workspace(out).glob("pending-*"))
 
 
 def test_told_to_stop_while_a_save_is_written(forks: ForkServer, unbroken: str, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """A loop's saves beside its training: captured, written, and there by one rename.
 
 1. **Capture** (training thread): the loop's files are written as ever, into a folder of ours,
-   ``_vaultlayer/pending-…``. The large ones aren't written but recorded, and what they consist of is copied
+   ``pending-…`` in the run's workspace. The large ones aren't written but recorded, and what they consist of is copied
    (state/capture/). What is small is written at once, so that the place in the data, the random numbers and the
    variables that the loop carries are those of the save, not those of the writing. Training goes on.
 2. **Write** (a thread of ours): the large files, the digests, and whether the state is finite, from the copy.
@@ -38,7 +38,7 @@ from vaultlayer_hf.state.capture.copying import TornError
 from vaultlayer_hf.state.capture.fit import Fit
 from vaultlayer_hf.state.capture.recorded import Recorded, recording
 from vaultlayer_hf.state.capture.stepped import size_of
-from vaultlayer_hf.vault.snapshot import LOCAL
+from vaultlayer_hf.vault.workspace import workspace
 
 
 @dataclass
@@ -98,7 +98,7 @@ class AsyncLoopSaves:
         if not takes or size_of(all_tensors(self._state)) < copier.SMALL:
             return False
         step = int(target.name.rpartition("-")[2])
-        folder = self._training.session.output_dir / LOCAL / f"{PENDING}{target.name}"
+        folder = workspace(self._training.session.output_dir) / f"{PENDING}{target.name}"
         recorded: list[Recorded] = []
         try:
             files.remove_tree(folder)
@@ -146,6 +146,7 @@ class AsyncLoopSaves:
                 raise FileExistsError(f"{capture.target} was made by something else meanwhile")
             # Noted ahead of its name, so that a kill behind the rename doesn't lose it.
             self._training.note_written(replace(save, folder=capture.folder))
+            files.make_folder(capture.target.parent)
             files.rename(capture.folder, capture.target, flush=False)
         except Exception as error:
             if isinstance(error, TornError):

@@ -1,8 +1,9 @@
 """One run at a time in an ``output_dir``: two would write into each other's checkpoint folders, and commit a mixture.
 
-A lock on ``<output_dir>/_vaultlayer/lock`` by flock(2), from the claim to the end of training: the system lets go of it
-when the process dies, however it dies. One rank of each file system holds it. A file system without such locks, or a
-system without flock, is used without: that is said, and training goes on.
+A lock on a file beside it (``lock`` in the folder that vault/workspace.py names) by flock(2), from the claim to the end
+of training: the system lets go of it when the process dies, however it dies. One rank of each file system holds it. Who
+lets go of it removes the file, while holding it: who gets a lock looks whether it is still on the file that is there. A
+file system without such locks, or a system without flock, is used without: that is said, and training goes on.
 
 A process of the *same* vault may still live there: one that a launcher has just told to end, or that hangs. It never
 keeps the next start of its run away, since the claim fences it: it is waited for, for a bounded time, and then left
@@ -22,7 +23,7 @@ from pathlib import Path
 from vaultlayer_hf.base import files
 from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import SettingsError
-from vaultlayer_hf.vault.snapshot import LOCAL
+from vaultlayer_hf.vault.workspace import leave_workspace, workspace
 
 _NAME = "lock"
 _READ_SECONDS = 1.0
@@ -64,7 +65,7 @@ class OutputLock:
 
     def __init__(self, output_dir: Path, vault: str, events: Events) -> None:
         self._output_dir, self._vault, self._events = output_dir, vault, events
-        self._path = output_dir / LOCAL / _NAME
+        self._path = workspace(output_dir) / _NAME
         self._file: int | None = None
         self.held = False
 
@@ -126,11 +127,16 @@ class OutputLock:
             return
         try:
             if self.held:
-                os.ftruncate(file, 0)
+                os.ftruncate(
+                    file, 0
+                )  # whoever waits with this file open reads no name of a holder that is gone
+                if _is_at(file, self._path):
+                    files.remove_file(self._path)
         except OSError:
-            pass  # the name of a holder that is gone says nothing where the lock is free
+            pass  # a file that stays says nothing where the lock is free
         self.held = False
         os.close(file)
+        leave_workspace(self._output_dir)
 
     def forget(self) -> None:
         """In a forked child: close its copy. The lock stays the parent's, and ends with it, not with its children."""
@@ -141,12 +147,18 @@ class OutputLock:
     def _open(self) -> bool:
         if self._file is not None:
             return True
-        try:
-            files.make_folder(self._path.parent)
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-        except OSError as error:
-            self._warn(error)
-            return False
+        for last in (False, False, True):
+            try:
+                files.make_folder(self._path.parent)
+                self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+                break
+            except FileNotFoundError as error:  # who has let go of it has just removed the folder
+                if last:
+                    self._warn(error)
+                    return False
+            except OSError as error:
+                self._warn(error)
+                return False
         _locks.add(self)
         return True
 
@@ -160,6 +172,11 @@ class OutputLock:
             self._warn(error)
         if not self.held or self._file is None:
             return False
+        if not _is_at(
+            self._file, self._path
+        ):  # its last holder has removed it: the next one is at the new file
+            self.forget()
+            return self._open() and self._try()
         holder = LockHolder(self._vault, platform.node(), os.getpid(), time.strftime("%Y-%m-%d %H:%M:%S"))
         try:
             os.ftruncate(self._file, 0)
@@ -182,6 +199,14 @@ class OutputLock:
             EventKind.NOTICE,
             f"{self._output_dir} can't be locked ({error}): make sure that no other run uses it",
         )
+
+
+def _is_at(file: int, path: Path) -> bool:
+    """Tell whether an open file is the one that has this name now."""
+    try:
+        return os.path.samestat(os.fstat(file), os.lstat(path))
+    except OSError:
+        return False
 
 
 _locks: weakref.WeakSet[OutputLock] = weakref.WeakSet()

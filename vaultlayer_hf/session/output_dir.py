@@ -1,13 +1,12 @@
 """What lies in ``output_dir``: checkpoint folders, which are the Trainer's, and ``_vaultlayer``, which is ours.
 
 <output_dir>/checkpoint-500                  the Trainer's; it rotates them by save_total_limit
-<output_dir>/_vaultlayer/lock                held by the run that uses this folder: see lock.py
 <output_dir>/_vaultlayer/<vault_id>/...      snapshots: see vault/snapshot.py
 <output_dir>/_vaultlayer/<vault_id>/claiming   a start that has claimed, and not looked for snapshots yet
-<output_dir>/_vaultlayer/pending-checkpoint-500   a checkpoint that is written beside the training, until it is whole
-<output_dir>/_vaultlayer/restore-<id>/       a restore under way
-<output_dir>/_vaultlayer/old-<id>/           what a restore has replaced, or local retention has taken out
+<output_dir>/_vaultlayer/old-<id>/           what local retention has taken out
 <output_dir>/_vaultlayer/aside/checkpoint-N  what a dead process left behind the step that the run goes on from
+
+What is written ahead of the first checkpoint, the lock above all, lies beside it: see vault/workspace.py.
 
 The Trainer lists and deletes checkpoint folders on the training thread, and an error there would be raised
 into training. So folders appear and vanish by one rename, on that thread only; slow deletion is elsewhere.
@@ -22,9 +21,10 @@ from pathlib import Path
 from vaultlayer_hf.base import files
 from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.vault.snapshot import LOCAL
+from vaultlayer_hf.vault.workspace import workspace
 
 PENDING = "pending-"
-"""How a folder is called, inside ``_vaultlayer``, that becomes a checkpoint's once it is whole."""
+"""How a folder is called, in the run's workspace, that becomes a checkpoint's once it is whole."""
 FORMER_VARIABLE = "VAULTLAYER_RUN_FORMER"
 """Set by `vl run`: the folders in which earlier attempts of this run have trained, separated as in PATH."""
 _OLDER = 60.0
@@ -55,10 +55,10 @@ def checkpoints(output_dir: Path) -> dict[int, Path]:
 
 def clear_half_done(output_dir: Path) -> None:
     """Remove what a stop left half restored or half deleted."""
-    folder = output_dir / LOCAL
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name.startswith(("restore-", "old-", PENDING)):
-            files.remove_tree(path)
+    for folder in {output_dir / LOCAL, workspace(output_dir)}:
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.name.startswith(("restore-", "old-", PENDING)):
+                files.remove_tree(path)
 
 
 def settle(output_dir: Path, step: int) -> None:

@@ -6,6 +6,7 @@ leader of node 0.
 
 from __future__ import annotations
 
+import contextlib
 import time
 import uuid
 from collections.abc import Sequence
@@ -69,6 +70,8 @@ def find_topology(ranks: Ranks, folder: Path) -> Topology:
         raise RanksError(f"the ranks don't agree on who shares the file system of {folder}")
     finally:
         files.remove_tree(probe)
+        with contextlib.suppress(OSError):  # an output folder with nothing in it stays so
+            folder.rmdir()
 
 
 def _partition(seen: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...] | None:

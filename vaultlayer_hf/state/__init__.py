@@ -11,6 +11,7 @@
     model_modes.py      flags of a model that its state_dict leaves out
     object_files.py     the state of objects beside a model, a file each
     own_numbers.py      the numbers of a script's own optimizers and schedules, for a fork
+    plain_values.py     values of a script's own objects as something that is kept, and back in their places
     random_state.py     the random number generators that a training draws from
     saved_digests.py    what a checkpoint's state is when it is saved, one small file a rank
     tracker_runs.py     which runs the experiment trackers had, kept with each checkpoint

@@ -36,6 +36,12 @@ CHECKPOINT_HOLDS = (
     "the checkpoint's holds; to have the other, begin a fork: Settings(vault='a new one', fork='this one')"
 )
 START_HOLDS = "this start's holds from here on"
+_OVER = (
+    "the run is over, so nothing is trained with the one that is asked for; for a run with it name another vault, or "
+    "begin a fork: Settings(vault='a new one', fork='this one')"
+)
+_SEEDS = ("seed", "data_seed")
+"""What tells one run of a sweep from the next, and nothing else does."""
 EVALUATION_DATA = "evaluation data"
 """The argument whose value is a digest, which tells a person nothing."""
 VARYING_DATA = "varying"
@@ -134,21 +140,35 @@ def check_asked(
         raise other_parameters(then.parameters, now.parameters)
     known = {then.data, now.data}.isdisjoint(("", VARYING_DATA))
     data = compare_data(then.data, now.data) if known else Differ.NOT
-    if over and data is Differ.WHOLLY:
-        raise OtherRunError(
-            "the run on this vault is over, and it was trained on other data: its weights are no answer to this run. "
-            "Each run needs a vault of its own (…/fold-1). To go on with other data on purpose, ask a Trainer for more "
-            "steps, or begin a fork of this vault: Settings(vault='a new one', fork='this one')"
-        )
-    adapters = adapter_differences(then.adapters, now.adapters, holds_base=holds_base)
-    words = [
-        f"{name}: {_both(name, then.arguments[name], value)}: {holds.get(name, START_HOLDS)}"
+    other = {
+        name: (then.arguments[name], value)
         for name, value in now.arguments.items()
         if name in then.arguments and then.arguments[name] != value
+    }
+    if over and data is Differ.WHOLLY:
+        raise _other_run_over("on other data", "fold-1", "with other data")
+    for name in _SEEDS:
+        if over and name in other:
+            was, value = other[name]
+            raise _other_run_over(
+                f"with {name}={was}, and this start asks for {name}={value}", f"seed-{value}", "from there"
+            )
+    adapters = adapter_differences(then.adapters, now.adapters, holds_base=holds_base)
+    words = [
+        f"{name}: {_both(name, was, value)}: {_OVER if over and name != 'max_steps' else holds.get(name, START_HOLDS)}"
+        for name, (was, value) in other.items()
     ]
     if data is not Differ.NOT:
         words.append(f"the training data aren't those that the checkpoint was trained on: {START_HOLDS}")
     return words + adapters
+
+
+def _other_run_over(how: str, name: str, on_purpose: str) -> OtherRunError:
+    return OtherRunError(
+        f"the run on this vault is over, and it was trained {how}: its weights are no answer to this run. Each run "
+        f"needs a vault of its own (…/{name}). To go on {on_purpose} on purpose, ask a Trainer for more steps, or "
+        "begin a fork of this vault: Settings(vault='a new one', fork='this one')"
+    )
 
 
 def _both(name: str, then: Any, now: Any) -> str:

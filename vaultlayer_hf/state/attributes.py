@@ -52,32 +52,59 @@ def _is_own_file(file: str) -> bool:
     return not installed and not file.startswith(sysconfig.get_paths()["stdlib"])
 
 
-def names_read(thing: Any) -> dict[str, dict[str, Any]]:
-    """Return what the script's own functions read beside their arguments, by their names and by the names in them.
+class NamesRead:
+    """What a function reads beside its arguments, by the names in it: globals and what its closure holds.
 
-    ``thing``: a function, or an object, of whose class the script's own functions are looked at. Modules, classes and
-    other functions aren't among what is returned.
+    Modules, classes and other functions aren't among it.
+    """
+
+    def __init__(self, function: FunctionType) -> None:
+        self._function = function
+
+    def values(self) -> dict[str, Any]:
+        """Return it by the names."""
+        code, every = self._function.__code__, self._function.__globals__
+        found = {name: every[name] for name in _globals_in(code) if name in every}
+        for name, cell in self._cells().items():
+            with contextlib.suppress(ValueError):  # nothing is in it yet
+                found[name] = cell.cell_contents
+        return {name: value for name, value in found.items() if not isinstance(value, _NO_STATE)}
+
+    def put(self, name: str, value: Any) -> None:
+        """Have a name stand for this."""
+        if name in (cells := self._cells()):
+            cells[name].cell_contents = value
+        else:
+            self._function.__globals__[name] = value
+
+    def _cells(self) -> dict[str, Any]:
+        return dict(zip(self._function.__code__.co_freevars, self._function.__closure__ or (), strict=True))
+
+
+def names_read(thing: Any) -> dict[str, NamesRead]:
+    """Return what the script's own functions read beside their arguments, by their names.
+
+    ``thing``: a function, or an object, of whose class the script's own functions are looked at.
 
     >>> counts = [0]
     >>> def loss(out): counts[0] += 1
-    >>> names_read(loss)
-    {'loss': {'counts': [0]}}
+    >>> names_read(loss)["loss"].values()
+    {'counts': [0]}
     """
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, NamesRead] = {}
     for function in _functions(thing):
-        code = function.__code__
-        if not _is_own_file(code.co_filename) or function.__module__.partition(".")[0] == _ALSO_OURS:
+        inside = _is_own_file(function.__code__.co_filename)
+        if not inside or function.__module__.partition(".")[0] == _ALSO_OURS:
             continue
-        values = {
-            name: function.__globals__[name] for name in _globals_in(code) if name in function.__globals__
-        }
-        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-            with contextlib.suppress(ValueError):  # nothing is in it yet
-                values[name] = cell.cell_contents
-        kept = {name: value for name, value in values.items() if not isinstance(value, _NO_STATE)}
-        if kept:
-            found[function.__qualname__.rpartition("<locals>.")[2]] = kept
+        read = NamesRead(function)
+        if read.values():
+            found[function.__qualname__.rpartition("<locals>.")[2]] = read
     return found
+
+
+def names_in(thing: Any) -> set[str]:
+    """Return the names of globals and attributes in the script's own functions of an object's class."""
+    return {name for function in _functions(thing) for name in _globals_in(function.__code__)}
 
 
 def generators_read(thing: Any) -> dict[str, Any]:
@@ -85,7 +112,7 @@ def generators_read(thing: Any) -> dict[str, Any]:
     return {
         f"{function}.{name}": value
         for function, names in names_read(thing).items()
-        for name, value in names.items()
+        for name, value in names.values().items()
         if isinstance(value, GENERATORS)
     }
 

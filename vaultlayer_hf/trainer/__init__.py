@@ -1,5 +1,6 @@
 """transformers.Trainer: the first seam.
 
+    adapter_load.py     a model's adapters, while a Trainer loads a checkpoint
     adapter_rest.py     what is trained beside an adapter, and its files don't hold
     added.py            state outside the model that is carried with each checkpoint
     argument.py         what the values of ``resume=`` mean
@@ -27,10 +28,10 @@
     origin.py           what a Trainer's training goes on from
     outside.py          what a Trainer trains outside its model
     over.py             whether a run is over
+    own_places.py       where a script's own objects keep what training changes
     own_state.py        state in attributes of a script's own objects
     run.py              one Trainer's run on its vault
     saving.py           A Trainer's save while it trains on a vault
-    several_adapters.py  a model with several adapters, while a Trainer loads a checkpoint
     skipping.py         how the Trainer goes past batches
     state_file.py       trainer_state.json made fit for this transformers
     terms.py            the Trainer's terms in those of a session

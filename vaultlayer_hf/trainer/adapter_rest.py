@@ -1,7 +1,8 @@
 """What is trained beside an adapter, and its files don't hold: carried with each checkpoint, so that a resume has it.
 
-PEFT writes what belongs to its adapters. Norms of the base model that a script trains as well, or the encoder of a
-prompt (P-tuning keeps what it gives, not what it is), are in no file of the Trainer's checkpoint.
+PEFT writes what belongs to its adapters. Norms of the base model that a script trains as well, the encoder of a prompt
+(P-tuning, and prefix tuning with a projection, keep what it gives, not what it is), the ranks that AdaLoRA leaves out
+as it trains, and how it chooses them, are in no file of the Trainer's checkpoint.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ from typing import Any
 
 import torch
 
-from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.state.object_files import peeled
+from vaultlayer_hf.trainer.adapter_load import BESIDE
 from vaultlayer_hf.trainer.added import Added
-from vaultlayer_hf.trainer.loaded import Trained, is_adapter, of_adapter
+from vaultlayer_hf.trainer.loaded import Trained, is_adapter
+
+_IMPORTANCE = ("ipt", "exp_avg_ipt", "exp_avg_unc")
+"""What AdaLoRA's allocator of ranks keeps of each tensor."""
 
 
 class _Rest:
@@ -33,40 +37,34 @@ class _Rest:
                 parameter.copy_(state[name])
 
 
-def warn_of_unfit(events: Events, rank: int, trained: Trained) -> None:
-    """Say, once, that an adapter's own library writes it in shapes that it can't load again. Never raises.
-
-    AdaLoRA leaves ranks out as it trains, and prefix tuning with a projection writes what the projection gives.
-    """
-    model = peeled(trained.model)
-    if rank or trained.sharded or not is_adapter(model):
-        return
-    try:
-        every = dict(model.named_parameters())
-        found = []
-        for name in model.peft_config:
-            own = of_adapter(every, name)
-            own["prompt_embeddings"] = own.get("prompt_encoder.embedding.weight")
-            for path, tensor in _written(model, name).items():
-                if own.get(path) is not None and own[path].shape != tensor.shape:
-                    found.append(path)
-    except Exception:  # an adapter that its own library can't write, which the save will show
-        return
-    if found:
-        events.warn_once(
-            "unfit",
-            EventKind.TROUBLE,
-            f"PEFT writes {found[0]} in another shape than the model has ({len(found)} such tensor(s)), and can't load "
-            "it again: nothing can go on from such a checkpoint, though its weights are kept. AdaLoRA does so once it "
-            "leaves ranks out, prefix tuning with prefix_projection=True: take another adapter for a run that may die",
-        )
-
-
 def _written(model: Any, name: str) -> dict[str, Any]:
     """Return what PEFT writes of one adapter."""
     state_of: Any = sys.modules["peft"].get_peft_model_state_dict
     found: dict[str, Any] = state_of(model, adapter_name=name, save_embedding_layers=False)
     return found
+
+
+class _RankAllocation:
+    """What AdaLoRA has found out of how much each rank matters, and which of them it has left out."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    @property
+    def _config(self) -> Any:
+        return self._model.peft_config[self._model.base_model.trainable_adapter_name]
+
+    def state_dict(self) -> dict[str, Any]:
+        allocator = self._model.base_model.rankallocator
+        pattern = self._config.rank_pattern
+        return {"pattern": pattern, **{name: dict(vars(allocator)[name]) for name in _IMPORTANCE}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        allocator = self._model.base_model.rankallocator
+        device = next(self._model.parameters()).device
+        for name in _IMPORTANCE:
+            setattr(allocator, name, {key: one.to(device) for key, one in state[name].items()})
+        self._config.rank_pattern = state["pattern"] or self._config.rank_pattern
 
 
 def adapter_rest(trained: Trained) -> list[Added]:
@@ -78,10 +76,12 @@ def adapter_rest(trained: Trained) -> list[Added]:
         names = set(getattr(model, "_keys_to_ignore_on_save", None) or ())
         rest = {n: one for n, one in model.named_parameters() if one.requires_grad and n in names}
         return [Added("beside_model", _Rest(rest))] if rest else []
+    own_shapes = {name for name, config in model.peft_config.items() if _is_adalora(config)}
     try:
         held = {
             tensor.untyped_storage().data_ptr()
             for name in model.peft_config
+            if name not in own_shapes
             for tensor in _written(model, name).values()
         }
     except Exception:  # an adapter that its own library can't write, which the save will show
@@ -91,4 +91,12 @@ def adapter_rest(trained: Trained) -> list[Added]:
         for name, parameter in model.named_parameters()
         if parameter.requires_grad and parameter.untyped_storage().data_ptr() not in held
     }
-    return [Added("beside_adapter", _Rest(rest))] if rest else []
+    found = [Added(BESIDE, _Rest(rest))] if rest else []
+    if own_shapes and hasattr(model.base_model, "rankallocator"):
+        found.append(Added("rank_allocation", _RankAllocation(model)))
+    return found
+
+
+def _is_adalora(config: Any) -> bool:
+    """Tell whether it is an AdaLoRA, of which PEFT writes only those ranks that aren't left out by then."""
+    return str(getattr(config.peft_type, "value", config.peft_type)) == "ADALORA"

@@ -22,6 +22,7 @@ from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.stores.uri import VaultAddress
 from vaultlayer_hf.trainer.first_callback import FirstCallback, ahead_of_printing
 from vaultlayer_hf.trainer.loaded import Trained
+from vaultlayer_hf.trainer.notices import say_untrained
 from vaultlayer_hf.trainer.run import TrainerRun
 from vaultlayer_hf.trainer.terms import save_the_end, stop_now
 from vaultlayer_hf.trainer.trackers import TrackersCallback
@@ -199,9 +200,20 @@ class VaultLayerCallback(TrainerCallback):
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        self._say_untrained(state)
         if self.training is not None and self.run.active:
             self.training.pacer.mark()
             save_the_end(args, control, paced=self.training.pacer.active)
+
+    def on_predict(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, *more: Any, **kwargs: Any
+    ) -> None:
+        self._say_untrained(state)
+
+    def _say_untrained(self, state: TrainerState) -> None:
+        """Say, once, that a model is looked at before train() has loaded anything into it."""
+        if not (self.run.claimed or state.global_step or state.is_hyper_param_search):
+            say_untrained(self.events, self.vault.uri)
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -25,7 +25,7 @@ from vaultlayer_hf.state.random_state import put_random_state
 from vaultlayer_hf.trainer.data_file import Record, read_record
 from vaultlayer_hf.trainer.evaluations import Evaluations
 from vaultlayer_hf.trainer.logged_loss import LoggedLoss, sums_from
-from vaultlayer_hf.trainer.own_state import OwnState, warn_of_lost
+from vaultlayer_hf.trainer.own_state import OwnState, warn_of_lost, warn_of_order
 from vaultlayer_hf.trainer.skipping import Skipping
 
 
@@ -192,8 +192,10 @@ class TrainerData:
         """Go on from a checkpoint's record, where every rank can; else say why not."""
         own = self._own_record(folder, state)
         if isinstance(own, Record) and self._own is not None:
-            lost = self._own.load_state_dict(own.likeness.get("own", {}))
-            warn_of_lost(self._events, self._ranks.rank, folder.name, lost)
+            kept = own.likeness.get("own", {})
+            warn_of_lost(self._events, self._ranks.rank, folder.name, self._own.load_state_dict(kept))
+            if own.position is not None and own.position.batches and not own.position.over:
+                warn_of_order(self._events, self._ranks.rank, folder.name, kept.get("orders", ()))
         losses = sums_from(own.losses) if isinstance(own, Record) and self._losses is not None else None
         found = self._guard.run(self._usable_record, own, args)
         record, words = found if found is not None else (None, [self._why])

@@ -51,7 +51,10 @@ class FirstStep(TrainerCallback):
         self._trained, self._folder = trained, folder
         self._evaluates = args.eval_on_start
         args.eval_on_start = False
-        handler.callbacks = [*handler.callbacks, self]
+        handler.callbacks = [
+            self,
+            *handler.callbacks,
+        ]  # what others do at each step's begin belongs to the step
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -12,6 +12,7 @@ the same one, the run goes on from that commit.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 NAMED = "named"
 """Name in a claim's detail: the folder elsewhere that the run began from, as the script says it."""
-Explicit = str | bool | None
+Explicit = str | os.PathLike[str] | bool | None
 """What a script may name."""
 
 
@@ -39,6 +40,9 @@ def choose(vault: VaultLayerCallback, trainer: Any, explicit: Explicit) -> Expli
     if not explicit:  # an empty text is an option that wasn't given
         return vault.pull() or (False if explicit is False else None)
     output_dir = Path(str(trainer.args.output_dir))
+    explicit = str(explicit) if isinstance(explicit, os.PathLike) else explicit
+    if str(explicit).lower() == "true" and not Path(str(explicit)).is_dir():  # as a command line hands it on
+        explicit = True
     session = vault.run.open()
     holds, named_before = session.ranks.on_rank_zero(
         lambda: _look(session), within=3 * session.settings.resume_timeout

@@ -58,6 +58,15 @@ def warn_of_passed_over(session: Session, newest: Commit, step: int) -> None:
     )
 
 
+def say_untrained(events: Events, vault: str) -> None:
+    """Say, once, that an evaluation ahead of train() is one of the model as the script has made it."""
+    text = (
+        "this evaluates the model as the script has made it: what the vault holds is loaded by train() alone. To "
+        f"evaluate a checkpoint, `vl pull {vault} FOLDER`, and give the Trainer from_pretrained(FOLDER)"
+    )
+    events.warn_once("untrained", EventKind.NOTICE, text)
+
+
 def warn_of_one_more_step(events: Events, earlier: EarlierRun) -> None:
     """Warn that stock transformers trains a step more, though the run is over."""
     events.warn(

@@ -11,7 +11,7 @@ from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.state.tensor_digests import Digests, digest_tensors
 from vaultlayer_hf.trainer.loaded import Trained
 
-_ROTARY = ("inv_freq", "original_inv_freq", "cos_cached", "sin_cached")
+ROTARY = ("inv_freq", "original_inv_freq", "cos_cached", "sin_cached")
 """Tables of positions, which models make anew for longer inputs."""
 
 
@@ -117,7 +117,7 @@ class UnsavedBuffers:
 def _unsaved(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
     for prefix, module in model.named_modules():
         for name in module._non_persistent_buffers_set:
-            if name in _ROTARY:
+            if name in ROTARY:
                 continue
             if (tensor := module._buffers.get(name)) is not None:
                 yield f"{prefix}.{name}".lstrip("."), tensor

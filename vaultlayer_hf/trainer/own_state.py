@@ -1,13 +1,15 @@
-"""State in attributes of a script's own objects: random generators come back, flags too, and what else moves is said.
+"""State in attributes of a script's own objects: what training changes of it comes back, or is said.
 
-| of | random generators | numbers, tensors, containers that training changes |
+| of | random generators | numbers, text, tensors, containers that training changes |
 |---|---|---|
-| a callback, a Trainer of the script's own | carried by each rank | said |
-| what functions of these, hooks of modules and a loss read beside their arguments | carried by each rank | said |
-| the optimizer's own class, modules of the model, the base model under an adapter | | said |
+| a callback, a Trainer of the script's own, an object that is its metric or loss | carried by each rank | as well |
+| what functions of these, and hooks of modules, read beside their arguments | carried by each rank | as well |
+| the optimizer's own class, modules of the model, the Trainer's arguments | | carried by each rank |
+| the base model under an adapter | | said |
 | the data set, the collator | with the place in the data | numbers with the place in the data; others are said |
 
-Carried as well is which parameters are trained, where that changes as it is trained (``requires_grad``).
+What is too large, or holds what can't be kept, is said (state/plain_values.py). What reads a clock is neither. Carried
+as well is which parameters are trained, and which adapters are active, where that changes as it is trained.
 """
 
 from __future__ import annotations
@@ -15,20 +17,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from transformers.trainer_callback import ExportableState
+import torch
 
 from vaultlayer_hf.base.events import EventKind, Events
-from vaultlayer_hf.state.attributes import Prints, is_of_script, look, moved, names_read, own_attributes
+from vaultlayer_hf.state.attributes import Prints, is_of_script, look, moved
 from vaultlayer_hf.state.data.followed import base_of
 from vaultlayer_hf.state.data.inner import own_generators, put_generators
+from vaultlayer_hf.state.data.samplers import parts
 from vaultlayer_hf.state.data.sources import unwrapped
 from vaultlayer_hf.state.object_files import peeled
+from vaultlayer_hf.state.plain_values import Room, is_clock, put_value, take_value
 from vaultlayer_hf.state.tensor_digests import plain_name
+from vaultlayer_hf.trainer.adapter_load import activate_adapters, active_adapters
 from vaultlayer_hf.trainer.loaded import Trained, is_adapter
+from vaultlayer_hf.trainer.own_places import OwnPlaces, inner
 
-_TABLES = ("training", "max_seq_len_cached")
-"""Numbers of modules that say nothing of what is trained, or are made anew for longer inputs."""
-_NUMBERS = (bool, int, float, str)
 _SHOWN = 3
 """Names that a message holds, at most."""
 
@@ -48,41 +51,93 @@ class OwnState:
         added: what is carried besides.
 
     Attributes:
-        moved: which attributes held something else at the newest save than at the begin, by their paths.
+        moved: which attributes held something else at the newest save than at the begin and aren't carried, by paths.
+        modules: the modules outside the model that are carried.
     """
 
     def __init__(
         self, trainer: Any, callbacks: Iterable[Any], trained: Trained, loader: Any, added: Iterable[Any]
     ) -> None:
-        self._trainer, self._callbacks, self._trained = trainer, list(callbacks), trained
-        self._loader, self._carried = loader, list(added)
+        self._places = OwnPlaces(trainer, callbacks, trained, added)
+        self._trainer, self._trained, self._loader = trainer, trained, loader
         self.moved: list[str] = []
+        self.modules: list[torch.nn.Module] = []
         self._flags = self._now()
+        self._active = active_adapters(trained.model)
         self._kept: dict[str, bool] = {}  # of the checkpoint that the training goes on from
         self._then = self._look()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what ``load_state_dict`` needs: only tensors, numbers, text, tuples, lists and dictionaries."""
-        self.moved = moved(self._then, self._look())
+        values, self.moved = self._take_moved()
         flags = {name: on for name, on in self._now().items() if self._flags.get(name) != on}
-        states = {name: own_generators(_Holder(one)) for name, one in (*self._objects(), *self._functions())}
+        states = {name: own_generators(_Holder(one.values())) for name, one in self._places.drawing()}
+        active = active_adapters(self._trained.model)
         return {
             "flags": flags,
             "generators": {name: state for name, state in states.items() if state},
+            "values": values,
+            "orders": self._orders(values),
+            "active": active if active != self._active else None,
             "moved": self.moved,
         }
 
+    def _take_moved(self) -> tuple[dict[str, dict[str, Any]], list[str]]:
+        """Return what is kept of the attributes that have moved, by owner and name; and the paths of the others."""
+        paths = dict.fromkeys(moved(self._then, self._look()))
+        found: dict[str, dict[str, Any]] = {}
+        room, known, seen = Room(), self._known(), set()
+        self.modules = []
+        for owner, place in self._places.all():
+            for name, value in place.values().items():
+                if f"{owner}.{name}" not in paths:
+                    continue
+                again = not isinstance(value, (bool, int, float, str)) and id(value) in seen
+                try:
+                    if not again and not is_clock(value):
+                        found.setdefault(owner, {})[name] = take_value(value, room, known)
+                except (
+                    Exception
+                ):  # it holds what can't be kept, too much, or objects that raise what they like
+                    continue
+                seen.add(id(value))
+                del paths[f"{owner}.{name}"]
+                self.modules += [value] if isinstance(value, torch.nn.Module) else []
+        return found, list(paths)
+
+    def _orders(self, values: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """Return which of the kept attributes a sampler of the script's own reads, by their paths."""
+        try:
+            own = [one for one in parts(self._loader).values() if is_of_script(type(one))]
+            return sorted({path for one in own for path in self._places.read_by(one, values)})
+        except Exception:  # of objects of the script's own: nothing is said of them then
+            return []
+
     def load_state_dict(self, state: Mapping[str, Any]) -> list[str]:
         """Put back what was kept; return the paths of what begins as the script makes it."""
-        objects = dict((*self._objects(), *self._functions()))
+        objects = dict(self._places.drawing())
         lost = list(state.get("moved", ()))
         for name, states in state.get("generators", {}).items():
             try:
-                put_generators(_Holder(objects[name]), states)
+                put_generators(_Holder(objects[name].values()), states)
             except Exception:  # there is no such object now, or a generator of another kind
                 lost.append(f"{name}'s random generators")
+        lost += self._put_values(state.get("values", {}))
+        if state.get("active"):
+            activate_adapters(self._trained.model, state["active"])
         self._kept = self._now() | state.get("flags", {})
         self.put_flags()
+        return lost
+
+    def _put_values(self, values: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        places, lost = dict(self._places.all()), []
+        for owner, attributes in values.items():
+            for name, kept in attributes.items():
+                try:
+                    place = places[owner]
+                    place.put(name, put_value(kept, place.values().get(name)))
+                except Exception:  # there is no such object now, or another one
+                    lost.append(f"{owner}.{name}")
         return lost
 
     def put_flags(self) -> None:
@@ -107,25 +162,15 @@ class OwnState:
             return {}
 
     def _known(self) -> set[int]:
-        model, optimizer = peeled(self._trained.model), _inner(self._trained.optimizer)
-        things = [model, optimizer, self._trained.scheduler, self._trainer, self._dataset(), *self._carried]
-        things += [*self._callbacks, *model.modules(), *model.parameters()]
+        model, optimizer = peeled(self._trained.model), inner(self._trained.optimizer)
+        places = self._places
+        things = [model, optimizer, self._trained.scheduler, self._trainer, self._dataset(), *places.carried]
+        things += [*places.callbacks, *model.modules(), *model.parameters()]
         return {id(one) for one in things if one is not None}
 
     def _attributes(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        yield from self._objects()
-        yield from self._functions()
-        optimizer = _inner(self._trained.optimizer)
-        if optimizer is not None and is_of_script(type(optimizer)):
-            yield type(optimizer).__name__, _public(own_attributes(optimizer))
-        for name, module in peeled(self._trained.model).named_modules():
-            own = is_of_script(type(module))
-            found = {
-                attribute: value
-                for attribute, value in _public(vars(module)).items()
-                if attribute not in _TABLES and (own or isinstance(value, _NUMBERS))
-            }
-            yield f"model.{name}" if name else "model", found
+        for name, place in self._places.all():
+            yield name, place.values()
         for one in (self._dataset(), getattr(self._trainer, "data_collator", None)):
             if hasattr(one, "__dict__") and is_of_script(type(one)):
                 kept = {
@@ -133,35 +178,17 @@ class OwnState:
                 }
                 yield type(one).__name__, kept
 
-    def _functions(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield what functions of the script's own read beside their arguments, by the functions' names."""
-        things = [*self._callbacks, self._trainer, getattr(self._trainer, "compute_loss_func", None)]
-        for module in peeled(self._trained.model).modules():
-            things += [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
-        for thing in things:
-            yield from names_read(thing).items()
-
     def _base(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield what lies under an adapter, of which its files hold nothing."""
         model = peeled(self._trained.model)
         if is_adapter(model) and not self._trained.sharded:
-            yield "model", {n: one for n, one in model.named_parameters() if not one.requires_grad}
-
-    def _objects(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield the attributes of callbacks and of a Trainer that are the script's own, by names for people."""
-        known = {id(one) for one in self._carried}
-        counts: dict[str, int] = {}
-        for one in self._callbacks:
-            if is_of_script(type(one)) and not isinstance(one, ExportableState) and id(one) not in known:
-                name = type(one).__name__
-                counts[name] = counts.get(name, 0) + 1
-                yield name + f"[{counts[name]}]" * (counts[name] > 1), dict(vars(one))
-        if self._trainer is not None:
-            own = own_attributes(self._trainer)
-            yield (
-                type(self._trainer).__name__,
-                {n: v for n, v in own.items() if not n.startswith("_vaultlayer")},
-            )
+            marks = [f".{name}." for name in model.peft_config]
+            named = [
+                (name, one)
+                for name, one in model.named_parameters()
+                if not (one.requires_grad or any(mark in f"{name}." for mark in marks))
+            ]
+            yield "model", dict(named)
 
     def _dataset(self) -> Any:
         return unwrapped(getattr(base_of(self._loader), "dataset", None))
@@ -181,9 +208,9 @@ def warn_of_moved(events: Events, rank: int, names: Sequence[str]) -> None:
             "attributes",
             EventKind.INEXACT,
             f"{_some(names)}: training changes these attributes of the script's own objects, and no checkpoint holds "
-            "them. Behind a resume they begin as the script makes them, and where the training hangs on them the "
-            "numbers differ from an unbroken run's: derive them from state.global_step, or carry an object with "
-            "state_dict and load_state_dict: trainer.vault.add('name', it)",
+            "them: they are large, or hold what can't be kept. Behind a resume they begin as the script makes them, "
+            "and where the training hangs on them the numbers differ from an unbroken run's: derive them from "
+            "state.global_step, or carry an object with state_dict and load_state_dict: trainer.vault.add('name', it)",
         )
 
 
@@ -197,14 +224,17 @@ def warn_of_lost(events: Events, rank: int, folder: str, names: Sequence[str]) -
         )
 
 
+def warn_of_order(events: Events, rank: int, folder: str, names: Sequence[str]) -> None:
+    """Say, at a start within a pass, that a sampler reads what training has changed since the pass began."""
+    if names and not rank:
+        events.warn(
+            EventKind.INEXACT,
+            f"{folder}: a sampler of the script's own reads {_some(names)}, which training changes. It has that as at "
+            "the save, not as when this pass through the data began, so the rest of the pass may come in another order "
+            "than in an unbroken run: save at the ends of epochs to have the same",
+        )
+
+
 def _some(names: Sequence[str]) -> str:
     more = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def _public(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in attributes.items() if not name.startswith("_")}
-
-
-def _inner(optimizer: Any) -> Any:
-    return getattr(optimizer, "optimizer", optimizer)

@@ -18,6 +18,7 @@ from transformers.trainer_utils import TrainOutput
 
 from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.state.asked import other_groups
+from vaultlayer_hf.trainer.adapter_load import adapters_kept
 from vaultlayer_hf.trainer.added import WithoutVault
 from vaultlayer_hf.trainer.argument import Resume, not_a_trainer, settings_for
 from vaultlayer_hf.trainer.call import Call
@@ -25,7 +26,6 @@ from vaultlayer_hf.trainer.callback import VaultLayerCallback
 from vaultlayer_hf.trainer.named import choose
 from vaultlayer_hf.trainer.origin import note_trained
 from vaultlayer_hf.trainer.over import AlreadyFinishedError
-from vaultlayer_hf.trainer.several_adapters import adapters_kept
 
 _DOC = """
 

@@ -20,7 +20,9 @@ from vaultlayer_hf.session.start.asked import keep_asked, say_what_differs
 from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.state.asked import Asked, check_optimizers
 from vaultlayer_hf.state.model_identity import ModelIdentity
-from vaultlayer_hf.trainer.adapter_rest import adapter_rest, warn_of_unfit
+from vaultlayer_hf.state.saved_digests import read_digests
+from vaultlayer_hf.trainer.adapter_load import train_as_saved
+from vaultlayer_hf.trainer.adapter_rest import adapter_rest
 from vaultlayer_hf.trainer.added import Added, load_added, save_added
 from vaultlayer_hf.trainer.asked import FORK_HOLDS, HOLDS, asked_for
 from vaultlayer_hf.trainer.callback_states import restore_from
@@ -111,6 +113,8 @@ class TrainingUnderWay:
             say_what_differs(session, resumed, self._asked, holds, over=over)
             session.ranks.on_every_rank(lambda: check_optimizers([trained.optimizer]))
             load_added(resumed, session, self._added())
+            if not trained.sharded and (saved := read_digests(resumed, session.ranks.rank)) is not None:
+                train_as_saved(trained.model, saved.model)
             check_loaded(resumed, session.ranks, session.events, trained)
             if numbers is not None:
                 numbers.put(session, trained.optimizer, trained.scheduler)
@@ -150,10 +154,12 @@ class TrainingUnderWay:
             return
         training, session = self._training, self._training.session
         own = [one.thing for one in self._own]
-        warn_of_outside(session.events, session.ranks.rank, trained, own)
-        warn_of_unfit(session.events, session.ranks.rank, trained)
-        self._buffers.look(session.events, session.ranks.rank, trained)
         if self._own_state is not None:
+            own += self._own_state.modules
+        warn_of_outside(session.events, session.ranks.rank, trained, own)
+        if self._own_state is None:
+            self._buffers.look(session.events, session.ranks.rank, trained)
+        else:
             warn_of_moved(session.events, session.ranks.rank, self._own_state.moved)
         save = self._save_of(args, state)
         capture = self._saving.capture if self._saving is not None else None

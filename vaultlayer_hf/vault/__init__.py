@@ -8,6 +8,7 @@
     signature.py  who has written an entry of the log, by ed25519, where a key is set
     snapshot.py   the local frozen copy of a checkpoint that waits for upload
     unfrozen.py   the checkpoint folder that a dead writer had written, and not frozen
+    workspace.py  where a run writes what is no checkpoint yet
     written.py    the note by which a snapshot counts before it is sealed, on the same boot
     log/          the log: numbered entries, and the state of the vault after each
     reader/       A vault from outside a run: list, verify, pull, pin, explain

@@ -196,7 +196,7 @@ def test_a_snapshot_survives_starts_that_die_while_they_adopt(
     last.wait()
     assert steps(store) == [100]
     left = [file.name for file in (path.parent / "_vaultlayer").rglob("*") if file.is_file()]
-    assert left == ["lock"]
+    assert left == []
 
 
 def test_a_snapshot_of_another_model_is_not_adopted(start: Callable[..., Run]) -> None:

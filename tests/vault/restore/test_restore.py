@@ -29,7 +29,7 @@ from vaultlayer_hf.vault.log.entry import Commit
 from vaultlayer_hf.vault.manifest import FileEntry, Manifest, read_manifest
 from vaultlayer_hf.vault.reader.check import CHUNK, check
 from vaultlayer_hf.vault.restore.restore import restore
-from vaultlayer_hf.vault.snapshot import LOCAL
+from vaultlayer_hf.vault.workspace import workspace
 
 
 @pytest.fixture(params=["memory", "folder"])
@@ -50,7 +50,7 @@ def final(tmp_path: Path) -> Path:
 
 def leftovers(final: Path) -> list[Path]:
     """Return what a restore left beside its target."""
-    folder = final.parent / LOCAL
+    folder = workspace(final.parent)
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 

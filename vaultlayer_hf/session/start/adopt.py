@@ -31,8 +31,9 @@ from vaultlayer_hf.vault.adoptable import begin_adopting, end_adopting, find_ado
 from vaultlayer_hf.vault.log.entry import Commit, VaultState
 from vaultlayer_hf.vault.manifest import Manifest
 from vaultlayer_hf.vault.restore.restore import place
-from vaultlayer_hf.vault.snapshot import LOCAL, Snapshot, list_files, local_folder, move, verify
+from vaultlayer_hf.vault.snapshot import Snapshot, list_files, local_folder, move, verify
 from vaultlayer_hf.vault.unfrozen import UNFROZEN, freeze_unfrozen
+from vaultlayer_hf.vault.workspace import workspace
 
 Differs = Callable[[Manifest], str]
 
@@ -286,7 +287,7 @@ def _look(
 
 def _put_in_place(session: Session, snapshot: Snapshot, expected: CheckpointFiles) -> None:
     """Make a snapshot appear as a checkpoint folder in ``output_dir``."""
-    staging = session.output_dir / LOCAL / f"restore-{uuid.uuid4().hex}"
+    staging = workspace(session.output_dir) / f"restore-{uuid.uuid4().hex}"
     for entry in snapshot.manifest.files:
         target = staging / entry.path
         target.parent.mkdir(parents=True, exist_ok=True)

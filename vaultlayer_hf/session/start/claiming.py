@@ -52,6 +52,8 @@ class ClaimNote:
         path, *others = (
             place / LOCAL / state.vault_id / _NAME for place in (self._output_dir, *self._former)
         )
+        if not any(one.parent.is_dir() for one in (path, *others)):
+            return {}  # no snapshot is on this disk, so a kill loses none
         noted = dict(filter(None, map(_read, (path, *others))))
         died = noted.get(str(detail_of(state.token).get(START))) if noted else None
         mine, self._writers = uuid.uuid4().hex, (state.token, *(died or ()))

@@ -1,7 +1,7 @@
 """A Trainer's saves beside its training: captured, written, and there by one rename.
 
 1. **Capture** (training thread): stock's ``_save_checkpoint`` runs as ever, into a folder of ours,
-   ``_vaultlayer/pending-…``. Its large files aren't written but recorded, and what they consist of is copied
+   ``pending-…`` in the run's workspace. Its large files aren't written but recorded, and what they consist of is copied
    (state/capture/). Training goes on.
 2. **Write** (a thread of ours): the files, from the copy.
 3. **Appear** (training thread, between two steps): the folder gets its name ``checkpoint-N`` by one rename, whole; then
@@ -32,7 +32,7 @@ from vaultlayer_hf.trainer.async_save.agreed import Agreed
 from vaultlayer_hf.trainer.async_save.capture import Capture
 from vaultlayer_hf.trainer.async_save.facts import others, reader_of_folder, stepped
 from vaultlayer_hf.trainer.async_save.redirect import places, redirected
-from vaultlayer_hf.vault.snapshot import LOCAL
+from vaultlayer_hf.vault.workspace import workspace
 
 
 class AsyncSaves:
@@ -74,7 +74,7 @@ class AsyncSaves:
             keep: writes what is ours into a folder; raises nothing.
         """
         trainer, agreed = self._trainer, self.agreed
-        folder = self._training.session.output_dir / LOCAL / f"{PENDING}{target.name}"
+        folder = workspace(self._training.session.output_dir) / f"{PENDING}{target.name}"
         reader = reader_of_folder(trainer.callback_handler.callbacks)
         takes, reader = agreed.begin(self._takes(target) and self._made(folder), reader)
         if not takes:

@@ -23,7 +23,7 @@ from vaultlayer_hf.vault.restore.download import download
 from vaultlayer_hf.vault.restore.names import check_names
 from vaultlayer_hf.vault.restore.ranges import ByteSource
 from vaultlayer_hf.vault.restore.sizes import sizes_of, wrong_size
-from vaultlayer_hf.vault.snapshot import LOCAL
+from vaultlayer_hf.vault.workspace import leave_workspace, workspace
 
 _OLDER = 60.0
 """Seconds by which a restored folder is made older than now: see ``set_age``."""
@@ -49,7 +49,7 @@ def restore(
     Raises CorruptError, StoreError, ResumeError (no space, or names that this disk takes for one), OSError;
     ``final`` is untouched then.
     """
-    staging = final.parent / LOCAL / f"restore-{uuid.uuid4().hex}"
+    staging = workspace(final.parent) / f"restore-{uuid.uuid4().hex}"
     try:
         files.make_folder(staging)
         check_names(sorted(manifest.paths), staging)
@@ -63,6 +63,7 @@ def restore(
         place(staging, final)
     finally:
         files.remove_tree(staging)
+        leave_workspace(final.parent)
     return sum(entry.size for entry in wanted)
 
 
@@ -74,6 +75,7 @@ def place(staging: Path, final: Path) -> None:
         files.fsync_folder(Path(root))
     set_age(staging, _OLDER)
     old = staging.with_name(f"old-{uuid.uuid4().hex}")
+    files.make_folder(final.parent)
     if os.path.lexists(final):
         files.rename(final, old)
     try:

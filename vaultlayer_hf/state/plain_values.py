@@ -1,0 +1,183 @@
+"""Values of a script's own objects as something that is kept in a file, and back in their places.
+
+A history, a counter, an average of the weights, a queue: whatever consists of numbers, text, tensors and arrays, lists,
+dictionaries and sets of these, modules and optimizers by their ``state_dict``, and objects of the script's own classes
+by their attributes. What others may hold a reference to is changed in place.
+
+What is kept is what ``torch.load(weights_only=True)`` reads: a pair of a kind and its content.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy
+import torch
+
+from vaultlayer_hf.state.attributes import is_of_script
+
+Kept = tuple[Any, ...]
+LIMIT = 64 * 2**20
+"""Bytes that are kept of one training's objects at most: they are written while the training waits."""
+_EACH = 64
+"""Bytes that a number or a short text counts."""
+_PLAIN = (bool, int, float, str, type(None))
+_ROWS: dict[str, Any] = {one.__name__: one for one in (list, tuple, set, frozenset, deque)}
+_SAME: Kept = ("same", None)
+_DAY = 86400.0
+_STARTED = time.monotonic()
+_DEPTH = 6
+
+
+class UnkeptError(Exception):
+    """A value holds what can't be kept, or too much."""
+
+
+class Room:
+    """What is left of the bytes that may be kept."""
+
+    def __init__(self, size: int = LIMIT) -> None:
+        self.left = size
+
+    def take(self, size: int) -> None:
+        """Use some. Raises UnkeptError where there isn't as much."""
+        if size > self.left:
+            raise UnkeptError
+        self.left -= size
+
+
+def is_clock(value: Any) -> bool:
+    """Tell whether a number is the reading of a clock: of this process alone, and no state of a training."""
+    if type(value) is not float:
+        return False
+    now = time.time()
+    return now - 30 * _DAY < value <= now or (
+        _STARTED <= value <= time.monotonic() and not value.is_integer()
+    )
+
+
+def take_value(value: Any, room: Room, known: Collection[int] = (), depth: int = _DEPTH) -> Kept:
+    """Return what is kept of a value. Raises UnkeptError.
+
+    ``known``: ids of what is carried elsewhere: it stays what it is.
+    """
+    if depth < 0:
+        raise UnkeptError
+    if type(value) in _PLAIN:
+        room.take(_EACH + (len(value) if isinstance(value, str) else 0))
+        return ("plain", value)
+    if id(value) in known:
+        return _SAME
+    if isinstance(value, torch.Tensor):
+        room.take(value.nbytes)
+        return ("tensor", value.detach())
+    if isinstance(value, (numpy.ndarray, numpy.generic)):
+        if value.dtype.kind not in "biuf":
+            raise UnkeptError
+        room.take(value.nbytes)
+        kind = "array" if isinstance(value, numpy.ndarray) else "scalar"
+        return (kind, torch.from_numpy(numpy.array(value, copy=True)))
+    if isinstance(value, torch.nn.Module) and any(id(one) in known for one in value.parameters()):
+        return _SAME  # the model itself, or around it
+    if isinstance(value, (torch.nn.Module, torch.optim.Optimizer)):
+        return ("state", take_value(dict(value.state_dict()), room, (), depth))
+    if type(value) in _ROWS.values():
+        return (type(value).__name__, [take_value(one, room, known, depth - 1) for one in list(value)])
+    if type(value) in (dict, OrderedDict, defaultdict):
+        items = list(value.items())  # its own thread may add to it
+        return ("dict", [(_key(key), take_value(one, room, known, depth - 1)) for key, one in items])
+    if _has_own_attributes(value):
+        within = {*known, id(value)}
+        own = {name: one for name, one in list(vars(value).items()) if not is_clock(one)}
+        looked = {name: one for name, one in own.items() if _is_kept(one) or id(one) in within}
+        return ("object", {name: take_value(one, room, within, depth - 1) for name, one in looked.items()})
+    raise UnkeptError
+
+
+def _has_own_attributes(value: Any) -> bool:
+    return hasattr(value, "__dict__") and not isinstance(value, type) and is_of_script(type(value))
+
+
+def _is_kept(value: Any) -> bool:
+    """Tell whether an attribute of an object is state of its own, and not another library's object."""
+    kinds = (*_PLAIN, *_ROWS.values(), dict, torch.Tensor, numpy.ndarray, numpy.generic)
+    return isinstance(value, (*kinds, torch.nn.Module, torch.optim.Optimizer)) or _has_own_attributes(value)
+
+
+def _key(key: Any) -> Any:
+    if type(key) in _PLAIN or (type(key) is tuple and all(type(one) in _PLAIN for one in key)):
+        return key
+    raise UnkeptError
+
+
+def put_value(kept: Kept, now: Any) -> Any:
+    """Return what a value is to be: ``now`` changed in place where that can be, else another one.
+
+    Raises what the script's own objects raise, and UnkeptError where there is no such object now.
+    """
+    kind, content = kept
+    if kind == "same":
+        return now
+    if kind == "plain":
+        return content
+    if kind == "tensor":
+        return _put_tensor(content, now)
+    if kind in ("array", "scalar"):
+        array = content.numpy()
+        if kind == "scalar":
+            return array[()]
+        if isinstance(now, numpy.ndarray) and (now.shape, now.dtype) == (array.shape, array.dtype):
+            now[...] = array
+            return now
+        return array
+    if kind == "state":
+        if not hasattr(now, "load_state_dict"):
+            raise UnkeptError
+        now.load_state_dict(put_value(content, None))
+        return now
+    if kind == "dict":
+        return _put_items(content, now)
+    if kind == "object":
+        if not hasattr(now, "__dict__"):
+            raise UnkeptError
+        for name, one in content.items():
+            object.__setattr__(now, name, put_value(one, vars(now).get(name)))
+        return now
+    return _put_row(kind, content, now)
+
+
+def _put_tensor(content: torch.Tensor, now: Any) -> torch.Tensor:
+    if not isinstance(now, torch.Tensor):
+        return content
+    if (now.shape, now.dtype) != (content.shape, content.dtype):
+        return content.to(now.device)
+    with torch.no_grad():
+        now.copy_(content)
+    return now
+
+
+def _put_items(content: list[tuple[Any, Kept]], now: Any) -> Any:
+    before = dict(now) if isinstance(now, Mapping) else {}
+    found = {key: put_value(one, before.get(key)) for key, one in content}
+    if not isinstance(now, dict):
+        return found
+    now.clear()
+    now.update(found)
+    return now
+
+
+def _put_row(kind: str, content: list[Kept], now: Any) -> Any:
+    before = list(now) if isinstance(now, (list, tuple, deque)) else []
+    before += [None] * (len(content) - len(before))
+    found = [put_value(one, old) for one, old in zip(content, before, strict=False)]
+    if kind == "list" and isinstance(now, list):
+        now[:] = found
+        return now
+    if (kind == "deque" and isinstance(now, deque)) or (kind == "set" and isinstance(now, set)):
+        now.clear()
+        (now.extend if isinstance(now, deque) else now.update)(found)
+        return now
+    return _ROWS[kind](found)

@@ -1,0 +1,159 @@
+"""Where a script's own objects keep what training changes: in attributes, and in what their functions read.
+
+Callbacks, a Trainer of the script's own, an object that is its metric or its loss, an optimizer of its own class, the
+modules of the model; and what functions of these, and hooks of modules, read beside their arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from transformers.trainer_callback import ExportableState
+
+from vaultlayer_hf.state.attributes import NamesRead, is_of_script, names_in, names_read, own_attributes
+from vaultlayer_hf.state.object_files import peeled
+from vaultlayer_hf.trainer.loaded import Trained
+from vaultlayer_hf.trainer.outside import ROTARY
+
+_TABLES = ("training", "max_seq_len_cached")
+"""Numbers of modules that say nothing of what is trained, or are made anew for longer inputs."""
+_NUMBERS = (bool, int, float, str)
+_SET_ANEW = ("eval_on_start", "max_steps", "num_train_epochs", "output_dir", "resume_from_checkpoint")
+"""Arguments that a start decides, or that are changed for a while at one."""
+_CADENCES = ("save_steps", "logging_steps", "eval_steps")
+"""What the Trainer's state takes from the arguments at each start."""
+_CALLED = ("compute_loss_func", "compute_metrics", "preprocess_logits_for_metrics")
+"""What a Trainer calls that a script hands to it."""
+
+
+class Attributes:
+    """The attributes of an object, or those of them that are chosen."""
+
+    def __init__(self, thing: Any, chosen: Callable[[Any], dict[str, Any]]) -> None:
+        self.thing, self._chosen = thing, chosen
+
+    def values(self) -> dict[str, Any]:
+        """Return them by their names."""
+        return self._chosen(self.thing)
+
+    def put(self, name: str, value: Any) -> None:
+        """Have one hold this."""
+        if self.values().get(name) is value:
+            return
+        if isinstance(self.thing, torch.nn.Module):  # it has its buffers elsewhere
+            setattr(self.thing, name, value)
+        else:
+            object.__setattr__(self.thing, name, value)  # also of a frozen dataclass
+
+
+class OwnPlaces:
+    """The places of one training.
+
+    Args:
+        trainer: None where it isn't known.
+        callbacks: the Trainer's.
+        trained: what is trained.
+        carried: what is carried besides, and isn't among these.
+    """
+
+    def __init__(
+        self, trainer: Any, callbacks: Iterable[Any], trained: Trained, carried: Iterable[Any]
+    ) -> None:
+        self.trainer, self.callbacks, self._trained = trainer, list(callbacks), trained
+        self.carried = list(carried)
+
+    def all(self) -> Iterator[tuple[str, Attributes | NamesRead]]:
+        """Yield the places by names for people."""
+        yield from self.drawing()
+        optimizer = inner(self._trained.optimizer)
+        if optimizer is not None and is_of_script(type(optimizer)):
+            yield type(optimizer).__name__, Attributes(optimizer, lambda one: _public(own_attributes(one)))
+        for name, module in peeled(self._trained.model).named_modules():
+            yield f"model.{name}" if name else "model", Attributes(module, _of_module)
+        if self.trainer is not None:  # what a callback changes in mid-run
+            yield "args", Attributes(self.trainer.args, _of_arguments)
+            yield "state", Attributes(self.trainer.state, _of_state)
+
+    def read_by(self, part: Any, kept: Mapping[str, Collection[str]]) -> list[str]:
+        """Return those of these attributes, by owner and name, that an object of the script's own reads, by paths."""
+        values = [*vars(part).values()]
+        values += [one for read in names_read(part).values() for one in read.values().values()]
+        known, names = {id(value) for value in values if not isinstance(value, _NUMBERS)}, names_in(part)
+        return [
+            f"{owner}.{name}"
+            for owner, place in self.all()
+            for name, value in place.values().items()
+            if name in kept.get(owner, ())
+            and (id(value) in known or (name in names and id(getattr(place, "thing", None)) in known))
+        ]
+
+    def drawing(self) -> Iterator[tuple[str, Attributes | NamesRead]]:
+        """Yield those that may hold random generators: objects of the script's own, and what functions read."""
+        for name, thing in self._objects():
+            yield name, Attributes(thing, _of_trainer if thing is self.trainer else _all_of)
+        for thing in self._with_functions():
+            yield from names_read(thing).items()
+
+    def _objects(self) -> Iterator[tuple[str, Any]]:
+        known = {id(one) for one in self.carried}
+        counts: dict[str, int] = {}
+        for one in (*self.callbacks, *self._called()):
+            own = hasattr(one, "__dict__") and not hasattr(one, "__get__") and is_of_script(type(one))
+            if own and not isinstance(one, ExportableState) and id(one) not in known:
+                name = type(one).__name__
+                counts[name] = counts.get(name, 0) + 1
+                yield name + f"[{counts[name]}]" * (counts[name] > 1), one
+        if self.trainer is not None:
+            yield type(self.trainer).__name__, self.trainer
+
+    def _with_functions(self) -> list[Any]:
+        things = [*self.callbacks, self.trainer, *self._called()]
+        for module in peeled(self._trained.model).modules():
+            things += [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+        return things
+
+    def _called(self) -> list[Any]:
+        return [getattr(self.trainer, name, None) for name in _CALLED]
+
+
+def inner(optimizer: Any) -> Any:
+    """Return an optimizer without accelerate's wrapper."""
+    return getattr(optimizer, "optimizer", optimizer)
+
+
+def _all_of(thing: Any) -> dict[str, Any]:
+    return dict(vars(thing))
+
+
+def _of_trainer(trainer: Any) -> dict[str, Any]:
+    own = own_attributes(trainer)
+    return {name: value for name, value in own.items() if not name.startswith("_vaultlayer")}
+
+
+def _of_arguments(args: Any) -> dict[str, Any]:
+    found = {name: value for name, value in _public(dict(vars(args))).items() if isinstance(value, _NUMBERS)}
+    return {name: value for name, value in found.items() if name not in _SET_ANEW and "token" not in name}
+
+
+def _of_state(state: Any) -> dict[str, Any]:
+    return {name: vars(state)[name] for name in _CADENCES if name in vars(state)}
+
+
+def _of_module(module: Any) -> dict[str, Any]:
+    """Return a module's own attributes, the numbers of a library's, and the buffers that no checkpoint holds."""
+    own = is_of_script(type(module))
+    found = {
+        name: value
+        for name, value in _public(dict(vars(module))).items()
+        if name not in _TABLES and (own or isinstance(value, _NUMBERS))
+    }
+    unsaved = {
+        name: module._buffers.get(name) for name in module._non_persistent_buffers_set if name not in ROTARY
+    }
+    return found | {name: value for name, value in unsaved.items() if value is not None}
+
+
+def _public(attributes: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in attributes.items() if not name.startswith("_")}
