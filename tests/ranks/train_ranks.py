@@ -30,6 +30,7 @@ from tests.ranks.frameworks import believe_in_accelerators, local, zero_config, 
 from vaultlayer_hf import Settings
 from vaultlayer_hf.session.start import relay
 from vaultlayer_hf.state.capture import copier, copying, memory, recorded
+from vaultlayer_hf.state.capture.writing import FileWriter
 from vaultlayer_hf.trainer.async_save import fit
 from vaultlayer_hf.trainer.async_save.capture import Capture
 from vaultlayer_hf.trainer.trainer import Trainer
@@ -286,7 +287,7 @@ def save_beside(notes: Journal, how: str) -> None:
         time.sleep(0.5)
         run(self, pairs)
 
-    def fail(self: Capture) -> None:
+    def fail(self: Capture, writer: FileWriter) -> None:
         Capture.run = write  # type: ignore[method-assign]
         raise OSError("a disk of this test")
 
