@@ -76,9 +76,10 @@ class Stash:
             if number < self._next:
                 return None  # it was handed over, and somebody has deleted it from sys.modules: a real import
             if reason := self._why_unfit(number):
+                # Nothing is handed over any more: the end imports, too, and a forked process does so for itself.
+                self._next = len(self._groups)
                 if os.getpid() == self._pid:
                     self._unfit(reason)
-                self._next = len(self._groups)  # a process that the script has forked imports for itself
                 return None
             module = self._groups[number].modules[name]
             kept = getattr(module, "__spec__", None)
