@@ -54,7 +54,7 @@ def empty_text(session: Session) -> str:
     text = f"{address.uri} is empty: the run starts fresh"
     try:
         one_disk = address.scheme == "file" and (
-            os.stat(address.path).st_dev == os.stat(session.output_dir).st_dev
+            os.stat(address.path).st_dev == os.stat(_there(session.output_dir)).st_dev
         )
     except OSError:
         one_disk = False
@@ -63,6 +63,11 @@ def empty_text(session: Session) -> str:
     if os.path.realpath(address.path).startswith(os.path.realpath(session.output_dir) + os.sep):
         return f"{text}; it lies in output_dir, so whoever empties that folder deletes the vault, too"
     return f"{text}; it is on the same disk as output_dir, so losing that disk loses both"
+
+
+def _there(folder: Path) -> Path:
+    """Return a folder, or the nearest one above it that is there: the first save makes the others on its disk."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 def fresh_text(uri: str, state: VaultState) -> str:
