@@ -121,7 +121,13 @@ def trained_names(models: Sequence[Any], optimizers: Sequence[Any]) -> list[str]
 
 
 def check_asked(
-    then: Asked, now: Asked, holds: Mapping[str, str], *, over: bool, holds_base: bool = False
+    then: Asked,
+    now: Asked,
+    holds: Mapping[str, str],
+    *,
+    over: bool,
+    holds_base: bool = False,
+    named_seed: bool = False,
 ) -> list[str]:
     """Return in words what differs, and which of the two holds. Pure.
 
@@ -131,6 +137,7 @@ def check_asked(
         holds: by the name of an argument, which of the two holds where they differ; others are this start's.
         over: the checkpoint is the end of its run.
         holds_base: the checkpoint holds the base model's weights, too, beside the adapter's.
+        named_seed: a seed is an argument of the run, as a Trainer's; that of a loop may be of whatever was made first.
 
     Raises OtherRunError where this start can't go on from it.
     """
@@ -148,7 +155,7 @@ def check_asked(
     if over and data is Differ.WHOLLY:
         raise _other_run_over("on other data", "fold-1", "with other data")
     for name in _SEEDS:
-        if over and name in other:
+        if over and named_seed and name in other:
             was, value = other[name]
             raise _other_run_over(
                 f"with {name}={was}, and this start asks for {name}={value}", f"seed-{value}", "from there"

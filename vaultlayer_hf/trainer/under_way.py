@@ -110,7 +110,7 @@ class TrainingUnderWay:
                 return
             holds = HOLDS if numbers is None else FORK_HOLDS
             over = self._over and session.forked is None
-            say_what_differs(session, resumed, self._asked, holds, over=over)
+            say_what_differs(session, resumed, self._asked, holds, over=over, named_seed=True)
             session.ranks.on_every_rank(lambda: check_optimizers([trained.optimizer]))
             load_added(resumed, session, self._added())
             if not trained.sharded and (saved := read_digests(resumed, session.ranks.rank)) is not None:

@@ -13,11 +13,18 @@ from vaultlayer_hf.state.asked import Asked, check_asked, read_asked
 
 
 def say_what_differs(
-    session: Session, folder: Path, now: Asked, holds: Mapping[str, str], *, over: bool
+    session: Session,
+    folder: Path,
+    now: Asked,
+    holds: Mapping[str, str],
+    *,
+    over: bool,
+    named_seed: bool = False,
 ) -> None:
     """Compare what a start asks for with what a checkpoint folder was made with, and say it. All ranks.
 
-    ``holds``: by the name of an argument, which of the two holds. Raises, on all ranks, OtherRunError and RanksError.
+    ``holds``: by the name of an argument, which of the two holds. ``named_seed``: see ``check_asked``.
+    Raises, on all ranks, OtherRunError and RanksError.
     """
     words: list[str] = []
 
@@ -25,7 +32,8 @@ def say_what_differs(
         then = read_asked(folder) or Asked()
         if not then.adapters.configs and now.adapters.configs:
             then = replace(then, adapters=read_adapters(folder))
-        words.extend(check_asked(then, now, holds, over=over, holds_base=holds_base(folder)))
+        base = holds_base(folder)
+        words.extend(check_asked(then, now, holds, over=over, holds_base=base, named_seed=named_seed))
 
     session.ranks.on_every_rank(check)
     for one in words:
