@@ -34,6 +34,11 @@ _FORMS = re.compile(
 )
 
 
+def is_secret(text: str, name: str = "") -> bool:
+    """Tell whether a text holds a secret, by its form, by the variables of this process, or by what it is called."""
+    return bool(_says_secret(name) and text) or (len(text) >= _LEAST and redact(text) != text)
+
+
 def redact(text: str) -> str:
     """Return a text with each secret in it replaced by ``[secret]``.
 
@@ -42,11 +47,10 @@ def redact(text: str) -> str:
     """
     text = _FORMS.sub(SHOWN, text)
     for name, value in os.environ.items():
-        if (
-            len(value) >= _LEAST
-            and value in text
-            and _NAMES.search(name.upper())
-            and not _PATHS.search(name.upper())
-        ):
+        if len(value) >= _LEAST and value in text and _says_secret(name):
             text = text.replace(value, SHOWN)
     return text
+
+
+def _says_secret(name: str) -> bool:
+    return bool(_NAMES.search(name.upper())) and not _PATHS.search(name.upper())

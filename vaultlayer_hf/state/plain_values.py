@@ -2,7 +2,8 @@
 
 A history, a counter, an average of the weights, a queue: whatever consists of numbers, text, tensors and arrays, lists,
 dictionaries and sets of these, modules and optimizers by their ``state_dict``, and objects of the script's own classes
-by their attributes. What others may hold a reference to is changed in place.
+by their attributes. What others may hold a reference to is changed in place. A text that looks like a secret isn't
+kept: a callback may have logged in somewhere.
 
 What is kept is what ``torch.load(weights_only=True)`` reads: a pair of a kind and its content.
 """
@@ -17,6 +18,7 @@ from typing import Any
 import numpy
 import torch
 
+from vaultlayer_hf.base.secrets import is_secret
 from vaultlayer_hf.state.attributes import is_of_script
 
 Kept = tuple[Any, ...]
@@ -59,12 +61,19 @@ def is_clock(value: Any) -> bool:
     )
 
 
-def take_value(value: Any, room: Room, known: Collection[int] = (), depth: int = _DEPTH) -> Kept:
+def take_value(
+    value: Any, room: Room, known: Collection[int] = (), depth: int = _DEPTH, *, name: str = ""
+) -> Kept:
     """Return what is kept of a value. Raises UnkeptError.
 
-    ``known``: ids of what is carried elsewhere: it stays what it is.
+    Args:
+        value: what a script's own object holds.
+        room: how much may be kept.
+        known: ids of what is carried elsewhere: it stays what it is.
+        depth: how deep values within values are kept.
+        name: of the attribute or the key that holds it: a text may be a secret by its name.
     """
-    if depth < 0:
+    if depth < 0 or (isinstance(value, str) and is_secret(value, name)):
         raise UnkeptError
     if type(value) in _PLAIN:
         room.take(_EACH + (len(value) if isinstance(value, str) else 0))
@@ -88,12 +97,18 @@ def take_value(value: Any, room: Room, known: Collection[int] = (), depth: int =
         return (type(value).__name__, [take_value(one, room, known, depth - 1) for one in list(value)])
     if type(value) in (dict, OrderedDict, defaultdict):
         items = list(value.items())  # its own thread may add to it
-        return ("dict", [(_key(key), take_value(one, room, known, depth - 1)) for key, one in items])
+        return (
+            "dict",
+            [(_key(key), take_value(one, room, known, depth - 1, name=str(key))) for key, one in items],
+        )
     if _has_own_attributes(value):
         within = {*known, id(value)}
         own = {name: one for name, one in list(vars(value).items()) if not is_clock(one)}
         looked = {name: one for name, one in own.items() if _is_kept(one) or id(one) in within}
-        return ("object", {name: take_value(one, room, within, depth - 1) for name, one in looked.items()})
+        return (
+            "object",
+            {key: take_value(one, room, within, depth - 1, name=key) for key, one in looked.items()},
+        )
     raise UnkeptError
 
 

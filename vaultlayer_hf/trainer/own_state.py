@@ -95,7 +95,7 @@ class OwnState:
                 again = not isinstance(value, (bool, int, float, str)) and id(value) in seen
                 try:
                     if not again and not is_clock(value):
-                        found.setdefault(owner, {})[name] = take_value(value, room, known)
+                        found.setdefault(owner, {})[name] = take_value(value, room, known, name=name)
                 except (
                     Exception
                 ):  # it holds what can't be kept, too much, or objects that raise what they like
@@ -208,9 +208,10 @@ def warn_of_moved(events: Events, rank: int, names: Sequence[str]) -> None:
             "attributes",
             EventKind.INEXACT,
             f"{_some(names)}: training changes these attributes of the script's own objects, and no checkpoint holds "
-            "them: they are large, or hold what can't be kept. Behind a resume they begin as the script makes them, "
-            "and where the training hangs on them the numbers differ from an unbroken run's: derive them from "
-            "state.global_step, or carry an object with state_dict and load_state_dict: trainer.vault.add('name', it)",
+            "them: they are large, look like a secret, or hold what can't be kept. Behind a resume they begin as the "
+            "script makes them, and where the training hangs on them the numbers differ from an unbroken run's: derive "
+            "them from state.global_step, or carry an object with state_dict and load_state_dict: "
+            "trainer.vault.add('name', it)",
         )
 
 
