@@ -30,7 +30,7 @@ _PLACES = 64
 """Places of a container, and rows of a tensor, that are looked at: its first and last ones, and some between."""
 _SMALL = 1 << 16
 """Values of a tensor up to which all of it is looked at."""
-_DEPTH = 3
+DEPTH = 3
 """How deep objects within objects are looked at."""
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 GENERATORS = (torch.Generator, random.Random, numpy.random.Generator, numpy.random.RandomState)
@@ -187,7 +187,7 @@ def look(things: Mapping[str, Mapping[str, Any]], known: Collection[int]) -> Pri
     found: Prints = {}
     for owner, attributes in things.items():
         for name, value in attributes.items():
-            seen = _print(value, known, _DEPTH)
+            seen = print_value(value, known, DEPTH)
             if seen is not None:
                 found[f"{owner}.{name}"] = seen
     return found
@@ -198,7 +198,7 @@ def moved(then: Prints, now: Prints) -> list[str]:
     return [path for path, seen in now.items() if then.get(path) != seen]
 
 
-def _print(value: Any, known: Collection[int], depth: int) -> Any:
+def print_value(value: Any, known: Collection[int], depth: int) -> Any:
     """Return something that is equal as long as a value is; None for what isn't looked at."""
     if id(value) in known or depth < 0:
         return None
@@ -235,7 +235,8 @@ def _of_items(items: Any, known: Collection[int], depth: int) -> Any:
     length = len(items)
     step = max(1, length // _PLACES)
     seen = tuple(
-        _print(items[place], known, depth - 1) for place in (*range(0, length, step), *range(length)[-1:])
+        print_value(items[place], known, depth - 1)
+        for place in (*range(0, length, step), *range(length)[-1:])
     )
     return (length, seen) if not length or any(one is not None for one in seen) else None
 
@@ -245,5 +246,5 @@ def _of_mapping(items: Mapping[Any, Any], known: Collection[int], depth: int) ->
     step = max(1, length // _PLACES)
     every = list(items.items())  # its own thread may add to it
     looked = [*every[::step], *every[-1:]]
-    seen = tuple((str(key)[:64], _print(value, known, depth - 1)) for key, value in looked)
+    seen = tuple((str(key)[:64], print_value(value, known, depth - 1)) for key, value in looked)
     return (length, seen) if not length or any(one is not None for _, one in seen) else None

@@ -19,7 +19,7 @@ import numpy
 import torch
 
 from vaultlayer_hf.base.secrets import is_secret
-from vaultlayer_hf.state.attributes import is_of_script
+from vaultlayer_hf.state.attributes import DEPTH, is_of_script, print_value
 
 Kept = tuple[Any, ...]
 LIMIT = 64 * 2**20
@@ -62,7 +62,13 @@ def is_clock(value: Any) -> bool:
 
 
 def take_value(
-    value: Any, room: Room, known: Collection[int] = (), depth: int = _DEPTH, *, name: str = ""
+    value: Any,
+    room: Room,
+    known: Collection[int] = (),
+    depth: int = _DEPTH,
+    *,
+    name: str = "",
+    first: Any = None,
 ) -> Kept:
     """Return what is kept of a value. Raises UnkeptError.
 
@@ -72,6 +78,8 @@ def take_value(
         known: ids of what is carried elsewhere: it stays what it is.
         depth: how deep values within values are kept.
         name: of the attribute or the key that holds it: a text may be a secret by its name.
+        first: what ``look`` saw of it at the begin: of an object those attributes are kept which have changed since,
+            as the others are the script's to choose.
     """
     if depth < 0 or (isinstance(value, str) and is_secret(value, name)):
         raise UnkeptError
@@ -104,10 +112,20 @@ def take_value(
     if _has_own_attributes(value):
         within = {*known, id(value)}
         own = {name: one for name, one in list(vars(value).items()) if not is_clock(one)}
-        looked = {name: one for name, one in own.items() if _is_kept(one) or id(one) in within}
+        before = dict(first[1]) if isinstance(first, tuple) and len(first) == 2 and first[1] else {}
+        level = DEPTH - 1 - (_DEPTH - depth)
+        looked = {
+            key: one
+            for key, one in own.items()
+            if _is_kept(one)
+            and (key[:64] not in before or print_value(one, within, level) != before[key[:64]])
+        }
         return (
             "object",
-            {key: take_value(one, room, within, depth - 1, name=key) for key, one in looked.items()},
+            {
+                key: take_value(one, room, within, depth - 1, name=key, first=before.get(key[:64]))
+                for key, one in looked.items()
+            },
         )
     raise UnkeptError
 

@@ -95,7 +95,9 @@ class OwnState:
                 again = not isinstance(value, (bool, int, float, str)) and id(value) in seen
                 try:
                     if not again and not is_clock(value):
-                        found.setdefault(owner, {})[name] = take_value(value, room, known, name=name)
+                        found.setdefault(owner, {})[name] = take_value(
+                            value, room, known, name=name, first=self._then.get(f"{owner}.{name}")
+                        )
                 except (
                     Exception
                 ):  # it holds what can't be kept, too much, or objects that raise what they like
