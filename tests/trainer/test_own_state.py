@@ -233,6 +233,59 @@ def test_what_own_objects_keep_comes_back(tmp_path: Path) -> None:
     assert found[0] == found[1]
 
 
+class Opens(TrainerCallback):
+    """Opens a file at its first log, and goes by a flag that it is open."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.file, self.ready = path, None, False
+
+    def on_log(self, *args: Any, **kwargs: Any) -> None:
+        if not self.ready:
+            self.file, self.ready = self.path.open("a"), True
+        self.file.write("logged\n")
+
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+        self.file.close()
+
+
+class Sums(TrainerCallback):
+    """Counts within an epoch, and times the whole."""
+
+    def __init__(self) -> None:
+        self.sum, self.sums = 0, []
+        self.began, self.timed = None, False
+
+    def on_epoch_begin(self, *args: Any, **kwargs: Any) -> None:
+        self.sum = 0
+
+    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+        if not self.timed:
+            self.began, self.timed = time.perf_counter(), True
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        self.sum += 1
+        self.sums.append(self.sum)
+        assert 0 <= time.perf_counter() - self.began < 1000
+
+
+def test_what_goes_together_comes_back_together(tmp_path: Path) -> None:
+    """A flag stays away without the file that it speaks of; a count within an epoch comes back, and a clock goes on."""
+    vault, out = tmp_path / "vault", tmp_path / "log"
+    for fails in (3, 0):
+        sums, opens = Sums(), Opens(out)
+        broken = [FailAt(fails), Patient(vault)] if fails else []
+        run = trainer(tmp_path / "a", resume=vault, callbacks=[sums, *broken], logging_steps=1)
+        run.add_callback(opens)
+        if fails:
+            with pytest.raises(Boom):
+                run.train()
+            opens.file.close()
+        else:
+            run.train()
+    assert sums.sums == [1, 2, 3, 4, 5, 1, 2, 3]
+    assert len(out.read_text().splitlines()) >= 8
+
+
 class Mining(Trainer):
     """Gives what it was bad at first: its sampler reads what its loss has noted."""
 

@@ -35,7 +35,8 @@ DEPTH = 3
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 GENERATORS = (torch.Generator, random.Random, numpy.random.Generator, numpy.random.RandomState)
 """Random generators whose state can be taken and put back."""
-_NO_STATE = (ModuleType, type, FunctionType, BuiltinFunctionType, MethodType)
+NO_STATE = (ModuleType, type, FunctionType, BuiltinFunctionType, MethodType)
+"""What a script holds and never changes."""
 _ALSO_OURS = "vaultlayer_hf"
 
 
@@ -68,7 +69,7 @@ class NamesRead:
         for name, cell in self._cells().items():
             with contextlib.suppress(ValueError):  # nothing is in it yet
                 found[name] = cell.cell_contents
-        return {name: value for name, value in found.items() if not isinstance(value, _NO_STATE)}
+        return {name: value for name, value in found.items() if not isinstance(value, NO_STATE)}
 
     def put(self, name: str, value: Any) -> None:
         """Have a name stand for this."""

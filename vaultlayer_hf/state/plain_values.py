@@ -3,7 +3,8 @@
 A history, a counter, an average of the weights, a queue: whatever consists of numbers, text, tensors and arrays, lists,
 dictionaries and sets of these, modules and optimizers by their ``state_dict``, and objects of the script's own classes
 by their attributes. What others may hold a reference to is changed in place. A text that looks like a secret isn't
-kept: a callback may have logged in somewhere.
+kept: a callback may have logged in somewhere. The reading of a clock is one of another process at a resume, so what
+comes back is what that clock shows then.
 
 What is kept is what ``torch.load(weights_only=True)`` reads: a pair of a kind and its content.
 """
@@ -19,7 +20,7 @@ import numpy
 import torch
 
 from vaultlayer_hf.base.secrets import is_secret
-from vaultlayer_hf.state.attributes import DEPTH, is_of_script, print_value
+from vaultlayer_hf.state.attributes import DEPTH, GENERATORS, NO_STATE, is_of_script, print_value
 
 Kept = tuple[Any, ...]
 LIMIT = 64 * 2**20
@@ -51,14 +52,29 @@ class Room:
         self.left -= size
 
 
-def is_clock(value: Any) -> bool:
-    """Tell whether a number is the reading of a clock: of this process alone, and no state of a training."""
+def clock_of(value: Any) -> str | None:
+    """Return the name of the function of ``time`` whose reading a number is; None where it is none."""
     if type(value) is not float:
-        return False
+        return None
     now = time.time()
-    return now - 30 * _DAY < value <= now or (
-        _STARTED <= value <= time.monotonic() and not value.is_integer()
-    )
+    if now - 30 * _DAY < value <= now:
+        return "time"
+    steady = _STARTED <= value <= time.monotonic() and not value.is_integer()
+    return "monotonic" if steady else None
+
+
+def has_come(value: Any, known: Collection[int]) -> bool:
+    """Tell whether a value that isn't looked at, in a place that held none at the begin, is state of its own.
+
+    A file that was opened, a client: what says that it is there would mislead without it.
+    """
+    return not (id(value) in known or isinstance(value, (*NO_STATE, *GENERATORS)))
+
+
+def take_attribute(value: Any, room: Room, known: Collection[int], *, name: str, first: Any = None) -> Kept:
+    """Return what is kept of an attribute's value, as ``take_value``, which has the arguments."""
+    clock = clock_of(value)
+    return ("clock", clock) if clock else take_value(value, room, known, name=name, first=first)
 
 
 def take_value(
@@ -110,24 +126,27 @@ def take_value(
             [(_key(key), take_value(one, room, known, depth - 1, name=str(key))) for key, one in items],
         )
     if _has_own_attributes(value):
-        within = {*known, id(value)}
-        own = {name: one for name, one in list(vars(value).items()) if not is_clock(one)}
-        before = dict(first[1]) if isinstance(first, tuple) and len(first) == 2 and first[1] else {}
-        level = DEPTH - 1 - (_DEPTH - depth)
-        looked = {
-            key: one
-            for key, one in own.items()
-            if _is_kept(one)
-            and (key[:64] not in before or print_value(one, within, level) != before[key[:64]])
-        }
-        return (
-            "object",
-            {
-                key: take_value(one, room, within, depth - 1, name=key, first=before.get(key[:64]))
-                for key, one in looked.items()
-            },
-        )
+        return ("object", _take_object(value, room, {*known, id(value)}, depth, first))
     raise UnkeptError
+
+
+def _take_object(value: Any, room: Room, known: Collection[int], depth: int, first: Any) -> dict[str, Kept]:
+    looked_at = isinstance(first, tuple) and len(first) == 2
+    count, before = (first[0], dict(first[1] or ())) if looked_at else (-1, {})
+    level, found = DEPTH - 1 - (_DEPTH - depth), {}
+    for name, one in list(vars(value).items()):
+        then = before.get(name[:64])
+        if name[:64] in before and print_value(one, known, level) == then:
+            continue
+        if _is_kept(one):
+            clock = clock_of(one)
+            kept = take_value(one, room, known, depth - 1, name=name, first=then) if not clock else None
+            found[name] = kept or ("clock", clock)
+        elif (then is not None or (name[:64] not in before and count == len(before))) and has_come(
+            one, known
+        ):
+            raise UnkeptError
+    return found
 
 
 def _has_own_attributes(value: Any) -> bool:
@@ -146,6 +165,23 @@ def _key(key: Any) -> Any:
     raise UnkeptError
 
 
+def fits(kept: Kept, now: Any) -> bool:
+    """Tell whether the objects are there that what was kept goes back into. Pure."""
+    kind, content = kept
+    if kind == "state":
+        return hasattr(now, "load_state_dict")
+    if kind == "object":
+        return hasattr(now, "__dict__") and all(
+            fits(one, vars(now).get(name)) for name, one in content.items()
+        )
+    if kind == "dict":
+        before = now if isinstance(now, Mapping) else {}
+        return all(fits(one, before.get(key)) for key, one in content)
+    if kind in _ROWS:
+        return all(map(fits, content, _as_many(now, len(content))))
+    return True
+
+
 def put_value(kept: Kept, now: Any) -> Any:
     """Return what a value is to be: ``now`` changed in place where that can be, else another one.
 
@@ -156,6 +192,8 @@ def put_value(kept: Kept, now: Any) -> Any:
         return now
     if kind == "plain":
         return content
+    if kind == "clock":
+        return time.time() if content == "time" else time.monotonic()
     if kind == "tensor":
         return _put_tensor(content, now)
     if kind in ("array", "scalar"):
@@ -203,9 +241,7 @@ def _put_items(content: list[tuple[Any, Kept]], now: Any) -> Any:
 
 
 def _put_row(kind: str, content: list[Kept], now: Any) -> Any:
-    before = list(now) if isinstance(now, (list, tuple, deque)) else []
-    before += [None] * (len(content) - len(before))
-    found = [put_value(one, old) for one, old in zip(content, before, strict=False)]
+    found = list(map(put_value, content, _as_many(now, len(content))))
     if kind == "list" and isinstance(now, list):
         now[:] = found
         return now
@@ -214,3 +250,8 @@ def _put_row(kind: str, content: list[Kept], now: Any) -> Any:
         (now.extend if isinstance(now, deque) else now.update)(found)
         return now
     return _ROWS[kind](found)
+
+
+def _as_many(now: Any, count: int) -> list[Any]:
+    before = list(now)[:count] if isinstance(now, (list, tuple, deque)) else []
+    return before + [None] * (count - len(before))

@@ -1,8 +1,9 @@
 """Between the begin of a training that goes on and its first step: what stock does there a second time.
 
-The Trainer calls ``on_epoch_begin`` in the middle of an epoch, too, where a resume goes on in it: a callback that makes
-a layer anew at each epoch does so there, and one that trains more layers from some epoch on may do so too early. And
-``eval_on_start`` evaluates at each start: early stopping would count one evaluation more than in an unbroken run.
+The Trainer calls ``on_epoch_begin`` in the middle of an epoch, too, where a resume goes on in it: a callback that
+counts within an epoch begins to count anew, one that makes a layer anew at each epoch does so there, and one that
+trains more layers from some epoch on may do so too early. And ``eval_on_start`` evaluates at each start: early stopping
+would count one evaluation more than in an unbroken run.
 """
 
 from __future__ import annotations
@@ -51,18 +52,17 @@ class FirstStep(TrainerCallback):
         self._trained, self._folder = trained, folder
         self._evaluates = args.eval_on_start
         args.eval_on_start = False
-        handler.callbacks = [
-            self,
-            *handler.callbacks,
-        ]  # what others do at each step's begin belongs to the step
+        self._last = _Last(self)
+        # What others do at each step's begin belongs to the step, what they do at an epoch's begin doesn't.
+        handler.callbacks = [self, *handler.callbacks, self._last]
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Have trained again what was, say which weights aren't what was loaded any more, and leave."""
         self.leave()
-        if not state.epoch or float(state.epoch).is_integer():
-            return  # an epoch begins here in an unbroken run, too
+        if not is_within_epoch(state):
+            return
         if self.own is not None:
             self.own.put_flags()
         try:
@@ -87,4 +87,24 @@ class FirstStep(TrainerCallback):
         """Put back what was changed. Safe to call twice."""
         if self._evaluates:
             self._args.eval_on_start = True
-        self._handler.callbacks = [one for one in self._handler.callbacks if one is not self]
+        self._handler.callbacks = [
+            one for one in self._handler.callbacks if one is not self and one is not self._last
+        ]
+
+
+class _Last(TrainerCallback):
+    """Puts back what others have begun to count anew."""
+
+    def __init__(self, first: FirstStep) -> None:
+        self._first = first
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self._first.own is not None and is_within_epoch(state):
+            self._first.own.put_values()
+
+
+def is_within_epoch(state: TrainerState) -> bool:
+    """Tell whether an unbroken run is in the middle of an epoch here. Pure."""
+    return bool(state.epoch) and not float(state.epoch or 0.0).is_integer()

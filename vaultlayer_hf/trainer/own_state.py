@@ -8,25 +8,35 @@
 | the base model under an adapter | | said |
 | the data set, the collator | with the place in the data | numbers with the place in the data; others are said |
 
-What is too large, or holds what can't be kept, is said (state/plain_values.py). What reads a clock is neither. Carried
-as well is which parameters are trained, and which adapters are active, where that changes as it is trained.
+What one object holds comes back whole or not at all: a flag that says of a file that it is open would mislead without
+it. What is too large, or holds what can't be kept, is said (state/plain_values.py). Carried as well is which parameters
+are trained, and which adapters are active, where that changes as it is trained.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from vaultlayer_hf.base.events import EventKind, Events
-from vaultlayer_hf.state.attributes import Prints, is_of_script, look, moved
+from vaultlayer_hf.state.attributes import Prints, is_of_script, look, moved, own_attributes
 from vaultlayer_hf.state.data.followed import base_of
 from vaultlayer_hf.state.data.inner import own_generators, put_generators
 from vaultlayer_hf.state.data.samplers import parts
 from vaultlayer_hf.state.data.sources import unwrapped
 from vaultlayer_hf.state.object_files import peeled
-from vaultlayer_hf.state.plain_values import Room, is_clock, put_value, take_value
+from vaultlayer_hf.state.plain_values import (
+    Kept,
+    Room,
+    UnkeptError,
+    fits,
+    has_come,
+    put_value,
+    take_attribute,
+)
 from vaultlayer_hf.state.tensor_digests import plain_name
 from vaultlayer_hf.trainer.adapter_load import activate_adapters, active_adapters
 from vaultlayer_hf.trainer.loaded import Trained, is_adapter
@@ -64,8 +74,11 @@ class OwnState:
         self.modules: list[torch.nn.Module] = []
         self._flags = self._now()
         self._active = active_adapters(trained.model)
-        self._kept: dict[str, bool] = {}  # of the checkpoint that the training goes on from
+        # Of the checkpoint that the training goes on from.
+        self._kept: dict[str, bool] = {}
+        self._values: Mapping[str, Mapping[str, Kept]] = {}
         self._then = self._look()
+        self._there = self._paths()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what ``load_state_dict`` needs: only tensors, numbers, text, tuples, lists and dictionaries."""
@@ -84,28 +97,53 @@ class OwnState:
 
     def _take_moved(self) -> tuple[dict[str, dict[str, Any]], list[str]]:
         """Return what is kept of the attributes that have moved, by owner and name; and the paths of the others."""
-        paths = dict.fromkeys(moved(self._then, self._look()))
+        now = self._look()
+        paths = dict.fromkeys(moved(self._then, now))
         found: dict[str, dict[str, Any]] = {}
-        room, known, seen = Room(), self._known(), set()
+        room, seen = Room(), set[int]()
         self.modules = []
         for owner, place in self._places.all():
-            for name, value in place.values().items():
-                if f"{owner}.{name}" not in paths:
-                    continue
-                again = not isinstance(value, (bool, int, float, str)) and id(value) in seen
-                try:
-                    if not again and not is_clock(value):
-                        found.setdefault(owner, {})[name] = take_value(
-                            value, room, known, name=name, first=self._then.get(f"{owner}.{name}")
-                        )
-                except (
-                    Exception
-                ):  # it holds what can't be kept, too much, or objects that raise what they like
-                    continue
-                seen.add(id(value))
-                del paths[f"{owner}.{name}"]
-                self.modules += [value] if isinstance(value, torch.nn.Module) else []
-        return found, list(paths)
+            values = place.values()
+            names = [name for name in values if f"{owner}.{name}" in paths]
+            left = room.left
+            try:
+                kept = self._take(owner, values, names, now, room, seen)
+            except Exception:  # it holds what can't be kept, too much, or objects that raise what they like
+                room.left = left
+                continue
+            found.setdefault(owner, {}).update(kept)
+            for name in names:
+                paths.pop(f"{owner}.{name}")
+                seen.add(id(values[name]))
+                self.modules += [values[name]] if isinstance(values[name], torch.nn.Module) else []
+        return {owner: kept for owner, kept in found.items() if kept}, list(paths)
+
+    def _take(
+        self,
+        owner: str,
+        values: Mapping[str, Any],
+        names: Sequence[str],
+        now: Prints,
+        room: Room,
+        seen: Collection[int],
+    ) -> dict[str, Kept]:
+        """Return what is kept of an object's attributes of these names: of all, or UnkeptError.
+
+        They go together: a flag that says of a file that it is open is of no use without the file.
+        """
+        known = self._known()
+        for name, value in values.items() if names else ():
+            path = f"{owner}.{name}"
+            empty = path in self._then or path not in self._there
+            if path not in now and empty and has_come(value, known):
+                raise UnkeptError
+        kept = {}
+        for name in names:
+            value = values[name]
+            if isinstance(value, (bool, int, float, str)) or id(value) not in seen:
+                first = self._then.get(f"{owner}.{name}")
+                kept[name] = take_attribute(value, room, known, name=name, first=first)
+        return kept
 
     def _orders(self, values: Mapping[str, Mapping[str, Any]]) -> list[str]:
         """Return which of the kept attributes a sampler of the script's own reads, by their paths."""
@@ -124,22 +162,27 @@ class OwnState:
                 put_generators(_Holder(objects[name].values()), states)
             except Exception:  # there is no such object now, or a generator of another kind
                 lost.append(f"{name}'s random generators")
-        lost += self._put_values(state.get("values", {}))
+        self._values = state.get("values", {})
+        lost += self.put_values()
         if state.get("active"):
             activate_adapters(self._trained.model, state["active"])
         self._kept = self._now() | state.get("flags", {})
         self.put_flags()
         return lost
 
-    def _put_values(self, values: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    def put_values(self) -> list[str]:
+        """Put back the attributes that were kept; return the paths of those that can't be."""
         places, lost = dict(self._places.all()), []
-        for owner, attributes in values.items():
-            for name, kept in attributes.items():
-                try:
-                    place = places[owner]
-                    place.put(name, put_value(kept, place.values().get(name)))
-                except Exception:  # there is no such object now, or another one
-                    lost.append(f"{owner}.{name}")
+        for owner, attributes in self._values.items():
+            try:
+                place = places[owner]
+                there = place.values()
+                if not all(fits(kept, there.get(name)) for name, kept in attributes.items()):
+                    raise UnkeptError
+                for name, kept in attributes.items():
+                    place.put(name, put_value(kept, there.get(name)))
+            except Exception:  # there is no such object now, or another one
+                lost += [f"{owner}.{name}" for name in attributes]
         return lost
 
     def put_flags(self) -> None:
@@ -163,12 +206,22 @@ class OwnState:
         except Exception:  # of objects of the script's own: nothing is said of them then
             return {}
 
+    def _paths(self) -> set[str]:
+        with contextlib.suppress(Exception):  # of objects of the script's own
+            return {f"{owner}.{name}" for owner, place in self._places.all() for name in place.values()}
+        return set()
+
     def _known(self) -> set[int]:
+        """Return the ids of what is carried elsewhere, or made by each start: the Trainer's own parts among it."""
         model, optimizer = peeled(self._trained.model), inner(self._trained.optimizer)
         places = self._places
         things = [model, optimizer, self._trained.scheduler, self._trainer, self._dataset(), *places.carried]
         things += [*places.callbacks, *model.modules(), *model.parameters()]
-        return {id(one) for one in things if one is not None}
+        if self._trainer is not None:
+            own = own_attributes(self._trainer)
+            things += [one for name, one in vars(self._trainer).items() if name not in own]
+            things += vars(self._trainer.callback_handler).values()
+        return {id(one) for one in things if not isinstance(one, (bool, int, float, str, type(None)))}
 
     def _attributes(self) -> Iterator[tuple[str, dict[str, Any]]]:
         for name, place in self._places.all():
@@ -210,10 +263,10 @@ def warn_of_moved(events: Events, rank: int, names: Sequence[str]) -> None:
             "attributes",
             EventKind.INEXACT,
             f"{_some(names)}: training changes these attributes of the script's own objects, and no checkpoint holds "
-            "them: they are large, look like a secret, or hold what can't be kept. Behind a resume they begin as the "
-            "script makes them, and where the training hangs on them the numbers differ from an unbroken run's: derive "
-            "them from state.global_step, or carry an object with state_dict and load_state_dict: "
-            "trainer.vault.add('name', it)",
+            "them: they are large, look like a secret, or go with what can't be kept, such as an open file. Behind a "
+            "resume they begin as the script makes them, and where the training hangs on them the numbers differ from "
+            "an unbroken run's: derive them from state.global_step, or carry an object with state_dict and "
+            "load_state_dict: trainer.vault.add('name', it)",
         )
 
 
