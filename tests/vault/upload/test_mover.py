@@ -301,7 +301,7 @@ def test_credentials_renewed_in_the_environment_reach_it(
 ) -> None:
     """A training that sets new credentials in its own environment goes on with them, over there too."""
     key = os.environ["AWS_SECRET_ACCESS_KEY"]
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "an old one")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "an-old-one")
     moved = open_moved(s3_uri)
     with pytest.raises(StoreDeniedError):
         upload(moved, large)
@@ -319,7 +319,7 @@ def test_a_thread_does_what_only_the_training_may(
     """Where only the training's process has credentials that hold, a thread of it sends the file."""
     moved = open_moved(s3_uri)
     moved.inner.write("data/first", b"")  # its own client knows the right key for a minute
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another one")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another-one")
     upload(moved, large)
     assert movers()
     assert stored(moved.inner, "data/x") == large.read_bytes()
