@@ -58,6 +58,10 @@ class Points:
         act: what to do there instead of SIGKILL.
     """
 
+    # Without attributes in a __dict__ it is no state of the script's own, which a resume would bring back: it counts
+    # the points of one process.
+    __slots__ = ("_count", "_file", "_inside", "_kill", "_label", "_lock", "_side", "act", "phase", "reached")
+
     def __init__(
         self,
         journal: Path,

@@ -129,6 +129,7 @@ CHECKPOINTING = Program(
     insert=True,
     die_at=10,
     ranks=(1, 2),
+    variables=(("VAULTLAYER_SAVE_EVERY", "4 steps"),),  # the first save by the clock comes behind its end
 )
 PEFT = _script("peft_lora.py", "in the style of peft's examples", weights=ADAPTER, needs="peft")
 SENTENCES = _script(
