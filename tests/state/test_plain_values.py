@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy
 import pytest
+import torch
 
-from vaultlayer_hf.state.plain_values import Room, UnkeptError, take_value
+from vaultlayer_hf.state.plain_values import Room, UnkeptError, put_value, take_value
 
 
 class Client:
@@ -38,3 +40,11 @@ def test_what_only_sounds_like_one_is_kept() -> None:
     """Counts of tokens and words about keys are state like any other."""
     for name, value in {"num_tokens": 7, "token": 7, "best_key": "eval_loss", "tokens": ["a", "b"]}.items():
         assert take_value(value, Room(), name=name)
+
+
+@pytest.mark.parametrize("value", [torch.zeros(2), numpy.zeros(2)])
+def test_it_can_be_put_back_once_more(value: Any) -> None:
+    """What changes a value that was put back changes nothing of what is kept."""
+    kept = take_value(value, Room())
+    put_value(kept, None)[:] = 1
+    assert put_value(kept, None).tolist() == [0, 0]

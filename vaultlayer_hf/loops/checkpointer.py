@@ -208,7 +208,8 @@ class Checkpointer:
 
     def batches(self, dataloader: Iterable[Any]) -> Batches:
         """Return the batches of one pass, or what is left of it, for a script's own loop that calls ``step()``."""
-        (run := self._looped("batches()")).note_data(dataloader)
+        run = self._looped("batches()")
+        run.note_data(dataloader)
         return Batches(run.position, dataloader)
 
     @staticmethod
@@ -226,10 +227,7 @@ class Checkpointer:
 
     @staticmethod
     def file(path: str | os.PathLike[str]) -> KeptFile:
-        """Return a file that the loop writes, and reads at its end: ``ckpt.add("best", Checkpointer.file("best.pt"))``.
-
-        Each save takes its bytes along, and a resume puts them back, on whatever machine.
-        """
+        """Return a file whose bytes each save takes along: ``ckpt.add("best", Checkpointer.file("best.pt"))``."""
         return KeptFile(path)
 
     @property
@@ -259,7 +257,8 @@ class Checkpointer:
 
         A run whose end couldn't be saved isn't noted as done. Raises FencedError. Safe to call twice.
         """
-        if not (run := self._begun("finish()")).ended:
+        run = self._begun("finish()")
+        if not run.ended:
             run.finish()
 
     def close(self) -> None:

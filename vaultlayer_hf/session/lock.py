@@ -127,9 +127,8 @@ class OutputLock:
             return
         try:
             if self.held:
-                os.ftruncate(
-                    file, 0
-                )  # whoever waits with this file open reads no name of a holder that is gone
+                # Whoever waits with this file open is to read no name of a holder that is gone.
+                os.ftruncate(file, 0)
                 if _is_at(file, self._path):
                     files.remove_file(self._path)
         except OSError:
@@ -172,9 +171,8 @@ class OutputLock:
             self._warn(error)
         if not self.held or self._file is None:
             return False
-        if not _is_at(
-            self._file, self._path
-        ):  # its last holder has removed it: the next one is at the new file
+        if not _is_at(self._file, self._path):
+            # Its last holder has removed it: the next one is at the new file.
             self.forget()
             return self._open() and self._try()
         holder = LockHolder(self._vault, platform.node(), os.getpid(), time.strftime("%Y-%m-%d %H:%M:%S"))

@@ -71,10 +71,12 @@ def has_come(value: Any, known: Collection[int]) -> bool:
     return not (id(value) in known or isinstance(value, (*NO_STATE, *GENERATORS)))
 
 
-def take_attribute(value: Any, room: Room, known: Collection[int], *, name: str, first: Any = None) -> Kept:
+def take_attribute(
+    value: Any, room: Room, known: Collection[int], depth: int = _DEPTH, *, name: str, first: Any = None
+) -> Kept:
     """Return what is kept of an attribute's value, as ``take_value``, which has the arguments."""
     clock = clock_of(value)
-    return ("clock", clock) if clock else take_value(value, room, known, name=name, first=first)
+    return ("clock", clock) if clock else take_value(value, room, known, depth, name=name, first=first)
 
 
 def take_value(
@@ -139,9 +141,7 @@ def _take_object(value: Any, room: Room, known: Collection[int], depth: int, fir
         if name[:64] in before and print_value(one, known, level) == then:
             continue
         if _is_kept(one):
-            clock = clock_of(one)
-            kept = take_value(one, room, known, depth - 1, name=name, first=then) if not clock else None
-            found[name] = kept or ("clock", clock)
+            found[name] = take_attribute(one, room, known, depth - 1, name=name, first=then)
         elif (then is not None or (name[:64] not in before and count == len(before))) and has_come(
             one, known
         ):
@@ -185,7 +185,8 @@ def fits(kept: Kept, now: Any) -> bool:
 def put_value(kept: Kept, now: Any) -> Any:
     """Return what a value is to be: ``now`` changed in place where that can be, else another one.
 
-    Raises what the script's own objects raise, and UnkeptError where there is no such object now.
+    ``now``: which ``kept`` fits. Nothing of ``kept`` itself is handed out: it may be put back once more. Raises what
+    the script's own objects raise.
     """
     kind, content = kept
     if kind == "same":
@@ -203,17 +204,13 @@ def put_value(kept: Kept, now: Any) -> Any:
         if isinstance(now, numpy.ndarray) and (now.shape, now.dtype) == (array.shape, array.dtype):
             now[...] = array
             return now
-        return array
+        return array.copy()
     if kind == "state":
-        if not hasattr(now, "load_state_dict"):
-            raise UnkeptError
         now.load_state_dict(put_value(content, None))
         return now
     if kind == "dict":
         return _put_items(content, now)
     if kind == "object":
-        if not hasattr(now, "__dict__"):
-            raise UnkeptError
         for name, one in content.items():
             object.__setattr__(now, name, put_value(one, vars(now).get(name)))
         return now
@@ -222,9 +219,9 @@ def put_value(kept: Kept, now: Any) -> Any:
 
 def _put_tensor(content: torch.Tensor, now: Any) -> torch.Tensor:
     if not isinstance(now, torch.Tensor):
-        return content
+        return content.clone()
     if (now.shape, now.dtype) != (content.shape, content.dtype):
-        return content.to(now.device)
+        return content.to(now.device, copy=True)
     with torch.no_grad():
         now.copy_(content)
     return now
