@@ -17,7 +17,7 @@ from vaultlayer_hf.loops.asked import asked_of
 from vaultlayer_hf.loops.files import read_model, whole, write_model
 from vaultlayer_hf.state.asked import Asked
 from vaultlayer_hf.state.model_identity import ModelIdentity, identity_of, joined
-from vaultlayer_hf.state.object_files import load_plain, read_state, write_state
+from vaultlayer_hf.state.object_files import check_stateful, load_plain, read_state, write_state
 from vaultlayer_hf.state.saved_digests import StateTensors, list_tensors
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -80,7 +80,8 @@ class Objects:
         self._things: dict[str, Any] = {}
         for name, thing in (("optimizer", optimizer), ("scheduler", scheduler)):
             if thing is not None:
-                self._things[name] = _checked(name, thing)
+                check_stateful(name, thing)
+                self._things[name] = thing
 
     def add(self, name: str, thing: Any) -> None:
         """Take one more object in, as ``<name>.pt``; None is nothing. Raises SettingsError."""
@@ -92,7 +93,8 @@ class Objects:
             )
         if name in self._things:
             raise SettingsError(f"add({name!r}): there is something of this name already")
-        self._things[name] = _checked(name, thing)
+        check_stateful(name, thing)
+        self._things[name] = thing
 
     def model_identity(self) -> ModelIdentity:
         """Return the identity of the model, and of models that were added."""
@@ -170,13 +172,3 @@ class Objects:
     def refuse(self, paths: set[str], written: int, now: int) -> str:
         """Any number of ranks can go on: the objects are whole."""
         return ""
-
-
-def _checked(name: str, thing: Any) -> Any:
-    if not callable(getattr(thing, "state_dict", None)) or not callable(
-        getattr(thing, "load_state_dict", None)
-    ):
-        raise SettingsError(
-            f"{name}: an object of type {type(thing).__name__} has no state_dict and load_state_dict"
-        )
-    return thing

@@ -13,8 +13,16 @@ from typing import Any
 import torch
 
 from vaultlayer_hf.base import files
-from vaultlayer_hf.errors import ResumeError
+from vaultlayer_hf.errors import ResumeError, SettingsError
 from vaultlayer_hf.state.tensor_digests import plain_name
+
+
+def check_stateful(name: str, thing: Any) -> None:
+    """Raise SettingsError for an object, called ``name``, whose state can't be had or put back."""
+    if not all(callable(getattr(thing, one, None)) for one in ("state_dict", "load_state_dict")):
+        raise SettingsError(
+            f"{name}: an object of type {type(thing).__name__} has no state_dict and load_state_dict"
+        )
 
 
 def write_state(path: Path, state: Any) -> None:

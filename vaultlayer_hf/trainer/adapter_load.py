@@ -19,7 +19,7 @@ from typing import Any
 from vaultlayer_hf.state.object_files import peeled
 from vaultlayer_hf.state.tensor_digests import plain_name
 from vaultlayer_hf.trainer.added import FOLDER
-from vaultlayer_hf.trainer.loaded import is_adapter
+from vaultlayer_hf.trainer.loaded import is_adapter, is_of_adapters
 from vaultlayer_hf.trainer.wrapping import wrapped
 
 BESIDE = "beside_adapter"
@@ -66,9 +66,8 @@ def train_as_saved(model: Any, saved: Collection[str]) -> None:
     model = peeled(model)
     if not (is_adapter(model) and saved):
         return
-    marks = [f".{name}." for name in model.peft_config]
     for name, parameter in model.named_parameters():
-        if any(mark in f"{name}." for mark in marks):
+        if is_of_adapters(name, model):
             parameter.requires_grad_(plain_name(name) in saved)
 
 

@@ -17,7 +17,7 @@ import torch
 from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.errors import ResumeError, SettingsError
 from vaultlayer_hf.session.session import Session
-from vaultlayer_hf.state.object_files import load_plain, peeled, read_state, write_state
+from vaultlayer_hf.state.object_files import check_stateful, load_plain, peeled, read_state, write_state
 
 FOLDER = "vaultlayer_added"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -93,12 +93,7 @@ class AddedObjects:
             raise SettingsError(f"add({name!r}): use letters, digits, '-' and '_'")
         if name in self._things:
             raise SettingsError(f"add({name!r}): there is something of this name already")
-        if not callable(getattr(thing, "state_dict", None)) or not callable(
-            getattr(thing, "load_state_dict", None)
-        ):
-            raise SettingsError(
-                f"{name}: an object of type {type(thing).__name__} has no state_dict and load_state_dict"
-            )
+        check_stateful(name, thing)
         self._things[name] = Added(name, thing, each_rank)
 
 

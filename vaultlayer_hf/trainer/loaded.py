@@ -199,6 +199,11 @@ def is_adapter(model: Any) -> bool:
     return hasattr(model, "peft_config") and hasattr(model, "get_base_model")
 
 
+def is_of_adapters(name: str, model: Any) -> bool:
+    """Tell whether a parameter of a ``peeled`` model with adapters, by its name, is one of theirs. Pure."""
+    return any(f".{adapter}." in f"{name}." for adapter in model.peft_config)
+
+
 def _load_by_plain_names(folder: Path, model: Any) -> bool:
     """Load the tensors of a checkpoint's files by their names without wrappers, as of a compiled model's; tell whether.
 

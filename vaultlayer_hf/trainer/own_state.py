@@ -39,7 +39,7 @@ from vaultlayer_hf.state.plain_values import (
 )
 from vaultlayer_hf.state.tensor_digests import plain_name
 from vaultlayer_hf.trainer.adapter_load import activate_adapters, active_adapters
-from vaultlayer_hf.trainer.loaded import Trained, is_adapter
+from vaultlayer_hf.trainer.loaded import Trained, is_adapter, is_of_adapters
 from vaultlayer_hf.trainer.own_places import OwnPlaces, inner
 
 _SHOWN = 3
@@ -237,13 +237,9 @@ class OwnState:
         """Yield what lies under an adapter, of which its files hold nothing."""
         model = peeled(self._trained.model)
         if is_adapter(model) and not self._trained.sharded:
-            marks = [f".{name}." for name in model.peft_config]
-            named = [
-                (name, one)
-                for name, one in model.named_parameters()
-                if not (one.requires_grad or any(mark in f"{name}." for mark in marks))
-            ]
-            yield "model", dict(named)
+            named = model.named_parameters()
+            under = {n: one for n, one in named if not (one.requires_grad or is_of_adapters(n, model))}
+            yield "model", under
 
     def _dataset(self) -> Any:
         return unwrapped(getattr(base_of(self._loader), "dataset", None))
