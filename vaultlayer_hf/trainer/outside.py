@@ -11,7 +11,7 @@ from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.state.tensor_digests import Digests, digest_tensors
 from vaultlayer_hf.trainer.loaded import Trained
 
-ROTARY = ("inv_freq", "original_inv_freq", "cos_cached", "sin_cached")
+_ROTARY = ("inv_freq", "original_inv_freq", "cos_cached", "sin_cached")
 """Tables of positions, which models make anew for longer inputs."""
 
 
@@ -116,11 +116,14 @@ class UnsavedBuffers:
 
 def _unsaved(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
     for prefix, module in model.named_modules():
-        for name in module._non_persistent_buffers_set:
-            if name in ROTARY:
-                continue
-            if (tensor := module._buffers.get(name)) is not None:
-                yield f"{prefix}.{name}".lstrip("."), tensor
+        for name, tensor in unsaved_buffers(module).items():
+            yield f"{prefix}.{name}".lstrip("."), tensor
+
+
+def unsaved_buffers(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return a module's own buffers that no checkpoint holds, but tables of positions."""
+    names = [name for name in module._non_persistent_buffers_set if name not in _ROTARY]
+    return {name: one for name in names if (one := module._buffers.get(name)) is not None}
 
 
 def _optimizers_of(hook: Any) -> Iterator[torch.optim.Optimizer]:

@@ -15,7 +15,7 @@ from transformers.trainer_callback import ExportableState
 from vaultlayer_hf.state.attributes import NamesRead, is_of_script, names_in, names_read, own_attributes
 from vaultlayer_hf.state.object_files import peeled
 from vaultlayer_hf.trainer.loaded import Trained
-from vaultlayer_hf.trainer.outside import ROTARY
+from vaultlayer_hf.trainer.outside import unsaved_buffers
 
 _TABLES = ("training", "max_seq_len_cached")
 """Numbers of modules that say nothing of what is trained, or are made anew for longer inputs."""
@@ -149,10 +149,7 @@ def _of_module(module: Any) -> dict[str, Any]:
         for name, value in _public(dict(vars(module))).items()
         if name not in _TABLES and (own or isinstance(value, _NUMBERS))
     }
-    unsaved = {
-        name: module._buffers.get(name) for name in module._non_persistent_buffers_set if name not in ROTARY
-    }
-    return found | {name: value for name, value in unsaved.items() if value is not None}
+    return found | unsaved_buffers(module)
 
 
 def _public(attributes: dict[str, Any]) -> dict[str, Any]:
