@@ -121,8 +121,9 @@ def submission(request: JobRequest) -> dict[str, Any]:
         *((f"--gpu-kind={request.gpus.kind}",) if request.gpus.kind else ()),
         *("--", node_line(request, _HERE, timed=True)),
     ]
+    folder = more.get("working-dir", str(request.folder))
     environment: dict[str, Any] = {
-        "working_dir": (folder := more.get("working-dir", str(request.folder))),
+        "working_dir": folder,
         "excludes": [*_run_folder_in(request.home, folder), "/.git/"],
         "env_vars": node_variables(request),
     }

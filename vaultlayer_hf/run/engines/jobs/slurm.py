@@ -1,7 +1,7 @@
 """Slurm: a batch script, as slurm_script.py makes it, handed in by ``sbatch``.
 
-Slurm itself requeues a job whose node is gone (``--requeue``), and the script does where `vl run` ends with 75: at the
-time limit, or because somebody sent SIGTERM. A job's log is one file over all its starts.
+Slurm itself requeues a job whose node is gone (``--requeue``), and the script does behind each exit code that doesn't
+last: 75, say, at the time limit, or because somebody sent SIGTERM. A job's log is one file over all its starts.
 """
 
 from __future__ import annotations
