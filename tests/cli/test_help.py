@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -75,9 +76,10 @@ def test_the_help_is_in_groups_the_most_used_first() -> None:
 @pytest.mark.parametrize("columns", [40, 80])
 def test_no_name_of_an_option_is_cut_short(columns: int) -> None:
     """However narrow the terminal, an option stands in its command's help as it has to be typed."""
+    root: Any = typer.main.get_command(app)
     for command, *parameters in [
-        ("", *typer.main.get_command(app).params),
-        *((name, *one.params) for name, one in typer.main.get_command(app).commands.items()),  # type: ignore[attr-defined]
+        ("", *root.params),
+        *((name, *one.params) for name, one in root.commands.items()),
     ]:
         text = vl(*command.split(), "--help", COLUMNS=str(columns)).out
         assert all(len(line) <= columns for line in text.splitlines()), command

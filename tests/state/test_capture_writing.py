@@ -120,9 +120,12 @@ def test_a_full_disk_is_an_error_of_the_disk(tmp_path: Path, monkeypatch: pytest
 
 def test_what_is_pickled_later_says_what_was_so_at_the_save(tmp_path: Path) -> None:
     """Numbers, lists and the very tensors that a state dict names may be others by the time at which it is pickled."""
-    group = {"lr": 0.5, "betas": (0.9, 0.99), "ids": [0, 1]}
+    group: dict[str, Any] = {"lr": 0.5, "betas": (0.9, 0.99), "ids": [0, 1]}
     moment = torch.ones(2**19)
-    made = {"state": {0: {"moment": moment, "same": moment, "step": 3}}, "groups": [group, {**group}]}
+    made: dict[str, Any] = {
+        "state": {0: {"moment": moment, "same": moment, "step": 3}},
+        "groups": [group, {**group}],
+    }
     expected = tmp_path / "then" / "optimizer.pt"
     expected.parent.mkdir()
     torch.save(made, expected)
@@ -130,9 +133,9 @@ def test_what_is_pickled_later_says_what_was_so_at_the_save(tmp_path: Path) -> N
     path = tmp_path / "optimizer.pt"
     with recording(recorded):
         torch.save(made, path)
-    group["lr"], group["ids"][0] = 0.25, 9  # type: ignore[index]
-    made["state"][0]["step"] = 4  # type: ignore[index]
-    made["state"][1] = {}  # type: ignore[index]
+    group["lr"], group["ids"][0] = 0.25, 9
+    made["state"][0]["step"] = 4
+    made["state"][1] = {}
     moment.data = torch.zeros(3)
     FileWriter().write(recorded, on_host)
     assert path.read_bytes() == expected.read_bytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -22,39 +23,34 @@ MS_RDONLY, MS_REMOUNT, MS_BIND = 1, 32, 4096
 @pytest.fixture
 def fuse_folder(tmp_path: Path) -> Iterator[Path]:
     """A folder on a FUSE file system that has neither hard links nor an exclusive rename."""
-    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
-        pytest.skip("mounting a FUSE file system needs root and /dev/fuse")
-    try:
-        mounted = FuseMount(tmp_path / "behind", tmp_path / "mounted")
-    except OSError as error:
-        pytest.skip(str(error))
-    yield tmp_path / "mounted"
-    mounted.close()
+    with _on_fuse(tmp_path) as folder:
+        yield folder
 
 
 @pytest.fixture
 def poor_folder(tmp_path: Path) -> Iterator[Path]:
     """A folder on a FUSE file system that flushes nothing, renames onto no file, and has no hard links."""
-    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
-        pytest.skip("mounting a FUSE file system needs root and /dev/fuse")
-    try:
-        mounted = FuseMount(tmp_path / "behind", tmp_path / "poor", "poor")
-    except OSError as error:
-        pytest.skip(str(error))
-    yield tmp_path / "poor"
-    mounted.close()
+    with _on_fuse(tmp_path, "poor") as folder:
+        yield folder
 
 
 @pytest.fixture
 def caseless_folder(tmp_path: Path) -> Iterator[Path]:
     """A folder on a FUSE file system that takes ``a`` and ``A`` for one name."""
+    with _on_fuse(tmp_path, "caseless") as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def _on_fuse(place: Path, *kind: str) -> Iterator[Path]:
     if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
         pytest.skip("mounting a FUSE file system needs root and /dev/fuse")
+    folder = place / "mounted"
     try:
-        mounted = FuseMount(tmp_path / "behind", tmp_path / "caseless", "caseless")
+        mounted = FuseMount(place / "behind", folder, *kind)
     except OSError as error:
-        pytest.skip(str(error))
-    yield tmp_path / "caseless"
+        pytest.skip(str(error))  # a machine that has the device may forbid the mount all the same
+    yield folder
     mounted.close()
 
 

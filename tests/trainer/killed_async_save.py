@@ -79,13 +79,14 @@ def _fail(state: Any) -> None:
 
 def _slow(seconds: float = 0.5) -> None:
     """Have every file that is written beside the training take a while."""
-    write = FileWriter.write_file
+    writer: Any = FileWriter
+    write = writer.write_file
 
     def late(self: Any, one: Any, copy_of: Any) -> Any:
         time.sleep(seconds)
         return write(self, one, copy_of)
 
-    FileWriter.write_file = late  # type: ignore[method-assign]
+    writer.write_file = late
 
 
 def _limit() -> None:

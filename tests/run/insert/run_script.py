@@ -38,13 +38,14 @@ def run(script: str, die_at: int | None = None, vault: str = "", by_hand: bool =
             os.kill(os.getpid(), signal.SIGKILL)
 
     if by_hand:
-        backward = torch.Tensor.backward
+        tensor: Any = torch.Tensor
+        backward = tensor.backward
 
         def count_and_go_back(*arguments: Any, **more: Any) -> None:
             stepped()
             backward(*arguments, **more)
 
-        torch.Tensor.backward = count_and_go_back  # type: ignore[method-assign]
+        tensor.backward = count_and_go_back
     else:
         register_optimizer_step_post_hook(stepped)
     runpy.run_path(name, run_name="__main__")
