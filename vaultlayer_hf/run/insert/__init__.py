@@ -7,6 +7,7 @@ Nothing here imports torch or runs the script.
     apply.py          write a proposal into the script and keep what it was; put that back
     bare_tensors.py   optimizers of tensors that no module holds
     by_hand.py        scripts without an optimizer, which change the parameters by themselves
+    callers.py        who calls a function of a script's own, and how often
     calls.py          calls in a script: of methods by name, on what, and what a name was made by
     defined_before.py which names are surely set where a statement begins
     draws.py          data that a script draws anew at each start

@@ -1,0 +1,79 @@
+"""Who calls a function of a script's own, and how often."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from vaultlayer_hf.run.insert.calls import is_method, made_by, method_calls, receiver
+from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+
+
+def calls_of(script: Script, function: Any) -> list[Any]:
+    """Return the calls of a function of the script's own; of a method those on ``self``, or on objects of its class."""
+    found = _all_calls_of(script, function)
+    first = [call for call in found if not _in_handler(script, call)]
+    # What an error begins again, such as too little memory, is the same.
+    return first if len(first) == 1 else found
+
+
+def _in_handler(script: Script, node: Any) -> bool:
+    """Tell whether something is done because of an error."""
+    cst: Any = libcst_or_error()
+    return any(isinstance(one, cst.ExceptHandler) for one in script.around(node))
+
+
+def _all_calls_of(script: Script, function: Any) -> list[Any]:
+    cst: Any = libcst_or_error()
+    name = function.name.value
+    home = next((one for one in script.around(function) if isinstance(one, cst.ClassDef)), None)
+    if home is None:
+        return [call for call in script.all(cst.Call) if dotted(call.func) == name]
+    return [
+        call
+        for call in method_calls(script, name)
+        if (receiver(call) == "self" and any(one is home for one in script.around(call)))
+        or home.name.value in made_by(script, receiver(call))
+        or (isinstance(call.func.value, cst.Call) and dotted(call.func.value.func) == home.name.value)
+    ]
+
+
+def is_plain(script: Script, function: Any) -> bool:
+    """Tell whether a function is one of the module, or a method of a class of the module."""
+    cst: Any = libcst_or_error()
+    homes = [one for one in script.around(function) if isinstance(one, (cst.ClassDef, cst.FunctionDef))]
+    return not homes or (len(homes) == 1 and is_method(script, function))
+
+
+def is_started(script: Script, function: Any) -> bool:
+    """Tell whether something in the script starts a function: by its name (``spawn(main, …)``), or a decorator."""
+    cst: Any = libcst_or_error()
+    name, method = function.name.value, is_method(script, function)
+
+    def leads_to(node: Any) -> bool:
+        up = script.parent(node)
+        if isinstance(up, cst.Attribute) and up.attr is node:
+            return method and not re.search(r"model|net|^self$", dotted(up.value))  # model.train() is another
+        is_name = isinstance(up, (cst.Param, cst.FunctionDef)) or (
+            isinstance(up, cst.Arg) and up.keyword is node
+        )
+        return not method and not is_name
+
+    named = [one for one in script.all(cst.Name) if one.value == name and leads_to(one)]
+    return bool(function.decorators) or any(
+        not any(up is function for up in script.around(one)) for one in named
+    )
+
+
+def is_made_once(script: Script, calls: list[Any]) -> bool:
+    """Tell whether at most one of some calls is made: of two, one in each branch of an ``if``."""
+    cst: Any = libcst_or_error()
+    if len(calls) != 2:
+        return len(calls) < 2
+    one, other = ([call, *script.around(call)] for call in calls)
+    choice = next((up for up in one if isinstance(up, cst.If) and any(up is to for to in other)), None)
+    if choice is None or choice.orelse is None:
+        return False
+    first = [any(up is choice.body for up in path) for path in (one, other)]
+    second = [any(up is choice.orelse for up in path) for path in (one, other)]
+    return sorted(first) == sorted(second) == [False, True]
