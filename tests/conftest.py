@@ -51,6 +51,16 @@ def _no_vault_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def _accelerate_variables_as_before() -> Iterator[None]:
+    """An older TrainingArguments(bf16=True) writes ACCELERATE_MIXED_PRECISION, which would hold for the next test."""
+    before = {name: value for name, value in os.environ.items() if name.startswith("ACCELERATE_")}
+    yield
+    for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:
+        del os.environ[name]
+    os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
 def _signals_as_before() -> Iterator[None]:
     """A training that a test left behind catches no signal of the next test."""
     caught = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
