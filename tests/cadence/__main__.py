@@ -23,7 +23,7 @@ WORLDS = [
     for mtbf in RATES
     for stall, upload in COSTS
     for shape in (1.0, 0.6)
-]
+] + [World(mtbf, 0.02, 0.5, restart=2.0, work=3 * HOUR) for mtbf in (60.0, 300.0)]
 ALLOWED = 0.02
 """How much less goodput than the best fixed cadence ``auto`` may have."""
 _ROUNDED = 1 + 1e-9

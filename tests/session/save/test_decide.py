@@ -78,6 +78,13 @@ def test_failures_are_learnt() -> None:
     assert mean_time_between_failures(0, 1000 * HOUR) > 1000 * HOUR
 
 
+def test_frequent_failures_are_believed_at_once() -> None:
+    """A failure each half a minute is believed after the second, and forgotten where hours pass without another."""
+    assert mean_time_between_failures(2, 60.0) < 180
+    assert mean_time_between_failures(10, 300.0) < 60
+    assert mean_time_between_failures(1, 12 * HOUR) > 12 * HOUR
+
+
 def test_the_first_save_measures() -> None:
     """Before anything was measured, a save comes soon, and within the loss that is allowed."""
     assert choose_interval(SaveCosts()).seconds == FIRST

@@ -25,8 +25,11 @@ IO_SHARE = 0.01
 FIRST = 60.0
 """Seconds to the first save of ``auto`` that measures, where no attempt before has."""
 _LEAST = 1.0
-_PRIOR_FAILURES, _PRIOR_SECONDS = 0.5, 12 * 3600.0
-"""What counts as seen before anything is: one failure in 24 hours, believed as if half a failure had been seen."""
+_PRIOR_FAILURES = 0.5
+"""How many failures count as seen before any is: few, so that what is seen soon outweighs them."""
+_BELIEFS = ((12 * 3600.0, 0.9), (3600.0, 0.08), (300.0, 0.02))
+"""Seconds in which these count as seen, and how probable that is beforehand: a failure in 24 hours, 2, or 10 minutes.
+Machines differ that much, and half a failure in 12 hours alone would take hours to believe in one every minute."""
 
 
 @dataclass(frozen=True)
@@ -106,5 +109,17 @@ def daly(stall: float, mean: float) -> float:
 
 
 def mean_time_between_failures(failures: int, alive: float) -> float:
-    """Return seconds between failures: the mean of a gamma prior for their rate, updated by what was seen."""
-    return (alive + _PRIOR_SECONDS) / (failures + _PRIOR_FAILURES)
+    """Return seconds between failures: the mean of a gamma prior for their rate, updated by what was seen.
+
+    Of several priors the one counts under which ``failures`` in ``alive`` seconds are the most probable (the marginal
+    likelihood of a Poisson process under a gamma prior, without the factors that all of them share; Gelman et al.,
+    Bayesian Data Analysis, 3rd edition, section 2.6).
+    """
+
+    def evidence(belief: tuple[float, float]) -> float:
+        seconds, probable = belief
+        seen = (failures + _PRIOR_FAILURES) * math.log(seconds + alive)
+        return math.log(probable) + _PRIOR_FAILURES * math.log(seconds) - seen
+
+    seconds, _ = max(_BELIEFS, key=evidence)
+    return (alive + seconds) / (failures + _PRIOR_FAILURES)

@@ -59,6 +59,7 @@ class Pacer:
         self._max_loss = max_loss
         self._upload_seconds = upload_seconds
         self._history = history
+        self._past = VaultHistory()
         self._clock = clock
         self._stalls: deque[float] = deque(maxlen=_REMEMBERED)
         self._beside: deque[float] = deque(maxlen=_REMEMBERED)
@@ -146,7 +147,9 @@ class Pacer:
         self._step_end = now
         wanted = False
         if self._ranks.rank == 0:
-            if self._cadence.kind == "auto" and now - self._thought > _THINK_EVERY:
+            if self._cadence.kind == "auto" and (
+                now - self._thought > _THINK_EVERY or self._history() != self._past
+            ):
                 self._think()
             ahead = LAG * self._step_seconds if self._ranks.world_size > 1 else 0.0
             wanted = now - self._last + min(ahead, self._interval / 2) >= self._interval
@@ -160,7 +163,7 @@ class Pacer:
         if self._ranks.rank != 0:
             return
         self._thought = self._clock()
-        past = self._history()
+        past = self._past = self._history()
         measured = SaveCosts(
             self.stall if self.stall is not None else past.stall,
             # What is written beside the training is as far from its commit as what is uploaded.
