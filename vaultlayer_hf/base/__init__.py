@@ -3,6 +3,7 @@
     digest.py     digests of content: ``blake3:<64 hex digits>``
     events.py     everything that happens to a run's checkpoints, said once, in one line
     files.py      durable operations on local files
+    locks.py      locks on files and folders against other processes
     priority.py   uploads give way to training
     secrets.py    secrets are taken out of what this package writes
     short_traceback.py an error of ours ends a program with its message, not with our frames

@@ -1,4 +1,4 @@
-"""Durable operations on local files: the only place in the package that links, renames, fsyncs and locks.
+"""Durable operations on local files: the only place in the package that links, renames and fsyncs.
 
 Having them in one module lets a test stop a process before and after each one. The rules are those of
 every program that survives a power cut: write under a temporary name, fsync, rename, fsync the folder.
@@ -9,7 +9,6 @@ written on POSIX. Each function says what it does where the system lacks somethi
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import functools
@@ -17,7 +16,7 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 _AT_FDCWD, _RENAME_NOREPLACE, _SYNC_FILE_RANGE_WRITE = -100, 1, 2  # <fcntl.h>, <linux/fs.h>
@@ -44,48 +43,6 @@ def fsync(descriptor: int) -> None:
     except OSError as error:
         if error.errno not in _NO_FLUSH:
             raise
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[bool]:
-    """Hold a folder against other processes while the block runs; hand it False where another one holds it.
-
-    The lock is flock(2)'s: it ends with the process, however that ends. A system without it (Windows) locks nothing.
-    """
-    if os.name != "posix":
-        yield True
-        return
-    import fcntl
-
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(descriptor)
-
-
-def try_lock(descriptor: int) -> bool:
-    """Lock an open file against other processes; return False where another one holds it. Never waits.
-
-    The lock is flock(2)'s: it ends with the process, or when the file is closed. Raises OSError where the file system
-    or the system has no such locks.
-    """
-    if os.name != "posix":
-        raise OSError(errno.ENOSYS, "this system has no flock")
-    import fcntl
-
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            return False
-        raise
-    return True
 
 
 def fsync_file(path: Path) -> None:
@@ -245,16 +202,28 @@ def write_file(path: Path, data: bytes, *, like: Path | None = None) -> None:
 
 
 class Deferred:
-    """A file that is filled later. Whoever fills it then gives it the name ``final``; None: it has its name already."""
+    """A file that a thread writes later.
+
+    Attributes:
+        final: the name that this thread gives it once it is written; None: it is written under its own name.
+    """
 
     final: Path | None = None
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Have ``write`` fill a file under another name, then give it its own: a file that has its name is whole.
+def write_unflushed(path: Path, data: bytes | memoryview) -> None:
+    """Create or replace a file of a checkpoint, atomically as ``write_atomically`` does. Raises OSError."""
+    write_atomically(path, lambda temporary: temporary.write_bytes(data))
 
-    Where ``write`` returns a ``Deferred``, that learns the name, and nothing is there yet. Not flushed to the disk:
-    training waits for this one. What must outlive a power cut is flushed where it is sealed.
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Have ``write`` fill a file under a temporary name, then rename it to ``path``: a file at ``path`` is whole.
+
+    The disk isn't told to flush it, because training waits for this call. The files of a checkpoint are flushed when
+    its snapshot is sealed, and only a sealed one must outlive a power cut.
+
+    Where ``write`` returns a ``Deferred``, a thread writes the content later: nothing is renamed here, and ``path``
+    becomes its ``final``, the name that this thread gives the file when it is written.
     """
     temporary = path.with_name(f"{TEMPORARY}{path.name}")
     try:

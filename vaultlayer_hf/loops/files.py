@@ -57,7 +57,7 @@ def of_others(path: str, ranks: Collection[int], world_size: int) -> bool:
 def write_about(checkpoint: Path, /, **fields: Any) -> None:
     """Write what there is to know about a checkpoint."""
     text = json.dumps({"format_version": _FORMAT, **fields}, indent=2, sort_keys=True) + "\n"
-    files.write_atomically(checkpoint / ABOUT, lambda temporary: temporary.write_text(text))
+    files.write_unflushed(checkpoint / ABOUT, text.encode())
 
 
 def read_about(folder: Path) -> dict[str, Any]:

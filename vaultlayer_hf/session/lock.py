@@ -20,7 +20,7 @@ import weakref
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from vaultlayer_hf.base import files
+from vaultlayer_hf.base import files, locks
 from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.vault.workspace import leave_workspace, workspace
@@ -165,7 +165,7 @@ class OutputLock:
         """Take the lock if it is free; a file system that has no locks leaves no open file behind."""
         assert self._file is not None
         try:
-            self.held = files.try_lock(self._file)
+            self.held = locks.try_lock(self._file)
         except OSError as error:
             self.release()
             self._warn(error)

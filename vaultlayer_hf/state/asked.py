@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vaultlayer_hf.base.files import write_atomically
+from vaultlayer_hf.base import files
 from vaultlayer_hf.errors import OtherRunError
 from vaultlayer_hf.state.adapters import Adapters, adapter_differences
 from vaultlayer_hf.state.data_digest import Differ, compare_data
@@ -71,7 +71,7 @@ class Asked:
     def write(self, folder: Path) -> None:
         """Write it into a checkpoint folder. Raises OSError."""
         content = json.dumps({"format": _FORMAT, **asdict(self)}, sort_keys=True)
-        write_atomically(folder / FILE, lambda temporary: temporary.write_bytes(content.encode()))
+        files.write_unflushed(folder / FILE, content.encode())
 
 
 def read_asked(folder: Path) -> Asked | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from vaultlayer_hf.base.files import write_atomically
+from vaultlayer_hf.base import files
 from vaultlayer_hf.state.tensor_digests import (
     Digests,
     differing,
@@ -61,9 +61,7 @@ class StateDigests:
     def write(self, folder: Path, rank: int) -> None:
         """Write it into a checkpoint folder. Raises OSError."""
         content = json.dumps({"format": FORMAT, **asdict(self)}, indent=0, sort_keys=True)
-        write_atomically(
-            folder / digests_name(rank), lambda temporary: temporary.write_bytes(content.encode())
-        )
+        files.write_unflushed(folder / digests_name(rank), content.encode())
 
 
 Named = list[tuple[str, Any]]

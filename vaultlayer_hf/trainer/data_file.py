@@ -48,9 +48,7 @@ class Record:
         }
         data = io.BytesIO()  # torch's own writer raises no OSError where a disk is full
         torch.save(content, data)
-        files.write_atomically(
-            folder / file_name(rank), lambda temporary: temporary.write_bytes(data.getbuffer())
-        )
+        files.write_unflushed(folder / file_name(rank), data.getbuffer())
 
 
 def read_record(folder: Path, rank: int) -> Record | str:

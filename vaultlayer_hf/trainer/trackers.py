@@ -25,8 +25,8 @@ from typing import Any, Protocol
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from vaultlayer_hf.base import files
 from vaultlayer_hf.base.events import EventKind, Events
-from vaultlayer_hf.base.files import write_atomically
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.state.tracker_runs import FILE, Runs, decode_runs, encode_runs
 from vaultlayer_hf.trainer.logged import Logged, ask_tracker
@@ -105,7 +105,7 @@ def keep_runs(folder: Path, session: Session, callbacks: Iterable[Any], args: Tr
     if not runs:
         return
     try:
-        write_atomically(folder / FILE, lambda temporary: temporary.write_bytes(encode_runs(runs)))
+        files.write_unflushed(folder / FILE, encode_runs(runs))
     except Exception as error:  # a disk's, or of an id that a tracker of another version makes in another way
         session.events.warn_once(
             "trackers",

@@ -71,7 +71,7 @@ def write_note(folder: Path, written: Written, name: str = NOTE) -> None:
             "files": {path: [look.size, look.mtime_ns, look.inode] for path, look in written.files.items()},
         }
     )
-    files.write_atomically(folder / name, lambda path: path.write_bytes(data))
+    files.write_unflushed(folder / name, data)
 
 
 def read_note(folder: Path, name: str = NOTE) -> Written:

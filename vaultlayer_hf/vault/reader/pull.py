@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from vaultlayer_hf.base import files
+from vaultlayer_hf.base import files, locks
 from vaultlayer_hf.base.digest import CHUNK, Digest, digest_file
 from vaultlayer_hf.base.text import size_text
 from vaultlayer_hf.errors import CorruptError, SettingsError, VaultLayerError
@@ -99,7 +99,7 @@ def holds(folder: Path, manifest: Manifest, progress: Callable[[int], None] = la
 def _alone(part: Path) -> Iterator[None]:
     """Make the folder and hold it against a second pull of the same checkpoint to the same place."""
     files.make_folder(part)
-    with files.locked(part) as alone:
+    with locks.locked(part) as alone:
         if not alone:
             raise VaultLayerError(f"another pull is at work in {part}: wait for it, or end it")
         if not part.is_dir():
