@@ -95,7 +95,7 @@ def begin_fork(session: Session, expected: CheckpointFiles, fork: Fork) -> Path:
     manifest, reason = look(origin, session, expected, commit)
     if manifest is not None:
         purpose = f"the fork begins at step {commit.step}"
-        reason = bring_everywhere(session, expected, commit, manifest, purpose, origin)
+        reason = bring_everywhere(session, expected, commit, manifest, purpose=purpose, source=origin)
     if manifest is None or reason is not None:
         raise NoUsableCheckpointError(
             f"fork: {commit.name} (log entry {commit.number}) of {fork.uri} can't be begun from, so nothing was "

@@ -45,7 +45,9 @@ def bring_best(
             continue
         best, reason = look(source, session, expected, commit)
         if best is not None:
-            reason = bring_everywhere(session, expected, commit, best, "the best so far", source)
+            reason = bring_everywhere(
+                session, expected, commit, best, purpose="the best so far", source=source
+            )
         if reason is None:
             return
         session.warn_all(

@@ -158,7 +158,7 @@ def _restore_newest(session: Session, expected: CheckpointFiles, choice: StartCh
         manifest, reason = look(session.access, session, expected, commit)
         if manifest is not None:
             reason = bring_everywhere(
-                session, expected, commit, manifest, f"the run goes on from step {commit.step}"
+                session, expected, commit, manifest, purpose=f"the run goes on from step {commit.step}"
             )
         if manifest is None or reason is not None:
             reasons.append(str(reason))
