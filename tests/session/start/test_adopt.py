@@ -6,13 +6,14 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from tests.vault.tools import Run, claim, content_of, flip, memory_store
 from vaultlayer_hf.session.output_dir import FORMER_VARIABLE
-from vaultlayer_hf.session.start import adopt
+from vaultlayer_hf.session.start import adopt, local_snapshots
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
 from vaultlayer_hf.vault import snapshot, written
@@ -157,12 +158,23 @@ def test_a_snapshot_survives_a_second_death(start: Callable[..., Run]) -> None:
 
 @pytest.mark.parametrize("state", ["sealed", "whole"])
 @pytest.mark.parametrize("deaths", [1, 2])
-@pytest.mark.parametrize("name", ["_find", "begin_adopting", "verify", "move", "end_adopting"])
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        (adopt, "find_local_snapshots"),
+        (local_snapshots, "begin_adopting"),
+        (adopt, "verify"),
+        (adopt, "move"),
+        (adopt, "end_adopting"),
+    ],
+    ids=lambda one: one if isinstance(one, str) else "",
+)
 @pytest.mark.parametrize("side", ["before", "after"])
 def test_a_snapshot_survives_starts_that_die_while_they_adopt(
     start: Callable[..., Run],
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
+    module: ModuleType,
     name: str,
     side: str,
     deaths: int,
@@ -177,7 +189,7 @@ def test_a_snapshot_survives_starts_that_die_while_they_adopt(
     else:
         request.getfixturevalue("no_seal")
         die_before_the_seal(run, 100)
-    plain = getattr(adopt, name)
+    plain = getattr(module, name)
 
     def die(*args: Any) -> Any:
         if side == "after":
@@ -186,7 +198,7 @@ def test_a_snapshot_survives_starts_that_die_while_they_adopt(
 
     for _ in range(deaths):
         with monkeypatch.context() as patch:
-            patch.setattr(adopt, name, die)
+            patch.setattr(module, name, die)
             with pytest.raises(KeyboardInterrupt):
                 start(unreachable(store)).resume()
     last = start(store)

@@ -7,6 +7,7 @@
     claiming.py what a start notes on its disk ahead of its claim
     discover.py what a start may go on from, as the vault's log says it
     fork.py     a new vault's run begins from a commit of another vault
+    local_snapshots.py which snapshots on this node's disk a start may go on from
     look.py     whether one checkpoint is whole, and can be this run's
     notices.py  what a start says of the checkpoint that it has chosen
     own_place.py a vault begins in a place of its own

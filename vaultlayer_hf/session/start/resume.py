@@ -113,10 +113,10 @@ def _resume(session: Session, expected: CheckpointFiles) -> Path | None:
             session,
             claim.before,
             expected,
-            lambda manifest: other_model(session, expected, manifest),
-            choice.left,
-            writers,
-            note.remove,
+            differs=lambda manifest: other_model(session, expected, manifest),
+            spared=choice.left,
+            writers=writers,
+            on_found=note.remove,
         )
     # @STEP goes back once: behind that, the same command goes on from the newest of its line.
     session.goes_back = adopted is None and choice.named is not None and not choice.continues
