@@ -1,12 +1,13 @@
 """`vl run`, from outside the training: start it, watch it, start it again.
 
     assemble.py           puts together what has happened to a run, from a run folder and a vault's log
+    attempts.py           the attempts of a run on this machine, and the facts of how each has ended
     facts.py              gathers what is known of an attempt that has ended
     free_space.py         frees local disk space after a full disk, as decide/clean.py allows
     put_aside.py          moves what earlier attempts left out of the way of a script that wants an empty output folder
     imports.py            the record of what an attempt imports, by which a spare interpreter imports it beforehand
     journal.py            the run folder
-    notebook.py           A notebook as a program
+    notebook.py           a notebook as a program
     options.py            what `vl run` was asked for, and the environment that an attempt gets for it
     program.py            what a command line runs: its script or module, and how it is started
     received_signals.py   the signals that `vl run` itself is sent: noted, instead of ending it

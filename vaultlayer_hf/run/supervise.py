@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import psutil
-
 from vaultlayer_hf.base.versions import __version__
+from vaultlayer_hf.run.attempts import Attempts, Notice
 from vaultlayer_hf.run.decide.cause import Cause, Death
 from vaultlayer_hf.run.decide.decision import (
     Action,
@@ -23,15 +22,9 @@ from vaultlayer_hf.run.decide.decision import (
     follow,
 )
 from vaultlayer_hf.run.decide.lines import next_step
-from vaultlayer_hf.run.engines import processes
-from vaultlayer_hf.run.engines.base import Pulse, ReceivedSignals
-from vaultlayer_hf.run.engines.local import LocalAttempt
-from vaultlayer_hf.run.engines.reach import why_unreached
-from vaultlayer_hf.run.engines.spare import Spares
-from vaultlayer_hf.run.facts import gather
 from vaultlayer_hf.run.free_space import free_space_of_attempt
 from vaultlayer_hf.run.journal import FORMAT_VERSION, Journal, attempt_folder, read_notes
-from vaultlayer_hf.run.options import Options, environment
+from vaultlayer_hf.run.options import Options
 from vaultlayer_hf.run.program import program_of
 from vaultlayer_hf.run.put_aside import output_dirs, put_aside
 from vaultlayer_hf.run.received_signals import receive_signals
@@ -66,43 +59,20 @@ def supervise(options: Options, say: Callable[[str], None]) -> RunOutcome:
     """
     journal = Journal(options.folder)
     begin = time.monotonic()
-    journal.write(
-        "begin",
-        format_version=FORMAT_VERSION,
-        command=list(options.command),
-        program=program_of(options.command),
-        cwd=os.getcwd(),
-        vault=options.vault,
-        vault_source=options.vault_source,
-        pid=os.getpid(),
-        host=socket.gethostname(),
-        vl=__version__,
-    )
+    _note_begin(journal, options)
 
     def notice(topic: str, message: str) -> None:
         journal.write("notice", topic=topic, message=message)
         say(message)
 
-    history, attempts, vault = RestartHistory(), 0, options.vault
-    pulse = Pulse(fixed=options.hang_after)
-    keep = frozenset(child.pid for child in psutil.Process().children())
-    processes.adopt_orphans()
-    unreached = why_unreached(options.command)
-    if unreached:
-        notice(
-            "unreached", f"the program can't be reached, so it is only watched and started again: {unreached}"
-        )
-    spares = Spares(options.command, notice, wanted=options.spare)
-    with receive_signals() as received, contextlib.closing(spares):
+    history, vault = RestartHistory(), options.vault
+    with receive_signals() as received, closing(Attempts(options, journal, received, notice)) as attempts:
         while True:
-            attempts += 1
-            death, output = _attempt(options, journal, history, vault, pulse, received, notice, keep, spares)
+            death = attempts.make(history, vault)
             decision = decide_restart(death, history, options.limits)
-            if decision.clean and decision.action is Action.RESTART:
-                decision = _clean(decision, journal, options, notice)
-            if (decision.aside or history.aside) and decision.action is Action.RESTART:
-                decision = _put_aside(decision, options, notice)
-            _note(journal, death, decision)
+            if decision.action is Action.RESTART:
+                decision = _prepare(decision, history, journal, options, notice)
+            _note_death(journal, death, decision)
             history, vault = follow(death, history, decision), death.vault or vault
             if decision.action is not Action.RESTART:
                 break
@@ -118,94 +88,38 @@ def supervise(options: Options, say: Callable[[str], None]) -> RunOutcome:
                 break
     if decision.cause is Cause.FINISHED and options.insert:
         _say_what_is_not_kept(options, journal, death, notice)
-    ending = RunOutcome(
+    outcome = RunOutcome(
         decision,
         death,
-        attempts,
+        attempts.count,
         time.monotonic() - begin,
         exit_code(decision, death),
-        _shown(decision, output),
+        _shown(decision, attempts.output),
     )
     journal.write(
         "end",
-        code=ending.code,
+        code=outcome.code,
         reason=decision.reason,
-        attempts=attempts,
+        attempts=outcome.attempts,
         step=death.step,
-        seconds=ending.seconds,
+        seconds=outcome.seconds,
     )
-    return ending
+    return outcome
 
 
-def _attempt(
-    options: Options,
-    journal: Journal,
-    history: RestartHistory,
-    vault: str,
-    pulse: Pulse,
-    received: ReceivedSignals,
-    notice: Callable[[str, str], None],
-    keep: frozenset[int],
-    spares: Spares,
-) -> tuple[Death, str]:
-    folder = journal.new_attempt()
-    oom_kills = processes.oom_kills() - spares.killed
-
-    def start() -> LocalAttempt:
-        started = LocalAttempt(
-            spares,
-            environment(options, folder, history, vault),
-            folder,
-            notice,
-            pulse,
-            quiet_stdout=options.quiet_stdout,
-            keep=keep,
-        )
-        journal.write(
-            "start",
-            pid=started.pid,
-            folder=str(folder),
-            divide=history.divide,
-            at=history.at,
-            warm=started.warm,
-        )
-        return started
-
-    attempt = start()
-    status = attempt.wait(received, options.grace)
-    if status and (reason := _why_unfit(folder)):
-        spares.give_up(reason)
-        attempt = start()
-        status = attempt.wait(received, options.grace)
-    death = gather(
-        folder,
-        status,
-        attempt.output,
+def _note_begin(journal: Journal, options: Options) -> None:
+    journal.write(
+        "begin",
+        format_version=FORMAT_VERSION,
+        command=list(options.command),
+        program=program_of(options.command),
+        cwd=os.getcwd(),
         vault=options.vault,
-        told=received.ending,
-        silent=attempt.silent,
-        oom_kills=max(0, processes.oom_kills() - spares.killed - oom_kills),
-        seconds=attempt.seconds,
-        pid=attempt.pid,
-        left=lambda: [str(path) for path in output_dirs(options.folder)],
+        vault_source=options.vault_source,
+        pid=os.getpid(),
+        host=socket.gethostname(),
+        vl=__version__,
     )
-    if death.oom_kills:
-        spares.give_up("the kernel has ended processes for want of memory")
-    elif attempt.warm and not death.began and status > 0:
-        spares.give_up("the last one failed before it trained")
-    return death, attempt.output
-
-
-def _why_unfit(folder: Path) -> str | None:
-    """Return why a warm attempt, or a rank, wasn't what a cold start would be, and has ended; None where none was.
-
-    A launcher that has started its ranks again by itself has got over it.
-    """
-    lines = [line for ranks in read_notes(folder).values() for line in ranks]
-    found = [line for line in lines if line["kind"] == "unfit"]
-    if not found or any(line["kind"] == "train" and line["time"] > found[-1]["time"] for line in lines):
-        return None
-    return str(found[-1].get("reason"))
 
 
 def _shown(decision: RestartDecision, output: str) -> bool:
@@ -215,7 +129,7 @@ def _shown(decision: RestartDecision, output: str) -> bool:
     return last in output[-1500 - len(last) :]
 
 
-def _note(journal: Journal, death: Death, decision: RestartDecision) -> None:
+def _note_death(journal: Journal, death: Death, decision: RestartDecision) -> None:
     error = decision.blame
     journal.write(
         "death",
@@ -241,9 +155,18 @@ def _note(journal: Journal, death: Death, decision: RestartDecision) -> None:
     )
 
 
-def _clean(
-    decision: RestartDecision, journal: Journal, options: Options, notice: Callable[[str, str], None]
+def _prepare(
+    decision: RestartDecision, history: RestartHistory, journal: Journal, options: Options, notice: Notice
 ) -> RestartDecision:
+    """Do what has to come before a restart; return another decision where that can't be done."""
+    if decision.clean:
+        decision = _clean(decision, journal, options, notice)
+    if (decision.aside or history.aside) and decision.action is Action.RESTART:
+        decision = _put_aside(decision, options, notice)
+    return decision
+
+
+def _clean(decision: RestartDecision, journal: Journal, options: Options, notice: Notice) -> RestartDecision:
     if free_space_of_attempt(attempt_folder(options.folder, journal.attempt), options.vault, notice):
         return decision
     return RestartDecision(
@@ -255,9 +178,7 @@ def _clean(
     )
 
 
-def _put_aside(
-    decision: RestartDecision, options: Options, notice: Callable[[str, str], None]
-) -> RestartDecision:
+def _put_aside(decision: RestartDecision, options: Options, notice: Notice) -> RestartDecision:
     moved = put_aside(output_dirs(options.folder), notice, keep=[Path.cwd(), options.folder])
     if moved or decision.cause is not Cause.NOT_EMPTY:
         return decision
@@ -270,9 +191,7 @@ def _put_aside(
     )
 
 
-def _say_what_is_not_kept(
-    options: Options, journal: Journal, death: Death, notice: Callable[[str, str], None]
-) -> None:
+def _say_what_is_not_kept(options: Options, journal: Journal, death: Death, notice: Notice) -> None:
     """Say that a program has ended well, and that its vault holds nothing of it."""
     if not _any_trained(options.folder, journal):
         notice(
