@@ -18,7 +18,7 @@ from vaultlayer_hf.run.decide.decision import (
     hang_limit,
     smallest_factor,
 )
-from vaultlayer_hf.run.facts import last_traceback
+from vaultlayer_hf.run.printed import last_traceback
 from vaultlayer_hf.run.symptoms import means_full, means_memory
 
 TRAINING = Death(

@@ -9,6 +9,7 @@
     journal.py            the run folder
     notebook.py           a notebook as a program
     options.py            what `vl run` was asked for, and the environment that an attempt gets for it
+    printed.py            what a program has printed of its own end
     program.py            what a command line runs: its script or module, and how it is started
     received_signals.py   the signals that `vl run` itself is sent: noted, instead of ending it
     report.py             what a rank tells `vl run`: its pulse and its notes, in the attempt's folder

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import re
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from vaultlayer_hf.errors import VaultLayerError
-from vaultlayer_hf.run.decide.cause import LAUNCHERS_ERROR, Death, Error
+from vaultlayer_hf.errors import ObjectNotFoundError, VaultLayerError
+from vaultlayer_hf.run.decide.cause import Death, Error
 from vaultlayer_hf.run.engines.ranks import lost_ranks
 from vaultlayer_hf.run.journal import read_beats, read_notes
-from vaultlayer_hf.run.symptoms import means_full, means_memory, means_not_empty
+from vaultlayer_hf.run.printed import last_line, last_traceback, printed_exit_codes
+from vaultlayer_hf.run.symptoms import means_not_empty
 from vaultlayer_hf.session.stop.exits import INTERRUPTED, PREEMPTED
 
-_PATIENCE = 10.0
-_EXIT = re.compile(r"exitcode\s*:\s*(-?\d+)")  # torchrun's summary of a worker's end
-_TRACE = re.compile(r"^(?:\[rank(\d+)\]:)?\s?Traceback \(most recent call last\):\n", re.MULTILINE)
-_RAISED = re.compile(
-    r"^(?:\[rank\d+\]:)?\s?([A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Warning|Full)\w*)(?:: (.*))?$"
-)
+_PATIENCE_SECONDS = 10.0
+"""How long a vault that doesn't answer is tried; then what the ranks have noted stands for it."""
+Notes = dict[int, list[dict[str, Any]]]
+"""What each rank has noted, by rank."""
 
 
 def gather(
@@ -51,47 +49,45 @@ def gather(
     if told is None and (status == INTERRUPTED or name == "SIGINT"):
         told = "SIGINT"  # a person has told the program itself
     notes = read_notes(folder)
-    trains = [line for lines in notes.values() for line in lines if line["kind"] == "train"]
+    train = next(reversed(_lines(notes, "train")), None)
+    began_at = train.get("step") if train is not None else None
+    last = train or {}
     errors = [
         _error(rank, line) for rank, lines in notes.items() for line in lines if line["kind"] == "error"
     ]
-    exits = [int(text) for text in _EXIT.findall(output)]
-    preempted = code == PREEMPTED or PREEMPTED in exits
     if not errors and code not in (0, None):
-        printed = last_traceback(output)
-        errors = [printed] if printed is not None else []
-        if not errors and not trains and means_not_empty("SystemExit", line := _last_line(output)):
-            errors = [Error(0, "SystemExit", line, not_empty=True)]
-    last = trains[-1] if trains else {}
-    began_at = last.get("step") if trains else None
+        errors = _printed_errors(output, began=train is not None)
+    exits = printed_exit_codes(output)
+    preempted = code == PREEMPTED or PREEMPTED in exits
+    lost: Sequence[int] = ()
+    if not preempted:
+        lost = tuple(lost_ranks(notes, exited=0 if code is None else pid))
+        lost = lost or ((0,) if any(number < 0 for number in exits) else ())
     steps = [beat["step"] for beat in read_beats(folder).values() if isinstance(beat.get("step"), int)]
     step = max(steps, default=None)
-    said = [line for lines in notes.values() for line in lines if line["kind"] == "vault"]
     committed_here = [
-        line["step"] for line in said if line.get("event") in ("commit", "adopt") and line.get("step")
+        line["step"]
+        for line in _lines(notes, "vault")
+        if line.get("event") in ("commit", "adopt") and line.get("step")
     ]
-    commits = committed_steps(last.get("vault") or vault)
+    commits = _committed_steps(last.get("vault") or vault)
     if commits is None:
         commits = sorted(set(committed_here))
-    bad = [line["step"] for lines in notes.values() for line in lines if line["kind"] == "nonfinite"]
     return Death(
         code=code,
         signal=name,
         errors=tuple(errors),
-        began=bool(trains),
+        began=train is not None,
         began_at=began_at,
         step=step if step is not None and step > (began_at or 0) else None,
         committed=commits[-1] if commits else None,
         committed_here=bool(committed_here),
         commits=tuple(commits),
-        nonfinite=min(bad, default=None),
+        nonfinite=min((line["step"] for line in _lines(notes, "nonfinite")), default=None),
         silent=silent,
         told=told,
         oom_kills=oom_kills,
-        lost=()
-        if preempted
-        else tuple(lost_ranks(notes, exited=0 if code is None else pid))
-        or ((0,) if any(number < 0 for number in exits) else ()),
+        lost=lost,
         preempted=preempted,
         micro_batch=int(last.get("micro_batch") or 0),
         accumulation=int(last.get("accumulation") or 0),
@@ -103,14 +99,26 @@ def gather(
     )
 
 
-def _ranks_elsewhere(notes: dict[int, list[dict[str, Any]]]) -> bool:
+def _lines(notes: Notes, kind: str) -> list[dict[str, Any]]:
+    """Return the notes of a kind, rank by rank, of each in the order in which they were written."""
+    return [line for lines in notes.values() for line in lines if line["kind"] == kind]
+
+
+def _printed_errors(output: str, *, began: bool) -> list[Error]:
+    """Return the error that a program has printed where no rank has noted one; nothing where it has printed none."""
+    printed = last_traceback(output)
+    if printed is not None:
+        return [printed]
+    line = last_line(output)
+    # A script that wants an empty output folder may say so and exit without a traceback.
+    if not began and means_not_empty("SystemExit", line):
+        return [Error(0, "SystemExit", line, not_empty=True)]
+    return []
+
+
+def _ranks_elsewhere(notes: Notes) -> bool:
     """Tell whether the training has ranks of which nothing is noted here: another `vl run` has started them."""
-    sizes = [
-        int(line.get("world_size") or 1)
-        for lines in notes.values()
-        for line in lines
-        if line["kind"] == "train"
-    ]
+    sizes = [int(line.get("world_size") or 1) for line in _lines(notes, "train")]
     return max(sizes, default=0) > len(notes)
 
 
@@ -138,10 +146,6 @@ def _error(rank: int, line: dict[str, Any]) -> Error:
     )
 
 
-def _last_line(output: str) -> str:
-    return next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "")
-
-
 def _unfinished(notes: list[dict[str, Any]]) -> bool:
     """Tell whether a rank's last word on uploads at its end is that they were given up."""
     said = [line for line in notes if line["kind"] == "vault"]
@@ -153,47 +157,16 @@ def _unfinished(notes: list[dict[str, Any]]) -> bool:
     return bool(words) and words[-1]
 
 
-def committed_steps(vault: str | None) -> list[int] | None:
+def _committed_steps(vault: str | None) -> list[int] | None:
     """Return the steps of a vault's live checkpoints, oldest first; None where they can't be read now."""
     if not vault:
         return []
-    from vaultlayer_hf.errors import ObjectNotFoundError
     from vaultlayer_hf.vault.reader.open import open_vault
 
     try:
-        with open_vault(vault, patience=_PATIENCE) as opened:
+        with open_vault(vault, patience=_PATIENCE_SECONDS) as opened:
             return [commit.step for commit in opened.checkpoints() if not commit.left_behind]
     except ObjectNotFoundError:
         return []
     except VaultLayerError:
         return None
-
-
-def last_traceback(output: str) -> Error | None:
-    """Return the last exception whose traceback stands in a program's output; None where there is none.
-
-    Of a launcher that only says how its process has ended, and of that process's own, it is the latter.
-    """
-    found = [error for begin in _TRACE.finditer(output) if (error := _raised(begin, output[begin.end() :]))]
-    own = [error for error in found if not error.type.endswith(LAUNCHERS_ERROR)]
-    return next(reversed(own or found), None)
-
-
-def _raised(begin: re.Match[str], text: str) -> Error | None:
-    """Return the exception at the end of a traceback."""
-    lines = text.splitlines()
-    for number, line in enumerate(lines):
-        raised = _RAISED.match(line)
-        if raised:
-            name, message = raised[1], raised[2] or ""
-            text = begin[0] + "\n".join(lines[: number + 1]) + "\n"
-            return Error(
-                int(begin[1] or 0),
-                name,
-                message,
-                text,
-                means_memory(name, message),
-                means_full(name, message),
-                means_not_empty(name, message),
-            )
-    return None
