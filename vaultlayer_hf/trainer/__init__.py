@@ -5,8 +5,9 @@
     added.py            state outside the model that is carried with each checkpoint
     argument.py         what the values of ``resume=`` mean
     asked.py            what a training is asked for
-    async_save/         A Trainer's save beside its training
-    call.py             A call of ``train()``, of which one argument is read and may be replaced
+    async_save/         a Trainer's save beside its training
+    begun.py            a training that a Trainer has begun, as it hands it to its callbacks
+    call.py             a call of ``train()``, of which one argument is read and may be replaced
     callback.py         the callback: the Trainer's events on one side, its run on a vault on the other
     callback_states.py  what callbacks had counted when a checkpoint was saved, put back into them
     data.py             the Trainer's side
@@ -31,7 +32,7 @@
     own_places.py       where a script's own objects keep what training changes
     own_state.py        state in attributes of a script's own objects
     run.py              one Trainer's run on its vault
-    saving.py           A Trainer's save while it trains on a vault
+    saving.py           a Trainer's save while it trains on a vault
     skipping.py         how the Trainer goes past batches
     state_file.py       trainer_state.json made fit for this transformers
     terms.py            the Trainer's terms in those of a session
@@ -41,7 +42,7 @@
     trl_state.py        what TRL's Trainers hold outside their model
     under_way.py        one training that is committed, from its begin to its end
     unwritable.py       what of a Trainer's state JSON can't hold, named where a save fails on it
-    wrapping.py         Methods of one object, or functions of a module, wrapped for a while
+    wrapping.py         methods of one object, or functions of a module, wrapped for a while
     zero.py             DeepSpeed's ZeRO on another number of ranks
 
 With run/inside the only folder that imports transformers; run/inside imports it, and loops never does.

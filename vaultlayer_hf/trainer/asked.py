@@ -25,6 +25,7 @@ from vaultlayer_hf.state.asked import (
 )
 from vaultlayer_hf.state.data_digest import data_digest
 from vaultlayer_hf.state.object_files import peeled
+from vaultlayer_hf.trainer.begun import Begun
 
 HOLDS = {
     # Optimizers keep these in their state, and the schedule keeps the rate that it began with.
@@ -69,16 +70,14 @@ _NO_CONFIG = (
 """What a model's configuration has beside what the model computes, and what is compared elsewhere."""
 
 
-def asked_for(
-    args: TrainingArguments, max_steps: int, optimizer: Any, loader: Any, model: Any, trainer: Any
-) -> Asked:
-    """Return what a training with these arguments, this optimizer and this DataLoader is asked for.
+def asked_for(begun: Begun, trainer: Any) -> Asked:
+    """Return what a training is asked for: by its arguments, its optimizer, its data and its model.
 
-    ``max_steps``: of the training, which its epochs may have made. ``trainer``: None where it isn't known, and nothing
-    is said of its loss.
+    ``trainer``: None where it isn't known, and nothing is said of its loss.
     """
+    args, model, optimizer = begun.args, begun.trained.model, begun.trained.optimizer
     found = {name: getattr(args, name) for name in HOLDS if hasattr(args, name)}
-    found |= {"max_steps": max_steps, **_of_config(getattr(peeled(model), "config", None))}
+    found |= {"max_steps": begun.state.max_steps, **_of_config(getattr(peeled(model), "config", None))}
     found["lr_scheduler_kwargs"] = _text(getattr(args, "lr_scheduler_kwargs", None) or {})
     for item in fields(args):
         if item.name not in _BASE and any(word in item.name for word in _LOSS):
@@ -101,7 +100,7 @@ def asked_for(
     return Asked(
         plain_arguments(found),
         optimizer_name([optimizer]),
-        data_digest(getattr(loader, "dataset", None)),
+        data_digest(getattr(begun.loader, "dataset", None)),
         adapters_of([model]),
         trained_names([model], [optimizer]),
     )

@@ -22,6 +22,7 @@ from vaultlayer_hf.state.data.guard import Guard, no_longer
 from vaultlayer_hf.state.data.likeness import Likeness, data_differences, take_likeness
 from vaultlayer_hf.state.data.position import Moment, state_lost
 from vaultlayer_hf.state.random_state import put_random_state
+from vaultlayer_hf.trainer.begun import Begun
 from vaultlayer_hf.trainer.data_file import Record, read_record
 from vaultlayer_hf.trainer.evaluations import Evaluations
 from vaultlayer_hf.trainer.logged_loss import LoggedLoss, sums_from
@@ -50,17 +51,8 @@ class TrainerData:
 
     # The Trainer's events -------------------------------------------------------------------------------
 
-    def begin(
-        self,
-        loader: Any,
-        args: TrainingArguments,
-        state: TrainerState,
-        folder: Path | None,
-        handler: Any | None,
-        trainer: Any | None,
-        own: OwnState,
-    ) -> None:
-        """Follow a training that is about to begin, from the checkpoint in ``folder`` if that isn't None. All ranks.
+    def begin(self, begun: Begun, handler: Any | None, trainer: Any | None, own: OwnState) -> None:
+        """Follow a training that is about to begin, from the checkpoint that it goes on from, if any. All ranks.
 
         ``handler``: the Trainer's CallbackHandler, which knows the loaders of evaluations. ``trainer``: itself, where
         it is known. ``own``: what the script's own objects hold.
@@ -70,9 +62,9 @@ class TrainerData:
         self._guard, self._why, self._likeness = Guard(self._stop), "", {}
         self._trainer = trainer
         self._losses = LoggedLoss(trainer) if trainer is not None else None
-        self._guard.run(self._follow, loader, args, handler)
-        if folder is not None:
-            self._go_on(folder, args, state)
+        self._guard.run(self._follow, begun.loader, begun.args, handler)
+        if begun.resumed is not None:
+            self._go_on(begun.resumed, begun.args, begun.state)
 
     def _follow(self, loader: Any, args: TrainingArguments, handler: Any | None) -> None:
         if handler is not None:

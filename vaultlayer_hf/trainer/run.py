@@ -23,6 +23,7 @@ from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.state.model_identity import ModelIdentity, identity_of
 from vaultlayer_hf.stores.uri import VaultAddress, parse_vault
 from vaultlayer_hf.trainer.added import AddedObjects
+from vaultlayer_hf.trainer.begun import Begun
 from vaultlayer_hf.trainer.data import TrainerData
 from vaultlayer_hf.trainer.in_evaluation import InEvaluation
 from vaultlayer_hf.trainer.loaded import Trained, is_adapter
@@ -182,14 +183,14 @@ class TrainerRun:
         training, origin = self.training, self._origin
         assert training is not None
         assert origin is not None
-        resumed = self.resumed_folder(args, state)
+        begun = Begun(args, state, loader, trained, self.resumed_folder(args, state))
         earlier = self._earlier = origin.earlier or EarlierRun(state.global_step, state.max_steps)
         self._over = is_over(earlier, state.max_steps, loads_best=bool(args.load_best_model_at_end))
         self._leave_trainer()  # of a training that broke off
         under_way = TrainingUnderWay(
             training, self._trainer, self._handler, self._identity, over=self._over, added=self.added
         )
-        under_way.check(args, state, loader, trained, resumed, origin.numbers)
+        under_way.check(begun, origin.numbers)
         training.begin(state.global_step, getattr(Trainer.train, "__code__", None))
         self.active = self._spent = True
         warn_of_arguments(training.session.events, args, paced=training.pacer.active)
@@ -198,7 +199,7 @@ class TrainerRun:
         if self._over:
             warn_of_one_more_step(training.session.events, earlier)
         self._under_way = under_way
-        under_way.begin(args, state, loader, trained, resumed, self.end)
+        under_way.begin(begun, self.end)
 
     def resumed_folder(self, args: TrainingArguments, state: TrainerState) -> Path | None:
         """Return the folder of the checkpoint that a training begins behind; None for one from the start."""

@@ -25,6 +25,7 @@ from vaultlayer_hf.trainer.adapter_load import train_as_saved
 from vaultlayer_hf.trainer.adapter_rest import adapter_rest
 from vaultlayer_hf.trainer.added import Added, load_added, save_added
 from vaultlayer_hf.trainer.asked import FORK_HOLDS, HOLDS, asked_for
+from vaultlayer_hf.trainer.begun import Begun
 from vaultlayer_hf.trainer.callback_states import restore_from
 from vaultlayer_hf.trainer.data import TrainerData
 from vaultlayer_hf.trainer.first_step import FirstStep
@@ -45,9 +46,9 @@ class TrainingUnderWay:
     """One training that is committed.
 
         under_way = TrainingUnderWay(training, trainer, handler, identity, over=False)
-        under_way.check(args, state, loader, trained, resumed, None)
+        under_way.check(begun, None)
         training.begin(state.global_step)
-        under_way.begin(args, state, loader, trained, resumed, end)
+        under_way.begin(begun, end)
         under_way.save(args, state, trained)  # at each save of the Trainer's
         under_way.put_back()
 
@@ -87,25 +88,15 @@ class TrainingUnderWay:
         self._first: FirstStep | None = None
         self._kept: Path | None = None  # the folder that holds what is ours already
 
-    def check(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        loader: Any,
-        trained: Trained,
-        resumed: Path | None,
-        numbers: ForkNumbers | None,
-    ) -> None:
+    def check(self, begun: Begun, numbers: ForkNumbers | None) -> None:
         """Compare what is in memory, and what is asked for, with the checkpoint that it goes on from. All ranks.
 
         ``numbers``: a fork's own. Raises OtherRunError and NotLoadedError.
         """
-        session = self._training.session
+        session, trained, resumed = self._training.session, begun.trained, begun.resumed
         self._rest = adapter_rest(trained)
         with session.ranks.leaving_where_failed():
-            self._asked = asked_for(
-                args, state.max_steps, trained.optimizer, loader, trained.model, self._trainer
-            )
+            self._asked = asked_for(begun, self._trainer)
             if resumed is None:
                 return
             holds = HOLDS if numbers is None else FORK_HOLDS
@@ -118,22 +109,15 @@ class TrainingUnderWay:
             check_loaded(resumed, session.ranks, session.events, trained)
             if numbers is not None:
                 numbers.put(session, trained.optimizer, trained.scheduler)
-            restore_from(session, self._handler, args, state)
+            restore_from(session, self._handler, begun.args, begun.state)
 
-    def begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        loader: Any,
-        trained: Trained,
-        resumed: Path | None,
-        end: Callable[[TrainerState], None],
-    ) -> None:
+    def begin(self, begun: Begun, end: Callable[[TrainerState], None]) -> None:
         """Follow the Trainer's saves, evaluations and data; ``end`` ends the training within an evaluation."""
         training, trainer = self._training, self._trainer
+        args, trained, resumed = begun.args, begun.trained, begun.resumed
         if trainer is not None:
             self._saving = Saving(
-                trainer, training, lambda folder, at: self._keep(folder, args, state, trained, at)
+                trainer, training, lambda folder, at: self._keep(folder, args, begun.state, trained, at)
             )
             self.evaluation = InEvaluation(trainer, training, end)
         session = training.session
@@ -143,8 +127,8 @@ class TrainingUnderWay:
         if session.settings.exact_data == "on":
             self.data = TrainerData(session.events, session.ranks)
             added = [one.thing for one in self._added()]
-            self._own_state = OwnState(trainer, self._callbacks(), trained, loader, added)
-            self.data.begin(loader, args, state, resumed, self._handler, trainer, self._own_state)
+            self._own_state = OwnState(trainer, self._callbacks(), trained, begun.loader, added)
+            self.data.begin(begun, self._handler, trainer, self._own_state)
             if self._first is not None:
                 self._first.own = self._own_state
 

@@ -1,0 +1,30 @@
+"""A training that a Trainer has begun: what it hands to its callbacks, in one object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerState, TrainingArguments
+
+from vaultlayer_hf.trainer.loaded import Trained
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A training that a Trainer has begun.
+
+    Attributes:
+        args: the Trainer's arguments.
+        state: the Trainer's own; it changes while it trains.
+        loader: the DataLoader of the training data.
+        trained: the model, its optimizer and its schedule.
+        resumed: the folder of the checkpoint that it goes on from; None for a training from the start.
+    """
+
+    args: TrainingArguments
+    state: TrainerState
+    loader: Any
+    trained: Trained
+    resumed: Path | None
