@@ -4,21 +4,21 @@
     arguments.py        what a Checkpointer makes of its arguments
     asked.py            what a loop is asked for, as far as its objects tell
     async_facts.py      what decides whether a loop's save may run beside its training
-    async_fit.py        Where a loop's save may run beside its training
-    async_saves.py      A loop's saves beside its training
+    async_fit.py        where a loop's save may run beside its training
+    async_saves.py      a loop's saves beside its training
     carried.py          variables that a loop hands on from one round to the next
     checkpointer.py     the Checkpointer
     data.py             the loop's side of the place in the data
     files.py            the files of a checkpoint that a loop of one's own writes
     folder.py           what the checkpoint folder of a loop holds
     hooks.py            an Accelerator's own save_state and load_state, led through a vault
-    kept_file.py        A file that a loop writes on its way and needs at its end
+    kept_file.py        a file that a loop writes on its way and needs at its end
     life.py             how the training of a loop begins and ends on a vault
     objects.py          what a loop's checkpoint consists of
-    passes.py           A script's own loops over epochs and batches, led past what is done
-    running.py          A loop under way, from ``resume()`` to its end
+    passes.py           a script's own loops over epochs and batches, led past what is done
+    running.py          a loop under way, from ``resume()`` to its end
     script_folders.py   folders that an attached script's own save_state writes
-    stream.py           A loader that a loop draws from with next()
+    stream.py           a loader that a loop draws from with next()
     ways.py             ways to a place in a loader
 
 Imports session and below, never trainer or transformers; cli and run may import it.

@@ -13,9 +13,9 @@
     settings.py          the options of a run, in one typed object; each is also an environment variable
     training.py          what a seam drives while it trains
     variables.py         environment variables that look much like a setting's, and that nothing reads
-    waiting.py           progress bars on the console: bytes of a restore, bytes of the final flush
-    save/                A save: when, agreed by all ranks, and who uploads what
-    start/               A start: which checkpoint the run goes on from, and bringing it to the disks
+    waiting.py           the wait for uploads behind the last step: how long, and what is said of it
+    save/                a save: when, agreed by all ranks, and who uploads what
+    start/               a start: which checkpoint the run goes on from, and bringing it to the disks
     stop/                what announces that this process will be ended, what still fits before that
 
 Imports vault and below; trainer, loops and run import it.

@@ -15,8 +15,8 @@
     random_state.py     the random number generators that a training draws from
     saved_digests.py    what a checkpoint's state is when it is saved, one small file a rank
     tracker_runs.py     which runs the experiment trackers had, kept with each checkpoint
-    tensor_digests.py   A digest of each tensor of a training's state, cheap enough for every save
-    capture/            A training's state copied while it trains on, and the files that are written from the copy
+    tensor_digests.py   a digest of each tensor of a training's state, cheap enough for every save
+    capture/            a training's state copied while it trains on, and the files that are written from the copy
     data/               where a training is in its data, kept with each checkpoint
 
 Imports base and errors; session and the seams import it.

@@ -11,7 +11,7 @@
     workspace.py  where a run writes what is no checkpoint yet
     written.py    the note by which a snapshot counts before it is sealed, on the same boot
     log/          the log: numbered entries, and the state of the vault after each
-    reader/       A vault from outside a run: list, verify, pull, pin, explain
+    reader/       a vault from outside a run: list, verify, pull, pin, explain
     restore/      bring a committed checkpoint onto the disk, verified, or not at all
     retention/    what to keep, what to retire, and deleting it
     upload/       from a snapshot to a commit, in the background

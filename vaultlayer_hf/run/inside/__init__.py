@@ -1,7 +1,7 @@
 """What `vl run` does inside the training's own processes.
 
     hook.py          what `vl run` does to ``transformers.Trainer`` in the processes that it starts
-    micro_batch.py   A smaller micro-batch with more accumulation
+    micro_batch.py   a smaller micro-batch with more accumulation
     observer.py      reports training loops of their own
     trainer.py       puts a vault into a Trainer that trains under `vl run`, and watches its training
     watch.py         watches one training for `vl run`

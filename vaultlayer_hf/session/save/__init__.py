@@ -2,11 +2,11 @@
 
     async_trouble.py   what goes wrong with saves beside a training
     cadence.py         how often to save
-    full_disk.py       A disk that is full at a save
+    full_disk.py       a disk that is full at a save
     nonfinite.py       a save of a run whose weights or loss are nan
     pacing.py          when to save, asked at the end of each step
     plan.py            what the ranks tell each other about a checkpoint
-    rounds.py          A save of all ranks
+    rounds.py          a save of all ranks
     settings_pacer.py  the pacer that a session's settings ask for
     writing.py         writing a checkpoint's folder on all ranks
 

@@ -5,7 +5,7 @@
     end_entry.py  the entry of the log that says that a run is done
     exits.py      how a training process ends that was told to stop
     launchers.py  what torchrun's agent does with the signals that a training waits for
-    notice.py     A notice that this process will be ended, and what to do about it when
+    notice.py     a notice that this process will be ended, and what to do about it when
     signals.py    traps for the signals that announce an end
     stopping.py   what stops a training
     watch.py      the watch for notices while a training runs

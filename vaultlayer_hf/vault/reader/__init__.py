@@ -7,7 +7,7 @@
     open.py      open a vault for reading
     pin.py       keep a checkpoint whatever the retention policy says, from any process
     pull.py      copy one checkpoint out of a vault into a folder of its own, verified, or not at all
-    vault.py     A vault from outside a run: list, look into, verify, copy out, pin, archive
+    vault.py     a vault from outside a run: list, look into, verify, copy out, pin, archive
     why.py       why a checkpoint is, or is not, the one that the next start resumes from
 
 Imports all of vault; cli and the public names import it.
