@@ -24,7 +24,7 @@ from vaultlayer_hf import Settings, Trainer
 from vaultlayer_hf.base.events import Event
 from vaultlayer_hf.state.capture import copier
 from vaultlayer_hf.trainer.async_save import fit
-from vaultlayer_hf.trainer.async_save.guard import Guard
+from vaultlayer_hf.trainer.async_save.guard import CaptureGuard
 
 WIDTH = 400
 
@@ -91,7 +91,7 @@ class _Script(TrainerCallback):
         while uploader is not None and not self.points.reached.is_set() and not uploader.wait(0.02):
             pass
         for guard in self.trainer.callback_handler.callbacks if self.trainer is not None else ():
-            capture = guard.saves.capture if isinstance(guard, Guard) else None
+            capture = guard.saves.capture if isinstance(guard, CaptureGuard) else None
             while capture is not None and not capture.done and not self.points.reached.is_set():
                 time.sleep(0.002)
 

@@ -17,7 +17,7 @@ from vaultlayer_hf.errors import RanksError, StoreDeniedError, StoreError, Vault
 from vaultlayer_hf.session.access import Claim
 from vaultlayer_hf.session.messages import MessageStore, decode, encode
 from vaultlayer_hf.session.save.rounds import NodeFiles, RankStatus, SaveSummary, UploadPlan
-from vaultlayer_hf.session.stop.notice import Fit, Load
+from vaultlayer_hf.session.stop.notice import LastSave, RemainingWork
 from vaultlayer_hf.vault.log.entry import Commit, VaultState
 from vaultlayer_hf.vault.manifest import FileEntry, Manifest
 
@@ -32,7 +32,7 @@ MESSAGES = [
     UploadPlan({"a": 1}, "checkpoint-500", (1,), frozenset({"a", "b"}), None, ("checkpoint-1",)),
     Claim(7, "id", VaultState("id", 6).claimed(7)),
     Manifest(500, 1, 1, (FileEntry("a", 3, "digest"),), world_size=2, parameters=(("w", (2, 3), "float32"),)),
-    (Load(1, 2, 3.0, None), Fit(True, "there is no deadline")),
+    (RemainingWork(1, 2, 3.0, None), LastSave(True, "there is no deadline")),
 ]
 
 

@@ -39,7 +39,7 @@ def choose(vault: VaultLayerCallback, trainer: Any, explicit: Explicit) -> Expli
     """
     if not explicit:  # an empty text is an option that wasn't given
         return vault.pull() or (False if explicit is False else None)
-    output_dir = Path(str(trainer.args.output_dir))
+    output_dir, world_size = Path(str(trainer.args.output_dir)), trainer.args.world_size
     explicit = str(explicit) if isinstance(explicit, os.PathLike) else explicit
     if str(explicit).lower() == "true" and not Path(str(explicit)).is_dir():  # as a command line hands it on
         explicit = True
@@ -51,30 +51,47 @@ def choose(vault: VaultLayerCallback, trainer: Any, explicit: Explicit) -> Expli
     if isinstance(explicit, str) and Path(explicit).absolute().resolve() == output_dir.absolute().resolve():
         explicit = True  # the folder of all its checkpoints
     if isinstance(explicit, str) and not _is_own(output_dir, Path(explicit)):
-        session.noted = {NAMED: str(explicit)}
-        if named_before != str(explicit):
-            session.ranks.on_every_rank(lambda: _check_there(explicit, says))
-            lacking = _missing(_paths(Path(explicit)), trainer.args.world_size)
-            _start(vault, explicit, f"{says} wins over the vault {session.address.uri}")
-            if lacking:
-                session.warn_all(EventKind.NOTICE, f"{explicit} lacks {lacking}: that starts anew")
-            return explicit
+        session.noted = {NAMED: explicit}
+        if named_before != explicit:
+            return _from_elsewhere(vault, session, explicit, says, world_size)
     elif not holds:
-        folder, why = _newest_whole(session, output_dir, explicit, trainer.args.world_size)
-        if folder is not None:
-            _start(
-                vault,
-                str(folder),
-                f"the vault holds no checkpoint: {says} is followed, as the script says{why}",
-            )
-            return str(folder)
-        path = vault.pull()
-        if path is None:
-            session.warn_all(
-                EventKind.NOTICE,
-                f"the vault holds no checkpoint, and {says} can't be followed, so the run starts fresh{why}",
-            )
-        return path
+        folder, why = _newest_whole(session, output_dir, explicit, world_size)
+        return _from_own_folder(vault, session, folder, says, why)
+    return _from_vault(vault, session, says)
+
+
+def _from_elsewhere(
+    vault: VaultLayerCallback, session: Session, folder: str, says: str, world_size: int
+) -> str:
+    """Begin from a folder that isn't one of the run's own checkpoints, whatever the vault holds."""
+    session.ranks.on_every_rank(lambda: _check_there(folder, says))
+    lacking = _missing(_paths(Path(folder)), world_size)
+    _start(vault, folder, f"{says} wins over the vault {session.address.uri}")
+    if lacking:
+        session.warn_all(EventKind.NOTICE, f"{folder} lacks {lacking}: that starts anew")
+    return folder
+
+
+def _from_own_folder(
+    vault: VaultLayerCallback, session: Session, folder: Path | None, says: str, why: str
+) -> str | None:
+    """Begin from a whole checkpoint in output_dir, where the vault holds none; ``folder``: None where none is whole."""
+    if folder is not None:
+        _start(
+            vault, str(folder), f"the vault holds no checkpoint: {says} is followed, as the script says{why}"
+        )
+        return str(folder)
+    path = vault.pull()
+    if path is None:
+        session.warn_all(
+            EventKind.NOTICE,
+            f"the vault holds no checkpoint, and {says} can't be followed, so the run starts fresh{why}",
+        )
+    return path
+
+
+def _from_vault(vault: VaultLayerCallback, session: Session, says: str) -> str | None:
+    """Go on from the vault, and say so where it isn't what the script names."""
     path = vault.pull()
     if path is not None and session.forked is not None:
         session.events.info(
@@ -113,10 +130,8 @@ def _look(session: Session) -> tuple[bool, str | None]:
     _, entry = session.access.last()
     newest = entry.state.newest if entry is not None else None
     if newest is None:
-        return (
-            session.origin is not None,
-            None,
-        )  # the vault that it is a fork of holds one, or the start is an error
+        # The vault that this run is a fork of holds a checkpoint; where it doesn't, the start is an error.
+        return session.origin is not None, None
     try:
         named = session.access.log().read(newest.token).detail.get(NAMED)
     except (CorruptError, ObjectNotFoundError):

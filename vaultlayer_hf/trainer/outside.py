@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,65 +16,89 @@ _ROTARY = ("inv_freq", "original_inv_freq", "cos_cached", "sin_cached")
 """Tables of positions, which models make anew for longer inputs."""
 
 
+@dataclass(frozen=True)
+class _Outside:
+    """What is trained and no checkpoint holds.
+
+    Attributes:
+        parameters: what the optimizer trains of neither the model nor a module that is carried besides.
+        uncleared: parameters outside the model whose gradients aren't cleared.
+        hidden: optimizers that step in hooks on the parameters' gradients.
+    """
+
+    parameters: Sequence[torch.nn.Parameter] = ()
+    uncleared: Sequence[torch.nn.Parameter] = ()
+    hidden: Sequence[torch.optim.Optimizer] = ()
+
+
 def warn_of_outside(events: Events, rank: int, trained: Trained, added: Iterable[Any] = ()) -> None:
     """Say, once each, that parameters which are trained, or an optimizer's state, are in no checkpoint. Never raises.
 
     ``added``: objects whose state is carried besides. Nothing is said where the model is sharded: there an optimizer
     may hold parameters of its own making, and parameters hooks of the engine.
     """
-    try:
-        optimizer = getattr(trained.optimizer, "optimizer", trained.optimizer)
-        own = any(
-            "deepspeed" in type(one).__module__ for one in (trained.model, trained.optimizer, optimizer)
-        )
-        if rank or optimizer is None or own or trained.sharded:
-            return
-        modules = [trained.model, *(one for one in added if isinstance(one, torch.nn.Module))]
-        held = {id(parameter) for module in modules for parameter in module.parameters()}
-        outside = [one for group in optimizer.param_groups for one in group["params"] if id(one) not in held]
-        parameters = list(trained.model.parameters())
-        own_model = {id(parameter) for parameter in parameters}
-        beside = [
-            one for group in optimizer.param_groups for one in group["params"] if id(one) not in own_model
-        ]
-        uncleared = [one for one in beside if one.grad is not None and bool(one.grad.any())]
-        carried = {id(one) for one in added}
-        hidden = {
-            id(one): one
-            for parameter in parameters
-            for hook in (getattr(parameter, "_post_accumulate_grad_hooks", None) or {}).values()
-            for one in _optimizers_of(hook)
-            if one is not optimizer and id(one) not in carried and one.state_dict()["state"]
-        }
-    except Exception:  # a user's optimizer may lack these, or raise whatever it likes
+    if rank:
         return
-    if outside:
-        values = sum(one.numel() for one in outside)
+    try:
+        found = _find_outside(trained, added)
+    except Exception:  # a user's optimizer may lack what is asked for, or raise whatever it likes
+        return
+    if found.parameters:
+        values = sum(one.numel() for one in found.parameters)
         events.warn_once(
             "outside",
             EventKind.INEXACT,
-            f"the optimizer trains {len(outside)} parameter(s) ({values} values) that the model doesn't have, so no "
-            "checkpoint holds them, and a resume begins with new ones: make their module a part of the model "
+            f"the optimizer trains {len(found.parameters)} parameter(s) ({values} values) that the model doesn't have, "
+            "so no checkpoint holds them, and a resume begins with new ones: make their module a part of the model "
             "(model.head = head) before the Trainer is made, or carry it beside: trainer.vault.add('head', head)",
         )
-    if uncleared:
+    if found.uncleared:
         events.warn_once(
             "uncleared",
             EventKind.INEXACT,
-            f"{len(uncleared)} parameter(s) outside the model have gradients at a save: the Trainer clears those of "
-            "its model alone, so these add up from step to step, and a resume begins without them. Call "
+            f"{len(found.uncleared)} parameter(s) outside the model have gradients at a save: the Trainer clears those "
+            "of its model alone, so these add up from step to step, and a resume begins without them. Call "
             "optimizer.zero_grad() behind each step, in a callback's on_step_end, say",
         )
-    if hidden:
-        names = ", ".join(sorted({type(one).__name__ for one in hidden.values()}))
+    if found.hidden:
+        names = ", ".join(sorted({type(one).__name__ for one in found.hidden}))
         events.warn_once(
             "hooks",
             EventKind.INEXACT,
-            f"{len(hidden)} optimizer(s) ({names}) step in hooks on the parameters' gradients, so no checkpoint holds "
-            "their state, and a resume begins with a new one: the numbers will differ from an unbroken run's. Take an "
-            "optimizer that steps in one place (one without layerwise in its name), or carry each: "
+            f"{len(found.hidden)} optimizer(s) ({names}) step in hooks on the parameters' gradients, so no checkpoint "
+            "holds their state, and a resume begins with a new one: the numbers will differ from an unbroken run's. "
+            "Take an optimizer that steps in one place (one without layerwise in its name), or carry each: "
             "trainer.vault.add('layer-1', optimizer)",
         )
+
+
+def _find_outside(trained: Trained, added: Iterable[Any]) -> _Outside:
+    """Find what is trained and no checkpoint holds. Raises whatever an object of the script's own raises."""
+    optimizer = getattr(trained.optimizer, "optimizer", trained.optimizer)
+    of_engine = any(
+        "deepspeed" in type(one).__module__ for one in (trained.model, trained.optimizer, optimizer)
+    )
+    if optimizer is None or of_engine or trained.sharded:
+        return _Outside()
+    added = list(added)
+    of_model = list(trained.model.parameters())
+    in_model = {id(parameter) for parameter in of_model}
+    modules = [one for one in added if isinstance(one, torch.nn.Module)]
+    carried = {id(parameter) for module in modules for parameter in module.parameters()}
+    of_optimizer = [one for group in optimizer.param_groups for one in group["params"]]
+    beside = [one for one in of_optimizer if id(one) not in in_model]
+    hidden = {
+        id(one): one
+        for parameter in of_model
+        for hook in (getattr(parameter, "_post_accumulate_grad_hooks", None) or {}).values()
+        for one in _optimizers_of(hook)
+        if one is not optimizer and not any(one is other for other in added) and one.state_dict()["state"]
+    }
+    return _Outside(
+        [one for one in beside if id(one) not in carried],
+        [one for one in beside if one.grad is not None and bool(one.grad.any())],
+        list(hidden.values()),
+    )
 
 
 class UnsavedBuffers:

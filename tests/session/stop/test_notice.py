@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vaultlayer_hf.session.stop.notice import LEAD, MARGIN, Load, Notice, fit
+from vaultlayer_hf.session.stop.notice import LEAD, MARGIN, Notice, RemainingWork, choose_last_save
 
 NOW = 1_000_000.0
 
@@ -45,23 +45,27 @@ GB = 10**9
 
 
 @pytest.mark.parametrize(
-    ("loads", "left", "save"),
+    ("nodes", "left", "save"),
     [
-        ([Load(0, GB, 1e8, 1.0)], 15.3, True),  # 1 + 10 s, a fifth to spare, and the margin
-        ([Load(0, GB, 1e8, 1.0)], 15.1, False),
-        ([Load(5 * GB, GB, 1e8, 1.0)], 75.1, False),  # what is under way goes first
-        ([Load(5 * GB, GB, 1e8, 1.0)], 75.3, True),
-        ([Load(0, GB, 1e8, 1.0), Load(0, 10 * GB, 1e8, 1.0)], 60.0, False),  # the slowest node counts
-        ([Load(0, GB, 1e8, 1.0), Load()], 60.0, True),  # a rank that uploads nothing
-        ([Load(0, GB, 1e8, 1.0)], None, True),
-        ([Load()], 5.0, True),  # nothing measured: tried
-        ([Load(GB, None, 1e8)], 5.0, True),
-        ([Load()], MARGIN, False),
-        ([Load()], -3.0, False),
+        ([RemainingWork(0, GB, 1e8, 1.0)], 15.3, True),  # 1 + 10 s, a fifth to spare, and the margin
+        ([RemainingWork(0, GB, 1e8, 1.0)], 15.1, False),
+        ([RemainingWork(5 * GB, GB, 1e8, 1.0)], 75.1, False),  # what is under way goes first
+        ([RemainingWork(5 * GB, GB, 1e8, 1.0)], 75.3, True),
+        (
+            [RemainingWork(0, GB, 1e8, 1.0), RemainingWork(0, 10 * GB, 1e8, 1.0)],
+            60.0,
+            False,
+        ),  # the slowest node counts
+        ([RemainingWork(0, GB, 1e8, 1.0), RemainingWork()], 60.0, True),  # a rank that uploads nothing
+        ([RemainingWork(0, GB, 1e8, 1.0)], None, True),
+        ([RemainingWork()], 5.0, True),  # nothing measured: tried
+        ([RemainingWork(GB, None, 1e8)], 5.0, True),
+        ([RemainingWork()], MARGIN, False),
+        ([RemainingWork()], -3.0, False),
     ],
 )
-def test_what_fits(loads: list[Load], left: float | None, save: bool) -> None:
+def test_what_fits(nodes: list[RemainingWork], left: float | None, save: bool) -> None:
     """A save is started only where it and all that is under way can be uploaded in time, on every node."""
-    found = fit(loads, left)
+    found = choose_last_save(nodes, left)
     assert found.save is save
     assert found.reason

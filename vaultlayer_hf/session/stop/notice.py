@@ -62,7 +62,7 @@ class Notice:
 
 
 @dataclass(frozen=True)
-class Load:
+class RemainingWork:
     """What a node has to do before its process can end.
 
     Attributes:
@@ -86,11 +86,11 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Fit:
-    """Whether one more save is started before the end.
+class LastSave:
+    """Whether one more save is made before the end.
 
     Attributes:
-        save: it is.
+        save: whether it is.
         reason: in words.
     """
 
@@ -98,20 +98,20 @@ class Fit:
     reason: str
 
 
-def fit(loads: Sequence[Load], left: float | None) -> Fit:
+def choose_last_save(nodes: Sequence[RemainingWork], left: float | None) -> LastSave:
     """Decide for all nodes whether one more checkpoint can still be uploaded within ``left`` seconds.
 
     Where nothing was measured yet it is tried: what isn't uploaded in time stays on the disk.
     """
     if left is None:
-        return Fit(True, "there is no deadline")
-    known = [(load.needed, load) for load in loads if load.needed is not None]
+        return LastSave(True, "there is no deadline")
+    known = [(work.needed, work) for work in nodes if work.needed is not None]
     if left <= MARGIN:
-        return Fit(False, f"{max(0.0, left):.0f} s are left")
+        return LastSave(False, f"{max(0.0, left):.0f} s are left")
     if not known:
-        return Fit(True, f"{left:.0f} s are left, and no upload was measured yet")
-    needed, load = max(known, key=lambda pair: pair[0])
+        return LastSave(True, f"{left:.0f} s are left, and no upload was measured yet")
+    needed, work = max(known, key=lambda pair: pair[0])
     takes = (
-        f"{size_text(load.waiting + (load.size or 0))} take {duration_text(needed)} and {left:.0f} s are left"
+        f"{size_text(work.waiting + (work.size or 0))} take {duration_text(needed)} and {left:.0f} s are left"
     )
-    return Fit(needed <= left - MARGIN, takes)
+    return LastSave(needed <= left - MARGIN, takes)

@@ -16,7 +16,7 @@ from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.errors import RanksError
 from vaultlayer_hf.session.save.pacing import Pacer
 from vaultlayer_hf.session.session import Session
-from vaultlayer_hf.session.stop.notice import MARGIN, Fit, Load, Notice, fit
+from vaultlayer_hf.session.stop.notice import MARGIN, LastSave, Notice, RemainingWork, choose_last_save
 from vaultlayer_hf.session.stop.watch import NoticeWatch
 
 _ROUND = 10.0
@@ -123,7 +123,7 @@ class Stopping:
         """
         if self.ending is not None or self._session.disabled:
             return
-        found = self._watch.pending(time.time(), self._load().needed or 0.0, time.time())
+        found = self._watch.pending(time.time(), self._remaining_work().needed or 0.0, time.time())
         if found is not None and found[0] == "stop":
             notice = found[1]
             self.ending = Ending(notice.what, notice.deadline, notice.code)
@@ -137,22 +137,22 @@ class Stopping:
         """Whether the process is ended so soon that nothing more is waited for."""
         return self.ending is not None and self.ending.bound(math.inf) == 0
 
-    def _load(self) -> Load:
+    def _remaining_work(self) -> RemainingWork:
         """Return what this rank's node has to do before its process can end."""
         uploader = self._session.uploader
         if uploader is None:
-            return Load()
+            return RemainingWork()
         # The last save has nothing to be written beside: what is written there otherwise, training waits for then.
         pacer = self._pacer
         stall = None if pacer.stall is None else pacer.stall + pacer.beside
-        return Load(uploader.unsent, self._session.part_bytes, uploader.rate, stall)
+        return RemainingWork(uploader.unsent, self._session.part_bytes, uploader.rate, stall)
 
     def _request(self) -> str | None:
         """Return what this rank asks all ranks for: ``fenced <why>``, or ``save`` or ``stop`` with a notice."""
         uploader = self._session.uploader
         if uploader is not None and uploader.fenced is not None:
             return f"fenced {uploader.fenced}"
-        found = self._watch.pending(time.time(), self._load().needed or 0.0, self.saved_at)
+        found = self._watch.pending(time.time(), self._remaining_work().needed or 0.0, self.saved_at)
         if found is None:
             return None
         action, notice = found
@@ -163,10 +163,13 @@ class Stopping:
         wait = _ROUND if left is None else max(0.5, min(_ROUND, left / 4))
         try:
             found = self._session.ranks.decide(
-                self._load(), lambda loads: fit(loads, left), tag=f"end/{step}", timeout=wait
+                self._remaining_work(),
+                lambda nodes: choose_last_save(nodes, left),
+                tag=f"end/{step}",
+                timeout=wait,
             )
         except RanksError as error:
-            found = Fit(False, str(error))
+            found = LastSave(False, str(error))
         self.ending = Ending(text, notice.deadline, notice.code)
         what = (
             f"saves at step {step} and stops" if found.save else f"stops at step {step} without another save"

@@ -25,7 +25,7 @@ from vaultlayer_hf.state.data.feed import Anew, Emptied, Feed
 from vaultlayer_hf.state.data.fetches import Fetches, pickled
 from vaultlayer_hf.state.data.followed import Opener, base_of, let_go, take, workers_persist, workers_run
 from vaultlayer_hf.state.data.guard import Guard
-from vaultlayer_hf.state.data.opening import Opening, OwnState, begun
+from vaultlayer_hf.state.data.opening import Opening, StatefulOpening, begun
 from vaultlayer_hf.state.data.position import Moment, Position
 from vaultlayer_hf.state.data.probed import why_distrusted
 from vaultlayer_hf.state.data.samplers import generators_only, put_samplers, take_samplers
@@ -64,7 +64,7 @@ class Follower:
         self._completing = Completing(loader) if completes and hasattr(loader, "slice_fn") else None
         self._fetches = Fetches(self.base, source, self._per_batch)
         self._opening = Opening(self.base, self.iterable, self._fetches, guard)
-        self._own_state = OwnState(self.base, self.iterable, self._fetches, guard) if stateful else None
+        self._stateful = StatefulOpening(self.base, self.iterable, self._fetches, guard) if stateful else None
         self.remarks = self._opening.remarks
         self._at = Position(again=self.iterable and source is None and not stateful, passes=-1)
         self._foreign = workers_run(self.base)
@@ -89,9 +89,9 @@ class Follower:
     @property
     def doubt(self) -> str:
         """Why numbers may differ behind a resume all the same; empty where there is no reason."""
-        if self._own_state and self.base.num_workers:
+        if self._stateful and self.base.num_workers:
             return f"a {type(self.base).__name__} doesn't keep what is drawn in and for its worker processes"
-        if self._own_state and self.iterable:
+        if self._stateful and self.iterable:
             return why_distrusted(unwrapped(self.base.dataset))
         why = "the script had started the loader's worker processes before, so what they draw isn't known"
         return why if self._foreign else ""
@@ -124,7 +124,7 @@ class Follower:
             position,
             batches=batches,
             drawn=batches * self._per_batch,
-            birth=position.birth if self._own_state else position.begin,
+            birth=position.birth if self._stateful else position.begin,
             ahead=[],
             workers={},
             turn=0,
@@ -197,7 +197,7 @@ class Follower:
             now=fetches.moment(),
             between=take_samplers(self.outer),
             workers=at.workers if at.again else states,
-            loader=self.outer.state_dict() if self._own_state else None,
+            loader=self.outer.state_dict() if self._stateful else None,
             ended=fetches.ended_within(drawn, workers=not at.again),
             order=self._opening.sum_of(drawn, at.order),
             first=self._completing.first if self._completing is not None else None,
@@ -247,8 +247,8 @@ class Follower:
         )
         left_out = skip * self._per_batch
         fetches.start(left_out)
-        if self._own_state:
-            batches = self._own_state.begin(self._at, before, plain)
+        if self._stateful:
+            batches = self._stateful.begin(self._at, before, plain)
             self._opening.fetch_again(batches, left_out)
         elif (before is not None and goes_on) or (left_out and not self.iterable):
             batches = self._reopen(self._at, plain, left_out)
@@ -290,8 +290,8 @@ class Follower:
 
     def _reopen(self, at: Position, plain: Opener, drawn: int) -> Iterator[Any]:
         near, self._near = self._near, False
-        if self._own_state:
-            batches = self._own_state.again(at, plain, near=near)
+        if self._stateful:
+            batches = self._stateful.again(at, plain, near=near)
             self._opening.fetch_again(batches, at.drawn if near else 0)
             return batches
         near = near and self.iterable

@@ -164,7 +164,7 @@ class Opening:
             self._order.held = False
 
 
-class OwnState:
+class StatefulOpening:
     """How the passes of a DataLoader are opened that keeps its position itself, such as torchdata's.
 
     Only what this process draws is ours. Its order may be drawn when it is opened, or by its first fetch, so the pass

@@ -14,11 +14,11 @@ from vaultlayer_hf.state.capture.fit import Fit
 from vaultlayer_hf.trainer.async_save.agreed import agreed_fit
 from vaultlayer_hf.trainer.async_save.facts import facts_of
 from vaultlayer_hf.trainer.async_save.fit import choose
-from vaultlayer_hf.trainer.async_save.guard import Guard
+from vaultlayer_hf.trainer.async_save.guard import CaptureGuard
 from vaultlayer_hf.trainer.async_save.saves import AsyncSaves
 
 
-def begin(trainer: Any, training: Training) -> Guard | None:
+def begin(trainer: Any, training: Training) -> CaptureGuard | None:
     """Return what saves beside this training, and guards it; None where its saves stay stock's, which is said.
 
     All ranks.
@@ -32,4 +32,6 @@ def begin(trainer: Any, training: Training) -> Guard | None:
     fit = agreed_fit(session, fit)  # also where this rank isn't asked: the others wait for its answer
     trouble = AsyncTrouble(session)
     trouble.say(fit)
-    return Guard(trainer, AsyncSaves(trainer, training, fit, trouble)) if fit.mode != "waiting" else None
+    return (
+        CaptureGuard(trainer, AsyncSaves(trainer, training, fit, trouble)) if fit.mode != "waiting" else None
+    )

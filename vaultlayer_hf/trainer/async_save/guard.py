@@ -18,7 +18,7 @@ from vaultlayer_hf.trainer.async_save.saves import AsyncSaves
 _BETWEEN_STEPS = ("on_step_begin", "on_substep_end", "on_step_end")
 
 
-class Guard(TrainerCallback):
+class CaptureGuard(TrainerCallback):
     """The callback; see above.
 
     Args:
@@ -73,7 +73,11 @@ class Guard(TrainerCallback):
 
 def _method(event: str) -> Any:
     def method(
-        self: Guard, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self: CaptureGuard,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
     ) -> None:
         self.guard(event, state, control)
 
@@ -82,4 +86,4 @@ def _method(event: str) -> Any:
 
 
 for _event in [name for name in dir(TrainerCallback) if name.startswith("on_")]:
-    setattr(Guard, _event, _method(_event))
+    setattr(CaptureGuard, _event, _method(_event))
