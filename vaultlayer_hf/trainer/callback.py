@@ -20,6 +20,7 @@ from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.settings import Settings, settings_from
 from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.stores.uri import VaultAddress
+from vaultlayer_hf.trainer.begun import Begun
 from vaultlayer_hf.trainer.first_callback import FirstCallback, ahead_of_printing
 from vaultlayer_hf.trainer.loaded import Trained
 from vaultlayer_hf.trainer.notices import say_untrained
@@ -143,7 +144,8 @@ class VaultLayerCallback(TrainerCallback):
         trainer = _on_stack(lambda one: isinstance(one, Trainer) and one.callback_handler is self._handler)
         if trainer is not None:
             run.attach(trainer)
-        run.begin(args, state, kwargs.get("train_dataloader"), _trained(kwargs))
+        resumed = run.resumed_folder(args, state)
+        run.begin(Begun(args, state, kwargs.get("train_dataloader"), _trained(kwargs), resumed))
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

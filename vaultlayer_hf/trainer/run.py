@@ -40,7 +40,7 @@ class TrainerRun:
         run = TrainerRun(Settings(vault="s3://bucket/my-run"))
         run.bind(trainer.args, trainer.model, trainer.callback_handler)
         path = run.pull()
-        run.begin(args, state, loader)  # and so on, as the Trainer goes
+        run.begin(begun)  # and so on, as the Trainer goes
         run.end(state)
 
     Args:
@@ -174,7 +174,7 @@ class TrainerRun:
             self.training = Training(session_for(args, self.settings, self.events))
         return self.training.session
 
-    def begin(self, args: TrainingArguments, state: TrainerState, loader: Any, trained: Trained) -> None:
+    def begin(self, begun: Begun) -> None:
         """Begin a training on the claimed vault. All ranks.
 
         Raises AlreadyFinishedError where that is asked for, OtherRunError where what is asked for now can't go on from
@@ -182,8 +182,8 @@ class TrainerRun:
         """
         training, origin = self.training, self._origin
         assert training is not None
-        assert origin is not None
-        begun = Begun(args, state, loader, trained, self.resumed_folder(args, state))
+        assert origin is not None  # claimed, by ``pull`` or one of the two starts
+        args, state = begun.args, begun.state
         earlier = self._earlier = origin.earlier or EarlierRun(state.global_step, state.max_steps)
         self._over = is_over(earlier, state.max_steps, loads_best=bool(args.load_best_model_at_end))
         self._leave_trainer()  # of a training that broke off
@@ -194,9 +194,9 @@ class TrainerRun:
         training.begin(state.global_step, getattr(Trainer.train, "__code__", None))
         self.active = self._spent = True
         warn_of_arguments(training.session.events, args, paced=training.pacer.active)
-        if self._over and self.stops_when_finished:
-            raise AlreadyFinishedError
         if self._over:
+            if self.stops_when_finished:
+                raise AlreadyFinishedError
             warn_of_one_more_step(training.session.events, earlier)
         self._under_way = under_way
         under_way.begin(begun, self.end)
@@ -244,9 +244,8 @@ class TrainerRun:
 
     def figures(self) -> dict[str, float]:
         """Return what belongs into the Trainer's logs."""
-        if self.training is None or not (self.active and self.settings.log_figures):
-            return {}
-        return self.training.metrics()
+        shown = self.active and self.settings.log_figures
+        return self.training.metrics() if self.training is not None and shown else {}
 
     def end(self, state: TrainerState) -> None:
         """End the training: wait for uploads, and note whether the run is over.
