@@ -31,6 +31,7 @@ from vaultlayer_hf.loops.script_folders import (
     step_of,
     unshare,
 )
+from vaultlayer_hf.session.save.abandoned import say_abandoned
 from vaultlayer_hf.session.save.full_disk import is_disk_trouble
 from vaultlayer_hf.session.save.writing import write_on_all
 from vaultlayer_hf.session.session import Session
@@ -150,11 +151,7 @@ class AttachedScript:
         session.next_seq()  # rounds are named by it: the next save's are others
         if error is not None:
             raise error
-        uploader = session.uploader
-        exposure = f"; {uploader.exposure()}" if uploader is not None else ""
-        session.warn_all(
-            EventKind.ABANDON, f"{target.name} isn't committed, training goes on: {failed}{exposure}"
-        )
+        say_abandoned(session, target.name, failed)
         return location
 
     def end_training(self, *args: Any, **kwargs: Any) -> Any:

@@ -15,6 +15,8 @@ from pathlib import Path
 from vaultlayer_hf.state.layouts import has_tensor_parallel_shards, missing_parts, owner_of_shard
 
 STATE = "trainer_state.json"
+SAVE_PARTS = ("save_model", "_save_optimizer_and_scheduler", "_save_scaler", "_save_rng_state")
+"""The methods by which a Trainer's ``_save_checkpoint`` writes files, in this order; ``STATE`` comes behind them."""
 WEIGHTS = "the model's weights"
 """What ``missing_files`` calls them."""
 _WEIGHTS = re.compile(

@@ -15,19 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from vaultlayer_hf.base import files
-from vaultlayer_hf.base.events import EventKind
+from vaultlayer_hf.session.save.abandoned import say_abandoned
 from vaultlayer_hf.session.save.full_disk import is_disk_trouble, is_full
 from vaultlayer_hf.session.save.writing import write_on_all
 from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.trainer.async_save.begin import begin
 from vaultlayer_hf.trainer.async_save.capture import Capture
-from vaultlayer_hf.trainer.layout import best_step
+from vaultlayer_hf.trainer.layout import SAVE_PARTS, best_step
 from vaultlayer_hf.trainer.unwritable import name_unwritable
 from vaultlayer_hf.trainer.wrapping import wrapped
 
 _SAVE, _LOAD_BEST = "_save_checkpoint", "_load_best_model"
-_PARTS = ("save_model", "_save_optimizer_and_scheduler", "_save_scaler", "_save_rng_state")
-"""What ``_save_checkpoint`` calls to write files."""
 
 
 class Saving:
@@ -130,14 +128,7 @@ class Saving:
             raise mistake
         self.lost = True
         state.best_model_checkpoint = best  # it may have become this one
-        exposure = f"; {session.uploader.exposure()}" if session.uploader is not None else ""
-        if session.ranks.rank == 0:
-            session.events.warn(
-                EventKind.ABANDON,
-                f"{folder.name} isn't committed, training goes on: {failed}{exposure}",
-                step=state.global_step,
-                reason=failed,
-            )
+        say_abandoned(session, folder.name, failed, step=state.global_step)
         return None
 
 
@@ -186,7 +177,7 @@ def _held_back(trainer: Any, folder: Path, behind: Callable[[], None]) -> Iterat
 
         return call
 
-    with wrapped(trainer, {**dict.fromkeys(_PARTS, around), _PARTS[-1]: around_last}):
+    with wrapped(trainer, {**dict.fromkeys(SAVE_PARTS, around), SAVE_PARTS[-1]: around_last}):
         try:
             yield held
         finally:

@@ -1,5 +1,6 @@
 """A save: when, agreed by all ranks, and who uploads what.
 
+    abandoned.py       what is said of a checkpoint that won't be committed
     async_trouble.py   what goes wrong with saves beside a training
     cadence.py         how often to save
     full_disk.py       a disk that is full at a save

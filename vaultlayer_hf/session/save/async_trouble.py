@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vaultlayer_hf.base.events import EventKind
+from vaultlayer_hf.session.save.abandoned import say_abandoned
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.state.capture.fit import Fit
 from vaultlayer_hf.state.capture.memory import NoRoomError
@@ -52,17 +53,9 @@ class AsyncTrouble:
 
     def lose(self, name: str, step: int, failed: str) -> None:
         """Say that a captured checkpoint is lost; training waits for the next one's files. On all ranks alike."""
-        session = self._session
-        exposure = f"; {session.uploader.exposure()}" if session.uploader is not None else ""
         reason = f"it couldn't be written beside the training: {failed}"
-        if session.ranks.rank == 0:
-            session.events.warn(
-                EventKind.ABANDON,
-                f"{name} isn't committed, training goes on, and waits for the files of its next save: "
-                f"{reason}{exposure}",
-                step=step,
-                reason=reason,
-            )
+        then = "training goes on, and waits for the files of its next save"
+        say_abandoned(self._session, name, reason, step=step, then=then)
         self._wait_next = True
         self._failures += 1
         if self._failures >= _FAILURES:

@@ -24,6 +24,7 @@ from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.base.versions import versions
 from vaultlayer_hf.errors import FencedError, RanksError, VaultLayerError
 from vaultlayer_hf.session.output_dir import checkpoints
+from vaultlayer_hf.session.save.abandoned import say_abandoned
 from vaultlayer_hf.session.save.full_disk import freed_text, is_full, make_room
 from vaultlayer_hf.session.save.nonfinite import note_nonfinite
 from vaultlayer_hf.session.save.plan import NodeFiles, RankStatus, Save, SaveSummary, UploadPlan, divide
@@ -72,12 +73,12 @@ def save(session: Session, save: Save, seq: int) -> None:
     except FencedError:
         raise
     except RanksError as error:  # where it is the end of all, the next start may find that all have written
-        _abandon(session, save, str(error))
+        say_abandoned(session, save.folder.name, str(error), step=save.step)
         return
     except Exception as error:  # no mistake of ours may end a training
         reason = f"unexpected {type(error).__name__}: {error}"
         if session.ranks.rank == 0:
-            _abandon(session, save, reason)
+            say_abandoned(session, save.folder.name, reason, step=save.step)
         else:  # rank 0 doesn't know of it
             session.events.warn(EventKind.TROUBLE, f"{save.folder.name} isn't uploaded from here: {reason}")
     forget_written(session)
@@ -128,7 +129,7 @@ def _save(session: Session, save: Save, seq: int) -> None:
     if plan.objection is not None:
         if snapshot is not None:
             snapshot.remove()
-        _abandon(session, save, plan.objection)
+        say_abandoned(session, save.folder.name, plan.objection, step=save.step)
         if save.failed is not None and session.leads_node:
             files.remove_tree(save.folder)
         return
@@ -285,14 +286,3 @@ def _manifest(session: Session, save: Save, seq: int) -> Manifest:
         saved_at=time.time(),
         versions=versions(),
     )
-
-
-def _abandon(session: Session, save: Save, reason: str) -> None:
-    if session.ranks.rank == 0:
-        exposure = f"; {session.uploader.exposure()}" if session.uploader is not None else ""
-        session.events.warn(
-            EventKind.ABANDON,
-            f"{save.folder.name} isn't committed, training goes on: {reason}{exposure}",
-            step=save.step,
-            reason=reason,
-        )

@@ -14,6 +14,7 @@ import transformers.modeling_utils
 import transformers.trainer
 
 from vaultlayer_hf.state.capture.recorded import SAVE_FILE, Place
+from vaultlayer_hf.trainer.layout import SAVE_PARTS
 from vaultlayer_hf.trainer.wrapping import wrapped
 
 
@@ -65,9 +66,8 @@ def redirected(
     def exists_there(path: Any) -> bool:
         return exists(there(path) if threading.get_ident() == thread else path)
 
-    parts = ("save_model", "_save_optimizer_and_scheduler", "_save_scaler", "_save_rng_state")
     with ExitStack() as stack:
-        stack.enter_context(wrapped(trainer, dict.fromkeys(parts, elsewhere)))
+        stack.enter_context(wrapped(trainer, dict.fromkeys(SAVE_PARTS, elsewhere)))
         stack.enter_context(wrapped(trainer.state, {"save_to_json": elsewhere}))
         stack.enter_context(wrapped(trainer, {"_rotate_checkpoints": later}))
         stack.enter_context(wrapped(transformers.trainer, {"rotate_checkpoints": later}))
