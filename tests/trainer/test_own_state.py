@@ -21,6 +21,8 @@ from vaultlayer_hf import Trainer
 from vaultlayer_hf.state.attributes import is_of_script, look, moved
 from vaultlayer_hf.state.plain_values import Room
 from vaultlayer_hf.trainer import own_state
+from vaultlayer_hf.trainer.loaded import Trained
+from vaultlayer_hf.trainer.own_state import OwnState
 
 
 class Noisy(Trainer):
@@ -384,6 +386,25 @@ def test_what_moves_within_attributes() -> None:
     held["late"] = 1
     found = moved(then, look({"it": held}, known))
     assert found == ["it.queue", "it.rows", "it.table", "it.head", "it.own", "it.late"]
+
+
+def test_a_save_goes_through_a_model_as_often_however_large_it_is() -> None:
+    """What is kept of its modules is looked for in a few passes, not in one for each module."""
+
+    class Counted(torch.nn.Sequential):
+        def named_modules(self, *args: Any, **kwargs: Any) -> Any:
+            passes.append(self)
+            return super().named_modules(*args, **kwargs)
+
+    counts, passes = [], list[Any]()
+    for size in (2, 20):
+        net = Counted(*(torch.nn.Linear(2, 2) for _ in range(size)))
+        optimizer = torch.optim.SGD(net.parameters())
+        own = OwnState(None, [], Trained(net, optimizer), torch.utils.data.DataLoader([0]), [])
+        passes.clear()
+        own.state_dict()
+        counts.append(len(passes))
+    assert counts[0] == counts[1] > 0
 
 
 def test_whose_a_class_is() -> None:

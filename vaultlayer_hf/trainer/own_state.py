@@ -77,7 +77,7 @@ class OwnState:
         # Of the checkpoint that the training goes on from.
         self._kept: dict[str, bool] = {}
         self._values: Mapping[str, Mapping[str, Kept]] = {}
-        self._then = self._look()
+        self._then, _ = self._look()
         self._there = self._paths()
 
     def state_dict(self) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class OwnState:
 
     def _take_moved(self) -> tuple[dict[str, dict[str, Any]], list[str]]:
         """Return what is kept of the attributes that have moved, by owner and name; and the paths of the others."""
-        now = self._look()
+        now, known = self._look()
         paths = dict.fromkeys(moved(self._then, now))
         found: dict[str, dict[str, Any]] = {}
         room, seen = Room(), set[int]()
@@ -107,7 +107,7 @@ class OwnState:
             names = [name for name in values if f"{owner}.{name}" in paths]
             left = room.left
             try:
-                kept = self._take(owner, values, names, now, room, seen)
+                kept = self._take(owner, values, names, now, known, room, seen)
             except Exception:  # it holds what can't be kept, too much, or objects that raise what they like
                 room.left = left
                 continue
@@ -124,6 +124,7 @@ class OwnState:
         values: Mapping[str, Any],
         names: Sequence[str],
         now: Prints,
+        known: Collection[int],
         room: Room,
         seen: Collection[int],
     ) -> dict[str, Kept]:
@@ -131,7 +132,6 @@ class OwnState:
 
         They go together: a flag that says of a file that it is open is of no use without the file.
         """
-        known = self._known()
         for name, value in values.items() if names else ():
             path = f"{owner}.{name}"
             empty = path in self._then or path not in self._there
@@ -199,12 +199,14 @@ class OwnState:
     def _now(self) -> dict[str, bool]:
         return {name: parameter.requires_grad for name, parameter in self._parameters()}
 
-    def _look(self) -> Prints:
+    def _look(self) -> tuple[Prints, set[int]]:
+        """Return what is seen now, and ``_known``, which goes through the whole model: once for all objects."""
         try:
-            found = look(dict(self._attributes()), self._known())
-            return found | look(dict(self._base()), ())
+            known = self._known()
+            found = look(dict(self._attributes()), known)
+            return found | look(dict(self._base()), ()), known
         except Exception:  # of objects of the script's own: nothing is said of them then
-            return {}
+            return {}, set()
 
     def _paths(self) -> set[str]:
         with contextlib.suppress(Exception):  # of objects of the script's own
