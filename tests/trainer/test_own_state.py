@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import random
 import time
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque, namedtuple
 from contextlib import suppress
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
+from tests.trainer import counted
 from tests.trainer.kit import Boom, Do, FailAt, Patient, Recorder, Tokens, model, trainer, weights
 from vaultlayer_hf import Trainer
 from vaultlayer_hf.state.attributes import is_of_script, look, moved
@@ -188,28 +191,113 @@ class History(TrainerCallback):
 
 
 CALLS, TRACE = 0, [0]
+HELPED = 0
+
+
+def helped() -> int:
+    """Counts in a global, in itself and in a module, for who calls it."""
+    global HELPED
+    HELPED += 1
+    helped.calls += 1  # type: ignore[attr-defined]
+    counted.seen += 1
+    return HELPED
+
+
+class Stage(Enum):
+    """Where a training is."""
+
+    WARM = 1
+    MAIN = 2
+
+
+class Slots:
+    """Has no ``__dict__``."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+Pair = namedtuple("Pair", "left right")
+
+
+class Hidden(torch.nn.Module):
+    """Counts in a private attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._calls = 0
+
+    def forward(self) -> int:
+        self._calls += 1
+        return self._calls
 
 
 class ByGlobals(Trainer):
-    """Counts in variables at the top of its script, and weighs its loss by them and by an attribute."""
+    """Counts wherever scripts do, and weighs its loss by that."""
+
+    made = 0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.stage = 0
+        self.stage, self.phase, self.slots, self.pair = 0, Stage.WARM, Slots(), Pair(0, 1)
+        self.rows: Counter[int] = Counter()
+        self.of_each, self.recent = [0] * 1000, {1}
+        self.beside = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+        self.schedule = torch.optim.lr_scheduler.StepLR(self.beside, 1, gamma=0.9)
+        self.model.hidden = Hidden()
 
-    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         global CALLS
         CALLS += 1
         TRACE.append(CALLS)
+        ByGlobals.made += 1
         self.stage += self.state.global_step % 3 == 2
-        return super().compute_loss(*args, **kwargs) * (1 + 0.1 * CALLS + 0.1 * self.stage)
+        self.phase = Stage.MAIN if helped() > 2 else self.phase
+        self.slots.count += 1
+        self.pair = self.pair._replace(left=self.pair.left + 1)
+        row = int(inputs["input_ids"][0, 0])
+        self.rows[row % 2] += 1
+        self.of_each[row + 7] += 1
+        self.recent = {self.recent.pop() + 1}
+        self.beside.step()
+        self.schedule.step()
+        self.state.seen = getattr(self.state, "seen", 0) + 1
+        return super().compute_loss(model, inputs, *args, **kwargs) * (
+            1 + 0.1 * sum(self.counts(model.hidden()))
+        )
+
+    def counts(self, calls: int) -> list[float]:
+        """What it counts."""
+        state = [
+            calls,
+            CALLS,
+            self.stage,
+            HELPED,
+            helped.calls,
+            counted.seen,
+            ByGlobals.made,
+            self.slots.count,
+        ]  # type: ignore[attr-defined]
+        state += [self.pair.left, max(self.rows.values(), default=0), max(self.of_each), max(self.recent)]
+        return [
+            *state,
+            self.schedule.get_last_lr()[0],
+            getattr(self.state, "seen", 0),
+            self.phase is Stage.MAIN,
+        ]
 
 
 def test_what_own_objects_keep_comes_back(tmp_path: Path) -> None:
-    """Histories, counters, averages, queues, globals and closures are an unbroken run's, over two breaks, unsaid."""
+    """Histories, counters, averages, queues and globals are an unbroken run's, over two breaks, unsaid.
+
+    So is what is kept in closures, and in attributes of classes, functions and modules.
+    """
     found, vault = [], tmp_path / "vault"
     for place, fails in (("u", 0), ("a", 3), ("b", 7), ("c", 0)):
-        globals()["CALLS"], TRACE[:] = 0, [0]
+        globals().update(CALLS=0, HELPED=0)
+        TRACE[:], ByGlobals.made, helped.calls, counted.seen = [0], 0, 0, 0  # type: ignore[attr-defined]
         base = model()
         history = History(base)
         run = trainer(
@@ -229,10 +317,11 @@ def test_what_own_objects_keep_comes_back(tmp_path: Path) -> None:
                 run.train()
         else:
             run.train()
-            numbers = run.model.tau, run.model.moves.tolist(), run.stage, CALLS, TRACE[:]
+            numbers = run.model.tau, run.model.moves.tolist(), run.counts(run.model.hidden()), TRACE[:]
             found.append((weights(run.model), history.now(), numbers))
         assert seen is None or not seen.of("inexact")
     assert found[0] == found[1]
+    assert [stage.name for stage in Stage] == ["WARM", "MAIN"]
 
 
 class Opens(TrainerCallback):
@@ -340,14 +429,24 @@ class Large(TrainerCallback):
         self.table += 1
 
 
-@pytest.mark.parametrize("said", ["Large.table", ""])
+class Draws(TrainerCallback):
+    """Draws from an iterator, and counts."""
+
+    def __init__(self) -> None:
+        self.pairs, self.drawn = itertools.cycle([1, 2]), 0
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        self.drawn += next(self.pairs)
+
+
+@pytest.mark.parametrize("said", ["Large.table", "Draws.pairs", ""])
 def test_what_does_not_come_back_is_said(said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is too large is named at a save and, again, at the resume; what the Trainer keeps itself isn't."""
+    """What is too large, and an iterator, is named at a save and at the resume; what the Trainer keeps itself isn't."""
     monkeypatch.setattr(own_state, "Room", lambda: Room(900))
     vault = tmp_path / "vault"
     for place, callbacks in (("a", [Patient(vault), FailAt(3)]), ("b", [])):
         run = trainer(tmp_path / place, resume=vault, callbacks=callbacks, max_steps=4)
-        run.add_callback(Large() if said else Counts())
+        run.add_callback({"Large.table": Large, "Draws.pairs": Draws, "": Counts}[said]())
         seen = Recorder(run)
         if callbacks:
             with pytest.raises(Boom):

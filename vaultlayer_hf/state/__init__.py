@@ -5,6 +5,7 @@
     attributes.py       what objects of a script's own keep in their attributes
     data_digest.py      a digest of training data
     finite.py           whether what is trained is still finite
+    functions.py        where functions of a script's own keep what they change
     layouts.py          what both seams know of a checkpoint folder
     loadable.py         whether the files of a checkpoint can be loaded
     model_identity.py   the identity of a model

@@ -11,11 +11,13 @@ import contextlib
 import dis
 import functools
 import inspect
+import io
 import random
 import sys
 import sysconfig
-from collections import OrderedDict, defaultdict, deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Collection, Iterator, Mapping
+from enum import Enum
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -28,8 +30,8 @@ Prints = dict[str, Any]
 """What was seen at each place, by its path, such as ``Average.shadow``: equal where nothing has changed."""
 _PLACES = 64
 """Places of a container, and rows of a tensor, that are looked at: its first and last ones, and some between."""
-_SMALL = 1 << 16
-"""Values of a tensor up to which all of it is looked at."""
+_SMALL, _MANY = 1 << 16, 1 << 20
+"""Values of a tensor, and plain ones of a container, up to which all of them are looked at."""
 DEPTH = 3
 """How deep objects within objects are looked at."""
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
@@ -37,109 +39,33 @@ GENERATORS = (torch.Generator, random.Random, numpy.random.Generator, numpy.rand
 """Random generators whose state can be taken and put back."""
 NO_STATE = (ModuleType, type, FunctionType, BuiltinFunctionType, MethodType)
 """What a script holds and never changes."""
-_ALSO_OURS = "vaultlayer_hf"
+OURS = "vaultlayer_hf"
+_NO_STATE_OF_ITS_OWN = (
+    "accelerate",
+    "datasets",
+    "deepspeed",
+    "peft",
+    "torchdata",
+    "transformers",
+    "trl",
+    "vllm",
+)
+"""Packages whose objects with a ``state_dict`` are carried elsewhere, such as a place in data, or are an engine."""
 
 
 def is_of_script(cls: type) -> bool:
     """Tell whether a class is the script's own: neither of an installed package nor of Python nor of ours."""
     name = cls.__module__
-    if name.partition(".")[0] in (_ALSO_OURS, "builtins") or name in sys.builtin_module_names:
+    if name.partition(".")[0] in (OURS, "builtins") or name in sys.builtin_module_names:
         return False
-    return _is_own_file(getattr(sys.modules.get(name), "__file__", None) or "")
+    return is_own_file(getattr(sys.modules.get(name), "__file__", None) or "")
 
 
 @functools.lru_cache(4096)  # of every object at every save, and get_paths() takes 0.2 ms
-def _is_own_file(file: str) -> bool:
+def is_own_file(file: str) -> bool:
+    """Tell whether a file is neither of an installed package nor of Python."""
     installed = any(part in file for part in ("site-packages", "dist-packages"))
     return not installed and not file.startswith(sysconfig.get_paths()["stdlib"])
-
-
-class NamesRead:
-    """What a function reads beside its arguments, by the names in it: globals and what its closure holds.
-
-    Modules, classes and other functions aren't among it.
-    """
-
-    def __init__(self, function: FunctionType) -> None:
-        self._function = function
-
-    def values(self) -> dict[str, Any]:
-        """Return it by the names."""
-        code, every = self._function.__code__, self._function.__globals__
-        found = {name: every[name] for name in _globals_in(code) if name in every}
-        for name, cell in self._cells().items():
-            with contextlib.suppress(ValueError):  # nothing is in it yet
-                found[name] = cell.cell_contents
-        return {name: value for name, value in found.items() if not isinstance(value, NO_STATE)}
-
-    def put(self, name: str, value: Any) -> None:
-        """Have a name stand for this."""
-        if name in (cells := self._cells()):
-            cells[name].cell_contents = value
-        else:
-            self._function.__globals__[name] = value
-
-    def _cells(self) -> dict[str, Any]:
-        return dict(zip(self._function.__code__.co_freevars, self._function.__closure__ or (), strict=True))
-
-
-def names_read(thing: Any) -> dict[str, NamesRead]:
-    """Return what the script's own functions read beside their arguments, by their names.
-
-    ``thing``: a function, or an object, of whose class the script's own functions are looked at.
-
-    >>> counts = [0]
-    >>> def loss(out): counts[0] += 1
-    >>> names_read(loss)["loss"].values()
-    {'counts': [0]}
-    """
-    found: dict[str, NamesRead] = {}
-    for function in _functions(thing):
-        inside = _is_own_file(function.__code__.co_filename)
-        if not inside or function.__module__.partition(".")[0] == _ALSO_OURS:
-            continue
-        read = NamesRead(function)
-        if read.values():
-            found[function.__qualname__.rpartition("<locals>.")[2]] = read
-    return found
-
-
-def names_in(thing: Any) -> set[str]:
-    """Return the names of globals and attributes in the script's own functions of an object's class."""
-    return {name for function in _functions(thing) for name in _globals_in(function.__code__)}
-
-
-def generators_read(thing: Any) -> dict[str, Any]:
-    """Return the random generators among what an object's functions read, by ``<function>.<name>``."""
-    return {
-        f"{function}.{name}": value
-        for function, names in names_read(thing).items()
-        for name, value in names.values().items()
-        if isinstance(value, GENERATORS)
-    }
-
-
-def _functions(thing: Any) -> Iterator[FunctionType]:
-    thing = getattr(thing, "func", thing)  # of a partial
-    thing = getattr(thing, "__func__", thing)
-    if isinstance(thing, FunctionType):
-        yield thing
-        return
-    # A transform of ``datasets``, which is called for each row.
-    transform = (getattr(thing, "__dict__", {}).get("_format_kwargs") or {}).get("transform")
-    if isinstance(transform, FunctionType):
-        yield transform
-    for cls in type(thing).__mro__:
-        if is_of_script(cls):
-            for member in vars(cls).values():
-                member = getattr(member, "fget", None) or getattr(member, "__func__", member)
-                if isinstance(member, FunctionType):
-                    yield member
-
-
-def _globals_in(code: CodeType) -> set[str]:
-    inner = (one for one in code.co_consts if isinstance(one, CodeType))
-    return set(code.co_names).union(*map(_globals_in, inner))
 
 
 def own_attributes(thing: Any) -> dict[str, Any]:
@@ -200,12 +126,56 @@ def moved(then: Prints, now: Prints) -> list[str]:
     return [path for path, seen in now.items() if then.get(path) != seen]
 
 
+def attributes_of(value: Any) -> dict[str, Any]:
+    """Return an object's attributes, those in ``__slots__`` among them.
+
+    >>> class Point:
+    ...     __slots__ = ("x",)
+    >>> point = Point()
+    >>> point.x = 1
+    >>> attributes_of(point)
+    {'x': 1}
+    """
+    slots = [name for cls in type(value).__mro__ for name in _slots(cls) if hasattr(value, name)]
+    return {name: getattr(value, name) for name in slots} | dict(getattr(value, "__dict__", {}))
+
+
+def _slots(cls: type) -> list[str]:
+    names = cls.__dict__.get("__slots__", ()) if is_of_script(cls) else ()
+    return [one for one in ([names] if isinstance(names, str) else names) if not one.startswith("__")]
+
+
+def has_attributes(value: Any) -> bool:
+    """Tell whether a value is an object of the script's own, which its attributes make up."""
+    if isinstance(value, (type, Enum, *_PLAIN)):
+        return False
+    cls = type(value)
+    return is_of_script(cls) and (hasattr(value, "__dict__") or any(map(_slots, cls.__mro__)))
+
+
+def knows_its_state(value: Any) -> bool:
+    """Tell whether a library's object gives and takes its state: an average of weights, a schedule, a scaler."""
+    cls = type(value)
+    both = callable(getattr(cls, "state_dict", None)) and callable(getattr(cls, "load_state_dict", None))
+    data = cls.__module__.startswith("torch.utils.data")
+    return both and not (data or cls.__module__.partition(".")[0] in _NO_STATE_OF_ITS_OWN)
+
+
+def is_iterator(value: Any) -> bool:
+    """Tell whether a value is an iterator, whose place nothing tells: a cycle, a generator, a pass of a loader."""
+    return isinstance(value, Iterator) and not isinstance(value, io.IOBase) and not is_of_script(type(value))
+
+
 def print_value(value: Any, known: Collection[int], depth: int) -> Any:
     """Return something that is equal as long as a value is; None for what isn't looked at."""
     if id(value) in known or depth < 0:
         return None
+    if isinstance(value, Enum):
+        return ("enum", value)
     if isinstance(value, _PLAIN):
         return (type(value).__name__, value) if value is not None else ("none",)
+    if is_iterator(value):  # whoever keeps one draws from it
+        return ("iterator", object())
     if isinstance(value, torch.Tensor):
         return print_of(value)
     if isinstance(value, numpy.ndarray):
@@ -218,23 +188,30 @@ def print_value(value: Any, known: Collection[int], depth: int) -> Any:
             return None
         return tuple(map(print_of, every))
     if isinstance(value, torch.optim.Optimizer):
-        return _of_items([one for state in value.state.values() for one in state.values()], known, depth)
+        every = [one for state in value.state.values() for one in state.values()]
+        rates = [one for group in value.param_groups for name, one in group.items() if name != "params"]
+        return _of_items([*every, *rates], known, depth)
     if type(value) in _MAPPINGS:
         return _of_mapping(value, known, depth)
     if isinstance(value, (list, tuple, deque)):
         return _of_items(value, known, depth)
     if isinstance(value, (set, frozenset)):
-        return ("set", len(value))
-    if hasattr(value, "__dict__") and not isinstance(value, type) and is_of_script(type(value)):
-        return _of_mapping(vars(value), {*known, id(value)}, depth)
+        return ("set", len(value), hash(frozenset(value)))
+    if has_attributes(value):
+        return _of_mapping(attributes_of(value), {*known, id(value)}, depth)
+    if knows_its_state(value):
+        with contextlib.suppress(Exception):  # a library's object that isn't ready for that
+            return print_value(value.state_dict(), known, depth)
     return None
 
 
-_MAPPINGS = (dict, defaultdict, OrderedDict)
+_MAPPINGS = (dict, defaultdict, OrderedDict, Counter)
 
 
 def _of_items(items: Any, known: Collection[int], depth: int) -> Any:
     length = len(items)
+    if _PLACES < length <= _MANY and all(type(one) in _PLAIN for one in items):
+        return (length, hash(tuple(items)))
     step = max(1, length // _PLACES)
     seen = tuple(
         print_value(items[place], known, depth - 1)
@@ -247,6 +224,8 @@ def _of_mapping(items: Mapping[Any, Any], known: Collection[int], depth: int) ->
     length = len(items)
     step = max(1, length // _PLACES)
     every = list(items.items())  # its own thread may add to it
+    if _PLACES < length <= _MANY and all(type(one) in _PLAIN for _, one in every):
+        return (length, hash(tuple(every)))
     looked = [*every[::step], *every[-1:]]
     seen = tuple((str(key)[:64], print_value(value, known, depth - 1)) for key, value in looked)
     return (length, seen) if not length or any(one is not None for _, one in seen) else None

@@ -1,26 +1,37 @@
 """Values of a script's own objects as something that is kept in a file, and back in their places.
 
 A history, a counter, an average of the weights, a queue: whatever consists of numbers, text, tensors and arrays, lists,
-dictionaries and sets of these, modules and optimizers by their ``state_dict``, and objects of the script's own classes
-by their attributes. What others may hold a reference to is changed in place. A text that looks like a secret isn't
-kept: a callback may have logged in somewhere. The reading of a clock is one of another process at a resume, so what
-comes back is what that clock shows then.
+dictionaries and sets of these, members of an enumeration by their names, modules, optimizers and a library's objects by
+their ``state_dict``, and objects of the script's own classes by their attributes. What others may hold a reference to
+is changed in place. A text that looks like a secret isn't kept: a callback may have logged in somewhere. The reading of
+a clock is one of another process at a resume, so what comes back is what that clock shows then.
 
 What is kept is what ``torch.load(weights_only=True)`` reads: a pair of a kind and its content.
 """
 
 from __future__ import annotations
 
+import functools
+import sys
 import time
-from collections import OrderedDict, defaultdict, deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Collection, Mapping
+from enum import Enum
 from typing import Any
 
 import numpy
 import torch
 
 from vaultlayer_hf.base.secrets import is_secret
-from vaultlayer_hf.state.attributes import DEPTH, GENERATORS, NO_STATE, is_of_script, print_value
+from vaultlayer_hf.state.attributes import (
+    DEPTH,
+    GENERATORS,
+    NO_STATE,
+    attributes_of,
+    has_attributes,
+    knows_its_state,
+    print_value,
+)
 
 Kept = tuple[Any, ...]
 LIMIT = 64 * 2**20
@@ -117,17 +128,23 @@ def take_value(
         return (kind, torch.from_numpy(numpy.array(value, copy=True)))
     if isinstance(value, torch.nn.Module) and any(id(one) in known for one in value.parameters()):
         return _SAME  # the model itself, or around it
-    if isinstance(value, (torch.nn.Module, torch.optim.Optimizer)):
+    if isinstance(value, Enum):
+        return ("enum", (type(value).__module__, type(value).__qualname__, value.name))
+    if isinstance(value, (torch.nn.Module, torch.optim.Optimizer)) or (
+        knows_its_state(value) and not has_attributes(value)
+    ):
         return ("state", take_value(dict(value.state_dict()), room, (), depth))
     if type(value) in _ROWS.values():
         return (type(value).__name__, [take_value(one, room, known, depth - 1) for one in list(value)])
-    if type(value) in (dict, OrderedDict, defaultdict):
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return ("fields", [take_value(one, room, known, depth - 1) for one in value])
+    if type(value) in (dict, OrderedDict, defaultdict, Counter):
         items = list(value.items())  # its own thread may add to it
         return (
-            "dict",
+            "counter" if isinstance(value, Counter) else "dict",
             [(_key(key), take_value(one, room, known, depth - 1, name=str(key))) for key, one in items],
         )
-    if _has_own_attributes(value):
+    if has_attributes(value):
         return ("object", _take_object(value, room, {*known, id(value)}, depth, first))
     raise UnkeptError
 
@@ -136,7 +153,7 @@ def _take_object(value: Any, room: Room, known: Collection[int], depth: int, fir
     looked_at = isinstance(first, tuple) and len(first) == 2
     count, before = (first[0], dict(first[1] or ())) if looked_at else (-1, {})
     level, found = DEPTH - 1 - (_DEPTH - depth), {}
-    for name, one in list(vars(value).items()):
+    for name, one in attributes_of(value).items():
         then = before.get(name[:64])
         if name[:64] in before and print_value(one, known, level) == then:
             continue
@@ -149,14 +166,11 @@ def _take_object(value: Any, room: Room, known: Collection[int], depth: int, fir
     return found
 
 
-def _has_own_attributes(value: Any) -> bool:
-    return hasattr(value, "__dict__") and not isinstance(value, type) and is_of_script(type(value))
-
-
 def _is_kept(value: Any) -> bool:
     """Tell whether an attribute of an object is state of its own, and not another library's object."""
-    kinds = (*_PLAIN, *_ROWS.values(), dict, torch.Tensor, numpy.ndarray, numpy.generic)
-    return isinstance(value, (*kinds, torch.nn.Module, torch.optim.Optimizer)) or _has_own_attributes(value)
+    kinds = (*_PLAIN, *_ROWS.values(), dict, Enum, torch.Tensor, numpy.ndarray, numpy.generic)
+    objects = isinstance(value, (*kinds, torch.nn.Module, torch.optim.Optimizer))
+    return objects or has_attributes(value) or knows_its_state(value)
 
 
 def _key(key: Any) -> Any:
@@ -171,10 +185,13 @@ def fits(kept: Kept, now: Any) -> bool:
     if kind == "state":
         return hasattr(now, "load_state_dict")
     if kind == "object":
-        return hasattr(now, "__dict__") and all(
-            fits(one, vars(now).get(name)) for name, one in content.items()
-        )
-    if kind == "dict":
+        there = attributes_of(now)
+        return has_attributes(now) and all(fits(one, there.get(name)) for name, one in content.items())
+    if kind == "enum":
+        return _member(content, now) is not None
+    if kind == "fields":
+        return len(getattr(now, "_fields", ())) == len(content) and all(map(fits, content, now))
+    if kind in ("dict", "counter"):
         before = now if isinstance(now, Mapping) else {}
         return all(fits(one, before.get(key)) for key, one in content)
     if kind in _ROWS:
@@ -208,11 +225,16 @@ def put_value(kept: Kept, now: Any) -> Any:
     if kind == "state":
         now.load_state_dict(put_value(content, None))
         return now
-    if kind == "dict":
-        return _put_items(content, now)
+    if kind in ("dict", "counter"):
+        return _put_items(content, Counter() if kind == "counter" and not isinstance(now, Counter) else now)
+    if kind == "enum":
+        return _member(content, now)
+    if kind == "fields":
+        return type(now)(*map(put_value, content, now))
     if kind == "object":
+        there = attributes_of(now)
         for name, one in content.items():
-            object.__setattr__(now, name, put_value(one, vars(now).get(name)))
+            object.__setattr__(now, name, put_value(one, there.get(name)))
         return now
     return _put_row(kind, content, now)
 
@@ -235,6 +257,15 @@ def _put_items(content: list[tuple[Any, Kept]], now: Any) -> Any:
     now.clear()
     now.update(found)
     return now
+
+
+def _member(content: tuple[str, str, str], now: Any) -> Any:
+    """Return a member of an enumeration; None where there is none such."""
+    module, path, name = content
+    found: Any = sys.modules.get(module)
+    cls = functools.reduce(lambda at, one: getattr(at, one, None), path.split("."), found)
+    cls = type(now) if isinstance(now, Enum) else cls  # one within a function has no name to be found by
+    return cls.__members__.get(name) if isinstance(cls, type) and issubclass(cls, Enum) else None
 
 
 def _put_row(kind: str, content: list[Kept], now: Any) -> Any:

@@ -7,12 +7,15 @@ modules of the model; and what functions of these, and hooks of modules, read be
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import fields
 from typing import Any
 
 import torch
+from transformers import TrainerState
 from transformers.trainer_callback import ExportableState
 
-from vaultlayer_hf.state.attributes import NamesRead, is_of_script, names_in, names_read, own_attributes
+from vaultlayer_hf.state.attributes import is_of_script, own_attributes
+from vaultlayer_hf.state.functions import Place, names_in, reached
 from vaultlayer_hf.state.object_files import peeled
 from vaultlayer_hf.trainer.loaded import Trained
 from vaultlayer_hf.trainer.outside import unsaved_buffers
@@ -24,6 +27,8 @@ _SET_ANEW = ("eval_on_start", "max_steps", "num_train_epochs", "output_dir", "re
 """Arguments that a start decides, or that are changed for a while at one."""
 _CADENCES = ("save_steps", "logging_steps", "eval_steps")
 """What the Trainer's state takes from the arguments at each start."""
+_OF_EACH_MODULE = frozenset(vars(torch.nn.Module()))
+"""What torch keeps in a module."""
 _CALLED = ("compute_loss_func", "compute_metrics", "preprocess_logits_for_metrics")
 """What a Trainer calls that a script hands to it."""
 
@@ -64,12 +69,12 @@ class OwnPlaces:
         self.trainer, self.callbacks, self._trained = trainer, list(callbacks), trained
         self.carried = list(carried)
 
-    def all(self) -> Iterator[tuple[str, Attributes | NamesRead]]:
+    def all(self) -> Iterator[tuple[str, Attributes | Place]]:
         """Yield the places by names for people."""
         yield from self.drawing()
         optimizer = inner(self._trained.optimizer)
         if optimizer is not None and is_of_script(type(optimizer)):
-            yield type(optimizer).__name__, Attributes(optimizer, lambda one: _public(own_attributes(one)))
+            yield type(optimizer).__name__, Attributes(optimizer, own_attributes)
         for name, module in peeled(self._trained.model).named_modules():
             yield f"model.{name}" if name else "model", Attributes(module, _of_module)
         if self.trainer is not None:  # what a callback changes in mid-run
@@ -79,7 +84,7 @@ class OwnPlaces:
     def read_by(self, part: Any, kept: Mapping[str, Collection[str]]) -> list[str]:
         """Return those of these attributes, by owner and name, that an object of the script's own reads, by paths."""
         values = [*vars(part).values()]
-        values += [one for read in names_read(part).values() for one in read.values().values()]
+        values += [one for read in reached([part]).values() for one in read.values().values()]
         known, names = {id(value) for value in values if not isinstance(value, _NUMBERS)}, names_in(part)
         return [
             f"{owner}.{name}"
@@ -89,19 +94,21 @@ class OwnPlaces:
             and (id(value) in known or (name in names and id(getattr(place, "thing", None)) in known))
         ]
 
-    def drawing(self) -> Iterator[tuple[str, Attributes | NamesRead]]:
+    def drawing(self) -> Iterator[tuple[str, Attributes | Place]]:
         """Yield those that may hold random generators: objects of the script's own, and what functions read."""
         for name, thing in self._objects():
             yield name, Attributes(thing, _of_trainer if thing is self.trainer else _all_of)
-        for thing in self._with_functions():
-            yield from names_read(thing).items()
+        yield from reached(self._with_functions()).items()
 
     def _objects(self) -> Iterator[tuple[str, Any]]:
         known = {id(one) for one in self.carried}
         counts: dict[str, int] = {}
-        for one in (*self.callbacks, *self._called()):
+        # Of a method, the object.
+        called = [getattr(one, "__self__", one) for one in (*self._called(), *self._hooks())]
+        for one in (*self.callbacks, *called):
             own = hasattr(one, "__dict__") and not hasattr(one, "__get__") and is_of_script(type(one))
-            if own and not isinstance(one, ExportableState) and id(one) not in known:
+            if own and not isinstance(one, (ExportableState, type)) and id(one) not in known:
+                known.add(id(one))
                 name = type(one).__name__
                 counts[name] = counts.get(name, 0) + 1
                 yield name + f"[{counts[name]}]" * (counts[name] > 1), one
@@ -109,10 +116,20 @@ class OwnPlaces:
             yield type(self.trainer).__name__, self.trainer
 
     def _with_functions(self) -> list[Any]:
-        things = [*self.callbacks, self.trainer, *self._called()]
-        for module in peeled(self._trained.model).modules():
-            things += [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
-        return things
+        called = [*self._called(), *self._hooks()]
+        things = [*self.callbacks, self.trainer, *called, *(getattr(one, "__self__", None) for one in called)]
+        things += [inner(self._trained.optimizer), getattr(self._trained.scheduler, "scheduler", None)]
+        things += [self._trained.scheduler, *getattr(self._trained.scheduler, "lr_lambdas", ())]
+        modules = peeled(self._trained.model).modules()
+        return [*things, *(one for one in modules if is_of_script(type(one)))]
+
+    def _hooks(self) -> list[Any]:
+        modules = list(peeled(self._trained.model).modules())
+        return [
+            hook
+            for module in modules
+            for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+        ]
 
     def _called(self) -> list[Any]:
         return [getattr(self.trainer, name, None) for name in _CALLED]
@@ -138,18 +155,20 @@ def _of_arguments(args: Any) -> dict[str, Any]:
 
 
 def _of_state(state: Any) -> dict[str, Any]:
-    return {name: vars(state)[name] for name in _CADENCES if name in vars(state)}
+    """Return what its file doesn't bring back: what the arguments set anew, and what a script has added."""
+    saved = {one.name for one in fields(TrainerState)} - set(_CADENCES)
+    return {name: value for name, value in _public(dict(vars(state))).items() if name not in saved}
 
 
 def _of_module(module: Any) -> dict[str, Any]:
     """Return a module's own attributes, the numbers of a library's, and the buffers that no checkpoint holds."""
-    own = is_of_script(type(module))
-    found = {
-        name: value
-        for name, value in _public(dict(vars(module))).items()
-        if name not in _TABLES and (own or isinstance(value, _NUMBERS))
-    }
-    return found | unsaved_buffers(module)
+    if is_of_script(type(module)):
+        found = own_attributes(module)
+        found = {name: value for name, value in found.items() if name not in _OF_EACH_MODULE}
+    else:
+        every = _public(dict(vars(module)))
+        found = {name: value for name, value in every.items() if isinstance(value, _NUMBERS)}
+    return {name: value for name, value in found.items() if name not in _TABLES} | unsaved_buffers(module)
 
 
 def _public(attributes: dict[str, Any]) -> dict[str, Any]:

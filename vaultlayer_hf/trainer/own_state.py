@@ -3,8 +3,9 @@
 | of | random generators | numbers, text, tensors, containers that training changes |
 |---|---|---|
 | a callback, a Trainer of the script's own, an object that is its metric or loss | carried by each rank | as well |
-| what functions of these, and hooks of modules, read beside their arguments | carried by each rank | as well |
-| the optimizer's own class, modules of the model, the Trainer's arguments | | carried by each rank |
+| what functions of these, of modules, of hooks, and all that they call, read beside their arguments: globals, closures,
+attributes of classes, functions and modules | carried by each rank | as well |
+| the optimizer's own class, modules of the model, the Trainer's arguments and state | | carried by each rank |
 | the base model under an adapter | | said |
 | the data set, the collator | with the place in the data | numbers with the place in the data; others are said |
 
@@ -22,7 +23,7 @@ from typing import Any
 import torch
 
 from vaultlayer_hf.base.events import EventKind, Events
-from vaultlayer_hf.state.attributes import Prints, is_of_script, look, moved, own_attributes
+from vaultlayer_hf.state.attributes import Prints, is_iterator, is_of_script, look, moved, own_attributes
 from vaultlayer_hf.state.data.followed import base_of
 from vaultlayer_hf.state.data.inner import own_generators, put_generators
 from vaultlayer_hf.state.data.samplers import parts
@@ -104,7 +105,7 @@ class OwnState:
         self.modules = []
         for owner, place in self._places.all():
             values = place.values()
-            names = [name for name in values if f"{owner}.{name}" in paths]
+            names = [name for name in values if self._is_to_keep(f"{owner}.{name}", values[name], paths)]
             left = room.left
             try:
                 kept = self._take(owner, values, names, now, known, room, seen)
@@ -117,6 +118,10 @@ class OwnState:
                 seen.add(id(values[name]))
                 self.modules += [values[name]] if isinstance(values[name], torch.nn.Module) else []
         return {owner: kept for owner, kept in found.items() if kept}, list(paths)
+
+    def _is_to_keep(self, path: str, value: Any, moved: Collection[str]) -> bool:
+        """Tell whether an attribute that has moved is to be kept: an iterator that was there at the begin is said."""
+        return path in moved and not (is_iterator(value) and path in self._then)
 
     def _take(
         self,
@@ -261,10 +266,10 @@ def warn_of_moved(events: Events, rank: int, names: Sequence[str]) -> None:
             "attributes",
             EventKind.INEXACT,
             f"{_some(names)}: training changes these attributes of the script's own objects, and no checkpoint holds "
-            "them: they are large, look like a secret, or go with what can't be kept, such as an open file. Behind a "
-            "resume they begin as the script makes them, and where the training hangs on them the numbers differ from "
-            "an unbroken run's: derive them from state.global_step, or carry an object with state_dict and "
-            "load_state_dict: trainer.vault.add('name', it)",
+            "them: they are large, look like a secret, or go with what can't be kept, such as an open file or an "
+            "iterator. Behind a resume they begin as the script makes them, and where the training hangs on them the "
+            "numbers differ from an unbroken run's: derive them from state.global_step, or carry an object with "
+            "state_dict and load_state_dict: trainer.vault.add('name', it)",
         )
 
 

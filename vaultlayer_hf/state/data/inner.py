@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from vaultlayer_hf.state.attributes import generators_read
+from vaultlayer_hf.state.functions import generators_read
 
 _DEPTH, _MOST = 3, 200
 """How many attributes deep, and in how many objects at most, generators are searched for: this runs once a loader."""
