@@ -27,7 +27,7 @@ from vaultlayer_hf.session.stop.stopping import Ending, StepDecision, Stopping
 from vaultlayer_hf.session.stop.watch import NoticeWatch
 from vaultlayer_hf.vault.retention.tidy import clear_trash
 
-_FAREWELL = 15.0
+_OTHER_NODES_SECONDS = 15.0
 """Seconds that the end of a failed training waits for parts of other nodes."""
 
 
@@ -286,7 +286,7 @@ class Training:
             atexit.unregister(self.close)
             if uploader is not None:
                 if not self._flush_failed and not self.watch.hurried:
-                    drain(session, self._stopping, uploader, for_others=_FAREWELL, failed=failed)
+                    drain(session, self._stopping, uploader, for_others=_OTHER_NODES_SECONDS, failed=failed)
                 uploader.stop(self._last_wait())
             session.close()
             self.watch.close(leaving=self.ending is not None)

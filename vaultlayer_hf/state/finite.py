@@ -40,9 +40,9 @@ def nonfinite_later(
     loss: object = None,
     later: Callable[[torch.Tensor], Callable[[], torch.Tensor]] = lambda tensor: lambda: tensor,
 ) -> Callable[[], str]:
-    """Return what says the same of the training of now, on any thread, from the copy of each tensor.
+    """Return a function that gives what ``nonfinite_state`` would give now, though it is called later, on any thread.
 
-    ``later`` is asked now for what gives that copy then.
+    ``later``: called now with each tensor; returns a function that gives that tensor's present content later.
     """
     if isinstance(loss, float) and not math.isfinite(loss):
         return lambda: f"the loss is {loss}"

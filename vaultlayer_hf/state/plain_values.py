@@ -75,9 +75,10 @@ def clock_of(value: Any) -> str | None:
 
 
 def has_come(value: Any, known: Collection[int]) -> bool:
-    """Tell whether a value that isn't looked at, in a place that held none at the begin, is state of its own.
+    """Tell whether an attribute that the training has set to an object of another library makes its owner unkeepable.
 
-    A file that was opened, a client: what says that it is there would mislead without it.
+    Such as an open file or a client. A flag beside it that says that the file is open would mislead after a resume, so
+    nothing of that owner is kept. Not so for what is ``known`` to be made by each start, or can't hold state.
     """
     return not (id(value) in known or isinstance(value, (*NO_STATE, *GENERATORS)))
 

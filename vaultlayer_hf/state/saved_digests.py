@@ -81,7 +81,7 @@ class StateTensors:
     sharded: bool = False
 
     def through(self, copy_of: Callable[[Any], Any]) -> StateTensors:
-        """Return the same with something else for each tensor, such as a copy that doesn't change."""
+        """Return these with each tensor replaced by what ``copy_of`` gives for it, such as a copy of it."""
         return replace(
             self,
             model=[(name, copy_of(tensor)) for name, tensor in self.model],

@@ -88,7 +88,7 @@ class TrainerData:
             self._guard.run(self._follower.begin_epoch)
 
     def begin_step(self) -> None:
-        """Put the random state back that belongs here: behind a skip the Trainer has put that of the save."""
+        """Put back the random state that an unbroken run has here: the Trainer's own skip has put that of the save."""
         if self._follower is not None and self._follower.after is not None:
             self._guard.run(self._settle_skip, self._follower)
 

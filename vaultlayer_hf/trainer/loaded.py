@@ -70,7 +70,7 @@ class Trained:
         log_history: Sequence[dict[str, Any]],
         later: Callable[[Any], Callable[[], Any]],
     ) -> Callable[[], str]:
-        """Return what says the same of the state of now, on any thread, from the copy that ``later`` gives.
+        """Return a function that gives later, on any thread, what ``nonfinite`` would give now.
 
         Shards are looked at now: no copy holds them.
         """
@@ -120,7 +120,7 @@ def keep_digests(folder: Path, ranks: Ranks, events: Events, trained: Trained) -
 def digests_of_copy(
     folder: Path, ranks: Ranks, events: Events, trained: Trained, later: Callable[[Any], Callable[[], Any]]
 ) -> Callable[[], None]:
-    """Return what writes the digests of what is trained now, on any thread, from the copy that ``later`` gives.
+    """Return a function that writes the digests of what is trained now, though it is called later, on any thread.
 
     Neither this nor what it returns raises: see ``keep_digests``.
     """

@@ -44,7 +44,7 @@ class Attributes:
         return self._chosen(self.thing)
 
     def put(self, name: str, value: Any) -> None:
-        """Have one hold this."""
+        """Set the attribute ``name``."""
         if self.values().get(name) is value:
             return
         if isinstance(self.thing, torch.nn.Module):  # it has its buffers elsewhere

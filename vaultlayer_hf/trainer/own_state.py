@@ -9,9 +9,9 @@ attributes of classes, functions and modules | carried by each rank | as well |
 | the base model under an adapter | | said |
 | the data set, the collator | with the place in the data | numbers with the place in the data; others are said |
 
-What one object holds comes back whole or not at all: a flag that says of a file that it is open would mislead without
-it. What is too large, or holds what can't be kept, is said (state/plain_values.py). Carried as well is which parameters
-are trained, and which adapters are active, where that changes as it is trained.
+What one object holds comes back whole or not at all: a flag that says that a file is open would mislead without the
+file. What is too large, or holds what can't be kept, is said (state/plain_values.py). Which parameters are trained, and
+which adapters are active, is carried as well, where that changes as it is trained.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class Skipping:
         self.accumulation = 1
 
     def replace(self, trainer: Any, loader: Any, accumulation: int) -> None:
-        """Have loaders that are followed asked.
+        """Put our function in the place of ``skip_first_batches``: it asks a loader's follower, where it has one.
 
         Args:
             trainer: the one that trains, or None where it isn't known.

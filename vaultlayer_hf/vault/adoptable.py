@@ -100,7 +100,7 @@ def _whole_at(path: Path, seq: int, name: str) -> Snapshot | PassedOver | None:
 def find_adoptable(
     output_dirs: Sequence[Path], state: VaultState, writers: Collection[int] = ()
 ) -> tuple[list[Snapshot], list[PassedOver]]:
-    """Return the snapshots that a run behind ``state`` may adopt, the best first, and newer ones that don't count.
+    """Return the snapshots that a start may adopt on such a vault, best first, and newer ones that don't count.
 
     They are those of the newest claim's writer that it hasn't committed: nobody else has written since. Where that
     writer died while it was itself adopting on this disk, and has committed nothing, it has come no further than the
@@ -134,7 +134,7 @@ def begin_adopting(folder: Path, token: int) -> None:
 
 
 def end_adopting(folder: Path) -> None:
-    """Nothing is being adopted any more: it is this writer's own, or was of no use."""
+    """Remove ``begin_adopting``'s note: what was found is this writer's own now, or of no use. Raises OSError."""
     files.remove_file(folder / _ADOPTING)
 
 

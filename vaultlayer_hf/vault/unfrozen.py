@@ -40,7 +40,7 @@ def note_unfrozen(writer: Path, source: Path, manifest: Manifest) -> None:
 
 
 def forget_unfrozen(writer: Path) -> None:
-    """There is a snapshot of it now, or it was given up. Raises OSError."""
+    """Remove the note: the folder has a snapshot now, or was given up. Raises OSError."""
     if (writer / UNFROZEN).exists():
         files.remove_file(writer / UNFROZEN)
 

@@ -37,7 +37,7 @@ from vaultlayer_hf.vault.unfrozen import forget_unfrozen, note_unfrozen
 from vaultlayer_hf.vault.upload.job import Job, Unloadable, all_loadable
 
 _TOLD = 4
-"""Commits that the other ranks are told at a save: more than can happen between two."""
+"""How many of the newest commits rank 0 tells the other ranks at each save: more than are made between two saves."""
 
 
 def clear_folder(session: Session, folder: Path, count: int) -> None:
@@ -96,7 +96,7 @@ def note_written(session: Session, save: Save) -> None:
 
 
 def forget_written(session: Session) -> None:
-    """What was noted by ``note_written`` is a snapshot now, or was given up. Raises nothing."""
+    """Remove what ``note_written`` has noted: the folder has a snapshot now, or was given up. Raises nothing."""
     if session.leads_node:
         # Where it stays, another save writes over it, and a start sees that it is of no use.
         with contextlib.suppress(OSError):

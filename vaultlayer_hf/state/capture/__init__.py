@@ -2,7 +2,7 @@
 
     arena.py      host memory made ready beforehand
     copier.py     the copies of one training, one at a time, and the thread that writes from them
-    copying.py    one copy: what may change at once at once, the rest while the training computes
+    copying.py    one copy, most of it made while the training computes
     direct.py     a file that is written past the page cache
     fit.py        whether saves run beside the training, and what of its optimizers decides that
     frames.py     what stands around the contents of a file, learnt from one that its library wrote

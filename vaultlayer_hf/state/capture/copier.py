@@ -1,8 +1,9 @@
 """Makes the copies of one training's state, one at a time, and has files written from them by a thread.
 
-The premise that parameters change in the optimizer's step alone is tried once: the first copy is over before its save
-returns, and in front of the next step it is compared with what it is of. Where the forward pass has changed a parameter
-(prototypes that are normalised, weights that are clamped), each later copy is over before its save returns, too.
+All rests on the premise that parameters change in the optimizer's step alone, so the first copy of a training tries it:
+that copy is over before its save returns, and in front of the next step the parameters are compared with it. Where the
+forward pass has changed one (prototypes that are normalised, weights that are clamped), each later copy is over before
+its save returns, too.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class Copier:
     def copy(
         self, storages: Sequence[Storage], stepped: Iterable[torch.Tensor], others: Iterable[torch.Tensor]
     ) -> StateCopy:
-        """Begin to copy storages, the copies before which are done with. Raises NoRoomError.
+        """Begin to copy storages, in the memory that the copy before has used. Raises NoRoomError.
 
         ``stepped``: what an optimizer's step changes; ``others``: what else may change at any time.
         """
@@ -83,7 +84,7 @@ class Copier:
         return copy
 
     def before_change(self) -> None:
-        """Return once nothing of the state is being copied: it is about to change."""
+        """Wait until the newest copy is over, since the state is about to change. In front of the optimizer's step."""
         copy = self._newest
         if copy is None:
             return
@@ -107,7 +108,7 @@ class Copier:
             copy.note_step()
 
     def overlap_no_more(self) -> None:
-        """Have each later copy be over before its save returns: parameters change at other times than at the step."""
+        """Have each later copy be over before its save returns, because parameters change outside of the step, too."""
         if self.fit.mode == "overlapped":
             self.fit = Fit("copied", "parameters change outside of the optimizer's step")
             self._changed(self.fit)

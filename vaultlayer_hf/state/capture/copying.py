@@ -1,9 +1,9 @@
-"""A copy of storages in host memory: what may change at once is copied at once, the rest while the training computes.
+"""A copy of storages in host memory, most of it made while the training computes.
 
-What an optimizer steps, and its state, changes in its step alone. So the copy of that may run beside the next forward
-and backward pass, and has to be over before the step: ``wait`` stands in front of it. Everything else is copied before
-``start`` returns: a forward pass changes buffers (the running statistics of BatchNorm), and parameters that are not
-trained (a teacher that follows its student).
+An optimizer's parameters and its state change in its step alone. So they can be copied during the next forward and
+backward pass, if the copy is over before the step: ``wait`` is called in front of it. Everything else is copied before
+``start`` returns, because a forward pass may change it: buffers (the running statistics of BatchNorm), and parameters
+that aren't trained (a teacher that follows its student).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class StateCopy:
         return needed([storage.nbytes() for storage in self._sources.values()])
 
     def start(self, watched: Sequence[torch.Tensor] = (), *, trial: bool = False) -> None:
-        """Copy what may change at once, and begin with the rest. On the thread that trains.
+        """Copy what a forward pass may change, and begin to copy the rest in the background. On the thread that trains.
 
         Args:
             watched: tensors of which ``wait`` finds out whether they were changed in place meanwhile. Torch doesn't
@@ -103,7 +103,7 @@ class StateCopy:
             raise TornError(f"the state couldn't be copied: {self._error}") from self._error
 
     def give_up(self) -> None:
-        """Return once nothing is copied any more; whether it is torn is nobody's concern."""
+        """Wait until nothing is copied any more, for a copy that won't be used: it may be torn. Raises nothing."""
         with contextlib.suppress(Exception):
             self.wait()
 
@@ -117,7 +117,7 @@ class StateCopy:
             self._error = self._error or TornError("the optimizer stepped before the copy was over")
 
     def moved(self) -> bool | None:
-        """Return whether what could have been copied beside the training has changed since; once; None: not tried.
+        """Return whether a forward or backward pass has changed what was copied; None where this copy isn't the trial.
 
         In front of the optimizer's step.
         """
@@ -132,10 +132,11 @@ class StateCopy:
         return self._copies[_key(storage)]
 
     def later(self, tensor: torch.Tensor, *, frozen_itself: bool = False) -> Callable[[], torch.Tensor]:
-        """Return what gives, on any thread, what stands for a tensor of the training in the copy.
+        """Return a function that gives a tensor's content as it is now; any thread may call it, once the copy is over.
 
-        One that isn't in there is copied at once. ``frozen_itself``: not where it isn't trained either, then it stands
-        for itself: a frozen model under an adapter may have many times the size of what is saved.
+        Where the copy has the tensor's storage, that is a tensor in the copy. Any other tensor is cloned at once; with
+        ``frozen_itself`` only one that is trained: a frozen one doesn't change, so it stands for itself, and the frozen
+        model under an adapter may be many times as large as what is saved.
         """
         if type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.layout is torch.strided:
             content = self._copies.get(_key(tensor.untyped_storage()))
@@ -157,9 +158,9 @@ class StateCopy:
         self._sources = {}
 
     def hold_device(self) -> None:
-        """Have a GPU's next work wait for the copy, without the processor's waiting for it.
+        """Let the GPU start its next work only when the copy is over, while the CPU goes on at once.
 
-        Where there is no such thing, the same as ``wait``.
+        Where the copy isn't made by the GPU alone, the same as ``wait``.
         """
         if self._thread is not None or not self._events:
             self.wait()
@@ -181,7 +182,7 @@ class StateCopy:
             self._error = self._error or TornError("parameters were changed before the copy was over")
 
     def _copy(self, pairs: Sequence[_Pair]) -> None:
-        """Copy at once: behind what the thread's streams have been given."""
+        """Copy now; on a GPU, in the stream that computes, behind the work that it already has."""
         gpu = [pair for pair in pairs if pair[1].device.type == "cuda"]
         _copy_all([pair for pair in pairs if pair[1].device.type != "cuda"])
         for device in {source.device for _, source in gpu}:
@@ -190,7 +191,7 @@ class StateCopy:
                 self._note_event(device)
 
     def _begin(self, pairs: Sequence[_Pair]) -> None:
-        """Copy beside the training: a GPU on a stream of its own, the processor in a thread."""
+        """Copy in the background: on a GPU in a stream of its own, in host memory by a thread."""
         if not self._arena.pinned:
             gpu = [pair for pair in pairs if pair[1].device.type == "cuda"]
             self._copy(gpu)  # it would wait for each tensor, on whichever thread

@@ -47,23 +47,23 @@ WRITTEN_AT_ONCE = 2**20
 
 
 class Recorded(Protocol):
-    """A file that is to be written; as ``path`` first where it is to have another name at the end, see ``Deferred``."""
+    """A file that is written later, as ``path``; where ``final`` is set it then gets that name (see ``Deferred``)."""
 
     path: Path
     final: Path | None
 
     @property
     def kind(self) -> object:
-        """What it has in common with the same file of other saves."""
+        """Equal for the same file of two saves, where only the tensors' contents differ."""
 
     def storages(self) -> Sequence[Storage]:
-        """Return what its content comes from."""
+        """Return the storages that its content is taken from."""
 
     def write(self, copy_of: Callable[[Storage], Storage]) -> None:
         """Write it. ``copy_of`` gives the host's copy of a storage. Raises what the libraries and the disk raise."""
 
     def contents(self) -> list[Content]:
-        """Return what contents it has, once it is written. Raises what reading it raises."""
+        """Return where in the written file each tensor's content is. Raises what reading it raises."""
 
     def put(self, frame: Frame, copy_of: Callable[[Storage], Storage], put: Put) -> None:
         """Put its bytes into the frame of a file of its kind. Raises UnlikeError, and what ``put`` raises."""

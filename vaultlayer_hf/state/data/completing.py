@@ -32,7 +32,7 @@ class Completing:
         loader.slice_fn = self._slice
 
     def begin(self, kept: Any) -> None:
-        """Be at the opening of a pass; ``kept``: the rows that it began with, where it goes on."""
+        """Called when a pass is opened. ``kept``: the rows that it began with, where it goes on; else None."""
         self._awaited, self._kept, self.first = True, kept, kept
 
     def leave(self) -> None:
@@ -65,7 +65,7 @@ def _plain(rows: Any) -> Any:
 
 
 def _on_devices_of(rows: Any, kept: Any) -> Any:
-    """Return kept rows where the loader's own are; they are of one shape, or the loader's own are returned."""
+    """Return kept rows on the devices of the loader's own; the loader's own, where these are built in another way."""
     if isinstance(rows, torch.Tensor):
         return kept.to(rows.device) if isinstance(kept, torch.Tensor) else rows
     if isinstance(rows, Mapping) and isinstance(kept, dict) and set(rows) == set(kept):

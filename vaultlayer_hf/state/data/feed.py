@@ -27,7 +27,7 @@ class Feed:
         now: state of the fetch behind those; None: as it is.
         emptied: called when there are no more.
         guard: of the following.
-        anew: opens the same pass as torch does, behind so many batches more than it was opened behind here.
+        anew: opens the same pass as torch alone does, and goes past the number of batches that this one has given.
     """
 
     def __init__(
@@ -75,7 +75,9 @@ class Feed:
 
 
 class Anew:
-    """Opens a pass as torch does, where ours couldn't: as if it had not been tried.
+    """Opens a pass as torch alone does, after opening it with our parts in it has failed.
+
+    Random state and samplers are put back first to what they were, so that the failed try leaves no trace.
 
     Args:
         loader: the loop's.
@@ -90,11 +92,11 @@ class Anew:
         self._samplers: SamplerStates = {}
 
     def note(self) -> None:
-        """Note what the order follows from. Raises what the user's samplers raise."""
+        """Note the samplers' state, which the order follows from. Raises what the user's samplers raise."""
         self._samplers = take_samplers(self._loader)
 
     def open(self, more: int) -> Iterator[Any]:
-        """Open it behind so many batches more: those that are done are fetched again."""
+        """Open the pass, and fetch the batches that are done, and ``more``, once again."""
         self._base._iterator = self._iterator
         if hasattr(
             self._base, "next_iter_state"
@@ -110,7 +112,9 @@ class Anew:
 
 
 class Emptied:
-    """A pass of which nothing is left: older accelerate would yield None. It has the loader's other sides.
+    """Stands for a loader whose pass has no batch left: older accelerate would yield None for such a pass.
+
+    Every other attribute is the loader's own.
 
     Args:
         loader: the one whose pass it is.

@@ -47,7 +47,7 @@ class Fetches:
         self._count = 0
 
     def start(self, drawn: int, ended: Sequence[int] = ()) -> None:
-        """Begin a pass behind so many fetches."""
+        """Begin a pass in which ``drawn`` batches have been fetched already."""
         self._ahead.clear()
         self._marks.clear()
         self.ended, self._last, self._count = list(ended), None, drawn
@@ -55,7 +55,7 @@ class Fetches:
     # Moments --------------------------------------------------------------------------------------------
 
     def moment(self) -> Moment:
-        """Return the state of now."""
+        """Return what the next item follows from, as it is now."""
         source = None
         if self.source is not None and self._own:
             try:
@@ -67,7 +67,7 @@ class Fetches:
         return Moment(take_random_state(), self._inner.take(), source)
 
     def put(self, moment: Moment) -> None:
-        """Be in a state of then; not of the data set itself."""
+        """Put a moment's random state, and what data set and collator hold, back; the data set's own state isn't."""
         if moment.random is not None:
             put_random_state(moment.random)
         self._inner.put(moment.inner)
@@ -75,14 +75,14 @@ class Fetches:
     # Each fetch -----------------------------------------------------------------------------------------
 
     def before(self, moment: Moment | None) -> None:
-        """Be ahead of a fetch, in a state of then where there is one."""
+        """Called ahead of each fetch: put the moment that belongs to it back, if one is given, and note this one."""
         if moment is not None:
             self.put(moment)
         if self._own:
             self._ahead.append((self._count, self.moment()))
 
     def settle(self) -> None:
-        """Note the random state behind a fetch, while somebody wants it."""
+        """Called behind each fetch: note the random state in ``after``, where that is wanted (it isn't None)."""
         if self.after is not None:
             self.after = Moment(take_random_state())
 
@@ -108,7 +108,7 @@ class Fetches:
         self._marks.clear()
 
     def plain(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """Yield the batches of a pass that isn't followed, by workers that mark them."""
+        """Yield the batches of a pass that isn't followed, without the marks that persistent workers put on them."""
         for item in batches:
             batch, mark = unmarked(item)
             if mark is not None:
@@ -131,7 +131,7 @@ class Fetches:
         return turn
 
     def ahead_of(self, drawn: int) -> list[Moment]:
-        """Return the states ahead of the fetches behind the first ``drawn``."""
+        """Return the moments that were noted ahead of each fetch after the first ``drawn``."""
         return [moment for number, moment in self._ahead if number >= drawn]
 
     def ended_within(self, drawn: int, *, workers: bool) -> list[int]:
@@ -151,5 +151,5 @@ class Fetches:
 
 
 def pickled(states: dict[int, dict[str, Any]]) -> dict[int, bytes]:
-    """Return the states of workers as they travel."""
+    """Return the states of workers, each ``packed``: as they are sent between processes."""
     return {worker: packed(state) for worker, state in states.items()}

@@ -21,7 +21,7 @@ class Follows(Protocol):
         """Open a pass; ``plain`` does it as torch does."""
 
     def hand_over(self) -> None:
-        """Make way for another one."""
+        """Stop following, because another follower takes the loader over."""
 
 
 def base_of(loader: Any) -> Any:
@@ -65,7 +65,7 @@ def _is_lazy(cls: type) -> bool:
 
 
 def take(base: Any, follower: Follows) -> None:
-    """Have a DataLoader followed; who did so before makes way."""
+    """Have a follower follow a DataLoader, in place of the one that did so before."""
     former: Follows | None = follower_of(base)
     if former is not None:
         former.hand_over()
@@ -75,7 +75,7 @@ def take(base: Any, follower: Follows) -> None:
 
 
 def let_go(base: Any) -> None:
-    """Let a DataLoader be what it was."""
+    """Stop following a DataLoader: it gets its own class back."""
     if base.__dict__.pop("_vaultlayer", None) is not None:
         base.__class__ = type(base).__bases__[0]
 

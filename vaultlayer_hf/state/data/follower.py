@@ -72,7 +72,7 @@ class Follower:
         guard.at_end(self.leave)
 
     def leave(self) -> None:
-        """Stop following: the loader is as it was. Where persistent workers go on, their marks are taken off still."""
+        """Stop following: the loader is as it was, once no persistent worker marks its batches any more."""
         self._left = True
         if self._completing is not None:
             self._completing.leave()
@@ -80,7 +80,7 @@ class Follower:
             let_go(self.base)
 
     def hand_over(self) -> None:
-        """Make way for another follower, with workers of its own."""
+        """Stop following, because another follower takes the loader over; that one starts workers of its own."""
         self._opening.drop_workers()
         let_go(self.base)
 
@@ -118,7 +118,7 @@ class Follower:
         )
 
     def resume_near(self, position: Position, batches: int) -> None:
-        """Go on behind that many batches in the order of a position, where no more of it can be had."""
+        """Go on behind so many batches of a position's pass, where only the pass's beginning can be used of it."""
         self._near = True
         self._pending = replace(
             position,
@@ -134,7 +134,7 @@ class Follower:
         )
 
     def begin_epoch(self) -> None:
-        """Expect that the loop opens a pass: others may go through the loader, too."""
+        """Note that the loop is about to open a pass: one that is opened without this is somebody else's."""
         self._expected = True
         self._at.over = False
         if not self.opens:
@@ -298,7 +298,7 @@ class Follower:
         return self._opening.again(at, plain, drawn, near=near, refetch=at.again or self._at.again or near)
 
     def _stand_behind(self, at: Position) -> None:
-        """Be at the end of a pass of which nothing is left."""
+        """Stand at the end of a pass that has no batch left."""
         self._note_offset(at.passes)
         self._at, self._fetches.workers, self._expected = replace(at, ahead=[]), pickled(at.workers), False
         self._fetches.put(at.now)

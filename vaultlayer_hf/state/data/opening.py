@@ -205,7 +205,7 @@ class StatefulOpening:
         return opened
 
     def _forget(self, state: Any) -> None:
-        """Have it go on from another state, or from none, whatever accelerate has given it."""
+        """Replace the state that accelerate has told the loader to go on from; None: it begins anew."""
         if hasattr(self._base, "next_iter_state"):
             self._base._iterator = self._base.next_iter_state = None
             self._base._initial_iter_for_state_dict = False
@@ -214,5 +214,5 @@ class StatefulOpening:
 
 
 def begun(moment: Moment, base: Any) -> Moment:
-    """Return what a DataLoader's first workers begin with, now; one without content where they run already."""
+    """Return ``moment`` where a DataLoader would start its workers in it; an empty one where they run already."""
     return Moment() if workers_run(base) else moment

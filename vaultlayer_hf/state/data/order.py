@@ -41,7 +41,7 @@ class Order:
         return _Items(self, items)
 
     def leave_out(self, count: int) -> None:
-        """Go past ``count`` items."""
+        """Take ``count`` items from the sampler and give them to nobody; they count in the sums."""
         for _ in range(count):
             item = next(self._items, self)
             if item is self:
@@ -49,7 +49,7 @@ class Order:
             self.note(item)
 
     def note(self, item: Any) -> None:
-        """Take an item into the sum. Indices that can't be summed up, or only once be gone through, end the sums."""
+        """Add an item to the sums. One that can't be hashed, or can be gone through only once, ends them."""
         self._given += 1
         if isinstance(item, Iterator):  # to sum it up would use it up, and the loader's batch would be empty
             self._sums_up = False

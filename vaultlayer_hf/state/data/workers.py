@@ -178,7 +178,7 @@ class _Worker:
         self._source, self._lost = None, f"{type(error).__name__}: {error}"
 
     def put(self, state: State) -> None:
-        """Be in a state of then. Raises what the data set's parts raise."""
+        """Put a state back. Raises what the data set's parts raise."""
         if self._blind:
             raise RuntimeError(self._blind)
         put_random_state(state["random"])
@@ -188,7 +188,7 @@ class _Worker:
         self._last = state
 
     def changed(self) -> bytes | None:
-        """Return the state, packed, where it isn't what was returned last."""
+        """Return the state, packed; None where it is still what was returned last."""
         if not self._blind:
             try:
                 return self._change()

@@ -58,7 +58,7 @@ class Capture:
     def hand_in(
         self, job: Callable[[], object], before: Callable[[], object], save: Callable[[], object]
     ) -> None:
-        """Have it go on its way by itself; before ``write``.
+        """Say what else is to be done for this checkpoint, so that training can go on; called before ``write``.
 
         Args:
             job: done by the thread that writes, once the state is copied.
@@ -71,7 +71,7 @@ class Capture:
         self.handed_in = True
 
     def write(self, copier: Copier) -> None:
-        """Have it written; once."""
+        """Have the thread begin to write it; a second call does nothing."""
         if self._written is None:
             self._written = copier.submit(lambda: self.run(copier.writer))
 
@@ -86,7 +86,7 @@ class Capture:
             self._written.result()
 
     def give_up(self) -> None:
-        """Return once nothing is copied any more: nobody wants it."""
+        """Wait until nothing is copied any more, because nobody wants this checkpoint."""
         self.copy.give_up()
 
     def run(self, writer: FileWriter) -> None:

@@ -92,7 +92,7 @@ class VaultState:
     metrics: dict[str, float] = field(default_factory=dict)
 
     def origin(self, number: int | None) -> Commit | None:
-        """The live commit that a run went on from whose origin was entry ``number``, or what is left before it."""
+        """Return the commit of entry ``number``; where it is retired the newest live one before it, or None."""
         return next((commit for commit in reversed(self.commits) if commit.number <= (number or 0)), None)
 
     @property

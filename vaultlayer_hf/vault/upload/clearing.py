@@ -1,9 +1,9 @@
 """Clearing: what commits make superfluous goes, on this disk and in the vault. Trouble here costs nothing but space.
 
-A snapshot that isn't carried any more is put aside, not removed: it can be adopted until a newer one can be, after
-whatever the newer one is good for. A sealed one survives a power cut, so it stays until a newer one is sealed. One that
-is only whole by its note survives a kill, so it stays until a newer one has its note on all nodes: at the save after
-that one, as all ranks have come to it.
+A snapshot whose upload was given up is put aside, not removed: the next start on this disk could still go on from it.
+It may go once a newer snapshot is as safe as it is. A sealed one survives a power cut, so it stays until a newer one is
+sealed. One that has only its note survives a kill of the process, so it stays until a newer one has its note on every
+node. This node knows that at the save after that newer one, because every rank has come to that save.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Clearing:
         self._abandoned.append(folder)
 
     def outdate(self, newest: Snapshot) -> None:
-        """Remove what a new save makes superfluous: ``newest``, noted just now. On the training thread.
+        """Remove snapshots that ``newest``, which has its note by now, makes superfluous. On the training thread.
 
         The newest of those that were put aside stays: on other nodes ``newest`` may have no note yet. So no more than
         one waits here that has no seal, however long an upload takes. Raises OSError.
@@ -103,7 +103,7 @@ class Clearing:
         self._committed = tuple(commits)
 
     def clear_superseded(self) -> None:
-        """Clear away what the commits that were told of make superfluous; for the other nodes."""
+        """Remove what the commits make superfluous that ``note_commits`` was told of; for the other nodes."""
         commits, self._committed = self._committed, ()
         for done in commits:
             older = self._older_than(done.seq + 1)

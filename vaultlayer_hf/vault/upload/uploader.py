@@ -38,9 +38,9 @@ from vaultlayer_hf.vault.upload.mover.store import LARGE, MovingStore
 from vaultlayer_hf.vault.upload.patience import Patience
 from vaultlayer_hf.vault.upload.queue import UploadQueue
 
-_LAST_WORD = 10.0
+_STOP_SECONDS = 10.0
 """Seconds that an end of the process waits for the upload thread to give up."""
-_LAST_SEAL = 60.0
+_SEAL_SECONDS = 60.0
 """Seconds that an end of the process waits for the last snapshot to be sealed."""
 
 
@@ -147,7 +147,7 @@ class Uploader:
         self._clearing.note_commits(commits)
 
     def clear_superseded(self) -> None:
-        """Clear away what the commits that were told of make superfluous; for the other nodes."""
+        """Remove what the commits make superfluous that ``follow`` was told of; for the other nodes."""
         self._clearing.clear_superseded()
 
     def note_troubles(self, others: Mapping[int, str]) -> None:
@@ -175,7 +175,7 @@ class Uploader:
         return next((job.snapshot.name for job in reversed(self._queue.jobs)), "")
 
     def end(self) -> None:
-        """No step follows: what is said of trouble from now on doesn't promise any."""
+        """Note that no step follows: messages about trouble no longer say that training goes on."""
         self._patience.over = True
 
     @property
@@ -217,9 +217,9 @@ class Uploader:
         self._queue.stop()
         self._events.sum_up()
         if self._thread is not None:
-            self._thread.join(timeout=_LAST_WORD if within is None else within)
+            self._thread.join(timeout=_STOP_SECONDS if within is None else within)
             if self._carrier.sealing and within is None:
-                self._thread.join(timeout=_LAST_SEAL)
+                self._thread.join(timeout=_SEAL_SECONDS)
         self._moving.close()
 
     def exposure(self) -> str:
