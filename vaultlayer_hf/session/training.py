@@ -84,7 +84,7 @@ class Training:
         return self.session.claim is None or self.session.disabled
 
     def begin(self, step: int, within: CodeType | None = None) -> None:
-        """Say that training begins, behind ``step``, and runs for as long as ``within`` does. All ranks."""
+        """Say that training begins, behind ``step``. All ranks. ``within``: code that runs as long as it trains."""
         notify(self.session, lambda observer: observer.began(self.session, step))
         atexit.unregister(self.close)  # a training that is begun again after its close is to be closed again
         atexit.register(self.close)
@@ -139,7 +139,7 @@ class Training:
         rounds.clear_folder(self.session, folder, self._folders_cleared)
 
     def note_written(self, save: Save) -> None:
-        """Note that a folder, under whatever name, is written but for its last file: a kill doesn't lose it then."""
+        """Note that all but the last file of a checkpoint's folder is written: a kill from now on doesn't lose it."""
         if not self._idle:
             rounds.note_written(self.session, save)
 
@@ -243,7 +243,7 @@ class Training:
         self._note_end(step, metrics)
 
     def finish_again(self) -> None:
-        """Leave the log of a run that was over before it began with an end as its last word, not with our claim.
+        """Append an end again, for a run that was over before this start, whose claim is the log's last entry now.
 
         All ranks. Raises FencedError as ``finish`` does.
         """

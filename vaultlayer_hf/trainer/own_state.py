@@ -253,7 +253,7 @@ class OwnState:
 
 
 class _Holder:
-    """Has these attributes, of which the generators are the very objects."""
+    """An object that has these attributes: the same objects, so that generators are taken, and put back, in place."""
 
     def __init__(self, attributes: dict[str, Any]) -> None:
         vars(self).update(attributes)

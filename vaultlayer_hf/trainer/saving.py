@@ -133,7 +133,7 @@ class Saving:
 
 
 def _whole(trainer: Any, folder: Path, save: Callable[[], Any]) -> None:
-    """Save; what the disk refuses is raised behind the whole of it. Other ranks wait for this one in between."""
+    """Save, and raise an error of the disk only when all of it is through: other ranks wait for this one in between."""
     with _held_back(trainer, folder, lambda: None) as held:
         save()
     if held:

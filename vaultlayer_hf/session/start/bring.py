@@ -170,7 +170,7 @@ class _Restore:
         )
 
     def _fetch(self, share: Manifest, relay: Relay | None, progress: _Progress) -> tuple[int, int]:
-        """Fetch and verify this node's share; return how many bytes were fetched, and how many of these from nodes."""
+        """Fetch and verify this node's share; return how many bytes came, and how many of these from nodes."""
         store, folder = self.source.store, self.commit.folder
         conversion = conversion_for(self.session, self.expected, self.manifest)
         output_dir = self.session.output_dir
@@ -207,7 +207,7 @@ class _Restore:
         return attempt(None), 0
 
     def _share_of(self, node: int) -> Manifest:
-        """Return the manifest of what a node's ranks load: of everything, where as many ranks didn't write it."""
+        """Return the manifest of what a node's ranks load; all of it where another number of ranks wrote it."""
         session, manifest = self.session, self.manifest
         if session.topology is None or manifest.world_size != session.ranks.world_size:
             return manifest

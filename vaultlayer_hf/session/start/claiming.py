@@ -1,8 +1,9 @@
 """What a start notes on its disk ahead of its claim, so that a kill right behind that claim loses no snapshot.
 
-A snapshot counts only for who finds its writer's claim to be the newest: else somebody may have gone on elsewhere. A
-start that dies between its claim and its look at the disk has gone on nowhere, and the next one on that disk can tell:
-the claim's entry and this note have one id. The note also says whose snapshots counted then.
+A snapshot counts only while its writer's claim is the newest one in the log: after another claim somebody may have
+gone on elsewhere. But a start that dies between its claim and its look at the disk has gone on nowhere. The next start
+on that disk can tell that this has happened, because the claim's entry and this note have one id. The note also says
+whose snapshots counted then.
 
 <output_dir>/_vaultlayer/<vault_id>/claiming    {"start": id, "writers": [token, …]}    on rank 0's disk
 """
@@ -66,12 +67,15 @@ class ClaimNote:
         return {START: mine}
 
     def writers(self, before: VaultState | None) -> tuple[int, ...]:
-        """Return the tokens of those before the newest claim, behind which this start has come in this state."""
+        """Return tokens of writers whose snapshots count besides the newest claim's.
+
+        None where ``before``, the state ahead of our claim, is of another claim than ``write`` was told of.
+        """
         newest = self._writers[:1]
         return self._writers[1:] if before is not None and newest == (before.token,) else ()
 
     def remove(self) -> None:
-        """Nothing is left for it to tell, nor for one that a kill has cut short. One that stays says nothing wrong."""
+        """Remove the note, and ones that kills have cut short: what it is for is found. One that stays does no harm."""
         if self._path is not None:
             with contextlib.suppress(OSError):
                 files.remove_file(self._path)

@@ -217,7 +217,7 @@ class Relay:
 
 
 class _Passing:
-    """A store of which other nodes fetch the most."""
+    """What ``restore`` reads from: takes from other nodes what they fetch, and all else from the store."""
 
     def __init__(self, relay: Relay, store: ByteSource) -> None:
         self._relay, self._store = relay, store

@@ -6,7 +6,7 @@
     facts.py      what a Trainer is like, as far as it decides that
     fit.py        where it is safe
     guard.py      in front of whatever could change what is being copied
-    redirect.py   stock's own save, with its eyes on another folder
+    redirect.py   stock's own save, made to write into another folder
     saves.py      captured, written, and there by one rename
 
 Imports session and below; trainer/saving.py imports it.

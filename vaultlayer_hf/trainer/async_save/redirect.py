@@ -1,4 +1,4 @@
-"""Stock's own save, with its eyes on another folder than it believes, and its large files recorded."""
+"""Stock's own save, made to write into another folder than it knows of."""
 
 from __future__ import annotations
 
