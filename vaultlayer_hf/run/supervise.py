@@ -169,12 +169,8 @@ def _prepare(
 def _clean(decision: RestartDecision, journal: Journal, options: Options, notice: Notice) -> RestartDecision:
     if free_space_of_attempt(attempt_folder(options.folder, journal.attempt), options.vault, notice):
         return decision
-    return RestartDecision(
-        Action.STOP,
-        decision.cause,
-        decision.detail,
-        "nothing could be deleted that the vault has, so a restart would fill the disk again: free some space",
-        blame=decision.blame,
+    return decision.stopped(
+        "nothing could be deleted that the vault has, so a restart would fill the disk again: free some space"
     )
 
 
@@ -182,12 +178,8 @@ def _put_aside(decision: RestartDecision, options: Options, notice: Notice) -> R
     moved = put_aside(output_dirs(options.folder), notice, keep=[Path.cwd(), options.folder])
     if moved or decision.cause is not Cause.NOT_EMPTY:
         return decision
-    return RestartDecision(
-        Action.STOP,
-        decision.cause,
-        decision.detail,
-        "nothing there is from an earlier attempt of this run, so it stays: name another output folder",
-        blame=decision.blame,
+    return decision.stopped(
+        "nothing there is from an earlier attempt of this run, so it stays: name another output folder"
     )
 
 

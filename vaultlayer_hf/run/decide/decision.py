@@ -122,6 +122,10 @@ class RestartDecision:
     aside: bool = False
     blame: Error | None = field(default=None, compare=False)
 
+    def stopped(self, reason: str) -> RestartDecision:
+        """Return the decision to stop in place of this one, about the same death."""
+        return RestartDecision(Action.STOP, self.cause, self.detail, reason, blame=self.blame)
+
 
 def decide_restart(death: Death, history: RestartHistory, limits: Limits | None = None) -> RestartDecision:
     """Return what to do about a death. Never raises."""
