@@ -32,7 +32,7 @@ from vaultlayer_hf.session.lock import OutputLock
 lock = OutputLock(Path(sys.argv[1]), sys.argv[2], Events())
 lock.acquire()
 child = os.fork() if sys.argv[3:] else 1
-print(child if lock.held else "child", flush=True)
+os.write(1, (f"{child}" if lock.held else "child").encode() + b"\\n")  # in one piece: both processes write
 time.sleep(600)
 """
 
