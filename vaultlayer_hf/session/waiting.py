@@ -87,17 +87,15 @@ def wait_for_uploads(
                 least, moved_at = remaining, now
             bar.n = round(min(_ALMOST * total, max(0, total - remaining)))
             bar.refresh()
-            limit, full = limits(), uploader.full_since
-            ends = [
+            limit, full, parts = limits(), uploader.full_since, uploader.waiting_since
+            end, why = min(
                 (begin + timeout, f"after {timeout:.0f} s (flush_timeout)"),
                 (now + limit.left, limit.why),
                 (moved_at + limit.stalled, limit.why),
-            ]
-            if full is not None:
-                ends.append((max(begin, full) + FULL_SECONDS, "the vault is full"))
-            if (since := uploader.waiting_since) is not None:
-                ends.append((since + for_others, "parts of other nodes are missing"))
-            end, why = min(ends, key=lambda one: one[0])
+                (math.inf if full is None else max(begin, full) + FULL_SECONDS, "the vault is full"),
+                (math.inf if parts is None else parts + for_others, "parts of other nodes are missing"),
+                key=lambda one: one[0],
+            )
             if now >= end:
                 return why
             waits_for = uploader.trouble or f"{size_text(uploader.unsent)} are to be sent"

@@ -73,34 +73,12 @@ def _resume(session: Session, expected: CheckpointFiles) -> Path | None:
     NoUsableCheckpointError, CorruptError (the whole log), ResumeError (no space on a disk), SettingsError (another run
     uses ``output_dir``), RanksError.
     """
-    found: list[tuple[VaultState | None, StartChoice]] = []
     note = ClaimNote(session.output_dir, session.former)
-
-    def check(number: int, entry: Entry | None) -> Mapping[str, Any]:
-        choice = choose(session, number, entry)
-        found.append((entry.state if entry is not None else None, choice))
-        _check_first_candidate(session, expected, choice, number, entry)
-        if entry is None or not choice.adopts:
-            return choice.detail
-        return {**choice.detail, **note.write(entry.state, lambda token: claim_detail(session, token))}
-
-    claim = session.enter(check)
+    choice, writers = _claim(session, expected, note)
+    before = session.entered.before
     say_misspelt(session)
-
-    def choose_again() -> tuple[StartChoice, tuple[int, ...]]:
-        # Between the look and the claim another writer may have committed or retired: what counts is the claim's.
-        seen, choice = found[-1]
-        before = claim.before
-        if before is None or (seen is not None and seen.commits == before.commits):
-            return choice, note.writers(before)
-        again = choose_from(session, before)
-        if not again.candidates and again.fork is None:
-            check_none_vanished(session, session.entered.token - 1)
-        return again, note.writers(before)
-
-    choice, writers = session.ranks.on_rank_zero(choose_again)
     session.ranks.on_every_rank(lambda: clear_half_done(session.output_dir) if session.leads_node else None)
-    if claim.before is None and choice.fork is None:
+    if before is None and choice.fork is None:
         session.events.info(EventKind.FRESH, empty_text(session))
         if session.leads_node:
             warn_of_unknown(session.output_dir, session.events)
@@ -108,10 +86,10 @@ def _resume(session: Session, expected: CheckpointFiles) -> Path | None:
         return None
     say_choice(session, choice)
     adopted = None
-    if choice.adopts and claim.before is not None:
+    if choice.adopts and before is not None:
         adopted = adopt(
             session,
-            claim.before,
+            before,
             expected,
             differs=lambda manifest: other_model(session, expected, manifest),
             spared=choice.left,
@@ -124,9 +102,42 @@ def _resume(session: Session, expected: CheckpointFiles) -> Path | None:
         return begin_fork(session, expected, choice.fork)
     if adopted is None:
         return _restore_newest(session, expected, choice)
-    assert claim.before is not None
-    bring_best(session.access, session, expected, claim.before, adopted)
+    assert before is not None
+    bring_best(session.access, session, expected, before, adopted)
     return session.output_dir / f"checkpoint-{adopted.step}"
+
+
+def _claim(
+    session: Session, expected: CheckpointFiles, note: ClaimNote
+) -> tuple[StartChoice, tuple[int, ...]]:
+    """Claim the vault; return what to go on from, and whose snapshots count beside the newest claim's. All ranks.
+
+    Nothing is claimed where what is there can't be this run's. Raises as ``_resume`` does.
+    """
+    found: list[tuple[VaultState | None, StartChoice]] = []
+
+    def check(number: int, entry: Entry | None) -> Mapping[str, Any]:
+        choice = choose(session, number, entry)
+        found.append((entry.state if entry is not None else None, choice))
+        _check_first_candidate(session, expected, choice, number, entry)
+        if entry is None or not choice.adopts:
+            return choice.detail
+        return {**choice.detail, **note.write(entry.state, lambda token: claim_detail(session, token))}
+
+    claim = session.enter(check)
+
+    def choose_again() -> tuple[StartChoice, tuple[int, ...]]:
+        # Between the look and the claim another writer may have committed or retired: what counts is the claim's.
+        seen, choice = found[-1]
+        before = claim.before
+        if before is None or (seen is not None and seen.commits == before.commits):
+            return choice, note.writers(before)
+        again = choose_from(session, before)
+        if not again.candidates and again.fork is None:
+            check_none_vanished(session, session.entered.token - 1)
+        return again, note.writers(before)
+
+    return session.ranks.on_rank_zero(choose_again)
 
 
 def _check_first_candidate(
