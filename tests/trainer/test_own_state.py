@@ -21,7 +21,7 @@ from transformers.trainer_callback import ExportableState
 from tests.trainer import counted
 from tests.trainer.kit import Boom, Do, FailAt, Patient, Recorder, Tokens, model, trainer, weights
 from vaultlayer_hf import Trainer
-from vaultlayer_hf.state.attributes import is_of_script, look, moved
+from vaultlayer_hf.state.attributes import is_of_script, look, moved, own_attributes
 from vaultlayer_hf.state.plain_values import Room
 from vaultlayer_hf.trainer import own_state
 from vaultlayer_hf.trainer.loaded import Trained
@@ -485,6 +485,19 @@ def test_what_moves_within_attributes() -> None:
     held["late"] = 1
     found = moved(then, look({"it": held}, known))
     assert found == ["it.queue", "it.rows", "it.table", "it.head", "it.own", "it.late"]
+
+
+def test_what_a_library_assigns_is_not_the_scripts_own() -> None:
+    """However many names its method has, and within functions of it, too; what it only reads may be the script's."""
+    lines = [f"self.its_{number} = self.read_{number}" for number in range(300)]
+    text = "\n    ".join(["def fill(self):", *lines, "def inner():", "    self.within = self.last"])
+    made: dict[str, Any] = {}
+    exec(text, made)
+    library = type("Library", (), {"fill": made["fill"], "__module__": "torch.nn"})
+    thing = type("Mine", (library,), {})()
+    vars(thing).update({f"{what}_{number}": 0 for what in ("its", "read") for number in range(300)})
+    vars(thing).update(within=0, last=0)
+    assert set(own_attributes(thing)) == {"last", *(f"read_{number}" for number in range(300))}
 
 
 def test_a_save_goes_through_a_model_as_often_however_large_it_is() -> None:

@@ -51,6 +51,7 @@ _NO_STATE_OF_ITS_OWN = (
     "vllm",
 )
 """Packages whose objects with a ``state_dict`` are carried elsewhere, such as a place in data, or are an engine."""
+_STORE, _EXTENDED = dis.opmap["STORE_ATTR"], dis.opmap["EXTENDED_ARG"]
 
 
 def is_of_script(cls: type) -> bool:
@@ -91,7 +92,16 @@ def _assigned(cls: type) -> frozenset[str]:
 
 
 def _stored(code: CodeType) -> Iterator[str]:
-    yield from (one.argval for one in dis.get_instructions(code) if one.opname == "STORE_ATTR")
+    """Yield the names of attributes that a function assigns. Done for all of a Trainer's, dis would take 30 ms."""
+    operations, arguments = code.co_code[::2], code.co_code[1::2]
+    at = operations.find(_STORE)
+    while at >= 0:
+        number, before, shift = arguments[at], at - 1, 8
+        while before >= 0 and operations[before] == _EXTENDED:  # where a number above 255 begins
+            number |= arguments[before] << shift
+            before, shift = before - 1, shift + 8
+        yield code.co_names[number]
+        at = operations.find(_STORE, at + 1)
     for inner in code.co_consts:
         if isinstance(inner, CodeType):
             yield from _stored(inner)
