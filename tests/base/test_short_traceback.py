@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests import ROOT
+from vaultlayer_hf import Settings
 from vaultlayer_hf.base.short_traceback import short_text
-from vaultlayer_hf.errors import VaultUriError
+from vaultlayer_hf.errors import SettingsError, VaultUriError
 from vaultlayer_hf.stores.uri import parse_vault
 
 REFUSED = """
@@ -74,3 +75,11 @@ def test_a_notebook_and_vl_run_show_the_same() -> None:
     theirs = ValueError("theirs")
     theirs.__cause__ = caught.value
     assert "stores/uri.py" in short_text(theirs)
+
+
+def test_what_python_has_made_for_us_is_no_frame_of_the_persons() -> None:
+    """Settings is a dataclass, whose __init__ has no file: it isn't shown either."""
+    with pytest.raises(SettingsError) as caught:
+        Settings(vault="run", grace="soon")
+    assert "<string>" not in short_text(caught.value)
+    assert __file__ in short_text(caught.value)

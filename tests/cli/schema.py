@@ -45,6 +45,7 @@ SHOW = {
     "world_size": int,
     "resumed_from": (int, NONE),
     "resumed_from_step": (int, NONE),
+    "encryption": (str, NONE),
     "trackers": {...: {...: str}},
     "forked_from": (str, NONE),
     "best_step": (int, NONE),

@@ -17,6 +17,11 @@ def test_archived_listed_and_taken_back(tmp_path: Path) -> None:
     assert (done.code, done.err) == (0, "")
     assert "archived as first: steps 2, 4. The next start begins at step 0" in done.out
     assert "begins at step 0" in vl("why", vault).err
+    status = vl("status", vault).out
+    assert "archived: the next start begins at step 0" in status
+    assert not {"lost", "attempt"} & set(status.split()), (
+        "of the run that the vault holds now nothing is known"
+    )
     train(vault, tmp_path / "other", 4)
     listed = vl("ls", vault, "--json").json()["checkpoints"]
     assert [item["state"] for item in listed] == ["archived as first", "archived as first", "newest"]

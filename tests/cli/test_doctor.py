@@ -197,3 +197,10 @@ def test_whether_saves_will_overlap(
     finding = judge_copy(found, interval, free, asked=asked)
     assert finding.state == state
     assert words in finding.text
+
+
+def test_a_key_that_isnt_the_vaults_is_found_ahead_of_the_run(vault: Path) -> None:
+    """A start with it would be refused, so doctor names it, too."""
+    done = vl("doctor", str(vault), VAULTLAYER_ENCRYPTION_KEY="11" * 32)
+    assert (done.code, "BAD     store:" in done.out) == (2, True), done.out
+    assert "isn't encrypted, and VAULTLAYER_ENCRYPTION_KEY is set: unset it for this vault" in done.out

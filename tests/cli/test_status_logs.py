@@ -189,3 +189,13 @@ def test_a_run_that_is_over_has_nothing_to_lose(trained: Path) -> None:
     """However long its process went on behind the last commit: what is committed can't be lost."""
     found = vl("status", str(trained), "--json").json()
     assert (found["state"], found["exposure_seconds"], found["exposure_steps"]) == ("finished", 0, 0)
+
+
+def test_a_run_whose_vault_was_archived_is_still_told(tmp_path: Path) -> None:
+    """The run folder tells of the run that was archived, with its commits, and that the next start begins anew."""
+    run, vault = a_run(tmp_path)
+    before = vl("status", str(run), "--json").json()
+    assert vl("archive", str(vault)).code == 0
+    after = vl("status", str(run), "--json").json()
+    assert after.pop("reason").endswith("is archived: the next start begins at step 0")
+    assert after == {name: value for name, value in before.items() if name != "reason"}

@@ -270,3 +270,22 @@ def test_a_time_is_a_number_or_a_span(text: str | float, seconds: float) -> None
             span("--grace")(wrong)
     with pytest.raises(typer.BadParameter, match="too short"):
         span("--hang-after", 0.1)("0")
+
+
+def test_in_a_terminal_a_finding_stands_beside_its_mark(tmp_path: Path) -> None:
+    """What doctor finds, and what `vl` alone says, isn't broken within words; NO_COLOR takes its colours away."""
+    terminal = {"COLUMNS": "60", "FORCE_COLOR": "1", "NO_COLOR": ""}
+    coloured = vl("doctor", str(tmp_path / "vault"), **terminal).out
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", coloured).splitlines()
+    assert all(len(line) <= 60 for line in lines)
+    assert len(lines) > 12
+    assert all(line[:8] in ("ok      ", "WARNING ", "BAD     ", " " * 8) for line in lines)
+    assert "\x1b[32mok" in coloured
+    assert "\x1b[3" not in vl("doctor", str(tmp_path / "vault"), **{**terminal, "NO_COLOR": "1"}).out
+    for columns in ("36", "80"):
+        words = vl(cwd=tmp_path, **{**terminal, "COLUMNS": columns}).out
+        assert all(len(line) <= int(columns) for line in words.splitlines())
+        assert "vl doctor s3://bucket/my-run" in words
+        assert "first run" in " ".join(words.split())
+    piped = vl("doctor", str(tmp_path / "vault")).out.splitlines()
+    assert {line[:8] for line in piped if "fix:" not in line} <= {"ok      ", "WARNING "}  # one line each

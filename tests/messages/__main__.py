@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tests.messages import commands, deaths, runs, wrong  # noqa: F401  they register their situations
+from tests.messages import commands, deaths, keys, runs, wrong  # noqa: F401  they register their situations
 from tests.messages.situations import page
 
 KEPT = Path(__file__).with_name("messages.md")

@@ -6,7 +6,7 @@ import difflib
 
 import pytest
 
-from tests.messages import commands, deaths, runs, wrong  # noqa: F401  they register their situations
+from tests.messages import commands, deaths, keys, runs, wrong  # noqa: F401  they register their situations
 from tests.messages.__main__ import KEPT
 from tests.messages.before import BEFORE
 from tests.messages.situations import SITUATIONS, page

@@ -216,7 +216,7 @@ def test_another_vault_is_refused_with_the_way_out(with_key: Enter, tmp_path: Pa
     store = memory_store()
     commit_step(store, claim(store), tmp_path / "work", 100)
     with_key(pem(OURS))
-    with pytest.raises(SignatureError, match="the key of this one"):
+    with pytest.raises(SignatureError, match="the key of this vault"):
         resumed(store, tmp_path / "output")
     assert numbers(store) == [1, 2]
 

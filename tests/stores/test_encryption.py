@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from obstore.store import MemoryStore
+from typer.testing import CliRunner
 
 from tests import ROOT
 from tests.campaign.harness import Campaign
@@ -22,6 +23,7 @@ from tests.forks import ForkServer
 from tests.vault.tools import content_of
 from tests.vault.vaults import start, train, tree
 from vaultlayer_hf import SettingsError, open_vault
+from vaultlayer_hf.cli import app
 from vaultlayer_hf.errors import StoreError
 from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.stores.base import Store
@@ -223,6 +225,19 @@ def test_without_its_key(
     with pytest.raises(SettingsError, match=said):
         copy_vault(open_store(vault), open_store(str(tmp_path / "copy")))
     assert tree(Path(vault)) == before
+
+
+def test_what_the_manifests_tell_needs_no_key(vault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the key one sees which files a checkpoint has, that they are encrypted, and whether one is missing."""
+    monkeypatch.delenv(ENCRYPTION)
+    run = partial(CliRunner().invoke, app)
+    shown = json.loads(run(["show", vault, "--json"]).stdout)
+    assert (shown["step"], len(shown["files"]), len(shown["encryption"])) == (200, 7, 16)
+    assert f"AES-256-GCM, key {shown['encryption']}" in run(["show", vault]).stdout
+    assert json.loads(run(["why", vault, "--json"]).stdout)["problems"] == []
+    assert run(["prune", vault, "--dry-run"]).exit_code == 0
+    (Path(vault) / shown["folder"] / "model.safetensors").unlink()
+    assert "model.safetensors" in run(["why", vault]).stdout
 
 
 def test_a_key_on_a_plain_vault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

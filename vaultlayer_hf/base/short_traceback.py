@@ -12,7 +12,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 from vaultlayer_hf.errors import VaultLayerError
@@ -58,13 +58,18 @@ def own_frames(trace: TracebackType | None) -> TracebackType | None:
     kept: list[TracebackType] = []
     here = trace
     while here is not None:
-        if is_own(here.tb_frame.f_code.co_filename):
+        if is_own(here.tb_frame.f_code.co_filename) and not _is_generated(here.tb_frame):
             kept.append(here)
         here = here.tb_next
     found: TracebackType | None = None
     for one in reversed(kept):
         found = TracebackType(found, one.tb_frame, one.tb_lasti, one.tb_lineno)
     return found if kept else trace
+
+
+def _is_generated(frame: FrameType) -> bool:
+    """Tell whether a frame is of code that Python has made for this package, such as a dataclass's ``__init__``."""
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0] == __name__.partition(".")[0]
 
 
 @functools.cache

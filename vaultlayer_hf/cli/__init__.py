@@ -79,22 +79,17 @@ Example: vl run --vault s3://bucket/my-run -- python train.py
 
 Exit codes: """ + "; ".join(f"{int(code)} {meaning}" for code, meaning in EXIT_CODES.items())
 
-_START = """vl starts a training, starts it again when it dies, and keeps its checkpoints in a vault.
-
-  vl run train.py                start a training; with --vault s3://bucket/my-run it outlives this machine
-  vl demo                        see it happen: a training that is killed and goes on
-  vl doctor s3://bucket/my-run   try out a store and this machine before the first run
-{here}
-Usage: vl COMMAND; all commands: vl --help; one of them: vl COMMAND --help"""
-_RUN_HERE = """
-A run was started here:
-
-  vl status                      how it is; --watch shows it again and again
-  vl logs                        what it prints; --follow goes on with it
-  vl ls {vault}
-"""
-
-
+_START = (
+    ("  vl run train.py", "start a training; with --vault s3://bucket/my-run it outlives this machine"),
+    ("  vl demo", "see it happen: a training that is killed and goes on"),
+    ("  vl doctor s3://bucket/my-run", "try out a store and this machine before the first run"),
+)
+_RUN_HERE = (
+    ("  vl status", "how it is; --watch shows it again and again"),
+    ("  vl logs", "what it prints; --follow goes on with it"),
+)
+_NAMES = 33
+"""Columns from the left edge to what these commands do."""
 _FRAMED = 60
 """Columns of a terminal from which on a help text has frames: narrower, rich cuts the names of options short."""
 
@@ -191,17 +186,24 @@ def _root(
     ] = False,
 ) -> None:
     if context.invoked_subcommand is None:
-        typer.echo(_START.format(here=_here()))
+        _introduce()
 
 
-def _here() -> str:
-    """Return what to do about the run that was started here; empty where there is none."""
+def _introduce() -> None:
+    """Print what to do first, and what to do about the run that was started here, where there is one."""
     from vaultlayer_hf.cli.gather import known_run
+    from vaultlayer_hf.cli.tables import print_items, say
 
+    say("vl starts a training, starts it again when it dies, and keeps its checkpoints in a vault.")
+    say("")
+    print_items(_START, indent=_NAMES)
     target = known_run(None)
-    if target is None:
-        return ""
-    return _RUN_HERE.format(vault=f"{target.vault}" if target.vault else "VAULT")
+    if target is not None:
+        for line in ("", "A run was started here:", ""):
+            say(line)
+        print_items([*_RUN_HERE, (f"  vl ls {target.vault or 'VAULT'}", "its checkpoints")], indent=_NAMES)
+    say("")
+    say("Usage: vl COMMAND; all commands: vl --help; one of them: vl COMMAND --help")
 
 
 def main() -> None:

@@ -17,13 +17,14 @@ from typing import Literal
 from vaultlayer_hf.base import files
 from vaultlayer_hf.base.text import size_text
 from vaultlayer_hf.cli.common import ExitCode, exit_code
-from vaultlayer_hf.errors import ObjectNotFoundError, StoreError, VaultLayerError
+from vaultlayer_hf.errors import CorruptError, ObjectNotFoundError, SettingsError, StoreError, VaultLayerError
 from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.stores.probe import PROBES, probe_create
 from vaultlayer_hf.stores.retry import RetryingStore, RetryPolicy
 from vaultlayer_hf.stores.uri import VaultAddress
 from vaultlayer_hf.vault.log.log import Log
+from vaultlayer_hf.vault.manifest import read_manifest
 
 _CLOCK_WARN, _CLOCK_FAIL = 60.0, 900.0
 """Seconds that the clocks may differ; S3 refuses a signed request at 15 minutes."""
@@ -112,7 +113,9 @@ def check_store(address: VaultAddress, patience: float, measured: Measurements) 
         yield log
         yield from _check_writing(store, measured)
     except VaultLayerError as error:
-        hint = getattr(error, "hint", "") or "mend what the message names, and try again"
+        # What is wrong with a setting or a key says itself what to do.
+        general = "" if isinstance(error, SettingsError) else "mend what the message names, and try again"
+        hint = getattr(error, "hint", "") or general
         what = error.reason if isinstance(error, StoreError) else str(error)  # the hint is the fix's line
         yield Finding("store", "bad", what, hint, exit_code(error))
     finally:
@@ -142,6 +145,13 @@ def _check_reading(store: Store, measured: Measurements) -> Finding:
     newest = entry.state.newest
     measured.checkpoint = newest.bytes if newest else None
     holds = f"the newest checkpoint is of step {newest.step}" if newest else "it holds no checkpoint yet"
+    try:
+        if (
+            newest and read_manifest(store, newest).encryption
+        ):  # raises where the key that is set isn't the vault's
+            holds += ", encrypted with the key that is set"
+    except CorruptError:
+        pass  # a start passes it over, with the reason
     return Finding("log", "ok", f"readable, {number} entries; {holds}")
 
 

@@ -20,7 +20,7 @@ from vaultlayer_hf.cli.common import (
     one_line_errors,
     span,
 )
-from vaultlayer_hf.cli.tables import say
+from vaultlayer_hf.cli.tables import print_items
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,6 +36,7 @@ MaybeVaultArgument = Annotated[
 GUESSED_MODEL = "1B"
 """What is predicted for where no model is named and the vault holds no checkpoint. It is a guess: a disk too small for
 it is worth a word, but a machine whose model is smaller must not be kept from training by it."""
+_COLOURS = {"ok": "green", "WARNING": "yellow", "BAD": "bold red"}
 _ASSUMED = f" (of a model of {GUESSED_MODEL}, which is assumed: --model names yours)"
 ModelOption = Annotated[
     str | None,
@@ -154,7 +155,6 @@ def _described(finding: Finding) -> dict[str, Any]:
 
 
 def _print(finding: Finding) -> None:
-    mark = {"ok": "ok     ", "warning": "WARNING", "bad": "BAD    "}[finding.state]
-    say(f"{mark} {finding.name}: {finding.text}")
-    if finding.fix:
-        say(f"        fix: {finding.fix}")
+    mark = {"ok": "ok", "warning": "WARNING", "bad": "BAD"}[finding.state]
+    items = [(mark, f"{finding.name}: {finding.text}"), ("", f"fix: {finding.fix}" if finding.fix else "")]
+    print_items([item for item in items if item[1]], indent=8, styles=_COLOURS)

@@ -21,9 +21,11 @@ from vaultlayer_hf.cli.common import (
 )
 from vaultlayer_hf.cli.ls import state_text
 from vaultlayer_hf.cli.tables import print_table, say
+from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.state.tracker_runs import FILE, decode_runs, runs_text
 
 if TYPE_CHECKING:
+    from vaultlayer_hf.state.tracker_runs import Runs
     from vaultlayer_hf.vault.log.entry import Commit
     from vaultlayer_hf.vault.reader.vault import Vault
 
@@ -78,10 +80,19 @@ def describe(vault: Vault, commit: Commit) -> dict[str, Any]:
             "dtypes": sorted({dtype for _, _, dtype in manifest.parameters}),
         },
         "versions": manifest.versions,
-        "trackers": decode_runs(vault.read(commit, FILE)),
+        "encryption": manifest.encryption or None,
+        "trackers": _trackers(vault, commit),
         "manifest": commit.manifest,
         "files": [asdict(entry) for entry in manifest.files],
     }
+
+
+def _trackers(vault: Vault, commit: Commit) -> Runs:
+    """Return which runs the trackers had; nothing where another key than the checkpoint's is set, or none."""
+    try:
+        return decode_runs(vault.read(commit, FILE))
+    except SettingsError:
+        return {}
 
 
 def short(digest: str) -> str:
@@ -109,6 +120,7 @@ def _print(found: dict[str, Any]) -> None:
         ("parameters", parameters),
         ("versions", ", ".join(f"{name} {version}" for name, version in sorted(found["versions"].items()))),
         *([("trackers", runs_text(found["trackers"]))] if found["trackers"] else []),
+        *([("encryption", f"AES-256-GCM, key {found['encryption']}")] if found["encryption"] else []),
         ("folder", found["folder"]),
         ("manifest", short(found["manifest"])),
     ]

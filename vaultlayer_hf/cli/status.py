@@ -165,7 +165,8 @@ def facts(found: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("exposure", _UNSEEN))
     lost = found["lost_steps"]
     twice = "1 step was trained twice" if lost == 1 else f"{lost} steps were trained twice"
-    rows.append(("lost work", _UNSEEN if lost is None else twice))
+    if found["attempts"]:
+        rows.append(("lost work", _UNSEEN if lost is None else twice))
     if lost is None or (found["goodput"] is None and not found["watched"]):
         rows.append(("goodput", _UNSEEN))
     elif found["goodput"] is not None:
@@ -204,9 +205,14 @@ def _print(found: dict[str, Any]) -> None:
     text = headline(found)
     say(f"{text[0].upper()}{text[1:]}")
     print_table(("", ""), facts(found), fold=[1])
-    say("")
+    if found["attempts"]:
+        say("")
+        _print_attempts(found)
+    for trouble in found["trouble"]:
+        typer.echo(f"vl: {trouble}", err=True)
+
+
+def _print_attempts(found: dict[str, Any]) -> None:
     # One column less than in a report: in a terminal of 80 columns sentences need the room.
     rows = [(*row[:5], ": ".join(filter(None, map(str, row[5:])))) for row in attempt_rows(found)]
     print_table(ATTEMPT_HEADINGS[:6], rows, right=[0, 2, 3, 4], fold=[5], spare=[1, 4])
-    for trouble in found["trouble"]:
-        typer.echo(f"vl: {trouble}", err=True)

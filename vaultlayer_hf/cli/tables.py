@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,9 +21,43 @@ def clean(text: object) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in str(text))
 
 
-def say(text: str) -> None:
-    """Print a line of prose to stdout; the terminal wraps it."""
-    _console().print(clean(text), soft_wrap=True)
+def say(text: str, style: str = "") -> None:
+    """Print a line of prose to stdout. A terminal gets it broken between words, a file or a pipe as one line."""
+    console = _console()
+    console.print(clean(text), style=style or None, soft_wrap=not console.is_terminal)
+
+
+def print_items(
+    items: Iterable[tuple[str, str]], *, indent: int, styles: Mapping[str, str] | None = None
+) -> None:
+    """Print paragraphs to stdout, each behind its name, as a list whose names can be run down with the eye.
+
+    In a terminal the lines of a paragraph stand below each other, beside the name, or below it where there is little
+    room. A file or a pipe gets one line for each.
+
+    Args:
+        items: names, which may be empty, and paragraphs.
+        indent: columns from the left edge to the paragraphs.
+        styles: colours of names, as rich calls them.
+    """
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    console = _console()
+    for name, text in items:
+        head, body = Text(clean(name), (styles or {}).get(name, "")), Text(clean(text))
+        if not console.is_terminal:
+            head.pad_right(max(0, indent - head.cell_len))
+            console.print(head + body, soft_wrap=True)
+        elif console.width < indent + _FOLDED or head.cell_len >= indent:
+            console.print(head, Padding(body, (0, 0, 0, 4)), sep="\n")
+        else:
+            grid = Table.grid()
+            grid.add_column(width=indent, no_wrap=True)
+            grid.add_column(overflow="fold")
+            grid.add_row(head, body)
+            console.print(grid)
 
 
 def print_table(

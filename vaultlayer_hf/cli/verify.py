@@ -23,6 +23,7 @@ from vaultlayer_hf.cli.common import (
     step_at,
 )
 from vaultlayer_hf.cli.ls import state_text
+from vaultlayer_hf.cli.tables import say
 
 if TYPE_CHECKING:
     from vaultlayer_hf.vault.log.entry import Commit
@@ -100,4 +101,4 @@ def _print(result: dict[str, Any]) -> None:
         typer.echo(f"{what}: ok, {result['files']} files, {size_text(result['bytes'])}")
         return
     for problem in result["problems"]:
-        typer.echo(f"{what}: DAMAGED, {problem}")
+        say(f"{what}: DAMAGED, {problem}", style="red")

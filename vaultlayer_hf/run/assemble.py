@@ -15,6 +15,7 @@ from vaultlayer_hf.run.story import AttemptStory, Point, RunStory
 from vaultlayer_hf.vault.log.archive import since_archive
 from vaultlayer_hf.vault.log.entry import Entry
 
+_ARCHIVED = "what the vault held is archived: the next start begins at step 0"
 Notes = Mapping[int, Sequence[dict[str, Any]]]
 """Lines of an attempt's ranks, by rank."""
 
@@ -40,7 +41,14 @@ def assemble(
         alive: whether the journal's last `vl run` still is.
         now: seconds since the epoch.
     """
-    history = since_archive(history)
+    # A warm start that wasn't what a cold one would be is followed by a cold one, of the same attempt.
+    starts = list(
+        {(line["run"], line["attempt"]): line for line in journal if line["kind"] == "start"}.values()
+    )
+    whole, history = history, since_archive(history)
+    archived = len(history) < len(whole) and all(entry.kind != "claim" for entry in history)
+    if archived and starts:  # the run folder is that of the run which was archived
+        history = since_archive(whole[: len(whole) - len(history) - 1])
     commits = tuple(
         (moment, float(entry.state.commits[-1].step))
         for entry in history
@@ -48,21 +56,20 @@ def assemble(
     )
     earlier = None
     finished = history[-1].state.finished if history else None
-    # A warm start that wasn't what a cold one would be is followed by a cold one, of the same attempt.
-    starts = list(
-        {(line["run"], line["attempt"]): line for line in journal if line["kind"] == "start"}.values()
-    )
     began = [line["time"] for line in starts]
     if starts:
         attempts = [_attempt(line, journal, notes.get(line["attempt"], {}), beats) for line in starts]
         state, reason = _how_it_is(journal, alive)
+        reason += f"; {_ARCHIVED}" if archived else ""
         earlier = next((point for point in reversed(commits) if point[0] < began[0] - 1), None)
         commits = tuple(point for point in commits if point[0] >= began[0] - 1)
     else:
         attempts = _from_claims(history)
-        state, reason = ("finished", f"the run finished at step {finished}") if finished is not None else (
-            "unknown", "no `vl run` has kept a journal here: only the vault's log is known",
-        )  # fmt: skip
+        state, reason = "unknown", "no `vl run` has kept a journal here: only the vault's log is known"
+        if finished is not None:
+            state, reason = "finished", f"the run finished at step {finished}"
+        elif archived:
+            reason = _ARCHIVED
     steps = [
         note.get("max_steps")
         for ranks in notes.values()

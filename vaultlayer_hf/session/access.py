@@ -85,6 +85,14 @@ class Access:
             self._patient = RetryingStore(self.bare, policy, on_retry=self._say_retry)
         return self._patient
 
+    def without_key(self) -> None:
+        """Read files as they are from here on, though a key is set: a vault that is only read and isn't encrypted."""
+        if self.bare.encryption:
+            from vaultlayer_hf.stores.encryption.store import EncryptedStore
+
+            if isinstance(self.bare, EncryptedStore):
+                self._bare, self._patient = self.bare.inner, None
+
     def log(self) -> Log:
         """Return the vault's log, as a reader."""
         return Log(self.store, lambda reason: self._events.warn(EventKind.WALK_BACK, reason, reason=reason))

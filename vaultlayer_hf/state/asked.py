@@ -162,19 +162,22 @@ def check_asked(
             )
     adapters = adapter_differences(then.adapters, now.adapters, holds_base=holds_base)
     words = [
-        f"{name}: {_both(name, was, value)}: {_OVER if over and name != 'max_steps' else holds.get(name, START_HOLDS)}"
+        f"{name}: {_both(name, was, value)}: {_OVER if over else holds.get(name, START_HOLDS)}"
         for name, (was, value) in other.items()
+        if not (over and name == "max_steps")  # fewer than were trained: that it is over says so
     ]
     if data is not Differ.NOT:
-        words.append(f"the training data aren't those that the checkpoint was trained on: {START_HOLDS}")
+        words.append(
+            "the training data aren't those that the checkpoint was trained on: this start's hold from here on"
+        )
     return words + adapters
 
 
 def _other_run_over(how: str, name: str, on_purpose: str) -> OtherRunError:
     return OtherRunError(
         f"the run on this vault is over, and it was trained {how}: its weights are no answer to this run. Each run "
-        f"needs a vault of its own (…/{name}). To go on {on_purpose} on purpose, ask a Trainer for more steps, or "
-        "begin a fork of this vault: Settings(vault='a new one', fork='this one')"
+        f"needs a vault of its own, such as …/{name}. To go on {on_purpose} on purpose, ask a Trainer for more steps, "
+        "or begin a fork of this vault: Settings(vault='a new one', fork='this one')"
     )
 
 

@@ -174,10 +174,11 @@ def manifest_from(fields: Fields, what: str) -> Manifest:
     )
 
 
-def read_manifest(store: Store, commit: Vouched) -> Manifest:
+def read_manifest(store: Store, commit: Vouched, *, with_key: bool = True) -> Manifest:
     """Return a commit's manifest, checked against the log, and whether its files can be read with the key that is set.
 
-    Raises CorruptError, StoreError, SettingsError.
+    ``with_key``: False leaves out the latter, for who only asks how the files are encrypted. Raises CorruptError,
+    StoreError, SettingsError.
     """
     key = manifest_key(commit.folder)
     if commit.manifest_size > MANIFEST_LIMIT:
@@ -195,11 +196,12 @@ def read_manifest(store: Store, commit: Vouched) -> Manifest:
     manifest = decode_manifest(data, key)
     if (manifest.token, manifest.seq, manifest.step) != (commit.token, commit.seq, commit.step):
         raise CorruptError(f"{key}: it belongs to another commit than log entry {commit.number}")
-    _check_encryption(store, commit, manifest)
+    if with_key:
+        check_encryption(store, commit, manifest)
     return manifest
 
 
-def _check_encryption(store: Store, commit: Vouched, manifest: Manifest) -> None:
+def check_encryption(store: Store, commit: Vouched, manifest: Manifest) -> None:
     """Raise SettingsError where a checkpoint's files were encrypted otherwise than the store reads them."""
     theirs, ours = manifest.encryption, store.encryption
     if theirs == ours:
@@ -212,8 +214,8 @@ def _check_encryption(store: Store, commit: Vouched, manifest: Manifest) -> None
         )
     if not theirs:
         raise SettingsError(
-            f"{what} isn't encrypted, and VAULTLAYER_ENCRYPTION_KEY is set: unset it to go on in this vault, or name a "
-            "new vault, which is encrypted from the first checkpoint on"
+            f"{what} isn't encrypted, and VAULTLAYER_ENCRYPTION_KEY is set: unset it for this vault. An encrypted one "
+            "is a new vault, which may begin as a fork of this one"
         )
     raise SettingsError(
         f"{what} was encrypted with another key (its id is {theirs}) than VAULTLAYER_ENCRYPTION_KEY names (its id is "

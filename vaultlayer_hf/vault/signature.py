@@ -98,8 +98,8 @@ def check_may_write(signed: bool) -> None:
 def of_another_key(uri: str, error: SignatureError) -> SignatureError:
     """Return the error for a vault none of whose entries is signed by the key that is set, such as ``error`` says."""
     return SignatureError(
-        f"{uri}: {error}, and no entry is: a key is for the vault that it has signed from the first entry on. Name "
-        "that vault, or the key of this one; a vault that was made without a key is read without one"
+        f"{uri}: {error}, and no entry is. A key fits the vaults alone that it has signed from their first entry on: "
+        "set the key of this vault, or name a vault of this key. One that was made without a key is used without one"
     )
 
 
@@ -132,8 +132,9 @@ def _load(signing: str, verify: str) -> Keys:
         except (OSError, ValueError, TypeError, UnsupportedAlgorithm):  # what it says could repeat the key
             kind = "a private ed25519 key" if variable == SIGNING else "public ed25519 keys"
             raise SettingsError(
-                f"{variable} can't be used: give {kind} as PEM without a password, or the path of a file of it "
-                "(openssl genpkey -algorithm ed25519)"
+                f"{variable} can't be used: it is neither {kind} as PEM without a password, nor the path of a file of "
+                "that which can be read (a relative path counts from the folder in which the program runs). "
+                "`openssl genpkey -algorithm ed25519` makes a key"
             ) from None
     return Keys(private, tuple(public))
 

@@ -46,6 +46,27 @@ def test_a_fork_begins_there_and_then_goes_on_by_itself(tmp_path: Path, origin: 
         assert [commit.step for commit in opened.checkpoints()] == [5]
 
 
+def test_a_plain_vault_is_forked_into_an_encrypted_one(
+    tmp_path: Path, origin: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a key set a plain vault is begun from as it is, and what the fork commits is encrypted: both are said."""
+    pytest.importorskip("cryptography")
+    monkeypatch.setenv("VAULTLAYER_ENCRYPTION_KEY", "11" * 32)
+    before, vault = tree(Path(origin)), str(tmp_path / "new")
+    first = train(vault, tmp_path / "second", 5, fork=f"{origin}@4")
+    assert "That vault isn't encrypted, and this one is" in first.reasons("notice")
+    assert content(tmp_path / "second" / "checkpoint-4") == content(tmp_path / "first" / "checkpoint-4")
+    path, _ = start(vault, tmp_path / "third", fork=f"{origin}@4")
+    assert path is not None
+    plain = set(content(path).values())
+    assert plain == set(content(tmp_path / "second" / "checkpoint-5").values())
+    assert not plain & set(content(tmp_path / "new" / "data").values())
+    assert tree(Path(origin)) == before
+    monkeypatch.delenv("VAULTLAYER_ENCRYPTION_KEY")
+    with pytest.raises(SettingsError, match="is encrypted, and no key is set"):
+        start(str(tmp_path / "other"), tmp_path / "fourth", fork=vault)
+
+
 @pytest.mark.parametrize(("end", "step"), [("", 6), ("@latest", 6), ("@best", 4), ("@2", 2)])
 def test_what_a_fork_may_name(tmp_path: Path, origin: str, end: str, step: int) -> None:
     """Without a step the newest, else the step or the best."""

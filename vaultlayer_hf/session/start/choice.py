@@ -30,11 +30,13 @@ class Fork:
         uri: of the vault that it is forked from, without a step.
         commit: in there.
         state: of that vault.
+        plain: its files aren't encrypted, and a key is set, which is the new vault's.
     """
 
     uri: str
     commit: Commit
     state: VaultState
+    plain: bool = False
 
     @property
     def detail(self) -> dict[str, Any]:

@@ -15,9 +15,11 @@ from typing import Any
 
 from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.errors import (
+    CorruptError,
     NoSuchCheckpointError,
     NoUsableCheckpointError,
     ObjectNotFoundError,
+    StoreError,
     VaultUnreachableError,
 )
 from vaultlayer_hf.session.access import Access
@@ -27,8 +29,9 @@ from vaultlayer_hf.session.start.bring import bring_everywhere
 from vaultlayer_hf.session.start.choice import Fork
 from vaultlayer_hf.session.start.look import look
 from vaultlayer_hf.session.start.ready import make_ready
-from vaultlayer_hf.vault.log.entry import VaultState
+from vaultlayer_hf.vault.log.entry import Commit, VaultState
 from vaultlayer_hf.vault.log.origin import FORK
+from vaultlayer_hf.vault.manifest import read_manifest
 from vaultlayer_hf.vault.near import near_vault
 
 
@@ -59,7 +62,23 @@ def choose_fork(origin: Access, noted: Mapping[str, Any]) -> Fork:
             f"fork={str(address)!r}: that vault holds no {what}; it has: {steps}. Nothing begins at step 0 in silence: "
             "name one of them"
         )
-    return Fork(address.uri, commits[0], state)
+    plain = _is_plain(origin, commits[0])
+    if plain:
+        origin.without_key()
+    return Fork(address.uri, commits[0], state, plain)
+
+
+def _is_plain(origin: Access, commit: Commit) -> bool:
+    """Tell whether a commit's files aren't encrypted although a key is set: that key is the new vault's then."""
+    try:
+        return (
+            bool(origin.bare.encryption)
+            and not read_manifest(origin.store, commit, with_key=False).encryption
+        )
+    except CorruptError:
+        return False  # said, with its reason, where it is begun from
+    except StoreError as error:
+        raise origin.unreachable(error) from error
 
 
 def _state(origin: Access) -> VaultState:
@@ -86,10 +105,13 @@ def begin_fork(session: Session, expected: CheckpointFiles, fork: Fork) -> Path:
     """
     origin, commit = session.origin, fork.commit
     assert origin is not None
+    if fork.plain:
+        origin.without_key()
+    keyed = ". That vault isn't encrypted, and this one is" if fork.plain else ""
     session.events.info(
         EventKind.NOTICE,
         f"{session.address.uri} holds no checkpoint: the run begins as a fork of step {commit.step} of {fork.uri} (log "
-        f"entry {commit.number}), where nothing is written. Started again, it goes on from what it commits here",
+        f"entry {commit.number}), where nothing is written. Started again, it goes on from what it commits here{keyed}",
         step=commit.step,
     )
     manifest, reason = look(origin, session, expected, commit)

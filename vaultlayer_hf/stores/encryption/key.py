@@ -54,8 +54,9 @@ def _load(named: str) -> Key:
         secret = None
     if secret is None:
         raise SettingsError(
-            f"{ENCRYPTION} can't be used: give {SIZE} random bytes as base64 or hex, or the path of a file of them "
-            f"(openssl rand -base64 {SIZE})"
+            f"{ENCRYPTION} can't be used: it is neither {SIZE} random bytes as base64 or hex, nor the path of a file "
+            "of them that can be read (a relative path counts from the folder in which the program runs). "
+            f"`openssl rand -base64 {SIZE}` makes a key"
         )
     derived = HKDF(SHA256(), 8, salt=None, info=b"vaultlayer_hf key id").derive(secret)
     return Key(derived.hex(), secret)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vaultlayer_hf.base.digest import digest_bytes
 from vaultlayer_hf.errors import CorruptError, NoSuchCheckpointError, ObjectNotFoundError
 from vaultlayer_hf.stores.base import Store
+from vaultlayer_hf.stores.encryption.sealing import sealed_size
 from vaultlayer_hf.vault.keys import DATA
 from vaultlayer_hf.vault.log.archive import archived_as, taken_back
 from vaultlayer_hf.vault.log.entries import read_entries
@@ -17,7 +18,7 @@ from vaultlayer_hf.vault.log.entry import Commit, Entry, VaultState
 from vaultlayer_hf.vault.log.finite import newest_finite
 from vaultlayer_hf.vault.log.log import Log
 from vaultlayer_hf.vault.log.origin import forked_from
-from vaultlayer_hf.vault.manifest import Manifest, read_manifest
+from vaultlayer_hf.vault.manifest import Manifest, check_encryption, read_manifest
 from vaultlayer_hf.vault.reader.archive import make_archive, undo_archive
 from vaultlayer_hf.vault.reader.check import check, check_sizes
 from vaultlayer_hf.vault.reader.pin import pin
@@ -124,13 +125,14 @@ class Vault:
         return [check_mark(self._store, item) for item in found]
 
     def manifest(self, commit: Commit) -> Manifest:
-        """Return a checkpoint's manifest. Raises CorruptError, StoreError."""
-        return read_manifest(self._store, commit)
+        """Return a checkpoint's manifest, for which no key is needed. Raises CorruptError, StoreError."""
+        return read_manifest(self._store, commit, with_key=False)
 
     def verify(self, commit: Commit, progress: Callable[[int], None] | None = None) -> VerifyReport:
         """Read every file of a checkpoint and check every digest; ``progress`` gets byte counts as they pass.
 
-        Raises StoreError where the store is in trouble: that says nothing about the checkpoint.
+        Raises StoreError where the store is in trouble: that says nothing about the checkpoint; SettingsError where it
+        is encrypted with another key than the one that is set.
         """
         count = 0
 
@@ -141,7 +143,7 @@ class Vault:
                 progress(size)
 
         try:
-            manifest = self.manifest(commit)
+            manifest = read_manifest(self._store, commit)
         except CorruptError as error:
             return VerifyReport(False, [str(error)], 0)
         problems = check(self._store, commit.folder, list(manifest.files), on_bytes=on_bytes)
@@ -154,6 +156,12 @@ class Vault:
         """
         try:
             manifest = self.manifest(commit)
+            if (
+                manifest.encryption and not self._store.encryption
+            ):  # the sizes that are seen are those of sealed files
+                files = [replace(entry, size=sealed_size(entry.size)) for entry in manifest.files]
+                return check_sizes(self._store, commit.folder, files)
+            check_encryption(self._store, commit, manifest)
         except CorruptError as error:
             return [str(error)]
         return check_sizes(self._store, commit.folder, list(manifest.files))
@@ -164,9 +172,11 @@ class Vault:
         Raises CorruptError where it isn't what the manifest vouches for or has more than ``limit`` bytes;
         StoreError.
         """
-        entry = next((item for item in self.manifest(commit).files if item.path == path), None)
+        manifest = self.manifest(commit)
+        entry = next((item for item in manifest.files if item.path == path), None)
         if entry is None:
             return None
+        check_encryption(self._store, commit, manifest)
         key = f"{commit.folder}/{path}"
         if entry.size > limit:
             raise CorruptError(f"{key}: {entry.size} bytes are more than such a file may have")
