@@ -6,7 +6,9 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
@@ -41,6 +43,32 @@ def test_a_training_that_has_left_nothing_in_its_vault_is_named_at_the_end(tmp_p
     assert ran.code == 0
     assert "the training has ended, and no checkpoint of it is in the vault" in ran.err
     assert "no transformers.Trainer was trained" not in ran.err
+
+
+def test_the_vault_is_looked_at_ahead_of_the_first_death(tmp_path) -> None:
+    """What the first look at a bucket takes, its client's import and credentials, doesn't hold up a restart."""
+    asked = tmp_path / "asked"
+
+    class Denies(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.touch()
+            self.send_error(403)
+
+        do_PUT = do_HEAD = do_GET
+
+    script = PULSE + (
+        "import os\nreport.note('train', vault='s3://bucket/run', step=0, pid=os.getpid())\n"
+        "report.beat(step=1, phase='loop')\nend = time.monotonic() + 20\n"
+        "while not os.path.exists('asked') and time.monotonic() < end: time.sleep(0.02)\n"
+        "print('asked', os.path.exists('asked'))\n"
+    )
+    with ThreadingHTTPServer(("127.0.0.1", 0), Denies) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "us-east-1"}
+        ran = vl_run(tmp_path, script=script, AWS_ENDPOINT_URL=endpoint, **keys)
+        server.shutdown()
+    assert (ran.code, ran.out) == (0, "asked True\n")
 
 
 def test_json_is_all_of_stdout(tmp_path) -> None:

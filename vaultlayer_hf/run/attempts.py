@@ -14,7 +14,7 @@ from vaultlayer_hf.run.engines.base import Pulse, ReceivedSignals
 from vaultlayer_hf.run.engines.local import LocalAttempt
 from vaultlayer_hf.run.engines.reach import why_unreached
 from vaultlayer_hf.run.engines.spare import Spares
-from vaultlayer_hf.run.facts import gather
+from vaultlayer_hf.run.facts import gather, read_ahead
 from vaultlayer_hf.run.journal import Journal, read_notes
 from vaultlayer_hf.run.options import Options, environment
 from vaultlayer_hf.run.put_aside import output_dirs
@@ -52,6 +52,7 @@ class Attempts:
             what = f"the program can't be reached, so it is only watched and started again: {unreached}"
             notice("unreached", what)
         self._spares = Spares(options.command, notice, wanted=options.spare)
+        self._prepared = False
         self.count = 0
         self.output = ""
 
@@ -102,6 +103,7 @@ class Attempts:
             self._pulse,
             quiet_stdout=options.quiet_stdout,
             keep=self._others,
+            on_training=lambda: self._prepare(folder),
         )
         self._journal.write(
             "start",
@@ -112,6 +114,12 @@ class Attempts:
             warm=started.warm,
         )
         return started
+
+    def _prepare(self, folder: Path) -> None:
+        """Do beforehand, once, what would hold up the first restart."""
+        if not self._prepared:
+            self._prepared = True
+            read_ahead(folder, self._options.vault)
 
     def _oom_kills(self) -> int:
         """Return how many processes the kernel has ended for memory so far, without the spares among them."""

@@ -44,6 +44,7 @@ class LocalAttempt(Attempt):
         notice: called with what somebody should know: a topic and a sentence.
         pulse: what is known of the run's signs of life; learns more.
         keep: pids of this process's children that aren't the program's.
+        on_training: called once it is seen to train.
 
     Raises OSError where it can't be started.
     """
@@ -58,9 +59,11 @@ class LocalAttempt(Attempt):
         *,
         quiet_stdout: bool = False,
         keep: frozenset[int] = frozenset(),
+        on_training: Callable[[], None] = lambda: None,
     ) -> None:
         self.folder, self._notice, self._pulse, self._others = folder, notice, pulse, keep
         self._spares, self._environment = spares, environment
+        self._on_training: Callable[[], None] | None = on_training
         self._begin = time.monotonic()
         self._tail = bytearray()
         self._lock = threading.Lock()
@@ -180,6 +183,9 @@ class LocalAttempt(Attempt):
         beats = read_beats(self.folder)
         trains = any(beat.get("phase") in _TRAINS for beat in beats.values())
         self._spares.watch(self.pid, self._environment, trains=trains)
+        if trains and self._on_training is not None:
+            self._on_training()
+            self._on_training = None
         self._ranks = len(beats)
         if not beats:
             self._notice_late(now)

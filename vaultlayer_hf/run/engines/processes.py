@@ -86,7 +86,7 @@ def end_family(grace: float, keep: frozenset[int] = frozenset()) -> int:
         deadline = time.monotonic() + grace
         while family(keep) and time.monotonic() < deadline:
             reap(keep)
-            time.sleep(0.05)
+            time.sleep(0.01)
     deadline = time.monotonic() + 10
     while (left := family(keep)) and time.monotonic() < deadline:
         send(signal.SIGKILL, left)  # again and again: what is ended may have started others meanwhile
