@@ -133,3 +133,35 @@ def test_progress_bars_see_how_many_are_left(tmp_path: Path) -> None:
         assert (len(ckpt.batches(range(ROWS))), ckpt.batches_done) == (ROWS - 2, 2)
         break
     ckpt.close()
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_pass_that_its_last_step_leaves_is_over_behind_a_resume(tmp_path: Path, workers: int) -> None:
+    """Saved at the step behind which the loop leaves its pass, the run goes on with the code behind that pass."""
+
+    def run(folder: Path, stop: int) -> list[Any]:
+        torch.manual_seed(3)
+        seen: list[Any] = []
+        ckpt = Checkpointer(str(folder / "vault"), output_dir=folder / "out", save_every="none")
+        ckpt.add("count", Count())
+        ckpt.resume()
+        loader = DataLoader(list(range(ROWS)), shuffle=True, num_workers=workers)
+        for epoch in ckpt.epochs(range(EPOCHS)):
+            for number, row in enumerate(ckpt.batches(loader), ckpt.batches_done):
+                seen.append((epoch, row.item(), torch.rand(()).item()))
+                ckpt.step(last=number == 2)
+                if len(seen) == stop:
+                    ckpt.save()
+                    ckpt.close()
+                    return seen
+                if number == 2:
+                    break
+            seen.append((epoch, torch.rand(()).item()))
+        ckpt.finish()
+        return seen
+
+    whole = run(tmp_path / "whole", 0)
+    assert len(whole) == EPOCHS * 4
+    for stop in (2, 3, 7):
+        folder = tmp_path / str(stop)
+        assert run(folder, stop) + run(folder, 0) == whole

@@ -11,9 +11,13 @@
     data.py             the loop's side of the place in the data
     files.py            the files of a checkpoint that a loop of one's own writes
     folder.py           what the checkpoint folder of a loop holds
+    group_options.py    what an optimizer's groups of parameters are trained with
     hooks.py            an Accelerator's own save_state and load_state, led through a vault
+    keepable.py         what a Checkpointer can keep beside what has a state of its own
     kept_file.py        a file that a loop writes on its way and needs at its end
+    kept_gradients.py   gradients that a loop hands on from one step to the next
     life.py             how the training of a loop begins and ends on a vault
+    loose_parameters.py tensors that an optimizer trains and no model holds
     objects.py          what a loop's checkpoint consists of
     passes.py           a script's own loops over epochs and batches, led past what is done
     running.py          a loop under way, from ``resume()`` to its end

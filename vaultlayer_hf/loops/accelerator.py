@@ -36,7 +36,7 @@ class Prepared:
 
     def __init__(self, accelerator: Any) -> None:
         self.accelerator = accelerator
-        self._added = Objects(None, None, None)
+        self._added = Objects(None, None, None, lambda: [peeled(one) for one in accelerator._models])
 
     @property
     def _kind(self) -> str:
@@ -119,6 +119,14 @@ class Prepared:
     def optimizers(self) -> list[Any]:
         """The optimizers of the training, those that were added included."""
         return [*self.accelerator._optimizers, *self._added.optimizers]
+
+    @property
+    def saved(self) -> list[Any]:
+        """The objects that have files of their own in a checkpoint."""
+        one = self.accelerator
+        whole = [*one._models, *map(peeled, one._models), *one._custom_objects, *self._added.saved]
+        inner = [getattr(each, "optimizer", each) for each in self.optimizers]
+        return [one, *whole, *self.optimizers, *inner, *self.schedulers]
 
     @property
     def engine(self) -> str:

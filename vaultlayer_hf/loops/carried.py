@@ -10,7 +10,7 @@ import hashlib
 import pickle
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any
 
@@ -35,10 +35,11 @@ class Carried:
 
     Args:
         events: where to say what can't be kept.
+        saved: returns what has files of its own in the checkpoint: objects that hold it leave it out.
     """
 
-    def __init__(self, events: Events) -> None:
-        self._events = events
+    def __init__(self, events: Events, saved: Callable[[], Iterable[Any]] = list) -> None:
+        self._events, self._elsewhere = events, saved
         self._loop: dict[str, tuple[Variables, dict[str, Any]]] = {}
         self._of_pass: dict[str, tuple[Variables, dict[str, Any]]] = {}
         self._saved: dict[str, Any] = {}
@@ -74,10 +75,13 @@ class Carried:
         """Return what ``load_state_dict`` needs."""
         left_out: list[str] = []
         state = dict(self._saved)  # what nobody has asked for yet
+        elsewhere = {id(one) for one in self._elsewhere()}
         for in_pass, kind in ((False, self._loop), (True, self._of_pass)):
             for now, first in kind.values():
                 for name, value in now().items():
-                    state[_key(name, in_pass)] = _take(value, name, first.get(name), left_out, set())
+                    state[_key(name, in_pass)] = _take(
+                        value, name, first.get(name), left_out, elsewhere - {id(value)}
+                    )
         if left_out:
             self._events.warn_once(
                 "carried",
@@ -141,7 +145,12 @@ def _unchanged(value: Any, first: Any) -> bool:
 
 
 def _take(value: Any, name: str, first: Any, left_out: list[str], within: set[int]) -> Any:
-    """Return (kind, state) of a value; a kind of ``none`` for what can't be kept, whose name goes to ``left_out``."""
+    """Return (kind, state) of a value; a kind of ``none`` for what can't be kept, whose name goes to ``left_out``.
+
+    ``within``: ids of the objects around it, and of what is saved elsewhere: none of these is kept once more.
+    """
+    if id(value) in within:
+        return "none", None
     if isinstance(value, torch.Tensor):
         return "value", value.detach()
     if _is_metric(value):
@@ -157,8 +166,6 @@ def _take(value: Any, name: str, first: Any, left_out: list[str], within: set[in
     if isinstance(value, random.Random):
         return "generator", value.getstate()
     if _has_attributes(value):
-        if id(value) in within:
-            return "none", None
         state = {}
         for attribute, one in _attributes(value):
             before = first.get(attribute) if isinstance(first, dict) else None

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from vaultlayer_hf.base.events import Events
 from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.loops.arguments import settings_of, state_of
-from vaultlayer_hf.loops.kept_file import KeptFile
+from vaultlayer_hf.loops.keepable import Keepable
 from vaultlayer_hf.loops.objects import Stateful
 from vaultlayer_hf.loops.passes import Batches
 from vaultlayer_hf.loops.running import RunningLoop
-from vaultlayer_hf.loops.stream import Stream
 from vaultlayer_hf.session.settings import Settings
 from vaultlayer_hf.state.asked import Asked
 from vaultlayer_hf.stores.uri import parse_vault
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-class Checkpointer:
+class Checkpointer(Keepable):
     """Saves a training loop to a vault and resumes it from there.
 
         ckpt = Checkpointer("s3://bucket/my-run", model=model, optimizer=optimizer, save_every="200 steps")
@@ -212,38 +211,22 @@ class Checkpointer:
         run.note_data(dataloader)
         return Batches(run.position, dataloader)
 
-    @staticmethod
-    def stream(loader: Iterable[Any], *, endless: bool = False) -> Stream:
-        """Return a loader's batches for ``next()``, with a state for ``carry()``; ``iter()`` of it opens a new pass.
-
-            stream = Checkpointer.stream(loader)
-            batches = iter(stream)
-            ckpt.resume()
-            ckpt.carry(lambda: {"stream": stream})
-
-        ``endless``: a pass that is over is followed by the next one. For a loop of one process.
-        """
-        return Stream(loader, endless=endless)
-
-    @staticmethod
-    def file(path: str | os.PathLike[str]) -> KeptFile:
-        """Return a file whose bytes each save takes along: ``ckpt.add("best", Checkpointer.file("best.pt"))``."""
-        return KeptFile(path)
-
     @property
     def batches_done(self) -> int:
         """How many batches of the current pass are done: ``enumerate(ckpt.batches(loader), ckpt.batches_done)``."""
         return self._run.position.batches if isinstance(self._run, RunningLoop) else 0
 
-    def step(self, loss: Any = None) -> None:
+    def step(self, loss: Any = None, *, last: bool = False) -> None:
         """Note that a step is done, at its very end; saves when it is time to. All ranks.
 
-        ``loss``: a number or a tensor of one, kept with the next checkpoint. Raises SettingsError for any other, and
-        FencedError where another process has taken the vault. Where this process is about to be ended (SIGTERM, a
-        notice of the cloud), saves if that still fits, waits for the upload, and raises SystemExit with exit code 75;
-        on Ctrl-C likewise KeyboardInterrupt.
+        ``loss``: a number or a tensor of one, kept with the next checkpoint. ``last``: the loop is about to leave its
+        pass through ``batches()`` by ``break``, so a resume at this step does no more of it.
+
+        Raises SettingsError for any other loss, and FencedError where another process has taken the vault. Where this
+        process is about to be ended (SIGTERM, a notice of the cloud), saves if that still fits, waits for the upload,
+        and raises SystemExit with exit code 75; on Ctrl-C likewise KeyboardInterrupt.
         """
-        self._looped("step()").end_of_step(loss)
+        self._looped("step()").end_of_step(loss, last)
 
     def save(self) -> None:
         """Save now, between two steps, and commit in the background. All ranks. Raises FencedError.

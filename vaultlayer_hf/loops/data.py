@@ -22,6 +22,8 @@ from vaultlayer_hf.state.data.samplers import parts, raise_counters
 from vaultlayer_hf.state.random_state import put_random_state, take_random_state
 
 FORMAT = 2
+_OF_LEFT_PASS = 3
+"""Of a position in a pass that was left before its last batch, which earlier versions would go on with."""
 
 
 class LoopData:
@@ -51,6 +53,7 @@ class LoopData:
         self._followers: weakref.WeakSet[Follower] = weakref.WeakSet()
         self._ended: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()  # why, by loader
         self._under_way = False
+        self._left_pass = False  # the current one, before its last batch: nothing of it is to do
         # Of when the epoch began: the code ahead of its batches runs again behind a resume, and draws the same.
         self._epoch_random: dict[str, Any] | None = None
         self._kept: LoaderPosition | None = None  # of a checkpoint, until a pass is opened
@@ -70,7 +73,7 @@ class LoopData:
                     "data", EventKind.NOTICE, f"the place in the data isn't kept: {place.why}"
                 )
         return {
-            "format": FORMAT,
+            "format": _OF_LEFT_PASS if self._left_pass else FORMAT,
             "passes": self.passes,
             "batches": self.batches,
             "left": self.left,
@@ -86,25 +89,30 @@ class LoopData:
         The next ``batches_of`` goes on from there, with the random state given; None: with that of now. Raises
         ResumeError.
         """
-        if state.get("format") != FORMAT:
+        if state.get("format") not in (FORMAT, _OF_LEFT_PASS):
             raise ResumeError(
                 f"its place in the data is of format {state.get('format')}, and this version of vaultlayer-hf reads "
-                f"format {FORMAT}: go on with the version that wrote it"
+                f"formats {FORMAT} and {_OF_LEFT_PASS}: go on with the version that wrote it"
             )
         self.passes, self.left, self._epoch_random = state["passes"], state["left"], state["dawn"]
         self.first = state.get("first")
         self.batches = state["batches"] * written // self.world_size
-        self._under_way = state["under_way"]
+        self._under_way, self._left_pass = state["under_way"], state["format"] == _OF_LEFT_PASS
         self._kept = loader_position_from(state["place"]) if state["place"] is not None else None
         self._random = random or take_random_state()
 
     @property
     def at_end(self) -> bool:
-        """Whether all batches of the current pass were given out, where their number is known."""
+        """Whether all batches of the current pass were given out, where their number is known, or it is being left."""
         try:
-            return self._under_way and self._way is not None and self.batches == len(self._way.loader)
+            given = self._way is not None and (self._left_pass or self.batches == len(self._way.loader))
+            return self._under_way and given
         except TypeError:
             return False
+
+    def leave_pass(self) -> None:
+        """Note that the loop is about to leave the current pass, though batches of it are left."""
+        self._left_pass = self._under_way
 
     def begin_epoch(self, number: int) -> None:
         """Begin an epoch, or begin again the one that was under way: with the same random numbers."""
@@ -119,6 +127,7 @@ class LoopData:
         if self._under_way and self._way is not None:
             self._way.end()
         self.passes, self.batches, self._under_way, self._epoch_random = number + 1, 0, False, None
+        self._left_pass = False
         self._pass_ended()
 
     def begin_pass(self) -> None:
@@ -135,7 +144,11 @@ class LoopData:
         kept, goes_on = self._kept, self._kept is not None and self._under_way
         if kept is not None and goes_on:
             batches = way.go_on(kept, self.batches, self._random)
+            if self._left_pass:  # what is drawn from here on is drawn behind it
+                put_random_state(self._random)
+                batches = iter(())
         else:
+            self._left_pass = False
             self.passes, self.batches = number, 0
             if kept is not None:
                 raise_counters(loader, kept.between)
@@ -153,7 +166,7 @@ class LoopData:
             yield batch
         self._log_remarks(way)
         way.end()
-        self.passes, self.batches, self._under_way = self.passes + 1, 0, False
+        self.passes, self.batches, self._under_way, self._left_pass = self.passes + 1, 0, False, False
         self._pass_ended()
 
     def leave(self) -> None:

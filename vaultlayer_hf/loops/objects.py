@@ -6,7 +6,7 @@ Both kinds answer the same questions: write this rank's files of a checkpoint, r
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,13 +15,14 @@ import torch
 from vaultlayer_hf.errors import ResumeError, SettingsError
 from vaultlayer_hf.loops.asked import asked_of
 from vaultlayer_hf.loops.files import read_model, whole, write_model
+from vaultlayer_hf.loops.loose_parameters import FILE, loose_parameters, put_loose
 from vaultlayer_hf.state.asked import Asked
 from vaultlayer_hf.state.model_identity import ModelIdentity, identity_of, joined
 from vaultlayer_hf.state.object_files import check_stateful, load_plain, read_state, write_state
 from vaultlayer_hf.state.saved_digests import StateTensors, list_tensors
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-_TAKEN = re.compile(r"model|optimizer|scheduler|rng_state_\d+|data_\d+|vaultlayer")
+_TAKEN = re.compile(r"model|optimizer|scheduler|loose_parameters|rng_state_\d+|data_\d+|vaultlayer")
 
 
 class Stateful(Protocol):
@@ -60,6 +61,10 @@ class Stateful(Protocol):
     def engine(self) -> str:
         """What keeps the model in parts, or saves in a way of its own, such as ``"DEEPSPEED"``; else nothing."""
 
+    @property
+    def saved(self) -> list[Any]:
+        """The objects that have files of their own in a checkpoint."""
+
     def missing(self, paths: set[str], world_size: int) -> list[str]:
         """Return what a checkpoint with these files lacks that ``world_size`` ranks have written."""
 
@@ -73,10 +78,18 @@ class Objects:
     Args:
         model: written by rank 0 without its wrapper, as one model.
         optimizer, scheduler: None where there is none.
+        elsewhere: returns models that are saved beside these objects, and whose parameters their optimizers may train.
     """
 
-    def __init__(self, model: Any, optimizer: Any, scheduler: Any) -> None:
+    def __init__(
+        self,
+        model: Any,
+        optimizer: Any,
+        scheduler: Any,
+        elsewhere: Callable[[], list[torch.nn.Module]] = list,
+    ) -> None:
         self.model = model
+        self._elsewhere = elsewhere
         self._things: dict[str, Any] = {}
         for name, thing in (("optimizer", optimizer), ("scheduler", scheduler)):
             if thing is not None:
@@ -111,6 +124,10 @@ class Objects:
             if isinstance(thing, torch.nn.Module):
                 yield name, whole(thing)
 
+    def _loose(self) -> dict[str, torch.Tensor]:
+        """Return what the optimizers train and no model holds."""
+        return loose_parameters(self.optimizers, [*self.models().values(), *self._elsewhere()])
+
     def write(self, folder: Path, rank: int) -> None:
         """Write every object; on rank 0. Raises OSError."""
         if rank != 0:
@@ -120,6 +137,8 @@ class Objects:
         for name, thing in self._things.items():
             thing = whole(thing) if isinstance(thing, torch.nn.Module) else thing
             write_state(folder / f"{name}.pt", thing.state_dict())
+        if loose := self._loose():
+            write_state(folder / FILE, {name: one.detach() for name, one in loose.items()})
 
     def read(self, folder: Path) -> None:
         """Load every object. Raises ResumeError."""
@@ -135,6 +154,8 @@ class Objects:
             except Exception as error:  # the object is the script's own: it raises what it likes
                 what = f"{type(error).__name__}: {error}"
                 raise ResumeError(f"{name}.pt of {folder.name} can't be loaded: {what}") from error
+        if loose := self._loose():
+            put_loose(read_state(folder / FILE), loose, folder.name)
 
     def tensors(self, world_size: int) -> StateTensors:
         """List the tensors of the model's, the optimizer's and the schedule's state, and those of models added."""
@@ -158,6 +179,12 @@ class Objects:
         return [one for one in self._things.values() if isinstance(one, torch.optim.Optimizer)]
 
     @property
+    def saved(self) -> list[Any]:
+        """The objects that have files of their own in a checkpoint."""
+        models = [self.model] if self.model is not None else []
+        return [*models, *self._things.values(), *self.models().values()]
+
+    @property
     def engine(self) -> str:
         """None: the objects are whole, and written here."""
         return ""
@@ -167,6 +194,8 @@ class Objects:
         lacking = [f"{name}.pt" for name in self._things if f"{name}.pt" not in paths]
         if self.model is not None and not {"model.safetensors", "model.pt"} & paths:
             lacking.insert(0, "the model's weights")
+        if FILE not in paths and self._loose():
+            lacking.append(FILE)
         return lacking
 
     def refuse(self, paths: set[str], written: int, now: int) -> str:

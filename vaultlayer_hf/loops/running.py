@@ -50,7 +50,7 @@ class RunningLoop:
         self, settings: Settings, output_dir: Path | None, state: Stateful, asked: Asked, events: Events
     ) -> None:
         self._state = state
-        self.carried = Carried(events)
+        self.carried = Carried(events, lambda: state.saved)
         self.position = LoopData(events, pass_ended=self.carried.end_pass)
         self.passes = Passes(self.position)
         self.files = LoopFiles(state, self.position, self.carried, events)
@@ -107,8 +107,10 @@ class RunningLoop:
         for one in check_asked(self._then, Asked(data=data), {}, over=over):
             self.session.warn_all(EventKind.NOTICE, one)
 
-    def end_of_step(self, loss: Any) -> None:
+    def end_of_step(self, loss: Any, last: bool = False) -> None:
         """Count a step, and do what is due behind it: see ``Checkpointer.step``."""
+        if last:
+            self.position.leave_pass()
         if loss is not None:
             if getattr(loss, "numel", lambda: 1)() != 1:
                 raise SettingsError("step(loss=…) takes one number: give it loss.mean(), say")

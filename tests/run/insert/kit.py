@@ -7,28 +7,22 @@ from pathlib import Path
 from typing import Any
 
 SCRIPTS = Path(__file__).parent / "scripts"
+VARIANTS = Path(__file__).parent / "variants"
+"""Scripts of the same kinds, written to find an edit that is wrong."""
 GOLDEN = Path(__file__).parent / "golden"
 VAULT = "vaults/run"
 LEFT_ALONE = (
     "integrated",
-    "bare_tensor",
     "data_generator",
     "endless_own_loader",
-    "engine_functions",
     "folds",
     "gathered_tokens",
-    "lasting_gradients",
-    "left_pass",
     "lightning",
     "module_of_a_loop",
     "new_group",
     "policy",
-    "repeated_ahead",
     "round_in_memory",
-    "scaler_class",
-    "scheduled_wrapper",
     "spread_parameters",
-    "trigger",
     "two_phases",
     "unknown_trainer",
     "unseeded_split",

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.forks import ForkServer
-from tests.run.insert.kit import BY_HAND, EDITED, SCRIPTS, VAULT
+from tests.run.insert.kit import BY_HAND, EDITED, SCRIPTS, VARIANTS, VAULT
 from tests.run.insert.run_script import STEPS, commits
 from vaultlayer_hf.run.insert.apply import apply
 from vaultlayer_hf.run.insert.propose import Proposal, propose
@@ -26,7 +26,7 @@ QUICK = (
     "moving_average",
 )
 """Edited and killed in each run of the tests; an even share of the others are slow tests, the command takes all."""
-SHARE = EDITED[::2]
+SHARE = [*EDITED[::2], *sorted(path.stem for path in VARIANTS.glob("*.py"))]
 
 
 TURNS = {"two_optimizers": 2, "adversaries": 2, "encoder_decoder": 2, "penalty": 3}
@@ -61,7 +61,8 @@ class Story:
         self.plain, self.edited = folder / "plain" / "train.py", folder / "edited" / "train.py"
         for path in (self.plain, self.edited):
             path.parent.mkdir()
-            shutil.copy(SCRIPTS / f"{name}.py", path)
+            source = SCRIPTS / f"{name}.py"
+            shutil.copy(source if source.exists() else VARIANTS / f"{name}.py", path)
         found = propose(self.edited, VAULT)
         assert isinstance(found, Proposal)
         apply(found)

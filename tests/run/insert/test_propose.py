@@ -215,12 +215,83 @@ for i, x in enumerate(data):
         optimizer.step()
     sched.step()
 """,
-    "where a resume within the epoch would repeat it": """sched = StepLR(optimizer, 1)
-for e in range(3):
-    sched.step()
+    "where a resume within the epoch would repeat it": """for e in range(3):
+    model.weight.data.mul_(0.9)
     for x in data:
         model(x).sum().backward()
         optimizer.step()
+""",
+    "line 6 loads optimizer ahead of an epoch's batches": """
+for e in range(3):
+    optimizer.load_state_dict(first)
+    for x in data:
+        optimizer.zero_grad()
+        model(x).sum().backward()
+        optimizer.step()
+""",
+    "line 5 changes schedule ahead of an epoch's batches": """def lower(sched):
+    sched.step()
+schedule = StepLR(optimizer, 1)
+for e in range(3):
+    lower(schedule)
+    for x in data:
+        optimizer.zero_grad()
+        model(x).sum().backward()
+        optimizer.step()
+""",
+    "update(), which steps the optimizer, is called at 2 places": """class Wrapper:
+    def __init__(self, inner):
+        self.inner_optimizer = inner
+    def update(self):
+        self.inner_optimizer.step()
+wrapper = Wrapper(optimizer)
+for x in data:
+    optimizer.zero_grad()
+    model(x).sum().backward()
+    wrapper.update()
+    wrapper.update()
+""",
+    "decides itself which batches make a step": """class Wrapper:
+    def __init__(self, inner):
+        self.inner_optimizer, self.seen = inner, 0
+    def update(self):
+        self.seen += 1
+        if self.seen % 4 == 0:
+            self.inner_optimizer.step()
+wrapper = Wrapper(optimizer)
+for x in data:
+    model(x).sum().backward()
+    wrapper.update()
+""",
+    "the condition of the step in line 13 changes behind it": """class Scaler:
+    def __call__(self, loss, optimizer, update=True):
+        loss.backward()
+        if update:
+            optimizer.step()
+scaler, at = Scaler(), 0
+for epoch in range(3):
+    for x in data:
+        optimizer.zero_grad()
+        scaler(model(x).sum(), optimizer, update=at % 2 == 0)
+        at += 1
+""",
+    "line 7 makes image anew within the loop": """image = torch.zeros(2, requires_grad=True)
+optimizer = torch.optim.SGD([image], lr=0.1)
+for step in range(9):
+    image = image.clamp(0, 1)
+    optimizer.zero_grad()
+    model(image).sum().backward()
+    optimizer.step()
+""",
+    "draws the data anew at each start (randn without a seed)": """goal = torch.randn(2, 1)
+def batch():
+    x = torch.randn(3, 2)
+    return x, x @ goal
+for step in range(9):
+    optimizer.zero_grad()
+    x, y = batch()
+    (model(x) - y).sum().backward()
+    optimizer.step()
 """,
     "network isn't known in line 11": """
 def build():

@@ -4,6 +4,7 @@
 
 Nothing here imports torch or runs the script.
 
+    ahead_of_batches.py what an epoch does ahead of its batches, and a resume within it does again
     apply.py          write a proposal into the script and keep what it was; put that back
     bare_tensors.py   optimizers of tensors that no module holds
     by_hand.py        scripts without an optimizer, which change the parameters by themselves
@@ -13,7 +14,9 @@ Nothing here imports torch or runs the script.
     draws.py          data that a script draws anew at each start
     flow.py           which names a piece of a script reads and writes
     frameworks.py     scripts whose loop isn't in them
+    handed_on.py      generators that hand on a loader's batches one by one, and log on their way
     kept_files.py     files that a loop writes and the script reads behind it
+    lasting_gradients.py loops that never set their gradients to zero
     left_pass.py      passes through the data that a step ends before their last batch
     local_rounds.py   Accelerate's LocalSGD
     loop.py           find a script's training loop
@@ -21,6 +24,7 @@ Nothing here imports torch or runs the script.
     loop_limits.py    loops that are understood, and that a resume couldn't bring back right
     loop_names.py     what a training loop's objects are called where its Checkpointer is made
     loop_variables.py variables and objects that a loop changes beside its model and optimizer
+    loss_name.py      what a loop's loss is called where a step ends
     maybe_set.py      names that a script sets only under a condition ahead of its loop
     own_classes.py    classes of the script's own: whether a call of their methods changes the object
     own_functions.py  functions of a script's own: which one a call leads to, and what its names stand for
@@ -37,6 +41,7 @@ Nothing here imports torch or runs the script.
     streams.py        iterators that outlive a pass through the data
     trainers.py       scripts that make a Trainer: it gets ``resume=``, and nothing else changes
     walk.py           walk through a piece of a script as it runs
+    wrappers.py       classes of a script's own around an optimizer
 
 Imports stores and errors; cli imports it.
 """

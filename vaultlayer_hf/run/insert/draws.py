@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from vaultlayer_hf.run.insert.calls import method_calls, receiver
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
+from vaultlayer_hf.run.insert.own_classes import classes_of
+from vaultlayer_hf.run.insert.own_functions import parameters_of
 from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.walk import local_names
 
 _TORCH = re.compile(
     r"torch\.(?:rand|randn|randint|randperm|multinomial|normal|bernoulli|rand_like|randn_like)$"
@@ -24,6 +28,7 @@ def refuse_fresh_data(script: Script, loop: Loop, models: list[str]) -> None:
     seeds = _seeds(script)
     start = script.span(loop.top)[0]
     used = in_use(script, loop)
+    _refuse_drawn_beside(script, seeds)
     for call in script.all(cst.Call):
         path = script.path(call.func)
         kind = _kind(path)
@@ -42,6 +47,25 @@ def refuse_fresh_data(script: Script, loop: Loop, models: list[str]) -> None:
                     f"line {script.line(call)} goes through a set, whose order Python draws anew at each start: use "
                     "sorted(…)"
                 )
+
+
+def _refuse_drawn_beside(script: Script, seeds: set[str]) -> None:
+    """Raise UnclearError for objects that draw when they are made, of a class of a module beside the script."""
+    cst: Any = libcst_or_error()
+    for name, (home, node) in classes_of(script).items():
+        if home is script or any(home.path(base.value).endswith("Module") for base in node.bases):
+            continue  # a network's weights are the model's
+        made = [call for call in script.all(cst.Call) if script.path(call.func) == name]
+        for function in home.all(cst.FunctionDef, node) if made else ():
+            for call in home.all(cst.Call, function) if function.name.value == "__init__" else ():
+                kind = _kind(home.path(call.func))
+                if kind and kind not in seeds | _seeds(home):
+                    drawn = home.path(call.func).rsplit(".", 1)[-1]
+                    raise UnclearError(
+                        f"line {script.line(made[0])} draws the data anew at each start ({drawn} without a seed in "
+                        f"{node.name.value} of {Path(home.name).name}), so a resume would train on others: set a seed "
+                        f"first, such as {_ADVICE[kind]}"
+                    )
 
 
 _ADVICE = {
@@ -139,7 +163,11 @@ def _reaches_data(script: Script, call: Any, path: str, used: list[Any], models:
     for _ in made:
         targets |= {name for names, read in made if read & targets for name in names}
         targets -= set(models)
-    read = {one.value for part in used[:1] for one in script.all(cst.Name, part)}
+    read = {one.value for one in script.all(cst.Name, used[0])}
+    for part in used[1:]:
+        if isinstance(part, cst.FunctionDef):  # what it reads of the module, or of an object
+            own = parameters_of(part) | local_names(script, part)
+            read |= {one.value for one in script.all(cst.Name, part.body)} - own
     return bool(read & targets)
 
 

@@ -1,4 +1,8 @@
-"""Passes through the data that a step ends before their last batch: a resume there must not go on with them."""
+"""Passes through the data that a step ends before their last batch: a resume there must not go on with them.
+
+Where the loop leaves the pass in the block of the step, the step is noted right there, as the last one of the pass
+(``leaves_pass``). Elsewhere the condition is looked at once more ahead of the next batch (``leave_again``).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,24 @@ from vaultlayer_hf.run.insert.walk import Walk
 
 _TRIAL = re.compile(r"dry_?run|debug|smoke|sanity|fast_dev|test_run", re.IGNORECASE)
 """Options under which a pass is cut short only to see whether the script runs."""
+
+
+def leaves_pass(script: Script, loop: Loop) -> list[Any]:
+    """Return the statements that leave a pass through the data, of those that follow the step in its own block."""
+    cst: Any = libcst_or_error()
+    if loop.outer is None or not isinstance(loop.inner, cst.For):
+        return []
+    behind = loop.tail[1:]
+    breaks = [node for one in behind for node in script.all(cst.Break, one, nested=False)]
+    found = [node for node in breaks if _loop_of(script, node) is loop.inner]
+    if len(loop.calls) > loop.crossed and not loop.crossed:  # the pass has a function of its own
+        found += [node for one in behind for node in script.all(cst.Return, one, nested=False)]
+    return found
+
+
+def _loop_of(script: Script, node: Any) -> Any:
+    cst: Any = libcst_or_error()
+    return next(one for one in script.around(node) if isinstance(one, (cst.For, cst.While)))
 
 
 def leave_again(script: Script, loop: Loop, ckpt: str, kept: set[str]) -> list[Edit]:
@@ -38,10 +60,13 @@ def _breaks_of_pass(script: Script, loop: Loop, kept: set[str]) -> list[str]:
     changed.block(loop.top.body.body)
     found = []
     loops = (cst.For, cst.While)
+    noted = leaves_pass(script, loop)
     for node in [
         *script.all(cst.Break, loop.inner, nested=False),
         *script.all(cst.Return, loop.inner, nested=False),
     ]:
+        if any(node is one for one in noted):
+            continue
         around = list(script.around(node))
         home = next(one for one in around if isinstance(one, loops))
         if script.span(node)[0] < script.span(step)[0] or (

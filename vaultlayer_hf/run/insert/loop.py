@@ -24,6 +24,7 @@ from vaultlayer_hf.run.insert.calls import (
     sources_of,
 )
 from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.wrappers import wrapped_step
 
 _OPTIMIZER = re.compile(r"optim|adam|sgd|adagrad|rmsprop|lion|adafactor|\bopts?\b", re.IGNORECASE)
 
@@ -61,6 +62,7 @@ class Loop:
         optimizer: how the optimizer is called where it steps; of several the first.
         optimizers: all of them.
         by_hand: the model whose parameters the script changes by itself, where it has no optimizer; else ``""``.
+        only_if: the condition that the step is given, and under which alone it is one; ``""``: each time.
         phase: the condition under which a pass trains, where an epoch has several (``phase == "train"``); else ``""``.
         sync: whether batches are gathered by ``accelerator.accumulate``.
     """
@@ -78,6 +80,7 @@ class Loop:
     optimizers: list[str] = field(default_factory=list)
     phase: str = ""
     by_hand: str = ""
+    only_if: str = ""
 
     @property
     def top(self) -> Any:
@@ -97,6 +100,9 @@ def find_loop(script: Script) -> Loop:
                 "own"
             )
     steps = _optimizer_steps(script)
+    wrapped = wrapped_step(script, steps)
+    if wrapped is not None:
+        steps = [(wrapped.call, wrapped.optimizer)]
     by_hand = steps_by_hand(script) if not steps else []
     if not steps and not by_hand:
         raise UnclearError("nothing in it calls optimizer.step() after backward()")
@@ -123,6 +129,12 @@ def find_loop(script: Script) -> Loop:
         loop = _climb(script, calls, statement)
     loop.optimizer, loop.optimizers = names[0], [name for name in names if name]
     loop.by_hand = by_hand[0][1] if by_hand else ""
+    if wrapped is not None:
+        loop.only_if = wrapped.only_if
+        if loop.only_if and (loop.crossed or loop.condition is not None):
+            raise UnclearError(
+                f"the call in line {script.line(wrapped.call)} decides itself which batches make a step"
+            )
     _find_outer(script, loop)
     return loop
 

@@ -18,10 +18,12 @@ from vaultlayer_hf.run.insert.frameworks import (
     refuse_frameworks,
     refuse_spread_elsewhere,
 )
+from vaultlayer_hf.run.insert.handed_on import handed_on
+from vaultlayer_hf.run.insert.lasting_gradients import lasting_gradients
 from vaultlayer_hf.run.insert.left_pass import leave_again
 from vaultlayer_hf.run.insert.local_rounds import find_local_rounds
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError, find_loop
-from vaultlayer_hf.run.insert.loop_limits import refuse_lasting_gradients, refuse_what_cannot_resume
+from vaultlayer_hf.run.insert.loop_limits import refuse_what_cannot_resume
 from vaultlayer_hf.run.insert.loop_names import Names, at_top, find_names
 from vaultlayer_hf.run.insert.loop_variables import Variables, find_variables
 from vaultlayer_hf.run.insert.maybe_set import maybe_set, set_first
@@ -129,14 +131,13 @@ class _Planner:
         for node in script.all(_cst().Return, loop.top, nested=False):
             line = next(one for one in script.around(node) if isinstance(one, _cst().SimpleStatementLine))
             self.edits.append(script.lines_before(line, [f"{self.ckpt}.finish()"], why))
-        refuse_lasting_gradients(script, loop)
         return TrainerEdit(self.edits, loop_remarks(script, loop, self.while_ends))
 
     def _known(self) -> set[str]:
         """Return the objects that the Checkpointer is given, under all the names that they have on the way."""
         names, script = self.names, self.script
         found = {names.accelerator, names.optimizer, names.scheduler, *names.models, *names.others}
-        found |= set(self.loop.optimizers) | {self.ckpt}
+        found |= set(self.loop.optimizers) | set(names.tensors) | {self.ckpt}
         if names.accelerator:
             found |= prepared(script)
         source = innermost(self.loop.inner.iter) if isinstance(self.loop.inner, _cst().For) else None
@@ -162,21 +163,25 @@ class _Planner:
             self.while_ends = True
 
     def _in_pass(self) -> None:
-        names, reset = self.variables.in_pass, self.variables.reset
-        if not names and not reset:
+        names, reset, again = self.variables.in_pass, self.variables.reset, self.variables.again
+        if not names and not reset and not again:
             return
         inner = self.loop.inner
         lines = carry_lines(self.ckpt, names, in_pass=True) if names else []
-        lines += carry_lines(self.ckpt, reset, assign=False, in_pass=True) if reset else []
+        lines += (
+            carry_lines(self.ckpt, [*reset, *again], assign=False, in_pass=True) if reset or again else []
+        )
         if self.loop.phase:
             lines = [f"if {self.loop.phase}:", *(f"    {line}" for line in lines)]
-        why = f"Brought back where a pass through the data goes on: {', '.join([*names, *reset])}."
+        listed = ", ".join([*names, *reset, *(key for key, _ in again)])
+        why = f"Brought back where a pass through the data goes on: {listed}."
         self.edits.append(self.script.lines_before(inner, lines, why))
 
     def _counts_steps(self) -> bool:
         """Tell whether the loop is one over step numbers, each with one step."""
         loop = self.loop
-        each = loop.outer is None and loop.condition is None and not loop.sync and self.rounds is None
+        each = loop.outer is None and loop.condition is None and not loop.only_if
+        each = each and not loop.sync and self.rounds is None
         return each and self._range_call() is not None
 
     def _range_call(self) -> Any:
@@ -206,7 +211,7 @@ class _Planner:
         if names.accelerator:
             given = [f"accelerator={names.accelerator}"]
         else:
-            given = [f"model={names.models[0]}"]
+            given = [f"model={names.models[0]}"] if names.models else []
             given += [f"optimizer={names.optimizer}"] if names.optimizer else []
             given += [f"scheduler={names.scheduler}"] if names.scheduler else []
         lines = [f"{self.ckpt} = Checkpointer({', '.join([*([vault] if vault else []), *given])})"]
@@ -218,6 +223,10 @@ class _Planner:
         for name in others:
             if name not in known:
                 lines.append(f'{self.ckpt}.add("{key_of(name, taken)}", {name})')
+        if lasting := lasting_gradients(self.script, self.loop, names):
+            lines.append(
+                f'{self.ckpt}.add("{key_of("gradients", taken)}", Checkpointer.gradients({lasting}))'
+            )
         for path in self.variables.files:
             stem = re.search(r"(\w+)(?:\.\w+)*[\"']\s*\)*$", path)
             key = key_of(stem[1] if stem else "file", taken)
@@ -259,6 +268,8 @@ class _Planner:
         if not isinstance(loop.inner, cst.For):
             raise UnclearError(f"the while loop in line {script.line(loop.inner)} is within another loop")
         source = innermost(loop.inner.iter)
+        if isinstance(source, cst.Call) and (loader := handed_on(script, source)) is not None:
+            source = innermost(loader)
         start, end = script.span(source)
         why = "Goes on behind the batches that were trained on."
         phase, opening = loop.phase, f"{self.ckpt}.batches("
@@ -298,7 +309,7 @@ class _Planner:
     def _counter(self) -> str:
         """Return the variable of the same function that is 0 before the loop and counts the steps; ``""`` for none."""
         script, loop, cst = self.script, self.loop, _cst()
-        if len(loop.calls) > loop.crossed or self.rounds is not None:
+        if len(loop.calls) > loop.crossed or self.rounds is not None or loop.only_if:
             return ""
         guarded = (
             [one for statement in loop.suite.body for one in synced(script, statement)] if loop.sync else []

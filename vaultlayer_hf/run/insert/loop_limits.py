@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from vaultlayer_hf.run.insert.calls import is_schedule, is_statement, method_cal
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
 from vaultlayer_hf.run.insert.loop_names import Names
 from vaultlayer_hf.run.insert.own_classes import COUNTS, GROWS
+from vaultlayer_hf.run.insert.pieces import prepared
 from vaultlayer_hf.run.insert.saved_states import OPTION
 from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
 from vaultlayer_hf.run.insert.streams import DrawnLoader, refuse_streams
@@ -19,20 +19,15 @@ from vaultlayer_hf.run.insert.walk import Walk
 def refuse_what_cannot_resume(script: Script, loop: Loop, drawn: Sequence[DrawnLoader]) -> None:
     """Raise UnclearError for a loop whose position or schedule a checkpoint would miss; ``drawn``: see streams.py."""
     refuse_streams(script, loop, drawn)
-    for name, line in _schedules(
+    for name, line in schedules(
         script, _behind(script, loop.condition) if loop.condition is not None else []
     ):
         raise UnclearError(
             f"{name}.step() in line {line} comes after the end of the step: move it into the block of optimizer.step()"
         )
-    for name, line in _schedules(script, ahead(script, loop) if loop.outer is not None else [], loop.outer):
-        raise UnclearError(
-            f"{name}.step() in line {line} comes before an epoch's batches, where a resume within the epoch would "
-            "repeat it: move it behind them"
-        )
 
 
-def _schedules(script: Script, statements: list[Any], outer: Any = None) -> list[tuple[str, int]]:
+def schedules(script: Script, statements: list[Any], outer: Any = None) -> list[tuple[str, int]]:
     """Return the learning rate schedules that these statements step, and where.
 
     Not those that are told the number of the epoch, which ``outer`` counts: it is the same where that is repeated.
@@ -111,7 +106,8 @@ def refuse_what_repeats(
             refuse(again.written[name], f"changes {name}")
         if name in again.changed and name not in reset:
             refuse(again.changed[name], f"changes {name}")
-    trained = {names.optimizer, *names.models, *names.others, *loop.optimizers}
+    optimizers = {names.optimizer, *loop.optimizers}
+    trained = {*optimizers, *names.models, *names.others, *(prepared(script) if names.accelerator else ())}
     for on, method, call in again.calls:
         changes = GROWS.fullmatch(method) or COUNTS.fullmatch(method)
         if on in kept and on not in reset and changes:
@@ -119,10 +115,13 @@ def refuse_what_repeats(
         if method == "load_state_dict":
             refuse(script.line(call), f"loads {on}")
     for name, line in again.changed.items():
+        owner = name.removesuffix(".param_groups")
+        if owner != name and owner in optimizers:
+            continue
         if name.partition(".")[0] in trained or name in trained:
             refuse(line, f"changes {name}")
     for node in [one for statement in statements for one in script.all(cst.AugAssign, statement)]:
-        if isinstance(node.target, cst.Subscript):
+        if isinstance(node.target, cst.Subscript) and not is_option(script, node.target):
             refuse(script.line(node), f"changes {script.code(node.target)}")
     for call in [one for statement in statements for one in script.all(cst.Call, statement)]:
         path = script.path(call.func)
@@ -133,55 +132,28 @@ def refuse_what_repeats(
             refuse(script.line(call), "shuffles in place")
 
 
-def made_of_weights(script: Script, loop: Loop, models: list[str]) -> list[str]:
-    """Return the names that an epoch makes of its model's weights ahead of its batches, and that these read.
-
-    Raises UnclearError where these are the data.
-    """
-    cst: Any = libcst_or_error()
-    statements = [*ahead(script, loop), *ahead_within(script, loop)]
-    found: list[str] = []
-    for node in [one for statement in statements for one in script.all(cst.Assign, statement)]:
-        read = {dotted(one) for kind in (cst.Name, cst.Attribute) for one in script.all(kind, node.value)}
-        if isinstance(node.value, cst.Call) and read & {*models, *found}:
-            found += [one.value for target in node.targets for one in script.all(cst.Name, target.target)]
-    data = script.all(cst.Name, loop.inner.iter) if isinstance(loop.inner, cst.For) else []
-    for name in [one.value for one in data if one.value in found]:
-        raise UnclearError(
-            f"line {script.line(loop.inner)} goes through {name}, which the epoch makes of the weights that it begins "
-            "with, and a resume within it hasn't got those"
-        )
-    behind = script.span(loop.inner)[1]
-    later = {one.value for one in script.all(cst.Name, loop.inner.body)}
-    later |= {one.value for one in script.all(cst.Name, loop.outer) if script.span(one)[0] > behind}
-    return [name for name in dict.fromkeys(found) if name in later]
-
-
-def refuse_lasting_gradients(script: Script, loop: Loop) -> None:
-    """Raise UnclearError where gradients go on from one step to the next: no checkpoint has them."""
-    cst: Any = libcst_or_error()
-    functions = {one.name.value: one for one in script.all(cst.FunctionDef)}
-    parts, coming = [loop.inner], [loop.inner]
-    while coming:
-        for call in script.all(cst.Call, coming.pop()):
-            function = functions.get(dotted(call.func).rsplit(".", 1)[-1])
-            if function is not None and not any(function is one for one in parts):
-                parts.append(function)
-                coming.append(function)
-    text = "".join(script.code(one) for one in parts)
-    if not re.search(r"zero_grad|\.grad\s*=|grad\.zero_|autograd\.grad|gradients?\b", text):
-        raise UnclearError(
-            f"nothing in the loop of line {script.line(loop.inner)} sets the gradients to zero (zero_grad), so they go "
-            "on from step to step, and a checkpoint hasn't got them"
-        )
-
-
 def _behind(script: Script, statement: Any) -> list[Any]:
     """Return the statements behind one, in its block."""
     while not is_statement(statement) or script.parent(statement) is None:
         statement = script.parent(statement)
     body = getattr(script.parent(statement), "body", ())
     return list(body[next(number for number, one in enumerate(body) if one is statement) + 1 :])
+
+
+def is_option(script: Script, target: Any) -> bool:
+    """Tell whether what is assigned to is an option of an optimizer's group, as ``group["lr"]`` is."""
+    cst: Any = libcst_or_error()
+    key = script.code(target.slice[0])
+    if "params" in key or key.strip("rbfu")[:1] not in ("'", '"'):
+        return False
+    if "param_groups" in script.code(target.value):
+        return True
+    loops = [one for one in script.around(target) if isinstance(one, cst.For)]
+    return any(
+        "param_groups" in script.code(one.iter)
+        and dotted(target.value) in {n.value for n in script.all(cst.Name, one.target)}
+        for one in loops
+    )
 
 
 def refuse_new_groups(script: Script, walk: Walk) -> None:

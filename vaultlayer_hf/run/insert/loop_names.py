@@ -6,14 +6,14 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from vaultlayer_hf.run.insert.bare_tensors import refuse_bare_tensors
+from vaultlayer_hf.run.insert.bare_tensors import refuse_bare_tensors, trained_tensors, trains_tensors_alone
 from vaultlayer_hf.run.insert.calls import is_method, is_schedule, made_by, method_calls, receiver, sources_of
 from vaultlayer_hf.run.insert.defined_before import defined_before
 from vaultlayer_hf.run.insert.flow import is_known
 from vaultlayer_hf.run.insert.loop import Call, Loop, UnclearError
+from vaultlayer_hf.run.insert.loss_name import loss_name
 from vaultlayer_hf.run.insert.maybe_set import maybe_set
 from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
-from vaultlayer_hf.run.insert.walk import Walk
 
 _PARAMETERS = re.compile(r"([A-Za-z_][\w.]*)\.(?:named_)?parameters\(\)")
 _AVERAGE = re.compile(r"ema|averag|swa", re.IGNORECASE)
@@ -30,6 +30,8 @@ class Names:
         others: more objects whose state a resume needs: a gradient scaler, an average of the weights.
         accelerator: the Accelerator; ``""`` in plain PyTorch.
         loss: the loss where a step ends, in the function of the step; ``""`` where it has no name there.
+        tensors: what the optimizers are given beside a module's parameters: tensors, and lists of them.
+        of_pass: schedules that each epoch makes anew, ahead of its batches.
         maybe: those of all these that are made only under a condition.
     """
 
@@ -39,6 +41,8 @@ class Names:
     others: list[str] = field(default_factory=list)
     accelerator: str = ""
     loss: str = ""
+    tensors: list[str] = field(default_factory=list)
+    of_pass: list[str] = field(default_factory=list)
     maybe: list[str] = field(default_factory=list)
 
 
@@ -53,6 +57,8 @@ def find_names(script: Script, loop: Loop) -> Names:
     stepped = _distinct(receiver(call) for node in region for call in method_calls(script, "step", node))
     schedules = [at_top(script, loop.calls, name) for name in stepped if name not in loop.optimizers and name]
     schedules = _distinct(name for name in schedules if is_schedule(script, name))
+    names.of_pass = [name for name in schedules if _is_of_pass(script, loop, name)]
+    schedules = [name for name in schedules if name not in names.of_pass]
     if len(schedules) > 1:
         names.others += schedules[1:]
     names.scheduler = schedules[0] if schedules else ""
@@ -65,14 +71,19 @@ def find_names(script: Script, loop: Loop) -> Names:
                 if _AVERAGE.search(receiver(call)) and not _lacks_state(script, receiver(call)):
                     names.others.append(at_top(script, loop.calls, receiver(call)))
     for optimizer in optimizers:
-        refuse_bare_tensors(script, optimizer)
+        if accelerator:
+            refuse_bare_tensors(script, optimizer)
+        names.tensors += trained_tensors(script, optimizer)
     if not accelerator:
+        modules = [one for one in optimizers if not trains_tensors_alone(script, one)]
         names.models = _distinct(
-            name for optimizer in optimizers for name in _models(script, loop, optimizer, region)
-        ) or [_known_part(script, at_top(script, loop.calls, loop.by_hand))]
+            name for optimizer in modules for name in _models(script, loop, optimizer, region)
+        )
+        if loop.by_hand:
+            names.models = [_known_part(script, at_top(script, loop.calls, loop.by_hand))]
         names.others = optimizers[1:] + names.others
     names.others = [name for name in _distinct(names.others) if name and name not in names.models]
-    names.loss = _loss(script, loop)
+    names.loss = loss_name(script, loop)
     needed = (names.accelerator or names.optimizer, *names.models, names.scheduler, *names.others)
     for name in needed:
         if name and not is_known(script, name, loop.top):
@@ -144,6 +155,10 @@ def _models(script: Script, loop: Loop, optimizer: str, region: list[Any]) -> li
         for node in script.all(cst.Assign)
         if any(dotted(one.target) == optimizer for one in node.targets)
     ]
+    if (
+        not assigned and "." in optimizer and not optimizer.startswith("self.")
+    ):  # held by an object of its own
+        assigned = sources_of(script, optimizer.rpartition(".")[0])
     for value in assigned:
         texts = [script.code(value)]
         arguments = value.args if isinstance(value, cst.Call) else ()
@@ -223,45 +238,6 @@ def _functions_around(script: Script, loop: Loop) -> list[Any]:
     return [one for one in script.around(loop.top) if isinstance(one, cst.FunctionDef)]
 
 
-def _loss(script: Script, loop: Loop) -> str:
-    """Return the name of the loss, where the end of the step can see it and nothing deletes it."""
-    cst: Any = libcst_or_error()
-    home = next((one for one in script.around(loop.suite) if isinstance(one, cst.FunctionDef)), script.module)
-    calls = method_calls(script, "backward", home)
-    for call in reversed(calls):
-        value: Any = call.func.value
-        functions = (cst.FunctionDef, cst.Lambda)
-        around = next((one for one in script.around(call) if isinstance(one, functions)), script.module)
-        if around is not home:
-            continue  # of a closure: its names are its own
-        if (
-            call.args
-            and call.args[0].keyword is None
-            and re.search("accel|fabric|engine|scaler", receiver(call))
-        ):
-            value = call.args[0].value  # accelerator.backward(loss)
-        elif isinstance(value, cst.Call) and value.args:
-            value = value.args[0].value  # scaler.scale(loss).backward()
-        name = dotted(value)
-        if name and "." not in name and any(one is loop.inner for one in script.around(call)):
-            return name if name in _defined_at_end(script, loop) else ""
-    return ""
-
-
-def _defined_at_end(script: Script, loop: Loop) -> set[str]:
-    """Return the names that are surely set where a step of a loop ends, in the function of the step."""
-    walk = Walk(script)
-    for one in reversed([loop.tail[-1], *script.around(loop.tail[-1])]):
-        block = script.parent(one)
-        body = getattr(block, "body", ())
-        if not isinstance(body, (list, tuple)) or not any(one is other for other in body):
-            continue
-        position = next(number for number, other in enumerate(body) if other is one)
-        if any(up is loop.inner for up in script.around(one)):
-            walk.block(body[: position + (one is loop.tail[-1])])
-    return walk.defined
-
-
 def _made_within(script: Script, loop: Loop, name: str) -> bool:
     """Tell whether a function that the outermost loop calls makes it, anew in each round."""
     functions = [call.function for call in loop.calls[loop.crossed :]]
@@ -269,6 +245,19 @@ def _made_within(script: Script, loop: Loop, name: str) -> bool:
         any(up is one for one in functions)
         for source in sources_of(script, name)
         for up in script.around(source)
+    )
+
+
+def _is_of_pass(script: Script, loop: Loop, name: str) -> bool:
+    """Tell whether a name is set within an epoch alone, ahead of its batches."""
+    places = [loop.outer, *(call.function for call in loop.calls[loop.crossed :])]
+    ways = [list(script.around(source)) for source in sources_of(script, name)]
+    return (
+        loop.outer is not None
+        and name.isidentifier()
+        and bool(ways)
+        and all(any(up is one for up in way for one in places) for way in ways)
+        and not any(up is loop.inner for way in ways for up in way)
     )
 
 

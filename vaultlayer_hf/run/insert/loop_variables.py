@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from vaultlayer_hf.run.insert.ahead_of_batches import again_objects, made_ahead
 from vaultlayer_hf.run.insert.calls import call_that_makes, method_calls, receiver, sources_of
 from vaultlayer_hf.run.insert.defined_before import defined_before
 from vaultlayer_hf.run.insert.frameworks import ENVIRONMENT
@@ -19,7 +20,6 @@ from vaultlayer_hf.run.insert.loop import Loop, UnclearError
 from vaultlayer_hf.run.insert.loop_limits import (
     ahead,
     ahead_within,
-    made_of_weights,
     refuse_new_groups,
     refuse_what_repeats,
 )
@@ -68,6 +68,7 @@ class Variables:
         unset: of both, those that nothing sets before.
         models: further modules whose state the loop changes.
         reset: of ``objects``, those that each epoch resets ahead of its batches.
+        again: (key, code) of what the code ahead of an epoch's batches may change of optimizers and schedules.
         maybe: of all these, those that are set only under a condition, and the statement that does it first.
         files: the code of the paths of files that the loop writes, and that are read behind it.
     """
@@ -78,6 +79,7 @@ class Variables:
     unset: set[str] = field(default_factory=set)
     models: list[str] = field(default_factory=list)
     reset: list[str] = field(default_factory=list)
+    again: list[tuple[str, str]] = field(default_factory=list)
     maybe: dict[str, Any] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
 
@@ -104,6 +106,10 @@ class _Finder:
         found = Variables()
         behind = self._read_behind(top)
         for name, line in walk.written.items():
+            if name in self.names.tensors:
+                raise UnclearError(
+                    f"line {line} makes {name} anew within the loop, and the optimizer goes on with the one from before"
+                )
             if name in walk.read_first or name in behind:
                 self._refuse_new_parts(name, line)
                 if self._is_variable(name) and self._can_be_kept(name, top):
@@ -144,14 +150,20 @@ class _Finder:
             kept = found.loop + found.objects + found.models
             self._refuse_counting_ahead(again)
             refuse_what_repeats(script, loop, again, kept, self.names, found.reset)
+            found.again = again_objects(script, loop, self.names)
             found.in_pass = self._of_pass(
                 (set(found.loop) & set(walk.read_first)) - set(again.written), found.unset
             )
             made = [name for name in changed if name in again.written]
-            for name in dict.fromkeys(made + made_of_weights(script, loop, self.names.models)):
+            for name in dict.fromkeys(made + made_ahead(script, loop, self.names)):
                 new = name.isidentifier() and name not in found.in_pass and name not in self.known
                 if new and self._is_variable(name):
                     found.in_pass.append(name)
+        for name in self.names.of_pass:
+            if name not in found.in_pass:
+                raise UnclearError(
+                    f"{name} isn't known in line {self.script.line(top)}, where its loop starts"
+                )
         for name in (*found.loop, *found.objects, *found.models):
             if name in maybe and name not in surely:
                 found.maybe[name] = maybe[name]

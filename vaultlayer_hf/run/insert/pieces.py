@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from vaultlayer_hf.run.insert.calls import method_calls
@@ -27,11 +28,17 @@ _WIDTH = 100
 """Characters of a line, from which on its variables get one each."""
 
 
-def carry_lines(ckpt: str, names: list[str], *, assign: bool = True, in_pass: bool = False) -> list[str]:
-    """Return the lines that bring variables back; without ``assign`` for objects, which stay the same."""
-    pairs = [f'"{name}": {name}' for name in names]
+def carry_lines(
+    ckpt: str, names: Sequence[str | tuple[str, str]], *, assign: bool = True, in_pass: bool = False
+) -> list[str]:
+    """Return the lines that bring variables back; without ``assign`` for objects, which stay the same.
+
+    ``names``: of variables, or (key, code) of what has no name.
+    """
+    pairs = [f'"{name}": {name}' if isinstance(name, str) else f'"{name[0]}": {name[1]}' for name in names]
     more = ", in_pass=True" if in_pass else ""
-    target = f"{', '.join(names) if len(names) > 1 else f'({names[0]},)'} = " if assign else ""
+    listed = [str(name) for name in names]
+    target = f"{', '.join(listed) if len(listed) > 1 else f'({listed[0]},)'} = " if assign else ""
     line = f"{target}{ckpt}.carry(lambda: {{{', '.join(pairs)}}}{more})"
     if len(line) <= _WIDTH:
         return [line]

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from vaultlayer_hf.run.insert.calls import method_calls, receiver
+from vaultlayer_hf.run.insert.left_pass import leaves_pass
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
 from vaultlayer_hf.run.insert.loop_names import Names
 from vaultlayer_hf.run.insert.loop_variables import Variables
@@ -37,17 +38,26 @@ class StepEnd:
         for one in tail[last:]:
             if any(receiver(call) for call in method_calls(script, "step", one)):
                 raise UnclearError(f"line {script.line(tail[last])} may leave the step before its end")
+        leaves = leaves_pass(script, self.loop)
         call = f"{self.ckpt}.step(loss={self.names.loss})" if self.names.loss else f"{self.ckpt}.step()"
         why = "A step is done, with all that belongs to it: saves when it is time."
         if self._at_end_of_round(call, why):
+            if self.loop.only_if:
+                raise UnclearError(f"line {script.line(tail[0])} decides itself which batches make a step")
+            if leaves:
+                raise UnclearError(f"line {script.line(leaves[0])} may leave the step before its end")
             return self.edits
-        if self._changed_by(tail[last:]):
-            self._before_each_end(tail[last:], call, why)
-            last = len(tail)
-        end = tail[last - 1]
         guards = [self.met] if self.met else []
         if self.loop.phase and self.loop.suite is self.loop.inner.body:
             guards.append(self.loop.phase)
+        if self.loop.only_if:
+            guards.append(self._still_holds(self.loop.only_if))
+        if leaves or self._changed_by(tail[last:]):
+            synced_only = self.loop.sync and self.loop.condition is None
+            under = [f"{self.names.accelerator}.sync_gradients", *guards] if synced_only else guards
+            self._before_each_end(tail[last:], call, why, leaves, under)
+            last = len(tail)
+        end = tail[last - 1]
         if self.loop.sync and self.loop.condition is None:
             inside = synced(script, end)
             if inside:
@@ -58,6 +68,17 @@ class StepEnd:
         self.edits.append(script.lines_behind(end, lines, why))
         return self.edits
 
+    def _still_holds(self, condition: str) -> str:
+        """Return a condition that the step is given, where the end of the step finds it as it was."""
+        walk = Walk(self.script)
+        walk.block(self.loop.tail[1:])
+        names = {one.group() for one in re.finditer(r"[A-Za-z_][\w.]*", condition)}
+        if names & {*walk.written, *walk.changed}:
+            raise UnclearError(
+                f"the condition of the step in line {self.script.line(self.loop.tail[0])} changes behind it"
+            )
+        return condition
+
     def _changed_by(self, statements: list[Any]) -> set[str]:
         """Return what of the loop's variables and objects these statements change."""
         kept = self.variables
@@ -66,8 +87,14 @@ class StepEnd:
         touched = {*walk.written, *walk.changed, *(on for on, _, _ in walk.calls)}
         return touched & {*kept.loop, *kept.in_pass, *kept.objects, *kept.models}
 
-    def _before_each_end(self, statements: list[Any], call: str, why: str) -> None:
-        """Note the step wherever these statements leave it: what they change on the way belongs to it, too."""
+    def _before_each_end(
+        self, statements: list[Any], call: str, why: str, leaves: list[Any], guards: list[str]
+    ) -> None:
+        """Note the step wherever these statements leave it: what they change on the way belongs to it, too.
+
+        ``leaves``: those that leave the pass through the data as well: the step is its last one. ``guards``: conditions
+        under which there is a step at all.
+        """
         script, cst = self.script, libcst_or_error()
         for kind in (cst.Break, cst.Continue, cst.Return):
             for statement in statements:
@@ -84,7 +111,9 @@ class StepEnd:
                             is not self.loop.inner
                         ):
                             continue
-                    self.edits.append(script.lines_before(line, [call], why))
+                    last = any(node is one for one in leaves)
+                    said = f"{call[:-1]}{', ' if self.names.loss else ''}last=True)" if last else call
+                    self.edits.append(script.lines_before(line, _under(guards, said), why))
 
     def _at_end_of_round(self, call: str, why: str) -> bool:
         """Note the step at the end of the round, under its condition, where what follows it changes variables."""

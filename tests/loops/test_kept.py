@@ -1,0 +1,90 @@
+"""What a loop's checkpoint keeps beside its objects: tensors of no module, gradients, options of groups."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from vaultlayer_hf import Checkpointer
+from vaultlayer_hf.errors import ResumeError
+from vaultlayer_hf.loops.loose_parameters import loose_parameters, put_loose
+
+
+def _train(folder: Path, stop: int, *, lasting: bool = False) -> dict[str, torch.Tensor]:
+    """Train a model, and a temperature that it hasn't got, up to a step; return what was trained."""
+    torch.manual_seed(0)
+    model, heat = torch.nn.Linear(3, 3), torch.ones(1, requires_grad=True)
+    optimizer = torch.optim.Adam([{"params": model.parameters()}, {"params": [heat], "lr": 0.5}], lr=0.1)
+    ckpt = Checkpointer(
+        str(folder / "vault"), model=model, optimizer=optimizer, save_every=1, output_dir=folder / "out"
+    )
+    if lasting:
+        ckpt.add("gradients", Checkpointer.gradients(model))
+    for _ in range(ckpt.resume(), stop):
+        ((model(torch.randn(4, 3)) / heat) ** 2).mean().backward()
+        optimizer.step()
+        if not lasting:
+            optimizer.zero_grad()
+        else:
+            heat.grad = None
+        ckpt.step()
+    ckpt.close()
+    return {**{name: value.detach() for name, value in model.state_dict().items()}, "heat": heat.detach()}
+
+
+@pytest.mark.parametrize("lasting", [False, True])
+def test_tensors_of_no_module_and_gradients_that_last_come_back(tmp_path: Path, lasting: bool) -> None:
+    """A loop that is stopped and goes on ends with the same weights and the same temperature, bit by bit."""
+    whole = _train(tmp_path / "whole", 6, lasting=lasting)
+    _train(tmp_path / "parts", 3, lasting=lasting)
+    parts = _train(tmp_path / "parts", 6, lasting=lasting)
+    assert all(torch.equal(parts[name], value) for name, value in whole.items())
+
+
+def test_other_loose_tensors_are_refused(tmp_path: Path) -> None:
+    """A start whose optimizer trains other tensors beside the model is told so, and nothing is copied."""
+    model, one = torch.nn.Linear(2, 2), torch.zeros(2, requires_grad=True)
+    now = loose_parameters([torch.optim.SGD([*model.parameters(), one])], [model])
+    assert list(now) == ["0/0/2"]
+    with pytest.raises(ResumeError, match="loose_parameters"):
+        put_loose({"0/0/2": torch.ones(3)}, now, "checkpoint-1")
+    assert torch.equal(one, torch.zeros(2))
+
+
+def test_options_of_groups_come_back_in_place() -> None:
+    """All options are as they were, and a rate that is a tensor stays that tensor; no parameters are kept."""
+    rate = torch.tensor(0.1)
+    optimizer = torch.optim.Adam(torch.nn.Linear(2, 2).parameters(), lr=rate)
+    options = Checkpointer.options(optimizer)
+    saved = {
+        "groups": [{k: v.clone() if v is rate else v for k, v in options.state_dict()["groups"][0].items()}]
+    }
+    assert "params" not in saved["groups"][0]
+    rate.mul_(0.5)
+    optimizer.param_groups[0]["weight_decay"] = 0.3
+    options.load_state_dict(saved)
+    assert (optimizer.param_groups[0]["lr"] is rate, rate.item()) == (True, pytest.approx(0.1))
+    assert optimizer.param_groups[0]["weight_decay"] == 0
+
+
+def test_an_object_that_holds_the_model_keeps_the_rest_of_itself(tmp_path: Path) -> None:
+    """What has a file of its own in the checkpoint isn't kept once more by an object that holds it."""
+
+    class Holder:
+        def __init__(self, model: torch.nn.Module) -> None:
+            self.model, self.seen, self.nothing = model, 0, None
+
+    model = torch.nn.Linear(2, 2)
+    ckpt = Checkpointer(str(tmp_path / "vault"), model=model, save_every=1, output_dir=tmp_path / "out")
+    ckpt.resume()
+    holder = Holder(model)
+    ckpt.carry(lambda: {"holder": holder})
+    holder.seen = 4
+    ckpt.step()
+    state = torch.load(tmp_path / "out" / "checkpoint-1" / "data_0.pt", weights_only=False)
+    ckpt.close()
+    kind, kept = state["carried"]["holder"]
+    assert kind == "object"
+    assert kept == {"model": ("none", None), "seen": ("value", 4), "nothing": ("value", None)}
