@@ -16,8 +16,8 @@ from tests import ROOT
 from tests.trainer.kit import STEPS, Boom, FailAt, Patient, steps_of, trainer
 from vaultlayer_hf import Settings
 from vaultlayer_hf.state.tracker_runs import FILE
+from vaultlayer_hf.trainer.kept_runs import read_runs
 from vaultlayer_hf.trainer.logged import Logged, wandb_rows
-from vaultlayer_hf.trainer.trackers import read_runs
 
 NEW_FOLDERS = "logging_dir" not in transformers.TrainingArguments.__dataclass_fields__
 PROGRAM = """

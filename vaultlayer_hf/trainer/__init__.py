@@ -18,6 +18,7 @@
     first_step.py       between the begin of a training that goes on and its first step
     fork_numbers.py     a fork trains with this script's own learning rate and schedule
     in_evaluation.py    a notice that comes within an evaluation
+    kept_runs.py        which runs the experiment trackers have, kept with each checkpoint
     layout.py           the files of the Trainer's own checkpoint folder
     loadable.py         how a Trainer's resume loads the files of its checkpoint
     loaded.py           behind the load of a resume, ahead of the first step
@@ -37,6 +38,7 @@
     state_file.py       trainer_state.json made fit for this transformers
     terms.py            the Trainer's terms in those of a session
     trackers.py         one run in the experiment tracker over all attempts of a training, and no step in it twice
+    train_on.py         what a Trainer's ``train()`` does on a vault
     trainer.py          the one argument: ``resume=`` for transformers.Trainer and for any subclass of it
     trainer_files.py    the Trainer's answers to what a save and a start ask about a checkpoint's files
     trl_state.py        what TRL's Trainers hold outside their model

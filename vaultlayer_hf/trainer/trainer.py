@@ -10,22 +10,14 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 import transformers
-from transformers.trainer_utils import TrainOutput
 
-from vaultlayer_hf.errors import SettingsError
-from vaultlayer_hf.state.asked import other_groups
-from vaultlayer_hf.trainer.adapter_load import adapters_kept
 from vaultlayer_hf.trainer.added import WithoutVault
 from vaultlayer_hf.trainer.argument import Resume, not_a_trainer, settings_for
-from vaultlayer_hf.trainer.call import Call
 from vaultlayer_hf.trainer.callback import VaultLayerCallback
-from vaultlayer_hf.trainer.named import choose
-from vaultlayer_hf.trainer.origin import note_trained
-from vaultlayer_hf.trainer.over import AlreadyFinishedError
+from vaultlayer_hf.trainer.train_on import train_on
 
 _DOC = """
 
@@ -36,9 +28,6 @@ One more argument:
 
 And one attribute, ``vault``: ``trainer.vault.add("ema", ema)`` carries one more object with each checkpoint.
 """
-
-_OTHER_GROUPS = "loaded state dict "
-"""How torch begins its refusal of another optimizer's groups; the Trainer loads these ahead of its first callback."""
 
 
 class _ResumableMixin:
@@ -77,106 +66,6 @@ class _ResumableMixin:
         if "_vaultlayer_origin" not in cls.__dict__ or _named(cls) is cls:
             return super().__reduce_ex__(protocol)
         return _rebuild, (cls.__dict__["_vaultlayer_origin"],), self.__dict__
-
-
-def train_on(
-    vault: VaultLayerCallback,
-    trainer: Any,
-    train: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    *,
-    inserted: bool = False,
-) -> Any:
-    """Make a Trainer's call of ``train(*args, **kwargs)`` on a vault: what ``resume=`` does.
-
-    Called again, it goes on from the vault's newest checkpoint, to the weights of an unbroken run. A search, and
-    another training behind one that came to its end, are trained as stock. ``inserted``: the script doesn't know of the
-    vault, so its second train() means what stock makes of it.
-    """
-    call = Call(train, args, kwargs)
-    if call.get("trial", 1) is not None:
-        with vault.run.suspended("a hyperparameter search"):
-            return call.do()
-    if vault.run.complete and (inserted or trainer._vaultlayer_phase != Phase.of(trainer)):
-        with vault.run.suspended("another training of a Trainer that has ended one"):
-            return call.do()
-    if not call.takes("resume_from_checkpoint"):
-        raise SettingsError(
-            f"{type(trainer).__name__}.train() takes no resume_from_checkpoint, so nothing can tell it where to go on "
-            "from: give it that argument and pass it on to super().train(), or keep a loop of its own with a "
-            "Checkpointer instead of resume=. Nothing was trained"
-        )
-    explicit = call.get("resume_from_checkpoint", 0)
-    vault.run.attach(trainer)
-    try:
-        chosen = choose(vault, trainer, explicit)
-        if chosen is not explicit:
-            call.set("resume_from_checkpoint", 0, chosen)
-        with adapters_kept(trainer):
-            return call.do()
-    except AlreadyFinishedError:
-        return _end_untrained(vault, trainer)
-    except BaseException as error:
-        _remove_noise(trainer)
-        if isinstance(error, ValueError) and _OTHER_GROUPS in str(error):
-            raise other_groups(str(error)) from error
-        raise
-    finally:
-        note_trained(trainer, vault.vault.uri)
-        trainer._vaultlayer_phase = Phase.of(trainer)
-        vault.close()
-
-
-@dataclass(frozen=True)
-class Phase:
-    """What tells one training of a Trainer from the next one: scripts change these between two train().
-
-    Attributes:
-        data: the training data, the same object.
-        trained: which of the model's parameters are trained, in their order.
-        learning_rate: as the arguments have it.
-    """
-
-    data: Any
-    trained: tuple[bool, ...]
-    learning_rate: float
-
-    @classmethod
-    def of(cls, trainer: Any) -> Phase:
-        """Return a Trainer's, as it stands."""
-        trained = tuple(parameter.requires_grad for parameter in trainer.model.parameters())
-        return cls(_Same(trainer.train_dataset), trained, trainer.args.learning_rate)
-
-
-class _Same:
-    """Compares by identity: a data set's own == may look at all its rows."""
-
-    def __init__(self, value: Any) -> None:
-        self._value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other._value is self._value
-
-    def __hash__(self) -> int:
-        return id(self._value)
-
-
-def _remove_noise(trainer: Any) -> None:
-    """Take NEFTune's noise out of a model whose training broke off: stock leaves it, and train() adds it once more."""
-    if (handle := getattr(trainer, "neftune_hook_handle", None)) is not None:
-        handle.remove()
-
-
-def _end_untrained(vault: VaultLayerCallback, trainer: Any) -> TrainOutput:
-    """End a train() that has nothing left to train: stock would train one more step."""
-    trainer.is_in_train = False
-    _remove_noise(trainer)
-    metrics = vault.run.end_untrained(trainer.state)
-    if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None:
-        trainer._load_best_model()
-    trainer.control = trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
-    return TrainOutput(trainer.state.global_step, metrics.get("train_loss", float("nan")), metrics)
 
 
 if TYPE_CHECKING:

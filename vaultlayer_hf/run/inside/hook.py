@@ -4,7 +4,7 @@ Called by startup/sitecustomize.py once transformers.trainer has been imported, 
 class itself is changed, so that every subclass has it:
 
     __init__               a smaller micro-batch, where `vl run` asks for one
-    train                  on the vault, as ``resume=`` does it (vaultlayer_hf.trainer.trainer.train_on), and reported
+    train                  on the vault, as ``resume=`` does it (vaultlayer_hf.trainer.train_on), and reported
     training_step          looks at the loss
     _inner_training_loop   a checkpoint of another micro-batch doesn't bring its own back
     _maybe_log_save_evaluate says that what comes now takes as long as it takes

@@ -17,7 +17,7 @@ from vaultlayer_hf.run.report import AT_VARIABLE, INSERT_VARIABLE, report
 from vaultlayer_hf.session.settings import Settings
 from vaultlayer_hf.stores.uri import parse_vault
 from vaultlayer_hf.trainer.callback import VaultLayerCallback
-from vaultlayer_hf.trainer.trainer import train_on
+from vaultlayer_hf.trainer.train_on import train_on
 
 __all__ = ["install", "train"]
 
