@@ -15,7 +15,7 @@ from vaultlayer_hf.run.engines.local import LocalAttempt
 from vaultlayer_hf.run.engines.reach import why_unreached
 from vaultlayer_hf.run.engines.spare import Spares
 from vaultlayer_hf.run.facts import gather, read_ahead
-from vaultlayer_hf.run.journal import Journal, read_notes
+from vaultlayer_hf.run.journal import Journal, notes_of, read_notes
 from vaultlayer_hf.run.options import Options, environment
 from vaultlayer_hf.run.put_aside import output_dirs
 
@@ -131,8 +131,8 @@ def _why_unfit(folder: Path) -> str | None:
 
     A launcher that has started its ranks again by itself has got over it.
     """
-    lines = [line for ranks in read_notes(folder).values() for line in ranks]
-    found = [line for line in lines if line["kind"] == "unfit"]
-    if not found or any(line["kind"] == "train" and line["time"] > found[-1]["time"] for line in lines):
+    notes = read_notes(folder)
+    found = notes_of(notes, "unfit")
+    if not found or any(line["time"] > found[-1]["time"] for line in notes_of(notes, "train")):
         return None
     return str(found[-1].get("reason"))

@@ -12,15 +12,13 @@ from typing import Any
 from vaultlayer_hf.errors import ObjectNotFoundError, VaultLayerError
 from vaultlayer_hf.run.decide.cause import Death, Error
 from vaultlayer_hf.run.engines.ranks import lost_ranks
-from vaultlayer_hf.run.journal import read_beats, read_notes
+from vaultlayer_hf.run.journal import Notes, notes_of, read_beats, read_notes
 from vaultlayer_hf.run.printed import last_line, last_traceback, printed_exit_codes
 from vaultlayer_hf.run.symptoms import means_not_empty
 from vaultlayer_hf.session.stop.exits import INTERRUPTED, PREEMPTED
 
 _PATIENCE_SECONDS = 10.0
 """How long a vault that doesn't answer is tried; then what the ranks have noted stands for it."""
-Notes = dict[int, list[dict[str, Any]]]
-"""What each rank has noted, by rank."""
 
 
 def gather(
@@ -51,7 +49,7 @@ def gather(
     if told is None and (status == INTERRUPTED or name == "SIGINT"):
         told = "SIGINT"  # a person has told the program itself
     notes = read_notes(folder)
-    train = next(reversed(_lines(notes, "train")), None)
+    train = next(reversed(notes_of(notes, "train")), None)
     began_at = train.get("step") if train is not None else None
     last = train or {}
     errors = [
@@ -69,7 +67,7 @@ def gather(
     step = max(steps, default=None)
     committed_here = [
         line["step"]
-        for line in _lines(notes, "vault")
+        for line in notes_of(notes, "vault")
         if line.get("event") in ("commit", "adopt") and line.get("step")
     ]
     commits = _committed_steps(last.get("vault") or vault)
@@ -85,7 +83,7 @@ def gather(
         committed=commits[-1] if commits else None,
         committed_here=bool(committed_here),
         commits=tuple(commits),
-        nonfinite=min((line["step"] for line in _lines(notes, "nonfinite")), default=None),
+        nonfinite=min((line["step"] for line in notes_of(notes, "nonfinite")), default=None),
         silent=silent,
         told=told,
         oom_kills=oom_kills,
@@ -99,11 +97,6 @@ def gather(
         elsewhere=_ranks_elsewhere(notes),
         left=left() if any(error.not_empty for error in errors) else (),
     )
-
-
-def _lines(notes: Notes, kind: str) -> list[dict[str, Any]]:
-    """Return the notes of a kind, rank by rank, of each in the order in which they were written."""
-    return [line for lines in notes.values() for line in lines if line["kind"] == kind]
 
 
 def _printed_errors(output: str, *, began: bool) -> list[Error]:
@@ -120,7 +113,7 @@ def _printed_errors(output: str, *, began: bool) -> list[Error]:
 
 def _ranks_elsewhere(notes: Notes) -> bool:
     """Tell whether the training has ranks of which nothing is noted here: another `vl run` has started them."""
-    sizes = [int(line.get("world_size") or 1) for line in _lines(notes, "train")]
+    sizes = [int(line.get("world_size") or 1) for line in notes_of(notes, "train")]
     return max(sizes, default=0) > len(notes)
 
 
@@ -164,7 +157,7 @@ def read_ahead(folder: Path, vault: str | None) -> None:
 
     The first look at a bucket imports its client and finds credentials, 0.2 s or more, for which a restart would wait.
     """
-    train = next(reversed(_lines(read_notes(folder), "train")), None) or {}
+    train = next(reversed(notes_of(read_notes(folder), "train")), None) or {}
 
     def read() -> None:
         with contextlib.suppress(Exception):  # what is wrong is found where it is read in earnest

@@ -10,7 +10,7 @@ from vaultlayer_hf.base import files
 from vaultlayer_hf.base.text import size_text
 from vaultlayer_hf.errors import VaultLayerError
 from vaultlayer_hf.run.decide.clean import Deletion, decide_deletions
-from vaultlayer_hf.run.journal import read_notes
+from vaultlayer_hf.run.journal import notes_of, read_notes
 from vaultlayer_hf.run.report import LOOP, TRAINER
 from vaultlayer_hf.session.output_dir import checkpoints, clear_half_done
 from vaultlayer_hf.trainer.layout import STATE, missing_files
@@ -84,12 +84,7 @@ def free_space_of_attempt(attempt: Path, vault: str, notice: Callable[[str, str]
 
     ``vault``: URI of the one that the attempt was given; a training may have one of its own.
     """
-    trains = {
-        str(line["output_dir"]): line
-        for lines in read_notes(attempt).values()
-        for line in lines
-        if line["kind"] == "train"
-    }
+    trains = {str(line["output_dir"]): line for line in notes_of(read_notes(attempt), "train")}
     total = 0
     for output_dir, line in sorted(trains.items()):
         freed, removed = free_space(

@@ -199,9 +199,18 @@ def read_journal(folder: Path) -> list[dict[str, Any]]:
     return list(read_lines(folder / JOURNAL))
 
 
-def read_notes(attempt: Path) -> dict[int, list[dict[str, Any]]]:
-    """Return the notes of an attempt's ranks, by rank."""
+Notes = dict[int, list[dict[str, Any]]]
+"""What each rank has noted, by rank, each rank's notes in the order in which it has written them."""
+
+
+def read_notes(attempt: Path) -> Notes:
+    """Return the notes of an attempt's ranks."""
     return {rank: list(read_lines(path)) for rank, path in _of_ranks(attempt, "jsonl")}
+
+
+def notes_of(notes: Notes, kind: str) -> list[dict[str, Any]]:
+    """Return the notes of a kind, rank by rank. Pure."""
+    return [line for lines in notes.values() for line in lines if line["kind"] == kind]
 
 
 def read_beats(attempt: Path) -> dict[int, dict[str, Any]]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vaultlayer_hf.base import files
-from vaultlayer_hf.run.journal import attempt_folder, attempts, read_notes
+from vaultlayer_hf.run.journal import attempt_folder, attempts, notes_of, read_notes
 
 _SUFFIX = ".put-aside"
 
@@ -22,9 +22,8 @@ def output_dirs(folder: Path) -> list[Path]:
     found = {
         str(line["output_dir"])
         for number in attempts(folder)
-        for lines in read_notes(attempt_folder(folder, number)).values()
-        for line in lines
-        if line["kind"] == "train" and line.get("output_dir")
+        for line in notes_of(read_notes(attempt_folder(folder, number)), "train")
+        if line.get("output_dir")
     }
     return [Path(path) for path in sorted(found)]
 

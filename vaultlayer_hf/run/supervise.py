@@ -23,7 +23,7 @@ from vaultlayer_hf.run.decide.decision import (
 )
 from vaultlayer_hf.run.decide.lines import next_step
 from vaultlayer_hf.run.free_space import free_space_of_attempt
-from vaultlayer_hf.run.journal import FORMAT_VERSION, Journal, attempt_folder, read_notes
+from vaultlayer_hf.run.journal import FORMAT_VERSION, Journal, attempt_folder, notes_of, read_notes
 from vaultlayer_hf.run.options import Options
 from vaultlayer_hf.run.program import program_of
 from vaultlayer_hf.run.put_aside import output_dirs, put_aside
@@ -185,7 +185,7 @@ def _put_aside(decision: RestartDecision, options: Options, notice: Notice) -> R
 
 def _say_what_is_not_kept(options: Options, journal: Journal, death: Death, notice: Notice) -> None:
     """Say that a program has ended well, and that its vault holds nothing of it."""
-    if not _any_trained(options.folder, journal):
+    if not notes_of(read_notes(attempt_folder(options.folder, journal.attempt)), "train"):
         notice(
             "untouched",
             "no transformers.Trainer was trained, so nothing is in the vault: for a loop of your own, see `vl init`",
@@ -196,11 +196,3 @@ def _say_what_is_not_kept(options: Options, journal: Journal, death: Death, noti
             "the training has ended, and no checkpoint of it is in the vault: it has saved none, or none could be "
             "committed (vl logs says which)",
         )
-
-
-def _any_trained(folder: Path, journal: Journal) -> bool:
-    return any(
-        line["kind"] == "train"
-        for lines in read_notes(attempt_folder(folder, journal.attempt)).values()
-        for line in lines
-    )

@@ -18,7 +18,7 @@ from vaultlayer_hf.run.engines.base import ENDING, Attempt, Pulse, ReceivedSigna
 from vaultlayer_hf.run.engines.ranks import WaitingRanks
 from vaultlayer_hf.run.engines.reach import Lookout
 from vaultlayer_hf.run.engines.spare import Spares
-from vaultlayer_hf.run.journal import OUTPUT, read_beats, read_notes
+from vaultlayer_hf.run.journal import OUTPUT, notes_of, read_beats, read_notes
 from vaultlayer_hf.run.report import STACKS_SIGNAL
 
 _POLL = 0.1
@@ -235,9 +235,8 @@ class LocalAttempt(Attempt):
         """Have the processes that have written a note of this kind write their stacks; return how many there are."""
         pids = {
             int(line["pid"])
-            for lines in read_notes(self.folder).values()
-            for line in lines
-            if line["kind"] == kind and line.get("pid") and line.get("stacks", True)
+            for line in notes_of(read_notes(self.folder), kind)
+            if line.get("pid") and line.get("stacks", True)
         }
         ranks = [one for one in processes.family(self._keep) if one.pid in pids]
         if STACKS_SIGNAL is not None and ranks:
