@@ -11,13 +11,12 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeGuard
 
+from vaultlayer_hf.run.journal import Notes
 from vaultlayer_hf.run.story import AttemptStory, Point, RunStory
 from vaultlayer_hf.vault.log.archive import since_archive
 from vaultlayer_hf.vault.log.entry import Entry
 
 _ARCHIVED = "what the vault held is archived: the next start begins at step 0"
-Notes = Mapping[int, Sequence[dict[str, Any]]]
-"""Lines of an attempt's ranks, by rank."""
 
 
 def assemble(

@@ -141,7 +141,7 @@ def _error(rank: int, line: dict[str, Any]) -> Error:
     )
 
 
-def _unfinished(notes: list[dict[str, Any]]) -> bool:
+def _unfinished(notes: Sequence[dict[str, Any]]) -> bool:
     """Tell whether a rank's last word on uploads at its end is that they were given up."""
     said = [line for line in notes if line["kind"] == "vault"]
     words = [

@@ -55,7 +55,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -199,11 +199,11 @@ def read_journal(folder: Path) -> list[dict[str, Any]]:
     return list(read_lines(folder / JOURNAL))
 
 
-Notes = dict[int, list[dict[str, Any]]]
+Notes = Mapping[int, Sequence[dict[str, Any]]]
 """What each rank has noted, by rank, each rank's notes in the order in which it has written them."""
 
 
-def read_notes(attempt: Path) -> Notes:
+def read_notes(attempt: Path) -> dict[int, list[dict[str, Any]]]:
     """Return the notes of an attempt's ranks."""
     return {rank: list(read_lines(path)) for rank, path in _of_ranks(attempt, "jsonl")}
 

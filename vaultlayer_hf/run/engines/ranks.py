@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from vaultlayer_hf.run.journal import read_notes
+from vaultlayer_hf.run.journal import Notes, read_notes
 
 _GRACE = 0.5
 """Seconds that ranks have to end by themselves, or by their launcher, once one of them is gone. Those that hear of it,
 by a connection that is closed, do so within 0.1 s. What they were uploading lies on the disk, and is adopted."""
 _PAUSE = 0.1
 """Seconds between two reads of the notes, at least."""
-
-Notes = Mapping[int, Sequence[dict[str, Any]]]
-"""Lines of an attempt's ranks, by rank."""
 
 
 def lost_ranks(notes: Notes, exited: int = 0) -> list[int]:
