@@ -44,6 +44,7 @@ _SAME: Kept = ("same", None)
 _DAY = 86400.0
 _STARTED = time.monotonic()
 _DEPTH = 6
+"""Levels of objects within objects that are kept."""
 
 
 class UnkeptError(Exception):

@@ -22,10 +22,13 @@ from vaultlayer_hf.run.journal import OUTPUT, notes_of, read_beats, read_notes
 from vaultlayer_hf.run.report import STACKS_SIGNAL
 
 _POLL = 0.1
+"""Seconds between two looks whether the program has ended."""
 _LOOK = 1.0
+"""Seconds between two looks at its processes and their signs of life."""
 _ASLEEP = 5.0
 """Seconds by which a turn of the loop may be late before this process itself was suspended."""
 _TAIL = 200_000
+"""Bytes of its output that are kept in memory: a traceback is at its end."""
 _TRAINS = ("train", "between", "loop")
 """Phases behind the first step and before the end."""
 _SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "fish")

@@ -19,6 +19,7 @@ from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.vault.log.entry import Commit
 
 _TRIES = 2
+"""How often a checkpoint is written where the disk is full: once more, when room has been made."""
 
 
 def write_on_all(

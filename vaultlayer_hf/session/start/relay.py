@@ -38,6 +38,7 @@ SMALLEST = 256 * 2**20
 SMALL_FILE = 2**20
 """Bytes of a file below which each node fetches it."""
 _PIECE = 2**20
+"""Bytes that are read from another node at once."""
 _CONNECT = 3.0
 """Seconds within which a node must accept a connection."""
 _SILENCE = 10.0

@@ -26,8 +26,11 @@ from typing import Any, Protocol
 from vaultlayer_hf.session.stop.notice import Notice
 
 _TIMEOUT = 2.0
+"""Seconds that a metadata server has to answer: it is on this very host."""
 _TOKEN_SECONDS = 21600
+"""How long a token of AWS is asked to last: the longest that it grants."""
 _LIMIT = 2**20
+"""Bytes of an answer that are read at most."""
 _DMI = Path("/sys/class/dmi/id")
 _AZURE_CHASSIS = "7783-7084-3265-9085-8269-3286-77"
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -28,6 +28,7 @@ from vaultlayer_hf.vault.manifest import FileEntry, Manifest, read_manifest
 from vaultlayer_hf.vault.restore.ranges import in_order, reasons, threads
 
 _RANGE = 8 * 2**20
+"""Bytes of a ranged read."""
 _AHEAD = 8
 """Ranged reads under way at a time: with ``_RANGE``, 64 MiB of memory."""
 

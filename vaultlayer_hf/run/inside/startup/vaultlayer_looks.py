@@ -57,3 +57,14 @@ def be_in_zone(names: "list[str]") -> None:
 def how_differs(seen: "Mapping[str, Any]", now: "Mapping[str, Any]") -> str:
     """Return in what a library that is loaded now would start its threads in another way; empty: in nothing."""
     return next((words for what, words in _FOR_THREADS.items() if seen[what] != now[what]), "")
+
+
+def makes_other_tensors() -> bool:
+    """Tell whether a tensor that a module makes at its import would have another type or device than usual."""
+    torch: Any = sys.modules.get("torch")
+    if getattr(getattr(torch, "__spec__", None), "_initializing", False):
+        return False  # what is half made can't be asked
+    if not hasattr(torch, "get_default_dtype"):
+        return False
+    device = getattr(sys.modules.get("torch.utils._device"), "CURRENT_DEVICE", None)
+    return device is not None or str(torch.get_default_dtype()) != "torch.float32"

@@ -7,9 +7,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from vaultlayer_hf.run.inside.startup.vaultlayer_looks import looks
+    from vaultlayer_hf.run.inside.startup.vaultlayer_looks import looks, makes_other_tensors
 else:
-    from vaultlayer_looks import looks
+    from vaultlayer_looks import looks, makes_other_tensors
 
 _OWN = "VAULTLAYER_RUN_"
 _LARGEST = 8 * 2**20
@@ -58,7 +58,7 @@ class Recorder:
         if not going:
             lines.append(("!", "the script has changed its folder, or replaced stdout or stderr"))
         else:
-            lines.append(("x" if _makes_other_tensors() else "i", name))
+            lines.append(("x" if makes_other_tensors() else "i", name))
         return self._write(lines) and going
 
     def stop(self, reason: str) -> None:
@@ -84,14 +84,3 @@ def _is_above_script(folder: str) -> bool:
     if not isinstance(script, str) or not os.path.isabs(script):
         return False
     return os.path.join(os.path.realpath(os.path.dirname(script)), "").startswith(os.path.join(folder, ""))
-
-
-def _makes_other_tensors() -> bool:
-    """Tell whether a tensor that a module makes at its import would have another type or device than usual."""
-    torch: Any = sys.modules.get("torch")
-    if getattr(getattr(torch, "__spec__", None), "_initializing", False):
-        return False  # what is half made can't be asked
-    if not hasattr(torch, "get_default_dtype"):
-        return False
-    device = getattr(sys.modules.get("torch.utils._device"), "CURRENT_DEVICE", None)
-    return device is not None or str(torch.get_default_dtype()) != "torch.float32"

@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from vaultlayer_hf.run.inside.startup.vaultlayer_finders import put_in
     from vaultlayer_hf.run.inside.startup.vaultlayer_group import Group
     from vaultlayer_hf.run.inside.startup.vaultlayer_logs import log
-    from vaultlayer_hf.run.inside.startup.vaultlayer_looks import how_differs, looks
+    from vaultlayer_hf.run.inside.startup.vaultlayer_looks import how_differs, looks, makes_other_tensors
 
 else:
     from vaultlayer_environment import own_environment
     from vaultlayer_finders import put_in
     from vaultlayer_group import Group
     from vaultlayer_logs import log
-    from vaultlayer_looks import how_differs, looks
+    from vaultlayer_looks import how_differs, looks, makes_other_tensors
 
 _MISSING: "Any" = object()
 _NAMED = ("__spec__", "__loader__", "__package__", "__file__", "__cached__", "__path__")
@@ -244,20 +244,9 @@ def _differs(group: Group, free: "frozenset[str]") -> str:
         return "in another working directory"
     if reason := how_differs(group.looks, looks()):
         return reason
-    if _makes_other_tensors():
+    if makes_other_tensors():  # a spare imports with torch as it comes
         return "with another default type or device of tensors"
     return ""
-
-
-def _makes_other_tensors() -> bool:
-    """As sitecustomize.py has it: beforehand torch was as it comes."""
-    torch: Any = sys.modules.get("torch")
-    if getattr(getattr(torch, "__spec__", None), "_initializing", False):
-        return False  # what is half made can't be asked
-    if not hasattr(torch, "get_default_dtype"):
-        return False
-    device = getattr(sys.modules.get("torch.utils._device"), "CURRENT_DEVICE", None)
-    return device is not None or str(torch.get_default_dtype()) != "torch.float32"
 
 
 def unfit(reason: str) -> "NoReturn":
