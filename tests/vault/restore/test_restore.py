@@ -7,6 +7,7 @@ import time
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,31 @@ def test_local_files_are_used_instead_of_a_download(vault: Any, final: Path) -> 
     assert {operation.key for operation in counting.operations} == {f"{commit.folder}/config.json"}
     assert content_of(final) == content
     assert not (final / "empty").exists()
+
+
+@pytest.mark.parametrize("other", ["", "a file", "a folder", "a link", "changed"])
+def test_a_folder_that_is_the_checkpoint_stays(vault: Any, final: Path, tmp_path: Path, other: str) -> None:
+    """Where every file lies at the target, and nothing else, it isn't replaced; it is older than what comes then."""
+    store, commit, manifest, content = vault
+    write_checkpoint(final.parent, 500)
+    before = final.stat()
+    if other == "a file":
+        (final / "extra.bin").write_bytes(b"x")
+    elif other == "a folder":
+        (final / "empty").mkdir()
+    elif other == "a link":
+        (final / "link").symlink_to(tmp_path)
+    localise = partial(_write_config, b"{}") if other == "changed" else None
+    assert restore(store, commit.folder, manifest, final, finish=localise) == 0
+    assert content_of(final) == content | ({"config.json": b"{}"} if other == "changed" else {})
+    assert {path.name for path in final.iterdir()} == {path.partition("/")[0] for path in content}
+    assert (final.stat().st_ino == before.st_ino) == (not other)
+    assert final.stat().st_mtime < before.st_mtime - 30
+    assert leftovers(final) == []
+
+
+def _write_config(data: bytes, folder: Path) -> None:
+    files.write_file(folder / "config.json", data)
 
 
 def test_a_local_file_that_lies_is_fetched(vault: Any, final: Path) -> None:

@@ -44,7 +44,7 @@ def restore(
 
     Files that lie at ``final`` with the right digest are used instead of a download. ``finish`` may change
     the folder before it appears. ``source``, given the folder that is filled and the files that are in it already,
-    returns what to read from; None: the store. What was at ``final`` before is replaced.
+    returns what to read from; None: the store. What was at ``final`` before is replaced, unless it is the very same.
 
     Raises CorruptError, StoreError, ResumeError (no space, or names that this disk takes for one), OSError;
     ``final`` is untouched then.
@@ -60,11 +60,30 @@ def restore(
         download(origin, folder, wanted, staging, concurrency=concurrency, on_bytes=on_bytes)
         if finish is not None:
             finish(staging)
-        place(staging, final)
+        if _is_same(staging, final):
+            set_age(final, _OLDER)
+        else:
+            place(staging, final)
     finally:
         files.remove_tree(staging)
         leave_workspace(final.parent)
     return sum(entry.size for entry in wanted)
+
+
+def _is_same(staging: Path, final: Path) -> bool:
+    """Tell whether a folder holds the very files of another one: to flush and rename those would hold up a restart."""
+    return not final.is_symlink() and _inodes(staging) == _inodes(final)
+
+
+def _inodes(folder: Path) -> dict[str, int]:
+    """Return the inodes of what lies below a folder by its path; 0 for a folder."""
+    found = {}
+    for root, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            path = os.path.join(root, name)
+            plain = name in folders and not os.path.islink(path)
+            found[os.path.relpath(path, folder)] = 0 if plain else os.lstat(path).st_ino
+    return found
 
 
 def place(staging: Path, final: Path) -> None:
