@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
+import pytest
+import transformers
+
+from tests.trainer.programs import tokenizer
 from vaultlayer_hf.state.data.inner import Inner
 
 
@@ -31,3 +36,40 @@ def test_attributes_that_come_meanwhile() -> None:
     inner = Inner(dataset=data)
     data.count = 2
     assert inner.take()["dataset.count"] == ("number", 2)
+
+
+class _Wrapping:
+    """Wraps a collator as the Trainer does that leaves out columns."""
+
+    def __init__(self, data_collator: Any) -> None:
+        self.data_collator = data_collator
+
+
+def _masked(collator: Any) -> Any:
+    return collator([{"input_ids": list(range(10, 40))}])["labels"].tolist()
+
+
+def _tokenizer() -> Any:
+    made = tokenizer()
+    made.mask_token = "w61"
+    return made
+
+
+def _collator() -> Any:
+    return _Wrapping(
+        transformers.DataCollatorForLanguageModeling(_tokenizer(), mlm=True, mlm_probability=0.5, seed=1)
+    )
+
+
+def test_a_generator_that_is_of_one_process_goes_on_in_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Transformers' collator with a seed makes its generator late, and anew in another process."""
+    first = _collator()
+    inner = Inner(collate=first)
+    _masked(first.data_collator)
+    state = inner.take()
+    expected = [_masked(first.data_collator) for _ in range(2)]
+    here = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: here + 1)
+    second = _collator()
+    Inner(collate=second).put(state)
+    assert [_masked(second.data_collator) for _ in range(2)] == expected

@@ -178,6 +178,18 @@ def test_an_adapter_that_changed_its_base() -> None:
         )
 
 
+def test_a_head_that_each_start_draws_anew() -> None:
+    """PEFT trains a copy of it, which its files hold, and leaves the drawn one unused: the base is the same."""
+    then, now = (adapted(modules_to_save=["up_proj"]) for _ in range(2))
+    with torch.no_grad():
+        now.base_model.model.model.layers[0].mlp.up_proj.original_module.weight.add_(1)
+    assert adapter_differences(adapters_of([then]), adapters_of([now]), holds_base=False) == []
+    with torch.no_grad():
+        now.base_model.model.model.layers[0].mlp.gate_proj.weight.add_(1)
+    with pytest.raises(errors.OtherRunError, match="gate_proj"):
+        adapter_differences(adapters_of([then]), adapters_of([now]), holds_base=False)
+
+
 def test_what_is_kept_is_plain(tmp_path: Path) -> None:
     """What a checkpoint keeps of an adapter can be read back, whatever its config holds."""
     found = adapters_of([adapted()])
@@ -198,6 +210,15 @@ def _prompted() -> Any:
     torch.manual_seed(0)
     settings = {"task_type": "CAUSAL_LM", "num_virtual_tokens": 4, "encoder_hidden_size": 8}
     return peft.get_peft_model(model(), peft.PromptEncoderConfig(**settings))
+
+
+def _summed() -> Any:
+    tokens: dict[str, Any] = {
+        "cpt_token_ids": [1, 2, 3],
+        "cpt_mask": [1, 1, 1],
+        "cpt_tokens_type_mask": [1, 2, 3],
+    }
+    return peft.get_peft_model(model(), peft.CPTConfig(task_type="CAUSAL_LM", **tokens))
 
 
 def _two() -> Any:
@@ -246,7 +267,9 @@ class Adapts(TrainerCallback):
             model.set_adapter("b")
 
 
-@pytest.mark.parametrize("make", [_with_norms, _prompted, _two, _ignored, _projected, _ranks, _switched])
+@pytest.mark.parametrize(
+    "make", [_with_norms, _prompted, _summed, _two, _ignored, _projected, _ranks, _switched]
+)
 def test_what_is_trained_beside_an_adapter_comes_back(make: Any, tmp_path: Path) -> None:
     """What no file of PEFT's has, or has in another shape; and of several adapters which are active and trained."""
     vault = tmp_path / "v"

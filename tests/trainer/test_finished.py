@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import transformers
 
 from tests.trainer.conftest import Reference
@@ -42,15 +43,25 @@ def vault(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "vault"))
 
 
+def random_state(folder: Path) -> Any:
+    """Torch's random state at the save of a checkpoint, which the last one of a training ends with."""
+    return torch.load(folder / "rng_state.pth", weights_only=False)["cpu"]
+
+
 def test_trains_no_further_step(vault: Path, tmp_path: Path, reference: Reference) -> None:
-    """A finished run is restored, trains no step, commits nothing, says so, and returns what it ended with."""
+    """A finished run is restored, trains no step, commits nothing, says so, and returns what it ended with.
+
+    What the script draws next is what it draws behind an unbroken training.
+    """
     steps: list[int] = []
     again = trainer(
         tmp_path / "out", resume=vault, callbacks=[Do(on_step_end=lambda s: steps.append(s.global_step))]
     )
     record = Recorder(again)
     before = state_of(vault)
+    torch.manual_seed(99)
     output = again.train()
+    assert torch.equal(torch.get_rng_state(), random_state(tmp_path / "out" / "checkpoint-8"))
     assert steps == []
     assert weights(again.model) == reference.weights
     assert [(event.kind, event.fields.get("step")) for event in record.events][-2:] == [

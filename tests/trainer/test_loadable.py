@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ from tests.trainer.kit import (
     wait_for,
     weights,
 )
+from tests.trainer.test_adapters import adapted
 from tests.trainer.test_snapshots import Gate
 from vaultlayer_hf import Settings, Trainer
 from vaultlayer_hf.trainer.loadable import kind_of
@@ -61,6 +63,36 @@ def test_a_torn_file_costs_its_checkpoint(name: str, tmp_path: Path) -> None:
     (abandoned,) = seen.of("abandon")
     assert abandoned.fields["step"] == 4
     assert f"{name} can't be loaded" in abandoned.fields["reason"]
+
+
+class SavesAverage(Trainer):
+    """Saves an average of the weights in their place."""
+
+    def _save(self, output_dir: Any = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, {name: one * 0.9 for name, one in self.model.state_dict().items()})
+
+
+class SavesMerged(Trainer):
+    """Saves an adapter merged into its base."""
+
+    def _save(self, output_dir: Any = None, state_dict: Any = None) -> None:
+        copy.deepcopy(self.model).merge_and_unload().save_pretrained(output_dir)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize(
+    ("cls", "make", "why"), [(SavesAverage, model, "other weights"), (SavesMerged, adapted, "an adapter")]
+)
+def test_other_weights_than_those_that_are_trained(cls: Any, make: Any, why: str, tmp_path: Path) -> None:
+    """Of a save that a resume couldn't go on from that is said at once, and not at the next start."""
+    vault = tmp_path / "vault"
+    run = trainer(tmp_path / "a", cls=cls, model=make(), resume=vault, max_steps=2)
+    seen = Recorder(run)
+    run.train()
+    assert steps_of(vault) == []
+    (abandoned,) = seen.of("abandon")
+    assert why in abandoned.fields["reason"]
+    assert "to a folder of its own" in abandoned.fields["reason"]
 
 
 class Patient4(Patient):

@@ -40,6 +40,8 @@ _REFUSED = ("peft_type", "target_modules", "target_parameters", "modules_to_save
 _SAID_NOT = {_BASE, "revision", "inference_mode", "peft_version", "auto_mapping", "task_type"}
 """Bookkeeping: nothing follows from it for the numbers."""
 _CHANGES_BASE = re.compile(r"pissa|olora|corda|loftq|eva|lora_ga", re.IGNORECASE)
+_REPLACED = ".original_module."
+"""What PEFT trains whole, as a classifier's head: its original stays, unused, and each start may draw it."""
 _WEIGHTS = re.compile(r"(model|pytorch_model)(_\d+|-\d+-of-\d+)?\.(safetensors|bin|pt)(\.index\.json)?")
 
 
@@ -136,7 +138,7 @@ def _base_differences(
     old, new = before.get(_BASE), config.get(_BASE)
     renamed = bool(old and new and old != new)
     names = f"{old} there, and {new} is asked for" if renamed else "other weights there"
-    common = [name for name in base_now if name in base_then]
+    common = [name for name in base_now if name in base_then and _REPLACED not in name]
     if common:
         others = [name for name in common if not _same(base_then[name], base_now[name])]
         if not others:
@@ -188,7 +190,10 @@ def _samples(model: Any) -> dict[str, list[Any]]:
         frozen = [
             (plain_name(name), tensor)
             for name, tensor in base.named_parameters()
-            if not tensor.requires_grad and tensor.dim() > 1 and tensor.is_floating_point()
+            if not tensor.requires_grad
+            and tensor.dim() > 1
+            and tensor.is_floating_point()
+            and _REPLACED not in name
         ]
         if any(is_shard(tensor) or not tensor.numel() or tensor.is_meta for _, tensor in frozen):
             return {}

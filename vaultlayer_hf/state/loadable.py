@@ -11,6 +11,7 @@ another length than at the save before, as it has when it holds other types.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Collection
@@ -32,10 +33,16 @@ class LoadTrial:
 
     Args:
         kind_of: how a path is loaded; None: it isn't, or a resume does without it.
+        other: returns in words that the files of a folder hold something else than what is trained; empty: they don't.
     """
 
-    def __init__(self, kind_of: Callable[[str], Kind | None]) -> None:
-        self._kind_of = kind_of
+    def __init__(
+        self,
+        kind_of: Callable[[str], Kind | None],
+        other: Callable[[Path, Collection[str]], str] = lambda folder, paths: "",
+    ) -> None:
+        self._kind_of, self._other = kind_of, other
+        self._looked = False  # whether the files were those of what is trained, which is looked at once
         self._lengths: dict[str, int] = {}  # of the pickle within each archive that was loaded
 
     def __call__(self, folder: Path, paths: Collection[str]) -> list[str]:
@@ -49,6 +56,11 @@ class LoadTrial:
                 reason = _in_words(error)
             if reason:
                 found.append(f"{path} can't be loaded: {reason}")
+        if not (found or self._looked):
+            with contextlib.suppress(Exception):  # of files that a script has made in its own way
+                reason = self._other(folder, paths)
+                self._looked = not reason
+                found += [reason] if reason else []
         return found
 
     def _why_not(self, file: Path, path: str, kind: Kind) -> str:

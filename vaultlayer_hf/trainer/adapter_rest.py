@@ -18,6 +18,8 @@ from vaultlayer_hf.trainer.adapter_load import BESIDE
 from vaultlayer_hf.trainer.added import Added
 from vaultlayer_hf.trainer.loaded import Trained, is_adapter
 
+_PROMPTS = "prompt_encoder."
+"""Where PEFT keeps prompts, of which CPT's file has the sum of what is trained and what it began with."""
 _IMPORTANCE = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 """What AdaLoRA's allocator of ranks keeps of each tensor."""
 
@@ -89,7 +91,8 @@ def adapter_rest(trained: Trained) -> list[Added]:
     rest = {
         name: parameter
         for name, parameter in model.named_parameters()
-        if parameter.requires_grad and parameter.untyped_storage().data_ptr() not in held
+        if (parameter.requires_grad or name.startswith(_PROMPTS))
+        and parameter.untyped_storage().data_ptr() not in held
     }
     found = [Added(BESIDE, _Rest(rest))] if rest else []
     if own_shapes and hasattr(model.base_model, "rankallocator"):

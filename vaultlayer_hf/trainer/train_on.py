@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,5 +121,7 @@ def _end_untrained(vault: VaultLayerCallback, trainer: Any) -> TrainOutput:
     metrics = vault.run.end_untrained(trainer.state)
     if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None:
         trainer._load_best_model()
+    with suppress(Exception):  # what the script does next draws what it draws behind an unbroken training
+        trainer._load_rng_state(vault.run.resumed_folder(trainer.args, trainer.state))
     trainer.control = trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
     return TrainOutput(trainer.state.global_step, metrics.get("train_loss", float("nan")), metrics)

@@ -8,6 +8,7 @@ those are kept that have moved since the run began: the others are the script's 
 from __future__ import annotations
 
 import json
+import os
 import random
 import sys
 from collections.abc import Iterator
@@ -53,14 +54,14 @@ class Inner:
             state = _state_of(_get(owner, name))
             if state is not None:
                 found[path] = state
-        for thing, owner in self._things.items():
+        for thing, owner in self._owners.items():
             for name, value in list(vars(owner).items()):
                 path = f"{thing}.{name}"
                 if path not in found and (state := _state_of(value)) is not None:
                     found[path] = state
         for path, value in self._numbers().items():
             if self._first.get(path) != value:
-                found[path] = ("number", value)
+                found[path] = ("process", None) if _is_of_process(path, value) else ("number", value)
         return found
 
     def put(self, state: InnerState) -> None:
@@ -159,10 +160,18 @@ def _state_of(value: Any) -> tuple[str, Any] | None:
     return None
 
 
+def _is_of_process(path: str, value: int | float) -> bool:
+    """Tell whether a number is this process's: what an object notes to tell whether its generator is of this one.
+
+    So does the collator for masked language modeling of transformers, which begins it anew in any other process.
+    """
+    return value == os.getpid() and "pid" in path.rpartition(".")[2].lower()
+
+
 def _put(owner: Any, name: str, kept: tuple[str, Any]) -> None:
     kind, state = kept
-    if kind == "number":
-        setattr(owner, name, state)
+    if kind in ("number", "process"):
+        setattr(owner, name, state if kind == "number" else os.getpid())
         return
     value = _get(owner, name)
     if kind == "torch":
