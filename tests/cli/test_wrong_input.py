@@ -289,3 +289,13 @@ def test_in_a_terminal_a_finding_stands_beside_its_mark(tmp_path: Path) -> None:
         assert "first run" in " ".join(words.split())
     piped = vl("doctor", str(tmp_path / "vault")).out.splitlines()
     assert {line[:8] for line in piped if "fix:" not in line} <= {"ok      ", "WARNING "}  # one line each
+
+
+def test_the_folder_of_a_run_is_no_vault_and_names_its_own(tmp_path: Path) -> None:
+    """`vl ls .vl` is answered with the vault of that run."""
+    run, vault = a_run(tmp_path)
+    for folder in (run, run.parent):
+        done = vl("ls", str(folder))
+        assert (done.code, f"the run that was started there is file://{vault}" in done.err) == (1, True), (
+            done.err
+        )

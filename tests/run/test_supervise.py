@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -270,3 +271,24 @@ def test_a_suspended_machine_is_no_hang(tmp_path) -> None:
     (tmp_path / "go").touch()
     assert finish(process, tmp_path, timeout=30).causes == ["finished"]
     assert os.path.exists(tmp_path / ".vl")
+
+
+def test_a_python_of_another_environment_is_named_where_a_module_is_missing(tmp_path) -> None:
+    """`vl run -- python train.py` with vl of an environment that isn't activated says which Python it was."""
+    other = tmp_path / "bin" / "python3"
+    other.parent.mkdir()
+    other.symlink_to(sys.executable)
+    (tmp_path / "train.py").write_text("import nothing_like_it")
+    said = finish(start(tmp_path, str(other), "train.py"), tmp_path)
+    assert said.code == 5
+    assert f"{other} is {other}, and vl belongs to {sys.executable}: activate that environment" in said.err
+    assert "vl belongs to" not in finish(start(tmp_path, sys.executable, "train.py"), tmp_path).err
+
+
+def test_a_run_folder_has_a_name_that_can_be_typed(tmp_path) -> None:
+    """A second command of a folder has a run folder of its own, whatever characters the command has."""
+    for line in ("exit 0", "echo 'x y' | cat; exit 0"):
+        ran = finish(start(tmp_path, "bash", "-c", line), tmp_path)
+        assert ran.code == 0
+    (second,) = (path.name for path in (tmp_path / ".vl").glob("*-????????"))
+    assert re.fullmatch(r"[\w.-]+", second)

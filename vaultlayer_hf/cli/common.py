@@ -173,12 +173,15 @@ def open_if_there(uri: str) -> Vault | None:
 
 def no_vault(address: str) -> str:
     """Return the sentence that there is no vault, with the name of one beside it that may have been meant."""
+    from vaultlayer_hf.cli.gather import vault_of_run
     from vaultlayer_hf.stores.uri import parse_vault
     from vaultlayer_hf.vault.near import near_vault
 
     place = parse_vault(address)
     near = near_vault(place)
     said = f"there is no vault at {place.uri} yet"
+    if place.scheme == "file" and (used := vault_of_run(place.path)) is not None:
+        return f"{said}: the vault of the run that was started there is {used}"
     if near is None and place.scheme == "file" and _is_output_dir(place.path):
         return f"{said}: it holds checkpoints of a Trainer, and a vault lies where resume= or --vault says"
     return said + (f": did you mean {near}?" if near else "")

@@ -104,6 +104,12 @@ def _of_job(job: Job) -> Target:
     return Target(None, job.vault or None, job=job)
 
 
+def vault_of_run(folder: str) -> str | None:
+    """Return the vault of the newest run in a folder, which may be a run folder or lie beside one; None: no run."""
+    found = _find(folder)
+    return found.vault if found is not None else None
+
+
 def _find(text: str | None) -> Target | None:
     """Return the run folder that is meant, with its vault; None where there is none."""
     folder = _run_folder(text)

@@ -269,6 +269,7 @@ def _where(uri: str, choice: Choice) -> str:
 
 def _tell(options: Options, ending: RunOutcome) -> None:
     from vaultlayer_hf.run.decide.lines import last_line
+    from vaultlayer_hf.run.program import other_python
 
     decision, error = ending.decision, ending.decision.blame
     attempts = f"{ending.attempts} attempt{'s' if ending.attempts > 1 else ''}, {ending.seconds:.0f} s"
@@ -279,5 +280,11 @@ def _tell(options: Options, ending: RunOutcome) -> None:
         say(f"done: {attempts}; what happened: vl status {folder}")
     else:
         say(f"{last_line(decision)} ({attempts}; vl status {folder})")
+        other = other_python(options.command)
+        if other is not None and error is not None and error.type.rpartition(".")[2] == "ModuleNotFoundError":
+            say(
+                f"{options.command[0]} is {other}, and vl belongs to {sys.executable}: activate that environment "
+                "first, or leave out the Python, as in `vl run train.py`"
+            )
     for notebook in sorted(options.folder.glob("attempt-*/*.ipynb"))[-1:]:
         say(f"the notebook with its outputs: {os.path.relpath(notebook)}")

@@ -160,7 +160,8 @@ def facts(found: dict[str, Any]) -> list[tuple[str, str]]:
     if found["exposure_seconds"] is not None:
         cost = "; a death now would cost that" if found["state"] == "running" else " at the end"
         steps, seconds = found["exposure_steps"], duration_text(found["exposure_seconds"])
-        rows.append(("exposure", f"{seconds} and {steps} steps since the last commit{cost}"))
+        since = "the start" if found["last_commit_step"] is None else "the last commit"
+        rows.append(("exposure", f"{seconds} and {steps} steps since {since}{cost}"))
     elif found["attempts"]:
         rows.append(("exposure", _UNSEEN))
     lost = found["lost_steps"]

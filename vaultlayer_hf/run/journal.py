@@ -87,7 +87,10 @@ def own_folder(home: Path, program: str, vault: str) -> Path:
     """
     mine = (program, vault)
     digest = hashlib.sha256("\0".join(mine).encode()).hexdigest()[:8]
-    inside = home / f"{Path(program).stem or 'run'}-{digest}"
+    name = re.sub(r"[^\w.]+", "-", Path(program).stem).strip(
+        "-"
+    )  # to be typed: a program may be `bash -c '…'`
+    inside = home / f"{name or 'run'}-{digest}"
     for folder in (home, inside):
         folder.mkdir(parents=True, exist_ok=True)
         if owner_of(folder) is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,17 @@ def program_of(command: Sequence[str]) -> str:
     if "-m" in command[:-1]:
         return command[list(command).index("-m") + 1]
     return shlex.join(command)
+
+
+def other_python(command: Sequence[str]) -> str | None:
+    """Return the Python that a command starts, where it is of another environment than this one; None otherwise."""
+    named = command[0]
+    found = shutil.which(named) if os.path.basename(named).startswith("python") else None
+    if found is None or os.path.realpath(os.path.dirname(found)) == os.path.realpath(
+        os.path.dirname(sys.executable)
+    ):
+        return None
+    return found
 
 
 def as_program(command: Sequence[str]) -> list[str]:
