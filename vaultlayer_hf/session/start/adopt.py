@@ -39,7 +39,7 @@ from vaultlayer_hf.vault.workspace import workspace
 def adopt(
     session: Session,
     before: VaultState,
-    expected: CheckpointFiles,
+    seam_files: CheckpointFiles,
     *,
     differs: Callable[[Manifest], str],
     spared: Collection[Commit] = (),
@@ -51,7 +51,7 @@ def adopt(
     Args:
         session: of this rank, which has claimed the vault.
         before: the vault's state before that claim.
-        expected: what the seam says of a checkpoint's files.
+        seam_files: the seam's, which knows what the files of its checkpoints are.
         differs: how the model that has written a snapshot differs from this run's; empty where it doesn't.
         spared: commits that the run has left behind, and that aren't retired.
         writers: tokens of those whose snapshots count beside the newest claim's, which has died behind its claim.
@@ -61,8 +61,8 @@ def adopt(
     ``output_dir/checkpoint-<step>`` then, and its upload is queued. None where there is none, or where it has just been
     committed and is to be restored like any other. Raises, on all ranks, RanksError, ResumeError (a disk).
     """
-    found = find_local_snapshots(session, before, expected, writers) if session.leads_node else []
-    adopted = _Adoption(session, before, expected, differs, spared).newest_of(found, on_found)
+    found = find_local_snapshots(session, before, seam_files, writers) if session.leads_node else []
+    adopted = _Adoption(session, before, seam_files, differs, spared).newest_of(found, on_found)
     if found and adopted is None:
         with contextlib.suppress(OSError):  # what is left there is of no use any more, and does no harm
             end_adopting(session.snapshots)
@@ -92,7 +92,7 @@ class _Adoption:
 
     session: Session
     before: VaultState
-    expected: CheckpointFiles
+    seam_files: CheckpointFiles
     differs: Callable[[Manifest], str]
     spared: Collection[Commit]
 
@@ -125,7 +125,7 @@ class _Adoption:
             sound = verify(snapshot)
         except Exception as error:  # of whatever kind: unsaid, the other ranks would wait for this one
             return snapshot, NodeFiles(node, error=str(error))
-        unloadable = self.expected.unloadable(sound.files, sound.manifest.paths)
+        unloadable = self.seam_files.unloadable(sound.files, sound.manifest.paths)
         if unloadable:
             return sound, NodeFiles(node, error="; ".join(unloadable))
         return sound, NodeFiles(node, tuple(sorted(sound.stats)), sealed=snapshot.sealed)
@@ -137,7 +137,7 @@ class _Adoption:
         plan = replace(divide(listings), folder=session.name_folder(own.name, session.coming_seq))
         reason = next((item.error for item in listings if item.error is not None), None)
         if reason is None and (
-            lacking := self.expected.missing(set(plan.paths), world_size=manifest.world_size)
+            lacking := self.seam_files.missing(set(plan.paths), world_size=manifest.world_size)
         ):
             reason = f"it lacks {', '.join(lacking)}, so a resume would not be the same run"
         if reason is None and manifest.world_size != session.ranks.world_size:
@@ -194,7 +194,7 @@ class _Adoption:
             target.parent.mkdir(parents=True, exist_ok=True)
             if not files.link(snapshot.files / entry.path, target):
                 shutil.copyfile(snapshot.files / entry.path, target)
-        for name, data in self.expected.localised(staging, output_dir, manifest.versions).items():
+        for name, data in self.seam_files.localised(staging, output_dir, manifest.versions).items():
             files.write_file(staging / name, data)
         place(staging, output_dir / snapshot.name)
         settle(output_dir, manifest.step)

@@ -34,7 +34,7 @@ _SLOWEST_BYTES_PER_SECOND = 2e6
 
 def bring_everywhere(
     session: Session,
-    expected: CheckpointFiles,
+    seam_files: CheckpointFiles,
     commit: Commit,
     manifest: Manifest,
     *,
@@ -45,12 +45,12 @@ def bring_everywhere(
 
     ``source``: the vault that holds it; None: this run's own. ``purpose``: what it is restored for, for the message.
     """
-    return _Restore(session, expected, commit, manifest, purpose, source or session.access).on_all_nodes()
+    return _Restore(session, seam_files, commit, manifest, purpose, source or session.access).on_all_nodes()
 
 
-def conversion_for(session: Session, expected: CheckpointFiles, manifest: Manifest) -> Conversion | None:
+def conversion_for(session: Session, seam_files: CheckpointFiles, manifest: Manifest) -> Conversion | None:
     """Return how a checkpoint is made loadable for this many ranks; None where it is already."""
-    return expected.conversion(manifest.paths, written=manifest.world_size, now=session.ranks.world_size)
+    return seam_files.conversion(manifest.paths, written=manifest.world_size, now=session.ranks.world_size)
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class _Restore:
 
     Attributes:
         session: of this rank.
-        expected: what the seam says of the checkpoint's files.
+        seam_files: the seam's, which knows what the files of its checkpoints are.
         commit: which one.
         manifest: of the whole checkpoint.
         purpose: what it is restored for, for the message.
@@ -67,7 +67,7 @@ class _Restore:
     """
 
     session: Session
-    expected: CheckpointFiles
+    seam_files: CheckpointFiles
     commit: Commit
     manifest: Manifest
     purpose: str
@@ -99,7 +99,7 @@ class _Restore:
         """Return after how many seconds a node that hasn't restored it counts as gone."""
         settings = self.session.settings
         bound = settings.resume_timeout + settings.part_timeout
-        if conversion_for(self.session, self.expected, self.manifest) is not None:
+        if conversion_for(self.session, self.seam_files, self.manifest) is not None:
             bound += _CONVERSION_SECONDS
         return bound + self.manifest.bytes / _SLOWEST_BYTES_PER_SECOND
 
@@ -172,7 +172,7 @@ class _Restore:
     def _fetch(self, share: Manifest, relay: Relay | None, progress: _Progress) -> tuple[int, int]:
         """Fetch and verify this node's share; return how many bytes came, and how many of these from nodes."""
         store, folder = self.source.store, self.commit.folder
-        conversion = conversion_for(self.session, self.expected, self.manifest)
+        conversion = conversion_for(self.session, self.seam_files, self.manifest)
         output_dir = self.session.output_dir
 
         def finish(staging: Path) -> None:
@@ -180,7 +180,7 @@ class _Restore:
                 relay.end()
             if conversion is not None:
                 conversion.of_folder(staging)
-            for name, data in self.expected.localised(staging, output_dir, share.versions).items():
+            for name, data in self.seam_files.localised(staging, output_dir, share.versions).items():
                 files.write_file(staging / name, data)
 
         def attempt(through: Callable[[Path, set[str]], ByteSource] | None) -> int:
@@ -212,7 +212,7 @@ class _Restore:
         if session.topology is None or manifest.world_size != session.ranks.world_size:
             return manifest
         ranks = session.topology.nodes[node]
-        wanted = self.expected.wanted(manifest.paths, ranks, world_size=manifest.world_size)
+        wanted = self.seam_files.wanted(manifest.paths, ranks, world_size=manifest.world_size)
         return replace(manifest, files=tuple(entry for entry in manifest.files if entry.path in wanted))
 
     def _say_waiting(self) -> None:

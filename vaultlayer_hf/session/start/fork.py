@@ -98,7 +98,7 @@ def _state(origin: Access) -> VaultState:
     )
 
 
-def begin_fork(session: Session, expected: CheckpointFiles, fork: Fork) -> Path:
+def begin_fork(session: Session, seam_files: CheckpointFiles, fork: Fork) -> Path:
     """Bring the commit that a run begins from, and return its local folder. All ranks.
 
     Raises, on all ranks, NoUsableCheckpointError, and what ``resume`` raises.
@@ -114,10 +114,10 @@ def begin_fork(session: Session, expected: CheckpointFiles, fork: Fork) -> Path:
         f"entry {commit.number}), where nothing is written. Started again, it goes on from what it commits here{keyed}",
         step=commit.step,
     )
-    manifest, reason = look(origin, session, expected, commit)
+    manifest, reason = look(origin, session, seam_files, commit)
     if manifest is not None:
         purpose = f"the fork begins at step {commit.step}"
-        reason = bring_everywhere(session, expected, commit, manifest, purpose=purpose, source=origin)
+        reason = bring_everywhere(session, seam_files, commit, manifest, purpose=purpose, source=origin)
     if manifest is None or reason is not None:
         raise NoUsableCheckpointError(
             f"fork: {commit.name} (log entry {commit.number}) of {fork.uri} can't be begun from, so nothing was "
@@ -125,4 +125,4 @@ def begin_fork(session: Session, expected: CheckpointFiles, fork: Fork) -> Path:
         )
     session.forked = commit
     session.start_uploads(None)
-    return make_ready(origin, session, expected, fork.state, manifest)
+    return make_ready(origin, session, seam_files, fork.state, manifest)

@@ -26,7 +26,7 @@ from vaultlayer_hf.vault.unfrozen import UNFROZEN, freeze_unfrozen
 
 
 def find_local_snapshots(
-    session: Session, before: VaultState, expected: CheckpointFiles, writers: Collection[int]
+    session: Session, before: VaultState, seam_files: CheckpointFiles, writers: Collection[int]
 ) -> list[Snapshot]:
     """Return this node's snapshots that count; a start that is cut short from here on leaves them to the next one.
 
@@ -37,7 +37,7 @@ def find_local_snapshots(
         places = (session.output_dir, *session.former)
         for output_dir in places:
             for token in (before.token, *writers):
-                _freeze_unfrozen(session, output_dir, before, token, expected)
+                _freeze_unfrozen(session, output_dir, before, token, seam_files)
         found, passed = find_adoptable(places, before, writers)
         for other in passed:
             session.events.warn(
@@ -47,7 +47,7 @@ def find_local_snapshots(
             )
         if found:
             begin_adopting(session.snapshots, before.token)
-        _say_half_written(session, before, found, expected)
+        _say_half_written(session, before, found, seam_files)
     except Exception as error:  # no snapshot can be had, then, and no other rank waits for the news
         folder = session.snapshots.parent
         session.events.warn(
@@ -58,19 +58,19 @@ def find_local_snapshots(
 
 
 def _freeze_unfrozen(
-    session: Session, output_dir: Path, before: VaultState, token: int, expected: CheckpointFiles
+    session: Session, output_dir: Path, before: VaultState, token: int, seam_files: CheckpointFiles
 ) -> None:
     """Freeze what a dead writer had written, and had no time to freeze; say why not, where it isn't whole."""
     alone = session.topology is None or len(session.topology.nodes) == 1
 
     def unfinished(folder: Path, paths: set[str], manifest: Manifest) -> list[str]:
         # What a node of several lacks is judged when all have said what they hold.
-        lacking = expected.missing(paths, world_size=manifest.world_size) if alone else []
+        lacking = seam_files.missing(paths, world_size=manifest.world_size) if alone else []
         return lacking or torn_files(folder, paths)
 
     writer = local_folder(output_dir, before.vault_id, token)
     committed = max((commit.seq for commit in before.commits if commit.token == token), default=0)
-    other = freeze_unfrozen(writer, output_dir, committed, unfinished, expected.best_step)
+    other = freeze_unfrozen(writer, output_dir, committed, unfinished, seam_files.best_step)
     if other is not None:
         session.events.info(
             EventKind.NOTICE,
@@ -80,7 +80,7 @@ def _freeze_unfrozen(
 
 
 def _say_half_written(
-    session: Session, before: VaultState, found: list[Snapshot], expected: CheckpointFiles
+    session: Session, before: VaultState, found: list[Snapshot], seam_files: CheckpointFiles
 ) -> None:
     """Say which newer checkpoint folder is passed over because a kill has cut it short. On rank 0."""
     if (
@@ -91,7 +91,7 @@ def _say_half_written(
     known = [snapshot.manifest.step for snapshot in found] + [commit.step for commit in before.commits]
     for step, path in checkpoints(session.output_dir).items():
         if step > max(known, default=0):
-            lacking = expected.missing(set(list_files(path)), world_size=session.ranks.world_size)
+            lacking = seam_files.missing(set(list_files(path)), world_size=session.ranks.world_size)
             if lacking:
                 session.events.info(
                     EventKind.NOTICE,

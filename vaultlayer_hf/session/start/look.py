@@ -22,26 +22,26 @@ from vaultlayer_hf.vault.manifest import Manifest, read_manifest
 
 
 def check_fit(
-    source: Access, session: Session, expected: CheckpointFiles, commit: Commit, manifest: Manifest
+    source: Access, session: Session, seam_files: CheckpointFiles, commit: Commit, manifest: Manifest
 ) -> None:
     """Raise WrongModelError or WorldSizeError where the checkpoint can't be this run's."""
-    words = other_model(session, expected, manifest)
+    words = other_model(session, seam_files, manifest)
     if words:
         raise WrongModelError(
             f"{commit.name} in {source.address.uri} belongs to another model: {words}. Give each run a vault "
             "of its own, or build the model that this vault was written with"
         )
-    refusal = expected.refusal(manifest.paths, written=manifest.world_size, now=session.ranks.world_size)
+    refusal = seam_files.refusal(manifest.paths, written=manifest.world_size, now=session.ranks.world_size)
     if refusal:
         raise WorldSizeError(f"{commit.name} in {source.address.uri}: {refusal}")
 
 
-def other_model(session: Session, expected: CheckpointFiles, manifest: Manifest) -> str:
+def other_model(session: Session, seam_files: CheckpointFiles, manifest: Manifest) -> str:
     """Return how the checkpoint's model differs from the one at hand; empty where it doesn't, or isn't known.
 
     What may differ is said, once. On rank 0.
     """
-    model = expected.model
+    model = seam_files.model
     if not manifest.parameters or not model.parameters:
         return ""
     found = compare_parameters(manifest.parameters, model)
@@ -50,23 +50,23 @@ def other_model(session: Session, expected: CheckpointFiles, manifest: Manifest)
     return found.refusal
 
 
-def _unfit(expected: CheckpointFiles, manifest: Manifest) -> str:
+def _unfit(seam_files: CheckpointFiles, manifest: Manifest) -> str:
     """Return why a checkpoint isn't whole; empty where it is."""
-    lacking = expected.missing(manifest.paths, world_size=manifest.world_size)
+    lacking = seam_files.missing(manifest.paths, world_size=manifest.world_size)
     return f"it lacks {', '.join(lacking)}, so a resume would not be the same run" if lacking else ""
 
 
 def look(
-    source: Access, session: Session, expected: CheckpointFiles, commit: Commit
+    source: Access, session: Session, seam_files: CheckpointFiles, commit: Commit
 ) -> tuple[Manifest | None, str | None]:
     """Look at a commit on rank 0, for all: return its manifest, or why it can't be used. All ranks."""
     return session.ranks.on_rank_zero(
-        lambda: _look(source, session, expected, commit), within=2 * session.settings.resume_timeout
+        lambda: _look(source, session, seam_files, commit), within=2 * session.settings.resume_timeout
     )
 
 
 def _look(
-    source: Access, session: Session, expected: CheckpointFiles, commit: Commit
+    source: Access, session: Session, seam_files: CheckpointFiles, commit: Commit
 ) -> tuple[Manifest | None, str | None]:
     """Return a commit's manifest, or why it can't be used."""
     try:
@@ -77,6 +77,6 @@ def _look(
         return None, str(error)
     except StoreError as error:
         raise source.unreachable(error) from error
-    check_fit(source, session, expected, commit, manifest)
-    unfit = _unfit(expected, manifest)
+    check_fit(source, session, seam_files, commit, manifest)
+    unfit = _unfit(seam_files, manifest)
     return (None, f"{commit.name}: {unfit}") if unfit else (manifest, None)

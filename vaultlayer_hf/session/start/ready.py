@@ -17,12 +17,12 @@ from vaultlayer_hf.vault.manifest import Manifest
 
 
 def make_ready(
-    source: Access, session: Session, expected: CheckpointFiles, state: VaultState, manifest: Manifest
+    source: Access, session: Session, seam_files: CheckpointFiles, state: VaultState, manifest: Manifest
 ) -> Path:
     """Return the folder of a checkpoint that was brought from a vault in this state, ready to be loaded. All ranks."""
-    bring_best(source, session, expected, state, manifest)
+    bring_best(source, session, seam_files, state, manifest)
     settle_all(session, manifest.step)
-    conversion = conversion_for(session, expected, manifest)
+    conversion = conversion_for(session, seam_files, manifest)
     if conversion is not None:
         session.ranks.on_every_rank(conversion.on_ranks)
     say_world_size(session, manifest)
@@ -34,19 +34,19 @@ def settle_all(session: Session, step: int) -> None:
 
 
 def bring_best(
-    source: Access, session: Session, expected: CheckpointFiles, state: VaultState, manifest: Manifest
+    source: Access, session: Session, seam_files: CheckpointFiles, state: VaultState, manifest: Manifest
 ) -> None:
     """Bring the best checkpoint too, where the end of training will load it."""
     step = manifest.best_step
-    if not expected.best or step is None or step == manifest.step:
+    if not seam_files.best or step is None or step == manifest.step:
         return
     for commit in reversed(state.commits):
         if commit.step != step or commit.left_behind:
             continue
-        best, reason = look(source, session, expected, commit)
+        best, reason = look(source, session, seam_files, commit)
         if best is not None:
             reason = bring_everywhere(
-                session, expected, commit, best, purpose="the best so far", source=source
+                session, seam_files, commit, best, purpose="the best so far", source=source
             )
         if reason is None:
             return

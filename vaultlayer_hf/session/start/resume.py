@@ -55,18 +55,18 @@ from vaultlayer_hf.vault.log.entry import Entry, VaultState
 from vaultlayer_hf.vault.manifest import read_manifest
 
 
-def resume(session: Session, expected: CheckpointFiles) -> Path | None:
+def resume(session: Session, seam_files: CheckpointFiles) -> Path | None:
     """Claim the vault and return the local folder to resume from, as ``_resume`` does; say what is wrong with it.
 
     All ranks. Raises what ``_resume`` raises.
     """
-    folder = _resume(session, expected)
+    folder = _resume(session, seam_files)
     if folder is not None:
         say_nonfinite(session, folder)
     return folder
 
 
-def _resume(session: Session, expected: CheckpointFiles) -> Path | None:
+def _resume(session: Session, seam_files: CheckpointFiles) -> Path | None:
     """Claim the vault and return the local folder to resume from; None on an empty vault. All ranks.
 
     Raises, on all ranks alike, VaultUnreachableError, WrongModelError, WorldSizeError, NoSuchCheckpointError,
@@ -74,7 +74,7 @@ def _resume(session: Session, expected: CheckpointFiles) -> Path | None:
     uses ``output_dir``), RanksError.
     """
     note = ClaimNote(session.output_dir, session.former)
-    choice, writers = _claim(session, expected, note)
+    choice, writers = _claim(session, seam_files, note)
     before = session.entered.before
     say_misspelt(session)
     session.ranks.on_every_rank(lambda: clear_half_done(session.output_dir) if session.leads_node else None)
@@ -90,8 +90,8 @@ def _resume(session: Session, expected: CheckpointFiles) -> Path | None:
         adopted = adopt(
             session,
             before,
-            expected,
-            differs=lambda manifest: other_model(session, expected, manifest),
+            seam_files,
+            differs=lambda manifest: other_model(session, seam_files, manifest),
             spared=choice.left,
             writers=writers,
             on_found=note.remove,
@@ -99,16 +99,16 @@ def _resume(session: Session, expected: CheckpointFiles) -> Path | None:
     # @STEP goes back once: behind that, the same command goes on from the newest of its line.
     session.goes_back = adopted is None and choice.named is not None and not choice.continues
     if adopted is None and choice.fork is not None:
-        return begin_fork(session, expected, choice.fork)
+        return begin_fork(session, seam_files, choice.fork)
     if adopted is None:
-        return _restore_newest(session, expected, choice)
+        return _restore_newest(session, seam_files, choice)
     assert before is not None
-    bring_best(session.access, session, expected, before, adopted)
+    bring_best(session.access, session, seam_files, before, adopted)
     return session.output_dir / f"checkpoint-{adopted.step}"
 
 
 def _claim(
-    session: Session, expected: CheckpointFiles, note: ClaimNote
+    session: Session, seam_files: CheckpointFiles, note: ClaimNote
 ) -> tuple[StartChoice, tuple[int, ...]]:
     """Claim the vault; return what to go on from, and whose snapshots count beside the newest claim's. All ranks.
 
@@ -119,7 +119,7 @@ def _claim(
     def check(number: int, entry: Entry | None) -> Mapping[str, Any]:
         choice = choose(session, number, entry)
         found.append((entry.state if entry is not None else None, choice))
-        _check_first_candidate(session, expected, choice, number, entry)
+        _check_first_candidate(session, seam_files, choice, number, entry)
         if entry is None or not choice.adopts:
             return choice.detail
         return {**choice.detail, **note.write(entry.state, lambda token: claim_detail(session, token))}
@@ -141,7 +141,7 @@ def _claim(
 
 
 def _check_first_candidate(
-    session: Session, expected: CheckpointFiles, choice: StartChoice, number: int, entry: Entry | None
+    session: Session, seam_files: CheckpointFiles, choice: StartChoice, number: int, entry: Entry | None
 ) -> None:
     candidates, source = choice.candidates, session.access
     if choice.fork is not None and session.origin is not None:
@@ -150,7 +150,7 @@ def _check_first_candidate(
         check_no_damage(session, number, entry)
         return
     try:
-        check_fit(source, session, expected, candidates[0], read_manifest(source.store, candidates[0]))
+        check_fit(source, session, seam_files, candidates[0], read_manifest(source.store, candidates[0]))
     except FormatVersionError:
         raise
     except CorruptError:
@@ -159,17 +159,17 @@ def _check_first_candidate(
         raise source.unreachable(error) from error
 
 
-def _restore_newest(session: Session, expected: CheckpointFiles, choice: StartChoice) -> Path | None:
+def _restore_newest(session: Session, seam_files: CheckpointFiles, choice: StartChoice) -> Path | None:
     state = session.ranks.on_rank_zero(lambda: session.state)
     # A snapshot of several nodes, adopted just now, is committed as the newest, and is on this run's way.
     adopted = [one for one in reversed(state.commits) if one.token == session.entered.token]
     candidates = [*adopted, *choice.candidates]
     reasons = []
     for commit, before in zip(candidates, [*candidates[1:], None], strict=False):
-        manifest, reason = look(session.access, session, expected, commit)
+        manifest, reason = look(session.access, session, seam_files, commit)
         if manifest is not None:
             reason = bring_everywhere(
-                session, expected, commit, manifest, purpose=f"the run goes on from step {commit.step}"
+                session, seam_files, commit, manifest, purpose=f"the run goes on from step {commit.step}"
             )
         if manifest is None or reason is not None:
             reasons.append(str(reason))
@@ -183,7 +183,7 @@ def _restore_newest(session: Session, expected: CheckpointFiles, choice: StartCh
             )
             continue
         session.start_uploads(commit, spared=choice.left)
-        return make_ready(session.access, session, expected, state, manifest)
+        return make_ready(session.access, session, seam_files, state, manifest)
     if candidates:
         count = "1 checkpoint" if len(candidates) == 1 else f"{len(candidates)} checkpoints"
         raise NoUsableCheckpointError(
