@@ -152,14 +152,14 @@ def test_an_odd_failure_of_another_rank_costs_one_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever rank 1 meets in its folder is told by rank 0 at once, and the save after it is committed."""
-    take = rounds.take
+    take = rounds.take_snapshot
 
     def fails_on_rank_1(source: Path, *arguments: Any) -> Any:
         if source == tmp_path / "two" / "checkpoint-1":
             raise RecursionError("nobody has thought of this")
         return take(source, *arguments)
 
-    monkeypatch.setattr(rounds, "take", fails_on_rank_1)
+    monkeypatch.setattr(rounds, "take_snapshot", fails_on_rank_1)
 
     def train(training: Training) -> bool:
         rank = training.session.ranks.rank

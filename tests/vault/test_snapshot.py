@@ -24,13 +24,13 @@ from vaultlayer_hf.vault.snapshot import (
     Snapshot,
     SnapshotChangedError,
     check_unchanged,
+    hand_over_snapshot,
     list_files,
     local_folder,
-    move,
     note_whole,
-    seal,
-    take,
-    verify,
+    seal_snapshot,
+    take_snapshot,
+    verify_snapshot,
 )
 from vaultlayer_hf.vault.upload.sending import Transfer, send
 
@@ -52,7 +52,7 @@ def target(tmp_path: Path) -> Path:
 
 def frozen(source: Path, target: Path, seq: int = 1) -> Snapshot:
     """Take a snapshot."""
-    return take(source, target, seq, Manifest(step=500, token=TOKEN, seq=seq, files=()))
+    return take_snapshot(source, target, seq, Manifest(step=500, token=TOKEN, seq=seq, files=()))
 
 
 def test_a_digest_that_is_known_is_believed_as_long_as_the_file_looks_as_it_did(
@@ -67,13 +67,13 @@ def test_a_digest_that_is_known_is_believed_as_long_as_the_file_looks_as_it_did(
     }
     assert known
     manifest = Manifest(step=500, token=TOKEN, seq=1, files=())
-    sealed = seal(take(source, target, 1, manifest, known))
+    sealed = seal_snapshot(take_snapshot(source, target, 1, manifest, known))
     assert {one.digest for one in sealed.manifest.files if one.path in names} == {
         digest_bytes(b"as it was written")
     }
     for name, look in zip(names, looks, strict=True):
         os.utime(source / name, ns=(look.st_atime_ns, look.st_mtime_ns + 1))
-    again = seal(take(source, target, 2, replace(manifest, seq=2), known))
+    again = seal_snapshot(take_snapshot(source, target, 2, replace(manifest, seq=2), known))
     for name in names:
         found = next(one for one in again.manifest.files if one.path == name)
         assert found.digest == digest_bytes((source / name).read_bytes())
@@ -82,12 +82,12 @@ def test_a_digest_that_is_known_is_believed_as_long_as_the_file_looks_as_it_did(
 def test_a_snapshot_holds_what_the_folder_held(source: Path, target: Path) -> None:
     """A snapshot has every file of the folder with its content; its manifest lists them all with their sizes."""
     expected = content_of(source)
-    snapshot = seal(frozen(source, target))
+    snapshot = seal_snapshot(frozen(source, target))
     assert content_of(snapshot.files) == expected
     assert {entry.path: entry.size for entry in snapshot.manifest.files} == {
         name: len(data) for name, data in expected.items()
     }
-    assert verify(snapshot).manifest == snapshot.manifest
+    assert verify_snapshot(snapshot).manifest == snapshot.manifest
 
 
 def test_large_files_are_linked_and_small_ones_copied(source: Path, target: Path) -> None:
@@ -106,7 +106,7 @@ def test_without_links_everything_is_copied(
     snapshot = frozen(source, target)
     assert not snapshot.linked
     assert not os.path.samefile(source / "model.safetensors", snapshot.files / "model.safetensors")
-    assert content_of(seal(snapshot).files) == content_of(source)
+    assert content_of(seal_snapshot(snapshot).files) == content_of(source)
 
 
 def test_rotation_takes_nothing_from_a_snapshot(source: Path, target: Path) -> None:
@@ -115,7 +115,7 @@ def test_rotation_takes_nothing_from_a_snapshot(source: Path, target: Path) -> N
     snapshot = frozen(source, target)
     shutil.rmtree(source)
     write_checkpoint(source.parent, 500, 10)
-    assert content_of(seal(snapshot).files) == expected
+    assert content_of(seal_snapshot(snapshot).files) == expected
 
 
 @pytest.mark.parametrize("moment", ["before the seal", "after the seal"])
@@ -135,15 +135,15 @@ def test_a_rewrite_in_place_is_never_committed(source: Path, target: Path, momen
     if moment == "before the seal":
         rewrite()
         with pytest.raises(SnapshotChangedError, match="rewritten"):
-            seal(snapshot)
+            seal_snapshot(snapshot)
         assert find_complete(target)[0] == []
         return
-    snapshot = seal(snapshot)
+    snapshot = seal_snapshot(snapshot)
     rewrite()
     with pytest.raises((SnapshotChangedError, StoreError)):
         send(store, snapshot, Transfer("data/7/checkpoint-500"))
     with pytest.raises(CorruptError):
-        verify(snapshot)
+        verify_snapshot(snapshot)
 
 
 def test_small_files_may_be_rewritten(source: Path, target: Path) -> None:
@@ -151,7 +151,7 @@ def test_small_files_may_be_rewritten(source: Path, target: Path) -> None:
     expected = content_of(source)
     snapshot = frozen(source, target)
     (source / "config.json").write_bytes(b"other")
-    assert content_of(seal(snapshot).files) == expected
+    assert content_of(seal_snapshot(snapshot).files) == expected
 
 
 def test_links_to_files_are_followed_once(source: Path, target: Path) -> None:
@@ -162,7 +162,7 @@ def test_links_to_files_are_followed_once(source: Path, target: Path) -> None:
     snapshot = frozen(source, target)
     outside.write_bytes(b"changed")
     assert not (snapshot.files / "linked.bin").is_symlink()
-    assert content_of(seal(snapshot).files)["linked.bin"] == b"z" * BIG
+    assert content_of(seal_snapshot(snapshot).files)["linked.bin"] == b"z" * BIG
 
 
 @pytest.mark.parametrize("kind", ["folder link", "dangling link", "pipe", "bad name", "undecodable name"])
@@ -193,7 +193,7 @@ def test_an_unsealed_snapshot_is_never_found(source: Path, target: Path) -> None
 def test_sealed_snapshots_are_found_newest_first(source: Path, target: Path) -> None:
     """All sealed snapshots of a writer are found, the newest first, and nothing else."""
     for seq in (2, 10, 9):
-        seal(frozen(source, target, seq))
+        seal_snapshot(frozen(source, target, seq))
     frozen(source, target, 11)
     (target / "junk").mkdir()
     (target / "12-checkpoint-9").write_bytes(b"")
@@ -202,7 +202,7 @@ def test_sealed_snapshots_are_found_newest_first(source: Path, target: Path) -> 
 
 def test_removal_takes_the_seal_first(source: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A snapshot whose removal was cut short is never found again."""
-    snapshot = seal(frozen(source, target))
+    snapshot = seal_snapshot(frozen(source, target))
     monkeypatch.setattr(files, "remove_tree", lambda path: None)
     snapshot.remove()
     assert snapshot.files.is_dir()
@@ -212,7 +212,7 @@ def test_removal_takes_the_seal_first(source: Path, target: Path, monkeypatch: p
 @pytest.mark.parametrize("damage", ["missing", "extra", "flipped", "linked folder", "manifest", "no files"])
 def test_a_damaged_snapshot_is_never_adopted(source: Path, target: Path, damage: str) -> None:
     """A sealed snapshot with a file missing, added or changed, or with a damaged manifest, doesn't verify."""
-    snapshot = seal(frozen(source, target))
+    snapshot = seal_snapshot(frozen(source, target))
     if damage == "missing":
         (snapshot.files / "config.json").unlink()
     elif damage == "extra":
@@ -230,19 +230,19 @@ def test_a_damaged_snapshot_is_never_adopted(source: Path, target: Path, damage:
     found = find_complete(target)[0]
     assert len(found) == 1
     with pytest.raises((CorruptError, OSError)):
-        verify(found[0])
+        verify_snapshot(found[0])
 
 
 def test_a_snapshot_is_handed_over(source: Path, target: Path, tmp_path: Path) -> None:
     """A moved snapshot belongs to the new writer, whole, and is gone from the old one."""
-    snapshot = verify(sealed_one(source, target))
+    snapshot = verify_snapshot(sealed_one(source, target))
     other = local_folder(tmp_path / "out", "v1", 9)
-    moved = move(snapshot, other, 1, 9, 4)
+    moved = hand_over_snapshot(snapshot, other, 1, 9, 4)
     assert find_complete(target)[0] == []
     found = find_complete(other)[0]
     assert [(item.seq, item.manifest.token, item.manifest.step) for item in found] == [(1, 9, 500)]
     assert found[0].manifest.resumed_from == 4
-    assert verify(found[0]).manifest.files == snapshot.manifest.files
+    assert verify_snapshot(found[0]).manifest.files == snapshot.manifest.files
     check_unchanged(moved, "model.safetensors")
 
 
@@ -258,7 +258,7 @@ def test_a_hand_over_that_is_cut_short_loses_nothing(
     """Wherever a hand-over is cut short, the snapshot is sealed and whole at one of the two places at least."""
     if not links:
         monkeypatch.setattr(files, "link", lambda source, target: False)
-    snapshot = verify(sealed_one(source, target, 4))
+    snapshot = verify_snapshot(sealed_one(source, target, 4))
     other = local_folder(tmp_path / "out", "v1", 9)
     counted = (
         "fsync_file",
@@ -292,20 +292,20 @@ def test_a_hand_over_that_is_cut_short_loses_nothing(
     for number in range(1, 100):
         seen[0], die_at[0] = 0, number
         try:
-            move(snapshot, other, 1, 9, 4)
+            hand_over_snapshot(snapshot, other, 1, 9, 4)
             break
         except Died:
             there = [*find_complete(target)[0], *find_complete(other)[0]]
             die_at[0] = 0
             assert there
             for found in there:
-                assert verify(found).manifest.files == snapshot.manifest.files
+                assert verify_snapshot(found).manifest.files == snapshot.manifest.files
             if not find_complete(target)[0]:  # as good as done: begin again
                 files.remove_tree(target)
                 files.remove_tree(other)
                 shutil.rmtree(source)
                 write_checkpoint(source.parent, 500, BIG)
-                snapshot = verify(sealed_one(source, target, 4))
+                snapshot = verify_snapshot(sealed_one(source, target, 4))
     assert number > 10
     assert find_complete(target)[0] == []
     assert [(item.seq, item.manifest.token) for item in find_complete(other)[0]] == [(1, 9)]
@@ -313,13 +313,13 @@ def test_a_hand_over_that_is_cut_short_loses_nothing(
 
 def sealed_one(source: Path, target: Path, seq: int = 1) -> Snapshot:
     """Seal a snapshot and find it again, as the next start does."""
-    seal(frozen(source, target, seq))
+    seal_snapshot(frozen(source, target, seq))
     return find_complete(target)[0][0]
 
 
 def test_a_manifest_of_another_writer_is_not_found(source: Path, target: Path) -> None:
     """A snapshot whose manifest names another token than its folder isn't this writer's."""
-    snapshot = seal(frozen(source, target))
+    snapshot = seal_snapshot(frozen(source, target))
     path = snapshot.path / "manifest.json"
     path.write_bytes(encode_manifest(replace(decode_manifest(path.read_bytes(), "it"), token=TOKEN + 1)))
     assert find_complete(target)[0] == []
@@ -332,7 +332,7 @@ def test_cancelling_a_seal_leaves_it_unsealed(source: Path, target: Path) -> Non
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        seal(frozen(source, target), cancel)
+        seal_snapshot(frozen(source, target), cancel)
     assert find_complete(target)[0] == []
 
 
@@ -353,12 +353,12 @@ def test_a_whole_snapshot_is_found_on_the_same_boot_and_sealed_then(source: Path
     whole(source, target)
     (found,), passed = find_complete(target)
     assert (found.sealed, passed) == (False, [])
-    sound = verify(found)
+    sound = verify_snapshot(found)
     assert sound.sealed
     assert content_of(sound.files) == expected
     (again,), _ = find_complete(target)
     assert again.manifest == sound.manifest
-    assert verify(again).manifest == sound.manifest
+    assert verify_snapshot(again).manifest == sound.manifest
 
 
 CHANGES: dict[str, Any] = {
@@ -402,7 +402,7 @@ def test_behind_a_restart_of_the_machine_only_sealed_snapshots_count(
     source: Path, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, boot: str
 ) -> None:
     """On another boot, or where boots can't be told apart, a whole snapshot is passed over and a sealed one found."""
-    seal(whole(source, target, 1))
+    seal_snapshot(whole(source, target, 1))
     other = tmp_path / "boot_id"
     if boot == "another":
         other.write_text("5b3bf6e0-0000-4000-8000-000000000000\n")
@@ -452,7 +452,7 @@ def test_a_half_removed_snapshot_is_never_found(
     source: Path, target: Path, monkeypatch: pytest.MonkeyPatch, sealed: bool
 ) -> None:
     """A process that dies while it removes a snapshot leaves a whole one, or none that counts."""
-    snapshot = seal(whole(source, target)) if sealed else whole(source, target)
+    snapshot = seal_snapshot(whole(source, target)) if sealed else whole(source, target)
     expected = content_of(snapshot.files)
     plain = os.unlink
     for survived in range(10):

@@ -44,7 +44,7 @@ from vaultlayer_hf.vault import snapshot as snapshot_module
 from vaultlayer_hf.vault.keys import folder_key
 from vaultlayer_hf.vault.manifest import Manifest
 from vaultlayer_hf.vault.retention.prune import clean_orphans, delete_folder, retire
-from vaultlayer_hf.vault.snapshot import seal, take
+from vaultlayer_hf.vault.snapshot import seal_snapshot, take_snapshot
 from vaultlayer_hf.vault.upload.sending import Transfer, commit, send, write_part
 
 MOST_ALIVE = 3
@@ -275,7 +275,7 @@ class VaultMachine(RuleBasedStateMachine):
         manifest = Manifest(
             step=process.step, token=token, seq=seq, files=(), resumed_from=session.resumed_from
         )
-        snapshot = seal(take(folder, session.snapshots, seq, manifest))
+        snapshot = seal_snapshot(take_snapshot(folder, session.snapshots, seq, manifest))
         world.sealed.add(snapshot.path)
         name = session.name_folder(snapshot.name, seq)
         process.drafts.append(Draft(snapshot, Transfer(folder_key(token, name))))

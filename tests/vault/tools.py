@@ -27,7 +27,7 @@ from vaultlayer_hf.vault.log.entry import Commit, Entry
 from vaultlayer_hf.vault.log.log import Log, Writer
 from vaultlayer_hf.vault.manifest import FileEntry, Manifest
 from vaultlayer_hf.vault.parse import dump
-from vaultlayer_hf.vault.snapshot import Snapshot, seal, take
+from vaultlayer_hf.vault.snapshot import Snapshot, seal_snapshot, take_snapshot
 from vaultlayer_hf.vault.upload.sending import Transfer, commit, folder_name, send, write_part
 
 
@@ -64,7 +64,7 @@ def manifest_for(writer: Writer, step: int, seq: int) -> Manifest:
 def snapshot_of(writer: Writer, source: Path, target: Path, seq: int = 1) -> Snapshot:
     """Take and seal a snapshot of a checkpoint folder."""
     step = int(source.name.split("-")[1])
-    return seal(take(source, target, seq, manifest_for(writer, step, seq)))
+    return seal_snapshot(take_snapshot(source, target, seq, manifest_for(writer, step, seq)))
 
 
 def commit_step(

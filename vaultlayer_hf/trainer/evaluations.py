@@ -14,7 +14,14 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from vaultlayer_hf.state.data.followed import Opener, base_of, let_go, take, workers_persist, workers_run
+from vaultlayer_hf.state.data.followed import (
+    Opener,
+    base_of,
+    begin_following,
+    end_following,
+    workers_persist,
+    workers_run,
+)
 from vaultlayer_hf.state.data.guard import Guard
 
 
@@ -56,7 +63,7 @@ class Evaluations:
         if base not in self._seen and self.owed and not workers_run(base):
             self.owed -= 1
             if base.generator is None:
-                take(base, _WithoutDrawing(base))
+                begin_following(base, _WithoutDrawing(base))
         self._seen.add(base)
 
 
@@ -67,7 +74,7 @@ class _WithoutDrawing:
         self._base = base
 
     def open(self, plain: Opener) -> Iterator[Any]:
-        let_go(self._base)
+        end_following(self._base)
         self._base.generator = torch.Generator()
         try:
             return plain()
@@ -75,7 +82,7 @@ class _WithoutDrawing:
             self._base.generator = None
 
     def hand_over(self) -> None:
-        let_go(self._base)
+        end_following(self._base)
 
 
 _classes: dict[type, type] = {}

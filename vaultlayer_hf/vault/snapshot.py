@@ -116,7 +116,7 @@ def list_files(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def take(
+def take_snapshot(
     source: Path,
     target: Path,
     seq: int,
@@ -162,7 +162,7 @@ def note_whole(snapshot: Snapshot) -> Snapshot:
     return replace(snapshot, noted=True)
 
 
-def seal(
+def seal_snapshot(
     snapshot: Snapshot,
     on_bytes: Callable[[int], None] | None = None,
     digest_of: Callable[[Path, Callable[[int], None] | None], tuple[str, int]] = digest_file,
@@ -202,7 +202,7 @@ def check_unchanged(snapshot: Snapshot, name: str) -> None:
         raise SnapshotChangedError(f"{name} of {snapshot.name} was rewritten while it waited for upload")
 
 
-def verify(snapshot: Snapshot) -> Snapshot:
+def verify_snapshot(snapshot: Snapshot) -> Snapshot:
     """Return the snapshot with fresh file times if every digest holds; one that isn't sealed yet is sealed.
 
     Raises CorruptError, SnapshotChangedError, OSError.
@@ -217,7 +217,7 @@ def verify(snapshot: Snapshot) -> Snapshot:
         if not stat.S_ISREG(os.lstat(snapshot.files / name).st_mode):
             raise CorruptError(f"{snapshot.files / name}: it is no plain file")
     if not snapshot.sealed:
-        return seal(snapshot)
+        return seal_snapshot(snapshot)
     if paths != snapshot.manifest.paths:
         raise CorruptError(f"{snapshot.path}: its files are not those of its manifest")
     stats = {}
@@ -230,7 +230,9 @@ def verify(snapshot: Snapshot) -> Snapshot:
     return replace(snapshot, stats=stats)
 
 
-def move(snapshot: Snapshot, target: Path, seq: int, token: int, resumed_from: int | None) -> Snapshot:
+def hand_over_snapshot(
+    snapshot: Snapshot, target: Path, seq: int, token: int, resumed_from: int | None
+) -> Snapshot:
     """Hand a sealed snapshot over to a new writer: its files by links, then the new manifest, then the old one goes.
 
     ``resumed_from`` is the number of the commit that the new writer's run goes on from. At every moment one of the two

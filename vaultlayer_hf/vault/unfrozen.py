@@ -20,7 +20,7 @@ from vaultlayer_hf.base import files
 from vaultlayer_hf.errors import CorruptError, VaultLayerError
 from vaultlayer_hf.vault.adoptable import PassedOver
 from vaultlayer_hf.vault.manifest import Manifest
-from vaultlayer_hf.vault.snapshot import SEAL, list_files, note_whole, take
+from vaultlayer_hf.vault.snapshot import SEAL, list_files, note_whole, take_snapshot
 from vaultlayer_hf.vault.written import NOTE, Written, boot_id, look_at, read_note, why_not, write_note
 
 UNFROZEN = "unfrozen.json"
@@ -76,7 +76,7 @@ def freeze_unfrozen(
             reason = f"it lacks {', '.join(lacking)}"
         if not reason:
             manifest = replace(manifest, best_step=best_step(source))
-            note_whole(take(source, writer, manifest.seq, manifest))
+            note_whole(take_snapshot(source, writer, manifest.seq, manifest))
     except (OSError, ValueError, VaultLayerError) as error:
         reason = str(error)
     return PassedOver(manifest.token, manifest.seq, source.name, reason) if reason else None

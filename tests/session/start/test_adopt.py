@@ -163,8 +163,8 @@ def test_a_snapshot_survives_a_second_death(start: Callable[..., Run]) -> None:
     [
         (adopt, "find_local_snapshots"),
         (local_snapshots, "begin_adopting"),
-        (adopt, "verify"),
-        (adopt, "move"),
+        (adopt, "verify_snapshot"),
+        (adopt, "hand_over_snapshot"),
         (adopt, "end_adopting"),
     ],
     ids=lambda one: one if isinstance(one, str) else "",
@@ -297,7 +297,7 @@ def no_seal(monkeypatch: pytest.MonkeyPatch) -> None:
             raise OSError("it is never hashed")
         return snapshot
 
-    monkeypatch.setattr(carrying, "seal", never)
+    monkeypatch.setattr(carrying, "seal_snapshot", never)
 
 
 @pytest.mark.usefixtures("no_seal")

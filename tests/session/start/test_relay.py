@@ -26,7 +26,7 @@ from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.testing.faults import FaultStore
 from vaultlayer_hf.vault.manifest import Manifest
 from vaultlayer_hf.vault.restore import download
-from vaultlayer_hf.vault.snapshot import seal, take
+from vaultlayer_hf.vault.snapshot import seal_snapshot, take_snapshot
 from vaultlayer_hf.vault.upload.sending import commit, send, write_part
 
 LARGE = {"model.safetensors": 700_000, "optimizer.pt": 1_450_000}
@@ -70,7 +70,7 @@ def vault(folder: Path) -> tuple[Store, dict[str, bytes]]:
         (made / f"rng_state_{rank}.pth").write_bytes(b"%d" % rank)
     writer = claim(store)
     manifest = Manifest(2, writer.token, 1, (), world_size=WORLD, parameters=PARAMETERS)
-    snapshot = seal(take(made, folder / "snapshots", 1, manifest))
+    snapshot = seal_snapshot(take_snapshot(made, folder / "snapshots", 1, manifest))
     transfer = transfer_of(writer, snapshot)
     send(store, snapshot, transfer)
     write_part(store, snapshot, transfer, 0)

@@ -32,7 +32,7 @@ from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.vault.keys import folder_key
 from vaultlayer_hf.vault.log.finite import read_nonfinite
 from vaultlayer_hf.vault.manifest import Manifest
-from vaultlayer_hf.vault.snapshot import Snapshot, note_whole, take
+from vaultlayer_hf.vault.snapshot import Snapshot, note_whole, take_snapshot
 from vaultlayer_hf.vault.unfrozen import forget_unfrozen, note_unfrozen
 from vaultlayer_hf.vault.upload.job import Job, Unloadable, all_loadable
 
@@ -258,10 +258,13 @@ def _freeze(session: Session, save: Save, seq: int) -> tuple[Snapshot | None, No
 
 
 def _taken(session: Session, save: Save, seq: int) -> Snapshot:
-    """Take the snapshot; on a full disk once more, without local copies of what the vault holds. Raises as ``take``."""
+    """Take the snapshot; on a full disk once more, without local copies of what the vault holds.
+
+    Raises as ``take_snapshot``.
+    """
     manifest = _manifest(session, save, seq)
     try:
-        return take(save.folder, session.snapshots, seq, manifest, save.known)
+        return take_snapshot(save.folder, session.snapshots, seq, manifest, save.known)
     except Exception as error:
         keep = {save.step, *([save.best_step] if save.best_step is not None else [])}
         if not (
@@ -269,7 +272,7 @@ def _taken(session: Session, save: Save, seq: int) -> Snapshot:
         ):
             raise
     session.events.warn(EventKind.TROUBLE, freed_text(session, "copied for upload"))
-    return take(save.folder, session.snapshots, seq, manifest, save.known)
+    return take_snapshot(save.folder, session.snapshots, seq, manifest, save.known)
 
 
 def _manifest(session: Session, save: Save, seq: int) -> Manifest:

@@ -32,7 +32,7 @@ from vaultlayer_hf.vault.adoptable import end_adopting
 from vaultlayer_hf.vault.log.entry import Commit, VaultState
 from vaultlayer_hf.vault.manifest import Manifest
 from vaultlayer_hf.vault.restore.restore import place
-from vaultlayer_hf.vault.snapshot import Snapshot, move, verify
+from vaultlayer_hf.vault.snapshot import Snapshot, hand_over_snapshot, verify_snapshot
 from vaultlayer_hf.vault.workspace import workspace
 
 
@@ -122,7 +122,7 @@ class _Adoption:
         """Verify this node's part of a snapshot, or seal it, and try whether it can be loaded."""
         node = self.session.node
         try:
-            sound = verify(snapshot)
+            sound = verify_snapshot(snapshot)
         except Exception as error:  # of whatever kind: unsaid, the other ranks would wait for this one
             return snapshot, NodeFiles(node, error=str(error))
         unloadable = self.seam_files.unloadable(sound.files, sound.manifest.paths)
@@ -164,7 +164,9 @@ class _Adoption:
             if snapshot is None:
                 return
             number = origin.number if origin else None
-            handed_over.append(move(snapshot, session.snapshots, seq, session.entered.token, number))
+            handed_over.append(
+                hand_over_snapshot(snapshot, session.snapshots, seq, session.entered.token, number)
+            )
             end_adopting(session.snapshots)
             if nodes == 1:
                 self._put_in_place(handed_over[0])

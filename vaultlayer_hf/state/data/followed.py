@@ -64,7 +64,7 @@ def _is_lazy(cls: type) -> bool:
     return inspect.isgeneratorfunction(getattr(cls, "__iter__", None))
 
 
-def take(base: Any, follower: Follows) -> None:
+def begin_following(base: Any, follower: Follows) -> None:
     """Have a follower follow a DataLoader, in place of the one that did so before."""
     former: Follows | None = follower_of(base)
     if former is not None:
@@ -74,7 +74,7 @@ def take(base: Any, follower: Follows) -> None:
     base.__class__ = _followed(type(base))
 
 
-def let_go(base: Any) -> None:
+def end_following(base: Any) -> None:
     """Stop following a DataLoader: it gets its own class back."""
     if base.__dict__.pop("_vaultlayer", None) is not None:
         base.__class__ = type(base).__bases__[0]

@@ -23,7 +23,14 @@ from torch.utils.data import IterableDataset
 from vaultlayer_hf.state.data.completing import Completing
 from vaultlayer_hf.state.data.feed import Anew, Emptied, Feed
 from vaultlayer_hf.state.data.fetches import Fetches, pickled
-from vaultlayer_hf.state.data.followed import Opener, base_of, let_go, take, workers_persist, workers_run
+from vaultlayer_hf.state.data.followed import (
+    Opener,
+    base_of,
+    begin_following,
+    end_following,
+    workers_persist,
+    workers_run,
+)
 from vaultlayer_hf.state.data.guard import Guard
 from vaultlayer_hf.state.data.opening import Opening, StatefulOpening, begun
 from vaultlayer_hf.state.data.position import Moment, Position
@@ -68,7 +75,7 @@ class Follower:
         self.remarks = self._opening.remarks
         self._at = Position(again=self.iterable and source is None and not stateful, passes=-1)
         self._foreign = workers_run(self.base)
-        take(self.base, self)
+        begin_following(self.base, self)
         guard.at_end(self.leave)
 
     def leave(self) -> None:
@@ -77,12 +84,12 @@ class Follower:
         if self._completing is not None:
             self._completing.leave()
         if not self._opening.marks_persist:
-            let_go(self.base)
+            end_following(self.base)
 
     def hand_over(self) -> None:
         """Stop following, because another follower takes the loader over; that one starts workers of its own."""
         self._opening.drop_workers()
-        let_go(self.base)
+        end_following(self.base)
 
     # What the loop calls --------------------------------------------------------------------------------
 

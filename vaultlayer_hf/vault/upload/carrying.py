@@ -20,7 +20,7 @@ from vaultlayer_hf.vault.log.entry import Commit
 from vaultlayer_hf.vault.log.log import Writer
 from vaultlayer_hf.vault.manifest import FileEntry
 from vaultlayer_hf.vault.retention.prune import delete_folder
-from vaultlayer_hf.vault.snapshot import Snapshot, SnapshotChangedError, check_unchanged, seal
+from vaultlayer_hf.vault.snapshot import Snapshot, SnapshotChangedError, check_unchanged, seal_snapshot
 from vaultlayer_hf.vault.upload.clearing import Clearing
 from vaultlayer_hf.vault.upload.figures import UploadFigures
 from vaultlayer_hf.vault.upload.job import Job
@@ -116,7 +116,7 @@ class Carrier:
         """Make a snapshot one that a later start can adopt. Raises SnapshotChangedError, OSError, StoppedError."""
         self.sealing = True
         try:
-            return seal(job.snapshot, self._patience.hashed, self._digest)
+            return seal_snapshot(job.snapshot, self._patience.hashed, self._digest)
         finally:
             self.sealing = False
 
