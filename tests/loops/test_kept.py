@@ -88,3 +88,31 @@ def test_an_object_that_holds_the_model_keeps_the_rest_of_itself(tmp_path: Path)
     kind, kept = state["carried"]["holder"]
     assert kind == "object"
     assert kept == {"model": ("none", None), "seen": ("value", 4), "nothing": ("value", None)}
+
+
+def test_groups_that_came_on_the_way_are_added_before_the_state_is_loaded(tmp_path: Path) -> None:
+    """An optimizer that was given a layer more goes on with it, and with the rate that it was given."""
+
+    def train(folder: Path, stop: int) -> tuple[torch.nn.Module, list[float]]:
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 1))
+        optimizer = torch.optim.Adam(model[1].parameters(), lr=0.1)
+        ckpt = Checkpointer(
+            str(folder / "vault"), model=model, optimizer=optimizer, save_every=1, output_dir=folder / "out"
+        )
+        for step in range(ckpt.resume(), stop):
+            if step == 2:
+                optimizer.add_param_group({"params": model[0].parameters(), "lr": 0.03})
+            model(torch.randn(4, 3)).pow(2).mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            ckpt.step()
+        ckpt.close()
+        return model, [group["lr"] for group in optimizer.param_groups]
+
+    whole, _ = train(tmp_path / "whole", 6)
+    for stop in (2, 4):
+        train(tmp_path / str(stop), stop)
+        model, rates = train(tmp_path / str(stop), 6)
+        assert rates == [0.1, 0.03]
+        assert all(torch.equal(a, b) for a, b in zip(model.parameters(), whole.parameters(), strict=True))

@@ -1,6 +1,7 @@
 """Training loops of one's own, with Accelerate or plain PyTorch: the second seam.
 
     accelerator.py      what an Accelerator has prepared, as the state of a loop
+    added_groups.py     groups of parameters that a loop gives its optimizer on its way
     arguments.py        what a Checkpointer makes of its arguments
     asked.py            what a loop is asked for, as far as its objects tell
     async_facts.py      what decides whether a loop's save may run beside its training
@@ -16,6 +17,7 @@
     keepable.py         what a Checkpointer can keep beside what has a state of its own
     kept_file.py        a file that a loop writes on its way and needs at its end
     kept_gradients.py   gradients that a loop hands on from one step to the next
+    left_gradients.py   gradients of parameters that no optimizer trains
     life.py             how the training of a loop begins and ends on a vault
     loose_parameters.py tensors that an optimizer trains and no model holds
     objects.py          what a loop's checkpoint consists of

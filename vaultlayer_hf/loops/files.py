@@ -3,6 +3,8 @@
 checkpoint-500/model.safetensors    the model, unwrapped (model.pt where it holds more than tensors); config.json
                                     beside it where it has one: from_pretrained(folder) works
 checkpoint-500/optimizer.pt         optimizer.state_dict(), by torch.save; scheduler.pt and <name>.pt likewise
+checkpoint-500/added_groups.pt      which parameters an optimizer was given on the way
+checkpoint-500/left_gradients.pt    gradients of parameters that no optimizer trains, where there are any
 checkpoint-500/loose_parameters.pt  tensors that an optimizer trains and no model holds
 checkpoint-500/rng_state_<rank>.pth that rank's random number generators
 checkpoint-500/data_<rank>.pt       its position in the data

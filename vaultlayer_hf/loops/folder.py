@@ -39,7 +39,10 @@ from vaultlayer_hf.state.saved_digests import digests_name, in_words, read_diges
 _KINDS: tuple[tuple[Kind, str], ...] = (
     ("tensors", r"(.*/)?[^/]+\.safetensors"),
     ("json", rf"{re.escape(ABOUT)}|(.*/)?[^/]+\.index\.json"),
-    ("archive", r"(model|optimizer|scheduler|loose_parameters|data_\d+)\.pt|rng_state_\d+\.pth"),
+    (
+        "archive",
+        r"(model|optimizer|scheduler|loose_parameters|added_groups|left_gradients|data_\d+)\.pt|rng_state_\d+\.pth",
+    ),
     (
         "archive",
         r"(pytorch_model|optimizer|scheduler)(_\d+)?\.bin|(random_states|custom_checkpoint)_\d+\.pkl",

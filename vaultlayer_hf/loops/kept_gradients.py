@@ -23,7 +23,7 @@ class KeptGradients:
     def state_dict(self) -> dict[str, Any]:
         """Return the gradients of those parameters that have one."""
         named = self._model.named_parameters()
-        return {name: one.grad.detach() for name, one in named if one.grad is not None}
+        return {name: one.grad.detach().clone() for name, one in named if one.grad is not None}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Give the parameters these gradients, and no others."""

@@ -13,16 +13,18 @@ from typing import Any, Protocol
 import torch
 
 from vaultlayer_hf.errors import ResumeError, SettingsError
+from vaultlayer_hf.loops import added_groups, left_gradients, loose_parameters
 from vaultlayer_hf.loops.asked import asked_of
 from vaultlayer_hf.loops.files import read_model, whole, write_model
-from vaultlayer_hf.loops.loose_parameters import FILE, loose_parameters, put_loose
 from vaultlayer_hf.state.asked import Asked
 from vaultlayer_hf.state.model_identity import ModelIdentity, identity_of, joined
 from vaultlayer_hf.state.object_files import check_stateful, load_plain, read_state, write_state
 from vaultlayer_hf.state.saved_digests import StateTensors, list_tensors
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-_TAKEN = re.compile(r"model|optimizer|scheduler|loose_parameters|rng_state_\d+|data_\d+|vaultlayer")
+_TAKEN = re.compile(
+    r"model|optimizer|scheduler|loose_parameters|added_groups|left_gradients|rng_state_\d+|data_\d+|vaultlayer"
+)
 
 
 class Stateful(Protocol):
@@ -91,10 +93,10 @@ class Objects:
         self.model = model
         self._elsewhere = elsewhere
         self._things: dict[str, Any] = {}
+        self._groups: dict[str, int] = {}  # of each optimizer, as the script has made it
         for name, thing in (("optimizer", optimizer), ("scheduler", scheduler)):
             if thing is not None:
-                check_stateful(name, thing)
-                self._things[name] = thing
+                self._take_in(name, thing)
 
     def add(self, name: str, thing: Any) -> None:
         """Take one more object in, as ``<name>.pt``; None is nothing. Raises SettingsError."""
@@ -106,8 +108,13 @@ class Objects:
             )
         if name in self._things:
             raise SettingsError(f"add({name!r}): there is something of this name already")
+        self._take_in(name, thing)
+
+    def _take_in(self, name: str, thing: Any) -> None:
         check_stateful(name, thing)
         self._things[name] = thing
+        if isinstance(thing, torch.optim.Optimizer):
+            self._groups[name] = len(thing.param_groups)
 
     def model_identity(self) -> ModelIdentity:
         """Return the identity of the model, and of models that were added."""
@@ -124,9 +131,14 @@ class Objects:
             if isinstance(thing, torch.nn.Module):
                 yield name, whole(thing)
 
+    def _named_optimizers(self) -> dict[str, Any]:
+        return {name: self._things[name] for name in self._groups}
+
     def _loose(self) -> dict[str, torch.Tensor]:
         """Return what the optimizers train and no model holds."""
-        return loose_parameters(self.optimizers, [*self.models().values(), *self._elsewhere()])
+        return loose_parameters.loose_parameters(
+            self.optimizers, [*self.models().values(), *self._elsewhere()]
+        )
 
     def write(self, folder: Path, rank: int) -> None:
         """Write every object; on rank 0. Raises OSError."""
@@ -137,13 +149,20 @@ class Objects:
         for name, thing in self._things.items():
             thing = whole(thing) if isinstance(thing, torch.nn.Module) else thing
             write_state(folder / f"{name}.pt", thing.state_dict())
+        if added := added_groups.added_groups(self._named_optimizers(), self._groups, self.models()):
+            write_state(folder / added_groups.FILE, added)
+        if left := left_gradients.left_gradients(self.models(), self.optimizers):
+            write_state(folder / left_gradients.FILE, left)
         if loose := self._loose():
-            write_state(folder / FILE, {name: one.detach() for name, one in loose.items()})
+            write_state(folder / loose_parameters.FILE, {name: one.detach() for name, one in loose.items()})
 
     def read(self, folder: Path) -> None:
         """Load every object. Raises ResumeError."""
         if self.model is not None:
             read_model(folder, whole(self.model))
+        if (folder / added_groups.FILE).exists():
+            saved = read_state(folder / added_groups.FILE)
+            added_groups.add_groups(saved, self._named_optimizers(), self._groups, self.models())
         for name, thing in self._things.items():
             state = read_state(folder / f"{name}.pt")
             try:
@@ -154,8 +173,10 @@ class Objects:
             except Exception as error:  # the object is the script's own: it raises what it likes
                 what = f"{type(error).__name__}: {error}"
                 raise ResumeError(f"{name}.pt of {folder.name} can't be loaded: {what}") from error
+        if (folder / left_gradients.FILE).exists():
+            left_gradients.put_left_gradients(read_state(folder / left_gradients.FILE), self.models())
         if loose := self._loose():
-            put_loose(read_state(folder / FILE), loose, folder.name)
+            loose_parameters.put_loose(read_state(folder / loose_parameters.FILE), loose, folder.name)
 
     def tensors(self, world_size: int) -> StateTensors:
         """List the tensors of the model's, the optimizer's and the schedule's state, and those of models added."""
@@ -194,8 +215,8 @@ class Objects:
         lacking = [f"{name}.pt" for name in self._things if f"{name}.pt" not in paths]
         if self.model is not None and not {"model.safetensors", "model.pt"} & paths:
             lacking.insert(0, "the model's weights")
-        if FILE not in paths and self._loose():
-            lacking.append(FILE)
+        if loose_parameters.FILE not in paths and self._loose():
+            lacking.append(loose_parameters.FILE)
         return lacking
 
     def refuse(self, paths: set[str], written: int, now: int) -> str:

@@ -14,12 +14,10 @@ VAULT = "vaults/run"
 LEFT_ALONE = (
     "integrated",
     "data_generator",
-    "endless_own_loader",
     "folds",
     "gathered_tokens",
     "lightning",
     "module_of_a_loop",
-    "new_group",
     "policy",
     "round_in_memory",
     "spread_parameters",

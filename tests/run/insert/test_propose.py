@@ -374,6 +374,26 @@ for epoch in range(3):
         model(x).sum().backward()
         optimizer.step()
 """,
+    "line 5 adds a group to optimizer ahead of an epoch's batches": """for epoch in range(3):
+    optimizer.add_param_group({"params": more[epoch].parameters()})
+    for x in data:
+        optimizer.zero_grad()
+        model(x).sum().backward()
+        optimizer.step()
+""",
+    "line 10 draws its batches with next()": """class Feed:
+    def __init__(self, loader):
+        self.loader = loader
+        self.at, self.seen = iter(self.loader), 0
+    def batch(self):
+        self.seen += 1
+        return next(self.at)
+feed = Feed(data)
+for step in range(9):
+    optimizer.zero_grad()
+    model(feed.batch()).sum().backward()
+    optimizer.step()
+""",
     "line 8 draws its batches with next()": """class Feed:
     def __init__(self, loader):
         self.at = iter(loader)

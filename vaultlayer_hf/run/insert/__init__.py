@@ -15,6 +15,7 @@ Nothing here imports torch or runs the script.
     flow.py           which names a piece of a script reads and writes
     frameworks.py     scripts whose loop isn't in them
     handed_on.py      generators that hand on a loader's batches one by one, and log on their way
+    held_loaders.py   objects that hold a loader and its open iterator, and give batches by a method
     kept_files.py     files that a loop writes and the script reads behind it
     lasting_gradients.py loops that never set their gradients to zero
     left_pass.py      passes through the data that a step ends before their last batch

@@ -30,7 +30,9 @@ def trained_tensors(script: Script, optimizer: str) -> list[str]:
     cst: Any = libcst_or_error()
     found: list[str] = []
     for source in sources_of(script, optimizer):
-        given = [one.value for one in source.args[:1]] if isinstance(source, cst.Call) else []
+        if not isinstance(source, cst.Call) or not script.path(source.func).rpartition(".")[2][:1].isupper():
+            continue  # a function that makes it may be given anything
+        given = [one.value for one in source.args[:1]]
         found += [dotted(one) for one in given] + _elements(script, source)
         found += [dotted(one.value) for part in given for one in script.all(cst.DictElement, part)]
     return list(dict.fromkeys(name for name in found if name))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from vaultlayer_hf.run.insert.calls import sources_of
+from vaultlayer_hf.run.insert.draws import quiet
+from vaultlayer_hf.run.insert.held_loaders import held_loaders
 from vaultlayer_hf.run.insert.loop import Loop
 from vaultlayer_hf.run.insert.source import Edit, Script, dotted, libcst_or_error
 from vaultlayer_hf.run.insert.streams import DrawnLoader, function_of, generator_of, is_iterator, opened_there
@@ -27,12 +28,13 @@ def drawn_loaders(script: Script, loop: Loop) -> list[DrawnLoader]:
             if one is None:
                 return []
             found[name] = one
-    opened = [one for one in found.values() if not one.endless]
+    held = held_loaders(script, loop)
+    opened = [*(one for one in found.values() if not one.endless), *held]
     # torch draws a seed where an iterator is opened, and the order where its first batch is asked for: a resume repeats
     # both at once, which is the same only where nothing else draws between them.
-    if len(opened) > 1 or any(_draws_before_next(script, loop, one) for one in opened):
+    if len(opened) > 1 or any(_draws_before_next(script, loop, one) for one in opened if not one.holder):
         return []
-    return list(found.values())
+    return [*found.values(), *held]
 
 
 def _drawn(script: Script, loop: Loop, name: str) -> DrawnLoader | None:
@@ -91,14 +93,6 @@ def _is_variable(script: Script, name: Any) -> bool:
     )
 
 
-_QUIET = re.compile(
-    r"print|len|int|float|str|bool|range|min|max|sum|list|dict|tuple|next|isinstance|round|abs|zip|enumerate|time\.\w+|"
-    r"(?:[\w.]+\.)?(?:train|eval|zero_grad|append|item|format|info|debug|time|perf_counter|update|set_description|items|"
-    r"tqdm|trange|deque|defaultdict|SummaryWriter|add_scalar|requires_grad_|join|makedirs|StopIteration)"
-)
-"""Calls that draw no random numbers."""
-
-
 def _draws_before_next(script: Script, loop: Loop, drawn: DrawnLoader) -> bool:
     """Tell whether something may draw between where an iterator is opened and where its first batch is asked for."""
     cst: Any = libcst_or_error()
@@ -107,9 +101,6 @@ def _draws_before_next(script: Script, loop: Loop, drawn: DrawnLoader) -> bool:
     def asks(node: Any) -> bool:
         calls = [call for call in script.all(cst.Call, node) if dotted(call.func) == "next"]
         return any(call.args and dotted(call.args[0].value) == name for call in calls)
-
-    def quiet(node: Any) -> bool:
-        return all(_QUIET.fullmatch(dotted(call.func)) for call in script.all(cst.Call, node))
 
     between: list[Any] = []
     block = list(script.parent(drawn.first).body)
@@ -135,7 +126,7 @@ def _draws_before_next(script: Script, loop: Loop, drawn: DrawnLoader) -> bool:
             if asks(one):
                 break
             between.append(one)
-    return not all(quiet(one) for one in between)
+    return not all(quiet(script, one) for one in between)
 
 
 def _goes_round(function: Any) -> bool:
@@ -182,6 +173,11 @@ def stream_edits(script: Script, drawn: Sequence[DrawnLoader]) -> list[Edit]:
     edits: list[Edit] = []
     for one in drawn:
         why = f"Knows where {one.stream if one.endless else one.loader} is in its data, so that a resume goes on there."
+        if one.holder:
+            made = f"self.{one.stream.rpartition('.')[2]}"
+            edits.append(script.lines_before(one.first, [f"{made} = Checkpointer.stream({one.loader})"], why))
+            edits += [Edit(*script.span(call.args[0].value), made, why) for call in one.opens]
+            continue
         if one.endless:
             start, end = script.span(one.opens[0].func)
             behind = script.span(one.opens[0].args[0].value)[1]

@@ -19,6 +19,12 @@ _TORCH = re.compile(
 _SPLITS = re.compile(r"(?:random_split|train_test_split|ShuffleSplit|StratifiedShuffleSplit)$")
 _NUMPY = re.compile(r"numpy\.random\.(?!default_rng|RandomState|Generator|seed|get_state|set_state)\w+$")
 _PYTHON = re.compile(r"random\.(?:random|randint|shuffle|sample|choice|choices|uniform|randrange|gauss)$")
+_QUIET = re.compile(
+    r"print|len|int|float|str|bool|range|min|max|sum|list|dict|tuple|next|isinstance|round|abs|zip|enumerate|time\.\w+|"
+    r"(?:[\w.]+\.)?(?:train|eval|zero_grad|append|item|format|info|debug|time|perf_counter|update|set_description|items|"
+    r"tqdm|trange|deque|defaultdict|SummaryWriter|add_scalar|requires_grad_|join|makedirs|StopIteration)"
+)
+"""Calls that draw no random numbers."""
 _SEEDED = ("generator", "random_state", "seed")
 
 
@@ -78,6 +84,12 @@ _ADVICE = {
 def is_draw(path: str) -> bool:
     """Tell whether a call of this path draws random numbers."""
     return bool(_kind(path))
+
+
+def quiet(script: Script, node: Any) -> bool:
+    """Tell whether a statement surely draws no random numbers."""
+    cst: Any = libcst_or_error()
+    return all(_QUIET.fullmatch(dotted(call.func)) for call in script.all(cst.Call, node))
 
 
 def _kind(path: str) -> str:

@@ -1,18 +1,21 @@
-"""Loops that never set their gradients to zero: these go on from step to step, and are saved with a checkpoint."""
+"""Loops whose gradients go on from one step to the next: these are saved with a checkpoint.
+
+They are never set to zero; or those of one optimizer are, behind its step, and another one's backward() adds to them.
+"""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-from vaultlayer_hf.run.insert.calls import sources_of
+from vaultlayer_hf.run.insert.calls import method_calls, receiver, sources_of
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
 from vaultlayer_hf.run.insert.loop_names import Names
-from vaultlayer_hf.run.insert.source import Script, libcst_or_error
+from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
 
 
-def lasting_gradients(script: Script, loop: Loop, names: Names) -> str:
-    """Return the model whose gradients go on from one step to the next; ``""`` where they don't.
+def lasting_gradients(script: Script, loop: Loop, names: Names) -> list[str]:
+    """Return the models whose gradients go on from one step to the next.
 
     Raises UnclearError where it isn't seen that they are those of one model alone.
     """
@@ -27,7 +30,7 @@ def lasting_gradients(script: Script, loop: Loop, names: Names) -> str:
                 coming.append(function)
     text = "".join(script.code(one) for one in parts)
     if re.search(r"zero_grad|\.grad\s*=|grad\.zero_|autograd\.grad|gradients?\b", text):
-        return ""
+        return names.models if not names.accelerator and _added_to(script, loop) else []
     model = names.models[0] if len(names.models) == 1 else ""
     given = [
         script.code(source.args[0].value)
@@ -41,4 +44,22 @@ def lasting_gradients(script: Script, loop: Loop, names: Names) -> str:
             f"nothing in the loop of line {script.line(loop.inner)} sets the gradients to zero (zero_grad), so they go "
             "on from step to step, and a checkpoint hasn't got them"
         )
-    return model
+    return [model]
+
+
+def _added_to(script: Script, loop: Loop) -> bool:
+    """Tell whether one of several optimizers has its gradients cleared behind its step, and not ahead of it."""
+    for name in loop.optimizers if len(loop.optimizers) > 1 else ():
+        cleared = [
+            script.line(call)
+            for call in method_calls(script, "zero_grad", loop.inner)
+            if receiver(call) == name
+        ]
+        stepped = [
+            script.line(call)
+            for call in loop.steps
+            if name in (receiver(call), *(dotted(one.value) for one in call.args[:1]))
+        ]
+        if cleared and stepped and max(cleared) > max(stepped):
+            return True
+    return False

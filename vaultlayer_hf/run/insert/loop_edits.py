@@ -96,7 +96,9 @@ class _Planner:
         refuse_what_cannot_resume(script, loop, drawn)
         refuse_fresh_data(script, loop, self.names.models)
         counter = self._counter()
-        known = self._known() | ({counter} if counter else set())
+        known = (
+            self._known() | {one.holder for one in drawn if one.holder} | ({counter} if counter else set())
+        )
         self.variables = find_variables(script, loop, self.names, known)
         self.variables.objects += [one.stream for one in drawn]
         self.edits += stream_edits(script, drawn)
@@ -223,10 +225,10 @@ class _Planner:
         for name in others:
             if name not in known:
                 lines.append(f'{self.ckpt}.add("{key_of(name, taken)}", {name})')
-        if lasting := lasting_gradients(self.script, self.loop, names):
-            lines.append(
-                f'{self.ckpt}.add("{key_of("gradients", taken)}", Checkpointer.gradients({lasting}))'
-            )
+        lasting = lasting_gradients(self.script, self.loop, names)
+        for model in lasting:
+            key = key_of(f"{model}_gradients" if len(lasting) > 1 else "gradients", taken)
+            lines.append(f'{self.ckpt}.add("{key}", Checkpointer.gradients({model}))')
         for path in self.variables.files:
             stem = re.search(r"(\w+)(?:\.\w+)*[\"']\s*\)*$", path)
             key = key_of(stem[1] if stem else "file", taken)

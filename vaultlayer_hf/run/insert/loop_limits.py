@@ -156,11 +156,24 @@ def is_option(script: Script, target: Any) -> bool:
     )
 
 
-def refuse_new_groups(script: Script, walk: Walk) -> None:
-    """Raise UnclearError for a group of parameters that the loop adds, and a new optimizer lacks."""
-    for on, method, call in walk.calls:
-        if method == "add_param_group":
-            raise UnclearError(
-                f"line {script.line(call)} adds a group to {on} within the loop, which a new start's optimizer "
-                "hasn't got"
-            )
+def refuse_new_groups(script: Script, loop: Loop, walk: Walk, accelerated: bool) -> None:
+    """Raise UnclearError for a group of parameters that the loop adds, where a resume would add it twice, or never.
+
+    What a Checkpointer itself saves, it adds; ahead of an epoch's batches the script would do so again.
+    """
+    cst: Any = libcst_or_error()
+    statements = [*ahead(script, loop), *ahead_within(script, loop)] if loop.outer is not None else []
+    around = [one for one in script.around(loop.inner) if isinstance(one, cst.FunctionDef)]
+    for _, method, call in walk.calls:
+        if method != "add_param_group":
+            continue
+        home = next((one for one in script.around(call) if isinstance(one, cst.FunctionDef)), None)
+        why = ""
+        if accelerated:
+            why = "within the loop, which a new start's optimizer hasn't got"
+        elif any(up is one for one in statements for up in script.around(call)):
+            why = "ahead of an epoch's batches, where a resume within the epoch would repeat it: move it behind them"
+        elif loop.outer is not None and home is not None and not any(home is one for one in around):
+            why = "in a function, and whether that is called ahead of an epoch's batches isn't seen"
+        if why:
+            raise UnclearError(f"line {script.line(call)} adds a group to {receiver(call)} {why}")

@@ -137,7 +137,7 @@ class _Finder:
         found.models = [name for name in dict.fromkeys(found.models) if name not in self.known]
         found.loop = [name for name in dict.fromkeys(found.loop) if name not in self.known]
         found.loop += [name for name in self._counted_by_modules(walk) if name not in found.loop]
-        refuse_new_groups(script, walk)
+        refuse_new_groups(script, loop, walk, bool(self.names.accelerator))
         found.files = kept_files(script, loop, walk)
         if loop.outer is not None:
             # What an epoch sets ahead of its batches, be it under a condition, is set again where the epoch goes on.

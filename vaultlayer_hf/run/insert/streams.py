@@ -37,6 +37,7 @@ class DrawnLoader:
         opens: the calls that make the iterator; of an endless one the only one.
         first: the statement ahead of the loop that makes it first.
         endless: whether it begins anew by itself.
+        holder: the object of the script's own that holds it and gives its batches; ``""`` for none.
     """
 
     stream: str
@@ -44,6 +45,7 @@ class DrawnLoader:
     opens: list[Any]
     first: Any
     endless: bool
+    holder: str = ""
 
 
 def refuse_streams(script: Script, loop: Loop, drawn: Sequence[DrawnLoader]) -> None:

@@ -13,3 +13,4 @@ for step in range(8):
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
+torch.save(model.state_dict(), "model.pt")
