@@ -343,6 +343,17 @@ def test_why_a_restart_is_cold_is_said(prefix, wait, why, tmp_path) -> None:
     assert any(why in text for text in said(ran)), said(ran)
 
 
+def test_for_a_program_that_replaces_itself_no_spare_is_kept(tmp_path) -> None:
+    """A script that sets a variable and starts itself anew in its own process is never warm, and that is said."""
+    again = "os.environ['AGAIN'] = '1'; os.execv(sys.executable, sys.orig_argv)"
+    script = (
+        f"import os, sys\nif 'AGAIN' not in os.environ: {again}\n{TRAINS}\ntrain_a_step('replaces itself')\n"
+    )
+    ran = vl_run(tmp_path, script=script, spare=True)
+    assert (ran.code, ran.causes, warm(ran)) == (0, ["killed", "finished"], [False, False])
+    assert len(said(ran)) == 1
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root and setpriv")
 def test_a_spare_does_not_outlive_a_killed_vl_run(tmp_path) -> None:

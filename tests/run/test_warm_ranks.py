@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from vaultlayer_hf.run.inside.startup.vaultlayer_reads import Reads, named_in_li
 
 LAUNCHER = textwrap.dedent(
     """
-    import os, subprocess, sys
+    import os, signal, subprocess, sys
+    signal.signal(signal.SIGHUP, lambda *_: None)  # as torchrun: its ranks then have the default, also under nohup
     folder = os.environ.get("VAULTLAYER_RUN_RANKS")
     attempt = os.environ["VAULTLAYER_RUN_ATTEMPT"][-1]
     ranks = []
@@ -46,10 +48,11 @@ LAUNCHERS = {
 }
 
 
-def ranks(folder: Path, script: str, **more: str) -> Ran:
+def ranks(folder: Path, script: str, *, prefix: Sequence[str] = (), **more: str) -> Ran:
     """Run a script as two ranks under `vl run`; rank 0 is to die in the first attempt."""
     (folder / "launch.py").write_text(LAUNCHER)
-    ran = vl_run(folder, sys.executable, "launch.py", script=script, spare=True, **more)
+    (folder / "train.py").write_text(script)
+    ran = finish(start(folder, sys.executable, "launch.py", prefix=prefix, spare=True, **more), folder)
     print(ran.out[-3000:])
     return ran
 
@@ -60,7 +63,10 @@ def cold(ran: Ran) -> list[str]:
 
 
 def test_a_rank_sees_what_it_sees_in_a_cold_start(tmp_path) -> None:
-    """All that a process can see of itself but its parent's pid and what gc has frozen; random numbers are its own."""
+    """All that a process can see of itself but its parent's pid and what gc has frozen; random numbers are its own.
+
+    Under `nohup`, whose ignored SIGHUP a launcher that handles it doesn't hand down.
+    """
     script = f"{LOOKS}\n{RANK}\n" + textwrap.dedent(
         """
         seen = look()
@@ -71,7 +77,7 @@ def test_a_rank_sees_what_it_sees_in_a_cold_start(tmp_path) -> None:
         train_a_step(ready)
         """
     )
-    ran = ranks(tmp_path, script, OMP_NUM_THREADS="2")
+    ran = ranks(tmp_path, script, prefix=["nohup"], OMP_NUM_THREADS="2")
     assert (ran.code, cold(ran)) == (0, [])
     seen = {
         (at, rank): (look, more)

@@ -21,6 +21,8 @@ import psutil
 
 _SUBREAPER, _DEATH_SIGNAL = 36, 1  # <sys/prctl.h>
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+_KEPT = {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ}
+"""Signals that can't be ignored, and those that Python ignores by itself."""
 
 
 def adopt_orphans() -> None:
@@ -35,10 +37,34 @@ def _end_with_parent() -> None:
         _libc.prctl(_DEATH_SIGNAL, signal.SIGTERM, 0, 0, 0)
 
 
+def _ignore_only(ignored: int) -> None:
+    for number in signal.valid_signals() - _KEPT:
+        wanted = signal.SIG_IGN if ignored >> (number - 1) & 1 else signal.SIG_DFL
+        if signal.getsignal(number) is not wanted:
+            signal.signal(number, wanted)
+
+
 def start(
-    command: Sequence[str], environment: dict[str, str], pass_fds: Sequence[int] = ()
+    command: Sequence[str],
+    environment: dict[str, str],
+    pass_fds: Sequence[int] = (),
+    ignored: int | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a program in a session of its own, with pipes for what it says, and these descriptors. Raises OSError."""
+    """Start a program in a session of its own, with pipes for what it says. Raises OSError.
+
+    Args:
+        command: it.
+        environment: its whole environment.
+        pass_fds: descriptors that it gets.
+        ignored: the signals that it ignores, as /proc/PID/status has them; None: those that this process ignores.
+    """
+
+    def begin() -> None:
+        if _libc is not None:
+            _end_with_parent()
+        if ignored is not None:
+            _ignore_only(ignored)
+
     return subprocess.Popen(
         command,
         env=environment,
@@ -47,7 +73,7 @@ def start(
         stderr=subprocess.PIPE,
         start_new_session=True,
         pass_fds=pass_fds,
-        preexec_fn=_end_with_parent if _libc is not None else None,
+        preexec_fn=begin if _libc is not None or ignored is not None else None,
     )
 
 

@@ -110,7 +110,12 @@ class RankSpares:
         else:
             try:
                 self._template = SpareProcess(
-                    start["command"], start["environment"], self._record, ranks=f"{self._folder}/socket"
+                    start["command"],
+                    start["environment"],
+                    self._record,
+                    ranks=f"{self._folder}/socket",
+                    # A launcher that handles SIGHUP gives its ranks the default, also where `nohup` has it ignored.
+                    ignored=int(start["surroundings"]["SigIgn"], 16),
                 )
             except OSError as error:
                 self.give_up(str(error))

@@ -62,6 +62,7 @@ class Spares:
         self._said = False
         self._oom_kills = 0
         self._begin, self._patience = time.monotonic(), _LEAST
+        self._image: int | None = None  # of the attempt's process; None once it has been looked at
         self.warm = False
         self.killed = 0
 
@@ -78,6 +79,7 @@ class Spares:
         self.warm = process is not None
         self._starts += 1
         if process is not None:
+            self._image = _image_of(process.pid)
             return process
         if self._record_file >= 0:
             os.ftruncate(self._record_file, 0)
@@ -86,7 +88,9 @@ class Spares:
                 **environment,
                 IMPORTS_VARIABLE: f"/proc/{os.getpid()}/fd/{self._record_file}",
             }
-        return processes.start(self._command, environment)
+        process = processes.start(self._command, environment)
+        self._image = _image_of(process.pid)
+        return process
 
     def watch(self, pid: int, environment: Mapping[str, str], *, trains: bool) -> None:
         """Look after the spare while an attempt runs; start one when the attempt ``trains``: its first step is done.
@@ -100,6 +104,11 @@ class Spares:
             self._ranks.watch()
         if self._off:
             return
+        if trains and self._image is not None:
+            image, self._image = self._image, None
+            if _image_of(pid) not in (image, None):
+                self._give_up("the program replaces itself (exec), and what comes then starts cold anyway")
+                return
         if self._spare is not None:
             self._look(self._spare)
         elif trains and (self._ranks is None or self._ranks.settled):  # one at a time: each takes memory
@@ -212,6 +221,15 @@ class Spares:
         spare, self._spare = self._spare, None
         if spare is not None:
             spare.end()
+
+
+def _image_of(pid: int) -> int | None:
+    """Return what differs between a process and what it becomes by exec: where its stack begins; None: unknown."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return int(file.read().rpartition(")")[2].split()[25]) or None  # startstack, see proc(5)
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def can_be_spared(command: Sequence[str]) -> bool:

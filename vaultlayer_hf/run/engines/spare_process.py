@@ -43,6 +43,7 @@ class SpareProcess:
         environment: of an attempt.
         record: what to import.
         ranks: path of a socket. It then never becomes an attempt, but forks a rank for each that asks there.
+        ignored: the signals that it ignores, as ``processes.start`` has it.
 
     Attributes:
         process: it, with pipes for what it will say as an attempt.
@@ -59,6 +60,7 @@ class SpareProcess:
         record: Sequence[Item],
         *,
         ranks: str = "",
+        ignored: int | None = None,
     ) -> None:
         self._line, its = socket.socketpair()
         instructions = os.memfd_create("vl-spare")
@@ -71,6 +73,7 @@ class SpareProcess:
                 command,
                 {**environment, SPARE_VARIABLE: handles},
                 pass_fds=(its.fileno(), instructions),
+                ignored=ignored,
             )
         except OSError:
             self._line.close()
