@@ -38,6 +38,8 @@ def refuse_fresh_data(script: Script, loop: Loop, models: list[str]) -> None:
     for call in script.all(cst.Call):
         path = script.path(call.func)
         kind = _kind(path)
+        if script.span(call)[0] > script.span(loop.top)[1] and _home(script, call) is _home(script, loop.top):
+            continue  # behind the loop: no data of its own
         if kind and not any(_within(script, call, one) for one in used):
             given = any(one.keyword is not None and one.keyword.value in _SEEDED for one in call.args)
             if not given and kind not in seeds and _reaches_data(script, call, path, used, models):
@@ -145,6 +147,11 @@ def in_use(script: Script, loop: Loop) -> list[Any]:
                 found.append(function)
                 coming.append(function)
     return found + modules
+
+
+def _home(script: Script, node: Any) -> Any:
+    cst: Any = libcst_or_error()
+    return next((one for one in script.around(node) if isinstance(one, cst.FunctionDef)), None)
 
 
 def _within(script: Script, node: Any, outer: Any) -> bool:
