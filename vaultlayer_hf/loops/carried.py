@@ -152,7 +152,7 @@ def _take(value: Any, name: str, first: Any, left_out: list[str], within: set[in
     if id(value) in within:
         return "none", None
     if isinstance(value, torch.Tensor):
-        return "value", value.detach()
+        return "tensor", (value.detach(), str(value.device))
     if _is_metric(value):
         return "object", {one: ("value", getattr(value, one)) for one in (*value._defaults, "_update_count")}
     if _knows_its_state(value):
@@ -195,7 +195,10 @@ def _put(saved: Any, now: Any) -> Any:
     kind, state = saved
     if kind == "none":
         return now
-    if kind == "value":
+    if kind == "tensor":
+        tensor, device = state
+        return tensor.to(now.device if isinstance(now, torch.Tensor) else _there(device))
+    if kind == "value":  # of a tensor: earlier versions
         on = now.device if isinstance(now, torch.Tensor) and isinstance(state, torch.Tensor) else None
         return state.to(on) if on is not None else state
     if kind == "state":
@@ -217,6 +220,15 @@ def _put(saved: Any, now: Any) -> Any:
             if again is not _ABSENT:
                 object.__setattr__(now, name, again)  # also of a frozen dataclass
     return now
+
+
+def _there(device: str) -> torch.device:
+    """Return a device by the name that it had at the save; the CPU where this machine has none of the name."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        return torch.device("cpu")
+    return torch.device(device)
 
 
 def _put_generator(now: Any, state: Any) -> None:

@@ -454,6 +454,21 @@ for step in range(10):
     assert 'targets, nets = ckpt.carry(lambda: {"targets": targets, "nets": nets})' in after
 
 
+def test_what_the_last_batch_leaves_is_there_behind_a_resume_at_it(tmp_path) -> None:
+    """Names that only the batches set, and the code behind them reads, come back where no batch of the pass is left."""
+    loop = """for epoch in range(3):
+    for number, x in enumerate(data):
+        optimizer.zero_grad()
+        loss = model(x).sum()
+        loss.backward()
+        optimizer.step()
+    print(number, loss.item())
+"""
+    after = proposed(tmp_path, STEP + loop).after.decode()
+    assert "    number = loss = None\n" in after
+    assert '    number, loss = ckpt.carry(lambda: {"number": number, "loss": loss}, in_pass=True)\n' in after
+
+
 def test_variables_that_the_loop_hands_on_are_brought_back(tmp_path) -> None:
     """What one round leaves to the next, or to what stands behind the loop, comes back."""
     loop = """best, history = 9.0, []

@@ -165,11 +165,13 @@ class _Planner:
             self.while_ends = True
 
     def _in_pass(self) -> None:
-        names, reset, again = self.variables.in_pass, self.variables.reset, self.variables.again
+        reset, again, left = self.variables.reset, self.variables.again, self.variables.left
+        names = [*self.variables.in_pass, *left]
         if not names and not reset and not again:
             return
         inner = self.loop.inner
-        lines = carry_lines(self.ckpt, names, in_pass=True) if names else []
+        lines = [f"{' = '.join(left)} = None"] if left else []
+        lines += carry_lines(self.ckpt, names, in_pass=True) if names else []
         lines += (
             carry_lines(self.ckpt, [*reset, *again], assign=False, in_pass=True) if reset or again else []
         )

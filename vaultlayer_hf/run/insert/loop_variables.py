@@ -66,6 +66,7 @@ class Variables:
         objects: names of what the loop changes in place: a random generator, an object of a class of the script's own.
         in_pass: names that go from one batch to the next, within one pass.
         unset: of both, those that nothing sets before.
+        left: names that only a pass sets, and the code behind it reads: a resume may have no batch left that sets them.
         models: further modules whose state the loop changes.
         reset: of ``objects``, those that each epoch resets ahead of its batches.
         again: (key, code) of what the code ahead of an epoch's batches may change of optimizers and schedules.
@@ -77,6 +78,7 @@ class Variables:
     objects: list[str] = field(default_factory=list)
     in_pass: list[str] = field(default_factory=list)
     unset: set[str] = field(default_factory=set)
+    left: list[str] = field(default_factory=list)
     models: list[str] = field(default_factory=list)
     reset: list[str] = field(default_factory=list)
     again: list[tuple[str, str]] = field(default_factory=list)
@@ -159,6 +161,7 @@ class _Finder:
                 new = name.isidentifier() and name not in found.in_pass and name not in self.known
                 if new and self._is_variable(name):
                     found.in_pass.append(name)
+            found.left = self._left_by_pass(again, found)
         for name in self.names.of_pass:
             if name not in found.in_pass:
                 raise UnclearError(
@@ -276,6 +279,23 @@ class _Finder:
             and name not in self.known
             and self._is_variable(name)
             and not self._is_target(inner, name)
+            and self._sets_before(inner, name)
+        ]
+
+    def _left_by_pass(self, again: Walk, found: Variables) -> list[str]:
+        """Return the names that only a pass sets, and the code behind it reads: no batch may be left that sets them."""
+        inner = self.loop.inner
+        walk, behind = self._walk(inner), self._read_behind(inner)
+        before = defined_before(self.script, inner) | set(maybe_set(self.script, inner)) | set(again.written)
+        kept = {*before, *found.loop, *found.in_pass, *self.known, *self.names.models, *self.names.others}
+        return [
+            name
+            for name in walk.written
+            if name.isidentifier()
+            and name in behind
+            and name not in kept
+            and name not in walk.read_first
+            and self._is_variable(name)
             and self._sets_before(inner, name)
         ]
 
