@@ -244,7 +244,10 @@ class VaultLayerCallback(TrainerCallback):
             )
         # Ahead of the reporters: what is added to a log behind them is reported nowhere. A new list, because
         # the handler may be going through the old one right now.
-        first = FirstCallback(self.run.figures, self.run.count_epoch)
+        run = self.run
+        first = FirstCallback(
+            run.figures, run.count_epoch, lambda: run.data is not None and run.data.had_no_batch
+        )
         handler.callbacks = [first, TrackersCallback(self.run), *ahead_of_printing(handler.callbacks)]
 
     def stand_last(self) -> None:

@@ -26,6 +26,7 @@ from vaultlayer_hf.trainer.begun import Begun
 from vaultlayer_hf.trainer.data_file import Record, read_record
 from vaultlayer_hf.trainer.evaluations import Evaluations
 from vaultlayer_hf.trainer.logged_loss import LoggedLoss, sums_from
+from vaultlayer_hf.trainer.outside import accumulated
 from vaultlayer_hf.trainer.own_state import OwnState, warn_of_lost, warn_of_order
 from vaultlayer_hf.trainer.skipping import Skipping
 
@@ -71,10 +72,10 @@ class TrainerData:
             self._evaluations = Evaluations(handler, self._guard)
         self._why = why_not(loader)
         self._likeness = take_likeness(loader, self._ranks.world_size, args.gradient_accumulation_steps)
+        self._skipping.replace(self._trainer, loader, args.gradient_accumulation_steps)
         if self._why:
             self._events.warn(EventKind.NOTICE, f"the place in the data isn't kept: {self._why}")
         else:
-            self._skipping.replace(self._trainer, loader, args.gradient_accumulation_steps)
             self._follower = Follower(loader, self._ranks.rank, self._ranks.world_size, self._guard)
 
     def _stop(self, why: str) -> None:
@@ -118,6 +119,11 @@ class TrainerData:
         if self._follower is not None:
             self._guard.run(self._follower.batch_done)
 
+    @property
+    def had_no_batch(self) -> bool:
+        """Whether the pass under way had none left where it was gone on with: there is another one behind it."""
+        return self._follower is not None and self._follower.stood_behind
+
     def end_epoch(self) -> None:
         """Note that a pass has ended."""
         if self._follower is not None:
@@ -146,7 +152,8 @@ class TrainerData:
         """Return what a record says of the step that it belongs to."""
         found: dict[str, Any] = {"step": state.global_step, "loss": _loss_of(state)}
         if self._own is not None:
-            found["own"] = self._own.state_dict()
+            own = found["own"] = self._own.state_dict()
+            own["moved"] += accumulated(self._trainer)  # the list of what is said at the save, too
         return found if self._evaluations is None else found | {"evaluations": self._evaluations.count}
 
     def _write(self, record: Record, folder: Path) -> None:

@@ -21,24 +21,33 @@ PREFIX = "vault/"
 class FirstCallback(TrainerCallback):
     """Adds the vault's figures to each log of training steps, so that they reach ``report_to``; and counts epochs.
 
+    And goes on behind a pass that had no batch left at a resume: the Trainer takes that for the end of the training.
     Only to those logs: the dicts of evaluate() and train() go back to the script, and stay as they are.
 
     Args:
         figures: returns the figures.
         count_epoch: sets the state's epoch at the end of a step, where the Trainer's own count is another run's.
+        had_no_batch: tells whether the pass that ends was gone on with behind its last batch.
     """
 
     def __init__(
         self,
         figures: Callable[[], dict[str, float]],
         count_epoch: Callable[[TrainingArguments, TrainerState], None],
+        had_no_batch: Callable[[], bool],
     ) -> None:
-        self._figures, self._count_epoch = figures, count_epoch
+        self._figures, self._count_epoch, self._had_no_batch = figures, count_epoch, had_no_batch
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._count_epoch(args, state)
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self._had_no_batch():
+            control.should_training_stop = False
 
     def on_log(
         self,

@@ -96,7 +96,9 @@ def _asking(original: Any) -> Any:
     def skip_first_batches(dataloader: Any, num_batches: int = 0) -> Any:
         follower = follower_of(dataloader)
         if follower is None or follower.guard.why:
-            return original(dataloader, num_batches)
+            # accelerate looks into a loader for its data set, and fails on one that is none of torch's.
+            own = follower is None and not hasattr(dataloader, "dataset")
+            return _Dropping(dataloader, num_batches) if own else original(dataloader, num_batches)
         return _rest(follower.skip(num_batches), num_batches)
 
     skip_first_batches._vaultlayer_original = original  # type: ignore[attr-defined] # a mark, and the way back
@@ -121,6 +123,22 @@ def _rest(loader: Any, left_out: int) -> Any:
     if _ASKS_BEHIND_THE_END and step > 1 and (rows % step or step) > length % step:
         return loader
     return _Rest(loader, length - left_out)
+
+
+class _Dropping:
+    """What is behind the first batches of a loader that can only be gone through. It has the loader's other sides."""
+
+    def __init__(self, loader: Any, left_out: int) -> None:
+        self._loader, self._left_out = loader, left_out
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_loader"], name)
+
+    def __len__(self) -> int:
+        return len(self._loader) - self._left_out
+
+    def __iter__(self) -> Iterator[Any]:
+        return itertools.islice(iter(self._loader), self._left_out, None)
 
 
 class _Rest:

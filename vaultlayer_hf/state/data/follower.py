@@ -50,6 +50,7 @@ class Follower:
     Attributes:
         guard: the same.
         unasked: whether batches are to be left out that the loop hasn't asked to leave out.
+        stood_behind: whether the pass under way had no batch left when it was opened again.
         remarks: how a pass was reopened, in words for people, where that is worth a sentence; a seam logs them.
     """
 
@@ -59,7 +60,7 @@ class Follower:
         self._pending: Position | None = None
         self._skip: int | None = None
         self._offset = 0
-        self._left = self.unasked = False
+        self._left = self.unasked = self.stood_behind = False
         dispatches = type(loader).__name__ == "DataLoaderDispatcher"
         alone = not dispatches or bool(loader.split_batches)
         self._per_batch = (1 if alone else world_size) if rank == 0 or not dispatches else 0
@@ -142,7 +143,7 @@ class Follower:
 
     def begin_epoch(self) -> None:
         """Note that the loop is about to open a pass: one that is opened without this is somebody else's."""
-        self._expected = True
+        self._expected, self.stood_behind = True, False
         self._at.over = False
         if not self.opens:
             self._at.batches = 0
@@ -307,6 +308,7 @@ class Follower:
     def _stand_behind(self, at: Position) -> None:
         """Stand at the end of a pass that has no batch left."""
         self._note_offset(at.passes)
+        self.stood_behind = True
         self._at, self._fetches.workers, self._expected = replace(at, ahead=[]), pickled(at.workers), False
         self._fetches.put(at.now)
         self._pending = replace(at, now=replace(at.now, random=None))
