@@ -128,11 +128,13 @@ def test_a_checkpoint_that_lacks_something_is_refused(tmp_path: Path) -> None:
         ckpt.resume()
 
 
-def test_a_run_that_has_finished_stays_so(tmp_path: Path) -> None:
+def test_a_run_that_has_finished_stays_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Started again, the loop has nothing to do, and the vault still says that the run is done."""
     trained(tmp_path)
     again = given(tmp_path)
-    assert again.resume() == 3
+    with caplog.at_level("INFO", "vaultlayer_hf"):
+        assert again.resume() == 3
+    assert "this run is over, at step 3: a loop that asks for no more steps trains none" in caplog.text
     assert again.finished == 3
     again.finish()
     with open_vault(str(tmp_path / "vault")) as vault:

@@ -81,6 +81,12 @@ class RunningLoop:
     def _load(self, session: Session, folder: Path) -> int:
         before = session.entered.before
         self._over = before is not None and folder.name == f"checkpoint-{before.finished}"
+        if before is not None and self._over and session.ranks.rank == 0:
+            session.events.info(
+                EventKind.NOTICE,
+                f"this run is over, at step {before.finished}: a loop that asks for no more steps trains none; to "
+                "train anew, name another vault",
+            )
         self._then = read_asked(folder) or Asked()
         fork = session.forked is not None
         say_what_differs(session, folder, self._asked, holds_of(self._asked, fork=fork), over=self._over)

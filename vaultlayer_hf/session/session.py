@@ -221,22 +221,22 @@ class Session:
         self.standing = {path.name for path in checkpoints(self.output_dir).values()}
         if self._uploader is not None:
             self._uploader.stop()
-        settings = self.settings
         self._uploader = Uploader(
             self.access.bare,
             self._writer,
             self.events,
             node=self.node,
-            policy=Policy(settings.keep_last, settings.keep_every, self._keep_best),
+            policy=Policy(self.settings.keep_last, self.settings.keep_every, self._keep_best),
             resumed_from=resumed_from,
             known=resumed_from if resumed_from and resumed_from.number in self.read_back else None,
-            rate=settings.rate,
+            rate=self.settings.rate,
             current_step=lambda: self.step,
             after_commit=self._after_commit,
-            part_timeout=settings.part_timeout,
+            part_timeout=self.settings.part_timeout,
             keeps_best=self._needs_best,
             measured=lambda: {"stall": round(self.save_stall, 6)},
             protected={commit.number for commit in spared},
+            begins_at=getattr(resumed_from or self.forked, "step", 0),
         )
 
     def name_folder(self, name: str, seq: int) -> str:

@@ -46,6 +46,15 @@ def test_a_fork_begins_there_and_then_goes_on_by_itself(tmp_path: Path, origin: 
         assert [commit.step for commit in opened.checkpoints()] == [5]
 
 
+def test_what_a_death_costs_a_fork_counts_from_its_begin(tmp_path: Path, origin: str) -> None:
+    """The steps of the other vault can't be lost: of a fork of step 4 that is at step 5 one step can."""
+    session, _ = a_session(str(tmp_path / "new"), tmp_path / "second", fork=f"{origin}@4")
+    resume(session, TrainersFiles())
+    session.step = 5
+    assert session.uploader is not None
+    assert session.uploader.exposure_figures()[1] == 1
+
+
 def test_a_plain_vault_is_forked_into_an_encrypted_one(
     tmp_path: Path, origin: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -120,3 +120,6 @@ def test_the_exposure_counts_from_the_last_commit(clock: Clock, step: int, lost:
     clock.now += 5
     assert figures.exposure == (5.0, lost)
     assert figures.exposure_text == f"exposure: 5 s and {lost} steps since the start, with no commit yet"
+    resumed = UploadFigures(40, lambda: 40 + step, clock)
+    clock.now += 5
+    assert resumed.exposure_text == f"exposure: 5 s and {lost} steps since the resume from step 40"

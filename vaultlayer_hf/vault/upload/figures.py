@@ -44,6 +44,7 @@ class UploadFigures:
         self.upload_seconds = 0.0
         self._current_step = current_step
         self._clock = clock
+        self._begin = step
         self._last_commit = (clock(), step)
         self._sent, self._sending_seconds = 0, 0.0
         self._under_way: tuple[float, int] | None = None
@@ -60,7 +61,8 @@ class UploadFigures:
     def exposure_text(self) -> str:
         """What would be lost now, in words."""
         seconds, steps = self.exposure
-        since = "the last commit" if self.commits else "the start, with no commit yet"
+        since = f"the resume from step {self._begin}" if self._begin else "the start, with no commit yet"
+        since = "the last commit" if self.commits else since
         return f"exposure: {duration_text(round(seconds))} and {steps} steps since {since}"
 
     @property

@@ -62,6 +62,7 @@ class Uploader:
         keeps_best: the best checkpoint is needed at the end: it isn't given up for a newer one.
         measured: returns figures of the run to note with each commit.
         protected: numbers of commits that are never retired.
+        begins_at: the step that the run begins at; also that of a fork, which resumes from no commit of this vault.
     """
 
     def __init__(
@@ -81,8 +82,9 @@ class Uploader:
         keeps_best: bool = False,
         measured: Callable[[], dict[str, float]] = dict,
         protected: Collection[int] = (),
+        begins_at: int = 0,
     ) -> None:
-        self.figures = UploadFigures(resumed_from.step if resumed_from else 0, current_step)
+        self.figures = UploadFigures(begins_at, current_step)
         self._queue = UploadQueue(keeps_best)
         self._events = events
         self._patience = Patience(self._queue, events, self.figures, rate)
