@@ -268,3 +268,13 @@ def test_a_launchers_own_error_is_not_what_ended_its_process() -> None:
     script = last_traceback(launchers.format("returned non-zero exit status 1"))
     assert script is not None
     assert script.type == "subprocess.CalledProcessError"
+
+
+def test_of_an_error_the_first_sentence_is_repeated() -> None:
+    """What it means and what to do stands above, in what the program has printed."""
+    told = "file:///v: read-only file system. Nothing was trained: it isn't known. Check the mount."
+    unreachable = replace(error("vaultlayer_hf.errors.VaultUnreachableError"), message=told)
+    detail = decide_restart(Death(code=1, errors=[unreachable]), RestartHistory()).detail
+    assert detail.endswith(
+        "raised VaultUnreachableError before its first step: file:///v: read-only file system"
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from vaultlayer_hf.run.decide.cause import Cause, Death, Error
 
 
@@ -42,7 +44,7 @@ class Words:
             ended = f"rank {', '.join(map(str, death.lost))} died without a word"
         said = f"{who} {self.where()}" if error is not None else ""
         if error is not None and error.message.strip():
-            said += f": {_first_line(error.message)}"
+            said += f": {_first_sentence(error.message)}"
         words = {
             Cause.FINISHED: "it ended with exit code 0",
             Cause.UNFINISHED: "the training is over, and its last checkpoint isn't in the vault",
@@ -55,6 +57,7 @@ class Words:
         return words.get(self.cause) or said or f"{ended} {self.where()}"
 
 
-def _first_line(text: str) -> str:
-    line = text.strip().partition("\n")[0]
+def _first_sentence(text: str) -> str:
+    """Return what an error says happened; what that means and what to do stands above it, in the program's output."""
+    line = re.split(r"(?<=\w\w)\. (?=[A-Z])", text.strip().partition("\n")[0], maxsplit=1)[0]
     return line if len(line) <= 300 else line[:300] + "…"
