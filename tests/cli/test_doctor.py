@@ -6,8 +6,10 @@ import socket
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tests.vault.vaults import tree
+from tests.security.test_signature import pem, public_pem
+from tests.vault.vaults import train, tree
 from vaultlayer_hf.cli.checks import (
     Finding,
     Measurements,
@@ -199,8 +201,19 @@ def test_whether_saves_will_overlap(
     assert words in finding.text
 
 
-def test_a_key_that_isnt_the_vaults_is_found_ahead_of_the_run(vault: Path) -> None:
+def test_a_key_that_isnt_the_vaults_is_found_ahead_of_the_run(
+    vault: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A start with it would be refused, so doctor names it, too."""
     done = vl("doctor", str(vault), VAULTLAYER_ENCRYPTION_KEY="11" * 32)
     assert (done.code, "BAD     store:" in done.out) == (2, True), done.out
     assert "isn't encrypted, and VAULTLAYER_ENCRYPTION_KEY is set: unset it for this vault" in done.out
+    key = Ed25519PrivateKey.generate()
+    signed = str(tmp_path / "signed")
+    with monkeypatch.context() as patched:
+        patched.setenv("VAULTLAYER_SIGNING_KEY", pem(key))
+        train(signed, tmp_path / "out", 2)
+    assert "this vault's entries are signed: set VAULTLAYER_SIGNING_KEY" in vl("doctor", signed).out
+    reader = vl("doctor", signed, VAULTLAYER_VERIFY_KEY=public_pem(key))
+    assert (reader.code, "writing to one needs VAULTLAYER_SIGNING_KEY" in reader.out) == (2, True), reader.out
+    assert vl("doctor", signed, VAULTLAYER_SIGNING_KEY=pem(key)).code == 0

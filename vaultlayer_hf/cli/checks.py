@@ -25,6 +25,7 @@ from vaultlayer_hf.stores.retry import RetryingStore, RetryPolicy
 from vaultlayer_hf.stores.uri import VaultAddress
 from vaultlayer_hf.vault.log.log import Log
 from vaultlayer_hf.vault.manifest import read_manifest
+from vaultlayer_hf.vault.signature import check_may_write
 
 _CLOCK_WARN, _CLOCK_FAIL = 60.0, 900.0
 """Seconds that the clocks may differ; S3 refuses a signed request at 15 minutes."""
@@ -140,6 +141,7 @@ def _remove(made: list[Path]) -> None:
 
 def _check_reading(store: Store, measured: Measurements) -> Finding:
     number, entry = Log(store).last()
+    check_may_write(entry is not None and entry.signed)
     if entry is None:
         return Finding("log", "ok", "no run has claimed this vault yet")
     newest = entry.state.newest

@@ -52,11 +52,16 @@ class Keys:
 
     def sign(self, kind: str, data: bytes) -> str:
         """Return the signature of data of a kind. Raises SettingsError where there is no key to sign with."""
+        return self.signer.sign(_message(kind, data)).hex()
+
+    @property
+    def signer(self) -> Ed25519PrivateKey:
+        """The private key. Raises SettingsError where there is none."""
         if self.private is None:
             raise SettingsError(
                 f"only a key to read signed vaults with is set ({VERIFY}): writing to one needs {SIGNING}"
             )
-        return self.private.sign(_message(kind, data)).hex()
+        return self.private
 
     def check(self, kind: str, data: bytes, signature: object, what: str) -> None:
         """Raise SignatureError where data of a kind weren't signed by one of the keys."""
@@ -87,8 +92,14 @@ def keys() -> Keys | None:
 
 
 def check_may_write(signed: bool) -> None:
-    """Raise SettingsError where a vault's entries are signed and no key is set: nothing that is written would count."""
-    if signed and keys() is None:
+    """Raise SettingsError where a vault's entries are signed and no key to sign with is set.
+
+    Nothing that is written without it would count.
+    """
+    found = keys()
+    if found is not None:
+        _ = found.signer  # raises where there is none
+    elif signed:
         raise SettingsError(
             f"this vault's entries are signed: set {SIGNING} to write to it. What is written without the key counts "
             "for nobody who has it"
