@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import itertools
 import random
+import signal
 import time
 from collections import Counter, defaultdict, deque, namedtuple
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
 from tests.trainer import counted
-from tests.trainer.kit import Boom, Do, FailAt, Patient, Recorder, Tokens, model, trainer, weights
+from tests.trainer.kit import STEPS, Boom, Do, FailAt, Patient, Recorder, Tokens, model, trainer, weights
 from vaultlayer_hf import Trainer
 from vaultlayer_hf.state.attributes import is_of_script, look, moved, own_attributes
 from vaultlayer_hf.state.plain_values import Room
@@ -417,6 +418,41 @@ def test_a_sampler_that_reads_what_training_changes_is_said(tmp_path: Path) -> N
             said.append([event.message for event in seen.of("inexact")])
     assert [len(messages) for messages in said] == [0, 1, 0, 0]
     assert "reads Mining.noted, which training changes" in said[1][0]
+
+
+class Stops(TrainerCallback):
+    """Ends the training when a signal has come, as scripts for Slurm do: noted in an attribute, a list and a global."""
+
+    def __init__(self) -> None:
+        self.told = False
+        signal.signal(signal.SIGTERM, self.handle)
+
+    def handle(self, number: int, frame: Any) -> None:
+        self.told = True
+        NOTED.append(number)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_training_stop |= self.told or bool(NOTED)
+
+
+NOTED: list[int] = []
+
+
+def test_what_a_handler_of_signals_has_noted_is_not_carried(tmp_path: Path) -> None:
+    """That one process was told to end doesn't have the next one stop at its first step."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        for step in (3, 0):
+            NOTED.clear()
+            ends = Do(
+                on_step_end=lambda s, at=step: s.global_step == at and signal.raise_signal(signal.SIGTERM)
+            )
+            run = trainer(tmp_path / "a", resume=tmp_path / "vault", callbacks=[ends, Stops()])
+            with pytest.raises(SystemExit) if step else nullcontext():
+                run.train()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert run.state.global_step == STEPS
 
 
 class Large(TrainerCallback):

@@ -6,6 +6,7 @@
     data_digest.py      a digest of training data
     finite.py           whether what is trained is still finite
     functions.py        where functions of a script's own keep what they change
+    handlers.py         what a script's own handlers of signals write
     layouts.py          what both seams know of a checkpoint folder
     loadable.py         whether the files of a checkpoint can be loaded
     model_identity.py   the identity of a model

@@ -121,7 +121,7 @@ def reached(things: Iterable[Any]) -> dict[str, Place]:
                 seen[id(cls)] = cls
                 _add(places, f"{cls.__module__}.{cls.__qualname__}", NamesHeld(cls))
         for function in functions_of(thing):
-            if not _is_own(function) or (function is not thing and id(function) in seen):
+            if not is_own(function) or (function is not thing and id(function) in seen):
                 continue
             seen[id(function)] = function
             count += 1
@@ -200,7 +200,8 @@ def _is_own_module(module: ModuleType) -> bool:
     return bool(file) and is_own_file(str(file)) and module.__name__.partition(".")[0] != OURS
 
 
-def _is_own(function: FunctionType) -> bool:
+def is_own(function: FunctionType) -> bool:
+    """Tell whether a function is the script's own."""
     return is_own_file(function.__code__.co_filename) and function.__module__.partition(".")[0] != OURS
 
 

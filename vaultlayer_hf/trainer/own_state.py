@@ -28,6 +28,7 @@ from vaultlayer_hf.state.data.followed import base_of
 from vaultlayer_hf.state.data.inner import own_generators, put_generators
 from vaultlayer_hf.state.data.samplers import parts
 from vaultlayer_hf.state.data.sources import unwrapped
+from vaultlayer_hf.state.handlers import written_by_handlers
 from vaultlayer_hf.state.object_files import peeled
 from vaultlayer_hf.state.plain_values import (
     Kept,
@@ -101,8 +102,7 @@ class OwnState:
         now, known = self._look()
         paths = dict.fromkeys(moved(self._then, now))
         found: dict[str, dict[str, Any]] = {}
-        room, seen = Room(), set[int]()
-        self.modules = []
+        room, seen, self.modules = Room(), set[int](), []
         for owner, place in self._places.all():
             values = place.values()
             names = [name for name in values if self._is_to_keep(f"{owner}.{name}", values[name], paths)]
@@ -207,9 +207,10 @@ class OwnState:
     def _look(self) -> tuple[Prints, set[int]]:
         """Return what is seen now, and ``_known``, which goes through the whole model: once for all objects."""
         try:
-            known = self._known()
-            found = look(dict(self._attributes()), known)
-            return found | look(dict(self._base()), ()), known
+            ids, names = written_by_handlers()
+            known = self._known() | ids
+            found = look(dict(self._attributes()), known) | look(dict(self._base()), ())
+            return {path: one for path, one in found.items() if path.rpartition(".")[2] not in names}, known
         except Exception:  # of objects of the script's own: nothing is said of them then
             return {}, set()
 

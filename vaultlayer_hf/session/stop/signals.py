@@ -66,6 +66,11 @@ class Traps:
             signal.signal(number, self._caught)
         return True
 
+    @property
+    def replaced(self) -> dict[int, Any]:
+        """The handlers in whose places the traps are, by the signals' numbers."""
+        return dict(self._before)
+
     def release(self, *, leaving: bool = False) -> None:
         """Put the handlers back that were there before, but for those that somebody has replaced meanwhile.
 
