@@ -29,6 +29,7 @@ completion must answer at once.
     push.py         `vl push`
     report.py       `vl report`
     run.py          `vl run`
+    run_folders.py  finds the run folder that a person means
     show.py         `vl show`: one checkpoint: what it is, and its files with sizes and digests
     side_by_side.py pictures of several runs on the same axes
     status.py       `vl status`: how a run is: step, speed, last commit, exposure, attempts

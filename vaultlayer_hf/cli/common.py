@@ -173,7 +173,7 @@ def open_if_there(uri: str) -> Vault | None:
 
 def no_vault(address: str) -> str:
     """Return the sentence that there is no vault, with the name of one beside it that may have been meant."""
-    from vaultlayer_hf.cli.gather import vault_of_run
+    from vaultlayer_hf.cli.run_folders import vault_of_run
     from vaultlayer_hf.stores.uri import parse_vault
     from vaultlayer_hf.vault.near import near_vault
 

@@ -6,14 +6,14 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vaultlayer_hf.cli.common import ExitCode, fail, full_uri, no_vault, open_if_there, refuse_step
 from vaultlayer_hf.cli.jobs import job_homes, named_job, newest_job
+from vaultlayer_hf.cli.run_folders import Target, find_run, find_run_folder
 from vaultlayer_hf.errors import VaultLayerError
 from vaultlayer_hf.run import journal
 from vaultlayer_hf.run.program import SCRIPTS
@@ -46,23 +46,6 @@ _SILENCE = 120.0
 """Seconds without a pulse after which a run on another machine counts as gone."""
 
 
-@dataclass(frozen=True)
-class Target:
-    """What was meant: a run folder, a vault, or a run folder and the vault that it names.
-
-    Attributes:
-        folder: the run folder, or None.
-        vault: URI of the vault, or None.
-        journal: lines of the run folder's journal.
-        job: what was handed in to an engine, where that is the newest start of this run.
-    """
-
-    folder: Path | None
-    vault: str | None
-    journal: Sequence[dict[str, Any]] = ()
-    job: Job | None = None
-
-
 def find_target(text: str | None) -> Target:
     """Return what ``text`` means. Raises typer.Exit where there is no such thing; VaultUriError."""
     found = known_run(text)
@@ -86,7 +69,7 @@ def known_run(text: str | None) -> Target | None:
     job = named_job(text)
     if job is not None:
         return _of_job(job)
-    found = _find(text)
+    found = find_run(text)
     if found is not None:
         return replace(found, job=newest_job(text, found.vault))
     job = newest_job(text)
@@ -102,32 +85,6 @@ def _of_job(job: Job) -> Target:
             if begins and begins[-1]["time"] >= job.time and begins[-1].get("vault") == job.vault:
                 return Target(folder, job.vault, lines, job)
     return Target(None, job.vault or None, job=job)
-
-
-def vault_of_run(folder: str) -> str | None:
-    """Return the vault of the newest run in a folder, which may be a run folder or lie beside one; None: no run."""
-    found = _find(folder)
-    return found.vault if found is not None else None
-
-
-def _find(text: str | None) -> Target | None:
-    """Return the run folder that is meant, with its vault; None where there is none."""
-    folder = _run_folder(text)
-    if folder is not None:
-        lines = journal.read_journal(folder)
-        named = [str(line["vault"]) for line in lines if line["kind"] == "begin" and line.get("vault")]
-        return Target(folder, _used_vault(folder, named[-1] if named else None), lines)
-    return None
-
-
-def _used_vault(folder: Path, named: str | None) -> str | None:
-    """Return the vault of a run folder's newest attempt that trained: a script may have one of its own."""
-    for number in reversed(journal.attempts(folder)):
-        notes = journal.read_notes(journal.attempt_folder(folder, number)).get(0, [])
-        used = [str(note["vault"]) for note in notes if note["kind"] == "train" and note.get("vault")]
-        if used:
-            return named if named in used else used[-1]
-    return named
 
 
 def gather(target: Target) -> RunStory:
@@ -187,7 +144,7 @@ def _trackers(vault: Vault) -> Runs:
 def await_target(text: str | None, notify: Callable[[str], None]) -> None:
     """Wait until there is what ``text`` means; ``notify`` is called once where there isn't yet. Raises StoreError."""
     waits = False
-    while _run_folder(text) is None and named_job(text) is None and (text is None or not _is_vault(text)):
+    while find_run_folder(text) is None and named_job(text) is None and (text is None or not _is_vault(text)):
         if not waits:
             notify(
                 f"waiting for a run {'in this folder' if text is None else f'at {text}'}: start it with `vl run`"
@@ -201,41 +158,6 @@ def _is_vault(text: str) -> bool:
     if vault is not None:
         vault.close()
     return vault is not None
-
-
-def _run_folder(text: str | None) -> Path | None:
-    """Return the run folder that is meant; None where a vault is."""
-    if text is None:
-        return _nearest()
-    path = Path(text).expanduser().absolute()
-    if path.suffix in SCRIPTS and path.is_file():
-        found = journal.run_folders(journal.run_folder(path))
-        its = [folder for folder in found if (journal.owner_of(folder) or ("", ""))[0] == str(path)]
-        return next(iter([*found, *its][::-1]), None)
-    if (path / journal.JOURNAL).is_file():
-        return path
-    homes = [path / journal.DEFAULT_FOLDER, path]
-    return next((found[-1] for home in homes if (found := journal.run_folders(home))), None)
-
-
-def _nearest() -> Path | None:
-    """Return the newest run folder of the nearest place: here, above, or where a script lies that was started here."""
-    here = Path.cwd()
-    home = journal.run_folder()
-    homes = [home] if home.parent != here else [one / home.name for one in (here, *here.parents)]
-    for home in homes:
-        if found := journal.run_folders(home):
-            return found[-1]
-    elsewhere = [
-        folder
-        for pattern in (here, here.parent)
-        for home in pattern.glob(f"*/{journal.DEFAULT_FOLDER}")
-        for folder in journal.run_folders(home)
-        if any(
-            line.get("cwd") == str(here) for line in journal.read_journal(folder) if line["kind"] == "begin"
-        )
-    ]
-    return max(elsewhere, key=lambda folder: (folder / journal.JOURNAL).stat().st_mtime, default=None)
 
 
 def _alive(lines: Sequence[dict[str, Any]], beats: Sequence[dict[str, Any]], now: float) -> bool:

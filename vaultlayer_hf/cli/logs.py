@@ -23,8 +23,9 @@ from vaultlayer_hf.cli.common import (
     open_if_there,
     when_text,
 )
-from vaultlayer_hf.cli.gather import Target, TargetArgument, find_target
+from vaultlayer_hf.cli.gather import TargetArgument, find_target
 from vaultlayer_hf.cli.jobs import named_job
+from vaultlayer_hf.cli.run_folders import Target
 from vaultlayer_hf.cli.tables import print_table
 from vaultlayer_hf.run import journal
 from vaultlayer_hf.vault.log.archive import archived_as, taken_back
