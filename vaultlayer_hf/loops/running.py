@@ -18,6 +18,7 @@ from vaultlayer_hf.loops.folder import LoopFiles
 from vaultlayer_hf.loops.life import begin_training, end_training
 from vaultlayer_hf.loops.objects import Stateful
 from vaultlayer_hf.loops.passes import Passes
+from vaultlayer_hf.session.save.plan import Save
 from vaultlayer_hf.session.save.writing import write_on_all
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.settings import Settings
@@ -164,18 +165,24 @@ class RunningLoop:
                 self.training.captured()
                 return
 
+        loss = figures.get("loss")
+        written: list[Save] = []
+
         def write() -> None:
             folder.mkdir(parents=True, exist_ok=True)
             keep_asked(folder, session, self._asked)
+            written[:] = [self.files.save_of(folder, self.step, None, loss)]  # looks through the whole state
             # Its last file, vaultlayer.json, says that rank 0 has written all of its own.
-            self.training.note_written(self.files.save_of(folder, self.step, None))
+            self.training.note_written(written[0])
             self.files.write(folder, self.step, figures, rank=ranks.rank, world_size=ranks.world_size)
 
         failed = write_on_all(session, folder, write)
         if failed is None:
             self._saved = self.step
-        loss = figures.get("loss")
-        self.training.save(self.files.save_of(folder, self.step, failed, loss))
+            save = written[0]
+        else:
+            save = self.files.save_of(folder, self.step, failed, loss)
+        self.training.save(save)
 
     def _settle(self, *, wait: bool) -> None:
         """Have a checkpoint that was captured appear, once it is written."""
