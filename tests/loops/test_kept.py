@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -116,3 +117,27 @@ def test_groups_that_came_on_the_way_are_added_before_the_state_is_loaded(tmp_pa
         model, rates = train(tmp_path / str(stop), 6)
         assert rates == [0.1, 0.03]
         assert all(torch.equal(a, b) for a, b in zip(model.parameters(), whole.parameters(), strict=True))
+
+
+def test_lists_of_a_models_own_parameters_keep_them(tmp_path: Path) -> None:
+    """What holds the model's own tensors holds them behind a resume, too, and beside them what was saved."""
+
+    def train(stop: int) -> bool:
+        model = torch.nn.Linear(2, 2)
+        held: dict[str, Any] = {"weight": model.weight, "mean": torch.zeros(2)}
+        pair: tuple[Any, int] = (model.bias, 0)
+        ckpt = Checkpointer(str(tmp_path / "vault"), model=model, save_every=1, output_dir=tmp_path / "out")
+        start = ckpt.resume()
+        held, pair = ckpt.carry(lambda: {"held": held, "pair": pair})
+        came_back = (held["mean"][0].item(), pair[1], "more" in held) == (start, start, start > 0)
+        same = held["weight"] is model.weight and pair[0] is model.bias
+        for step in range(start, stop):
+            held["mean"] = held["mean"] + 1
+            held["more"] = step
+            pair = (model.bias, step + 1)
+            ckpt.step()
+        ckpt.close()
+        return came_back and same
+
+    assert train(2)
+    assert train(4)

@@ -15,7 +15,7 @@ import torch
 
 from vaultlayer_hf.errors import ResumeError, SettingsError
 from vaultlayer_hf.loops.asked import asked_of
-from vaultlayer_hf.loops.objects import Objects
+from vaultlayer_hf.loops.objects import Objects, parts_of
 from vaultlayer_hf.state.asked import Asked
 from vaultlayer_hf.state.layouts import missing_parts
 from vaultlayer_hf.state.model_identity import ModelIdentity, identity_of, joined
@@ -124,7 +124,7 @@ class Prepared:
     def saved(self) -> list[Any]:
         """The objects that have files of their own in a checkpoint."""
         one = self.accelerator
-        whole = [*one._models, *map(peeled, one._models), *one._custom_objects, *self._added.saved]
+        whole = [*one._models, *parts_of(map(peeled, one._models)), *one._custom_objects, *self._added.saved]
         inner = [getattr(each, "optimizer", each) for each in self.optimizers]
         return [one, *whole, *self.optimizers, *inner, *self.schedulers]
 

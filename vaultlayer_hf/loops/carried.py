@@ -80,7 +80,7 @@ class Carried:
             for now, first in kind.values():
                 for name, value in now().items():
                     state[_key(name, in_pass)] = _take(
-                        value, name, first.get(name), left_out, elsewhere - {id(value)}
+                        value, name, first.get(name), left_out, _around(value, elsewhere)
                     )
         if left_out:
             self._events.warn_once(
@@ -93,6 +93,11 @@ class Carried:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Have ``carry`` return what was saved, once each."""
         self._saved = dict(state)
+
+
+def _around(value: Any, elsewhere: set[int]) -> set[int]:
+    """Return what isn't kept once more: a module that is named itself is, for each rank may have one of its own."""
+    return elsewhere if isinstance(value, torch.Tensor) else elsewhere - {id(value)}
 
 
 def _key(name: str, in_pass: bool) -> str:
@@ -173,7 +178,7 @@ def _take(value: Any, name: str, first: Any, left_out: list[str], within: set[in
                 path = f"{name}.{attribute}"
                 state[attribute] = _take(one, path, None, left_out, within | {id(value)})
         return "object", state
-    if isinstance(value, (list, tuple, dict)) and _holds_what_stays(value):
+    if isinstance(value, (list, tuple, dict)) and _holds_what_stays(value, within):
         items = list(value.items()) if isinstance(value, dict) else enumerate(list(value))
         return "items", {key: _take(one, f"{name}[{key!r}]", None, left_out, within) for key, one in items}
     try:
@@ -184,10 +189,10 @@ def _take(value: Any, name: str, first: Any, left_out: list[str], within: set[in
     return "value", value
 
 
-def _holds_what_stays(value: Any) -> bool:
+def _holds_what_stays(value: Any, within: set[int]) -> bool:
     inside = list(value.values() if isinstance(value, dict) else value)
     generators = (torch.Generator, numpy.random.Generator, numpy.random.RandomState, random.Random)
-    return any(_knows_its_state(one) or isinstance(one, generators) for one in inside)
+    return any(_knows_its_state(one) or isinstance(one, generators) or id(one) in within for one in inside)
 
 
 def _put(saved: Any, now: Any) -> Any:
@@ -209,10 +214,7 @@ def _put(saved: Any, now: Any) -> Any:
     elif kind == "generator":
         _put_generator(now, state)
     elif kind == "items":
-        for key, one in state.items():
-            again = _put(one, now[key])
-            if again is not now[key]:
-                now[key] = again
+        return _put_items(state, now)
     else:
         attributes = vars(now)
         for name, one in state.items():
@@ -229,6 +231,24 @@ def _there(device: str) -> torch.device:
     except (RuntimeError, AssertionError):
         return torch.device("cpu")
     return torch.device(device)
+
+
+def _put_items(state: dict[Any, Any], now: Any) -> Any:
+    """Return a list, tuple or dict with the members of then; those that stay objects stay these. Raises KeyError."""
+    there = now if isinstance(now, dict) else dict(enumerate(now))
+    found = {key: _put(one, there.get(key, _ABSENT)) for key, one in state.items()}
+    gone = [key for key, one in found.items() if one is _ABSENT]
+    if gone:
+        raise KeyError(f"{gone[0]!r} isn't in it yet")
+    if isinstance(now, dict):
+        for key in [key for key in now if key not in found]:
+            del now[key]
+        now.update(found)
+    elif isinstance(now, list):
+        now[:] = found.values()
+    elif any(found[key] is not one for key, one in there.items()):
+        return type(now)(*found.values()) if hasattr(now, "_fields") else type(now)(found.values())
+    return now
 
 
 def _put_generator(now: Any, state: Any) -> None:

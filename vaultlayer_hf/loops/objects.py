@@ -6,7 +6,7 @@ Both kinds answer the same questions: write this rank's files of a checkpoint, r
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -72,6 +72,11 @@ class Stateful(Protocol):
 
     def refuse(self, paths: set[str], written: int, now: int) -> str:
         """Return why a checkpoint of ``written`` ranks can't be resumed on ``now``; empty where it can."""
+
+
+def parts_of(models: Iterable[torch.nn.Module]) -> list[Any]:
+    """Return models with their parameters and buffers: each stays the object that it is."""
+    return [one for model in models for one in (model, *model.parameters(), *model.buffers())]
 
 
 class Objects:
@@ -203,7 +208,7 @@ class Objects:
     def saved(self) -> list[Any]:
         """The objects that have files of their own in a checkpoint."""
         models = [self.model] if self.model is not None else []
-        return [*models, *self._things.values(), *self.models().values()]
+        return [*models, *self._things.values(), *parts_of(self.models().values()), *self._loose().values()]
 
     @property
     def engine(self) -> str:

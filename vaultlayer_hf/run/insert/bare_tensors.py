@@ -35,6 +35,12 @@ def trained_tensors(script: Script, optimizer: str) -> list[str]:
         given = [one.value for one in source.args[:1]]
         found += [dotted(one) for one in given] + _elements(script, source)
         found += [dotted(one.value) for part in given for one in script.all(cst.DictElement, part)]
+        found += [
+            dotted(call.func.value)  # list(prompts.values())
+            for part in given
+            for call in script.all(cst.Call, part)
+            if isinstance(call.func, cst.Attribute) and call.func.attr.value in ("values", "items")
+        ]
     return list(dict.fromkeys(name for name in found if name))
 
 

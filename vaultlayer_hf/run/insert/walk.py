@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from vaultlayer_hf.run.insert.calls import sources_of
 from vaultlayer_hf.run.insert.own_functions import OF_MODULES, OwnFunctions, parameters_of
 from vaultlayer_hf.run.insert.seen_names import SeenNames, root
 from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
@@ -245,6 +246,11 @@ class Walk(SeenNames):
                         self.changed.setdefault(one, self.script.line(node))
             if on and function is None:
                 self.calls.append((on, node.func.attr.value, node))
+                whole = self._named(name)
+                if whole.startswith("self.") and sources_of(
+                    self.script, whole
+                ):  # an object that is called itself
+                    self.calls.append((whole, "__call__", node))
         elif name:
             self._read(name, self.script.line(node))
             if function is None and self._named(name):
