@@ -561,3 +561,35 @@ def test_whose_a_class_is() -> None:
         True,
         *[False] * 5,
     ]
+
+
+class _Hours(TrainerCallback):
+    """Saves and stops once the hours of a job are over; notes when it has warmed up, and when it stopped."""
+
+    def __init__(self) -> None:
+        self.over, self.warm, self.reason = False, False, ""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.warm = self.warm or state.global_step >= 2
+        if state.global_step in (3, 6):
+            self.over, self.reason = True, "the hours are over"
+        if self._is_over() and self.warm:
+            control.should_save = control.should_training_stop = True
+
+    def _is_over(self) -> bool:
+        return self.over and bool(self.reason)
+
+
+def test_a_stop_is_no_state(tmp_path: Path) -> None:
+    """A note that a job's hours are over ends with the process, and each start trains on; what was so before stays."""
+    reached = []
+    for _ in range(3):
+        hours = _Hours()
+        warm: list[bool] = []
+        began = Do(on_step_begin=lambda state, hours=hours, warm=warm: warm.append(hours.warm))
+        run = trainer(tmp_path / "o", resume=tmp_path / "v", callbacks=[hours, began])
+        notes = Recorder(run)
+        run.train()
+        reached += [warm[0], run.state.global_step]
+        assert not notes.of("inexact")
+    assert reached == [False, 3, True, 6, True, 8]

@@ -6,7 +6,6 @@
     data_digest.py      a digest of training data
     finite.py           whether what is trained is still finite
     functions.py        where functions of a script's own keep what they change
-    handlers.py         what a script's own handlers of signals write
     layouts.py          what both seams know of a checkpoint folder
     loadable.py         whether the files of a checkpoint can be loaded
     model_identity.py   the identity of a model
@@ -16,6 +15,7 @@
     plain_values.py     values of a script's own objects as something that is kept, and back in their places
     random_state.py     the random number generators that a training draws from
     saved_digests.py    what a checkpoint's state is when it is saved, one small file a rank
+    stops.py            what says that this process is to end, and isn't kept
     tracker_runs.py     which runs the experiment trackers had, kept with each checkpoint
     tensor_digests.py   a digest of each tensor of a training's state, cheap enough for every save
     capture/            a training's state copied while it trains on, and the files that are written from the copy

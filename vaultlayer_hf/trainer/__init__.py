@@ -32,6 +32,7 @@
     over.py             whether a run is over
     own_places.py       where a script's own objects keep what training changes
     own_state.py        state in attributes of a script's own objects
+    own_warnings.py     what is said of such state that isn't kept
     run.py              one Trainer's run on its vault
     saving.py           a Trainer's save while it trains on a vault
     skipping.py         how the Trainer goes past batches

@@ -27,7 +27,8 @@ from vaultlayer_hf.trainer.data_file import Record, read_record
 from vaultlayer_hf.trainer.evaluations import Evaluations
 from vaultlayer_hf.trainer.logged_loss import LoggedLoss, sums_from
 from vaultlayer_hf.trainer.outside import accumulated
-from vaultlayer_hf.trainer.own_state import OwnState, warn_of_lost, warn_of_order
+from vaultlayer_hf.trainer.own_state import OwnState
+from vaultlayer_hf.trainer.own_warnings import warn_of_lost, warn_of_order
 from vaultlayer_hf.trainer.skipping import Skipping
 
 

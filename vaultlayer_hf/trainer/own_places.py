@@ -94,6 +94,10 @@ class OwnPlaces:
             and (id(value) in known or (name in names and id(getattr(place, "thing", None)) in known))
         ]
 
+    def asking(self) -> list[Any]:
+        """Return what may ask the Trainer to stop: callbacks, and a Trainer of the script's own."""
+        return [one for one in (*self.callbacks, self.trainer) if one is not None]
+
     def drawing(self) -> Iterator[tuple[str, Attributes | Place]]:
         """Yield those that may hold random generators: objects of the script's own, and what functions read."""
         for name, thing in self._objects():

@@ -22,13 +22,11 @@ from typing import Any
 
 import torch
 
-from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.state.attributes import Prints, is_iterator, is_of_script, look, moved, own_attributes
 from vaultlayer_hf.state.data.followed import base_of
 from vaultlayer_hf.state.data.inner import own_generators, put_generators
 from vaultlayer_hf.state.data.samplers import parts
 from vaultlayer_hf.state.data.sources import unwrapped
-from vaultlayer_hf.state.handlers import written_by_handlers
 from vaultlayer_hf.state.object_files import peeled
 from vaultlayer_hf.state.plain_values import (
     Kept,
@@ -39,13 +37,11 @@ from vaultlayer_hf.state.plain_values import (
     put_value,
     take_attribute,
 )
+from vaultlayer_hf.state.stops import StopNotes, written_by_handlers
 from vaultlayer_hf.state.tensor_digests import plain_name
 from vaultlayer_hf.trainer.adapter_load import activate_adapters, active_adapters
 from vaultlayer_hf.trainer.loaded import Trained, is_adapter, is_of_adapters
 from vaultlayer_hf.trainer.own_places import OwnPlaces, inner
-
-_SHOWN = 3
-"""Names that a message holds, at most."""
 
 
 class OwnState:
@@ -81,6 +77,8 @@ class OwnState:
         self._values: Mapping[str, Mapping[str, Kept]] = {}
         self._then, _ = self._look()
         self._there = self._paths()
+        self._stops = StopNotes()
+        self._settle()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what ``load_state_dict`` needs: only tensors, numbers, text, tuples, lists and dictionaries."""
@@ -103,8 +101,13 @@ class OwnState:
         paths = dict.fromkeys(moved(self._then, now))
         found: dict[str, dict[str, Any]] = {}
         room, seen, self.modules = Room(), set[int](), []
+        stops = self._is_stopped()
+        if not stops:
+            self._settle()
         for owner, place in self._places.all():
             values = place.values()
+            for name in self._stops.among(owner, values) if stops else ():
+                paths.pop(f"{owner}.{name}", None)
             names = [name for name in values if self._is_to_keep(f"{owner}.{name}", values[name], paths)]
             left = room.left
             try:
@@ -118,6 +121,20 @@ class OwnState:
                 seen.add(id(values[name]))
                 self.modules += [values[name]] if isinstance(values[name], torch.nn.Module) else []
         return {owner: kept for owner, kept in found.items() if kept}, list(paths)
+
+    def _is_stopped(self) -> bool:
+        """Tell whether this is the save with which a script stops the training ahead of its end."""
+        if self._trainer is None or not self._trainer.control.should_training_stop:
+            return False
+        state = self._trainer.state
+        return bool(state.global_step < state.max_steps)
+
+    def _settle(self) -> None:
+        """Note what holds now: none of it says that the training is to stop, for it goes on."""
+        with contextlib.suppress(Exception):  # of objects of the script's own
+            self._stops.settle(
+                self._places.asking(), ((owner, one.values()) for owner, one in self._places.all())
+            )
 
     def _is_to_keep(self, path: str, value: Any, moved: Collection[str]) -> bool:
         """Tell whether an attribute that has moved is to be kept: an iterator that was there at the begin is said."""
@@ -169,6 +186,7 @@ class OwnState:
                 lost.append(f"{name}'s random generators")
         self._values = state.get("values", {})
         lost += self.put_values()
+        self._settle()
         if state.get("active"):
             activate_adapters(self._trained.model, state["active"])
         self._kept = self._now() | state.get("flags", {})
@@ -258,43 +276,3 @@ class _Holder:
 
     def __init__(self, attributes: dict[str, Any]) -> None:
         vars(self).update(attributes)
-
-
-def warn_of_moved(events: Events, rank: int, names: Sequence[str]) -> None:
-    """Say, once, that attributes which training changes are in no checkpoint."""
-    if names and not rank:
-        events.warn_once(
-            "attributes",
-            EventKind.INEXACT,
-            f"{_some(names)}: training changes these attributes of the script's own objects, and no checkpoint holds "
-            "them: they are large, look like a secret, or go with what can't be kept, such as an open file or an "
-            "iterator. Behind a resume they begin as the script makes them, and where the training hangs on them the "
-            "numbers differ from an unbroken run's: derive them from state.global_step, or carry an object with "
-            "state_dict and load_state_dict: trainer.vault.add('name', it)",
-        )
-
-
-def warn_of_lost(events: Events, rank: int, folder: str, names: Sequence[str]) -> None:
-    """Say, at a start, which attributes had been changed when its checkpoint was saved, and begin anew."""
-    if names and not rank:
-        events.warn(
-            EventKind.INEXACT,
-            f"{folder} doesn't hold {_some(names)}, which had changed by then and begin as the script makes them: "
-            "where the training hangs on them, the numbers differ from an unbroken run's",
-        )
-
-
-def warn_of_order(events: Events, rank: int, folder: str, names: Sequence[str]) -> None:
-    """Say, at a start within a pass, that a sampler reads what training has changed since the pass began."""
-    if names and not rank:
-        events.warn(
-            EventKind.INEXACT,
-            f"{folder}: a sampler of the script's own reads {_some(names)}, which training changes. It has that as at "
-            "the save, not as when this pass through the data began, so the rest of the pass may come in another order "
-            "than in an unbroken run: save at the ends of epochs to have the same",
-        )
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

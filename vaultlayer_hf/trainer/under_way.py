@@ -35,7 +35,8 @@ from vaultlayer_hf.trainer.kept_runs import keep_runs
 from vaultlayer_hf.trainer.loadable import load_trial
 from vaultlayer_hf.trainer.loaded import Trained, check_loaded, digests_of_copy, keep_digests
 from vaultlayer_hf.trainer.outside import UnsavedBuffers, warn_of_outside
-from vaultlayer_hf.trainer.own_state import OwnState, warn_of_moved
+from vaultlayer_hf.trainer.own_state import OwnState
+from vaultlayer_hf.trainer.own_warnings import warn_of_moved
 from vaultlayer_hf.trainer.saving import Saving
 from vaultlayer_hf.trainer.terms import save_of
 from vaultlayer_hf.trainer.trainer_files import TrainerFiles
