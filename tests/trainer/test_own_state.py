@@ -11,6 +11,7 @@ from collections import Counter, defaultdict, deque, namedtuple
 from contextlib import nullcontext, suppress
 from enum import Enum
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy
@@ -223,6 +224,10 @@ class Slots:
 Pair = namedtuple("Pair", "left right")
 
 
+class Config(dict):  # type: ignore[type-arg]
+    """A dictionary of the script's own class."""
+
+
 class Hidden(torch.nn.Module):
     """Counts in a private attribute."""
 
@@ -244,6 +249,9 @@ class ByGlobals(Trainer):
         super().__init__(*args, **kwargs)
         self.stage, self.phase, self.slots, self.pair = 0, Stage.WARM, Slots(), Pair(0, 1)
         self.rows: Counter[int] = Counter()
+        self.config, self.space, hooked = Config(seen=0), SimpleNamespace(seen=0), [0]
+        self.hooked = hooked  # what the hook holds is found by the hook, too
+        self.model.lm_head.weight.register_hook(lambda gradient: hooked.append(len(hooked)))
         self.of_each, self.recent = [0] * 1000, {1}
         self.beside = torch.optim.SGD([torch.zeros(1)], lr=1.0)
         self.schedule = torch.optim.lr_scheduler.StepLR(self.beside, 1, gamma=0.9)
@@ -257,6 +265,8 @@ class ByGlobals(Trainer):
         self.stage += self.state.global_step % 3 == 2
         self.phase = Stage.MAIN if helped() > 2 else self.phase
         self.slots.count += 1
+        self.config["seen"] += 1
+        self.space.seen += 1
         self.pair = self.pair._replace(left=self.pair.left + 1)
         row = int(inputs["input_ids"][0, 0])
         self.rows[row % 2] += 1
@@ -281,6 +291,7 @@ class ByGlobals(Trainer):
             ByGlobals.made,
             self.slots.count,
         ]  # type: ignore[attr-defined]
+        state += [self.config["seen"], self.space.seen, self.hooked[-1]]
         state += [self.pair.left, max(self.rows.values(), default=0), max(self.of_each), max(self.recent)]
         return [
             *state,

@@ -15,10 +15,11 @@ import io
 import random
 import sys
 import sysconfig
-from collections import Counter, OrderedDict, defaultdict, deque
+from argparse import Namespace
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from enum import Enum
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy
@@ -160,6 +161,8 @@ def has_attributes(value: Any) -> bool:
     if isinstance(value, (type, Enum, *_PLAIN)):
         return False
     cls = type(value)
+    if issubclass(cls, (SimpleNamespace, Namespace)):
+        return True
     return is_of_script(cls) and (hasattr(value, "__dict__") or any(map(_slots, cls.__mro__)))
 
 
@@ -201,7 +204,7 @@ def print_value(value: Any, known: Collection[int], depth: int) -> Any:
         every = [one for state in value.state.values() for one in state.values()]
         rates = [one for group in value.param_groups for name, one in group.items() if name != "params"]
         return _of_items([*every, *rates], known, depth)
-    if type(value) in _MAPPINGS:
+    if isinstance(value, dict):
         return _of_mapping(value, known, depth)
     if isinstance(value, (list, tuple, deque)):
         return _of_items(value, known, depth)
@@ -213,9 +216,6 @@ def print_value(value: Any, known: Collection[int], depth: int) -> Any:
         with contextlib.suppress(Exception):  # a library's object that isn't ready for that
             return print_value(value.state_dict(), known, depth)
     return None
-
-
-_MAPPINGS = (dict, defaultdict, OrderedDict, Counter)
 
 
 def _of_items(items: Any, known: Collection[int], depth: int) -> Any:

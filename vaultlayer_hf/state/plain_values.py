@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import sys
 import time
-from collections import Counter, OrderedDict, defaultdict, deque
+from collections import Counter, deque
 from collections.abc import Collection, Mapping
 from enum import Enum
 from typing import Any
@@ -140,7 +140,7 @@ def take_value(
         return (type(value).__name__, [take_value(one, room, known, depth - 1) for one in list(value)])
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return ("fields", [take_value(one, room, known, depth - 1) for one in value])
-    if type(value) in (dict, OrderedDict, defaultdict, Counter):
+    if isinstance(value, dict):
         items = list(value.items())  # its own thread may add to it
         return (
             "counter" if isinstance(value, Counter) else "dict",

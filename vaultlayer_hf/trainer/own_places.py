@@ -29,6 +29,10 @@ _CADENCES = ("save_steps", "logging_steps", "eval_steps")
 """What the Trainer's state takes from the arguments at each start."""
 _OF_EACH_MODULE = frozenset(vars(torch.nn.Module()))
 """What torch keeps in a module."""
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_OF_TENSORS = ("_backward_hooks", "_post_accumulate_grad_hooks")
+_OF_OPTIMIZERS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+"""Where torch keeps hooks."""
 _CALLED = ("compute_loss_func", "compute_metrics", "preprocess_logits_for_metrics")
 """What a Trainer calls that a script hands to it."""
 
@@ -100,16 +104,16 @@ class OwnPlaces:
 
     def drawing(self) -> Iterator[tuple[str, Attributes | Place]]:
         """Yield those that may hold random generators: objects of the script's own, and what functions read."""
-        for name, thing in self._objects():
+        called = [*self._called(), *self._hooks()]  # which goes through the whole model: once
+        for name, thing in self._objects(called):
             yield name, Attributes(thing, _of_trainer if thing is self.trainer else _all_of)
-        yield from reached(self._with_functions()).items()
+        yield from reached(self._with_functions(called)).items()
 
-    def _objects(self) -> Iterator[tuple[str, Any]]:
+    def _objects(self, called: list[Any]) -> Iterator[tuple[str, Any]]:
         known = {id(one) for one in self.carried}
         counts: dict[str, int] = {}
         # Of a method, the object.
-        called = [getattr(one, "__self__", one) for one in (*self._called(), *self._hooks())]
-        for one in (*self.callbacks, *called):
+        for one in (*self.callbacks, *(getattr(one, "__self__", one) for one in called)):
             own = hasattr(one, "__dict__") and not hasattr(one, "__get__") and is_of_script(type(one))
             if own and not isinstance(one, (ExportableState, type)) and id(one) not in known:
                 known.add(id(one))
@@ -119,8 +123,7 @@ class OwnPlaces:
         if self.trainer is not None:
             yield type(self.trainer).__name__, self.trainer
 
-    def _with_functions(self) -> list[Any]:
-        called = [*self._called(), *self._hooks()]
+    def _with_functions(self, called: list[Any]) -> list[Any]:
         things = [*self.callbacks, self.trainer, *called, *(getattr(one, "__self__", None) for one in called)]
         things += [inner(self._trained.optimizer), getattr(self._trained.scheduler, "scheduler", None)]
         things += [self._trained.scheduler, *getattr(self._trained.scheduler, "lr_lambdas", ())]
@@ -128,12 +131,12 @@ class OwnPlaces:
         return [*things, *(one for one in modules if is_of_script(type(one)))]
 
     def _hooks(self) -> list[Any]:
-        modules = list(peeled(self._trained.model).modules())
-        return [
-            hook
-            for module in modules
-            for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-        ]
+        """Return the hooks of the model's modules and parameters, and of the optimizer."""
+        model = peeled(self._trained.model)
+        every = [vars(module)[name] for module in model.modules() for name in _HOOKS if name in vars(module)]
+        every += [getattr(parameter, name, None) for parameter in model.parameters() for name in _OF_TENSORS]
+        every += [getattr(inner(self._trained.optimizer), name, None) for name in _OF_OPTIMIZERS]
+        return [hook for hooks in every if hooks for hook in hooks.values()]
 
     def _called(self) -> list[Any]:
         return [getattr(self.trainer, name, None) for name in _CALLED]
