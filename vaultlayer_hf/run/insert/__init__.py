@@ -10,6 +10,7 @@ Nothing here imports torch or runs the script.
     by_hand.py        scripts without an optimizer, which change the parameters by themselves
     callers.py        who calls a function of a script's own, and how often
     calls.py          calls in a script: of methods by name, on what, and what a name was made by
+    clock_stops.py    loops that a clock or a signal ends, where the next start is to go on
     defined_before.py which names are surely set where a statement begins
     draws.py          data that a script draws anew at each start
     flow.py           which names a piece of a script reads and writes

@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 from vaultlayer_hf.run.insert.calls import is_method, method_calls, receiver
+from vaultlayer_hf.run.insert.clock_stops import refuse_clocks
 from vaultlayer_hf.run.insert.defined_before import defined_before
 from vaultlayer_hf.run.insert.drawn_loaders import drawn_loaders, stream_edits
 from vaultlayer_hf.run.insert.draws import refuse_fresh_data
@@ -94,6 +95,7 @@ class _Planner:
             refuse_spread_elsewhere(script)
         drawn = drawn_loaders(script, loop)
         refuse_what_cannot_resume(script, loop, drawn)
+        refuse_clocks(script, loop)
         refuse_fresh_data(script, loop, self.names.models)
         counter = self._counter()
         known = (

@@ -1,0 +1,100 @@
+"""Loops that a clock or a signal ends: where a job's hours are over, the next start is to go on.
+
+A step that such a condition makes the last one can't be told from the last one of the run, so the loop is left alone.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from vaultlayer_hf.run.insert.loop import Loop, UnclearError
+from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+
+_CLOCK = re.compile(
+    r"(?:^|\.)(?:time|time_ns|monotonic|monotonic_ns|perf_counter|perf_counter_ns|now|utcnow|today)$"
+)
+
+
+def refuse_clocks(script: Script, loop: Loop) -> None:
+    """Raise UnclearError where the training, or a pass through its data, ends by what a clock or a signal says."""
+    cst: Any = libcst_or_error()
+    shown = _shown_by_clocks(script)
+    top = loop.outer if loop.outer is not None else loop.inner
+    tests = [one.test for one in (loop.outer, loop.inner) if isinstance(one, cst.While)]
+    for kind in (cst.Break, cst.Return):
+        for node in script.all(kind, top, nested=False):
+            for around in script.around(node):
+                if around is top:
+                    break
+                tests += [around.test] if isinstance(around, cst.If) else []
+    for test in tests:
+        if _reads(script, test, shown):
+            raise UnclearError(
+                f"line {script.line(test)} ends the loop by a clock or a signal, where the next start is to go on, and "
+                "an edit would take it for the end of the training: call ckpt.step() at the end of each step, and "
+                "ckpt.finish() only where the time was enough"
+            )
+
+
+def _shown_by_clocks(script: Script) -> set[str]:
+    """Return the names of variables and functions whose values hang on what a clock shows, or on a signal."""
+    cst: Any = libcst_or_error()
+    shown = _set_by_signals(script)
+    while True:
+        before = len(shown)
+        assignments = [one for kind in (cst.Assign, cst.AnnAssign, cst.AugAssign) for one in script.all(kind)]
+        for node in assignments:
+            if node.value is None or not (
+                _reads(script, node.value, shown) or _is_under(script, node, shown)
+            ):
+                continue
+            targets = [one.target for one in node.targets] if isinstance(node, cst.Assign) else [node.target]
+            shown |= {dotted(one) for one in targets if dotted(one)}
+        for node in script.all(cst.Return):
+            function = next((one for one in script.around(node) if isinstance(one, cst.FunctionDef)), None)
+            returned = node.value is not None and _reads(script, node.value, shown)
+            if function is not None and (returned or _is_under(script, node, shown)):
+                shown.add(function.name.value)
+        if len(shown) == before:
+            return shown
+
+
+def _set_by_signals(script: Script) -> set[str]:
+    """Return the names that the script's handlers of signals assign."""
+    cst: Any = libcst_or_error()
+    handlers = {
+        dotted(call.args[1].value).rpartition(".")[2]
+        for call in script.all(cst.Call)
+        if script.path(call.func) in ("signal.signal", "signal") and len(call.args) > 1
+    }
+    return {
+        dotted(target.target)
+        for function in script.all(cst.FunctionDef)
+        if function.name.value in handlers
+        for target in script.all(cst.AssignTarget, function)
+        if dotted(target.target)
+    }
+
+
+def _is_under(script: Script, node: Any, shown: set[str]) -> bool:
+    """Tell whether an ``if`` that hangs on a clock decides on a statement that gives a plain value."""
+    cst: Any = libcst_or_error()
+    plain = node.value is None or dotted(node.value) in ("True", "False")
+    if not plain:
+        return False
+    for around in script.around(node):
+        if isinstance(around, cst.FunctionDef):
+            return False
+        if isinstance(around, cst.If) and _reads(script, around.test, shown):
+            return True
+    return False
+
+
+def _reads(script: Script, node: Any, shown: set[str]) -> bool:
+    cst: Any = libcst_or_error()
+    calls = [dotted(call.func) for call in script.all(cst.Call, node)]
+    if any(_CLOCK.search(name) or name.rpartition(".")[2] in shown for name in calls if name):
+        return True
+    names = {dotted(one) for kind in (cst.Name, cst.Attribute) for one in script.all(kind, node)}
+    return bool(names & shown)
