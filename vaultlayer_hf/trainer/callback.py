@@ -244,11 +244,11 @@ class VaultLayerCallback(TrainerCallback):
             )
         # Ahead of the reporters: what is added to a log behind them is reported nowhere. A new list, because
         # the handler may be going through the old one right now.
-        run = self.run
-        first = FirstCallback(
-            run.figures, run.count_epoch, lambda: run.data is not None and run.data.had_no_batch
-        )
+        first = FirstCallback(self.run.figures, self.run.count_epoch, self._had_no_batch)
         handler.callbacks = [first, TrackersCallback(self.run), *ahead_of_printing(handler.callbacks)]
+
+    def _had_no_batch(self) -> bool:  # a method, as a Trainer is pickled with its callbacks
+        return self.run.data is not None and self.run.data.had_no_batch
 
     def stand_last(self) -> None:
         """Be the last of the callbacks, to see what others do to a checkpoint, and whether they stop the training."""

@@ -61,6 +61,7 @@ def test_a_notice_is_seen_once(server: MetadataServer) -> None:
     assert action(watch) is None
     server.action = {"action": "stop", "time": "2026-01-01T00:00:00Z"}
     wait_for(lambda: action(watch) == "stop")
+    wait_for(lambda: len(said) >= 2)  # it is said behind that
     watch.close()
     assert [event.kind for event in said] == ["preempt", "preempt"]
 
