@@ -49,9 +49,16 @@ def compare(program: Program, ranks: int, folder: Path, *, empty: bool = False) 
 
 
 def run_plain(program: Program, ranks: int, folder: Path) -> Path:
-    """Run a program undisturbed; return the file with its final weights. Raises AssertionError."""
+    """Run a program undisturbed; return the file with its final weights. Raises AssertionError.
+
+    Without anything of ours, two ranks on CPUs hang at their end once in some hundred runs: it is run once more then.
+    """
     place = _place(program, folder, "calm")
-    done = _run(_command(program, ranks), place, dict(program.variables))
+    try:
+        done = _run(_command(program, ranks), place, dict(program.variables), timeout=120)
+    except subprocess.TimeoutExpired:
+        place = _place(program, folder, "calm again")
+        done = _run(_command(program, ranks), place, dict(program.variables), timeout=120)
     if done.returncode or not (place / program.weights).exists():
         raise AssertionError(f"the undisturbed program failed:\n{done.stdout}")
     return place / program.weights
@@ -110,7 +117,9 @@ def _command(program: Program, ranks: int) -> list[str]:
     return [*launcher, *program.words]
 
 
-def _run(command: Sequence[str], folder: Path, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def _run(
+    command: Sequence[str], folder: Path, variables: dict[str, str], timeout: float = 280
+) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("VAULTLAYER_")}
     path = [str(FATE), str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
     return subprocess.run(
@@ -130,7 +139,7 @@ def _run(command: Sequence[str], folder: Path, variables: dict[str, str]) -> sub
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=280,
+        timeout=timeout,
         preexec_fn=die_with_parent,
     )
 

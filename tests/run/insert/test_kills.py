@@ -29,7 +29,14 @@ QUICK = (
 SHARE = [*EDITED[::2], *sorted(path.stem for path in VARIANTS.glob("*.py"))]
 
 
-TURNS = {"two_optimizers": 2, "bare_tensor": 2, "cleared_behind": 2, "adversaries": 2, "encoder_decoder": 2, "penalty": 3}
+TURNS = {
+    "two_optimizers": 2,
+    "bare_tensor": 2,
+    "cleared_behind": 2,
+    "adversaries": 2,
+    "encoder_decoder": 2,
+    "penalty": 3,
+}
 """How many optimizers step in one step of a script, where it is more than one."""
 UNEVEN = ("critic_turns", "states_by_epoch")
 """Scripts whose checkpoints aren't numbered by how often their optimizers have stepped."""
