@@ -103,7 +103,7 @@ def test_a_process_is_killed_at_birth(forks: ForkServer, tmp_path: Path) -> None
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-@pytest.mark.parametrize(("store", "limit"), [("folder", 100), ("s3", 30)])
+@pytest.mark.parametrize(("store", "limit"), [("folder", 60), ("s3", 20)])
 def test_points_of_every_part(
     store: str, limit: int, scratch: Path, no_aws: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

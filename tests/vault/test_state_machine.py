@@ -399,7 +399,7 @@ def test_the_protocol_against_its_model(machine: type[VaultMachine], examples: i
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("machine", "examples"), [(VaultMachine, 600), (FolderMachine, 150)])
+@pytest.mark.parametrize(("machine", "examples"), [(VaultMachine, 400), (FolderMachine, 150)])
 def test_the_protocol_against_its_model_at_length(machine: type[VaultMachine], examples: int) -> None:
     """The same with many more and longer sequences; new ones in each run where VAULTLAYER_TEST_SEED says ``new``."""
     run_state_machine_as_test(
