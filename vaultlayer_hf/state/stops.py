@@ -45,8 +45,9 @@ class StopNotes:
     """Of what a script's own objects hold: what says that this process is to end.
 
         notes = StopNotes()
-        notes.settle(callbacks, owners)  # as long as the training goes on
-        notes.among("Hours", vars(hours))  # in the save with which it stops: {"over"}
+        notes.ask(callbacks)
+        notes.settle("Hours", vars(hours))  # as long as the training goes on
+        notes.among("Hours", vars(hours))  # in the save with which it stops: ["over"]
 
     Such a note is true, or a text, in that save for the first time, and a stop of the Trainer's hangs on its name.
     """
@@ -55,16 +56,13 @@ class StopNotes:
         self._names: set[str] = set()
         self._settled: set[str] = set()
 
-    def settle(self, asking: Iterable[Any], owners: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
-        """Note what holds while the training goes on: it is state.
+    def ask(self, things: Iterable[Any]) -> None:
+        """Look for the names in what may ask for a stop."""
+        self._names = asked_of_a_stop(things)
 
-        Args:
-            asking: objects whose methods may ask for a stop.
-            owners: what objects hold, by their names.
-        """
-        self._names = asked_of_a_stop(asking)
-        for owner, values in owners:
-            self._settled |= {f"{owner}.{name}" for name in self._notes(values)}
+    def settle(self, owner: str, values: Mapping[str, Any]) -> None:
+        """Note what an object holds while the training goes on: it is state."""
+        self._settled |= {f"{owner}.{name}" for name in self._notes(values)}
 
     def among(self, owner: str, values: Mapping[str, Any]) -> list[str]:
         """Return the names of the notes among what an object holds."""
@@ -103,8 +101,8 @@ def asked_of_a_stop(things: Iterable[Any]) -> set[str]:
 
 
 @functools.cache
-def _stored(code: CodeType) -> set[str]:
-    return {one.argval for one in dis.get_instructions(code) if one.opname in _STORES}
+def _stored(code: CodeType) -> frozenset[str]:
+    return frozenset(one.argval for one in dis.get_instructions(code) if one.opname in _STORES)
 
 
 def _handlers() -> Iterator[Any]:

@@ -103,10 +103,12 @@ class OwnState:
         room, seen, self.modules = Room(), set[int](), []
         stops = self._is_stopped()
         if not stops:
-            self._settle()
+            self._ask()
         for owner, place in self._places.all():
             values = place.values()
-            for name in self._stops.among(owner, values) if stops else ():
+            if not stops:
+                self._stops.settle(owner, values)
+            for name in self._stops.among(owner, values):
                 paths.pop(f"{owner}.{name}", None)
             names = [name for name in values if self._is_to_keep(f"{owner}.{name}", values[name], paths)]
             left = room.left
@@ -129,12 +131,16 @@ class OwnState:
         state = self._trainer.state
         return bool(state.global_step < state.max_steps)
 
+    def _ask(self) -> None:
+        with contextlib.suppress(Exception):  # of objects of the script's own
+            self._stops.ask(self._places.asking())
+
     def _settle(self) -> None:
         """Note what holds now: none of it says that the training is to stop, for it goes on."""
+        self._ask()
         with contextlib.suppress(Exception):  # of objects of the script's own
-            self._stops.settle(
-                self._places.asking(), ((owner, one.values()) for owner, one in self._places.all())
-            )
+            for owner, place in self._places.all():
+                self._stops.settle(owner, place.values())
 
     def _is_to_keep(self, path: str, value: Any, moved: Collection[str]) -> bool:
         """Tell whether an attribute that has moved is to be kept: an iterator that was there at the begin is said."""
