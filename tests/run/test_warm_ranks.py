@@ -121,7 +121,7 @@ def test_signals_reach_a_rank_and_its_stand_in_takes_it_along(tmp_path) -> None:
     script = RANK + textwrap.dedent(
         """
         def told(number, frame):
-            print("TOLD", rank, flush=True)
+            print(f"TOLD {rank}", flush=True)  # one write: the other rank prints to the same pipe, unbuffered
             sys.exit(3)
         if attempt() == 2:
             if rank == 0:
