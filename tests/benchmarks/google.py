@@ -110,9 +110,8 @@ class GoogleDouble(GoogleGateway):
         elif "upload_id" in query:
             self._piece(handler, bucket, query["upload_id"], body)
         else:
-            boundary = b"--" + handler.headers["content-type"].partition('boundary="')[2][:-1].encode()
-            about, data = (_END_OF_HEAD.split(part, 1)[1] for part in body.read().split(boundary)[1:3])
-            key, data = json.loads(about)["name"], data.removesuffix(b"\n").removesuffix(b"\r")
+            about, data = parts_of(handler.headers["content-type"], body.read())
+            key = json.loads(about)["name"]
             with self._asked("PUT", _path(bucket, key), data) as answer:
                 answer.read()
                 self._say(handler, self._resource(bucket, key, str(len(data)), answer.getheader("etag")))
@@ -168,6 +167,19 @@ class GoogleDouble(GoogleGateway):
     def _say(handler: Any, what: dict[str, Any], status: int = 200) -> None:
         data = json.dumps(what).encode()
         handler.reply(status, {"Content-Type": "application/json", "Content-Length": str(len(data))}, [data])
+
+
+def parts_of(content_type: str, body: bytes) -> tuple[bytes, bytes]:
+    """Return what an object is to be called and so on, and its data, of an upload in two parts (RFC 2387).
+
+    Google's own client ends its lines with CR LF and gcsfs with LF alone, and before the next boundary stands one end
+    of a line: what comes ahead of that is data, be it a CR.
+    """
+    boundary = b"--" + content_type.partition('boundary="')[2][:-1].encode()
+    parts = body.split(boundary)[1:3]
+    end = b"\r\n" if parts[0].startswith(b"\r\n") else b"\n"
+    about, data = (_END_OF_HEAD.split(part, 1)[1].removesuffix(end) for part in parts)
+    return about, data
 
 
 def _path(bucket: str, key: str) -> str:

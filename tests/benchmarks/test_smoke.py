@@ -12,6 +12,16 @@ from pathlib import Path
 import pytest
 
 from tests import ROOT
+from tests.benchmarks.google import parts_of
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b"\n"], ids=["CR LF", "LF"])
+@pytest.mark.parametrize("data", [b"\r", b"\n", b"a\r\n", b"\r\n\r\n", b"", b"\n\nab\r"])
+def test_the_double_of_google_keeps_every_byte_of_an_upload(data: bytes, end: bytes) -> None:
+    """Whatever a file ends with, what comes back is that file: a checkpoint's last byte is a CR one time in 256."""
+    head = end.join([b"", b"Content-Type: application/json", b"", b'{"name": "a"}', b"--==0=="])
+    body = b"--==0==" + head + end.join([b"", b"Content-Type: a/b", b"", data, b"--==0==--"])
+    assert parts_of('multipart/related; boundary="==0=="', body) == (b'{"name": "a"}', data)
 
 
 @pytest.mark.slow
