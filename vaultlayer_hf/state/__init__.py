@@ -1,6 +1,7 @@
 """What a training's state is: torch, and neither the vault nor transformers.
 
     adapters.py         a model's adapters, and whether a checkpoint's go on as what they were
+    assigned_names.py   which names a function assigns
     asked.py            what a training is asked for, and what of it differs from a checkpoint's
     attributes.py       what objects of a script's own keep in their attributes
     data_digest.py      a digest of training data

@@ -7,18 +7,15 @@ note would have each later start stop at its first step.
 
 from __future__ import annotations
 
-import dis
-import functools
 import signal
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from types import CodeType
 from typing import Any
 
+from vaultlayer_hf.state.assigned_names import names_assigned
 from vaultlayer_hf.state.attributes import has_attributes
 from vaultlayer_hf.state.functions import NamesRead, functions_of, is_own, names_in_code
 
-_STORES = ("STORE_ATTR", "STORE_GLOBAL", "STORE_DEREF")
 _STOP = "should_training_stop"
 
 
@@ -37,7 +34,7 @@ def written_by_handlers() -> tuple[set[int], set[str]]:
                     for one in read
                     if isinstance(one, (list, dict, set, deque)) or has_attributes(one)
                 }
-                names |= _stored(function.__code__)
+                names |= names_assigned(function.__code__)
     return ids, names
 
 
@@ -91,18 +88,13 @@ def asked_of_a_stop(things: Iterable[Any]) -> set[str]:
     names: set[str] = set()
     for thing in things:
         functions = {one.__name__: one.__code__ for one in functions_of(thing) if is_own(one)}
-        waiting = [code for code in functions.values() if _STOP in _stored(code)]
+        waiting = [code for code in functions.values() if _STOP in names_assigned(code)]
         while waiting:
             code = waiting.pop()
             new = (names_in_code(code) | set(code.co_freevars)) - names
             names |= new
             waiting += [functions[name] for name in new if name in functions]
     return names
-
-
-@functools.cache
-def _stored(code: CodeType) -> frozenset[str]:
-    return frozenset(one.argval for one in dis.get_instructions(code) if one.opname in _STORES)
 
 
 def _handlers() -> Iterator[Any]:
