@@ -27,6 +27,7 @@ from vaultlayer_hf.state.attributes import is_of_script, look, moved, own_attrib
 from vaultlayer_hf.state.plain_values import Room
 from vaultlayer_hf.trainer import own_state
 from vaultlayer_hf.trainer.loaded import Trained
+from vaultlayer_hf.trainer.own_places import OwnPlaces
 from vaultlayer_hf.trainer.own_state import OwnState
 
 
@@ -76,6 +77,28 @@ class TopNoise(Trainer):
         return super().compute_loss(*args, **kwargs) * (1 + TOP.random())
 
 
+class Noise(torch.nn.Module):
+    """Draws from a generator of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rng = torch.Generator().manual_seed(0)
+
+    def forward(self) -> float:
+        return torch.rand(1, generator=self.rng).item()
+
+
+class NoisyModel(Trainer):
+    """Has such a module in its model."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.model.noise = Noise()
+
+    def compute_loss(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+        return super().compute_loss(model, *args, **kwargs) * (1 + self.model.noise())
+
+
 class Thaws(TrainerCallback):
     """Trains the layers from step 3 on."""
 
@@ -91,6 +114,7 @@ class Thaws(TrainerCallback):
     ("cls", "callback", "data"),
     [
         (Noisy, Do, Tokens),
+        (NoisyModel, Do, Tokens),
         (Trainer, Thaws, Tokens),
         (Trainer, ThawsEarly, Tokens),
         (Trainer, Do, Drawn),
@@ -99,7 +123,7 @@ class Thaws(TrainerCallback):
     ],
 )
 def test_it_comes_back(cls: Any, callback: Any, data: Any, tmp_path: Path) -> None:
-    """Generators of a Trainer's own and at a script's top, and what is trained, are back, over two resumes."""
+    """Generators of a Trainer's own, of a module and at a script's top, and what is trained, are back twice."""
     begin = TOP.bit_generator.state
     unbroken = trainer(tmp_path / "u", cls=cls, callbacks=[callback()], train_dataset=data())
     unbroken.train()
@@ -564,6 +588,21 @@ def test_a_save_goes_through_a_model_as_often_however_large_it_is() -> None:
         own.state_dict()
         counts.append(len(passes))
     assert counts[0] == counts[1] > 0
+
+
+def test_each_look_at_the_places_is_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A begin, a save and a load each go through what is the script's own once: all of them hold up a training."""
+    passes = []
+    every = OwnPlaces.all
+    monkeypatch.setattr(OwnPlaces, "all", lambda self: passes.append(self) or every(self))
+    net = torch.nn.Linear(2, 2)
+    trained = Trained(net, torch.optim.SGD(net.parameters()))
+    own = OwnState(None, [Counts()], trained, torch.utils.data.DataLoader([0]), [])
+    begin = len(passes)
+    kept = own.state_dict()
+    save = len(passes)
+    own.load_state_dict(kept)
+    assert (begin, save - begin, len(passes) - save) == (1, 1, 1)
 
 
 def test_whose_a_class_is() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import TrainerState
@@ -57,6 +57,20 @@ class Attributes:
             object.__setattr__(self.thing, name, value)  # also of a frozen dataclass
 
 
+class Held(NamedTuple):
+    """What a place holds.
+
+    Attributes:
+        owner: whose place it is, as people call it.
+        place: where it is put back.
+        values: by the names of attributes or variables.
+    """
+
+    owner: str
+    place: Attributes | Place
+    values: dict[str, Any]
+
+
 class OwnPlaces:
     """The places of one training.
 
@@ -75,7 +89,10 @@ class OwnPlaces:
 
     def all(self) -> Iterator[tuple[str, Attributes | Place]]:
         """Yield the places by names for people."""
-        yield from self.drawing()
+        called = [*self._called(), *self._hooks()]  # which goes through the whole model: once
+        for name, thing in self._objects(called):
+            yield name, Attributes(thing, _of_trainer if thing is self.trainer else _all_of)
+        yield from reached(self._with_functions(called)).items()
         optimizer = inner(self._trained.optimizer)
         if optimizer is not None and is_of_script(type(optimizer)):
             yield type(optimizer).__name__, Attributes(optimizer, own_attributes)
@@ -84,6 +101,10 @@ class OwnPlaces:
         if self.trainer is not None:  # what a callback changes in mid-run
             yield "args", Attributes(self.trainer.args, _of_arguments)
             yield "state", Attributes(self.trainer.state, _of_state)
+
+    def held(self) -> list[Held]:
+        """Return the places with what they hold now, in one pass: it goes through the whole model."""
+        return [Held(owner, place, place.values()) for owner, place in self.all()]
 
     def read_by(self, part: Any, kept: Mapping[str, Collection[str]]) -> list[str]:
         """Return those of these attributes, by owner and name, that an object of the script's own reads, by paths."""
@@ -101,13 +122,6 @@ class OwnPlaces:
     def asking(self) -> list[Any]:
         """Return what may ask the Trainer to stop: callbacks, and a Trainer of the script's own."""
         return [one for one in (*self.callbacks, self.trainer) if one is not None]
-
-    def drawing(self) -> Iterator[tuple[str, Attributes | Place]]:
-        """Yield those that may hold random generators: objects of the script's own, and what functions read."""
-        called = [*self._called(), *self._hooks()]  # which goes through the whole model: once
-        for name, thing in self._objects(called):
-            yield name, Attributes(thing, _of_trainer if thing is self.trainer else _all_of)
-        yield from reached(self._with_functions(called)).items()
 
     def _objects(self, called: list[Any]) -> Iterator[tuple[str, Any]]:
         known = {id(one) for one in self.carried}

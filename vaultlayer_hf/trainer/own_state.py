@@ -2,10 +2,11 @@
 
 | of | random generators | numbers, text, tensors, containers that training changes |
 |---|---|---|
-| a callback, a Trainer of the script's own, an object that is its metric or loss | carried by each rank | as well |
+| a callback, a Trainer of the script's own, an object that is its metric or loss, the optimizer's own class, modules of
+the model | carried by each rank | as well |
 | what functions of these, of modules, of hooks, and all that they call, read beside their arguments: globals, closures,
 attributes of classes, functions and modules | carried by each rank | as well |
-| the optimizer's own class, modules of the model, the Trainer's arguments and state | | carried by each rank |
+| the Trainer's arguments and state | | carried by each rank |
 | the base model under an adapter | | said |
 | the data set, the collator | with the place in the data | numbers with the place in the data; others are said |
 
@@ -27,6 +28,7 @@ from vaultlayer_hf.state.data.followed import base_of
 from vaultlayer_hf.state.data.inner import own_generators, put_generators
 from vaultlayer_hf.state.data.samplers import parts
 from vaultlayer_hf.state.data.sources import unwrapped
+from vaultlayer_hf.state.functions import Place
 from vaultlayer_hf.state.object_files import peeled
 from vaultlayer_hf.state.plain_values import (
     Kept,
@@ -41,7 +43,7 @@ from vaultlayer_hf.state.stops import StopNotes, written_by_handlers
 from vaultlayer_hf.state.tensor_digests import plain_name
 from vaultlayer_hf.trainer.adapter_load import activate_adapters, active_adapters
 from vaultlayer_hf.trainer.loaded import Trained, is_adapter, is_of_adapters
-from vaultlayer_hf.trainer.own_places import OwnPlaces, inner
+from vaultlayer_hf.trainer.own_places import Attributes, Held, OwnPlaces, inner
 
 
 class OwnState:
@@ -75,16 +77,20 @@ class OwnState:
         # Of the checkpoint that the training goes on from.
         self._kept: dict[str, bool] = {}
         self._values: Mapping[str, Mapping[str, Kept]] = {}
-        self._then, _ = self._look()
-        self._there = self._paths()
         self._stops = StopNotes()
-        self._settle()
+        held: list[Held] = []
+        with contextlib.suppress(Exception):  # of objects of the script's own
+            held = self._places.held()
+        self._then, _ = self._look(held)
+        self._there = {f"{one.owner}.{name}" for one in held for name in one.values}
+        self._settle(held)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what ``load_state_dict`` needs: only tensors, numbers, text, tuples, lists and dictionaries."""
-        values, self.moved = self._take_moved()
+        held = self._places.held()
+        values, self.moved = self._take_moved(held)
         flags = {name: on for name, on in self._now().items() if self._flags.get(name) != on}
-        states = {name: own_generators(_Holder(one.values())) for name, one in self._places.drawing()}
+        states = {one.owner: own_generators(_Holder(one.values)) for one in held}
         active = active_adapters(self._trained.model)
         return {
             "flags": flags,
@@ -95,17 +101,16 @@ class OwnState:
             "moved": self.moved,
         }
 
-    def _take_moved(self) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    def _take_moved(self, held: Sequence[Held]) -> tuple[dict[str, dict[str, Any]], list[str]]:
         """Return what is kept of the attributes that have moved, by owner and name; and the paths of the others."""
-        now, known = self._look()
+        now, known = self._look(held)
         paths = dict.fromkeys(moved(self._then, now))
         found: dict[str, dict[str, Any]] = {}
         room, seen, self.modules = Room(), set[int](), []
         stops = self._is_stopped()
         if not stops:
             self._ask()
-        for owner, place in self._places.all():
-            values = place.values()
+        for owner, _, values in held:
             if not stops:
                 self._stops.settle(owner, values)
             for name in self._stops.among(owner, values):
@@ -135,12 +140,11 @@ class OwnState:
         with contextlib.suppress(Exception):  # of objects of the script's own
             self._stops.ask(self._places.asking())
 
-    def _settle(self) -> None:
+    def _settle(self, held: Iterable[Held]) -> None:
         """Note what holds now: none of it says that the training is to stop, for it goes on."""
         self._ask()
-        with contextlib.suppress(Exception):  # of objects of the script's own
-            for owner, place in self._places.all():
-                self._stops.settle(owner, place.values())
+        for owner, _, values in held:
+            self._stops.settle(owner, values)
 
     def _is_to_keep(self, path: str, value: Any, moved: Collection[str]) -> bool:
         """Tell whether an attribute that has moved is to be kept: an iterator that was there at the begin is said."""
@@ -183,16 +187,19 @@ class OwnState:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> list[str]:
         """Put back what was kept; return the paths of what begins as the script makes it."""
-        objects = dict(self._places.drawing())
+        places: dict[str, Attributes | Place] = {}
+        with contextlib.suppress(Exception):  # of objects of the script's own: all that was kept is lost then
+            places = dict(self._places.all())
         lost = list(state.get("moved", ()))
         for name, states in state.get("generators", {}).items():
             try:
-                put_generators(_Holder(objects[name].values()), states)
+                put_generators(_Holder(places[name].values()), states)
             except Exception:  # there is no such object now, or a generator of another kind
                 lost.append(f"{name}'s random generators")
         self._values = state.get("values", {})
-        lost += self.put_values()
-        self._settle()
+        lost += self._put_values(places)
+        with contextlib.suppress(Exception):  # the same
+            self._settle([Held(owner, place, place.values()) for owner, place in places.items()])
         if state.get("active"):
             activate_adapters(self._trained.model, state["active"])
         self._kept = self._now() | state.get("flags", {})
@@ -201,7 +208,10 @@ class OwnState:
 
     def put_values(self) -> list[str]:
         """Put back the attributes that were kept; return the paths of those that can't be."""
-        places, lost = dict(self._places.all()), []
+        return self._put_values(dict(self._places.all()))
+
+    def _put_values(self, places: Mapping[str, Attributes | Place]) -> list[str]:
+        lost: list[str] = []
         for owner, attributes in self._values.items():
             try:
                 place = places[owner]
@@ -228,20 +238,15 @@ class OwnState:
     def _now(self) -> dict[str, bool]:
         return {name: parameter.requires_grad for name, parameter in self._parameters()}
 
-    def _look(self) -> tuple[Prints, set[int]]:
+    def _look(self, held: Iterable[Held]) -> tuple[Prints, set[int]]:
         """Return what is seen now, and ``_known``, which goes through the whole model: once for all objects."""
         try:
             ids, names = written_by_handlers()
             known = self._known() | ids
-            found = look(dict(self._attributes()), known) | look(dict(self._base()), ())
+            found = look(dict(self._attributes(held)), known) | look(dict(self._base()), ())
             return {path: one for path, one in found.items() if path.rpartition(".")[2] not in names}, known
         except Exception:  # of objects of the script's own: nothing is said of them then
             return {}, set()
-
-    def _paths(self) -> set[str]:
-        with contextlib.suppress(Exception):  # of objects of the script's own
-            return {f"{owner}.{name}" for owner, place in self._places.all() for name in place.values()}
-        return set()
 
     def _known(self) -> set[int]:
         """Return the ids of what is carried elsewhere, or made by each start: the Trainer's own parts among it."""
@@ -255,9 +260,9 @@ class OwnState:
             things += vars(self._trainer.callback_handler).values()
         return {id(one) for one in things if not isinstance(one, (bool, int, float, str, type(None)))}
 
-    def _attributes(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        for name, place in self._places.all():
-            yield name, place.values()
+    def _attributes(self, held: Iterable[Held]) -> Iterator[tuple[str, dict[str, Any]]]:
+        for owner, _, values in held:
+            yield owner, values
         for one in (self._dataset(), getattr(self._trainer, "data_collator", None)):
             if hasattr(one, "__dict__") and is_of_script(type(one)):
                 kept = {
