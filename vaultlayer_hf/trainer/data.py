@@ -7,6 +7,7 @@ function of ours has while a training is followed: see skipping.py.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from vaultlayer_hf.trainer.evaluations import Evaluations
 from vaultlayer_hf.trainer.logged_loss import LoggedLoss, sums_from
 from vaultlayer_hf.trainer.outside import accumulated
 from vaultlayer_hf.trainer.own_state import OwnState
-from vaultlayer_hf.trainer.own_warnings import warn_of_lost, warn_of_order
+from vaultlayer_hf.trainer.own_warnings import OwnTrouble, warn_of
 from vaultlayer_hf.trainer.skipping import Skipping
 
 
@@ -193,9 +194,9 @@ class TrainerData:
         own = self._own_record(folder, state)
         if isinstance(own, Record) and self._own is not None:
             kept = own.likeness.get("own", {})
-            warn_of_lost(self._events, self._ranks.rank, folder.name, self._own.load_state_dict(kept))
+            self._warn_of(OwnTrouble.LOST, self._own.load_state_dict(kept), folder)
             if own.position is not None and own.position.batches and not own.position.over:
-                warn_of_order(self._events, self._ranks.rank, folder.name, kept.get("orders", ()))
+                self._warn_of(OwnTrouble.ORDER, kept.get("orders", ()), folder)
         losses = sums_from(own.losses) if isinstance(own, Record) and self._losses is not None else None
         found = self._guard.run(self._usable_record, own, args)
         record, words = found if found is not None else (None, [self._why])
@@ -223,6 +224,9 @@ class TrainerData:
             self._evaluations.owed = record.likeness.get("evaluations", 0)
         if self._losses is not None and summed and losses is not None:
             self._losses.put(losses)
+
+    def _warn_of(self, trouble: OwnTrouble, names: Sequence[str], folder: Path) -> None:
+        warn_of(trouble, self._events, self._ranks.rank, names, folder=folder.name)
 
     def _own_record(self, folder: Path, state: TrainerState) -> Record | str:
         """Return this rank's record of the checkpoint that the run goes on from, or why there is none."""

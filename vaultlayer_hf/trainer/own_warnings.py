@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 
 from vaultlayer_hf.base.events import EventKind, Events
 
@@ -10,41 +11,45 @@ _SHOWN = 3
 """Names that a message holds, at most."""
 
 
-def warn_of_moved(events: Events, rank: int, names: Sequence[str]) -> None:
-    """Say, once, that attributes which training changes are in no checkpoint."""
-    if names and not rank:
-        events.warn_once(
-            "attributes",
-            EventKind.INEXACT,
-            f"{_some(names)}: training changes these attributes of the script's own objects, and no checkpoint holds "
-            "them: they are large, look like a secret, or go with what can't be kept, such as an open file or an "
-            "iterator. Behind a resume they begin as the script makes them, and where the training hangs on them the "
-            "numbers differ from an unbroken run's: derive them from state.global_step, or carry an object with "
-            "state_dict and load_state_dict: trainer.vault.add('name', it)",
-        )
+class OwnTrouble(Enum):
+    """What is wrong with attributes of a script's own objects, and the sentence that says it.
+
+    In it ``{names}`` are the attributes' paths, and ``{folder}`` the checkpoint's that the training goes on from.
+    """
+
+    MOVED = (
+        "{names}: training changes these attributes of the script's own objects, and no checkpoint holds them: they "
+        "are large, look like a secret, or go with what can't be kept, such as an open file or an iterator. Behind a "
+        "resume they begin as the script makes them, and where the training hangs on them the numbers differ from an "
+        "unbroken run's: derive them from state.global_step, or carry an object with state_dict and load_state_dict: "
+        "trainer.vault.add('name', it)"
+    )
+    LOST = (
+        "{folder} doesn't hold {names}, which had changed by then and begin as the script makes them: where the "
+        "training hangs on them, the numbers differ from an unbroken run's"
+    )
+    ORDER = (
+        "{folder}: a sampler of the script's own reads {names}, which training changes. It has that as at the save, "
+        "not as when this pass through the data began, so the rest of the pass may come in another order than in an "
+        "unbroken run: save at the ends of epochs to have the same"
+    )
 
 
-def warn_of_lost(events: Events, rank: int, folder: str, names: Sequence[str]) -> None:
-    """Say, at a start, which attributes had been changed when its checkpoint was saved, and begin anew."""
-    if names and not rank:
-        events.warn(
-            EventKind.INEXACT,
-            f"{folder} doesn't hold {_some(names)}, which had changed by then and begin as the script makes them: "
-            "where the training hangs on them, the numbers differ from an unbroken run's",
-        )
+def warn_of(
+    trouble: OwnTrouble, events: Events, rank: int, names: Sequence[str], *, folder: str = ""
+) -> None:
+    """Say what is wrong with attributes, where there are any; on rank 0, the same once, and of saves the first alone.
 
-
-def warn_of_order(events: Events, rank: int, folder: str, names: Sequence[str]) -> None:
-    """Say, at a start within a pass, that a sampler reads what training has changed since the pass began."""
-    if names and not rank:
-        events.warn(
-            EventKind.INEXACT,
-            f"{folder}: a sampler of the script's own reads {_some(names)}, which training changes. It has that as at "
-            "the save, not as when this pass through the data began, so the rest of the pass may come in another order "
-            "than in an unbroken run: save at the ends of epochs to have the same",
-        )
-
-
-def _some(names: Sequence[str]) -> str:
+    Args:
+        trouble: what.
+        events: where it is said.
+        rank: of this process.
+        names: paths of the attributes.
+        folder: of the checkpoint that the training goes on from; empty: it is about the saves of this training.
+    """
+    if not names or rank:
+        return
     more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    some = ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    said = trouble.value.format(names=some, folder=folder)
+    events.warn_once(f"attributes {said if folder else ''}", EventKind.INEXACT, said)

@@ -36,7 +36,7 @@ from vaultlayer_hf.trainer.loadable import load_trial
 from vaultlayer_hf.trainer.loaded import Trained, check_loaded, digests_of_copy, keep_digests
 from vaultlayer_hf.trainer.outside import UnsavedBuffers, warn_of_outside
 from vaultlayer_hf.trainer.own_state import OwnState
-from vaultlayer_hf.trainer.own_warnings import warn_of_moved
+from vaultlayer_hf.trainer.own_warnings import OwnTrouble, warn_of
 from vaultlayer_hf.trainer.saving import Saving
 from vaultlayer_hf.trainer.terms import save_of
 from vaultlayer_hf.trainer.trainer_files import TrainerFiles
@@ -145,7 +145,7 @@ class TrainingUnderWay:
         if self._own_state is None:
             self._buffers.look(session.events, session.ranks.rank, trained)
         else:
-            warn_of_moved(session.events, session.ranks.rank, self._own_state.moved)
+            warn_of(OwnTrouble.MOVED, session.events, session.ranks.rank, self._own_state.moved)
         save = self._save_of(args, state)
         capture = self._saving.capture if self._saving is not None else None
         if self.evaluation is not None:
