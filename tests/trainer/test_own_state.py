@@ -23,7 +23,8 @@ from transformers.trainer_callback import ExportableState
 from tests.trainer import counted
 from tests.trainer.kit import STEPS, Boom, Do, FailAt, Patient, Recorder, Tokens, model, trainer, weights
 from vaultlayer_hf import Trainer
-from vaultlayer_hf.state.attributes import is_of_script, look, moved, own_attributes
+from vaultlayer_hf.state.attributes import look, moved
+from vaultlayer_hf.state.object_kinds import is_of_script, own_attributes
 from vaultlayer_hf.state.plain_values import Room
 from vaultlayer_hf.trainer import own_state
 from vaultlayer_hf.trainer.loaded import Trained
@@ -510,14 +511,34 @@ class Draws(TrainerCallback):
         self.drawn += next(self.pairs)
 
 
-@pytest.mark.parametrize("said", ["Large.table", "Draws.pairs", ""])
+class Table:
+    """A library's table, in which nobody sees anything."""
+
+
+Table.__module__ = "pytest"
+
+
+class Tables(TrainerCallback):
+    """Makes its table anew at each step, and counts."""
+
+    def __init__(self) -> None:
+        self.rows, self.count = Table(), 0
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        self.rows, self.count = Table(), self.count + 1
+
+
+@pytest.mark.parametrize("said", ["Large.table", "Draws.pairs", "Tables.rows", ""])
 def test_what_does_not_come_back_is_said(said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is too large, and an iterator, is named at a save and at the resume; what the Trainer keeps itself isn't."""
+    """What is too large, an iterator, and a library's new object, is named at a save and at the resume.
+
+    What the Trainer keeps itself isn't.
+    """
     monkeypatch.setattr(own_state, "Room", lambda: Room(900))
     vault = tmp_path / "vault"
     for place, callbacks in (("a", [Patient(vault), FailAt(3)]), ("b", [])):
         run = trainer(tmp_path / place, resume=vault, callbacks=callbacks, max_steps=4)
-        run.add_callback({"Large.table": Large, "Draws.pairs": Draws, "": Counts}[said]())
+        run.add_callback({"Large.table": Large, "Draws.pairs": Draws, "Tables.rows": Tables, "": Counts}[said]())
         seen = Recorder(run)
         if callbacks:
             with pytest.raises(Boom):

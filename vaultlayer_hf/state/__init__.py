@@ -12,8 +12,10 @@
     model_identity.py   the identity of a model
     model_modes.py      flags of a model that its state_dict leaves out
     object_files.py     the state of objects beside a model, a file each
+    object_kinds.py     whose an object is that a script holds, and what makes up its state
     own_numbers.py      the numbers of a script's own optimizers and schedules, for a fork
-    plain_values.py     values of a script's own objects as something that is kept, and back in their places
+    plain_values.py     values of a script's own objects as something that is kept
+    put_values.py       those values, back in their places
     random_state.py     the random number generators that a training draws from
     saved_digests.py    what a checkpoint's state is when it is saved, one small file a rank
     stops.py            what says that this process is to end, and isn't kept

@@ -15,7 +15,7 @@ from enum import Enum
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
-from vaultlayer_hf.state.attributes import GENERATORS, NO_STATE, OURS, is_of_script, is_own_file
+from vaultlayer_hf.state.object_kinds import GENERATORS, NO_STATE, OURS, is_of_script, is_own_file
 
 _MOST = 300
 """Functions that are followed at most: this runs at each save."""

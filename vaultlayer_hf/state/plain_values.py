@@ -1,18 +1,16 @@
-"""Values of a script's own objects as something that is kept in a file, and back in their places.
+"""Values of a script's own objects as something that is kept in a file; put_values.py has them back in their places.
 
-A history, a counter, an average of the weights, a queue: whatever consists of numbers, text, tensors and arrays, lists,
-dictionaries and sets of these, members of an enumeration by their names, modules, optimizers and a library's objects by
-their ``state_dict``, and objects of the script's own classes by their attributes. What others may hold a reference to
-is changed in place. A text that looks like a secret isn't kept: a callback may have logged in somewhere. The reading of
-a clock is one of another process at a resume, so what comes back is what that clock shows then.
+A history, a counter, an average of the weights, a queue: whatever consists of numbers, text, bytes, tensors and arrays,
+lists, dictionaries and sets of these, members of an enumeration by their names, modules, optimizers and a library's
+objects by their ``state_dict``, and objects of the script's own classes and libraries' meters by their attributes.
+A text that looks like a secret isn't kept: a callback may have logged in somewhere. The reading of a clock is one of
+another process at a resume, so what comes back is what that clock shows then.
 
 What is kept is what ``torch.load(weights_only=True)`` reads: a pair of a kind and its content.
 """
 
 from __future__ import annotations
 
-import functools
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import Collection, Mapping
@@ -23,14 +21,16 @@ import numpy
 import torch
 
 from vaultlayer_hf.base.secrets import is_secret
-from vaultlayer_hf.state.attributes import (
-    DEPTH,
+from vaultlayer_hf.state.attributes import DEPTH, print_value
+from vaultlayer_hf.state.object_kinds import (
+    BUFFERS,
     GENERATORS,
     NO_STATE,
     attributes_of,
+    beside_state,
     has_attributes,
     knows_its_state,
-    print_value,
+    lacks_groups,
 )
 
 Kept = tuple[Any, ...]
@@ -38,12 +38,14 @@ LIMIT = 64 * 2**20
 """Bytes that are kept of one training's objects at most: they are written while the training waits."""
 _EACH = 64
 """Bytes that a number or a short text counts."""
+_TEXT = 1 << 16
+"""Bytes in which a secret is looked for."""
 _PLAIN = (bool, int, float, str, type(None))
-_ROWS: dict[str, Any] = {one.__name__: one for one in (list, tuple, set, frozenset, deque)}
+ROWS: dict[str, Any] = {one.__name__: one for one in (list, tuple, set, frozenset, deque)}
 _SAME: Kept = ("same", None)
 _DAY = 86400.0
 _STARTED = time.monotonic()
-_DEPTH = 6
+_DEPTH = 16
 """Levels of objects within objects that are kept."""
 
 
@@ -128,15 +130,16 @@ def take_value(
         room.take(value.nbytes)
         kind = "array" if isinstance(value, numpy.ndarray) else "scalar"
         return (kind, torch.from_numpy(numpy.array(value, copy=True)))
+    if isinstance(value, (bytes, *BUFFERS)):
+        return ("bytes", _take_bytes(value, room, name))
     if isinstance(value, torch.nn.Module) and any(id(one) in known for one in value.parameters()):
         return _SAME  # the model itself, or around it
     if isinstance(value, Enum):
         return ("enum", (type(value).__module__, type(value).__qualname__, value.name))
-    if isinstance(value, (torch.nn.Module, torch.optim.Optimizer)) or (
-        knows_its_state(value) and not has_attributes(value)
-    ):
-        return ("state", take_value(dict(value.state_dict()), room, (), depth))
-    if type(value) in _ROWS.values():
+    stateful = isinstance(value, (torch.nn.Module, torch.optim.Optimizer)) and not lacks_groups(value)
+    if stateful or (knows_its_state(value) and not has_attributes(value)):
+        return _take_state(value, room, {*known, id(value)}, depth, first)
+    if type(value) in ROWS.values():
         return (type(value).__name__, [take_value(one, room, known, depth - 1) for one in list(value)])
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return ("fields", [take_value(one, room, known, depth - 1) for one in value])
@@ -147,15 +150,41 @@ def take_value(
             [(_key(key), take_value(one, room, known, depth - 1, name=str(key))) for key, one in items],
         )
     if has_attributes(value):
-        return ("object", _take_object(value, room, {*known, id(value)}, depth, first))
+        return ("object", _take_attributes(attributes_of(value), room, {*known, id(value)}, depth, first))
     raise UnkeptError
 
 
-def _take_object(value: Any, room: Room, known: Collection[int], depth: int, first: Any) -> dict[str, Kept]:
+def _take_bytes(value: Any, room: Room, name: str) -> tuple[str, str, int, torch.Tensor]:
+    """Return what is kept of bytes: their kind, an array's code, the size of each of its numbers, themselves."""
+    code, size = getattr(value, "typecode", ""), getattr(value, "itemsize", 1)
+    if is_secret(bytes(value[:_TEXT]).decode("latin-1"), name):
+        raise UnkeptError
+    room.take(_EACH + len(value) * size)
+    kind = "array" if code else "bytearray" if isinstance(value, bytearray) else "bytes"
+    return kind, code, size, torch.tensor(numpy.frombuffer(bytes(value), numpy.uint8))
+
+
+def _take_state(value: Any, room: Room, known: Collection[int], depth: int, first: Any) -> Kept:
+    """Return what an object tells of its state, and what a script's own class of modules or optimizers adds to it."""
+    told = dict(value.state_dict())
+    torchs = torch.optim.Optimizer.load_state_dict
+    if "param_groups" not in told and getattr(type(value), "load_state_dict", None) is torchs:
+        raise UnkeptError  # it couldn't be loaded
+    kept = ("state", take_value(told, room, (), depth))
+    beside = beside_state(value) if isinstance(value, (torch.nn.Module, torch.optim.Optimizer)) else {}
+    of_beside = first[1] if isinstance(first, tuple) and len(first) == 2 else None
+    more = _take_attributes(beside, room, known, depth, of_beside)
+    return ("state and more", (kept, more)) if more else kept
+
+
+def _take_attributes(
+    attributes: Mapping[str, Any], room: Room, known: Collection[int], depth: int, first: Any
+) -> dict[str, Kept]:
+    """Return what is kept of an object's attributes; ``first``: what was seen of them at the begin."""
     looked_at = isinstance(first, tuple) and len(first) == 2
     count, before = (first[0], dict(first[1] or ())) if looked_at else (-1, {})
     level, found = DEPTH - 1 - (_DEPTH - depth), {}
-    for name, one in attributes_of(value).items():
+    for name, one in attributes.items():
         then = before.get(name[:64])
         if name[:64] in before and print_value(one, known, level) == then:
             continue
@@ -170,7 +199,7 @@ def _take_object(value: Any, room: Room, known: Collection[int], depth: int, fir
 
 def _is_kept(value: Any) -> bool:
     """Tell whether an attribute of an object is state of its own, and not another library's object."""
-    kinds = (*_PLAIN, *_ROWS.values(), dict, Enum, torch.Tensor, numpy.ndarray, numpy.generic)
+    kinds = (*_PLAIN, *ROWS.values(), dict, bytes, *BUFFERS, Enum, torch.Tensor, numpy.ndarray, numpy.generic)
     objects = isinstance(value, (*kinds, torch.nn.Module, torch.optim.Optimizer))
     return objects or has_attributes(value) or knows_its_state(value)
 
@@ -179,109 +208,3 @@ def _key(key: Any) -> Any:
     if type(key) in _PLAIN or (type(key) is tuple and all(type(one) in _PLAIN for one in key)):
         return key
     raise UnkeptError
-
-
-def fits(kept: Kept, now: Any) -> bool:
-    """Tell whether the objects are there that what was kept goes back into. Pure."""
-    kind, content = kept
-    if kind == "state":
-        return hasattr(now, "load_state_dict")
-    if kind == "object":
-        there = attributes_of(now)
-        return has_attributes(now) and all(fits(one, there.get(name)) for name, one in content.items())
-    if kind == "enum":
-        return _member(content, now) is not None
-    if kind == "fields":
-        return len(getattr(now, "_fields", ())) == len(content) and all(map(fits, content, now))
-    if kind in ("dict", "counter"):
-        before = now if isinstance(now, Mapping) else {}
-        return all(fits(one, before.get(key)) for key, one in content)
-    if kind in _ROWS:
-        return all(map(fits, content, _as_many(now, len(content))))
-    return True
-
-
-def put_value(kept: Kept, now: Any) -> Any:
-    """Return what a value is to be: ``now`` changed in place where that can be, else another one.
-
-    ``now``: which ``kept`` fits. Nothing of ``kept`` itself is handed out: it may be put back once more. Raises what
-    the script's own objects raise.
-    """
-    kind, content = kept
-    if kind == "same":
-        return now
-    if kind == "plain":
-        return content
-    if kind == "clock":
-        return time.time() if content == "time" else time.monotonic()
-    if kind == "tensor":
-        return _put_tensor(content, now)
-    if kind in ("array", "scalar"):
-        array = content.numpy()
-        if kind == "scalar":
-            return array[()]
-        if isinstance(now, numpy.ndarray) and (now.shape, now.dtype) == (array.shape, array.dtype):
-            now[...] = array
-            return now
-        return array.copy()
-    if kind == "state":
-        now.load_state_dict(put_value(content, None))
-        return now
-    if kind in ("dict", "counter"):
-        return _put_items(content, Counter() if kind == "counter" and not isinstance(now, Counter) else now)
-    if kind == "enum":
-        return _member(content, now)
-    if kind == "fields":
-        return type(now)(*map(put_value, content, now))
-    if kind == "object":
-        there = attributes_of(now)
-        for name, one in content.items():
-            object.__setattr__(now, name, put_value(one, there.get(name)))
-        return now
-    return _put_row(kind, content, now)
-
-
-def _put_tensor(content: torch.Tensor, now: Any) -> torch.Tensor:
-    if not isinstance(now, torch.Tensor):
-        return content.clone()
-    if (now.shape, now.dtype) != (content.shape, content.dtype):
-        return content.to(now.device, copy=True)
-    with torch.no_grad():
-        now.copy_(content)
-    return now
-
-
-def _put_items(content: list[tuple[Any, Kept]], now: Any) -> Any:
-    before = dict(now) if isinstance(now, Mapping) else {}
-    found = {key: put_value(one, before.get(key)) for key, one in content}
-    if not isinstance(now, dict):
-        return found
-    now.clear()
-    now.update(found)
-    return now
-
-
-def _member(content: tuple[str, str, str], now: Any) -> Any:
-    """Return a member of an enumeration; None where there is none such."""
-    module, path, name = content
-    found: Any = sys.modules.get(module)
-    cls = functools.reduce(lambda at, one: getattr(at, one, None), path.split("."), found)
-    cls = type(now) if isinstance(now, Enum) else cls  # one within a function has no name to be found by
-    return cls.__members__.get(name) if isinstance(cls, type) and issubclass(cls, Enum) else None
-
-
-def _put_row(kind: str, content: list[Kept], now: Any) -> Any:
-    found = list(map(put_value, content, _as_many(now, len(content))))
-    if kind == "list" and isinstance(now, list):
-        now[:] = found
-        return now
-    if (kind == "deque" and isinstance(now, deque)) or (kind == "set" and isinstance(now, set)):
-        now.clear()
-        (now.extend if isinstance(now, deque) else now.update)(found)
-        return now
-    return _ROWS[kind](found)
-
-
-def _as_many(now: Any, count: int) -> list[Any]:
-    before = list(now)[:count] if isinstance(now, (list, tuple, deque)) else []
-    return before + [None] * (count - len(before))

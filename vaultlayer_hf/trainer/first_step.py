@@ -64,7 +64,7 @@ class FirstStep(TrainerCallback):
         if not is_within_epoch(state):
             return
         if self.own is not None:
-            self.own.put_flags()
+            self.own.parts.put_flags()
         try:
             saved = read_digests(self._folder, self._session.ranks.rank)
             world_size = self._session.ranks.world_size

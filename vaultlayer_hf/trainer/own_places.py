@@ -14,9 +14,9 @@ import torch
 from transformers import TrainerState
 from transformers.trainer_callback import ExportableState
 
-from vaultlayer_hf.state.attributes import is_of_script, own_attributes
 from vaultlayer_hf.state.functions import Place, names_in, reached
 from vaultlayer_hf.state.object_files import peeled
+from vaultlayer_hf.state.object_kinds import is_of_script, own_attributes
 from vaultlayer_hf.trainer.loaded import Trained
 from vaultlayer_hf.trainer.outside import unsaved_buffers
 

@@ -11,39 +11,44 @@ attributes of classes, functions and modules | carried by each rank | as well |
 | the data set, the collator | with the place in the data | numbers with the place in the data; others are said |
 
 What one object holds comes back whole or not at all: a flag that says that a file is open would mislead without the
-file. What is too large, or holds what can't be kept, is said (state/plain_values.py). Which parameters are trained, and
-which adapters are active, is carried as well, where that changes as it is trained.
+file. What is too large, or holds what can't be kept, is said (state/plain_values.py), and so is a library's object in
+the place of another of which nothing is known (state/object_kinds.py): what moves within such a one isn't seen. Which
+parameters are trained, and which adapters are active, is carried as well, where that changes as it is trained.
 """
 
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 
-from vaultlayer_hf.state.attributes import Prints, is_iterator, is_of_script, look, moved, own_attributes
+from vaultlayer_hf.state.attributes import Prints, look, moved, print_value
 from vaultlayer_hf.state.data.followed import base_of
 from vaultlayer_hf.state.data.inner import own_generators, put_generators
 from vaultlayer_hf.state.data.samplers import parts
 from vaultlayer_hf.state.data.sources import unwrapped
 from vaultlayer_hf.state.functions import Place
 from vaultlayer_hf.state.object_files import peeled
-from vaultlayer_hf.state.plain_values import (
-    Kept,
-    Room,
-    UnkeptError,
-    fits,
-    has_come,
-    put_value,
-    take_attribute,
+from vaultlayer_hf.state.object_kinds import (
+    GENERATORS,
+    is_iterator,
+    is_meter,
+    is_of_script,
+    may_hide_state,
+    own_attributes,
 )
+from vaultlayer_hf.state.plain_values import Kept, Room, UnkeptError, has_come, take_attribute
+from vaultlayer_hf.state.put_values import fits, put_value
 from vaultlayer_hf.state.stops import StopNotes, written_by_handlers
-from vaultlayer_hf.state.tensor_digests import plain_name
-from vaultlayer_hf.trainer.adapter_load import activate_adapters, active_adapters
 from vaultlayer_hf.trainer.loaded import Trained, is_adapter, is_of_adapters
 from vaultlayer_hf.trainer.own_places import Attributes, Held, OwnPlaces, inner
+from vaultlayer_hf.trainer.trained_parts import TrainedParts
+
+_NONE = print_value(None, (), 0)
 
 
 class OwnState:
@@ -61,6 +66,7 @@ class OwnState:
         added: what is carried besides.
 
     Attributes:
+        parts: which of the model is trained.
         moved: which attributes held something else at the newest save than at the begin and aren't carried, by paths.
         modules: the modules outside the model that are carried.
     """
@@ -70,12 +76,10 @@ class OwnState:
     ) -> None:
         self._places = OwnPlaces(trainer, callbacks, trained, added)
         self._trainer, self._trained, self._loader = trainer, trained, loader
+        self.parts = TrainedParts(trained)
         self.moved: list[str] = []
         self.modules: list[torch.nn.Module] = []
-        self._flags = self._now()
-        self._active = active_adapters(trained.model)
         # Of the checkpoint that the training goes on from.
-        self._kept: dict[str, bool] = {}
         self._values: Mapping[str, Mapping[str, Kept]] = {}
         self._stops = StopNotes()
         held: list[Held] = []
@@ -84,21 +88,19 @@ class OwnState:
         self._then, _ = self._look(held)
         self._there = {f"{one.owner}.{name}" for one in held for name in one.values}
         self._settle(held)
+        self._hiding = {path: weakref.ref(value) for path, value in self._find_hiding(held)}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what ``load_state_dict`` needs: only tensors, numbers, text, tuples, lists and dictionaries."""
         held = self._places.held()
         values, self.moved = self._take_moved(held)
-        flags = {name: on for name, on in self._now().items() if self._flags.get(name) != on}
-        states = {one.owner: own_generators(_Holder(one.values)) for one in held}
-        active = active_adapters(self._trained.model)
+        states = {one.owner: own_generators(_generators(one.values)) for one in held}
         return {
-            "flags": flags,
             "generators": {name: state for name, state in states.items() if state},
             "values": values,
             "orders": self._orders(values),
-            "active": active if active != self._active else None,
             "moved": self.moved,
+            **self.parts.state_dict(),
         }
 
     def _take_moved(self, held: Sequence[Held]) -> tuple[dict[str, dict[str, Any]], list[str]]:
@@ -122,12 +124,22 @@ class OwnState:
             except Exception:  # it holds what can't be kept, too much, or objects that raise what they like
                 room.left = left
                 continue
-            found.setdefault(owner, {}).update(kept)
-            for name in names:
+            found.setdefault(owner, {}).update({name: one for name, one in kept.items() if one is not None})
+            for name in kept:
                 paths.pop(f"{owner}.{name}")
                 seen.add(id(values[name]))
                 self.modules += [values[name]] if isinstance(values[name], torch.nn.Module) else []
+        for path, value in self._find_hiding(held):
+            if (first := self._hiding.get(path)) is not None and first() is not value:
+                paths[path] = None
         return {owner: kept for owner, kept in found.items() if kept}, list(paths)
+
+    def _find_hiding(self, held: Iterable[Held]) -> Iterator[tuple[str, Any]]:
+        """Yield objects of libraries that may hide state, by paths: a new one in the place of another is a change."""
+        for owner, _, values in held:
+            for name, value in values.items():
+                if may_hide_state(value):
+                    yield f"{owner}.{name}", value
 
     def _is_stopped(self) -> bool:
         """Tell whether this is the save with which a script stops the training ahead of its end."""
@@ -159,22 +171,31 @@ class OwnState:
         known: Collection[int],
         room: Room,
         seen: Collection[int],
-    ) -> dict[str, Kept]:
+    ) -> dict[str, Kept | None]:
         """Return what is kept of an object's attributes of these names: of all, or UnkeptError.
 
-        They go together: a flag that says of a file that it is open is of no use without the file.
+        They go together: a flag that says of a file that it is open is of no use without the file. None: it is kept
+        in another place already. A library's object that was there from the begin may be left out.
         """
         for name, value in values.items() if names else ():
             path = f"{owner}.{name}"
             empty = path in self._then or path not in self._there
-            if path not in now and empty and has_come(value, known):
+            came = path not in now or (self._then.get(path, _NONE) == _NONE and is_meter(value))
+            if came and empty and has_come(value, known):
                 raise UnkeptError
-        kept = {}
+        kept: dict[str, Kept | None] = {}
         for name in names:
             value = values[name]
-            if isinstance(value, (bool, int, float, str)) or id(value) not in seen:
-                first = self._then.get(f"{owner}.{name}")
+            if id(value) in seen and not isinstance(value, (bool, int, float, str)):
+                kept[name] = None
+                continue
+            first, left = self._then.get(f"{owner}.{name}"), room.left
+            try:
                 kept[name] = take_attribute(value, room, known, name=name, first=first)
+            except UnkeptError:
+                if not is_meter(value):
+                    raise
+                room.left = left
         return kept
 
     def _orders(self, values: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -193,17 +214,18 @@ class OwnState:
         lost = list(state.get("moved", ()))
         for name, states in state.get("generators", {}).items():
             try:
-                put_generators(_Holder(places[name].values()), states)
+                there = _generators(places[name].values())
+                lost += [
+                    f"{name}.{one}" for one in states if not hasattr(there, one)
+                ]  # made by the first use
+                put_generators(there, states)
             except Exception:  # there is no such object now, or a generator of another kind
                 lost.append(f"{name}'s random generators")
         self._values = state.get("values", {})
         lost += self._put_values(places)
         with contextlib.suppress(Exception):  # the same
             self._settle([Held(owner, place, place.values()) for owner, place in places.items()])
-        if state.get("active"):
-            activate_adapters(self._trained.model, state["active"])
-        self._kept = self._now() | state.get("flags", {})
-        self.put_flags()
+        self.parts.load_state_dict(state)
         return lost
 
     def put_values(self) -> list[str]:
@@ -224,26 +246,13 @@ class OwnState:
                 lost += [f"{owner}.{name}" for name in attributes]
         return lost
 
-    def put_flags(self) -> None:
-        """Have those parameters trained, or not, that were when the checkpoint was saved."""
-        for name, parameter in self._parameters():
-            if name in self._kept:
-                parameter.requires_grad_(self._kept[name])
-
-    def _parameters(self) -> Iterator[tuple[str, Any]]:
-        if not self._trained.sharded:
-            for name, parameter in peeled(self._trained.model).named_parameters():
-                yield plain_name(name), parameter
-
-    def _now(self) -> dict[str, bool]:
-        return {name: parameter.requires_grad for name, parameter in self._parameters()}
-
     def _look(self, held: Iterable[Held]) -> tuple[Prints, set[int]]:
         """Return what is seen now, and ``_known``, which goes through the whole model: once for all objects."""
         try:
             ids, names = written_by_handlers()
             known = self._known() | ids
-            found = look(dict(self._attributes(held)), known) | look(dict(self._base()), ())
+            found = look({owner: values for owner, _, values in held}, known) | look(dict(self._base()), ())
+            found |= look(dict(self._of_data()), known, meters=False)
             return {path: one for path, one in found.items() if path.rpartition(".")[2] not in names}, known
         except Exception:  # of objects of the script's own: nothing is said of them then
             return {}, set()
@@ -260,9 +269,7 @@ class OwnState:
             things += vars(self._trainer.callback_handler).values()
         return {id(one) for one in things if not isinstance(one, (bool, int, float, str, type(None)))}
 
-    def _attributes(self, held: Iterable[Held]) -> Iterator[tuple[str, dict[str, Any]]]:
-        for owner, _, values in held:
-            yield owner, values
+    def _of_data(self) -> Iterator[tuple[str, dict[str, Any]]]:
         for one in (self._dataset(), getattr(self._trainer, "data_collator", None)):
             if hasattr(one, "__dict__") and is_of_script(type(one)):
                 kept = {
@@ -282,8 +289,6 @@ class OwnState:
         return unwrapped(getattr(base_of(self._loader), "dataset", None))
 
 
-class _Holder:
-    """An object that has these attributes: the same objects, so that generators are taken, and put back, in place."""
-
-    def __init__(self, attributes: dict[str, Any]) -> None:
-        vars(self).update(attributes)
+def _generators(values: Mapping[str, Any]) -> SimpleNamespace:
+    """Return an object that holds the random generators among these: themselves, to be put back in place."""
+    return SimpleNamespace(**{name: one for name, one in values.items() if isinstance(one, GENERATORS)})
