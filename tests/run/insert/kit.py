@@ -30,6 +30,13 @@ BY_HAND = ("counted_for_ever", "maybe_optimizer", "names_of_letters", "word_mode
 """Scripts that change the parameters without an optimizer."""
 EDITED = tuple(sorted(path.stem for path in SCRIPTS.glob("*.py") if path.stem not in LEFT_ALONE))
 
+STEP = """\
+import torch
+model = torch.nn.Linear(2, 2)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+"""
+"""The begin of a script whose loop a test writes."""
+
 
 @functools.cache
 def proposal(name: str) -> Any:
@@ -37,6 +44,17 @@ def proposal(name: str) -> Any:
     from vaultlayer_hf.run.insert.propose import propose
 
     return propose(SCRIPTS / f"{name}.py", VAULT)
+
+
+def proposed(tmp_path: Path, text: str | bytes, vault: str | None = "v") -> Any:
+    """Return the proposal for a script of this text."""
+    from vaultlayer_hf.run.insert.propose import Proposal, propose
+
+    path = tmp_path / "train.py"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    found = propose(path, vault)
+    assert isinstance(found, Proposal), found
+    return found
 
 
 def proposal_text(name: str) -> str:
