@@ -223,7 +223,7 @@ def test_usage_errors_are_one_line(tmp_path) -> None:
     (tmp_path / "vaultlayer.toml").write_text("keep_lats = 3")
     ran = finish(start(tmp_path, "true"), tmp_path)
     assert ran.code == 2
-    assert "no option keep_lats" in ran.err
+    assert "no option keep_lats: did you mean keep_last?" in ran.err
 
 
 def test_the_vault_is_found_where_the_order_says(tmp_path, monkeypatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 
 from vaultlayer_hf import Settings, SettingsError
 from vaultlayer_hf.base.spans import parse_cadence
+from vaultlayer_hf.run.vaults import choose_vault
+from vaultlayer_hf.session.option_names import check_variables, misspelt_variables
 from vaultlayer_hf.session.settings import parse_rate, settings_table
-from vaultlayer_hf.session.variables import misspelt_variables
 
 VARIABLES: dict[str, tuple[str, Any]] = {
     "vault": ("s3://bucket/run", "s3://bucket/run"),
@@ -177,12 +179,50 @@ def test_misspelt_variables_are_named_with_what_was_meant() -> None:
         "VAULTLAYER_KEEPLAST", "VAULTLAYER_KEEP_LAST", "VAULTLAYER_GRACE_", "VAULTLAYER_RUN_ATTEMPT", "VAULT_ADDR",
         "VAULTLAYER_MY_OWN_THING", "VAULTLAYER_VERBOSTY", "VAULT_LAYER_GRACE", "VAULT_TOKEN", "VAULTLAYER_TEST_SEED",
     ]  # fmt: skip
-    assert dict(misspelt_variables(names)) == {
+    meant = {
         "VAULTLAYER_KEEPLAST": "VAULTLAYER_KEEP_LAST",
         "VAULTLAYER_GRACE_": "VAULTLAYER_GRACE",
         "VAULTLAYER_VERBOSTY": "VAULTLAYER_VERBOSITY",
         "VAULT_LAYER_GRACE": "VAULTLAYER_GRACE",
     }
+    options = [name for _, name in settings_table()]
+    assert misspelt_variables(names, options) == sorted(meant)
+    for name, known in meant.items():
+        with pytest.raises(SettingsError, match=f"there is no variable {name}: did you mean {known}\\?"):
+            check_variables([name], options)
+
+
+@pytest.mark.parametrize(
+    ("source", "error"), [("code", TypeError), ("variable", SettingsError), ("configuration", SettingsError)]
+)
+def test_an_option_that_does_not_exist_is_answered_with_the_one_that_was_meant(
+    source: str, error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it is named: left out in silence, it would keep three checkpoints where five were asked for."""
+    monkeypatch.chdir(tmp_path)
+    said = "there is no option keep_lats: did you mean keep_last?"
+    if source == "variable":
+        monkeypatch.setenv("VAULTLAYER_KEEP_LATS", "5")
+        said = "there is no variable VAULTLAYER_KEEP_LATS: did you mean VAULTLAYER_KEEP_LAST?"
+    if source == "configuration":
+        (tmp_path / "vaultlayer.toml").write_text("keep_lats = 5")
+    with pytest.raises(error, match=re.escape(said)):
+        choose_vault(None, ["true"]) if source == "configuration" else Settings(
+            **({"keep_lats": 5} if source == "code" else {})
+        )
+
+
+def test_an_option_that_is_like_none_is_answered_with_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is guessed where nothing is near; a variable that is like none may be another program's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VAULTLAYER_COLOUR", "red")
+    with pytest.raises(TypeError, match="there is no option colour; there are vault, fork, on_fenced"):
+        Settings(colour="red")  # type: ignore[call-arg]
+    (tmp_path / "vaultlayer.toml").write_text("colour = 'red'")
+    with pytest.raises(SettingsError, match=r"there is no option colour; there are vault, .*, spare$"):
+        choose_vault(None, ["true"])
 
 
 def test_paths(tmp_path: Path) -> None:

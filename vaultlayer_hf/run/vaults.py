@@ -19,6 +19,7 @@ from typing import Any
 from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.run.journal import run_folder
 from vaultlayer_hf.run.program import script_of
+from vaultlayer_hf.session.option_names import check_variables, no_such
 from vaultlayer_hf.session.settings import settings_table
 
 
@@ -50,11 +51,9 @@ def choose_vault(option: str | None, command: Sequence[str]) -> Choice:
     if not isinstance(spare, bool):
         raise SettingsError(f"{where}: spare = {spare!r} is neither true nor false")
     known = {field: variable for variable, field in settings_table()}
-    unknown = sorted(set(config) - set(known))
-    if unknown:
-        raise SettingsError(
-            f"{where}: there is no option {', '.join(unknown)}; there are vault, spare, {', '.join(known)}"
-        )
+    check_variables(os.environ, known)
+    if unknown := set(config) - set(known):
+        raise SettingsError(f"{where}: {no_such('option', unknown, [*known, 'spare'])}")
     variables = {known[name]: str(value) for name, value in config.items()}
     if option:
         return Choice(option, "option", variables, where, spare)

@@ -5,6 +5,7 @@
     lock.py              one run at a time in an ``output_dir``
     messages.py          messages between ranks
     observers.py         told of each training of this process
+    option_names.py      options and variables that don't exist, each with the one that may have been meant
     output_dir.py        what lies in ``output_dir``
     place.py             which ranks see one file system
     process_group.py     the ranks of the process group that torch.distributed has set up in this process
@@ -12,7 +13,6 @@
     session.py           what a rank holds of a run on a vault
     settings.py          the options of a run, in one typed object; each is also an environment variable
     training.py          what a seam drives while it trains
-    variables.py         environment variables that look much like a setting's, and that nothing reads
     waiting.py           the wait for uploads behind the last step: how long, and what is said of it
     save/                a save: when, agreed by all ranks, and who uploads what
     start/               a start: which checkpoint the run goes on from, and bringing it to the disks

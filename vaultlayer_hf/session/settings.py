@@ -6,6 +6,7 @@ name is the field's, in capitals: ``keep_last`` is ``VAULTLAYER_KEEP_LAST``.
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import re
@@ -17,6 +18,7 @@ from typing import Any, Literal, Self, cast, overload
 from vaultlayer_hf.base import short_traceback
 from vaultlayer_hf.base.spans import parse_cadence, parse_duration, parse_seconds
 from vaultlayer_hf.errors import SettingsError
+from vaultlayer_hf.session.option_names import check_variables, no_such
 from vaultlayer_hf.stores.uri import parse_vault
 
 CLOUDS = ("aws", "gcp", "azure")
@@ -139,7 +141,8 @@ class Settings:
             checkpoint, never the run.
         resume_timeout: time for which an unreachable vault is tried at the start.
 
-    Raises SettingsError where a value can't be used.
+    Raises SettingsError where a value can't be used, or a variable is a misspelt one of these; TypeError for an option
+    that doesn't exist.
     """
 
     vault: str | None = _from_environment("vault", str, None)
@@ -172,6 +175,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         short_traceback.install()
+        check_variables(os.environ, [item.name for item in fields(self)])
         if self.vault is None:  # written out, None still means the variable
             object.__setattr__(self, "vault", os.environ.get("VAULTLAYER_VAULT", "").strip() or None)
         elif isinstance(self.vault, os.PathLike):
@@ -224,6 +228,22 @@ class Settings:
     def rate(self) -> float | None:
         """The bandwidth cap in bytes per second, or None."""
         return cast("float | None", self.bandwidth)
+
+
+def _with_known_names(init: Callable[..., None]) -> Callable[..., None]:
+    """Return the ``__init__`` that answers an option which doesn't exist with the one that was meant."""
+
+    @functools.wraps(init)
+    def checked(self: Settings, *given: Any, **options: Any) -> None:
+        known = [item.name for item in fields(self)]
+        if unknown := options.keys() - set(known):
+            raise TypeError(no_such("option", unknown, known))
+        init(self, *given, **options)
+
+    return checked
+
+
+Settings.__init__ = _with_known_names(Settings.__init__)  # type: ignore[method-assign]
 
 
 def _check_fork(fork: str, vault: str | None) -> None:

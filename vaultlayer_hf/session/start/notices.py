@@ -9,7 +9,6 @@ from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.errors import StoreError
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.start.choice import StartChoice
-from vaultlayer_hf.session.variables import misspelt_variables
 from vaultlayer_hf.vault.log.entry import VaultState
 from vaultlayer_hf.vault.log.finite import newest_finite, read_nonfinite
 from vaultlayer_hf.vault.manifest import Manifest
@@ -40,12 +39,6 @@ def say_choice(session: Session, choice: StartChoice) -> None:
             "it goes on from there. The next start of the same command goes on from the newest that is trained now",
             step=named.step,
         )
-
-
-def say_misspelt(session: Session) -> None:
-    """Say which variables of the environment have no effect, and which ones may have been meant."""
-    for name, meant in misspelt_variables(os.environ):
-        session.warn_all(EventKind.NOTICE, f"the variable {name} has no effect: did you mean {meant}?")
 
 
 def empty_text(session: Session) -> str:

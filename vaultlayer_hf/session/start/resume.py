@@ -47,7 +47,6 @@ from vaultlayer_hf.session.start.notices import (
     empty_text,
     fresh_text,
     say_choice,
-    say_misspelt,
     say_nonfinite,
 )
 from vaultlayer_hf.session.start.ready import bring_best, make_ready, settle_all
@@ -76,7 +75,6 @@ def _resume(session: Session, seam_files: CheckpointFiles) -> Path | None:
     note = ClaimNote(session.output_dir, session.former)
     choice, writers = _claim(session, seam_files, note)
     before = session.entered.before
-    say_misspelt(session)
     session.ranks.on_every_rank(lambda: clear_half_done(session.output_dir) if session.leads_node else None)
     if before is None and choice.fork is None:
         session.events.info(EventKind.FRESH, empty_text(session))
