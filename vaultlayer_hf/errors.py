@@ -12,6 +12,7 @@
     │   └── StoreFullError        no space or quota left: free some
     ├── ResumeError               nothing was loaded; never a silent start at step 0
     │   ├── VaultUnreachableError the vault can't be read
+    │   │   └── VaultDeniedError  and no other try helps: fix credentials, permissions or the address
     │   ├── NoUsableCheckpointError  commits exist, none can be resumed from
     │   ├── NoSuchCheckpointError the step that was asked for isn't in the vault
     │   ├── WorldSizeError        it can't be resumed on this many ranks
@@ -48,6 +49,7 @@ __all__ = [
     "StoreError",
     "StoreFullError",
     "StoreUnavailableError",
+    "VaultDeniedError",
     "VaultLayerError",
     "VaultUnreachableError",
     "VaultUriError",
@@ -123,6 +125,10 @@ class ResumeError(VaultLayerError):
 
 class VaultUnreachableError(ResumeError):
     """The vault could not be read, so it is unknown whether it holds a checkpoint."""
+
+
+class VaultDeniedError(VaultUnreachableError):
+    """The vault can't be used before somebody changes something: credentials, a permission, a mount, the address."""
 
 
 class NoUsableCheckpointError(ResumeError):

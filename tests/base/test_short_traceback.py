@@ -50,7 +50,7 @@ def test_a_refused_start_ends_with_its_message(tmp_path: Path) -> None:
     """The person's own frames, then what is wrong and what to do as the last line: nothing of ours, no causes."""
     (tmp_path / "file").write_text("no folder")
     lines = start(tmp_path, "file")
-    assert lines[-1].startswith("vaultlayer_hf.errors.VaultUnreachableError: ")
+    assert lines[-1].startswith("vaultlayer_hf.errors.VaultDeniedError: ")
     assert sum(line.startswith("Traceback") for line in lines) == 1
     assert [line for line in lines if line.startswith("  File ")] == [
         f'  File "{tmp_path}/train.py", line 13, in <module>',

@@ -124,6 +124,7 @@ def test_completion_is_on(shell) -> None:
         (errors.StoreDeniedError("read", "k", "r"), 3),
         (errors.StoreFullError("write", "k", "r"), 3),
         (errors.VaultUnreachableError("x"), 3),
+        (errors.VaultDeniedError("x"), 3),
         (errors.NoUsableCheckpointError("x"), 1),
         (errors.CorruptError("x"), 1),
         (errors.FencedError("x"), 4),

@@ -1,4 +1,4 @@
-"""Small disks: file systems in memory that a test can fill."""
+"""Disks: file systems in memory that a test can fill, and folders where nothing can be written."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.fuse import mount, unmount
+
+_READ_ONLY, _REMOUNT, _BIND = 1, 32, 4096
+"""Flags of mount(2)."""
 
 
 @contextmanager
@@ -26,3 +29,23 @@ def small_disk_at(folder: Path, size: str) -> Iterator[Path]:
         yield folder
     finally:
         unmount(folder)
+
+
+@contextmanager
+def read_only_at(point: Path, folder: Path) -> Iterator[Path]:
+    """Show a folder at a new place where nothing can be written, not even by root; skip where that can't be."""
+    if os.geteuid() != 0:
+        pytest.skip("a read-only mount needs root")
+    point.mkdir()
+    try:
+        mount(str(folder), point, "none", _BIND)
+    except OSError as error:
+        pytest.skip(f"no folder can be mounted here: {error}")
+    try:
+        try:
+            mount("none", point, "none", _BIND | _REMOUNT | _READ_ONLY)
+        except OSError as error:
+            pytest.skip(f"no read-only mount can be made here: {error}")
+        yield point
+    finally:
+        unmount(point)

@@ -32,6 +32,7 @@ PUBLIC = [
     "StoreUnavailableError",
     "Trainer",
     "Vault",
+    "VaultDeniedError",
     "VaultLayerCallback",
     "VaultLayerError",
     "VaultUnreachableError",

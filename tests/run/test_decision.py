@@ -85,6 +85,12 @@ CASES = {
     "vault out of reach": (
         Death(code=1, errors=[error("vaultlayer_hf.errors.VaultUnreachableError")]), Cause.STORE, Action.RESTART, 3,
     ),
+    "vault refuses": (
+        Death(code=1, errors=[error("vaultlayer_hf.errors.VaultDeniedError")]), Cause.REFUSED, Action.STOP, 3,
+    ),
+    "a key of another vault": (
+        Death(code=1, errors=[error("vaultlayer_hf.errors.SignatureError")]), Cause.REFUSED, Action.STOP, 1,
+    ),
     "fenced": (replace(TRAINING, errors=[error("vaultlayer_hf.errors.FencedError")]), Cause.FENCED, Action.STOP, 4),
     "another model": (
         Death(code=1, errors=[error("vaultlayer_hf.errors.WrongModelError")]), Cause.REFUSED, Action.STOP, 1,
@@ -111,6 +117,14 @@ def test_a_start_that_worked_before_is_tried_again() -> None:
     death = Death(code=1, errors=[error("OSError", "port in use")])
     assert decide_restart(death, RestartHistory()).action is Action.STOP
     assert decide_restart(death, SEEN).action is Action.RESTART
+
+
+def test_a_vault_that_let_the_run_in_before_is_tried_again() -> None:
+    """What hands out credentials may be down for a while: that ends a run only where no attempt was let in yet."""
+    death = Death(code=1, errors=[error("vaultlayer_hf.errors.VaultDeniedError")])
+    assert decide_restart(death, RestartHistory()).action is Action.STOP
+    found = decide_restart(death, SEEN)
+    assert (found.cause, found.action, exit_code(found, death)) == (Cause.STORE, Action.RESTART, 3)
 
 
 def test_a_smaller_micro_batch_keeps_the_global_batch() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -10,14 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuse import FuseMount, mount, unmount
-from tests.kit.disks import small_disk_at
+from tests.fuse import FuseMount
+from tests.kit.disks import read_only_at, small_disk_at
 from tests.servers import CannedServer, SeaweedServer
 from tests.stores.azurite import INSTALL, AzuriteServer
 from tests.stores.gateways import GoogleGateway, HubGateway
 from tests.stores.hub import HubServer
-
-MS_RDONLY, MS_REMOUNT, MS_BIND = 1, 32, 4096
 
 
 @pytest.fixture
@@ -64,24 +63,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def read_only(tmp_path: Path) -> Iterator[Callable[[Path], Path]]:
     """Shows a folder at another place where nothing can be written, not even by root."""
-    if os.geteuid() != 0:
-        pytest.skip("a read-only mount needs root")
-    points: list[Path] = []
-
-    def make(folder: Path) -> Path:
-        point = tmp_path / f"read-only-{len(points)}"
-        point.mkdir()
-        try:
-            mount(str(folder), point, "none", MS_BIND)
-            points.append(point)
-            mount("none", point, "none", MS_BIND | MS_REMOUNT | MS_RDONLY)
-        except OSError as error:
-            pytest.skip(f"no read-only mount can be made here: {error}")
-        return point
-
-    yield make
-    for point in points:
-        unmount(point)
+    with contextlib.ExitStack() as stack:
+        numbers = itertools.count()
+        yield lambda folder: stack.enter_context(
+            read_only_at(tmp_path / f"read-only-{next(numbers)}", folder)
+        )
 
 
 @pytest.fixture

@@ -12,7 +12,14 @@ from typing import Any
 import psutil
 
 from vaultlayer_hf.base.events import EventKind, Events
-from vaultlayer_hf.errors import SettingsError, StoreError, VaultLayerError, VaultUnreachableError
+from vaultlayer_hf.errors import (
+    SettingsError,
+    StoreError,
+    StoreFullError,
+    VaultDeniedError,
+    VaultLayerError,
+    VaultUnreachableError,
+)
 from vaultlayer_hf.session.settings import Settings
 from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.stores.base import Store
@@ -130,9 +137,11 @@ class Access:
         return writer, before
 
     def unreachable(self, error: StoreError) -> VaultUnreachableError:
-        """Return the error for a vault that can't be used at the start."""
+        """Return the error for a vault that can't be used at the start: VaultDeniedError where no other try helps."""
+        passing = error.transient or isinstance(error, StoreFullError)
+        kind = VaultUnreachableError if passing else VaultDeniedError
         fix = error.hint or "check the address, the network and the credentials"
-        return VaultUnreachableError(
+        return kind(
             f"{self.address.uri}: {error.reason}. Nothing was trained: it isn't known which checkpoint to go on from, "
             f"and training doesn't start at step 0 in silence. {fix[0].upper()}{fix[1:]}; then start again. To train "
             "without a vault, leave out resume="

@@ -132,10 +132,13 @@ _GONE_RANK = ("torch.distributed.", "torch.distributed.elastic.", "vaultlayer_hf
 LAUNCHERS_ERROR, _BY_A_SIGNAL = "CalledProcessError", "died with <Signals."
 """How `accelerate launch` says that the one process which it has started is gone, and that a signal has ended it."""
 _STORE = ("VaultUnreachableError", "StoreUnavailableError", "StoreFullError")
+DENIED = ("VaultDeniedError", "StoreDeniedError")
+"""What somebody must change something for; where it had been right in an earlier attempt it may pass: a machine that
+hands out credentials may be down for a while."""
+USAGE = ("SettingsError", "VaultUriError", "MissingExtraError")
 _REFUSED = (
-    "SettingsError", "VaultUriError", "MissingExtraError", "StoreDeniedError", "NoUsableCheckpointError",
-    "NoSuchCheckpointError", "WorldSizeError", "WrongModelError", "CorruptError", "FormatVersionError",
-    "ResumeError", "VaultLayerError",
+    *USAGE, "NoUsableCheckpointError", "NoSuchCheckpointError", "WorldSizeError", "WrongModelError", "OtherRunError",
+    "NotLoadedError", "CorruptError", "FormatVersionError", "SignatureError", "ResumeError", "VaultLayerError",
 )  # fmt: skip
 _FAULTS = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGSYS")
 
@@ -166,7 +169,7 @@ def classify(death: Death, trained_before: bool = False) -> Cause:
     error = blame(death.errors)
     if death.nonfinite is not None and (error is None or error.type.endswith("NonFiniteLossError")):
         return Cause.NONFINITE
-    by_error = _by_error(error)
+    by_error = _by_error(error, trained_before)
     if by_error is Cause.MEMORY and not death.began:
         by_error = None  # loading the model takes more than there is: no micro-batch changes that
     if by_error is not None:
@@ -183,7 +186,7 @@ def classify(death: Death, trained_before: bool = False) -> Cause:
     return Cause.KILLED
 
 
-def _by_error(error: Error | None) -> Cause | None:
+def _by_error(error: Error | None, trained_before: bool) -> Cause | None:
     if error is None:
         return None
     name = error.type.rpartition(".")[2]
@@ -195,8 +198,8 @@ def _by_error(error: Error | None) -> Cause | None:
         return Cause.MICRO_BATCH
     if name == "FencedError":
         return Cause.FENCED
-    if name in _STORE:
+    if name in _STORE or (name in DENIED and trained_before):
         return Cause.STORE
-    if name in _REFUSED:
+    if name in _REFUSED or name in DENIED:
         return Cause.REFUSED
     return None

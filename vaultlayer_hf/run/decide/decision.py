@@ -16,7 +16,7 @@
 | hang, killed | restart |
 | disk-full | restart once something could be deleted, else stop |
 | not-empty | restart with what earlier attempts left in the output folder put aside, once |
-| store | restart with back-off: the vault couldn't be read |
+| store | restart with back-off: the vault couldn't be read, for a reason that may pass |
 | crash | restart; stop where the same error ends the same step ``same`` times in a row |
 
 Whatever the cause: stop after ``stuck`` attempts in a row without progress. An attempt has made progress where it
@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from vaultlayer_hf.run.decide.cause import Cause, Death, Error, blame, classify
+from vaultlayer_hf.run.decide.cause import DENIED, USAGE, Cause, Death, Error, blame, classify
 from vaultlayer_hf.run.decide.words import Words
 
 
@@ -218,16 +218,16 @@ def follow(death: Death, history: RestartHistory, decision: RestartDecision) -> 
 def exit_code(decision: RestartDecision, death: Death) -> int:
     """Return the exit code of `vl run`: those of cli.common.ExitCode.
 
-    0: the program has ended well. 2: a setting must be changed. 3: the store can't be reached. 4: fenced. 5: the
-    training failed, and starting it again doesn't help. 75: told to end, the same command goes on. 130: Ctrl-C.
+    0: the program has ended well. 2: a setting must be changed. 3: the store can't be reached, or refuses. 4: fenced.
+    5: the training failed, and starting it again doesn't help. 75: told to end, the same command goes on. 130: Ctrl-C.
     """
     if decision.action is Action.DONE:
         return 0
     if decision.action is Action.LEAVE:
         return 130 if death.told == "SIGINT" else 75
     if decision.cause is Cause.REFUSED:
-        usage = ("SettingsError", "VaultUriError", "MissingExtraError")
-        return 2 if decision.blame is not None and decision.blame.type.endswith(usage) else 1
+        what = decision.blame.type if decision.blame is not None else ""
+        return 2 if what.endswith(USAGE) else 3 if what.endswith(DENIED) else 1
     return {Cause.STORE: 3, Cause.UNFINISHED: 3, Cause.FENCED: 4}.get(decision.cause, 5)
 
 
