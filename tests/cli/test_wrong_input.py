@@ -13,6 +13,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from tests.vault.vaults import train
 from vaultlayer_hf.cli import app
 from vaultlayer_hf.cli.checks import check_libraries
 from vaultlayer_hf.cli.common import span
@@ -67,6 +68,15 @@ def test_a_typo_is_answered_with_the_vault_beside_it(command: tuple[str, ...], v
     done = vl(command[0], str(vault)[:-1], *command[1:])
     assert (done.code, done.out) == (1, "")
     assert f"did you mean {vault}?" in done.err
+
+
+def test_a_typo_in_a_bucket_is_answered_with_the_vault_beside_it(s3_uri: str, tmp_path: Path) -> None:
+    """As in a folder; and where nothing is near, nothing is guessed."""
+    train(f"{s3_uri}/my-run", tmp_path / "output", 2)
+    done = vl("status", f"{s3_uri}/my-rnu")
+    assert (done.code, f"did you mean {s3_uri}/my-run?" in done.err) == (1, True), done.err
+    done = vl("ls", f"{s3_uri}/quite-another")
+    assert (done.code, "did you mean" in done.err) == (1, False), done.err
 
 
 @pytest.mark.parametrize("option", [("--out", "x.pdf"), ("--out", "x.html", "--png", "x.jpg")], ids=" ".join)

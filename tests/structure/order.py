@@ -27,7 +27,7 @@ ORDER: dict[str, Layers] = {
     ],
     "session": [{"training"}, {"start", "stop"}, {"save", "observers"}, {"session"}],
     "vault": [
-        {"reader"},
+        {"reader", "near"},
         {"upload"},
         {"unfrozen"},
         {"restore", "retention", "adoptable"},

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -180,6 +180,13 @@ class Store(ABC):
     @abstractmethod
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects; an absent one is no error."""
+
+    def folders(self, prefix: str) -> Sequence[str]:
+        """Return the names of the folders that lie directly in ``prefix``, which has no slash at its end.
+
+        Empty where a store can't tell without a look at each object; it is only asked for what a person may have meant.
+        """
+        return []
 
     def exists(self, key: str) -> bool:
         """Tell whether an object exists."""

@@ -132,6 +132,18 @@ class ReadingTests:
         for absent in ("lo/", "log/1/", "nothing/", "log/9/"):
             assert list(store.list(absent)) == []
 
+    def test_folders(self, store: Store) -> None:
+        """What folders lie directly in a place is told right, where it is told at all."""
+        for key in ("log/1", "log-old/1", "data/7/x", "top"):
+            store.write(key, b"x")
+        for prefix, expected in (
+            ("", ["data", "log", "log-old"]),
+            ("data", ["7"]),
+            ("absent", []),
+            ("top", []),
+        ):
+            assert sorted(store.folders(prefix)) in ([], expected)
+
     def test_listing_of_many(self, store: Store) -> None:
         """A listing of more than one page of a server is complete, and goes on behind a numbered name."""
         keys = [f"log/{i:020d}.json" for i in range(1, 1101)]

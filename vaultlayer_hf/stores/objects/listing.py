@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
+from typing import Any
+
+import obstore
 
 from vaultlayer_hf.errors import StoreError
 from vaultlayer_hf.stores.base import ObjectInfo
@@ -35,6 +38,12 @@ def safe_offset(after: str) -> str:
         return ""
     below = chr(ord(after[-1]) - 1)
     return after[:-1] + ("." if below == "/" else below) + "~"
+
+
+def names_below(client: Any, prefix: str) -> list[str]:
+    """Return the names of what has a ``/`` behind it directly below a prefix of obstore's ``client``."""
+    found = obstore.list_with_delimiter(client, prefix.rstrip("/") or None)["common_prefixes"]
+    return [path.rstrip("/").rpartition("/")[2] for path in found]
 
 
 def in_order(found: Iterable[ObjectInfo], prefix: str) -> Iterator[ObjectInfo]:

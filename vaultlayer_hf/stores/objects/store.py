@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,7 +33,7 @@ from vaultlayer_hf.errors import (
 from vaultlayer_hf.stores.base import ObjectInfo, Pace, Store, Take, check_key
 from vaultlayer_hf.stores.objects.answers import client_failed, no_bytes, object_info, same_process, too_short
 from vaultlayer_hf.stores.objects.errors import translate
-from vaultlayer_hf.stores.objects.listing import AT_ONCE, in_order, safe_offset
+from vaultlayer_hf.stores.objects.listing import AT_ONCE, in_order, names_below, safe_offset
 from vaultlayer_hf.stores.objects.parts import CHUNK, LARGEST_COPY, Chunks, ahead, file_chunks, part_plan
 from vaultlayer_hf.stores.objects.provider import NEUTRAL, NO_STORE, Provider
 
@@ -151,6 +151,9 @@ class ObjectStore(Store):
             yield info
         if empty:
             self._check_emptiness(prefix)
+
+    def folders(self, prefix: str) -> Sequence[str]:
+        return self._call("list", prefix, lambda: names_below(self._quick, self._prefix + prefix))
 
     def create(self, key: str, data: bytes) -> None:
         name = self._name("create", key)
@@ -286,10 +289,7 @@ class ObjectStore(Store):
             pass  # it can't be told; the object's absence stands
 
     def _check_emptiness(self, prefix: str) -> None:
-        """Ask once for an object that can't exist: a login page or a proxy answers that with success, too.
-
-        Its pages parse as empty listings, and an empty vault means a fresh start.
-        """
+        """Ask once for what can't exist: a login page answers that, too, and parses as an empty vault's listing."""
         if self._honest:
             return
         try:
