@@ -100,14 +100,18 @@ class Access:
             if isinstance(self.bare, EncryptedStore):
                 self._bare, self._patient = self.bare.inner, None
 
-    def log(self) -> Log:
-        """Return the vault's log, as a reader."""
-        return Log(self.store, lambda reason: self._events.warn(EventKind.WALK_BACK, reason, reason=reason))
+    def log(self, *, keyed: bool = True) -> Log:
+        """Return the vault's log, as a reader; ``keyed``: as Log has it."""
 
-    def last(self) -> tuple[int, Entry | None]:
+        def say(reason: str) -> None:
+            self._events.warn(EventKind.WALK_BACK, reason, reason=reason)
+
+        return Log(self.store, say, keyed=keyed)
+
+    def last(self, *, keyed: bool = True) -> tuple[int, Entry | None]:
         """Return ``Log.last()``. Raises VaultUnreachableError, CorruptError."""
         try:
-            return self.log().last()
+            return self.log(keyed=keyed).last()
         except StoreError as error:
             raise self.unreachable(error) from error
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from vaultlayer_hf import (
     NoUsableCheckpointError,
     Settings,
     SettingsError,
+    SignatureError,
     WrongModelError,
     open_vault,
 )
@@ -20,6 +23,7 @@ from vaultlayer_hf.cli import app
 from vaultlayer_hf.session.start.resume import resume
 from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.vault.reader.why import explain
+from vaultlayer_hf.vault.signature import SIGNING
 
 
 @pytest.fixture
@@ -74,6 +78,61 @@ def test_a_plain_vault_is_forked_into_an_encrypted_one(
     monkeypatch.delenv("VAULTLAYER_ENCRYPTION_KEY")
     with pytest.raises(SettingsError, match="is encrypted, and no key is set"):
         start(str(tmp_path / "other"), tmp_path / "fourth", fork=vault)
+
+
+@pytest.fixture
+def signing(tmp_path: Path) -> Iterator[Callable[[], None]]:
+    """Sets a new key to sign with, as often as it is called; afterwards none is set."""
+    serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    form = (
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        yield lambda: patch.setenv(SIGNING, Ed25519PrivateKey.generate().private_bytes(*form).decode())
+
+
+def test_an_unsigned_vault_is_forked_into_a_signed_one(
+    tmp_path: Path, origin: str, signing: Callable[[], None]
+) -> None:
+    """With a key set an unsigned vault is begun from as it is, which is said; what the fork commits is signed."""
+    before, vault = tree(Path(origin)), str(tmp_path / "new")
+    signing()
+    first = train(vault, tmp_path / "second", 5, fork=f"{origin}@4")
+    assert "isn't signed, and this vault is" in first.reasons("notice")
+    assert not first.reasons("walk-back")
+    assert content(tmp_path / "second" / "checkpoint-4") == content(tmp_path / "first" / "checkpoint-4")
+    again, heard = start(vault, tmp_path / "third", fork=f"{origin}@4")
+    assert again == tmp_path / "third" / "checkpoint-5"
+    assert not heard.reasons("notice")
+    assert tree(Path(origin)) == before
+    signing()
+    with pytest.raises(SignatureError, match="no entry is"):
+        start(vault, tmp_path / "fourth")
+
+
+def test_a_signed_vault_is_not_forked_without_its_key(
+    tmp_path: Path, origin: str, signing: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has no key can't pass a signed vault off as an unsigned one by what he writes behind its end."""
+    signed = str(tmp_path / "signed")
+    signing()
+    train(signed, tmp_path / "ours", 2)
+    key = os.environ[SIGNING]
+    signing()
+    with pytest.raises(SignatureError, match="no entry is"):
+        start(str(tmp_path / "new"), tmp_path / "second", fork=signed)
+    monkeypatch.setenv(SIGNING, key)
+    log = Path(signed) / "log"
+    newest = max(log.iterdir())
+    theirs = max((Path(origin) / "log").iterdir()).read_text()
+    (log / f"{int(newest.stem) + 1:020}.json").write_text(theirs)
+    heard = train(str(tmp_path / "another"), tmp_path / "third", 5, fork=signed)
+    assert "isn't signed" not in heard.reasons("notice")
+    assert "begins as a fork of step 2 of" in heard.reasons("notice")
 
 
 @pytest.mark.parametrize(("end", "step"), [("", 6), ("@latest", 6), ("@best", 4), ("@2", 2)])

@@ -31,12 +31,14 @@ class Fork:
         commit: in there.
         state: of that vault.
         plain: its files aren't encrypted, and a key is set, which is the new vault's.
+        unsigned: nor are its entries signed, and a key for that is set.
     """
 
     uri: str
     commit: Commit
     state: VaultState
     plain: bool = False
+    unsigned: bool = False
 
     @property
     def detail(self) -> dict[str, Any]:

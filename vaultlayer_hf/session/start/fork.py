@@ -30,9 +30,11 @@ from vaultlayer_hf.session.start.choice import Fork
 from vaultlayer_hf.session.start.look import look
 from vaultlayer_hf.session.start.ready import make_ready
 from vaultlayer_hf.vault.log.entry import Commit, VaultState
+from vaultlayer_hf.vault.log.log import Log
 from vaultlayer_hf.vault.log.origin import FORK
 from vaultlayer_hf.vault.manifest import read_manifest
 from vaultlayer_hf.vault.near import near_vault
+from vaultlayer_hf.vault.signature import keys
 
 
 def choose_fork(origin: Access, noted: Mapping[str, Any]) -> Fork:
@@ -40,7 +42,8 @@ def choose_fork(origin: Access, noted: Mapping[str, Any]) -> Fork:
 
     ``noted``: detail of the new vault's newest claim. Raises NoSuchCheckpointError, VaultUnreachableError.
     """
-    address, state = origin.address, _state(origin)
+    address, unsigned = origin.address, keys() is not None and _is_unsigned(origin)
+    state = _state(origin, keyed=not unsigned)
     before = noted.get(FORK)
     step = state.best_step if address.best else address.step
     commits = [one for one in reversed(state.commits) if one.step == step] if address.named else []
@@ -65,7 +68,7 @@ def choose_fork(origin: Access, noted: Mapping[str, Any]) -> Fork:
     plain = _is_plain(origin, commits[0])
     if plain:
         origin.without_key()
-    return Fork(address.uri, commits[0], state, plain)
+    return Fork(address.uri, commits[0], state, plain, unsigned)
 
 
 def _is_plain(origin: Access, commit: Commit) -> bool:
@@ -81,9 +84,24 @@ def _is_plain(origin: Access, commit: Commit) -> bool:
         raise origin.unreachable(error) from error
 
 
-def _state(origin: Access) -> VaultState:
+def _is_unsigned(origin: Access) -> bool:
+    """Tell whether a vault was made and written to without a key: its first entry and its newest aren't signed.
+
+    Entries are never deleted. So one that was signed, and to whose end somebody without the key has written, isn't it.
+    """
     try:
-        _, entry = origin.last()
+        log = Log(origin.store, keyed=False)
+        _, newest = log.last()
+        return newest is not None and not newest.signed and not log.read(1).signed
+    except (CorruptError, ObjectNotFoundError):
+        return False
+    except StoreError as error:
+        raise origin.unreachable(error) from error
+
+
+def _state(origin: Access, *, keyed: bool) -> VaultState:
+    try:
+        _, entry = origin.last(keyed=keyed)
     except VaultUnreachableError as error:
         if not isinstance(error.__cause__, ObjectNotFoundError):
             raise
@@ -114,6 +132,12 @@ def begin_fork(session: Session, seam_files: CheckpointFiles, fork: Fork) -> Pat
         f"entry {commit.number}), where nothing is written. Started again, it goes on from what it commits here{keyed}",
         step=commit.step,
     )
+    if fork.unsigned:
+        session.events.warn(
+            EventKind.NOTICE,
+            f"{fork.uri} isn't signed, and this vault is: what the run begins from is vouched for by nobody, and what "
+            "it commits by this key. Fork only what you trust",
+        )
     manifest, reason = look(origin, session, seam_files, commit)
     if manifest is not None:
         purpose = f"the fork begins at step {commit.step}"

@@ -191,8 +191,8 @@ def encode_entry(entry: Entry) -> bytes:
     return data
 
 
-def decode_entry(data: bytes, number: int) -> Entry:
-    """Parse and check an entry, its signature too where a key is set.
+def decode_entry(data: bytes, number: int, *, keyed: bool = True) -> Entry:
+    """Parse and check an entry, its signature too where a key is set and the vault is ``keyed``.
 
     Raises CorruptError, FormatVersionError, SignatureError.
     """
@@ -207,7 +207,7 @@ def decode_entry(data: bytes, number: int) -> Entry:
     if not sound:
         raise CorruptError(f"{what}: its content doesn't match its own digest")
     signature = body.pop(FIELD, None)
-    if (found := keys()) is not None:
+    if keyed and (found := keys()) is not None:
         found.check(_SIGNED, dump(body), signature, what)
     kind = fields.text("kind", limit=32)
     if kind not in KINDS or fields.whole("number", low=1) != number:

@@ -68,11 +68,12 @@ def now() -> str:
 
 
 class Log:
-    """Reads a vault's log; needs no write permission."""
+    """Reads a vault's log; needs no write permission. ``keyed``: where a key is set, entries must be signed by it."""
 
-    def __init__(self, store: Store, on_damage: Callable[[str], None] | None = None) -> None:
-        self._store = store
-        self._on_damage = on_damage or (lambda reason: None)
+    def __init__(
+        self, store: Store, on_damage: Callable[[str], None] = lambda reason: None, *, keyed: bool = True
+    ) -> None:
+        self._store, self._keyed, self._on_damage = store, keyed, on_damage
 
     def read(self, number: int) -> Entry:
         """Return entry ``number``. Raises ObjectNotFoundError, CorruptError, FormatVersionError, StoreError."""
@@ -82,7 +83,7 @@ class Log:
             if type(error) is StoreError:  # larger than any entry
                 raise CorruptError(f"log entry {number}: {error.reason}") from error
             raise
-        return decode_entry(data, number)
+        return decode_entry(data, number, keyed=self._keyed)
 
     def last(self) -> tuple[int, Entry | None]:
         """Return the number of the last entry (0: empty vault) and the newest entry that is whole.
