@@ -60,6 +60,7 @@ class Spares:
         self._spare: SpareProcess | None = None
         self._tries = 0
         self._said = False
+        self._cold = ""  # the reason that was said last
         self._oom_kills = 0
         self._begin, self._patience = time.monotonic(), _LEAST
         self._image: int | None = None  # of the attempt's process; None once it has been looked at
@@ -206,16 +207,22 @@ class Spares:
             )
         if spare is None or self._off:
             if self._starts and not self._off:
-                self._notice("spare", "this start is cold: no interpreter was ready yet")
+                self._say_cold("no interpreter was ready yet")
             return None
         same = without_own(spare.environment) == without_own(environment)
         reason = spare.become_attempt(environment, self._patience) if same else "the environment has changed"
         if reason:
             self._end()
-            self._notice("spare", f"this start is cold: {reason}")
+            self._say_cold(reason)
             return None
         self._spare = None
         return spare.process
+
+    def _say_cold(self, reason: str) -> None:
+        """Say why a start is cold, where that isn't what was said of one last."""
+        if reason != self._cold:
+            self._cold = reason
+            self._notice("spare", f"this start is cold: {reason}")
 
     def _end(self) -> None:
         spare, self._spare = self._spare, None
