@@ -46,12 +46,13 @@ def names_assigned(code: CodeType) -> frozenset[str]:
 
 def _stored(code: CodeType, operation: int, names: Sequence[str]) -> Iterator[str]:
     """Yield what the instructions of an operation name by their numbers."""
-    operations, numbers = code.co_code[::2], code.co_code[1::2]
+    data = code.co_code  # which is made anew each time that it is asked for
+    operations = data[::2]
     at = operations.find(operation)
     while at >= 0:
-        number, before, shift = numbers[at], at - 1, 8
+        number, before, shift = data[2 * at + 1], at - 1, 8
         while before >= 0 and operations[before] == _EXTENDED:  # where a number above 255 begins
-            number |= numbers[before] << shift
+            number |= data[2 * before + 1] << shift
             before, shift = before - 1, shift + 8
         yield names[number]
         at = operations.find(operation, at + 1)
