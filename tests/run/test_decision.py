@@ -292,3 +292,20 @@ def test_of_an_error_the_first_sentence_is_repeated() -> None:
     assert detail.endswith(
         "raised VaultUnreachableError before its first step: file:///v: read-only file system"
     )
+
+
+def test_each_of_several_trainings_makes_progress_of_its_own() -> None:
+    """A fold whose steps begin anew isn't stuck behind an earlier one; dying in both by turns is no progress."""
+    first = replace(TRAINING, code=None, signal="SIGKILL", vault="v/fold-0", step=90, committed=80)
+    second = replace(first, vault="v/fold-1", step=9, committed=8)
+    passing = replace(first, step=None)  # killed while the end of the first one was brought back
+    history, stuck = RestartHistory(), []
+    for death in (first, second, second, passing, replace(second, step=10), passing):
+        history = follow(death, history, decide_restart(death, history))
+        stuck.append(history.stuck)
+    assert stuck == [0, 0, 1, 2, 0, 1]
+    assert (history.vault, history.furthest) == ("v/fold-0", 90)
+    assert history.about("v/fold-1").furthest == 10
+    walked = replace(second, nonfinite=8, errors=[error("NonFiniteLossError")])
+    decision = decide_restart(walked, history)
+    assert follow(walked, history, decision).about("v/fold-0").at is None

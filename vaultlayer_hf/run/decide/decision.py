@@ -20,12 +20,12 @@
 | crash | restart; stop where the same error ends the same step ``same`` times in a row |
 
 Whatever the cause: stop after ``stuck`` attempts in a row without progress. An attempt has made progress where it
-committed a later checkpoint than any attempt before, or trained a later step.
+committed a later checkpoint than any attempt before, or trained a later step, of the vault that it ended with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -78,6 +78,8 @@ class RestartHistory:
         at: the step to go on from instead of the newest checkpoint.
         tight: the disk was full once.
         aside: output folders are put aside ahead of each attempt.
+        vault: the one that ``furthest``, ``committed``, ``walks``, ``bad`` and ``at`` are about; ``""``: not known yet.
+        reached: ``furthest`` and ``committed`` of the other vaults that the program has trained into.
     """
 
     trained: bool = False
@@ -92,6 +94,27 @@ class RestartHistory:
     at: int | None = None
     tight: bool = False
     aside: bool = False
+    vault: str = ""
+    reached: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    def about(self, vault: str) -> RestartHistory:
+        """Return the history as it is about a vault: a program that trains several times counts in each anew."""
+        if not vault or vault == self.vault:
+            return self
+        if not self.vault:
+            return replace(self, vault=vault)
+        reached = {**self.reached, self.vault: (self.furthest, self.committed)}
+        furthest, committed = reached.pop(vault, (0, 0))
+        return replace(
+            self,
+            vault=vault,
+            reached=reached,
+            furthest=furthest,
+            committed=committed,
+            walks=0,
+            bad=None,
+            at=None,
+        )
 
 
 @dataclass(frozen=True)
@@ -129,7 +152,7 @@ class RestartDecision:
 
 def decide_restart(death: Death, history: RestartHistory, limits: Limits | None = None) -> RestartDecision:
     """Return what to do about a death. Never raises."""
-    limits = limits or Limits()
+    limits, history = limits or Limits(), history.about(death.vault)
     cause = classify(death, history.trained)
     error = blame(death.errors)
     say = Words(death, cause, error)
@@ -198,6 +221,7 @@ def decide_restart(death: Death, history: RestartHistory, limits: Limits | None 
 
 def follow(death: Death, history: RestartHistory, decision: RestartDecision) -> RestartHistory:
     """Return the history after a death and the decision about it."""
+    history = history.about(death.vault)
     after = _counted(death, history, decision.cause, blame(death.errors))
     if decision.cause is Cause.NONFINITE:
         reached = decision.at or 0  # what was reached beyond it doesn't count any more
