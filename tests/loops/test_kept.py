@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict, deque
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from vaultlayer_hf import Checkpointer
-from vaultlayer_hf.errors import ResumeError
+from vaultlayer_hf.errors import ResumeError, SettingsError
 from vaultlayer_hf.loops.loose_parameters import loose_parameters, put_loose
 
 
@@ -68,6 +69,33 @@ def test_options_of_groups_come_back_in_place() -> None:
     options.load_state_dict(saved)
     assert (optimizer.param_groups[0]["lr"] is rate, rate.item()) == (True, pytest.approx(0.1))
     assert optimizer.param_groups[0]["weight_decay"] == 0
+
+
+@pytest.mark.parametrize("empty", [list, dict, set, deque, OrderedDict])
+def test_contents_come_back_into_the_container_that_is_there(empty: type, tmp_path: Path) -> None:
+    """Whoever holds the list, dict, set or deque sees in it what was saved, in its order, and nothing else."""
+    items = [("b", 2), ("a", 1)]
+    before, now = empty(items), empty([("c", 3)])
+    for step, held in enumerate((before, now)):
+        ckpt = Checkpointer(
+            str(tmp_path / "vault"),
+            model=torch.nn.Linear(1, 1),
+            save_every="none",
+            output_dir=tmp_path / "out",
+        )
+        assert ckpt.resume() == step
+        ckpt.carry(lambda held=held: {"held": Checkpointer.contents(held)})
+        ckpt.step()
+        ckpt.save()
+        ckpt.close()
+    assert now == before
+    assert list(now) == list(before)
+
+
+def test_contents_of_what_holds_nothing_are_refused() -> None:
+    """A number, or a tuple, can't be filled: it is said which way it goes."""
+    with pytest.raises(SettingsError, match=r"not a tuple: name it in carry\(\)"):
+        Checkpointer.contents((1, 2))
 
 
 def test_an_object_that_holds_the_model_keeps_the_rest_of_itself(tmp_path: Path) -> None:

@@ -106,6 +106,23 @@ def test_a_finished_run_has_nothing_left_and_can_be_made_longer(tmp_path: Path) 
     assert walk(tmp_path / "three", epochs=5)[0] == seen[EPOCHS * ROWS :]
 
 
+def test_a_finished_run_of_one_pass_trains_nothing_more(tmp_path: Path) -> None:
+    """A script without epochs that is started again after its end has no batches; one that asks for more has some."""
+    for expected in ([1, 2], []):
+        ckpt = Checkpointer(str(tmp_path / "vault"), output_dir=tmp_path / "output", save_every="none")
+        ckpt.add("count", Count())
+        ckpt.resume()
+        left, done = ckpt.batches([1, 2]), []
+        assert len(left) == len(expected)
+        for one in left:
+            done.append(one)
+            ckpt.step()
+        assert done == expected
+        if not expected:
+            assert list(ckpt.batches([1, 2])) == [1, 2]
+        ckpt.finish()
+
+
 def test_a_run_that_was_left_early_stays_finished(tmp_path: Path) -> None:
     """Early stopping by ``break`` ends the run: started again, it does no more epochs."""
     for expected in ([0, 1], []):

@@ -206,10 +206,14 @@ class Checkpointer(Keepable):
         return run.passes.epochs(epochs, self.finished is not None, run.save_if_due)
 
     def batches(self, dataloader: Iterable[Any]) -> Batches:
-        """Return the batches of one pass, or what is left of it, for a script's own loop that calls ``step()``."""
+        """Return the batches of one pass, or what is left of it, for a script's own loop that calls ``step()``.
+
+        Outside of ``epochs()`` the first pass of a run that was finished before has none: it is over.
+        """
         run = self._looped("batches()")
         run.note_data(dataloader)
-        return Batches(run.position, dataloader)
+        over = run.passes.is_over(self.finished is not None)
+        return Batches(run.position, dataloader, over=over)
 
     @property
     def batches_done(self) -> int:

@@ -110,6 +110,11 @@ class LoopData:
         except TypeError:
             return False
 
+    @property
+    def under_way(self) -> bool:
+        """Whether a pass was begun that isn't over."""
+        return self._under_way
+
     def leave_pass(self) -> None:
         """Note that the loop is about to leave the current pass, though batches of it are left."""
         self._left_pass = self._under_way

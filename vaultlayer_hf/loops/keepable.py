@@ -1,4 +1,4 @@
-"""What a Checkpointer can keep beside what has a state of its own: loaders, files, gradients, options."""
+"""What a Checkpointer can keep beside what has a state of its own: loaders, files, gradients, options, contents."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from vaultlayer_hf.loops.group_options import GroupOptions
+from vaultlayer_hf.loops.kept_contents import KeptContents
 from vaultlayer_hf.loops.kept_file import KeptFile
 from vaultlayer_hf.loops.kept_gradients import KeptGradients
 from vaultlayer_hf.loops.stream import Stream
@@ -49,3 +50,12 @@ class Keepable:
         For an epoch that changes them ahead of its batches: ``in_pass=True`` right ahead of these.
         """
         return GroupOptions(optimizer)
+
+    @staticmethod
+    def contents(container: Any) -> KeptContents:
+        """Return what a list, dict, set or deque holds, for ``carry()``: it stays the same object.
+
+        For one that the caller of the loop's function reads behind it: what ``carry()`` returns would be another
+        object. Raises SettingsError for anything else.
+        """
+        return KeptContents(container)

@@ -20,7 +20,7 @@ class Passes:
 
     def __init__(self, position: LoopData) -> None:
         self._position = position
-        self._inside = False
+        self._inside = self._began = False
         self.asked = 0
         """Passes that ``steps`` was asked for, those that are behind the run too."""
 
@@ -58,6 +58,11 @@ class Passes:
         """Whether an epoch of ``epochs`` is under way: one that the run still has to train."""
         return self._inside
 
+    def is_over(self, finished: bool) -> bool:
+        """Whether the pass that is asked for, outside of ``epochs``, is the one that the run was ``finished`` with."""
+        first, self._began = not self._began, True
+        return finished and first and not self._inside and not self._position.under_way
+
     def epochs(self, epochs: Iterable[_T], finished: bool, over: Callable[[], None]) -> Iterator[_T]:
         """Yield the epochs that aren't over; ``over`` is called behind each.
 
@@ -88,15 +93,21 @@ class Passes:
 
 
 class Batches:
-    """The batches of one pass, or what is left of it; its length is their number, where that is known."""
+    """The batches of one pass, or what is left of it; its length is their number, where that is known.
 
-    def __init__(self, position: LoopData, loader: Iterable[Any]) -> None:
-        self._position, self._loader = position, loader
-        position.begin_pass()
+    ``over``: none is left, and the position stays what it is.
+    """
+
+    def __init__(self, position: LoopData, loader: Iterable[Any], *, over: bool = False) -> None:
+        self._position, self._loader, self._over = position, loader, over
+        if not over:
+            position.begin_pass()
         self._done = position.batches
 
     def __len__(self) -> int:
-        return len(self._loader) - self._done  # type: ignore[arg-type]
+        return 0 if self._over else len(self._loader) - self._done  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Any]:
+        if self._over:
+            return iter(())
         return self._position.batches_of(self._loader, self._position.passes, set_epoch=False)
