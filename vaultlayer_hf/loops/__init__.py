@@ -15,6 +15,7 @@
     group_options.py    what an optimizer's groups of parameters are trained with
     hooks.py            an Accelerator's own save_state and load_state, led through a vault
     keepable.py         what a Checkpointer can keep beside what has a state of its own
+    kept_contents.py    what a list or dict holds, brought back into the one that is there
     kept_file.py        a file that a loop writes on its way and needs at its end
     kept_gradients.py   gradients that a loop hands on from one step to the next
     left_gradients.py   gradients of parameters that no optimizer trains

@@ -14,14 +14,11 @@ VAULT = "vaults/run"
 LEFT_ALONE = (
     "integrated",
     "data_generator",
-    "folds",
-    "gathered_tokens",
     "lightning",
     "module_of_a_loop",
     "policy",
     "round_in_memory",
     "spread_parameters",
-    "two_phases",
     "unknown_trainer",
     "unseeded_split",
 )

@@ -21,7 +21,8 @@ STEPS = "steps.json"
 def run(script: str, die_at: int | None = None, vault: str = "", by_hand: bool = False) -> None:
     """Run ``script`` in its own folder; die by SIGKILL at the ``die_at``-th step, once ``vault`` holds a commit.
 
-    ``by_hand``: it has no optimizer, and each call of ``backward()`` is a step.
+    ``vault``: a folder; of several vaults in it the last one that was begun. ``by_hand``: the script has no optimizer,
+    and each call of ``backward()`` is a step.
     """
     folder, name = os.path.split(script)
     os.chdir(folder)
@@ -62,9 +63,14 @@ def commits(vault: Path) -> list[int]:
         return [commit.step for commit in opened.checkpoints()]
 
 
+def vaults_in(folder: Path) -> list[Path]:
+    """Return the vaults in a folder by their names, which end with their number; the folder itself where it is one."""
+    return sorted(path.parent for path in folder.rglob("log"))
+
+
 def _wait_for_commit(vault: Path, seconds: float = 30.0) -> None:
     end = time.monotonic() + seconds
-    while not commits(vault):
+    while not any(map(commits, vaults_in(vault)[-1:])):
         if time.monotonic() > end:
             raise SystemExit("nothing was committed before the kill")
         time.sleep(0.01)

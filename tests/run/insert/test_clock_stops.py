@@ -10,8 +10,10 @@ from vaultlayer_hf.run.insert.propose import Proposal, Unrecognised, propose
 
 LOOP = """
 import signal
+import threading
 import time
 from datetime import datetime, timedelta
+from time import process_time as spent
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -25,7 +27,7 @@ start, stop, steps = time.time(), False, 0
 until = datetime.now() + timedelta(hours=3)
 
 
-told = False
+told, over = False, threading.Event()
 
 
 def on_term(number, frame):
@@ -60,6 +62,8 @@ CLOCKS = {
     "a date": "if datetime.now() > until: break",
     "a function": "if is_late(): break",
     "a signal": "if told: break",
+    "an event": "if over.is_set(): break",
+    "a clock by another name": "if spent() > 3600: break",
 }
 
 
@@ -80,7 +84,17 @@ def test_a_loop_that_only_shows_the_time_is_edited(tmp_path: Path) -> None:
     assert found.after != found.before
 
 
-def _proposed(folder: Path, ends: str) -> Proposal | Unrecognised:
+@pytest.mark.parametrize("clock", ["datetime.utcnow()", "datetime.today()", "spent()", "time.monotonic_ns()"])
+def test_what_a_clock_has_shown_is_not_carried(clock: str, tmp_path: Path) -> None:
+    """The time of the last line belongs to the process that wrote it: behind a resume it would be another one's."""
+    found = _proposed(tmp_path, f"print({clock} - shown)\n        shown = {clock}", f"shown = {clock}")
+    assert isinstance(found, Proposal)
+    added = [line for hunk in found.hunks for line in hunk.diff if line.startswith("+")]
+    assert "shown" not in "".join(added)
+    assert '"steps": steps' in "".join(added)
+
+
+def _proposed(folder: Path, ends: str, begins: str = "") -> Proposal | Unrecognised:
     script = folder / "train.py"
-    script.write_text(LOOP.format(ends=ends))
+    script.write_text(LOOP.replace("\nfor epoch", f"\n{begins}\nfor epoch").format(ends=ends))
     return propose(script)

@@ -12,7 +12,7 @@ import torch
 
 from tests.forks import ForkServer
 from tests.run.insert.kit import BY_HAND, EDITED, SCRIPTS, VARIANTS, VAULT
-from tests.run.insert.run_script import STEPS, commits
+from tests.run.insert.run_script import STEPS, commits, vaults_in
 from vaultlayer_hf.run.insert.apply import apply
 from vaultlayer_hf.run.insert.propose import Proposal, propose
 
@@ -90,12 +90,12 @@ class Story:
         return done.code
 
     def play(self, before_end: int) -> tuple[int, int]:
-        """Kill the edited script so many steps before its end; return the step that was committed, and of how many."""
+        """Kill the edited script so many steps before its end; return how many steps are in vaults, and of how many."""
         assert self.run(self.plain) == 0
         turns = TURNS.get(self.name, 1)
         total = steps_of(self.plain.parent)
         assert self.run(self.edited, die_at=total - before_end, vault=str(self.vault)) == -9
-        newest = commits(self.vault)[-1]
+        newest = sum(commits(vault)[-1] for vault in vaults_in(self.vault))
         for path in self.edited.parent.iterdir():
             if path.name not in ("train.py", "vaults"):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -79,7 +79,7 @@ for step in range(9):
     optimizer.step()
 """,
     "its training is in a loop of trainings (line 5)": """
-for fold in range(5):
+for rate in (0.1, 0.01):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for epoch in range(2):
         for x in data:
@@ -93,13 +93,14 @@ b = Trainer(n)
 a.train()
 b.train()
 """,
-    "its loop is in fit(), which lines 9, 10 call more than once": """
+    "its loop is in fit(), which lines 9, 11 call more than once": """
 def fit(n):
     for x in range(n):
         model(x).sum().backward()
         optimizer.step()
 fit(1)
-fit(2)
+for n in range(3):
+    fit(n)
 """,
     "spread over methods that are called from outside of their class": """
 class Runner:
@@ -189,6 +190,15 @@ for e in range(3):
         optimizer.zero_grad()
         model(x).sum().backward()
         optimizer.step()
+""",
+    "line 11 gives objective(), which holds the loop, to what calls it again and again": """import optuna
+def objective(trial):
+    for step in range(9):
+        optimizer.zero_grad()
+        model(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+    return 0.0
+optuna.create_study().optimize(objective, n_trials=9)
 """,
     "update(), which steps the optimizer, is called at 2 places": """class Wrapper:
     def __init__(self, inner):

@@ -65,6 +65,23 @@ def is_started(script: Script, function: Any) -> bool:
     )
 
 
+_REPEATS = re.compile(
+    r"(?:^|\.)(?:optimize|agent|fmin|\w*minimize|i?map|imap_unordered|starmap|Tuner|timeit|repeat)$|(?:^|\.)tune\.run$"
+)
+"""What calls a function that it is given as often as it likes: searches for hyperparameters, pools."""
+
+
+def repeated_by(script: Script, function: Any) -> Any:
+    """Return the call that is given a function by its name, and calls it again and again; None for none."""
+    cst: Any = libcst_or_error()
+    for call in script.all(cst.Call):
+        given = any(dotted(one.value) == function.name.value for one in call.args)
+        method = f".{call.func.attr.value}" if isinstance(call.func, cst.Attribute) else ""
+        if given and _REPEATS.search(script.path(call.func) or method):
+            return call
+    return None
+
+
 def is_made_once(script: Script, calls: list[Any]) -> bool:
     """Tell whether at most one of some calls is made: of two, one in each branch of an ``if``."""
     cst: Any = libcst_or_error()
@@ -77,3 +94,20 @@ def is_made_once(script: Script, calls: list[Any]) -> bool:
     first = [any(up is choice.body for up in path) for path in (one, other)]
     second = [any(up is choice.orelse for up in path) for path in (one, other)]
     return sorted(first) == sorted(second) == [False, True]
+
+
+def given_values(script: Script, function: Any, calls: list[Any], name: str) -> list[Any]:
+    """Return what calls of a function give it for a parameter: its default where they give none, else None."""
+    parameters = function.params
+    listed = [*parameters.posonly_params, *parameters.params, *parameters.kwonly_params]
+    placed = [one.name.value for one in (*parameters.posonly_params, *parameters.params)]
+    if placed[:1] == ["self"] and is_method(script, function):
+        placed = placed[1:]
+    default = next((one.default for one in listed if one.name.value == name), None)
+    found = []
+    for call in calls:
+        given = {one.keyword.value: one.value for one in call.args if one.keyword is not None}
+        by_place = [one.value for one in call.args if one.keyword is None and not one.star]
+        given |= zip(placed, by_place, strict=False)
+        found.append(given.get(name, default))
+    return found

@@ -9,6 +9,10 @@ from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
 
 SCHEDULER = re.compile(r"sched|lr_", re.IGNORECASE)
 """Names of learning rate schedules."""
+CLOCK = re.compile(
+    r"(?:^|\.)(?:(?:time|monotonic|perf_counter|process_time)(?:_ns)?|now|utcnow|today|Event)$"
+)
+"""What shows the time, or that it has come: what it gives is another in each process."""
 
 
 def method_calls(script: Script, name: str, inside: Any = None) -> list[Any]:
@@ -99,3 +103,9 @@ def is_method(script: Script, function: Any) -> bool:
     )
     listed = function.params.params
     return isinstance(home, cst.ClassDef) and bool(listed) and listed[0].name.value == "self"
+
+
+def function_of(script: Script, node: Any) -> Any:
+    """Return the function around a node; None in the module."""
+    cst: Any = libcst_or_error()
+    return next((one for one in script.around(node) if isinstance(one, cst.FunctionDef)), None)

@@ -5,15 +5,11 @@ A step that such a condition makes the last one can't be told from the last one 
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
+from vaultlayer_hf.run.insert.calls import CLOCK
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
 from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
-
-_CLOCK = re.compile(
-    r"(?:^|\.)(?:time|time_ns|monotonic|monotonic_ns|perf_counter|perf_counter_ns|now|utcnow|today)$"
-)
 
 
 def refuse_clocks(script: Script, loop: Loop) -> None:
@@ -45,12 +41,12 @@ def _shown_by_clocks(script: Script) -> set[str]:
         before = len(shown)
         assignments = [one for kind in (cst.Assign, cst.AnnAssign, cst.AugAssign) for one in script.all(kind)]
         for node in assignments:
-            if node.value is None or not (
-                _reads(script, node.value, shown) or _is_under(script, node, shown)
-            ):
-                continue
-            targets = [one.target for one in node.targets] if isinstance(node, cst.Assign) else [node.target]
-            shown |= {dotted(one) for one in targets if dotted(one)}
+            under = _is_under(script, node, shown)
+            shown |= {
+                name
+                for name, value in _assigned(node)
+                if value is not None and (under or _reads(script, value, shown))
+            }
         for node in script.all(cst.Return):
             function = next((one for one in script.around(node) if isinstance(one, cst.FunctionDef)), None)
             returned = node.value is not None and _reads(script, node.value, shown)
@@ -58,6 +54,22 @@ def _shown_by_clocks(script: Script) -> set[str]:
                 shown.add(function.name.value)
         if len(shown) == before:
             return shown
+
+
+def _assigned(node: Any) -> list[tuple[str, Any]]:
+    """Return the names that a statement assigns, each with its value; of ``a, b = 1, 2`` each with its own."""
+    cst: Any = libcst_or_error()
+    found: list[tuple[str, Any]] = []
+    for target in [one.target for one in node.targets] if isinstance(node, cst.Assign) else [node.target]:
+        if not isinstance(target, (cst.Tuple, cst.List)):
+            found.append((dotted(target), node.value))
+            continue
+        names = [dotted(one.value) for one in target.elements]
+        values = [node.value] * len(names)
+        if isinstance(node.value, (cst.Tuple, cst.List)) and len(node.value.elements) == len(names):
+            values = [one.value for one in node.value.elements]
+        found += zip(names, values, strict=True)
+    return [(name, value) for name, value in found if name]
 
 
 def _set_by_signals(script: Script) -> set[str]:
@@ -93,8 +105,10 @@ def _is_under(script: Script, node: Any, shown: set[str]) -> bool:
 
 def _reads(script: Script, node: Any, shown: set[str]) -> bool:
     cst: Any = libcst_or_error()
-    calls = [dotted(call.func) for call in script.all(cst.Call, node)]
-    if any(_CLOCK.search(name) or name.rpartition(".")[2] in shown for name in calls if name):
+    calls = script.all(cst.Call, node)
+    if any(CLOCK.search(script.path(call.func)) for call in calls):
+        return True
+    if any(dotted(call.func).rpartition(".")[2] in shown for call in calls if dotted(call.func)):
         return True
     names = {dotted(one) for kind in (cst.Name, cst.Attribute) for one in script.all(kind, node)}
     return bool(names & shown)

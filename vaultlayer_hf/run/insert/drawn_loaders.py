@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from vaultlayer_hf.run.insert.calls import sources_of
+from vaultlayer_hf.run.insert.calls import function_of, sources_of
 from vaultlayer_hf.run.insert.draws import quiet
 from vaultlayer_hf.run.insert.held_loaders import held_loaders
 from vaultlayer_hf.run.insert.loop import Loop
 from vaultlayer_hf.run.insert.source import Edit, Script, dotted, libcst_or_error
-from vaultlayer_hf.run.insert.streams import DrawnLoader, function_of, generator_of, is_iterator, opened_there
+from vaultlayer_hf.run.insert.streams import DrawnLoader, generator_of, is_iterator, opened_there
 
 
 def drawn_loaders(script: Script, loop: Loop) -> list[DrawnLoader]:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from vaultlayer_hf.run.insert.calls import method_calls, receiver
+from vaultlayer_hf.run.insert.calls import function_of, method_calls, receiver
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
 from vaultlayer_hf.run.insert.own_classes import classes_of
 from vaultlayer_hf.run.insert.own_functions import parameters_of
@@ -16,11 +16,14 @@ from vaultlayer_hf.run.insert.walk import local_names
 _TORCH = re.compile(
     r"torch\.(?:rand|randn|randint|randperm|multinomial|normal|bernoulli|rand_like|randn_like)$"
 )
-_SPLITS = re.compile(r"(?:random_split|train_test_split|ShuffleSplit|StratifiedShuffleSplit)$")
+_SPLITS = re.compile(r"(?:random_split|train_test_split|ShuffleSplit|Repeated(?:Stratified)?KFold)$")
+_FOLDS = re.compile(r"(?:^|\.)(?:Stratified)?(?:Group)?KFold$")
+"""What draws only where it is told to shuffle."""
 _NUMPY = re.compile(r"numpy\.random\.(?!default_rng|RandomState|Generator|seed|get_state|set_state)\w+$")
 _PYTHON = re.compile(r"random\.(?:random|randint|shuffle|sample|choice|choices|uniform|randrange|gauss)$")
 _QUIET = re.compile(
-    r"print|len|int|float|str|bool|range|min|max|sum|list|dict|tuple|next|isinstance|round|abs|zip|enumerate|time\.\w+|"
+    r"print|len|int|float|str|bool|range|min|max|sum|list|dict|tuple|next|isinstance|round|abs|zip|enumerate|"
+    r"(?:time|math)\.\w+|"
     r"(?:[\w.]+\.)?(?:train|eval|zero_grad|append|item|format|info|debug|time|perf_counter|update|set_description|items|"
     r"tqdm|trange|deque|defaultdict|SummaryWriter|add_scalar|requires_grad_|join|makedirs|StopIteration)"
 )
@@ -31,15 +34,16 @@ _SEEDED = ("generator", "random_state", "seed")
 def refuse_fresh_data(script: Script, loop: Loop, models: list[str]) -> None:
     """Raise UnclearError where what is drawn ahead of the loop differs from start to start, and reaches its data."""
     cst: Any = libcst_or_error()
-    seeds = _seeds(script)
+    seeds = seeds_of(script)
     start = script.span(loop.top)[0]
     used = in_use(script, loop)
     _refuse_drawn_beside(script, seeds)
     for call in script.all(cst.Call):
         path = script.path(call.func)
-        kind = _kind(path)
-        if script.span(call)[0] > script.span(loop.top)[1] and _home(script, call) is _home(script, loop.top):
-            continue  # behind the loop: no data of its own
+        kind = _kind(path) or ("numpy" if _shuffles(script, call) else "")
+        behind = script.span(call)[0] > script.span(loop.top)[1]
+        if behind and function_of(script, call) is function_of(script, loop.top):
+            continue  # no data of its own
         if kind and not any(_within(script, call, one) for one in used):
             given = any(one.keyword is not None and one.keyword.value in _SEEDED for one in call.args)
             if not given and kind not in seeds and _reaches_data(script, call, path, used, models):
@@ -67,7 +71,7 @@ def _refuse_drawn_beside(script: Script, seeds: set[str]) -> None:
         for function in home.all(cst.FunctionDef, node) if made else ():
             for call in home.all(cst.Call, function) if function.name.value == "__init__" else ():
                 kind = _kind(home.path(call.func))
-                if kind and kind not in seeds | _seeds(home):
+                if kind and kind not in seeds | seeds_of(home):
                     drawn = home.path(call.func).rsplit(".", 1)[-1]
                     raise UnclearError(
                         f"line {script.line(made[0])} draws the data anew at each start ({drawn} without a seed in "
@@ -88,6 +92,11 @@ def is_draw(path: str) -> bool:
     return bool(_kind(path))
 
 
+def is_split(path: str) -> bool:
+    """Tell whether a call of this path draws which rows go where."""
+    return bool(_SPLITS.search(path))
+
+
 def quiet(script: Script, node: Any) -> bool:
     """Tell whether a statement surely draws no random numbers."""
     cst: Any = libcst_or_error()
@@ -102,7 +111,13 @@ def _kind(path: str) -> str:
     return "python" if _PYTHON.match(path) else ""
 
 
-def _seeds(script: Script) -> set[str]:
+def _shuffles(script: Script, call: Any) -> bool:
+    """Tell whether a call makes folds of rows in an order that is drawn."""
+    asked = [one.value for one in call.args if one.keyword is not None and one.keyword.value == "shuffle"]
+    return bool(_FOLDS.search(script.path(call.func)) and asked and dotted(asked[0]) != "False")
+
+
+def seeds_of(script: Script) -> set[str]:
     """Return the generators that something seeds."""
     cst: Any = libcst_or_error()
     found: set[str] = set()
@@ -149,11 +164,6 @@ def in_use(script: Script, loop: Loop) -> list[Any]:
     return found + modules
 
 
-def _home(script: Script, node: Any) -> Any:
-    cst: Any = libcst_or_error()
-    return next((one for one in script.around(node) if isinstance(one, cst.FunctionDef)), None)
-
-
 def _within(script: Script, node: Any, outer: Any) -> bool:
     return any(one is outer for one in script.around(node))
 
@@ -163,12 +173,15 @@ def _reaches_data(script: Script, call: Any, path: str, used: list[Any], models:
     cst: Any = libcst_or_error()
     if path.endswith("shuffle"):
         return True
-    assign = next(
-        (one for one in script.around(call) if isinstance(one, (cst.Assign, cst.FunctionDef))), None
-    )
+    way = [call, *script.around(call)]
+    heads = [one for one in way if isinstance(one, cst.For) and any(up is one.iter for up in way)]
+    kinds = (cst.Assign, cst.FunctionDef)
+    assign = next((one for one in way if isinstance(one, kinds) or any(one is head for head in heads)), None)
     if isinstance(assign, cst.FunctionDef):
         targets = {assign.name.value}  # what it returns is made of it
-    elif assign is not None:
+    elif isinstance(assign, cst.For):
+        targets = {one.value for one in script.all(cst.Name, assign.target)}
+    elif isinstance(assign, cst.Assign):
         targets = {one.value for target in assign.targets for one in script.all(cst.Name, target.target)}
     else:
         return False
@@ -178,6 +191,13 @@ def _reaches_data(script: Script, call: Any, path: str, used: list[Any], models:
             {one.value for one in script.all(cst.Name, node.value)},
         )
         for node in script.all(cst.Assign)
+    ]
+    made += [
+        (
+            {one.value for one in script.all(cst.Name, node.target)},
+            {one.value for one in script.all(cst.Name, node.iter)},
+        )
+        for node in script.all(cst.For)
     ]
     for _ in made:
         targets |= {name for names, read in made if read & targets for name in names}

@@ -17,11 +17,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from vaultlayer_hf.run.insert.calls import made_by, receiver, sources_of
+from vaultlayer_hf.run.insert.calls import function_of, made_by, receiver, sources_of
 from vaultlayer_hf.run.insert.draws import quiet
 from vaultlayer_hf.run.insert.loop import Loop
 from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
-from vaultlayer_hf.run.insert.streams import DrawnLoader, function_of
+from vaultlayer_hf.run.insert.streams import DrawnLoader
 from vaultlayer_hf.run.insert.walk import Walk
 
 

@@ -15,7 +15,7 @@ from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
 from vaultlayer_hf.run.insert.walk import Walk
 
 _WRITES = re.compile(r"(?:^torch|(?:^|\.)accelerator|(?:^|\.)xm)\.save$|(?:^|\.)(?:save_file|save_model)$")
-_READS = re.compile(r"^torch\.load$|(?:^|\.)(?:load_file|load_model)$")
+READS = re.compile(r"^torch\.load$|(?:^|\.)(?:load_file|load_model)$")
 _COPIES = re.compile(r"^shutil\.(?:copyfile|copy|copy2|move)$|^os\.(?:rename|replace)$")
 _PURE = re.compile(r"os\.path\.\w+|(?:pathlib\.)?Path|str|os\.fspath|int")
 
@@ -25,36 +25,39 @@ def kept_files(script: Script, loop: Loop, walk: Walk) -> list[str]:
 
     ``walk``: of the loop. Raises UnclearError for one whose path isn't known ahead of the loop.
     """
-    cst: Any = libcst_or_error()
-    used = in_use(script, loop)
-    written: set[str] = set()
-    unknown = False
-    for part in used:
-        for call in script.all(cst.Call, part):
-            path, given = script.path(call.func), places(call)
-            at = 1 if _WRITES.search(path) or _COPIES.search(path) else None
-            if at is None or len(given) <= at:
-                continue
-            code = script.code(_opened(script, given[at].value))
-            written.add(code)
-            unknown = unknown or not _is_plain(script, call, code)
+    written = written_paths(script, loop)
     if not written:
         return []
+    unknown = not all(plain for _, plain in written)
     found: list[str] = []
-    for call in _reads_behind(script, loop, used):
+    for call in _reads_behind(script, loop, in_use(script, loop)):
         node = _opened(script, call.args[0].value)
         code = script.code(node)
-        if code not in written and not unknown:
+        is_written = any(code == one for one, _ in written)
+        if not is_written and not unknown:
             continue
         known = next((one for one in _ways(script, node) if _is_known(script, loop, walk, one)), None)
         if known is not None:
             found.append(script.code(known))
-        elif code in written:
+        elif is_written:
             raise UnclearError(
                 f"line {script.line(call)} loads behind the loop what the loop has written to {code}, a file that "
                 "isn't in the vault: keep it in a variable"
             )
     return list(dict.fromkeys(found))
+
+
+def written_paths(script: Script, loop: Loop) -> list[tuple[str, bool]]:
+    """Return the code of the paths of files that a loop writes, and whether it means the same elsewhere."""
+    cst: Any = libcst_or_error()
+    found: list[tuple[str, bool]] = []
+    for part in in_use(script, loop):
+        for call in script.all(cst.Call, part):
+            path, given = script.path(call.func), places(call)
+            if len(given) > 1 and (_WRITES.search(path) or _COPIES.search(path)):
+                code = script.code(_opened(script, given[1].value))
+                found.append((code, _is_plain(script, call, code)))
+    return found
 
 
 def _opened(script: Script, node: Any) -> Any:
@@ -116,7 +119,7 @@ def _reads_behind(script: Script, loop: Loop, used: list[Any]) -> list[Any]:
         if script.span(call)[0] > end
         and not any(any(up is part for up in script.around(call)) for part in used)
     ]
-    reads = [call for call in found if _READS.search(script.path(call.func)) and call.args]
+    reads = [call for call in found if READS.search(script.path(call.func)) and call.args]
     return list(dict.fromkeys(reads))
 
 

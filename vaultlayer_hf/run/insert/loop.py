@@ -1,32 +1,11 @@
-"""Find a script's training loop: where a step ends, which loop gives the batches, which one the epochs.
-
-    optimizer.step() -> the suite that it ends -> the loop around it -> the loop around that
-
-One file, because each turn of that way decides the next one.
-
-From a function the way goes on to the one place that calls it. What isn't understood is said, never guessed.
-"""
+"""A training loop as it was found in a script: where its steps end, and which loops give the batches and the epochs."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from vaultlayer_hf.run.insert.by_hand import steps_by_hand
-from vaultlayer_hf.run.insert.callers import calls_of, is_made_once, is_plain, is_started
-from vaultlayer_hf.run.insert.calls import (
-    SCHEDULER,
-    is_statement,
-    made_by,
-    method_calls,
-    receiver,
-    sources_of,
-)
-from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
-from vaultlayer_hf.run.insert.wrappers import wrapped_step
-
-_OPTIMIZER = re.compile(r"optim|adam|sgd|adagrad|rmsprop|lion|adafactor|\bopts?\b", re.IGNORECASE)
+from vaultlayer_hf.run.insert.trainings import Trainings
 
 
 class UnclearError(Exception):
@@ -65,6 +44,7 @@ class Loop:
         only_if: the condition that the step is given, and under which alone it is one; ``""``: each time.
         phase: the condition under which a pass trains, where an epoch has several (``phase == "train"``); else ``""``.
         sync: whether batches are gathered by ``accelerator.accumulate``.
+        trainings: where the script trains several times; else None.
     """
 
     steps: list[Any]
@@ -81,236 +61,9 @@ class Loop:
     phase: str = ""
     by_hand: str = ""
     only_if: str = ""
+    trainings: Trainings | None = None
 
     @property
     def top(self) -> Any:
         """The outermost loop."""
         return self.outer if self.outer is not None else self.inner
-
-
-def find_loop(script: Script) -> Loop:
-    """Return the training loop. Raises UnclearError."""
-    cst: Any = libcst_or_error()
-    if not method_calls(script, "backward"):
-        raise UnclearError("nothing in it calls backward()")
-    for call in method_calls(script, "step"):
-        if not receiver(call) and _OPTIMIZER.search(script.code(call.func.value)):
-            raise UnclearError(
-                f"line {script.line(call)} steps {script.code(call.func.value)}, an optimizer that has no name of its "
-                "own"
-            )
-    steps = _optimizer_steps(script)
-    wrapped = wrapped_step(script, steps)
-    if wrapped is not None:
-        steps = [(wrapped.call, wrapped.optimizer)]
-    by_hand = steps_by_hand(script) if not steps else []
-    if not steps and not by_hand:
-        raise UnclearError("nothing in it calls optimizer.step() after backward()")
-    names = list(dict.fromkeys(name for _, name in steps)) or [""]
-    steps = steps or by_hand
-    calls = [call for call, _ in steps]
-    functions = {id(_function(script, call)) for call in calls}
-    if len(functions) > 1:
-        lines = ", ".join(str(script.line(call)) for call in calls)
-        raise UnclearError(f"it steps the optimizer in several functions (lines {lines})")
-    statement = _common_statement(script, calls)
-    if len(names) > 1 and isinstance(statement, (cst.For, cst.While)):
-        # Each optimizer has its turn within one round, and the end of the round is the end of the step.
-        body = list(statement.body.body)
-        last = max(
-            number
-            for number, one in enumerate(body)
-            if any(up is one for call in calls for up in script.around(call))
-        )
-        loop = Loop(calls, statement.body, body[last:], None, statement)
-    elif isinstance(statement, (cst.For, cst.While, cst.FunctionDef, cst.Module)) and statement not in calls:
-        raise UnclearError("the optimizer steps at several places of one loop")
-    else:
-        loop = _climb(script, calls, statement)
-    loop.optimizer, loop.optimizers = names[0], [name for name in names if name]
-    loop.by_hand = by_hand[0][1] if by_hand else ""
-    if wrapped is not None:
-        loop.only_if = wrapped.only_if
-        if loop.only_if and (loop.crossed or loop.condition is not None):
-            raise UnclearError(
-                f"the call in line {script.line(wrapped.call)} decides itself which batches make a step"
-            )
-    _find_outer(script, loop)
-    return loop
-
-
-def _optimizer_steps(script: Script) -> list[tuple[Any, str]]:
-    cleared = {receiver(call) for call in method_calls(script, "zero_grad")}
-    found = []
-    rounds = _local_rounds(script)
-    for call in method_calls(script, "step"):
-        if receiver(call) in rounds:
-            continue
-        on, first = receiver(call), dotted(call.args[0].value) if call.args else ""
-        if first and (first in cleared or _OPTIMIZER.search(first)):
-            found.append((call, first))  # scaler.step(optimizer)
-        elif on and not SCHEDULER.search(on) and (on in cleared or _is_optimizer(script, on)):
-            found.append((call, on))
-    return found
-
-
-def _local_rounds(script: Script) -> set[str]:
-    """Return the names of Accelerate's LocalSGD, which is no optimizer."""
-    cst: Any = libcst_or_error()
-    return {
-        dotted(item.asname.name)
-        for item in script.all(cst.WithItem)
-        if item.asname is not None
-        and isinstance(item.item, cst.Call)
-        and script.path(item.item.func).endswith("LocalSGD")
-    }
-
-
-def _is_optimizer(script: Script, name: str) -> bool:
-    """Tell whether a name is that of an optimizer, or is assigned one of torch's."""
-    return bool(_OPTIMIZER.search(name)) or any(
-        re.fullmatch(r"torch\.optim\.[A-Z]\w*", one) for one in made_by(script, name)
-    )
-
-
-def _function(script: Script, node: Any) -> Any:
-    cst: Any = libcst_or_error()
-    return next((one for one in script.around(node) if isinstance(one, (cst.FunctionDef, cst.Lambda))), None)
-
-
-def _common_statement(script: Script, calls: list[Any]) -> Any:
-    """Return the smallest statement that holds all of these."""
-    paths = [[call, *script.around(call)] for call in calls]
-    common = [node for node in paths[0] if all(any(node is one for one in path) for path in paths[1:])]
-    return next((node for node in common if is_statement(node)), script.module)
-
-
-def _climb(script: Script, steps: list[Any], statement: Any) -> Loop:
-    """Go from the step to the loop around it."""
-    cst: Any = libcst_or_error()
-    suite: Any = None
-    condition: Any = None
-    sync = False
-    calls: list[Call] = []
-    tail: list[Any] = []
-    while True:
-        block = script.parent(statement)
-        if not isinstance(block, cst.IndentedBlock):
-            if block is script.module or block is None:
-                raise UnclearError(f"optimizer.step() in line {script.line(steps[0])} is in no loop")
-            raise UnclearError(f"line {script.line(statement)} has a block on the line of its head")
-        owner = script.parent(block)
-        if suite is None:
-            position = next(number for number, one in enumerate(block.body) if one is statement)
-            tail = list(block.body[position:])
-        if isinstance(owner, (cst.For, cst.While)):
-            return Loop(steps, suite or block, tail, condition, owner, None, calls, len(calls), "", sync)
-        if isinstance(owner, cst.If) and re.search("%|sync_gradients", script.code(owner.test)):
-            if suite is None:
-                suite, condition = block, owner
-        elif isinstance(owner, cst.With):
-            sync = sync or any("accumulate" in script.code(item.item) for item in owner.items)
-        elif isinstance(owner, cst.FunctionDef):
-            if suite is not None:
-                raise UnclearError(f"{owner.name.value}() decides itself which batches make a step")
-            calls.append(_only_call(script, owner))
-            statement = _statement_of(script, calls[-1].call)
-            continue
-        elif isinstance(owner, (cst.Else, cst.Finally, cst.ExceptHandler)):
-            kinds = (cst.If, cst.Try, cst.For, cst.While)
-            owner = next(one for one in script.around(owner) if isinstance(one, kinds))
-            if isinstance(owner, (cst.For, cst.While)):
-                raise UnclearError(
-                    f"optimizer.step() in line {script.line(steps[0])} is in the else of a loop"
-                )
-        elif not isinstance(owner, (cst.If, cst.Try)):
-            raise UnclearError(
-                f"optimizer.step() in line {script.line(steps[0])} is in a {type(owner).__name__}"
-            )
-        statement = owner
-        while isinstance(script.parent(statement), cst.If):  # elif hangs from the if before
-            statement = script.parent(statement)
-
-
-def _statement_of(script: Script, node: Any) -> Any:
-    return next(one for one in script.around(node) if is_statement(one))
-
-
-def _only_call(script: Script, function: Any) -> Call:
-    name, found = function.name.value, calls_of(script, function)
-    if not is_plain(script, function):
-        raise UnclearError(f"the loop is spread over {name}(), which is a function in a function")
-    if len(found) != 1:
-        raise UnclearError(f"{name}(), which steps the optimizer, is called at {len(found)} places")
-    return Call(function, found[0])
-
-
-def _loops_around(script: Script, node: Any) -> list[Any]:
-    cst: Any = libcst_or_error()
-    return [one for one in script.around(node) if isinstance(one, (cst.For, cst.While))]
-
-
-def _phase(script: Script, loop: Loop, middle: Any) -> str:
-    """Return the condition on an epoch's phase under which its batches train; ``""`` where the middle loop has none."""
-    cst: Any = libcst_or_error()
-    if not isinstance(middle, cst.For) or not isinstance(middle.target, cst.Name) or loop.calls:
-        return ""
-    for one in script.around(loop.steps[0]):
-        if one is loop.inner:
-            break
-        if isinstance(one, cst.If) and isinstance(one.test, cst.Comparison):
-            names = {name.value for name in script.all(cst.Name, one.test)}
-            if names == {middle.target.value}:
-                return script.code(one.test)
-    return ""
-
-
-def _find_outer(script: Script, loop: Loop) -> None:
-    """Find the loop of the epochs, and refuse a third one around it."""
-    cst: Any = libcst_or_error()
-    found: list[Any] = []
-    calls: list[Call] = []
-    node = loop.inner
-    while (node := script.parent(node)) is not None:
-        if isinstance(node, (cst.For, cst.While)):
-            found.append(node)
-            if len(found) == 1:
-                loop.outer = node
-                loop.calls += calls
-        elif isinstance(node, cst.FunctionDef):
-            places = calls_of(script, node)
-            if is_plain(script, node) and len(places) == 1:
-                calls.append(Call(node, places[0]))
-                node = places[0]
-            elif not any(_loops_around(script, place) for place in places) and is_made_once(script, places):
-                if not places and not is_started(script, node):
-                    raise UnclearError(
-                        f"nothing in it calls {node.name.value}(), which holds the loop: who calls it, and how often, "
-                        "isn't seen"
-                    )
-                break
-            else:
-                where = ", ".join(str(script.line(place)) for place in places)
-                raise UnclearError(
-                    f"its loop is in {node.name.value}(), which lines {where} call more than once"
-                )
-    turns = isinstance(loop.inner, cst.For) and not loop.calls
-    if turns and loop.optimizer in {one.value for one in script.all(cst.Name, loop.inner.target)}:
-        raise UnclearError(
-            f"line {script.line(loop.inner)} goes through optimizers of a list, which have no names of their own"
-        )
-    if len(found) == 2 and (phase := _phase(script, loop, found[0])):
-        loop.phase, loop.outer = phase, found[1]
-    elif len(found) > 1 and not any(
-        up is found[1]
-        for source in sources_of(script, loop.optimizer or loop.by_hand)
-        for up in script.around(source)
-    ):
-        lines = ", ".join(str(script.line(one)) for one in reversed([loop.inner, *found]))
-        raise UnclearError(
-            f"its step is in {len(found) + 1} loops (lines {lines}), and only epochs and their batches are followed"
-        )
-    elif len(found) > 1:
-        raise UnclearError(
-            f"its training is in a loop of trainings (line {script.line(found[1])}), and each needs a vault of its own"
-        )

@@ -5,36 +5,38 @@ One file, because the edits of one loop share its names, and each depends on whi
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
+from vaultlayer_hf.run.insert.batch_edits import batch_edits, epoch_edits, pass_edits
+from vaultlayer_hf.run.insert.between_trainings import refuse_left_behind, refuse_unfollowed
 from vaultlayer_hf.run.insert.calls import is_method, method_calls, receiver
 from vaultlayer_hf.run.insert.clock_stops import refuse_clocks
 from vaultlayer_hf.run.insert.defined_before import defined_before
 from vaultlayer_hf.run.insert.drawn_loaders import drawn_loaders, stream_edits
 from vaultlayer_hf.run.insert.draws import refuse_fresh_data
+from vaultlayer_hf.run.insert.find_loop import find_loop
 from vaultlayer_hf.run.insert.frameworks import (
     loop_elsewhere,
     refuse_environments,
     refuse_frameworks,
     refuse_spread_elsewhere,
 )
-from vaultlayer_hf.run.insert.handed_on import handed_on
-from vaultlayer_hf.run.insert.lasting_gradients import lasting_gradients
 from vaultlayer_hf.run.insert.left_pass import leave_again
 from vaultlayer_hf.run.insert.local_rounds import find_local_rounds
-from vaultlayer_hf.run.insert.loop import Loop, UnclearError, find_loop
+from vaultlayer_hf.run.insert.loop import Loop, UnclearError
 from vaultlayer_hf.run.insert.loop_limits import refuse_what_cannot_resume
 from vaultlayer_hf.run.insert.loop_names import Names, at_top, find_names
+from vaultlayer_hf.run.insert.loop_start import LoopStart
 from vaultlayer_hf.run.insert.loop_variables import Variables, find_variables
 from vaultlayer_hf.run.insert.maybe_set import maybe_set, set_first
-from vaultlayer_hf.run.insert.pass_down import pass_down
-from vaultlayer_hf.run.insert.pieces import carry_lines, ends_with_break, innermost, key_of, places, prepared
+from vaultlayer_hf.run.insert.passes_by_next import PassByNext, pass_by_next, pass_by_next_edits
+from vaultlayer_hf.run.insert.pieces import ends_with_break, innermost, places, prepared
 from vaultlayer_hf.run.insert.remarks import loop_remarks
-from vaultlayer_hf.run.insert.saved_states import option_in
 from vaultlayer_hf.run.insert.source import Edit, Script, dotted, libcst_or_error, new_import
-from vaultlayer_hf.run.insert.step_end import StepEnd, synced
+from vaultlayer_hf.run.insert.step_counter import step_counter
+from vaultlayer_hf.run.insert.step_end import StepEnd
 from vaultlayer_hf.run.insert.trainers import TrainerEdit
+from vaultlayer_hf.run.insert.training_vaults import vaults_of
 
 LINES = (
     "from vaultlayer_hf import Checkpointer",
@@ -94,14 +96,28 @@ class _Planner:
         if not self.names.accelerator:
             refuse_spread_elsewhere(script)
         drawn = drawn_loaders(script, loop)
-        refuse_what_cannot_resume(script, loop, drawn)
+        by_next = pass_by_next(script, loop) if not drawn else None
+        opens = [call for one in drawn for call in one.opens]
+        refuse_what_cannot_resume(script, loop, opens + ([by_next.opening] if by_next is not None else []))
         refuse_clocks(script, loop)
         refuse_fresh_data(script, loop, self.names.models)
-        counter = self._counter()
-        known = (
-            self._known() | {one.holder for one in drawn if one.holder} | ({counter} if counter else set())
-        )
+        counter = step_counter(script, loop) if self.rounds is None else ""
+        if loop.trainings is not None:
+            counted = self._counts_steps()
+            refuse_unfollowed(
+                script, loop, self.names, self.vault, drawn=bool(drawn or by_next), counted=counted
+            )
+        known = self._known(by_next) | {one.holder for one in drawn if one.holder}
+        known |= {counter} if counter else set()
         self.variables = find_variables(script, loop, self.names, known)
+        if by_next is not None:
+            self.variables.left = [one for one in self.variables.left if one != by_next.number]
+        remarks: list[str] = []
+        if loop.trainings is not None:
+            refuse_left_behind(script, loop, self.names, self.variables)
+            self.vault, edits, remark = vaults_of(script, loop.trainings, self.vault)
+            self.edits += edits
+            remarks.append(remark)
         self.variables.objects += [one.stream for one in drawn]
         self.edits += stream_edits(script, drawn)
         self.names.others += [one for one in self.variables.models if one not in self.names.others]
@@ -121,13 +137,17 @@ class _Planner:
             self._while(counter)
         else:
             self._create(counter)
-            self._data()
+            if by_next is None:
+                self.edits += batch_edits(script, loop, self.ckpt)
+            else:
+                self.edits += pass_by_next_edits(script, loop, self.ckpt, by_next)
             kept = {counter, *self.variables.loop, *self.variables.in_pass}
             self.edits += leave_again(script, loop, self.ckpt, kept)
-            self._in_pass()
-            self._epochs()
+            self.edits += pass_edits(script, loop, self.ckpt, self.variables)
+            self.edits += epoch_edits(script, loop, self.ckpt)
         met = self.rounds.met if self.rounds else ""
-        self.edits += StepEnd(script, loop, self.names, self.ckpt, self.variables, met).plan()
+        last = by_next.last(script) if by_next is not None else ""
+        self.edits += StepEnd(script, loop, self.names, self.ckpt, self.variables, met, last).plan()
         where = maybe_set(script, loop.top) | self.variables.maybe
         self.edits += set_first(script, [*self.names.maybe, *self.variables.maybe], where)
         why = "Saves the end, waits until it is committed, and notes that the run is done."
@@ -135,9 +155,22 @@ class _Planner:
         for node in script.all(_cst().Return, loop.top, nested=False):
             line = next(one for one in script.around(node) if isinstance(one, _cst().SimpleStatementLine))
             self.edits.append(script.lines_before(line, [f"{self.ckpt}.finish()"], why))
-        return TrainerEdit(self.edits, loop_remarks(script, loop, self.while_ends))
+        return TrainerEdit(self.edits, remarks + loop_remarks(script, loop, self.while_ends))
 
-    def _known(self) -> set[str]:
+    def _create(self, start: str, also: str = "") -> None:
+        begin = LoopStart(
+            self.script,
+            self.loop,
+            self.names,
+            self.variables,
+            self.ckpt,
+            self.vault,
+            self.rounds,
+            self._by_steps(),
+        )
+        self.edits.append(begin.edit(start, also))
+
+    def _known(self, by_next: PassByNext | None) -> set[str]:
         """Return the objects that the Checkpointer is given, under all the names that they have on the way."""
         names, script = self.names, self.script
         found = {names.accelerator, names.optimizer, names.scheduler, *names.models, *names.others}
@@ -145,6 +178,7 @@ class _Planner:
         if names.accelerator:
             found |= prepared(script)
         source = innermost(self.loop.inner.iter) if isinstance(self.loop.inner, _cst().For) else None
+        source = by_next.opening.args[0].value if by_next is not None else source
         if source is not None and dotted(source):
             found.add(at_top(script, self.loop.calls[self.loop.crossed :], dotted(source)))
         return found - {""}
@@ -165,23 +199,6 @@ class _Planner:
             why = "A run that is started again after its end is at its end."
             self.edits.append(Edit(start, end, f"not ({script.code(last.test)})", why))
             self.while_ends = True
-
-    def _in_pass(self) -> None:
-        reset, again, left = self.variables.reset, self.variables.again, self.variables.left
-        names = [*self.variables.in_pass, *left]
-        if not names and not reset and not again:
-            return
-        inner = self.loop.inner
-        lines = [f"{' = '.join(left)} = None"] if left else []
-        lines += carry_lines(self.ckpt, names, in_pass=True) if names else []
-        lines += (
-            carry_lines(self.ckpt, [*reset, *again], assign=False, in_pass=True) if reset or again else []
-        )
-        if self.loop.phase:
-            lines = [f"if {self.loop.phase}:", *(f"    {line}" for line in lines)]
-        listed = ", ".join([*names, *reset, *(key for key, _ in again)])
-        why = f"Brought back where a pass through the data goes on: {listed}."
-        self.edits.append(self.script.lines_before(inner, lines, why))
 
     def _counts_steps(self) -> bool:
         """Tell whether the loop is one over step numbers, each with one step."""
@@ -212,137 +229,11 @@ class _Planner:
         else:
             self.edits.append(Edit(start, end, at, why))
 
-    def _create(self, start: str, also: str = "") -> None:
-        names, vault = self.names, self.vault
-        if names.accelerator:
-            given = [f"accelerator={names.accelerator}"]
-        else:
-            given = [f"model={names.models[0]}"] if names.models else []
-            given += [f"optimizer={names.optimizer}"] if names.optimizer else []
-            given += [f"scheduler={names.scheduler}"] if names.scheduler else []
-        lines = [f"{self.ckpt} = Checkpointer({', '.join([*([vault] if vault else []), *given])})"]
-        known = prepared(self.script) if names.accelerator else set()
-        others = [*names.models[1:], *names.others]
-        if names.accelerator and names.scheduler and names.scheduler not in known:
-            others.insert(0, names.scheduler)
-        taken = {"model", "optimizer", "scheduler"}
-        for name in others:
-            if name not in known:
-                lines.append(f'{self.ckpt}.add("{key_of(name, taken)}", {name})')
-        lasting = lasting_gradients(self.script, self.loop, names)
-        for model in lasting:
-            key = key_of(f"{model}_gradients" if len(lasting) > 1 else "gradients", taken)
-            lines.append(f'{self.ckpt}.add("{key}", Checkpointer.gradients({model}))')
-        for path in self.variables.files:
-            stem = re.search(r"(\w+)(?:\.\w+)*[\"']\s*\)*$", path)
-            key = key_of(stem[1] if stem else "file", taken)
-            lines.append(f'{self.ckpt}.add("{key}", Checkpointer.file({path}))')
-        lines.append(f"{start} = {self.ckpt}.resume()" if start else f"{self.ckpt}.resume()")
-        if also:
-            lines.append(f"{also} = {start}")
-        option = option_in(self.script, self.loop.top)
-        if option:  # what was asked for is what the vault's run has begun with
-            lines += [f"if {start or lines.pop()}:", f"    {option} = None"]
-        kept = self.variables
-        lines += [f"{name} = None" for name in kept.loop if name in kept.unset]
-        if kept.loop:
-            lines += carry_lines(self.ckpt, kept.loop)
-        if kept.objects:
-            lines += carry_lines(self.ckpt, kept.objects, assign=False)
-        if self.rounds is not None:
-            lines += carry_lines(self.ckpt, [self.rounds.model, names.optimizer], assign=False)
-        what = (
-            "all that the accelerator has prepared"
-            if names.accelerator
-            else ", ".join(filter(None, [*names.models[:1], names.optimizer, names.scheduler]))
-        )
-        why = (
-            f"Saved, and brought back by resume(): {what}"
-            f"{''.join(f', {name}' for name in [*others, *kept.files, *kept.loop, *kept.objects])}, random numbers"
-            f"{'' if self._by_steps() else ', the position in the data'}."
-        )
-        self.edits.append(self.script.lines_before(self.loop.top, lines, why))
-
     def _by_steps(self) -> bool:
         """Tell whether the loop goes over step numbers, or by a counter, and not over batches."""
         is_while = self.loop.outer is None and type(self.loop.inner).__name__ == "While"
         return is_while or self._counts_steps()
 
-    def _data(self) -> None:
-        """The batches come through the Checkpointer, which knows how many of them are behind it."""
-        script, loop, cst = self.script, self.loop, _cst()
-        if not isinstance(loop.inner, cst.For):
-            raise UnclearError(f"the while loop in line {script.line(loop.inner)} is within another loop")
-        source = innermost(loop.inner.iter)
-        if isinstance(source, cst.Call) and (loader := handed_on(script, source)) is not None:
-            source = innermost(loader)
-        start, end = script.span(source)
-        why = "Goes on behind the batches that were trained on."
-        phase, opening = loop.phase, f"{self.ckpt}.batches("
-        closing = f") if {phase} else {script.code(source)})" if phase else ")"
-        self.edits += [
-            Edit(start, start, f"({opening}" if phase else opening, why),
-            Edit(end, end, closing, why),
-        ]
-        for call in script.all(cst.Call, loop.inner.iter):
-            if dotted(call.func) == "enumerate":
-                positional = places(call)
-                numbered = next((one for one in call.args if one.keyword is not None), None)
-                value = (
-                    numbered.value
-                    if numbered is not None
-                    else positional[1].value
-                    if len(positional) > 1
-                    else None
-                )
-                at = script.span(value if value is not None else positional[0].value)[1]
-                done = (
-                    f"({self.ckpt}.batches_done if {phase} else 0)" if phase else f"{self.ckpt}.batches_done"
-                )
-                text = f" + {done}" if value is not None else f", {done}"
-                self.edits.append(Edit(at, at, text, why))
-        if loop.outer is not None:
-            self.edits += pass_down(script, loop, self.ckpt)
-
-    def _epochs(self) -> None:
-        outer = self.loop.outer
-        if outer is None or not isinstance(outer, _cst().For):
-            return
-        start, end = self.script.span(outer.iter)
-        why = "Leaves out the epochs that are over."
-        self.edits += [Edit(start, start, f"{self.ckpt}.epochs(", why), Edit(end, end, ")", why)]
-
-    def _counter(self) -> str:
-        """Return the variable of the same function that is 0 before the loop and counts the steps; ``""`` for none."""
-        script, loop, cst = self.script, self.loop, _cst()
-        if len(loop.calls) > loop.crossed or self.rounds is not None or loop.only_if:
-            return ""
-        guarded = (
-            [one for statement in loop.suite.body for one in synced(script, statement)] if loop.sync else []
-        )
-        for statement in guarded if loop.sync else loop.suite.body:
-            for node in script.all(cst.AugAssign, statement, nested=False):
-                name = dotted(node.target)
-                plain = isinstance(statement, cst.SimpleStatementLine)
-                if plain and isinstance(node.operator, cst.AddAssign) and script.code(node.value) == "1":
-                    before = [
-                        one
-                        for one in script.all(cst.Assign)
-                        if any(dotted(target.target) == name for target in one.targets)
-                    ]
-                    counted = [one for one in script.all(cst.AugAssign) if dotted(one.target) == name]
-                    if (
-                        len(before) == len(counted) == 1
-                        and script.code(before[0].value) == "0"
-                        and not _within(script, before[0], loop.top)
-                    ):
-                        return name
-        return ""
-
 
 def _cst() -> Any:
     return libcst_or_error()
-
-
-def _within(script: Script, node: Any, outer: Any) -> bool:
-    return any(one is outer for one in script.around(node))

@@ -12,13 +12,13 @@ from vaultlayer_hf.run.insert.own_classes import COUNTS, GROWS
 from vaultlayer_hf.run.insert.pieces import prepared
 from vaultlayer_hf.run.insert.saved_states import OPTION
 from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
-from vaultlayer_hf.run.insert.streams import DrawnLoader, refuse_streams
+from vaultlayer_hf.run.insert.streams import refuse_streams
 from vaultlayer_hf.run.insert.walk import Walk
 
 
-def refuse_what_cannot_resume(script: Script, loop: Loop, drawn: Sequence[DrawnLoader]) -> None:
-    """Raise UnclearError for a loop whose position or schedule a checkpoint would miss; ``drawn``: see streams.py."""
-    refuse_streams(script, loop, drawn)
+def refuse_what_cannot_resume(script: Script, loop: Loop, opens: Sequence[Any]) -> None:
+    """Raise UnclearError for a loop whose position or schedule a checkpoint would miss; ``opens``: see streams.py."""
+    refuse_streams(script, loop, opens)
     for name, line in schedules(
         script, _behind(script, loop.condition) if loop.condition is not None else []
     ):

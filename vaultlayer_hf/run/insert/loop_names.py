@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vaultlayer_hf.run.insert.bare_tensors import refuse_bare_tensors, trained_tensors, trains_tensors_alone
+from vaultlayer_hf.run.insert.called_models import called_beside, called_models, is_own
 from vaultlayer_hf.run.insert.calls import is_method, is_schedule, made_by, method_calls, receiver, sources_of
 from vaultlayer_hf.run.insert.defined_before import defined_before
 from vaultlayer_hf.run.insert.flow import is_known
@@ -82,6 +83,8 @@ def find_names(script: Script, loop: Loop) -> Names:
         if loop.by_hand:
             names.models = [_known_part(script, at_top(script, loop.calls, loop.by_hand))]
         names.others = optimizers[1:] + names.others
+    if loop.trainings is not None and loop.trainings.function is not None:
+        names.others += called_beside(script, loop.trainings, names.models)
     names.others = [name for name in _distinct(names.others) if name and name not in names.models]
     names.loss = loss_name(script, loop)
     needed = (names.accelerator or names.optimizer, *names.models, names.scheduler, *names.others)
@@ -150,6 +153,11 @@ def _accelerator(script: Script) -> str:
 def _models(script: Script, loop: Loop, optimizer: str, region: list[Any]) -> list[str]:
     cst: Any = libcst_or_error()
     found: list[str] = []
+    if loop.trainings is not None and is_own(script, loop.trainings, optimizer):
+        found = called_models(script, loop.trainings, optimizer)
+        if not found:
+            raise UnclearError(f"the model that {optimizer} trains wasn't found")
+        return found
     assigned = [
         node.value
         for node in script.all(cst.Assign)

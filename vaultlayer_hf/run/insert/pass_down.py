@@ -16,20 +16,25 @@ def pass_down(script: Script, loop: Loop, ckpt: str) -> list[Edit]:
         if is_method(script, call.function):
             continue
         why = f"{call.function.name.value}() gets the Checkpointer."
-        edits.append(_parameter(script, ckpt, call.function, why))
-        close = script.span(call.call)[1] - 1
-        last = call.call.args[-1] if call.call.args else None
-        at = script.span(last.value)[1] if last is not None else close
-        edits.append(Edit(at, at, f"{', ' if last is not None else ''}{ckpt}={ckpt}", why))
+        edits.append(parameter_edit(script, ckpt, call.function, why))
+        edits.append(argument_edit(script, ckpt, ckpt, call.call, why))
     return edits
 
 
-def _parameter(script: Script, ckpt: str, function: Any, why: str) -> Edit:
+def argument_edit(script: Script, name: str, value: str, call: Any, why: str) -> Edit:
+    """Return the edit that gives a call one more argument, by its name."""
+    last = call.args[-1] if call.args else None
+    at = script.span(last.value)[1] if last is not None else script.span(call)[1] - 1
+    return Edit(at, at, f"{', ' if last is not None else ''}{name}={value}", why)
+
+
+def parameter_edit(script: Script, added: str, function: Any, why: str) -> Edit:
+    """Return the edit that gives a function one more parameter, ``added``, which is given by its name."""
     cst: Any = libcst_or_error()
     parameters = function.params
     if parameters.star_kwarg is not None:
         at = script.text.rindex("**", 0, script.span(parameters.star_kwarg.name)[0])
-        text = f"{ckpt}, " if _has_star(function) else f"*, {ckpt}, "
+        text = f"{added}, " if _has_star(function) else f"*, {added}, "
         return Edit(at, at, text, why)
     listed = [*parameters.posonly_params, *parameters.params, *parameters.kwonly_params]
     if isinstance(parameters.star_arg, cst.Param):
@@ -37,9 +42,9 @@ def _parameter(script: Script, ckpt: str, function: Any, why: str) -> Edit:
     star = "" if _has_star(function) else "*, "
     if not listed:
         at = script.text.index("(", script.span(function.name)[1]) + 1
-        return Edit(at, at, f"{star}{ckpt}", why)
+        return Edit(at, at, f"{star}{added}", why)
     at = max(_end_of_parameter(script, one) for one in listed)
-    return Edit(at, at, f", {star}{ckpt}", why)
+    return Edit(at, at, f", {star}{added}", why)
 
 
 def _end_of_parameter(script: Script, parameter: Any) -> int:

@@ -22,13 +22,21 @@ class StepEnd:
         ckpt: what the Checkpointer is called.
         variables: what a checkpoint keeps beside the objects.
         met: the condition under which ranks that train by themselves have just met; ``""`` where none do.
+        last: the condition under which the step is the last one of its pass, though batches may be left; ``""``: none.
     """
 
     def __init__(
-        self, script: Script, loop: Loop, names: Names, ckpt: str, variables: Variables, met: str = ""
+        self,
+        script: Script,
+        loop: Loop,
+        names: Names,
+        ckpt: str,
+        variables: Variables,
+        met: str = "",
+        last: str = "",
     ) -> None:
         self.script, self.loop, self.names, self.ckpt, self.variables = script, loop, names, ckpt, variables
-        self.met = met
+        self.met, self.last = met, last
         self.edits: list[Edit] = []
 
     def plan(self) -> list[Edit]:
@@ -39,7 +47,9 @@ class StepEnd:
             if any(receiver(call) for call in method_calls(script, "step", one)):
                 raise UnclearError(f"line {script.line(tail[last])} may leave the step before its end")
         leaves = leaves_pass(script, self.loop)
-        call = f"{self.ckpt}.step(loss={self.names.loss})" if self.names.loss else f"{self.ckpt}.step()"
+        given = [f"loss={self.names.loss}"] if self.names.loss else []
+        given += [f"last={self.last}"] if self.last else []
+        call = f"{self.ckpt}.step({', '.join(given)})"
         why = "A step is done, with all that belongs to it: saves when it is time."
         if self._at_end_of_round(call, why):
             if self.loop.only_if:
@@ -85,7 +95,7 @@ class StepEnd:
         walk = Walk(self.script)
         walk.block(statements)
         touched = {*walk.written, *walk.changed, *(on for on, _, _ in walk.calls)}
-        return touched & {*kept.loop, *kept.in_pass, *kept.objects, *kept.models}
+        return touched & {*kept.loop, *kept.in_pass, *kept.objects, *kept.models, *kept.contents}
 
     def _before_each_end(
         self, statements: list[Any], call: str, why: str, leaves: list[Any], guards: list[str]

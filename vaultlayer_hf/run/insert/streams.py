@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vaultlayer_hf.run.insert.calls import receiver, sources_of
+from vaultlayer_hf.run.insert.calls import function_of, receiver, sources_of
 from vaultlayer_hf.run.insert.draws import in_use, is_draw
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
 from vaultlayer_hf.run.insert.pieces import innermost
@@ -48,15 +48,15 @@ class DrawnLoader:
     holder: str = ""
 
 
-def refuse_streams(script: Script, loop: Loop, drawn: Sequence[DrawnLoader]) -> None:
+def refuse_streams(script: Script, loop: Loop, opens: Sequence[Any]) -> None:
     """Raise UnclearError for data whose position neither the Checkpointer nor the random numbers tell.
 
-    ``drawn``: those that a Stream stands for.
+    ``opens``: the calls that open iterators whose place is known.
     """
     cst: Any = libcst_or_error()
     used = in_use(script, loop)
     calls = list(dict.fromkeys(call for part in used for call in script.all(cst.Call, part)))
-    known = {id(target) for one in drawn for target in one.opens}
+    known = {id(one) for one in opens}
     for call in calls:
         method = call.func.attr.value if isinstance(call.func, cst.Attribute) else ""
         if method in ("next", "__next__") and any(
@@ -165,9 +165,3 @@ def opened_there(script: Script, node: Any) -> bool:
         and bool(node.args)
         and not any(is_iterator(script, one) for one in sources_of(script, dotted(node.args[0].value)))
     )
-
-
-def function_of(script: Script, node: Any) -> Any:
-    """Return the function around a node; None in the module."""
-    cst: Any = libcst_or_error()
-    return next((one for one in script.around(node) if isinstance(one, cst.FunctionDef)), None)

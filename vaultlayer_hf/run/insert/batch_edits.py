@@ -1,0 +1,69 @@
+"""The loops over the epochs and their batches, led past what is done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vaultlayer_hf.run.insert.handed_on import handed_on
+from vaultlayer_hf.run.insert.loop import Loop, UnclearError
+from vaultlayer_hf.run.insert.loop_variables import Variables
+from vaultlayer_hf.run.insert.pass_down import pass_down
+from vaultlayer_hf.run.insert.pieces import carry_lines, innermost, places
+from vaultlayer_hf.run.insert.source import Edit, Script, dotted, libcst_or_error
+
+
+def batch_edits(script: Script, loop: Loop, ckpt: str) -> list[Edit]:
+    """Return the edits by which the batches come through the Checkpointer, which knows how many are behind it.
+
+    ``ckpt``: what that is called. Raises UnclearError.
+    """
+    cst: Any = libcst_or_error()
+    if not isinstance(loop.inner, cst.For):
+        raise UnclearError(f"the while loop in line {script.line(loop.inner)} is within another loop")
+    source = innermost(loop.inner.iter)
+    if isinstance(source, cst.Call) and (loader := handed_on(script, source)) is not None:
+        source = innermost(loader)
+    start, end = script.span(source)
+    why = "Goes on behind the batches that were trained on."
+    phase, opening = loop.phase, f"{ckpt}.batches("
+    closing = f") if {phase} else {script.code(source)})" if phase else ")"
+    edits = [
+        Edit(start, start, f"({opening}" if phase else opening, why),
+        Edit(end, end, closing, why),
+    ]
+    for call in script.all(cst.Call, loop.inner.iter):
+        if dotted(call.func) == "enumerate":
+            positional = places(call)
+            numbered = next((one for one in call.args if one.keyword is not None), None)
+            value = numbered.value if numbered is not None else None
+            if value is None and len(positional) > 1:
+                value = positional[1].value
+            at = script.span(value if value is not None else positional[0].value)[1]
+            done = f"({ckpt}.batches_done if {phase} else 0)" if phase else f"{ckpt}.batches_done"
+            edits.append(Edit(at, at, f" + {done}" if value is not None else f", {done}", why))
+    return edits + (pass_down(script, loop, ckpt) if loop.outer is not None else [])
+
+
+def epoch_edits(script: Script, loop: Loop, ckpt: str) -> list[Edit]:
+    """Return the edits by which the epochs that are over are left out."""
+    if not isinstance(loop.outer, libcst_or_error().For):
+        return []
+    start, end = script.span(loop.outer.iter)
+    why = "Leaves out the epochs that are over."
+    return [Edit(start, start, f"{ckpt}.epochs(", why), Edit(end, end, ")", why)]
+
+
+def pass_edits(script: Script, loop: Loop, ckpt: str, variables: Variables) -> list[Edit]:
+    """Return the edits that bring variables back where a pass through the data goes on."""
+    reset, again, left = variables.reset, variables.again, variables.left
+    names = [*variables.in_pass, *left]
+    if not names and not reset and not again:
+        return []
+    lines = [f"{' = '.join(left)} = None"] if left else []
+    lines += carry_lines(ckpt, names, in_pass=True) if names else []
+    lines += carry_lines(ckpt, [*reset, *again], assign=False, in_pass=True) if reset or again else []
+    if loop.phase:
+        lines = [f"if {loop.phase}:", *(f"    {line}" for line in lines)]
+    listed = ", ".join([*names, *reset, *(key for key, _ in again)])
+    why = f"Brought back where a pass through the data goes on: {listed}."
+    return [script.lines_before(loop.inner, lines, why)]

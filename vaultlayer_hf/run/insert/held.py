@@ -1,0 +1,158 @@
+"""What the names of a loop hold: a number, a list, a module, a clock; and whether a call of a method changes it.
+
+That decides whether a name comes back, and where.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from vaultlayer_hf.run.insert.calls import (
+    CLOCK,
+    call_that_makes,
+    function_of,
+    method_calls,
+    receiver,
+    sources_of,
+)
+from vaultlayer_hf.run.insert.frameworks import ENVIRONMENT
+from vaultlayer_hf.run.insert.loop import Loop, UnclearError
+from vaultlayer_hf.run.insert.loop_names import Names
+from vaultlayer_hf.run.insert.own_classes import (
+    COUNTS,
+    GROWS,
+    changes_itself,
+    classes_of,
+    holds_iterator,
+    is_kind,
+)
+from vaultlayer_hf.run.insert.own_functions import OF_MODULES
+from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+
+GENERATORS = (
+    "torch.Generator",
+    "numpy.random.default_rng",
+    "numpy.random.RandomState",
+    "random.Random",
+)
+"""What makes a random generator of its own."""
+_ARRAYS = re.compile(r"^(?:torch|numpy)\.[a-z_]+$|(?:^|\.)(?:deepcopy|clone|detach|copy)$")
+"""What makes a tensor or an array."""
+CONTAINERS = (
+    "list",
+    "dict",
+    "set",
+    "collections.deque",
+    "collections.defaultdict",
+    "collections.Counter",
+    "collections.OrderedDict",
+)
+_GIVES_BATCHES = re.compile(r"next_batch|get_batch|next_\w+|read_batch|__next__|fetch_batch|get_next_batch")
+LOGS = re.compile(
+    r"tqdm|trange|SummaryWriter|wandb|logg|writer|rich\.|Progress|open$|argparse|neptune|mlflow|time\."
+)
+
+
+class Held:
+    """What names hold.
+
+    Args:
+        script, loop, names: in which they are looked at.
+        known: objects that are taken care of.
+    """
+
+    def __init__(self, script: Script, loop: Loop, names: Names, known: set[str]) -> None:
+        self.script, self.loop, self.names = script, loop, names
+        self.known = known
+        self.classes = classes_of(script)
+        self._cst: Any = libcst_or_error()
+
+    def sources(self, name: str) -> list[Any]:
+        """Return what a name is assigned: in the loop's functions, where they assign it; another's may be another."""
+        found = sources_of(self.script, name)
+        for at in (self.loop.top, self.loop.inner):
+            home = function_of(self.script, at)
+            own = [one for one in found if function_of(self.script, one) is home]
+            if own and "." not in name:
+                return own
+        return found
+
+    def made(self, name: str) -> list[str]:
+        """Return the paths of the calls by which a name is made."""
+        made = [call_that_makes(one) for one in self.sources(name)]
+        return [self.script.path(one.func) for one in made if isinstance(one, self._cst.Call)]
+
+    def is_variable(self, name: str) -> bool:
+        """Tell whether a name that the loop assigns holds something that can go on: no clock, log or iterator."""
+        first = name.partition(".")[0]
+        if name in self.known or first in self.script.imports or first in self.classes:
+            return False
+        if name in {one.name.value for one in self.script.all(self._cst.FunctionDef)}:
+            return False
+        sources, made = self.sources(name), self.made(name)
+        clocks = [one for one in made if CLOCK.search(one)]
+        if sources and len(clocks) == len(sources):
+            return False
+        if any(LOGS.search(one) for one in made) or any(ENVIRONMENT.search(one) for one in made):
+            return False
+        return "iter" not in made and not any(one in ("enumerate", "zip", "range", "map") for one in made)
+
+    def is_container(self, name: str) -> bool:
+        """Tell whether a variable is brought back as a value: a list, a dict, a tensor, an array."""
+        made = self.made(name)
+        return not made or any(one in CONTAINERS or _ARRAYS.search(one) for one in made)
+
+    def keeps_values(self, name: str) -> bool:
+        """Tell whether what changes in a variable can be seen in its value, or its own class says so."""
+        known = any(one in self.classes for one in self.made(name))
+        return known or self.is_container(name) or self.is_module(name)
+
+    def is_module(self, name: str) -> bool:
+        """Tell whether a name is that of a module of the script's own class, or of a copy of a model."""
+        made = self.made(name)
+        if any(one.endswith("deepcopy") for one in made):
+            return any(
+                dotted(argument.value).removesuffix(".module") in self.names.models
+                for one in map(call_that_makes, self.sources(name))
+                if isinstance(one, self._cst.Call)
+                for argument in one.args
+            )
+        return any(
+            is_kind(self.script, self.classes[one], "Module", self.classes)
+            for one in made
+            if one in self.classes
+        )
+
+    def acts_as_module(self, name: str) -> bool:
+        """Tell whether the script asks an object somewhere for what only modules have."""
+        return any(
+            receiver(call) == name for method in OF_MODULES for call in method_calls(self.script, method)
+        )
+
+    def changes(self, name: str, method: str, call: Any) -> bool:
+        """Tell whether a call of a method changes its object. Raises UnclearError for what no checkpoint has."""
+        script, made = self.script, self.made(name)
+        kinds = [self.classes[one] for one in made if one in self.classes]
+        if kinds:
+            if any(holds_iterator(kind) for kind in kinds) and method != "__len__":
+                raise UnclearError(
+                    f"line {script.line(call)} calls {name}.{method}(), and {made[0]} holds an open iterator, whose "
+                    "place in its data isn't in a checkpoint"
+                )
+            return any(changes_itself(script, kind, method, self.classes) for kind in kinds)
+        if any(LOGS.search(one) for one in made):
+            return False
+        if any(ENVIRONMENT.search(one) for one in made):
+            raise UnclearError(
+                f"{name} is an environment, whose state isn't saved with a checkpoint: a resume would begin it anew"
+            )
+        if _GIVES_BATCHES.fullmatch(method) and made:
+            raise UnclearError(
+                f"line {script.line(call)} takes its batches from {name}.{method}(), and where {made[0]} is in its "
+                "data isn't known: a resume would start the data over"
+            )
+        containers = not made or any(one in CONTAINERS for one in made)
+        if GROWS.fullmatch(method) and containers:
+            return True
+        return bool(made) and bool(COUNTS.fullmatch(method)) and not made[0].startswith("torch.")

@@ -1,0 +1,87 @@
+"""Names that belong to one pass through the data: what a batch leaves to the next, and to the code behind the pass."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from vaultlayer_hf.run.insert.defined_before import defined_before
+from vaultlayer_hf.run.insert.held import Held
+from vaultlayer_hf.run.insert.maybe_set import maybe_set
+from vaultlayer_hf.run.insert.read_behind import read_behind
+from vaultlayer_hf.run.insert.source import Script, libcst_or_error
+from vaultlayer_hf.run.insert.walk import Walk, local_names
+
+
+def walk_of(script: Script, loop: Any) -> Walk:
+    """Walk through the rounds of a loop."""
+    walk = Walk(script)
+    if isinstance(loop, libcst_or_error().For):
+        walk.expression(loop.iter)
+        walk.read_first.clear()  # worked out once, before the first round
+        walk.calls.clear()
+        walk.target(loop.target)
+    else:
+        walk.expression(loop.test)
+    walk.block(loop.body.body)
+    return walk
+
+
+def changed_in_pass(held: Held, inner: Walk) -> list[str]:
+    """Return the objects that batches change in place: a meter, a list; ``inner``: the walk of the loop over them."""
+    found = [name for name in inner.changed if held.keeps_values(name)]
+    for on, method, call in inner.calls:
+        if on and on not in held.known and held.sources(on) and held.is_variable(on):
+            found += [on] if held.changes(on, method, call) else []
+    return [name for name in dict.fromkeys(found) if name not in held.known and not held.is_module(name)]
+
+
+def names_of_pass(held: Held, carried: set[str], unset: set[str]) -> list[str]:
+    """Return the names that one batch leaves to the next; ``carried``: those that epochs do, too."""
+    script, inner = held.script, held.loop.inner
+    walk, behind = walk_of(script, inner), read_behind(script, held.loop, inner)
+    before = defined_before(script, inner) | unset | set(maybe_set(script, inner))
+    return [
+        name
+        for name in walk.written
+        if "." not in name
+        and name in before
+        and (name in walk.read_first or name in behind)
+        and name not in carried
+        and name not in held.known
+        and held.is_variable(name)
+        and not _is_target(script, inner, name)
+        and _sets_before(script, inner, name)
+    ]
+
+
+def left_by_pass(held: Held, again: Walk, kept: Collection[str]) -> list[str]:
+    """Return the names that only a pass sets, and the code behind it reads: no batch may be left that sets them.
+
+    ``again``: the walk of what an epoch does ahead of its batches; ``kept``: names that come back anyway.
+    """
+    script, inner = held.script, held.loop.inner
+    walk, behind = walk_of(script, inner), read_behind(script, held.loop, inner)
+    before = defined_before(script, inner) | set(maybe_set(script, inner)) | set(again.written)
+    known = {*before, *kept, *held.known, *held.names.models, *held.names.others}
+    return [
+        name
+        for name in walk.written
+        if name.isidentifier()
+        and name in behind
+        and name not in known
+        and name not in walk.read_first
+        and held.is_variable(name)
+        and _sets_before(script, inner, name)
+    ]
+
+
+def _sets_before(script: Script, loop: Any, name: str) -> bool:
+    """Tell whether a name is the function's own, and not one of the module that it only reads."""
+    functions = [one for one in script.around(loop) if isinstance(one, libcst_or_error().FunctionDef)]
+    return not functions or name in local_names(script, functions[0])
+
+
+def _is_target(script: Script, loop: Any, name: str) -> bool:
+    cst: Any = libcst_or_error()
+    return isinstance(loop, cst.For) and any(one.value == name for one in script.all(cst.Name, loop.target))

@@ -1,0 +1,45 @@
+"""The variable by which a loop counts its steps: ``resume()`` returns what it is to be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vaultlayer_hf.run.insert.loop import Loop
+from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.step_end import synced
+
+
+def step_counter(script: Script, loop: Loop) -> str:
+    """Return the variable of the same function that is 0 before the loop and counts its steps; ``""`` for none.
+
+    Of several trainings it counts those of one: else it is a variable like others.
+    """
+    cst: Any = libcst_or_error()
+    if len(loop.calls) > loop.crossed or loop.only_if:
+        return ""
+    guarded = [one for statement in loop.suite.body for one in synced(script, statement)] if loop.sync else []
+    for statement in guarded if loop.sync else loop.suite.body:
+        if not isinstance(statement, cst.SimpleStatementLine):
+            continue
+        for node in script.all(cst.AugAssign, statement, nested=False):
+            name = dotted(node.target)
+            if not isinstance(node.operator, cst.AddAssign) or script.code(node.value) != "1":
+                continue
+            before = [
+                one
+                for one in script.all(cst.Assign)
+                if any(dotted(target.target) == name for target in one.targets)
+            ]
+            counted = [one for one in script.all(cst.AugAssign) if dotted(one.target) == name]
+            if (
+                len(before) == len(counted) == 1
+                and script.code(before[0].value) == "0"
+                and not _within(script, before[0], loop.top)
+                and (loop.trainings is None or _within(script, before[0], loop.trainings.own))
+            ):
+                return name
+    return ""
+
+
+def _within(script: Script, node: Any, outer: Any) -> bool:
+    return any(one is outer for one in script.around(node))
