@@ -3,7 +3,8 @@
     python -m tests.run.insert [--before FOLDER] [--play] [NAME ...]
 
 ``--before``: another checkout, whose answers stand beside ours. ``--play``: run each script whole, and edited, killed
-and started again on an emptied disk. A script that is edited and doesn't end the same is wrong.
+and started again on an emptied disk. A script that is edited and doesn't end the same is wrong. Those of this checkout
+are forked, so that each run doesn't import torch anew.
 """
 
 from __future__ import annotations
@@ -16,12 +17,18 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 
+import pytest
 from tqdm import tqdm
 
 from tests import ROOT
-from tests.run.insert.kit import BY_HAND, EDITED, LEFT_ALONE, SCRIPTS, VAULT
+from tests.forks import ForkServer
+from tests.run.insert.conftest import PRELOADED
+from tests.run.insert.kit import BY_HAND, EDITED, LEFT_ALONE, SCRIPTS, VAULT, proposal
+from tests.run.insert.test_kills import Story
+from vaultlayer_hf.run.insert.propose import Unrecognised
 
 _COMPARE = """
 import sys, torch
@@ -45,6 +52,23 @@ def python(package: Path, *arguments: str, every: str = "2 steps") -> subprocess
     return subprocess.run(
         [sys.executable, *arguments], capture_output=True, text=True, env=env, check=False, cwd=elsewhere
     )
+
+
+def forked(name: str, forks: ForkServer) -> str:
+    """What this checkout makes of a script, and how it ends: as ``outcome`` says it."""
+    found = proposal(name)
+    if isinstance(found, Unrecognised):
+        return f"left alone: {found.reason}"
+    if not found.hunks:
+        return f"left alone: {found.kind}"
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            Story(name, forks, Path(folder)).play(before_end=2)
+        except AssertionError as error:
+            return f"edited: WRONG ({' '.join(str(error).split())[-200:]})"
+        except pytest.skip.Exception as why:
+            return f"edited, and doesn't run here ({why})"
+    return "edited, the same end"
 
 
 def outcome(name: str, package: Path, play: bool) -> str:
@@ -101,13 +125,16 @@ def main() -> None:
     print("| script |", " | ".join(["before", "now"][-len(packages) :]), "|")
     print("|---|", "---|" * len(packages), sep="")
     counts = [Counter[str]() for _ in packages]
-    for name in tqdm(options.names or (*EDITED, *LEFT_ALONE), disable=None):
-        found = [outcome(name, one, options.play) for one in packages]
-        print(f"| {name} |", " | ".join(found), "|", flush=True)
-        for count, one in zip(counts, found, strict=True):
-            count[
-                "wrong" if "wrong" in one.lower() else "left alone" if "left alone" in one else "edited"
-            ] += 1
+    with ForkServer(*PRELOADED) if options.play else nullcontext() as forks:
+        for name in tqdm(options.names or (*EDITED, *LEFT_ALONE), disable=None):
+            found = [
+                forked(name, forks) if one == ROOT and forks is not None else outcome(name, one, options.play)
+                for one in packages
+            ]
+            print(f"| {name} |", " | ".join(found), "|", flush=True)
+            for count, one in zip(counts, found, strict=True):
+                kind = "left alone" if one.startswith("left alone") else "edited"
+                count["wrong" if "wrong" in one.lower() else kind] += 1
     sums = [
         ", ".join(f"{kind} {count[kind]}" for kind in ("edited", "left alone", "wrong")) for count in counts
     ]

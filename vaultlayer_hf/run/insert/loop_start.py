@@ -56,7 +56,7 @@ class LoopStart:
         lines += [f"{name} = None" for name in kept.loop if name in kept.unset]
         lines += carry_lines(ckpt, kept.loop) if kept.loop else []
         contents = [(name, f"Checkpointer.contents({name})") for name in kept.contents]
-        stay = [*kept.objects, *contents]
+        stay: list[str | tuple[str, str]] = [*kept.objects, *contents]
         lines += carry_lines(ckpt, stay, assign=False) if stay else []
         if self.rounds is not None:
             lines += carry_lines(ckpt, [self.rounds.model, names.optimizer], assign=False)

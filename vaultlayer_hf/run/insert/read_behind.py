@@ -17,7 +17,7 @@ def read_behind(script: Script, loop: Loop, node: Any) -> dict[str, int]:
     """
     cst: Any = libcst_or_error()
     walk = Walk(script)
-    around = loop.trainings.around if loop.trainings is not None else None
+    around: Any = loop.trainings.around if loop.trainings is not None else None
     inner = node is loop.inner
     while True:
         block = script.parent(node)
@@ -28,8 +28,8 @@ def read_behind(script: Script, loop: Loop, node: Any) -> dict[str, int]:
         if block is None or isinstance(block, (cst.FunctionDef, cst.Module)):
             return walk.read_first
         if block is around:
-            walk.target(block.target)
-            walk.block(block.body.body)
+            walk.target(around.target)
+            walk.block(around.body.body)
         elif isinstance(block, (cst.For, cst.While)) and inner:
             return walk.read_first
         node = block

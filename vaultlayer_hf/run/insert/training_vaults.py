@@ -14,9 +14,9 @@ def vaults_of(script: Script, trainings: Trainings, vault: str) -> tuple[str, li
     """
     below = vault[:-1].rstrip("/")
     if trainings.around is not None:
-        number = trainings.number
+        variable = trainings.number
         escaped = below.replace("{", "{{").replace("}", "}}")
-        return f'f{escaped}/{number}-{{{number}}}"', [], _remark(f"{below[1:]}/{number}-…")
+        return f'f{escaped}/{variable}-{{{variable}}}"', [], _remark(f"{below[1:]}/{variable}-…")
     function = trainings.function
     name = script.free("vault", "vault_uri", "vault_of_run")
     why = f"Each call of {function.name.value}() is a training, with a vault of its own."
