@@ -7,8 +7,9 @@ from pathlib import Path
 from tests.messages.situations import Situation, situation
 from tests.run.test_decision import CASES, SEEN
 from vaultlayer_hf.run.decide.cause import Death
-from vaultlayer_hf.run.decide.decision import Action, RestartHistory, decide_restart
+from vaultlayer_hf.run.decide.decision import Action, decide_restart
 from vaultlayer_hf.run.decide.lines import last_line, next_step
+from vaultlayer_hf.run.decide.restart_history import RestartHistory
 
 CHAPTER = "vl run: what ended an attempt, and what is done about it"
 

@@ -10,7 +10,6 @@ from vaultlayer_hf.run.decide.cause import Cause, Death, Error, blame, classify
 from vaultlayer_hf.run.decide.decision import (
     Action,
     Limits,
-    RestartHistory,
     backoff,
     decide_restart,
     exit_code,
@@ -18,6 +17,7 @@ from vaultlayer_hf.run.decide.decision import (
     hang_limit,
     smallest_factor,
 )
+from vaultlayer_hf.run.decide.restart_history import RestartHistory
 from vaultlayer_hf.run.printed import last_traceback
 from vaultlayer_hf.run.symptoms import means_full, means_memory
 

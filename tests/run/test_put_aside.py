@@ -9,7 +9,8 @@ import pytest
 
 from tests.run.programs import finish, start
 from vaultlayer_hf.run.decide.cause import Cause, Death, Error, classify
-from vaultlayer_hf.run.decide.decision import Action, RestartHistory, decide_restart, follow
+from vaultlayer_hf.run.decide.decision import Action, decide_restart, follow
+from vaultlayer_hf.run.decide.restart_history import RestartHistory
 from vaultlayer_hf.run.facts import gather
 from vaultlayer_hf.run.put_aside import bring_back, put_aside
 from vaultlayer_hf.run.symptoms import means_not_empty

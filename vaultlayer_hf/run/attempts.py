@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 
 from vaultlayer_hf.run.decide.cause import Death
-from vaultlayer_hf.run.decide.decision import RestartHistory
+from vaultlayer_hf.run.decide.restart_history import RestartHistory
 from vaultlayer_hf.run.engines import processes
 from vaultlayer_hf.run.engines.base import Pulse, ReceivedSignals
 from vaultlayer_hf.run.engines.local import LocalAttempt

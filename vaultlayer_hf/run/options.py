@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vaultlayer_hf.run.decide.decision import Limits, RestartHistory
+from vaultlayer_hf.run.decide.decision import Limits
+from vaultlayer_hf.run.decide.restart_history import RestartHistory
 from vaultlayer_hf.run.engines.reach import STARTUP
 from vaultlayer_hf.run.put_aside import output_dirs
 from vaultlayer_hf.run.report import AT_VARIABLE, ATTEMPT_VARIABLE, DIVIDE_VARIABLE, INSERT_VARIABLE

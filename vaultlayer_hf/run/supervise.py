@@ -16,12 +16,12 @@ from vaultlayer_hf.run.decide.cause import Cause, Death
 from vaultlayer_hf.run.decide.decision import (
     Action,
     RestartDecision,
-    RestartHistory,
     decide_restart,
     exit_code,
     follow,
 )
 from vaultlayer_hf.run.decide.lines import next_step
+from vaultlayer_hf.run.decide.restart_history import RestartHistory
 from vaultlayer_hf.run.free_space import free_space_of_attempt
 from vaultlayer_hf.run.journal import FORMAT_VERSION, Journal, attempt_folder, notes_of, read_notes
 from vaultlayer_hf.run.options import Options
