@@ -81,6 +81,8 @@ def test_the_digests_stay_what_they_are() -> None:
     tensors = [
         ("words", torch.arange(10)),
         ("bytes", torch.arange(13, dtype=torch.uint8)),
+        ("small", torch.arange(1 << 13)),
+        ("larger", torch.arange((1 << 13) + 1)),
         ("long", torch.arange(BLOCK * 2 + 5)),
     ]
     assert digest_tensors(tensors) == KNOWN
@@ -89,6 +91,8 @@ def test_the_digests_stay_what_they_are() -> None:
 KNOWN = {
     "words": "int64 10 5bda4f64b06466fc",
     "bytes": "uint8 13 f1dbab68cbe27f91",
+    "small": "int64 8192 5c5c3f2abc416871",
+    "larger": "int64 8193 79d86fc6b9d04025",
     "long": "int64 262149 b1a066ebeb3c21f1",
 }
 

@@ -70,7 +70,9 @@ class Asked:
 
     def write(self, folder: Path) -> None:
         """Write it into a checkpoint folder. Raises OSError."""
-        content = json.dumps({"format": _FORMAT, **asdict(self)}, sort_keys=True)
+        content = json.dumps(
+            {"format": _FORMAT, **vars(self), "adapters": asdict(self.adapters)}, sort_keys=True
+        )
         files.write_unflushed(folder / FILE, content.encode())
 
 

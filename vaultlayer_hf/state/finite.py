@@ -94,7 +94,7 @@ def _nonfinite(tensors: Iterable[tuple[str, torch.Tensor, bool]]) -> Iterator[st
         except (RuntimeError, NotImplementedError, TypeError):  # quantised, or 8 bits: can't be summed
             continue
     for name, local, strict, total in pending:
-        if torch.isfinite(total):
+        if math.isfinite(total.item()):
             continue
         try:
             least, largest = torch.aminmax(local)  # both are nan where any value is

@@ -92,10 +92,15 @@ class Manifest:
         """Paths of all files."""
         return {file.path for file in self.files}
 
+    @property
+    def content(self) -> dict[str, Any]:
+        """What JSON holds of it. Not a copy, as asdict's: a model has thousands of parameters, and training waits."""
+        return {**vars(self), "files": [asdict(file) for file in self.files]}
+
 
 def encode_manifest(manifest: Manifest) -> bytes:
     """Return the manifest's bytes."""
-    body = {"format_version": FORMAT_VERSION, **asdict(manifest)}
+    body = {"format_version": FORMAT_VERSION, **manifest.content}
     if not manifest.encryption:
         del body["encryption"]
     return dump(body)

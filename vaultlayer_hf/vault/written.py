@@ -10,7 +10,7 @@ has), no note ever counts.
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from vaultlayer_hf.base import files
@@ -66,7 +66,7 @@ def write_note(folder: Path, written: Written, name: str = NOTE) -> None:
     data = dump(
         {
             "format_version": FORMAT_VERSION,
-            "manifest": asdict(written.manifest),
+            "manifest": written.manifest.content,
             "boot": written.boot,
             "files": {path: [look.size, look.mtime_ns, look.inode] for path, look in written.files.items()},
         }

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from vaultlayer_hf.state.data.samplers import SamplerStates
 
 
@@ -78,14 +80,37 @@ class Position:
 def content_of(position: Position) -> dict[str, Any]:
     """Return a position as ``position_from`` takes it; older releases read it where they know all that is in it.
 
-    It shares what the position holds: a random state of 625 numbers isn't copied, and training waits for this.
+    It shares what the position holds, and what of its moments is equal: a random state of 625 numbers isn't copied, and
+    is written once, since training waits for this.
     """
     moments = {name: dict(vars(getattr(position, name))) for name in ("begin", "birth", "now")}
     ahead = [dict(vars(moment)) for moment in position.ahead]
+    known: dict[str, list[Any]] = {}
+    for moment in (*moments.values(), *ahead):
+        if moment["random"] is not None:
+            shared = {name: _known(known.setdefault(name, []), one) for name, one in moment["random"].items()}
+            moment["random"] = shared
     content = {**vars(position), **moments, "ahead": ahead}
     if position.first is None:
         del content["first"]
     return content
+
+
+def _known(known: list[Any], state: Any) -> Any:
+    """Return the state of a generator that is equal to this one and known already; else it is from now on."""
+    for one in known:
+        if one is state or _equal(one, state):
+            return one
+    known.append(state)
+    return state
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and torch.equal(one, other)
+    if isinstance(one, (list, tuple)) and any(isinstance(part, torch.Tensor) for part in one):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    return bool(one == other)
 
 
 def position_from(content: dict[str, Any]) -> Position:
