@@ -3,7 +3,8 @@
 The model: training works, and a save stops it for ``stall`` seconds (each time another length, around the mean). Then
 its upload takes ``upload`` seconds beside training, one after the other, where a newer save replaces one that waits.
 A failure throws training back to the last commit, and a restart takes ``restart`` seconds. Goodput is the share of
-the wall time that a run without saves and failures would have needed.
+the wall time that a run without saves and failures would have needed. The script may save by itself, too, whatever the
+policy.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class World:
         stall, upload, restart: seconds, as above.
         work: seconds that the run would take undisturbed.
         shape: of the Weibull distribution of failures; 1 is exponential, below 1 they come in bursts.
+        own: seconds of training from one of the script's own saves to the next; 0: it has none.
     """
 
     mtbf: float
@@ -37,6 +39,7 @@ class World:
     restart: float = 120.0
     work: float = 2 * 86400.0
     shape: float = 1.0
+    own: float = 0.0
 
     def failures(self, chance: random.Random) -> list[float]:
         """Return times between failures, more than are needed."""
@@ -50,8 +53,8 @@ class Result:
 
     Attributes:
         goodput: between 0 and 1.
-        stalled: share of the wall time in saves.
-        saves: how many.
+        stalled: share of the wall time in saves of the policy.
+        saves: how many of these.
     """
 
     goodput: float
@@ -100,12 +103,16 @@ def simulate(world: World, policy: Policy, seed: int) -> Result:
     for until in world.failures(random.Random(seed)):
         attempt, done = 0.0, durable
         stalls: deque[float] = deque(maxlen=5)
-        spent = 0.0
+        spent, own_at, own_saves = 0.0, world.own and (durable // world.own + 1) * world.own, 0
         uploads = Uploads(world.upload, durable)
         while True:
             stall = sum(stalls) / len(stalls) if stalls else known
             upload = world.upload if uploads.commits or known is not None else 0.0
-            interval = policy(SaveCosts(stall, upload, deaths, alive + attempt, spent, attempt))
+            known_own = world.own + world.stall if own_saves > 1 else 0.0
+            interval = policy(SaveCosts(stall, upload, deaths, alive + attempt, spent, attempt, known_own))
+            is_own = bool(own_at) and done + interval >= own_at
+            if is_own:
+                interval, own_at, own_saves = own_at - done, own_at + world.own, own_saves + 1
             if done + interval >= world.work:
                 end = attempt + (world.work - done) + world.upload
                 if end > until:
@@ -117,9 +124,10 @@ def simulate(world: World, policy: Policy, seed: int) -> Result:
             if attempt > until:
                 break
             done += interval
-            stalled += took
-            spent += took
-            saves += 1
+            if not is_own:
+                stalled += took
+                spent += took
+                saves += 1
             stalls.append(took)
             uploads.add(attempt, done)
         uploads.carry(until)

@@ -93,11 +93,11 @@ class Training:
         self.watch.open(within)
         self.pacer.begin()
 
-    def at_step(self, step: int) -> StepDecision:
+    def at_step(self, step: int, *, saves: bool = False) -> StepDecision:
         """Return whether to save and whether to stop, at the end of ``step``. All ranks, after each step.
 
-        What one rank knows all act on at the end of the same step, a few steps later. Raises FencedError, on all
-        ranks, if another process took the vault and the settings say to stop.
+        What one rank knows all act on at the end of the same step, a few steps later. ``saves``: the script saves at
+        this one by itself. Raises FencedError, on all ranks, if another process took the vault and the settings say so.
         """
         notify(self.session, lambda observer: observer.stepped(self.session, step))
         self.session.step = step
@@ -111,7 +111,7 @@ class Training:
             self.watch.hand_back()
             return StepDecision()
         if decision is None:
-            return StepDecision(save=self.pacer.due(step))
+            return StepDecision(save=self.pacer.due(step, saves=saves))
         return decision
 
     def in_evaluation(self) -> StepDecision | None:

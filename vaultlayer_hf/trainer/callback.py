@@ -177,7 +177,7 @@ class VaultLayerCallback(TrainerCallback):
         if self.run.evaluation is not None:
             self.run.evaluation.complete = True
         if self.training is not None and self.run.active:
-            decision = self.training.at_step(state.global_step)
+            decision = self.training.at_step(state.global_step, saves=control.should_save)
             if decision.stop is not None:
                 stop_now(control, save=decision.save)
                 return

@@ -12,6 +12,7 @@ from vaultlayer_hf.session.save.cadence import (
     FIRST,
     IO_SHARE,
     SaveCosts,
+    between,
     choose_interval,
     daly,
     mean_time_between_failures,
@@ -79,9 +80,11 @@ def test_failures_are_learnt() -> None:
 
 
 def test_frequent_failures_are_believed_at_once() -> None:
-    """A failure each half a minute is believed after the second, and forgotten where hours pass without another."""
-    assert mean_time_between_failures(2, 60.0) < 180
+    """A failure each half a minute is believed after the first, and forgotten where none follows it."""
+    assert mean_time_between_failures(1, 30.0) < 60
+    assert mean_time_between_failures(2, 60.0) < 60
     assert mean_time_between_failures(10, 300.0) < 60
+    assert mean_time_between_failures(1, 600.0) > 300
     assert mean_time_between_failures(1, 12 * HOUR) > 12 * HOUR
 
 
@@ -99,6 +102,29 @@ def test_saves_stay_under_their_share(stall: float, upload: float, failures: int
     decision = choose_interval(SaveCosts(stall, upload, failures, 10 * HOUR))
     assert stall / (decision.seconds + stall) <= IO_SHARE * (1 + 1e-9)
     assert decision.seconds >= upload
+
+
+@pytest.mark.parametrize("own", [3.0, 10.0, 13.0, 15.0, 24.0, 25.0, 100.0])
+def test_between_the_scripts_own_saves(own: float) -> None:
+    """No other number of saves between two of the script's own costs less, by Young's model: as many as pay."""
+    stall, mean = 0.05, 1000.0
+    optimum = math.sqrt(2 * stall * mean)  # 10 s
+    parts = max(1, round(own / between(optimum, own)))
+
+    def cost(parts: int) -> float:
+        return parts * stall / own + own / parts / (2 * mean)
+
+    assert cost(parts) <= min(cost(other) for other in range(1, 20)) * (1 + 1e-9)
+    if parts == 1:
+        assert between(optimum, own) > own, "the script's own save comes first"
+
+
+def test_the_scripts_own_saves_leave_auto_its_share() -> None:
+    """Where failures come often, auto saves between two saves of the script's, though these take 1 % by themselves."""
+    decision = choose_interval(SaveCosts(0.02, 0.1, 10, 300.0, stalled=0.0, running=30.0, own=2.0))
+    assert decision.seconds == 1.0
+    rare = choose_interval(SaveCosts(0.02, 0.1, 0, HOUR, stalled=0.0, running=30.0, own=2.0))
+    assert rare.seconds > 2.0
 
 
 def test_what_was_spent_too_early_is_made_up_for() -> None:

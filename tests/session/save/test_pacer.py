@@ -86,6 +86,44 @@ def test_auto_keeps_its_share_and_says_why_once() -> None:
     assert all("may take 1% of the time" in event.message for event in heard[1:])
 
 
+def test_auto_saves_between_the_scripts_own_saves() -> None:
+    """Of a run that dies often: halfway between two saves of the script's, which count as no spending of auto's."""
+    clock = Clock()
+    made = pacer(Cadence("auto"), clock, history=lambda: VaultHistory(400, 4 * 3600.0, stall=0.1))
+    made.begin()
+    saved = []
+    for step in range(1, 401):
+        clock.now += 0.2
+        made.mark()
+        own = step % 20 == 0  # each 4 s, 2.5 % of the time
+        if made.due(step, saves=own):
+            saved.append(step)
+        if own or saved[-1:] == [step]:
+            clock.now += 0.1
+            made.saved()
+    assert not [step for step in saved if step % 20 == 0]
+    assert len(saved) >= 5
+    assert made.share > 0.025
+    assert made.share - 20 * 0.1 / (clock.now - 1000.0) < 0.0101
+
+
+def test_auto_leaves_alone_what_the_script_saves_often_enough() -> None:
+    """Where the script saves a little less often than the optimum, and is late at times, auto adds nothing."""
+    clock = Clock()
+    made = pacer(Cadence("auto"), clock, history=lambda: VaultHistory(40, 4 * 3600.0, stall=0.01))
+    made.begin()
+    saved = []
+    for step in range(1, 201):
+        clock.now += 0.36 + (0.01 if step % 20 < 10 else 0.0)
+        made.mark()
+        if made.due(step, saves=step % 10 == 0) and step > 30:
+            saved.append(step)
+        if step % 10 == 0:
+            clock.now += 0.01
+            made.saved()
+    assert saved == []
+
+
 def test_auto_knows_what_saves_cost_before_its_first() -> None:
     """What an attempt before has noted in the log counts at once: no save is needed to measure."""
     clock, events, heard = Clock(), Events(), list[Event]()

@@ -11,6 +11,9 @@ at the interval of Young and Daly:
 
 Here only the stall counts as cost: uploads run beside training. How long an upload takes adds to each loss, but
 the same at any interval, so it moves the optimum's value and not its place; it is a lower bound of the interval.
+
+A script may save by itself, too. Those saves come whatever ``auto`` does, so they don't count as what it spends; but
+each ends an interval as well, so the saves of ``auto`` are put evenly between them, as many as pay.
 """
 
 from __future__ import annotations
@@ -21,14 +24,14 @@ from dataclasses import dataclass
 from vaultlayer_hf.base.text import duration_text
 
 IO_SHARE = 0.01
-"""Share of the time that ``auto`` may spend in saves."""
+"""Share of the time that ``auto`` may spend in saves of its own."""
 FIRST = 60.0
 """Seconds to the first save of ``auto`` that measures, where no attempt before has."""
 _LEAST = 1.0
 _PRIOR_FAILURES = 0.5
 """How many failures count as seen before any is: few, so that what is seen soon outweighs them."""
-_BELIEFS = ((12 * 3600.0, 0.9), (3600.0, 0.08), (300.0, 0.02))
-"""Seconds in which these count as seen, and how probable that is beforehand: a failure in 24 hours, 2, or 10 minutes.
+_BELIEFS = ((12 * 3600.0, 0.9), (3600.0, 0.075), (300.0, 0.02), (30.0, 0.005))
+"""Seconds in which these count as seen, and how probable that is beforehand: a failure in 24 hours, 2, 10 minutes, 1.
 Machines differ that much, and half a failure in 12 hours alone would take hours to believe in one every minute."""
 
 
@@ -41,8 +44,9 @@ class SaveCosts:
         upload: seconds from a save to its commit; 0 before the first.
         failures: attempts at this run that died, as the vault's log shows them.
         alive: seconds that this run has been alive, over all attempts.
-        stalled: seconds that saves have taken in this attempt.
+        stalled: seconds that saves of ``auto`` have taken in this attempt.
         running: seconds from its begin to the end of its last save.
+        own: seconds from one of the script's own saves to the next; 0: it has none, or they aren't known yet.
     """
 
     stall: float | None = None
@@ -51,6 +55,7 @@ class SaveCosts:
     alive: float = 0.0
     stalled: float = 0.0
     running: float = 0.0
+    own: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,11 @@ def choose_interval(measured: SaveCosts, max_loss: float | None = None) -> Inter
     optimum = daly(stall, mean)
     seen = f"{measured.failures} in {duration_text(measured.alive)} so far"
     why = f"the optimum (Daly) for a stall of {duration_text(stall)} and a failure in {duration_text(mean)} ({seen})"
-    seconds = max(optimum, _LEAST)
+    fitting = between(max(optimum, _LEAST), measured.own)
+    if measured.own:
+        apart = f"the script's own saves, {duration_text(measured.own)} apart"
+        why += f"; evenly between {apart}" if fitting < measured.own else f"; {apart}, come first"
+    seconds = max(fitting, _LEAST)
     # Of the whole attempt: what was spent too early, or on a save that took longer, is made up for.
     least = max(0.0, (measured.stalled + stall) / IO_SHARE - measured.running - stall)
     if least > seconds:
@@ -106,6 +115,21 @@ def daly(stall: float, mean: float) -> float:
         return mean
     part = stall / (2 * mean)
     return math.sqrt(2 * stall * mean) * (1 + math.sqrt(part) / 3 + part / 9) - stall
+
+
+def between(optimum: float, own: float) -> float:
+    """Return the seconds from a save to one of ``auto`` that fit best between the script's own saves.
+
+    ``own`` seconds from one of these to the next, cut into ``n`` equal parts, cost ``n`` stalls and half a part at each
+    failure. One part more pays as long as ``n * (n + 1)`` is below the square of ``own / optimum``, by Young's optimum.
+
+    >>> [between(10.0, own) for own in (5.0, 14.0, 16.0, 30.0)]
+    [10.0, 15.0, 8.0, 10.0]
+    """
+    if own < optimum:
+        return optimum  # the next of the script's own comes first
+    parts = math.floor((1 + math.sqrt(1 + 4 * (own / optimum) ** 2)) / 2)
+    return own / parts if parts > 1 else 1.5 * optimum  # more than ``own``, which comes first again
 
 
 def mean_time_between_failures(failures: int, alive: float) -> float:

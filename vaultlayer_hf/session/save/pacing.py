@@ -63,6 +63,12 @@ class Pacer:
         self._clock = clock
         self._stalls: deque[float] = deque(maxlen=_REMEMBERED)
         self._beside: deque[float] = deque(maxlen=_REMEMBERED)
+        self._coming = self._asked = (
+            False  # the save that is coming, and the newest, are ours: no script asked for it
+        )
+        self._asked_stalled = 0.0
+        self._own_gaps: deque[float] = deque(maxlen=_REMEMBERED)
+        self._own_last: float | None = None
         self._interval = cadence.value
         self._said = 0.0
         self._known = False  # what was said rests on a measurement
@@ -77,7 +83,8 @@ class Pacer:
     def begin(self) -> None:
         """Start the clock: training begins."""
         self._begun = self._last = self._mark = self._step_end = self._clock()
-        self.stalled = 0.0
+        self.stalled = self._asked_stalled = 0.0
+        self._coming, self._asked, self._own_last = False, False, None
         if self._cadence.kind == "auto":
             self._think()
         elif self._cadence.kind != "none":
@@ -100,21 +107,32 @@ class Pacer:
             self._beside.append(beside)
         now = self._clock()
         cost = now - self._mark
-        self.stalled += cost
+        if not (again and self._stalls):
+            self._coming, self._asked = False, self._coming
+        self._spend(cost)
         self._mark = self._step_end = now
         if again and self._stalls:
             self._stalls[-1] += cost
             return
         self._stalls.append(cost)
         self._last = self.last_save = now
+        if not self._asked:
+            if self._own_last is not None:
+                self._own_gaps.append(now - self._own_last)
+            self._own_last = now
         if self._cadence.kind == "auto":
             self._think()
 
     def waited(self, seconds: float) -> None:
         """Say that the newest save has kept training waiting once more, somewhere within the steps behind it."""
-        self.stalled += seconds
+        self._spend(seconds)
         if self._stalls:
             self._stalls[-1] += seconds
+
+    def _spend(self, seconds: float) -> None:
+        self.stalled += seconds
+        if self._asked:
+            self._asked_stalled += seconds
 
     @property
     def active(self) -> bool:
@@ -136,8 +154,12 @@ class Pacer:
         """Share of the time since ``begin`` that training has waited for saves."""
         return self.stalled / max(1e-9, self._clock() - self._begun)
 
-    def due(self, step: int) -> bool:
-        """Return whether to save at the end of ``step``. On all ranks at each step."""
+    def due(self, step: int, *, saves: bool = False) -> bool:
+        """Return whether to save at the end of ``step``. On all ranks at each step.
+
+        ``saves``: the script saves at this step by itself.
+        """
+        self._coming = False
         if self._cadence.kind == "none":
             return False
         if self._cadence.kind == "steps":
@@ -152,10 +174,11 @@ class Pacer:
             ):
                 self._think()
             ahead = LAG * self._step_seconds if self._ranks.world_size > 1 else 0.0
-            wanted = now - self._last + min(ahead, self._interval / 2) >= self._interval
+            wanted = not saves and now - self._last + min(ahead, self._interval / 2) >= self._interval
         if self._ranks.request(step, "save" if wanted else None, topic="save") is None:
             return False
         self._last = now  # should the save fail, the next one isn't due at once
+        self._coming = not saves
         return True
 
     def _think(self) -> None:
@@ -170,8 +193,9 @@ class Pacer:
             (self._upload_seconds() or past.upload) + self.beside,
             past.failures,
             past.alive + self._thought - self._begun,
-            self.stalled,
+            self._asked_stalled,
             self._last - self._begun,
+            sum(self._own_gaps) / len(self._own_gaps) if self._own_gaps else 0.0,
         )
         decision = choose_interval(measured, self._max_loss)
         self._interval = decision.seconds
