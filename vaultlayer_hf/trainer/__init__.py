@@ -15,6 +15,7 @@
     demo_training.py    the training script of `vl demo`
     evaluations.py      evaluations with persistent workers
     first_callback.py   what stands ahead of all other callbacks: the vault's figures in the logs, the count of epochs
+    first_save.py       what a process's first save would take longer for, done ahead of it, beside the training
     first_step.py       between the begin of a training that goes on and its first step
     fork_numbers.py     a fork trains with this script's own learning rate and schedule
     in_evaluation.py    a notice that comes within an evaluation

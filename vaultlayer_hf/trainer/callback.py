@@ -22,6 +22,7 @@ from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.stores.uri import VaultAddress
 from vaultlayer_hf.trainer.begun import Begun
 from vaultlayer_hf.trainer.first_callback import FirstCallback, ahead_of_printing
+from vaultlayer_hf.trainer.first_save import prepare_first_save
 from vaultlayer_hf.trainer.loaded import Trained
 from vaultlayer_hf.trainer.notices import say_untrained
 from vaultlayer_hf.trainer.run import TrainerRun
@@ -53,6 +54,7 @@ class VaultLayerCallback(TrainerCallback):
     def __init__(self, vault: str | os.PathLike[str] | Settings | None = None) -> None:
         self.run = TrainerRun(settings_from(vault, "VaultLayerCallback's vault"))
         self._handler: CallbackHandler | None = None
+        self._save_prepared = False
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.vault)!r})"
@@ -184,6 +186,14 @@ class VaultLayerCallback(TrainerCallback):
             if decision.save:
                 control.should_save = True
             save_the_end(args, control, paced=self.training.pacer.active)
+            if not self._save_prepared:
+                self._save_prepared = True
+                if (
+                    args.should_save
+                    and not control.should_save
+                    and hasattr(kwargs["model"], "save_pretrained")
+                ):
+                    prepare_first_save()  # behind the first step, which whoever restarts is waiting for
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
