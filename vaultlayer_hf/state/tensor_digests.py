@@ -152,7 +152,8 @@ def _small_sums(tensor: torch.Tensor) -> bytes:
     words = numpy.frombuffer(content, numpy.int64, count)
     total = numpy.multiply(words, _few_factors()[:count]).sum(dtype=numpy.int64)
     rest = content[8 * count :]
-    return total.tobytes() + (rest.ljust(8, b"\0") if rest else b"")
+    found: bytes = total.tobytes()
+    return found + (rest.ljust(8, b"\0") if rest else b"")
 
 
 def _sums(tensor: torch.Tensor) -> torch.Tensor:
