@@ -169,7 +169,7 @@ def test_what_does_not_come_back_is_said(said: str, tmp_path: Path, monkeypatch:
 
     What the Trainer keeps itself isn't.
     """
-    monkeypatch.setattr(own_state, "Room", lambda: Room(900))
+    monkeypatch.setattr(own_state, "Room", lambda clocks: Room(900, clocks))
     vault = tmp_path / "vault"
     for place, callbacks in (("a", [Patient(vault), FailAt(3)]), ("b", [])):
         run = trainer(tmp_path / place, resume=vault, callbacks=callbacks, max_steps=4)

@@ -7,10 +7,12 @@
     data_digest.py      a digest of training data
     finite.py           whether what is trained is still finite
     functions.py        where functions of a script's own keep what they change
+    generator_states.py the state of a random generator, and back in one that is there, or anew
     layouts.py          what both seams know of a checkpoint folder
     loadable.py         whether the files of a checkpoint can be loaded
     model_identity.py   the identity of a model
     model_modes.py      flags of a model that its state_dict leaves out
+    names_kept.py       what the names in functions stand for, and what classes, modules and objects hold
     object_files.py     the state of objects beside a model, a file each
     object_kinds.py     whose an object is that a script holds, and what makes up its state
     own_numbers.py      the numbers of a script's own optimizers and schedules, for a fork

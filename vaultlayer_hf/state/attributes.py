@@ -8,7 +8,9 @@ own, and of what is large some places are looked at.
 from __future__ import annotations
 
 import contextlib
+import functools
 import marshal
+import sys
 from collections import deque
 from collections.abc import Collection, Mapping
 from enum import Enum
@@ -17,9 +19,11 @@ from typing import Any
 import numpy
 import torch
 
+from vaultlayer_hf.state.generator_states import state_of
 from vaultlayer_hf.state.object_kinds import (
     BUFFERS,
     CONTAINERS,
+    EXACT,
     GENERATORS,
     PLAIN,
     attributes_of,
@@ -27,8 +31,11 @@ from vaultlayer_hf.state.object_kinds import (
     has_attributes,
     is_iterator,
     is_meter,
+    is_shared,
     knows_its_state,
     lacks_groups,
+    name_of_definition,
+    shared_content,
 )
 from vaultlayer_hf.state.tensor_digests import digest_tensors
 
@@ -38,6 +45,8 @@ _PLACES = 64
 """Places of a container, and rows of a tensor, that are looked at: its first and last ones, and some between."""
 _SMALL, _MANY = 1 << 16, 1 << 20
 """Values of a tensor, and plain ones of a container, up to which all of them are looked at."""
+_WHOLE = 1 << 24
+"""Bytes of an array of numpy up to which all of it is looked at: unlike torch, numpy doesn't count changes."""
 DEPTH, _DEEPEST = 3, -2
 """How deep objects within objects are looked at: from this level down to that; plain values in containers deeper."""
 
@@ -45,9 +54,17 @@ DEPTH, _DEEPEST = 3, -2
 def print_of(tensor: torch.Tensor) -> Any:
     """Return something that is equal as long as a tensor is; of a large one some rows are looked at."""
     flat = tensor.detach()
-    if flat.numel() > _SMALL and flat.dim():
-        flat = flat[:: max(1, len(flat) // _PLACES)]
-    return tuple(digest_tensors([("", flat)]).values())
+    if flat.numel() <= _SMALL or not flat.dim():
+        return tuple(digest_tensors([("", flat)]).values())
+    some = tuple(digest_tensors([("", flat[:: max(1, len(flat) // _PLACES)])]).values())
+    return some, _version_of(flat)
+
+
+def _version_of(tensor: torch.Tensor) -> int:
+    """Return what torch counts up with each change in place, wherever in a tensor that is."""
+    with contextlib.suppress(RuntimeError):  # one that was made under inference_mode
+        return tensor._version
+    return 0
 
 
 def look(things: Mapping[str, Mapping[str, Any]], known: Collection[int], *, meters: bool = True) -> Prints:
@@ -56,7 +73,8 @@ def look(things: Mapping[str, Mapping[str, Any]], known: Collection[int], *, met
     Args:
         things: attributes by their names, by the name of the object that has them.
         known: ids of what is carried elsewhere, or is no state: it isn't looked at.
-        meters: look at libraries' meters; in data, a library's transforms look like some, and keep what they did last.
+        meters: look at libraries' meters and at random generators. In data, a library's transforms look like meters,
+            and keep what they did last; generators come back with the place in the data.
     """
     found: Prints = {}
     for owner, attributes in things.items():
@@ -93,11 +111,22 @@ def print_value(value: Any, known: Collection[int], depth: int, *, meters: bool 
     if isinstance(value, torch.Tensor):
         return print_of(value)
     if isinstance(value, numpy.ndarray):
-        return print_of(torch.from_numpy(value)) if value.dtype.kind in "biuf" else None
+        return _of_array(value, known, depth, meters)
     if isinstance(value, BUFFERS):
         return (len(value), hash(bytes(value[:: max(1, len(value) // _MANY)])))
-    if isinstance(value, GENERATORS):  # they come back
-        return None
+    if isinstance(value, GENERATORS):
+        return ("generator", repr(state_of(value))) if meters else None
+    if isinstance(value, EXACT):
+        return (type(value).__name__, str(value))
+    if (defined := name_of_definition(value)) is not None:
+        return ("defined", defined)
+    if isinstance(value, functools.partial):
+        parts = [value.func, list(value.args), dict(value.keywords)]
+        return ("partial", _of_items(parts, known, depth, meters))
+    if is_shared(value):
+        return ("shared", repr(shared_content(value)))
+    if (table := _of_table(value)) is not None:
+        return table
     if isinstance(value, torch.nn.Module):
         every = [*value.parameters(), *value.buffers()]
         if any(id(one) in known for one in every):  # the model itself, or around it
@@ -122,6 +151,25 @@ def print_value(value: Any, known: Collection[int], depth: int, *, meters: bool 
     return None
 
 
+def _of_array(value: Any, known: Collection[int], depth: int, meters: bool) -> Any:
+    if value.dtype.kind in "OV":
+        return _of_items(list(value.flat), known, depth, meters) if value.dtype.kind == "O" else None
+    plain = numpy.ascontiguousarray(
+        value if value.nbytes <= _WHOLE else value[:: max(1, len(value) // _PLACES)]
+    )
+    return (str(value.dtype), value.shape, hash(plain.tobytes()))
+
+
+def _of_table(value: Any) -> Any:
+    """Return what is seen of a table of pandas; None for anything else."""
+    pandas = sys.modules.get("pandas")
+    if pandas is None or not isinstance(value, (pandas.DataFrame, pandas.Series)):
+        return None
+    if value.size > _MANY:
+        return ("table", value.shape)
+    return ("table", value.shape, hash(pandas.util.hash_pandas_object(value).to_numpy().tobytes()))
+
+
 def _of_beside(value: Any, known: Collection[int], depth: int, meters: bool) -> Any:
     beside = beside_state(value)
     return _of_mapping(beside, {*known, id(value)}, depth, meters) if beside else None
@@ -136,7 +184,21 @@ def _of_items(items: Any, known: Collection[int], depth: int, meters: bool) -> A
         print_value(items[place], known, depth - 1, meters=meters)
         for place in (*range(0, length, step), *range(length)[-1:])
     )
-    return (length, seen) if not length or any(one is not None for one in seen) else None
+    if length and all(one is None for one in seen):
+        return None
+    return (length, seen, _of_all(items)) if length > _PLACES else (length, seen)
+
+
+def _of_all(items: Collection[Any]) -> int:
+    """Return what is seen of many values without looking into them: which they are, and torch's counts of changes."""
+    if len(items) > _MANY:
+        return 0
+    return hash(
+        tuple(
+            one if type(one) in PLAIN else (id(one), _version_of(one) if isinstance(one, torch.Tensor) else 0)
+            for one in items
+        )
+    )
 
 
 def _of_mapping(items: Mapping[Any, Any], known: Collection[int], depth: int, meters: bool) -> Any:
@@ -149,4 +211,6 @@ def _of_mapping(items: Mapping[Any, Any], known: Collection[int], depth: int, me
     seen = tuple(
         (str(key)[:64], print_value(value, known, depth - 1, meters=meters)) for key, value in looked
     )
-    return (length, seen) if not length or any(one is not None for _, one in seen) else None
+    if length and all(one is None for _, one in seen):
+        return None
+    return (length, (*seen, ("", _of_all(dict(every).values())))) if length > _PLACES else (length, seen)

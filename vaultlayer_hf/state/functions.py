@@ -7,97 +7,40 @@ other and are the script's own. Nothing is called.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from enum import Enum
-from types import CodeType, FunctionType, ModuleType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
-from vaultlayer_hf.state.object_kinds import GENERATORS, NO_STATE, OURS, is_of_script, is_own_file
+import torch
 
-_MOST = 300
-"""Functions that are followed at most: this runs at each save."""
+from vaultlayer_hf.state.names_kept import NamesHeld, NamesRead, Place, names_in_code
+from vaultlayer_hf.state.object_kinds import (
+    CONTAINERS,
+    OURS,
+    attributes_of,
+    has_attributes,
+    is_of_script,
+    is_own_file,
+    own_attributes,
+)
 
-
-class NamesRead:
-    """What a function reads beside its arguments, by the names in it: globals and what its closure holds.
-
-    Modules, classes and other functions aren't among it.
-    """
-
-    def __init__(self, function: FunctionType) -> None:
-        self._function = function
-
-    def values(self) -> dict[str, Any]:
-        """Return it by the names."""
-        return {name: value for name, value in self.every().items() if not isinstance(value, NO_STATE)}
-
-    def every(self) -> dict[str, Any]:
-        """Return it with the modules, classes and functions."""
-        code, every = self._function.__code__, self._function.__globals__
-        found = {name: every[name] for name in sorted(names_in_code(code)) if name in every}
-        for name, cell in self._cells().items():
-            with contextlib.suppress(ValueError):  # nothing is in it yet
-                found[name] = cell.cell_contents
-        return found
-
-    def put(self, name: str, value: Any) -> None:
-        """Have a name stand for this."""
-        if name in (cells := self._cells()):
-            cells[name].cell_contents = value
-        else:
-            self._function.__globals__[name] = value
-
-    def _cells(self) -> dict[str, Any]:
-        return dict(zip(self._function.__code__.co_freevars, self._function.__closure__ or (), strict=True))
+_MOST, _MOST_OBJECTS = 300, 300
+"""Functions, and objects, that are followed at most: this runs at each save."""
+_ITEMS, _DEEP = 64, 3
+"""Items of a container, and containers within containers, in which functions are looked for."""
+_WRAPPERS = 16
+"""Decorators on one function that are looked through."""
 
 
-class NamesHeld:
-    """What a class, a module, a function or a partial holds by itself.
-
-    Args:
-        thing: which.
-        names: those that count; None: all.
-    """
-
-    def __init__(self, thing: Any, names: Collection[str] | None = None) -> None:
-        self._thing, self._names = thing, names
-
-    def values(self) -> dict[str, Any]:
-        """Return it by the names, but for what describes a class."""
-        return {
-            name: value
-            for name, value in list(self._held().items())
-            if (self._names is None or name in self._names)
-            and not name.startswith(("__", "_vaultlayer"))
-            and not (isinstance(value, NO_STATE) or hasattr(type(value), "__get__"))
-        }
-
-    def put(self, name: str, value: Any) -> None:
-        """Have a name stand for this."""
-        if self.values().get(name) is value:
-            return
-        if isinstance(self._thing, functools.partial):
-            self._thing.keywords[name] = value
-        else:
-            setattr(self._thing, name, value)
-
-    def _held(self) -> dict[str, Any]:
-        if isinstance(self._thing, functools.partial):
-            places = {str(place): value for place, value in enumerate(self._thing.args)}
-            return places | self._thing.keywords
-        return dict(vars(self._thing))
-
-
-Place = NamesRead | NamesHeld
-
-
-def reached(things: Iterable[Any]) -> dict[str, Place]:
+def reached(things: Iterable[Any], apart: Collection[Any] = ()) -> dict[str, Place]:
     """Return where the script's own functions keep something, by names for people.
 
-    ``things``: functions, or objects, of whose class the script's own functions are looked at.
+    Args:
+        things: functions, or objects, of whose class the script's own functions are looked at.
+        apart: objects that aren't followed where something leads to them, as the caller looks after them elsewhere.
 
     >>> counts = [0]
     >>> def loss(out): counts[0] += 1
@@ -106,9 +49,10 @@ def reached(things: Iterable[Any]) -> dict[str, Place]:
     """
     places: dict[str, Place] = {}
     waiting: deque[Any] = deque(things)
+    known = {id(thing) for thing in waiting}  # whose attributes the caller looks at
     modules: dict[str, tuple[ModuleType, set[str]]] = {}
-    seen: dict[int, Any] = {}  # the objects, so that their ids don't become another's
-    count = 0
+    seen = {id(thing): thing for thing in apart}  # the objects, so that their ids don't become another's
+    count = objects = 0
     while waiting and count < _MOST:
         thing = waiting.popleft()
         if id(thing) in seen:
@@ -116,6 +60,23 @@ def reached(things: Iterable[Any]) -> dict[str, Place]:
         seen[id(thing)] = thing
         if isinstance(thing, functools.partial):
             _add(places, _name_of(thing.func), NamesHeld(thing))
+            waiting += _led_to([*thing.args, *thing.keywords.values()])
+        elif isinstance(thing, MethodType):
+            owner = thing.__self__
+            if (
+                id(owner) not in {*known, *seen}
+                and not isinstance(owner, torch.nn.Module)
+                and has_attributes(owner)
+            ):
+                known.add(id(owner))
+                _add(places, type(owner).__name__, NamesHeld(owner))
+            waiting += _led_to(owner)
+        elif objects < _MOST_OBJECTS and is_of_script(type(thing)) and not isinstance(thing, type):
+            objects += 1
+            waiting += _led_to(_attributes(thing))
+        # A transform of ``datasets``, which is called for each row.
+        transform = (getattr(thing, "__dict__", {}).get("_format_kwargs") or {}).get("transform")
+        waiting += _led_to(transform)
         for cls in _classes(thing):
             if id(cls) not in seen or cls is thing:
                 seen[id(cls)] = cls
@@ -131,24 +92,28 @@ def reached(things: Iterable[Any]) -> dict[str, Place]:
             names = names_in_code(function.__code__)
             for value in read.every().values():
                 if isinstance(value, ModuleType) and _is_own_module(value):
-                    modules.setdefault(value.__name__, (value, set()))[1].update(names)
-                    here = vars(value)
-                    waiting += [here[name] for name in sorted(names) if _leads_on(here.get(name))]
-                elif _leads_on(value):
-                    waiting.append(value)
+                    waiting += _of_module(value, names, modules)
+                else:
+                    waiting += _led_to(value)
     for name, (module, read_of_it) in modules.items():
         _add(places, name, NamesHeld(module, read_of_it))
     return places
 
 
-def generators_read(thing: Any) -> dict[str, Any]:
-    """Return the random generators among what an object's functions read, by ``<function>.<name>``."""
-    return {
-        f"{function}.{name}": value
-        for function, names in reached([thing]).items()
-        for name, value in names.values().items()
-        if isinstance(value, GENERATORS)
-    }
+def _of_module(
+    module: ModuleType, names: Collection[str], modules: dict[str, tuple[ModuleType, set[str]]]
+) -> Iterator[Any]:
+    """Note which names of a module, and of its own modules among these, a function reads; yield what these lead to."""
+    read = modules.setdefault(module.__name__, (module, set()))[1]
+    new = set(names) - read
+    read |= new
+    here = vars(module)
+    for name in sorted(new):
+        value = here.get(name)
+        if isinstance(value, ModuleType) and _is_own_module(value):
+            yield from _of_module(value, names, modules)
+        else:
+            yield from _led_to(value)
 
 
 def names_in(thing: Any) -> set[str]:
@@ -156,43 +121,63 @@ def names_in(thing: Any) -> set[str]:
     return {name for function in functions_of(thing) for name in names_in_code(function.__code__)}
 
 
-@functools.cache
-def names_in_code(code: CodeType) -> frozenset[str]:
-    """Return the names of globals and attributes in a function, and in those within it."""
-    inner = (one for one in code.co_consts if isinstance(one, CodeType))
-    return frozenset(code.co_names).union(*map(names_in_code, inner))
-
-
 def functions_of(thing: Any) -> Iterator[FunctionType]:
-    """Yield a function itself, that of a partial or a method, or the script's own ones of a class or an object's."""
-    thing = getattr(thing, "func", thing)  # of a partial
-    thing = getattr(thing, "__func__", thing)
-    if isinstance(thing, FunctionType):
-        yield thing
+    """Yield a function itself, that of a partial or a method, or the script's own ones of a class or an object's.
+
+    And those that decorators have wrapped: what ``@torch.no_grad()`` makes of a function is torch's.
+    """
+    if isinstance(thing, functools.partial):
+        thing = thing.func
+    if found := list(_unwrapped(thing)):
+        yield from found
         return
-    # A transform of ``datasets``, which is called for each row.
-    transform = (getattr(thing, "__dict__", {}).get("_format_kwargs") or {}).get("transform")
-    if isinstance(transform, FunctionType):
-        yield transform
     for cls in _classes(thing):
         for member in vars(cls).values():
-            member = getattr(member, "fget", None) or getattr(member, "__func__", member)
-            if isinstance(member, FunctionType):
-                yield member
+            yield from _unwrapped(member)
+
+
+def _unwrapped(member: Any) -> Iterator[FunctionType]:
+    """Yield the function that a member of a class is, and those within its decorators."""
+    for _ in range(_WRAPPERS):
+        if isinstance(member, functools.cached_property):
+            member = member.func
+        elif isinstance(member, property):
+            member = member.fget
+        else:
+            member = getattr(member, "__func__", member)
+        if isinstance(member, FunctionType):
+            yield member
+        elif not isinstance(member, functools._lru_cache_wrapper):
+            return
+        member = vars(member).get("__wrapped__")
 
 
 def _classes(thing: Any) -> list[type]:
     """Return the script's own classes of an object, or of a class."""
-    if isinstance(thing, (FunctionType, functools.partial)):
+    if isinstance(thing, (FunctionType, MethodType, functools.partial, functools._lru_cache_wrapper)):
         return []
     every = (thing if isinstance(thing, type) else type(thing)).__mro__
     return [cls for cls in every if is_of_script(cls) and not issubclass(cls, Enum)]
 
 
-def _leads_on(value: Any) -> bool:
+def _led_to(value: Any, depth: int = _DEEP) -> Iterator[Any]:
+    """Yield the functions, and the script's own classes and objects, that a value is or that a container has."""
     if isinstance(value, type):
-        return is_of_script(value)
-    return isinstance(value, (FunctionType, functools.partial))
+        if is_of_script(value):
+            yield value
+    elif isinstance(value, (FunctionType, MethodType, functools.partial, functools._lru_cache_wrapper)):
+        yield value
+    elif isinstance(value, CONTAINERS):
+        if depth and len(value) <= _ITEMS:
+            for one in list(value.values() if isinstance(value, dict) else value):
+                yield from _led_to(one, depth - 1)
+    elif is_of_script(type(value)) and not isinstance(value, Enum):
+        yield value
+
+
+def _attributes(thing: Any) -> dict[str, Any]:
+    """Return the attributes in which an object of the script's own may hold functions."""
+    return own_attributes(thing) if hasattr(thing, "__dict__") else attributes_of(thing)
 
 
 def _is_own_module(module: ModuleType) -> bool:

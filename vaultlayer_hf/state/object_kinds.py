@@ -7,6 +7,8 @@ libraries tell their state themselves. What is neither may hold state that nobod
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import functools
 import inspect
 import io
@@ -18,7 +20,10 @@ from argparse import Namespace
 from array import array
 from collections import deque
 from collections.abc import Iterator
+from decimal import Decimal
 from enum import Enum
+from fractions import Fraction
+from pathlib import PurePath
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
@@ -28,6 +33,8 @@ import torch
 from vaultlayer_hf.state.assigned_names import attributes_assigned
 
 OURS = "vaultlayer_hf"
+EXACT = (Decimal, Fraction, datetime.date, datetime.timedelta, PurePath)
+"""What is told by its text, and never changes itself. A ``datetime.datetime`` is a date, too."""
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
 CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 BUFFERS = (bytearray, array)
@@ -36,7 +43,7 @@ GENERATORS = (torch.Generator, random.Random, numpy.random.Generator, numpy.rand
 """Random generators whose state can be taken and put back."""
 NO_STATE = (ModuleType, type, FunctionType, BuiltinFunctionType, MethodType)
 """What a script holds and never changes."""
-_OF_A_METER = (*PLAIN, *CONTAINERS, *BUFFERS, torch.Tensor, numpy.ndarray, numpy.generic)
+_OF_A_METER = (*PLAIN, *EXACT, *CONTAINERS, *BUFFERS, torch.Tensor, numpy.ndarray, numpy.generic)
 _INERT = (*NO_STATE, Enum, torch.dtype, torch.device, logging.Logger)
 """What a meter may hold besides, and is no part of its state."""
 _DEEP = 3
@@ -174,10 +181,20 @@ def _package(cls: type) -> str:
 
 
 def beside_state(value: Any) -> dict[str, Any]:
-    """Return what the ``state_dict`` of a module, or an optimizer, leaves out: attributes of the script's own class."""
-    if not is_of_script(type(value)):
-        return {}
-    return {name: one for name, one in own_attributes(value).items() if name not in _OF_EACH_MODULE}
+    """Return what the ``state_dict`` of a module, or an optimizer, leaves out: attributes of the script's own class.
+
+    Those of modules within it, too, by dotted names, and buffers that aren't saved.
+    """
+    if not isinstance(value, torch.nn.Module):
+        return own_attributes(value) if is_of_script(type(value)) else {}
+    found: dict[str, Any] = {}
+    for path, module in value.named_modules():
+        own = own_attributes(module) if is_of_script(type(module)) else {}
+        buffers = {name: module._buffers[name] for name in sorted(module._non_persistent_buffers_set)}
+        for name, one in (own | buffers).items():
+            if name not in _OF_EACH_MODULE and one is not None:
+                found[f"{path}.{name}" if path else name] = one
+    return found
 
 
 def lacks_groups(value: Any) -> bool:
@@ -196,6 +213,35 @@ def knows_its_state(value: Any) -> bool:
     both = callable(getattr(cls, "state_dict", None)) and callable(getattr(cls, "load_state_dict", None))
     data = cls.__module__.startswith("torch.utils.data")
     return both and not (data or _package(cls) in _NO_STATE_OF_ITS_OWN)
+
+
+def is_shared(value: Any) -> bool:
+    """Tell whether a value is a number, or a row of these, that processes share: of ``multiprocessing``."""
+    cls = type(value)
+    return cls.__module__ == "multiprocessing.sharedctypes" and hasattr(cls, "get_lock")
+
+
+def shared_content(value: Any) -> Any:
+    """Return the number, or the list of numbers, that ``is_shared`` is true of; None where it is neither."""
+    with contextlib.suppress(Exception):
+        found = value[:] if hasattr(value, "__getitem__") else value.value
+        return found if isinstance(found, (bool, int, float, list)) else None
+    return None
+
+
+def name_of_definition(value: Any) -> tuple[str, str] | None:
+    """Return the module and the name in it by which a function or a class was defined; None for what is neither."""
+    if isinstance(value, (type, FunctionType, BuiltinFunctionType, MethodType)):
+        return str(value.__module__), str(value.__qualname__)
+    return None
+
+
+def definition_of(name: tuple[str, str]) -> Any:
+    """Return the function or class of this name; None where it can't be had by its name, as one within a function."""
+    found: Any = sys.modules.get(name[0])
+    for part in name[1].split("."):
+        found = getattr(found, part, None)
+    return found
 
 
 def is_iterator(value: Any) -> bool:

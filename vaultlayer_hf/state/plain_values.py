@@ -11,10 +11,14 @@ What is kept is what ``torch.load(weights_only=True)`` reads: a pair of a kind a
 
 from __future__ import annotations
 
+import functools
 import time
-from collections import Counter, deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Collection, Mapping
+from datetime import date, datetime, timedelta
+from decimal import Decimal
 from enum import Enum
+from fractions import Fraction
 from typing import Any
 
 import numpy
@@ -22,15 +26,21 @@ import torch
 
 from vaultlayer_hf.base.secrets import is_secret
 from vaultlayer_hf.state.attributes import DEPTH, print_value
+from vaultlayer_hf.state.generator_states import state_of
 from vaultlayer_hf.state.object_kinds import (
     BUFFERS,
+    EXACT,
     GENERATORS,
     NO_STATE,
     attributes_of,
     beside_state,
+    definition_of,
     has_attributes,
+    is_shared,
     knows_its_state,
     lacks_groups,
+    name_of_definition,
+    shared_content,
 )
 
 Kept = tuple[Any, ...]
@@ -42,6 +52,8 @@ _TEXT = 1 << 16
 """Bytes in which a secret is looked for."""
 _PLAIN = (bool, int, float, str, type(None))
 ROWS: dict[str, Any] = {one.__name__: one for one in (list, tuple, set, frozenset, deque)}
+FACTORIES: dict[str, Any] = {one.__name__: one for one in (int, float, str, bool, list, dict, set, deque)}
+"""What a ``defaultdict`` that training makes can be made again with."""
 _SAME: Kept = ("same", None)
 _DAY = 86400.0
 _STARTED = time.monotonic()
@@ -54,10 +66,16 @@ class UnkeptError(Exception):
 
 
 class Room:
-    """What is left of the bytes that may be kept."""
+    """What is left of the bytes that may be kept.
 
-    def __init__(self, size: int = LIMIT) -> None:
-        self.left = size
+    Args:
+        size: in bytes.
+        clocks: names of the attributes that may hold the reading of a clock; None: any may. A sum of losses may well
+            be a number that such a clock has shown, too.
+    """
+
+    def __init__(self, size: int = LIMIT, clocks: Collection[str] | None = None) -> None:
+        self.left, self.clocks = size, clocks
 
     def take(self, size: int) -> None:
         """Use some. Raises UnkeptError where there isn't as much."""
@@ -90,7 +108,7 @@ def take_attribute(
     value: Any, room: Room, known: Collection[int], depth: int = _DEPTH, *, name: str, first: Any = None
 ) -> Kept:
     """Return what is kept of an attribute's value, as ``take_value``, which has the arguments."""
-    clock = clock_of(value)
+    clock = clock_of(value) if room.clocks is None or name in room.clocks else None
     return ("clock", clock) if clock else take_value(value, room, known, depth, name=name, first=first)
 
 
@@ -134,24 +152,68 @@ def take_value(
         return ("bytes", _take_bytes(value, room, name))
     if isinstance(value, torch.nn.Module) and any(id(one) in known for one in value.parameters()):
         return _SAME  # the model itself, or around it
+    if isinstance(value, GENERATORS):
+        return _take_generator(value, room)
+    if isinstance(value, EXACT):
+        return _take_exact(value, room)
+    if (defined := name_of_definition(value)) is not None:
+        if definition_of(defined) is not value:
+            raise UnkeptError
+        return ("defined", defined)
+    if isinstance(value, functools.partial):
+        parts = [value.func, list(value.args), dict(value.keywords)]
+        return ("partial", [take_value(one, room, known, depth - 1) for one in parts])
+    if is_shared(value):
+        return ("shared", take_value(shared_content(value), room, known, depth - 1))
     if isinstance(value, Enum):
         return ("enum", (type(value).__module__, type(value).__qualname__, value.name))
     stateful = isinstance(value, (torch.nn.Module, torch.optim.Optimizer)) and not lacks_groups(value)
     if stateful or (knows_its_state(value) and not has_attributes(value)):
         return _take_state(value, room, {*known, id(value)}, depth, first)
+    if type(value) is deque and value.maxlen is not None:
+        return ("ring", (value.maxlen, [take_value(one, room, known, depth - 1) for one in list(value)]))
     if type(value) in ROWS.values():
         return (type(value).__name__, [take_value(one, room, known, depth - 1) for one in list(value)])
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return ("fields", [take_value(one, room, known, depth - 1) for one in value])
     if isinstance(value, dict):
         items = list(value.items())  # its own thread may add to it
-        return (
-            "counter" if isinstance(value, Counter) else "dict",
-            [(_key(key), take_value(one, room, known, depth - 1, name=str(key))) for key, one in items],
-        )
+        kept = [(_key(key), take_value(one, room, known, depth - 1, name=str(key))) for key, one in items]
+        return (_kind_of_mapping(value), kept)
     if has_attributes(value):
         return ("object", _take_attributes(attributes_of(value), room, {*known, id(value)}, depth, first))
     raise UnkeptError
+
+
+def _kind_of_mapping(value: Any) -> str:
+    """Return which mapping is to be made where there is none at a resume: by ``put_values.py``'s names."""
+    if isinstance(value, Counter):
+        return "counter"
+    if isinstance(value, defaultdict):
+        made_by = value.default_factory
+        names = [name for name, one in FACTORIES.items() if one is made_by]
+        return f"defaultdict {names[0]}" if names else "mapping"
+    return {dict: "dict", OrderedDict: "ordered"}.get(type(value), "mapping")
+
+
+def _take_generator(value: Any, room: Room) -> Kept:
+    state = state_of(value)
+    if state is None:
+        raise UnkeptError
+    room.take(_EACH + (state[1].nbytes if isinstance(state[1], torch.Tensor) else len(state[1])))
+    return ("generator", state)
+
+
+def _take_exact(value: Any, room: Room) -> Kept:
+    room.take(_EACH)
+    if isinstance(value, timedelta):
+        return ("timedelta", (value.days, value.seconds, value.microseconds))
+    if isinstance(value, datetime):
+        now = datetime.now(value.tzinfo)
+        recent = now - timedelta(days=30) < value <= now
+        return ("clock", f"datetime {value.isoformat()}") if recent else ("datetime", value.isoformat())
+    kinds = {Decimal: "Decimal", Fraction: "Fraction", date: "date"}
+    return (kinds.get(type(value), "path"), str(value))
 
 
 def _take_bytes(value: Any, room: Room, name: str) -> tuple[str, str, int, torch.Tensor]:
@@ -190,6 +252,12 @@ def _take_attributes(
             continue
         if _is_kept(one):
             found[name] = take_attribute(one, room, known, depth - 1, name=name, first=then)
+        elif name_of_definition(one) is not None or isinstance(one, functools.partial):
+            try:
+                found[name] = take_value(one, room, known, depth - 1)
+            except UnkeptError:
+                if then is not None and then != ("none",):
+                    raise
         elif (then is not None or (name[:64] not in before and count == len(before))) and has_come(
             one, known
         ):
@@ -199,9 +267,21 @@ def _take_attributes(
 
 def _is_kept(value: Any) -> bool:
     """Tell whether an attribute of an object is state of its own, and not another library's object."""
-    kinds = (*_PLAIN, *ROWS.values(), dict, bytes, *BUFFERS, Enum, torch.Tensor, numpy.ndarray, numpy.generic)
+    kinds = (
+        *_PLAIN,
+        *EXACT,
+        *GENERATORS,
+        *ROWS.values(),
+        dict,
+        bytes,
+        *BUFFERS,
+        Enum,
+        torch.Tensor,
+        numpy.ndarray,
+        numpy.generic,
+    )
     objects = isinstance(value, (*kinds, torch.nn.Module, torch.optim.Optimizer))
-    return objects or has_attributes(value) or knows_its_state(value)
+    return objects or has_attributes(value) or knows_its_state(value) or is_shared(value)
 
 
 def _key(key: Any) -> Any:

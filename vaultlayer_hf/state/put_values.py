@@ -9,16 +9,37 @@ import functools
 import sys
 import time
 from array import array
-from collections import Counter, deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Mapping
+from datetime import date, datetime, timedelta
+from decimal import Decimal
 from enum import Enum
+from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy
 import torch
 
-from vaultlayer_hf.state.object_kinds import attributes_of, has_attributes
-from vaultlayer_hf.state.plain_values import ROWS, Kept
+from vaultlayer_hf.state.generator_states import is_kind_of, made_from, put_state
+from vaultlayer_hf.state.object_kinds import (
+    attributes_of,
+    beside_state,
+    definition_of,
+    has_attributes,
+    is_shared,
+)
+from vaultlayer_hf.state.plain_values import FACTORIES, ROWS, Kept
+
+_EXACT: dict[str, Any] = {
+    "timedelta": lambda content: timedelta(*content),
+    "datetime": datetime.fromisoformat,
+    "date": date.fromisoformat,
+    "Decimal": Decimal,
+    "path": Path,
+    "Fraction": Fraction,
+}
+"""How what is told by its text is made again."""
 
 
 def fits(kept: Kept, now: Any) -> bool:
@@ -28,7 +49,7 @@ def fits(kept: Kept, now: Any) -> bool:
         return hasattr(now, "load_state_dict")
     if kind == "state and more":
         told, more = content
-        there = getattr(now, "__dict__", {})
+        there = beside_state(now)
         return fits(told, now) and all(fits(one, there.get(name)) for name, one in more.items())
     if kind == "bytes":
         return bool(content[0] != "array" or array(content[1]).itemsize == content[2])
@@ -39,9 +60,19 @@ def fits(kept: Kept, now: Any) -> bool:
         return _member(content, now) is not None
     if kind == "fields":
         return len(getattr(now, "_fields", ())) == len(content) and all(map(fits, content, now))
-    if kind in ("dict", "counter"):
+    if kind in ("generator", "shared"):
+        return kind == "generator" or is_shared(now)
+    if kind == "defined":
+        return definition_of(content) is not None
+    if kind == "partial":
+        return all(map(fits, content, (None, None, None)))
+    if kind == "mapping" and not isinstance(now, dict):
+        return False
+    if _is_mapping(kind):
         before = now if isinstance(now, Mapping) else {}
         return all(fits(one, before.get(key)) for key, one in content)
+    if kind == "ring":
+        return all(map(fits, content[1], _as_many(now, len(content[1]))))
     if kind in ROWS:
         return all(map(fits, content, _as_many(now, len(content))))
     return True
@@ -59,7 +90,21 @@ def put_value(kept: Kept, now: Any) -> Any:
     if kind == "plain":
         return content
     if kind == "clock":
-        return time.time() if content == "time" else time.monotonic()
+        return _clock(content)
+    if kind in _EXACT:
+        return _EXACT[kind](content)
+    if kind == "generator":
+        if not is_kind_of(now, content[0]):
+            return made_from(content)
+        put_state(now, content)
+        return now
+    if kind == "defined":
+        return definition_of(content)
+    if kind == "partial":
+        function, arguments, named = (put_value(one, None) for one in content)
+        return functools.partial(function, *arguments, **named)
+    if kind == "shared":
+        return _put_shared(put_value(content, None), now)
     if kind == "tensor":
         return _put_tensor(content, now)
     if kind in ("array", "scalar"):
@@ -76,11 +121,14 @@ def put_value(kept: Kept, now: Any) -> Any:
     if kind == "state and more":
         told, more = content
         put_value(told, now)
-        return _put_attributes(more, now, vars(now))
+        return _put_beside(more, now, beside_state(now))
     if kind == "bytes":
         return _put_bytes(content, now)
-    if kind in ("dict", "counter"):
-        return _put_items(content, Counter() if kind == "counter" and not isinstance(now, Counter) else now)
+    if _is_mapping(kind):
+        made = _new_mapping(kind)
+        return _put_items(content, now if isinstance(now, type(made)) else made)
+    if kind == "ring":
+        return _put_row("deque", content[1], now if isinstance(now, deque) else deque(maxlen=content[0]))
     if kind == "enum":
         return _member(content, now)
     if kind == "fields":
@@ -94,6 +142,47 @@ def _put_attributes(content: Mapping[str, Kept], now: Any, there: Mapping[str, A
     for name, one in content.items():
         object.__setattr__(now, name, put_value(one, there.get(name)))
     return now
+
+
+def _put_beside(content: Mapping[str, Kept], now: Any, there: Mapping[str, Any]) -> Any:
+    """Put back attributes of a module, and of those within it, by dotted names, or of an optimizer."""
+    for name, one in content.items():
+        path, _, attribute = name.rpartition(".")
+        value = put_value(one, there.get(name))
+        if value is there.get(name):
+            continue
+        if isinstance(now, torch.nn.Module):  # it has its buffers elsewhere
+            setattr(now.get_submodule(path), attribute, value)
+        else:
+            object.__setattr__(now, name, value)
+    return now
+
+
+def _clock(name: str) -> Any:
+    kind, _, then = name.partition(" ")
+    if kind == "datetime":
+        return datetime.now(datetime.fromisoformat(then).tzinfo)
+    return time.time() if kind == "time" else time.monotonic()
+
+
+def _put_shared(content: Any, now: Any) -> Any:
+    if isinstance(content, list):
+        now[:] = content
+    else:
+        now.value = content
+    return now
+
+
+def _is_mapping(kind: str) -> bool:
+    return kind in ("dict", "counter", "ordered", "mapping") or kind.startswith("defaultdict")
+
+
+def _new_mapping(kind: str) -> dict[Any, Any]:
+    name, _, made_by = kind.partition(" ")
+    if name == "defaultdict":
+        return defaultdict(FACTORIES[made_by])
+    made: dict[Any, Any] = {"counter": Counter, "ordered": OrderedDict}.get(name, dict)()
+    return made
 
 
 def _put_bytes(content: tuple[str, str, int, torch.Tensor], now: Any) -> Any:
@@ -119,10 +208,8 @@ def _put_tensor(content: torch.Tensor, now: Any) -> torch.Tensor:
 
 
 def _put_items(content: list[tuple[Any, Kept]], now: Any) -> Any:
-    before = dict(now) if isinstance(now, Mapping) else {}
+    before = dict(now)
     found = {key: put_value(one, before.get(key)) for key, one in content}
-    if not isinstance(now, dict):
-        return found
     now.clear()
     now.update(found)
     return now

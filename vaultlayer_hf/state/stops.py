@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from vaultlayer_hf.state.assigned_names import names_assigned
-from vaultlayer_hf.state.functions import NamesRead, functions_of, is_own, names_in_code
+from vaultlayer_hf.state.functions import functions_of, is_own
+from vaultlayer_hf.state.names_kept import NamesRead, names_in_code
 from vaultlayer_hf.state.object_kinds import has_attributes
 
 _STOP = "should_training_stop"

@@ -11,9 +11,11 @@
     callback.py         the callback: the Trainer's events on one side, its run on a vault on the other
     callback_states.py  what callbacks had counted when a checkpoint was saved, put back into them
     data.py             the Trainer's side
+    data_holdings.py    what data sets and a collator keep beside numbers and random generators
     data_file.py        the place in the data beside a Trainer's checkpoint, one small file a rank
     demo_training.py    the training script of `vl demo`
     evaluations.py      evaluations with persistent workers
+    exchanged.py        which parts a training is made of, to tell what a script exchanges on its way
     first_callback.py   what stands ahead of all other callbacks: the vault's figures in the logs, the count of epochs
     first_save.py       what a process's first save would take longer for, done ahead of it, beside the training
     first_step.py       between the begin of a training that goes on and its first step

@@ -10,13 +10,17 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import fields
 from typing import Any, NamedTuple
 
+import numpy
 import torch
 from transformers import TrainerState
 from transformers.trainer_callback import ExportableState
 
-from vaultlayer_hf.state.functions import Place, names_in, reached
+from vaultlayer_hf.state.data.samplers import parts
+from vaultlayer_hf.state.functions import names_in, reached
+from vaultlayer_hf.state.names_kept import Place
 from vaultlayer_hf.state.object_files import peeled
-from vaultlayer_hf.state.object_kinds import is_of_script, own_attributes
+from vaultlayer_hf.state.object_kinds import CONTAINERS, is_of_script, own_attributes
+from vaultlayer_hf.trainer.exchanged import HOOKS, hooks_of, is_method, methods_of
 from vaultlayer_hf.trainer.loaded import Trained
 from vaultlayer_hf.trainer.outside import unsaved_buffers
 
@@ -27,9 +31,10 @@ _SET_ANEW = ("eval_on_start", "max_steps", "num_train_epochs", "output_dir", "re
 """Arguments that a start decides, or that are changed for a while at one."""
 _CADENCES = ("save_steps", "logging_steps", "eval_steps")
 """What the Trainer's state takes from the arguments at each start."""
+_OF_EACH_CONFIG = ("transformers_version", "use_cache", "name_or_path")
+"""What the Trainer and ``save_pretrained`` set in a configuration."""
 _OF_EACH_MODULE = frozenset(vars(torch.nn.Module()))
 """What torch keeps in a module."""
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _OF_TENSORS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 _OF_OPTIMIZERS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
 """Where torch keeps hooks."""
@@ -92,19 +97,30 @@ class OwnPlaces:
         called = [*self._called(), *self._hooks()]  # which goes through the whole model: once
         for name, thing in self._objects(called):
             yield name, Attributes(thing, _of_trainer if thing is self.trainer else _all_of)
-        yield from reached(self._with_functions(called)).items()
+        yield from reached(self._with_functions(called), self._apart()).items()
         optimizer = inner(self._trained.optimizer)
         if optimizer is not None and is_of_script(type(optimizer)):
             yield type(optimizer).__name__, Attributes(optimizer, own_attributes)
         for name, module in peeled(self._trained.model).named_modules():
             yield f"model.{name}" if name else "model", Attributes(module, _of_module)
         if self.trainer is not None:  # what a callback changes in mid-run
+            config = getattr(peeled(self._trained.model), "config", None)
+            if hasattr(config, "__dict__"):
+                yield "model.config", Attributes(config, _of_config)
             yield "args", Attributes(self.trainer.args, _of_arguments)
             yield "state", Attributes(self.trainer.state, _of_state)
 
     def held(self) -> list[Held]:
         """Return the places with what they hold now, in one pass: it goes through the whole model."""
         return [Held(owner, place, place.values()) for owner, place in self.all()]
+
+    def orders(self, loader: Any, kept: Mapping[str, Collection[str]]) -> list[str]:
+        """Return which of these attributes, by owner and name, a sampler of the script's own reads, by paths."""
+        try:
+            own = [one for one in parts(loader).values() if is_of_script(type(one))]
+            return sorted({path for one in own for path in self.read_by(one, kept)})
+        except Exception:  # of objects of the script's own: nothing is said of them then
+            return []
 
     def read_by(self, part: Any, kept: Mapping[str, Collection[str]]) -> list[str]:
         """Return those of these attributes, by owner and name, that an object of the script's own reads, by paths."""
@@ -141,16 +157,28 @@ class OwnPlaces:
         things = [*self.callbacks, self.trainer, *called, *(getattr(one, "__self__", None) for one in called)]
         things += [inner(self._trained.optimizer), getattr(self._trained.scheduler, "scheduler", None)]
         things += [self._trained.scheduler, *getattr(self._trained.scheduler, "lr_lambdas", ())]
-        modules = peeled(self._trained.model).modules()
+        for one in (
+            self.trainer,
+            inner(self._trained.optimizer),
+            getattr(self._trained.scheduler, "scheduler", None),
+        ):
+            things += methods_of(one)
+        modules = list(peeled(self._trained.model).modules())
+        things += [method for module in modules for method in methods_of(module)]
         return [*things, *(one for one in modules if is_of_script(type(one)))]
+
+    def _apart(self) -> list[Any]:
+        """Return what is looked after elsewhere, or is no state of the script's."""
+        trainer, model = self.trainer, peeled(self._trained.model)
+        data = [getattr(trainer, name, None) for name in ("train_dataset", "eval_dataset", "data_collator")]
+        return [one for one in (model, *data, *self.carried) if one is not None]
 
     def _hooks(self) -> list[Any]:
         """Return the hooks of the model's modules and parameters, and of the optimizer."""
         model = peeled(self._trained.model)
-        every = [vars(module)[name] for module in model.modules() for name in _HOOKS if name in vars(module)]
-        every += [getattr(parameter, name, None) for parameter in model.parameters() for name in _OF_TENSORS]
-        every += [getattr(inner(self._trained.optimizer), name, None) for name in _OF_OPTIMIZERS]
-        return [hook for hooks in every if hooks for hook in hooks.values()]
+        every = [hook for module in model.modules() for hook in hooks_of(module, HOOKS)]
+        every += [hook for parameter in model.parameters() for hook in hooks_of(parameter, _OF_TENSORS)]
+        return [*every, *hooks_of(inner(self._trained.optimizer), _OF_OPTIMIZERS)]
 
     def _called(self) -> list[Any]:
         return [getattr(self.trainer, name, None) for name in _CALLED]
@@ -167,12 +195,24 @@ def _all_of(thing: Any) -> dict[str, Any]:
 
 def _of_trainer(trainer: Any) -> dict[str, Any]:
     own = own_attributes(trainer)
-    return {name: value for name, value in own.items() if not name.startswith("_vaultlayer")}
+    return {
+        name: value
+        for name, value in own.items()
+        if not (name.startswith("_vaultlayer") or is_method(trainer, name, value))
+    }
 
 
 def _of_arguments(args: Any) -> dict[str, Any]:
     found = {name: value for name, value in _public(dict(vars(args))).items() if isinstance(value, _NUMBERS)}
     return {name: value for name, value in found.items() if name not in _SET_ANEW and "token" not in name}
+
+
+def _of_config(config: Any) -> dict[str, Any]:
+    """Return the numbers that a model may read as it computes."""
+    found = {
+        name: value for name, value in _public(dict(vars(config))).items() if isinstance(value, _NUMBERS)
+    }
+    return {name: value for name, value in found.items() if name not in _OF_EACH_CONFIG}
 
 
 def _of_state(state: Any) -> dict[str, Any]:
@@ -187,9 +227,18 @@ def _of_module(module: Any) -> dict[str, Any]:
         found = own_attributes(module)
         found = {name: value for name, value in found.items() if name not in _OF_EACH_MODULE}
     else:
-        every = _public(dict(vars(module)))
-        found = {name: value for name, value in every.items() if isinstance(value, _NUMBERS)}
+        every, added = _public(dict(vars(module))), own_attributes(module)
+        found = {
+            name: value
+            for name, value in every.items()
+            if isinstance(value, _NUMBERS) or (name in added and _is_state(value))
+        }
     return {name: value for name, value in found.items() if name not in _TABLES} | unsaved_buffers(module)
+
+
+def _is_state(value: Any) -> bool:
+    """Tell whether what a script has hung on a library's module may be state."""
+    return isinstance(value, (*CONTAINERS, torch.Tensor, numpy.ndarray)) or is_of_script(type(value))
 
 
 def _public(attributes: dict[str, Any]) -> dict[str, Any]:

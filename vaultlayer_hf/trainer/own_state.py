@@ -19,6 +19,7 @@ parameters are trained, and which adapters are active, is carried as well, where
 from __future__ import annotations
 
 import contextlib
+import functools
 import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
@@ -29,25 +30,27 @@ import torch
 from vaultlayer_hf.state.attributes import Prints, look, moved, print_value
 from vaultlayer_hf.state.data.followed import base_of
 from vaultlayer_hf.state.data.inner import own_generators, put_generators
-from vaultlayer_hf.state.data.samplers import parts
 from vaultlayer_hf.state.data.sources import unwrapped
-from vaultlayer_hf.state.functions import Place
+from vaultlayer_hf.state.names_kept import NamesRead, Place
 from vaultlayer_hf.state.object_files import peeled
 from vaultlayer_hf.state.object_kinds import (
     GENERATORS,
     is_iterator,
     is_meter,
-    is_of_script,
     may_hide_state,
+    name_of_definition,
     own_attributes,
 )
 from vaultlayer_hf.state.plain_values import Kept, Room, UnkeptError, has_come, take_attribute
 from vaultlayer_hf.state.put_values import fits, put_value
 from vaultlayer_hf.state.stops import StopNotes, written_by_handlers
+from vaultlayer_hf.trainer.data_holdings import held_by_data
+from vaultlayer_hf.trainer.exchanged import parts_of_training
 from vaultlayer_hf.trainer.loaded import Trained, is_adapter, is_of_adapters
 from vaultlayer_hf.trainer.own_places import Attributes, Held, OwnPlaces, inner
 from vaultlayer_hf.trainer.trained_parts import TrainedParts
 
+_ALL = "the script's own objects, which can't be looked at"
 _NONE = print_value(None, (), 0)
 
 
@@ -98,7 +101,7 @@ class OwnState:
         return {
             "generators": {name: state for name, state in states.items() if state},
             "values": values,
-            "orders": self._orders(values),
+            "orders": self._places.orders(self._loader, values),
             "moved": self.moved,
             **self.parts.state_dict(),
         }
@@ -108,7 +111,8 @@ class OwnState:
         now, known = self._look(held)
         paths = dict.fromkeys(moved(self._then, now))
         found: dict[str, dict[str, Any]] = {}
-        room, seen, self.modules = Room(), set[int](), []
+        clocks = {name for _, place, _ in held if isinstance(place, NamesRead) for name in place.timed()}
+        room, seen, self.modules = Room(clocks=clocks), set[int](), []
         stops = self._is_stopped()
         if not stops:
             self._ask()
@@ -123,6 +127,10 @@ class OwnState:
                 kept = self._take(owner, values, names, now, known, room, seen)
             except Exception:  # it holds what can't be kept, too much, or objects that raise what they like
                 room.left = left
+                for name in filter(
+                    lambda one: isinstance(values[one], GENERATORS), names
+                ):  # kept by themselves
+                    paths.pop(f"{owner}.{name}")
                 continue
             found.setdefault(owner, {}).update({name: one for name, one in kept.items() if one is not None})
             for name in kept:
@@ -193,35 +201,32 @@ class OwnState:
             try:
                 kept[name] = take_attribute(value, room, known, name=name, first=first)
             except UnkeptError:
-                if not is_meter(value):
+                defined = name_of_definition(value) is not None or isinstance(value, functools.partial)
+                if not (defined or is_meter(value)):
                     raise
                 room.left = left
+                if defined and (
+                    first is None or first == _NONE
+                ):  # each start makes it, as it does its methods
+                    kept[name] = None
         return kept
-
-    def _orders(self, values: Mapping[str, Mapping[str, Any]]) -> list[str]:
-        """Return which of the kept attributes a sampler of the script's own reads, by their paths."""
-        try:
-            own = [one for one in parts(self._loader).values() if is_of_script(type(one))]
-            return sorted({path for one in own for path in self._places.read_by(one, values)})
-        except Exception:  # of objects of the script's own: nothing is said of them then
-            return []
 
     def load_state_dict(self, state: Mapping[str, Any]) -> list[str]:
         """Put back what was kept; return the paths of what begins as the script makes it."""
         places: dict[str, Attributes | Place] = {}
         with contextlib.suppress(Exception):  # of objects of the script's own: all that was kept is lost then
             places = dict(self._places.all())
+        self._values = state.get("values", {})
         lost = list(state.get("moved", ()))
         for name, states in state.get("generators", {}).items():
             try:
                 there = _generators(places[name].values())
-                lost += [
-                    f"{name}.{one}" for one in states if not hasattr(there, one)
-                ]  # made by the first use
+                # One that is made by its first use is made with the values, if these are kept.
+                kept = self._values.get(name, {})
+                lost += [f"{name}.{one}" for one in states if not (hasattr(there, one) or one in kept)]
                 put_generators(there, states)
             except Exception:  # there is no such object now, or a generator of another kind
                 lost.append(f"{name}'s random generators")
-        self._values = state.get("values", {})
         lost += self._put_values(places)
         with contextlib.suppress(Exception):  # the same
             self._settle([Held(owner, place, place.values()) for owner, place in places.items()])
@@ -246,16 +251,17 @@ class OwnState:
                 lost += [f"{owner}.{name}" for name in attributes]
         return lost
 
-    def _look(self, held: Iterable[Held]) -> tuple[Prints, set[int]]:
+    def _look(self, held: Sequence[Held]) -> tuple[Prints, set[int]]:
         """Return what is seen now, and ``_known``, which goes through the whole model: once for all objects."""
         try:
             ids, names = written_by_handlers()
             known = self._known() | ids
             found = look({owner: values for owner, _, values in held}, known) | look(dict(self._base()), ())
-            found |= look(dict(self._of_data()), known, meters=False)
+            found |= look(held_by_data(self._dataset(), self._trainer, held), known, meters=False)
+            found |= dict(parts_of_training(self._trainer, peeled(self._trained.model)))
             return {path: one for path, one in found.items() if path.rpartition(".")[2] not in names}, known
-        except Exception:  # of objects of the script's own: nothing is said of them then
-            return {}, set()
+        except Exception:  # of objects of the script's own, which may have moved
+            return {_ALL: object()}, set()
 
     def _known(self) -> set[int]:
         """Return the ids of what is carried elsewhere, or made by each start: the Trainer's own parts among it."""
@@ -268,14 +274,6 @@ class OwnState:
             things += [one for name, one in vars(self._trainer).items() if name not in own]
             things += vars(self._trainer.callback_handler).values()
         return {id(one) for one in things if not isinstance(one, (bool, int, float, str, type(None)))}
-
-    def _of_data(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        for one in (self._dataset(), getattr(self._trainer, "data_collator", None)):
-            if hasattr(one, "__dict__") and is_of_script(type(one)):
-                kept = {
-                    name: value for name, value in vars(one).items() if not isinstance(value, (int, float))
-                }
-                yield type(one).__name__, kept
 
     def _base(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield what lies under an adapter, of which its files hold nothing."""

@@ -7,19 +7,21 @@ those are kept that have moved since the run began: the others are the script's 
 
 from __future__ import annotations
 
-import json
+import functools
 import os
-import random
-import sys
 from collections.abc import Iterator
 from typing import Any
 
-import torch
-
-from vaultlayer_hf.state.functions import generators_read
+from vaultlayer_hf.state.functions import reached
+from vaultlayer_hf.state.generator_states import is_kind_of, made_from, put_state, state_of
+from vaultlayer_hf.state.names_kept import NamesRead
+from vaultlayer_hf.state.object_kinds import GENERATORS
 
 _DEPTH, _MOST = 3, 200
 """How many attributes deep, and in how many objects at most, generators are searched for: this runs once a loader."""
+_ITEMS = 32
+"""Items of a list or a dictionary that are looked at."""
+_CONTAINERS = (list, tuple, dict, functools.partial)
 _FOREIGN = ("torch", "datasets", "pyarrow", "pandas", "tokenizers", "numpy", "PIL")
 """Packages whose objects hold no generator of a script's, and much else."""
 
@@ -37,27 +39,34 @@ class Inner:
         self._things = {name: thing for name, thing in things.items() if hasattr(thing, "__dict__")}
         self._owners = dict(_wrapped(self._things))
         self._deep: list[tuple[str, Any, str]] = []
-        self._first = self._numbers()
+        self._counted: dict[str, tuple[NamesRead, str]] = {}
         self.find_generators()
+        self._first = self._numbers()
 
     def find_generators(self) -> None:
-        """Note where generators are; ``take`` finds those that are made later, at the top of an object only."""
-        self._deep = [place for name, thing in self._things.items() for place in _places(name, thing)]
-        for name, thing in self._things.items():
-            read = generators_read(thing)
-            self._deep += [(f"{name}:{path}", [generator], "0") for path, generator in read.items()]
+        """Note where generators are, and which globals the functions of the objects count in.
+
+        ``take`` finds those that are made later, at the top of an object only.
+        """
+        self._deep = [place for name, thing in self._owners.items() for place in _places(name, thing)]
+        for name, thing in self._owners.items():
+            for path, place in reached([thing]).items():
+                generators = {n: one for n, one in place.values().items() if isinstance(one, GENERATORS)}
+                self._deep += [(f"{name}:{path}.{n}", [one], "0") for n, one in generators.items()]
+                if isinstance(place, NamesRead):
+                    self._counted |= {f"{name}:{path}.{n}": (place, n) for n in place.assigned()}
 
     def take(self) -> InnerState:
         """Return their states; only tensors, numbers, text and tuples."""
         found: InnerState = {}
         for path, owner, name in self._deep:
-            state = _state_of(_get(owner, name))
+            state = state_of(_get(owner, name))
             if state is not None:
                 found[path] = state
         for thing, owner in self._owners.items():
             for name, value in list(vars(owner).items()):
                 path = f"{thing}.{name}"
-                if path not in found and (state := _state_of(value)) is not None:
+                if path not in found and (state := state_of(value)) is not None:
                     found[path] = state
         for path, value in self._numbers().items():
             if self._first.get(path) != value:
@@ -70,24 +79,50 @@ class Inner:
         for path, kept in state.items():
             above, _, name = path.rpartition(".")
             owner, name = places.get(path, (self._owners.get(above), name))
-            if owner is not None:
+            if path in self._counted:
+                place, name = self._counted[path]
+                place.put(name, kept[1])
+            elif owner is not None:
                 _put(owner, name, kept)
 
     def _numbers(self) -> dict[str, int | float]:
-        return {
+        found = {
             f"{path}.{name}": value
             for path, owner in self._owners.items()
             for name, value in own_numbers(owner).items()
         }
+        for path, (place, name) in self._counted.items():
+            if _is_number(value := place.value_of(name)):
+                found[path] = value
+        return found
 
 
 def _wrapped(things: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield objects with their paths, and the collators that the Trainer has wrapped in one of its own."""
-    for path, thing in things.items():
-        while thing is not None:
-            yield path, thing
-            path, thing = f"{path}.data_collator", vars(thing).get("data_collator")
-            thing = thing if hasattr(thing, "__dict__") else None
+    """Yield objects with their paths, and those that the Trainer, or torch, has wrapped in one of its own.
+
+    Such as the data sets within a ``Subset``, or a ``ConcatDataset`` of them.
+    """
+    waiting, seen = list(things.items()), set[int]()
+    while waiting and len(seen) < _MOST:
+        path, thing = waiting.pop(0)
+        if not hasattr(thing, "__dict__") or id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        yield path, thing
+        inside = [("data_collator", vars(thing).get("data_collator"))]
+        if type(thing).__module__.startswith("torch.utils.data"):
+            every = vars(thing).get("datasets")
+            every = list(every.values()) if isinstance(every, dict) else list(every or ())
+            inside += [
+                ("dataset", vars(thing).get("dataset")),
+                *((str(n), one) for n, one in enumerate(every)),
+            ]
+        waiting += [(f"{path}.{name}", one) for name, one in inside if one is not None]
+
+
+def data_sets(dataset: Any) -> list[Any]:
+    """Return a data set, and those within it, which torch's own classes have wrapped."""
+    return [one for _, one in _wrapped({"": dataset})]
 
 
 def own_numbers(owner: Any) -> dict[str, int | float]:
@@ -95,14 +130,18 @@ def own_numbers(owner: Any) -> dict[str, int | float]:
     return {
         name: value
         for name, value in list(vars(owner).items())  # its own thread may add to it
-        if isinstance(value, (int, float)) and not isinstance(value, bool)
+        if _is_number(value)
     }
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def own_generators(owner: Any) -> InnerState:
     """Return the states of the generators that an object holds by itself, by its attributes' names."""
     return {
-        name: state for name, value in list(vars(owner).items()) if (state := _state_of(value)) is not None
+        name: state for name, value in list(vars(owner).items()) if (state := state_of(value)) is not None
     }
 
 
@@ -123,15 +162,19 @@ def _places(path: str, thing: Any) -> Iterator[tuple[str, Any, str]]:
             continue
         seen.add(id(owner))
         for name, value in _attributes(owner):
-            if _state_of(value) is not None:
+            if state_of(value) is not None:
                 yield f"{path}.{name}", owner, name
-            elif depth < _DEPTH and (isinstance(value, (list, tuple)) or _is_of_script(value)):
+            elif depth < _DEPTH and (isinstance(value, _CONTAINERS) or _is_of_script(value)):
                 waiting.append((f"{path}.{name}", value, depth + 1))
 
 
 def _attributes(owner: Any) -> list[tuple[str, Any]]:
     if isinstance(owner, (list, tuple)):
-        return [(str(number), value) for number, value in enumerate(owner[:32])]
+        return [(str(number), value) for number, value in enumerate(owner[:_ITEMS])]
+    if isinstance(owner, dict):
+        return [(str(key), value) for key, value in list(owner.items())[:_ITEMS]]
+    if isinstance(owner, functools.partial):
+        return _attributes([*owner.args, *owner.keywords.values()])
     return list(vars(owner).items())
 
 
@@ -141,23 +184,11 @@ def _is_of_script(value: Any) -> bool:
 
 
 def _get(owner: Any, name: str) -> Any:
+    if isinstance(owner, dict):
+        return next((value for key, value in owner.items() if str(key) == name), None)
+    if isinstance(owner, functools.partial):
+        owner = [*owner.args, *owner.keywords.values()]
     return owner[int(name)] if isinstance(owner, (list, tuple)) else getattr(owner, name, None)
-
-
-def _state_of(value: Any) -> tuple[str, Any] | None:
-    if isinstance(value, torch.Generator):
-        return ("torch", value.get_state())
-    if isinstance(value, random.Random):
-        try:
-            return ("python", value.getstate())
-        except NotImplementedError:  # SystemRandom
-            return None
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(value, numpy.random.Generator):
-        return ("numpy", json.dumps(value.bit_generator.state, default=lambda array: array.tolist()))
-    if numpy is not None and isinstance(value, numpy.random.RandomState):
-        return ("numpy-old", json.dumps(value.get_state(legacy=False), default=lambda array: array.tolist()))
-    return None
 
 
 def _is_of_process(path: str, value: int | float) -> bool:
@@ -174,22 +205,7 @@ def _put(owner: Any, name: str, kept: tuple[str, Any]) -> None:
         setattr(owner, name, state if kind == "number" else os.getpid())
         return
     value = _get(owner, name)
-    if kind == "torch":
-        if not isinstance(value, torch.Generator):  # made by the first use
-            value = torch.Generator()
-            setattr(owner, name, value)
-        value.set_state(state)
-    elif kind == "python" and isinstance(value, random.Random):
-        value.setstate(state)
-    elif kind == "numpy" and hasattr(value, "bit_generator"):
-        value.bit_generator.state = _with_arrays(json.loads(state))
-    elif kind == "numpy-old" and hasattr(value, "set_state"):
-        value.set_state(_with_arrays(json.loads(state)))
-
-
-def _with_arrays(state: Any) -> Any:
-    import numpy
-
-    if isinstance(state, dict):
-        return {name: _with_arrays(value) for name, value in state.items()}
-    return numpy.array(state, dtype=numpy.uint64) if isinstance(state, list) else state
+    if is_kind_of(value, kind):
+        put_state(value, kept)
+    elif value is None and not isinstance(owner, _CONTAINERS):  # made by the first use
+        setattr(owner, name, made_from(kept))

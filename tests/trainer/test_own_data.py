@@ -1,0 +1,110 @@
+"""What data sets of a script's own draw from and count in, at one remove: in torch's wrappers, globals, transforms."""
+
+from __future__ import annotations
+
+import functools
+import random
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy
+import pytest
+import torch
+from torch.utils.data import ConcatDataset, Subset
+
+from tests.trainer.kit import Boom, FailAt, Patient, Recorder, Tokens, trainer, weights
+
+RNG, COUNT = numpy.random.default_rng(0), 0
+NOTED: list[int] = []
+
+
+class Counting(Tokens):
+    """Rows that hang on a generator and a count at the top of the script."""
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        global COUNT
+        COUNT += 1
+        row = self.rows[index].clone()
+        row[0], row[1] = int(RNG.integers(0, 64)), COUNT % 64
+        return {"input_ids": row, "labels": row}
+
+
+class Drawing(Tokens):
+    """Rows that hang on a generator in a dictionary of its own."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(8)
+        self.rngs = {"first": random.Random(seed)}
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        row = self.rows[index].clone()
+        row[0] = self.rngs["first"].randrange(64)
+        return {"input_ids": row, "labels": row}
+
+
+def _drawn(rng: random.Random, rows: dict[str, list[list[int]]]) -> dict[str, list[list[int]]]:
+    found = [[rng.randrange(64), *row[1:]] for row in rows["input_ids"]]
+    return {"input_ids": found, "labels": found}
+
+
+def _subset() -> Any:
+    return Subset(Counting(20), range(14))
+
+
+def _joined() -> Any:
+    return ConcatDataset([Subset(Drawing(1), range(6)), Drawing(2)])
+
+
+def _transformed() -> Any:
+    rows = datasets.Dataset.from_dict({"input_ids": Tokens().rows.tolist()})
+    rows.set_transform(functools.partial(_drawn, random.Random(3)))
+    return rows
+
+
+@pytest.mark.parametrize("data", [_subset, _joined, _transformed])
+def test_it_comes_back(data: Any, tmp_path: Path) -> None:
+    """Generators and counts of a data set are an unbroken run's wherever they are, over two breaks, unsaid."""
+    global RNG, COUNT
+    found = []
+    for place, fails in (("u", 0), ("a", 3), ("b", 7), ("c", 0)):
+        RNG, COUNT = numpy.random.default_rng(0), 0
+        run = trainer(
+            tmp_path / place,
+            resume=None if place == "u" else tmp_path / "vault",
+            train_dataset=data(),
+            callbacks=[FailAt(fails), Patient(tmp_path / "vault")] if fails else [],
+            remove_unused_columns=False,
+        )
+        seen = Recorder(run) if place != "u" else None
+        with pytest.raises(Boom) if fails else nullcontext():
+            run.train()
+        found.append(weights(run.model))
+        assert seen is None or not seen.of("inexact"), [event.message for event in seen.of("inexact")]
+    assert found[0] == found[-1]
+
+
+class Noting(Tokens):
+    """Rows that hang on a list at the top of the script."""
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        NOTED.append(index)
+        row = self.rows[index].roll(len(NOTED))
+        return {"input_ids": row, "labels": row}
+
+
+def test_a_list_that_a_data_set_fills_is_said(tmp_path: Path) -> None:
+    """What isn't carried of it is named at a save, and at the resume."""
+    vault, said = tmp_path / "vault", []
+    for fails in (3, 0):
+        NOTED.clear()
+        run = trainer(
+            tmp_path / "a", resume=vault, train_dataset=Subset(Noting(), range(10)), max_steps=4,
+            callbacks=[FailAt(fails), Patient(vault)] if fails else [],
+        )  # fmt: skip
+        seen = Recorder(run)
+        with pytest.raises(Boom) if fails else nullcontext():
+            run.train()
+        said.append([event.message for event in seen.of("inexact")])
+    assert all(any("NOTED" in message for message in messages) for messages in said), said

@@ -1,0 +1,115 @@
+"""What the names in a function stand for, and what a class, a module or an object holds: to look at, and put back."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections.abc import Collection
+from types import CodeType, FunctionType
+from typing import Any
+
+from vaultlayer_hf.state.assigned_names import names_assigned
+from vaultlayer_hf.state.object_kinds import NO_STATE, attributes_of, has_attributes
+
+_CLOCKS = (time.time, time.monotonic, time.perf_counter)
+
+
+class NamesRead:
+    """What a function reads beside its arguments, by the names in it: globals and what its closure holds.
+
+    Modules, classes and other functions aren't among it.
+    """
+
+    def __init__(self, function: FunctionType) -> None:
+        self._function = function
+
+    def values(self) -> dict[str, Any]:
+        """Return it by the names."""
+        return {name: value for name, value in self.every().items() if not isinstance(value, NO_STATE)}
+
+    def every(self) -> dict[str, Any]:
+        """Return it with the modules, classes and functions."""
+        code, every = self._function.__code__, self._function.__globals__
+        found = {name: every[name] for name in sorted(names_in_code(code)) if name in every}
+        for name, cell in self._cells().items():
+            with contextlib.suppress(ValueError):  # nothing is in it yet
+                found[name] = cell.cell_contents
+        return found
+
+    def value_of(self, name: str) -> Any:
+        """Return what one name stands for; None where nothing is."""
+        if name in (cells := self._cells()):
+            with contextlib.suppress(ValueError):
+                return cells[name].cell_contents
+        return self._function.__globals__.get(name)
+
+    def assigned(self) -> list[str]:
+        """Return those of the names that the function assigns."""
+        code, every = self._function.__code__, {*self._function.__globals__, *self._cells()}
+        return sorted(names_assigned(code) & every & {*names_in_code(code), *code.co_freevars})
+
+    def timed(self) -> frozenset[str]:
+        """Return the names that the function assigns, if it reads a clock: what these hold may be such a reading."""
+        reads = any(
+            one is time or one in _CLOCKS for one in self.every().values() if callable(one) or one is time
+        )
+        return names_assigned(self._function.__code__) if reads else frozenset()
+
+    def put(self, name: str, value: Any) -> None:
+        """Have a name stand for this."""
+        if name in (cells := self._cells()):
+            cells[name].cell_contents = value
+        else:
+            self._function.__globals__[name] = value
+
+    def _cells(self) -> dict[str, Any]:
+        return dict(zip(self._function.__code__.co_freevars, self._function.__closure__ or (), strict=True))
+
+
+class NamesHeld:
+    """What a class, a module, a function or a partial holds by itself.
+
+    Args:
+        thing: which.
+        names: those that count; None: all.
+    """
+
+    def __init__(self, thing: Any, names: Collection[str] | None = None) -> None:
+        self._thing, self._names = thing, names
+
+    def values(self) -> dict[str, Any]:
+        """Return it by the names, but for what describes a class."""
+        return {
+            name: value
+            for name, value in list(self._held().items())
+            if (self._names is None or name in self._names)
+            and isinstance(name, str)
+            and not name.startswith(("__", "_vaultlayer"))
+            and not (isinstance(value, NO_STATE) or hasattr(type(value), "__get__"))
+        }
+
+    def put(self, name: str, value: Any) -> None:
+        """Have a name stand for this."""
+        if self.values().get(name) is value:
+            return
+        if isinstance(self._thing, functools.partial):
+            self._thing.keywords[name] = value
+        else:
+            setattr(self._thing, name, value)
+
+    def _held(self) -> dict[str, Any]:
+        if isinstance(self._thing, functools.partial):
+            places = {str(place): value for place, value in enumerate(self._thing.args)}
+            return places | self._thing.keywords
+        return attributes_of(self._thing) if has_attributes(self._thing) else dict(vars(self._thing))
+
+
+Place = NamesRead | NamesHeld
+
+
+@functools.cache
+def names_in_code(code: CodeType) -> frozenset[str]:
+    """Return the names of globals and attributes in a function, and in those within it."""
+    inner = (one for one in code.co_consts if isinstance(one, CodeType))
+    return frozenset(code.co_names).union(*map(names_in_code, inner))

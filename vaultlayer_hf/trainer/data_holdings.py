@@ -1,0 +1,45 @@
+"""What data sets and a collator of the script's own keep beside numbers and random generators: it is only said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from vaultlayer_hf.state.data.inner import data_sets
+from vaultlayer_hf.state.functions import reached
+from vaultlayer_hf.state.object_kinds import GENERATORS, is_of_script
+from vaultlayer_hf.trainer.own_places import Held
+
+_WITH_THE_PLACE = (int, float, *GENERATORS)
+"""What comes back with the place in the data."""
+
+
+def held_by_data(dataset: Any, trainer: Any, held: Sequence[Held]) -> dict[str, dict[str, Any]]:
+    """Return the values by the names of what has them, and of their attributes or variables.
+
+    Args:
+        dataset: of the training; those within it are looked at, too.
+        trainer: whose collator counts; None where it isn't known.
+        held: what is carried.
+    """
+    carried = {id(value) for one in held for value in one.values.values()}
+    things = [*data_sets(dataset), getattr(trainer, "data_collator", None)]
+    found: dict[str, dict[str, Any]] = {}
+    own = [
+        (type(one).__name__, vars(one))
+        for one in things
+        if hasattr(one, "__dict__") and is_of_script(type(one))
+    ]
+    read = [
+        (name, place.values()) for name, place in reached(one for one in things if one is not None).items()
+    ]
+    for owner, values in (*own, *read):
+        chosen = {
+            name: value
+            for name, value in values.items()
+            if not isinstance(value, _WITH_THE_PLACE) and id(value) not in carried
+        }
+        while owner in found:
+            owner += "'"
+        found[owner] = chosen
+    return found
