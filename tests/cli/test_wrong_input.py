@@ -18,6 +18,7 @@ from vaultlayer_hf.cli import app
 from vaultlayer_hf.cli.checks import check_libraries
 from vaultlayer_hf.cli.common import span
 from vaultlayer_hf.cli.status import describe, facts
+from vaultlayer_hf.cli.tables import print_table
 from vaultlayer_hf.run.assemble import assemble
 from vaultlayer_hf.vault.log.entry import Commit, Entry, VaultState
 
@@ -253,6 +254,14 @@ def test_no_table_is_cut_short(command: str, columns: int, trained: Path) -> Non
     assert all(len(line) <= columns for line in lines if "   " in line.strip()), (
         "prose is wrapped by the terminal"
     )
+
+
+def test_a_pipe_has_no_width(monkeypatch, capsys) -> None:
+    """Where no terminal shows it, a row is one line, so that grep finds what stands in one cell."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    cell = "step 100: 11 files in data/4/checkpoint-100, " * 4
+    print_table(("entry", "what"), [("1", cell)], fold=(1,))
+    assert capsys.readouterr().out.splitlines()[1].split(maxsplit=1) == ["1", cell]
 
 
 def test_status_in_a_narrow_terminal_shows_how_each_attempt_ended(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,14 @@ def test_settings_table_is_complete_and_right(monkeypatch) -> None:
     for name in ("VAULTLAYER_KEEP_BEST", "VAULTLAYER_LOG_FIGURES"):
         expected[name] = expected[name].lower()
     assert rows == expected
+
+
+def test_every_extra_that_a_person_needs_is_in_the_table() -> None:
+    """The table of extras holds those of pyproject.toml, but for what only this repository's tests and tools need."""
+    own = {"test", "oldest", "testbase", "docs", "deepspeed", "testtrackers", "teststores", "bench"}
+    there = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    told = {name for row in table_after("## Install") for name in re.findall(r"`(\w+)`", row[0])}
+    assert told == there - own
 
 
 def test_exit_codes_are_those_of_the_code() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +98,20 @@ def test_a_program_is_known_without_its_arguments(tmp_path: Path, monkeypatch) -
         == str(tmp_path / "train.py")
     )
     assert program_of(["python", "-m", "trl.sft", "--lr", "1"]) == "trl.sft"
+
+
+def test_a_command_line_that_begins_at_step_0_beside_another_run_says_so(tmp_path: Path) -> None:
+    """Other arguments are another run: where the script has trained by another line, the vault of that is named."""
+    (tmp_path / "train.py").write_text("")
+    first = finish(start(tmp_path, "train.py"), tmp_path)
+    assert "goes on there" not in first.err
+    shown = re.search(r"file://(\S+vault-train-\w+)", first.err)
+    assert shown
+    (Path(shown[1]) / "log").mkdir(parents=True)
+    other = os.path.relpath(shown[1], tmp_path)
+    again = finish(start(tmp_path, "train.py", "--epochs", "5"), tmp_path)
+    assert f"another one has trained train.py into {other}: --vault {other} goes on there" in again.err
+    assert "goes on there" not in finish(start(tmp_path, "python", "train.py"), tmp_path).err
 
 
 def test_watching_begins_before_the_run(tmp_path: Path) -> None:

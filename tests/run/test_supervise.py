@@ -242,6 +242,15 @@ def test_the_vault_is_found_where_the_order_says(tmp_path, monkeypatch) -> None:
     assert Path(found.uri).parent == tmp_path / "sub" / ".vl"
     assert choose_vault(None, command).uri == found.uri
     assert choose_vault(None, [*command, "--lr", "1"]).uri != found.uri, "another command line is another run"
+    assert choose_vault(None, [*command, "--lr", "1"]).other is None, "nothing was trained yet"
+    bare = choose_vault(None, [str(script), "--seed", "1"])
+    (Path(bare.uri) / "log").mkdir(parents=True)
+    for python in ("python", "python3", "/usr/bin/python3.12", sys.executable):
+        alike = choose_vault(None, [python, str(script), "--seed", "1"])
+        assert (alike.uri, alike.other) == (bare.uri, None), "one program, however its Python is named"
+    assert choose_vault(None, command).other == Path(bare.uri), "said, since this one begins at step 0"
+    (Path(found.uri) / "log").mkdir(parents=True)
+    assert choose_vault(None, command).other is None, "it goes on"
     (tmp_path / "pyproject.toml").write_text(
         '[tool.vaultlayer]\nvault = "s3://bucket/config"\nkeep_last = 7\n'
     )

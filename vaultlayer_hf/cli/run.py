@@ -168,6 +168,12 @@ def run(
             check_named(command, elsewhere=on is not None)
         choice = choose_vault(vault, command)
         uri, script = full_uri(choice.uri), script_of(command)
+        if choice.other is not None:
+            other = shlex.quote(os.path.relpath(choice.other))
+            say(
+                "no run has begun by this command line, so it has a vault of its own and begins at step 0; another "
+                f"one has trained {script} into {other}: --vault {other} goes on there"
+            )
         if on is None:
             only_elsewhere(
                 nodes=nodes, gpus=gpus, spot=spot, max_restarts=max_restarts is not None, queue=queue,

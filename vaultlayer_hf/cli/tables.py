@@ -117,11 +117,12 @@ def _fits(
     fold: Sequence[int],
 ) -> bool:
     """Tell whether a table can be shown without cutting a cell short; widens what isn't a terminal until it can."""
+    endless = not console.is_terminal and "COLUMNS" not in os.environ  # a file or a pipe has no width
     needed = _GAP * (len(shown) - 1)
     for number in shown:
         widest = max([len(headings[number]), *(row[number].cell_len for row in cells)])
-        needed += min(widest, _FOLDED) if number in fold else widest
-    if not console.is_terminal and "COLUMNS" not in os.environ:  # a file or a pipe has no width
+        needed += min(widest, _FOLDED) if number in fold and not endless else widest
+    if endless:
         console.width = max(console.width, needed)
     return needed <= console.width
 

@@ -8,8 +8,10 @@ spare = false                         # of `vl run` itself: keep no interpreter 
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
+import sys
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +35,7 @@ class Choice:
         variables: VAULTLAYER_* by name.
         where: the configuration file, or None.
         spare: whether an interpreter is kept ready.
+        other: where the default begins at step 0, the vault that another command line of this script trained into last.
     """
 
     uri: str
@@ -40,6 +43,7 @@ class Choice:
     variables: dict[str, str]
     where: Path | None = None
     spare: bool = True
+    other: Path | None = None
 
 
 def choose_vault(option: str | None, command: Sequence[str]) -> Choice:
@@ -64,10 +68,37 @@ def choose_vault(option: str | None, command: Sequence[str]) -> Choice:
         if not isinstance(vault, str):
             raise SettingsError(f"{where}: vault = {vault!r} is no URI: write it as a string")
         return Choice(vault, "config", variables, where, spare)
-    # Another command line is another run: it must not go on from this one's checkpoints.
-    digest = hashlib.sha256("\0".join(command).encode()).hexdigest()[:8]
-    name = f"vault-{script.stem if script else 'module'}-{digest}"
-    return Choice(str(run_folder(script) / name), "default", variables, where, spare)
+    folder, other = _beside(script, command)
+    return Choice(str(folder), "default", variables, where, spare, other)
+
+
+def _beside(script: Path | None, command: Sequence[str]) -> tuple[Path, Path | None]:
+    """Return the vault of a command line beside its script; where it is new, also the last one of another line."""
+    home = run_folder(script)
+    stem = f"vault-{script.stem if script else 'module'}-"
+
+    def named(words: Sequence[str]) -> Path:
+        # Another command line is another run: it must not go on from this one's checkpoints.
+        return home / f"{stem}{hashlib.sha256(chr(0).join(words).encode()).hexdigest()[:8]}"
+
+    mine = named(command)
+    if script is None or mine.exists():
+        return mine, None
+    for alike in _spellings(command):
+        if named(alike).exists():
+            return named(alike), None
+    logs = [path for path in home.glob(f"{glob.escape(stem)}*/log") if path.is_dir()]
+    return mine, max(logs, key=lambda path: path.stat().st_mtime).parent if logs else None
+
+
+def _spellings(command: Sequence[str]) -> list[list[str]]:
+    """Return the other ways in which a script that Python runs may have been named: with a Python before it or bare."""
+    words = list(command)
+    if os.path.basename(words[0]).startswith("python"):
+        words = words[1:]
+    if not words or not words[0].endswith(".py"):
+        return []
+    return [words, *([python, *words] for python in ("python", "python3", sys.executable))]
 
 
 def _configuration(folder: Path) -> tuple[Path | None, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
 from vaultlayer_hf.testing.model import VaultModel
 from vaultlayer_hf.vault.reader.archive import make_archive, undo_archive
 from vaultlayer_hf.vault.reader.pin import pin
+from vaultlayer_hf.vault.reader.why import committed
 from vaultlayer_hf.vault.retention.policy import Policy
 from vaultlayer_hf.vault.retention.tidy import tidy_vault
 
@@ -40,6 +42,32 @@ def test_the_next_start_begins_anew_and_what_was_there_stays(tmp_path: Path) -> 
         assert opened.unarchive("archive-1") == "archive-1"
     path, heard = start(vault, output)
     assert path == output / "checkpoint-40"
+
+
+def test_going_back_means_the_runs_own_step_and_leaves_no_archive_behind(tmp_path: Path) -> None:
+    """With a newer archive beside it, @STEP is the run's own checkpoint, and what is archived isn't said to be left."""
+    vault, output = str(tmp_path / "vault"), tmp_path / "output"
+    train(vault, output, 20, 40)
+    with open_vault(vault) as opened:
+        own = opened.checkpoint(20).number
+        opened.archive()
+    train(vault, tmp_path / "second", 10, 20)
+    with open_vault(vault) as opened:
+        opened.archive()
+        opened.unarchive("archive-1")
+        assert opened.checkpoint(20).number == own
+        found = committed(opened.history(), 20)
+        assert found is not None
+        assert found.number == own
+    _, heard = start(str(tmp_path / "forked"), tmp_path / "fork", fork=f"{vault}@20")
+    assert f"checkpoint-20 (log entry {own})" in heard.reasons("restore")
+    path, heard = start(f"{vault}@20", tmp_path / "third")
+    assert path == tmp_path / "third" / "checkpoint-20"
+    assert f"checkpoint-20 (log entry {own})" in heard.reasons("restore")
+    assert re.search(r"leaves checkpoint-40 \(log entry \d+\) behind", heard.reasons("notice"))
+    with open_vault(vault) as opened:
+        archived = [commit.step for commit in opened.checkpoints() if commit.archived == "archive-2"]
+    assert archived == [10, 20]
 
 
 def test_a_fork_that_starts_over_begins_as_the_fork_again(tmp_path: Path) -> None:

@@ -26,6 +26,9 @@ def test_the_same_command_goes_on_behind_what_it_went_back_to(tmp_path: Path) ->
     assert "goes back to step 2 and leaves checkpoint-4 (log entry 3), checkpoint-5" in back.reasons("notice")
     again = train(f"{vault}@2", output, 8, keep_last=1)
     assert "went back to step 2 before, and goes on" in again.reasons("notice")
+    assert f"once more, fork it: Settings(vault='a new one', fork='file://{vault}@2')" in again.reasons(
+        "notice"
+    )
     assert "step 6" in again.reasons("restore")
     plain = train(vault, output, 10, keep_last=1)
     assert "step 8" in plain.reasons("restore")

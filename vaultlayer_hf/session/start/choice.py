@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vaultlayer_hf.errors import NoSuchCheckpointError
+from vaultlayer_hf.vault.log.archive import in_archive, of_step
 from vaultlayer_hf.vault.log.entry import Commit, VaultState
 from vaultlayer_hf.vault.log.origin import FORK
 
@@ -116,7 +117,7 @@ def choose_start(
     live = tuple(commit for commit in reversed(state.commits) if not commit.left_behind)
     if step is None and not name:
         return StartChoice(live, left=spared)
-    same = tuple(commit for commit in reversed(state.commits) if commit.step == step)
+    same = tuple(of_step(state.commits, step))
 
     def went_back(token: int) -> int | None:
         """Return the commit that a claim went back to under this name."""
@@ -136,7 +137,9 @@ def choose_start(
         raise _none_such(state, step, uri)
     if again:
         return StartChoice(same, adopts=False, left=spared)
-    left = tuple(commit for commit in state.commits if commit.number > same[0].number)
+    left = tuple(
+        commit for commit in state.commits if commit.number > same[0].number and not in_archive(commit)
+    )
     # Where the run that went back died before its first commit, what it has sealed is newer than that.
     adopts = went_back(state.token) == same[0].number
     return StartChoice(same, adopts, same[0].number, name, same[0], False, left)

@@ -29,6 +29,7 @@ from vaultlayer_hf.session.start.bring import bring_everywhere
 from vaultlayer_hf.session.start.choice import Fork
 from vaultlayer_hf.session.start.look import look
 from vaultlayer_hf.session.start.ready import make_ready
+from vaultlayer_hf.vault.log.archive import of_step
 from vaultlayer_hf.vault.log.entry import Commit, VaultState
 from vaultlayer_hf.vault.log.log import Log
 from vaultlayer_hf.vault.log.origin import FORK
@@ -46,7 +47,7 @@ def choose_fork(origin: Access, noted: Mapping[str, Any]) -> Fork:
     state = _state(origin, keyed=not unsigned)
     before = noted.get(FORK)
     step = state.best_step if address.best else address.step
-    commits = [one for one in reversed(state.commits) if one.step == step] if address.named else []
+    commits = of_step(state.commits, step) if address.named else []
     if not address.named and state.newest is not None:
         commits = [state.newest]
     if isinstance(before, dict) and before.get("vault_id") == state.vault_id:

@@ -21,7 +21,8 @@ def say_choice(session: Session, choice: StartChoice) -> None:
         newest = choice.candidates[0]
         what = f"step {named.step}" if named is not None else f"@{choice.name}"
         copies = (
-            f"; `vl pull {session.address.uri}@{named.step}` copies step {named.step} out"
+            f". To begin from step {named.step} once more, fork it: Settings(vault='a new one', "
+            f"fork='{session.address.uri}@{named.step}')"
             if named is not None
             else ""
         )

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from vaultlayer_hf.errors import NoSuchCheckpointError, SettingsError
-from vaultlayer_hf.vault.log.entry import Entry, VaultState
+from vaultlayer_hf.vault.log.entry import Commit, Entry, VaultState
 
 ARCHIVE, UNDO = "archive", "unarchive"
 """Names in a claim's detail: the archive that it made (its name, and how it was before); the name of one that it took
@@ -49,13 +49,27 @@ def since_archive(history: Iterable[Entry]) -> list[Entry]:
     return found
 
 
+def in_archive(commit: Commit) -> bool:
+    """Tell whether a commit lies in an archive now: one that was taken back keeps the archive's name."""
+    return commit.left_behind and bool(commit.archived)
+
+
+def of_step(commits: Iterable[Commit], step: int | None) -> list[Commit]:
+    """Return the commits of a step, the one that is meant by it first: the newest, and any before an archived one.
+
+    An archived run may be the newer one, once an older run was taken back: then the run's own checkpoint is meant.
+    """
+    same = [commit for commit in commits if commit.step == step]
+    return sorted(same, key=lambda commit: (in_archive(commit), -commit.number))
+
+
 def archive(state: VaultState, name: str | None, token: int, uri: str) -> tuple[VaultState, dict[str, Any]]:
     """Return the state in which all that the vault holds is archived, and what the claim ``token`` notes.
 
     ``name``: None for ``archive-1``, ``archive-2``, … Raises SettingsError where it is taken or malformed,
     NoSuchCheckpointError where there is nothing to archive.
     """
-    fresh = [commit for commit in state.commits if not commit.archived or not commit.left_behind]
+    fresh = [commit for commit in state.commits if not in_archive(commit)]
     if not fresh:
         raise NoSuchCheckpointError(
             f"{uri} holds no checkpoint that isn't archived already: the next start begins at step 0 as it is"

@@ -12,7 +12,7 @@ from vaultlayer_hf.errors import CorruptError, NoSuchCheckpointError, ObjectNotF
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.stores.encryption.sealing import sealed_size
 from vaultlayer_hf.vault.keys import DATA
-from vaultlayer_hf.vault.log.archive import archived_as, taken_back
+from vaultlayer_hf.vault.log.archive import archived_as, of_step, taken_back
 from vaultlayer_hf.vault.log.entries import read_entries
 from vaultlayer_hf.vault.log.entry import Commit, Entry, VaultState
 from vaultlayer_hf.vault.log.finite import newest_finite
@@ -74,15 +74,15 @@ class Vault:
         return list(self._entry.state.commits) if self._entry else []
 
     def checkpoint(self, step: int | None = None) -> Commit:
-        """Return the newest live checkpoint of a step; without one, that which the next start goes on from.
+        """Return the newest live checkpoint of a step, an archived one only where there is no other.
+
+        Without a step: that which the next start goes on from.
 
         Raises NoSuchCheckpointError.
         """
         live = self.checkpoints()
-        if step is None:
-            found = self.state.newest if self.state else None
-        else:
-            found = next((commit for commit in reversed(live) if commit.step == step), None)
+        newest = self.state.newest if self.state else None
+        found = newest if step is None else next(iter(of_step(live, step)), None)
         if found is None:
             steps = ", ".join(str(commit.step) for commit in live)
             what = f"no checkpoint of step {step}" if step is not None and live else "no checkpoint"

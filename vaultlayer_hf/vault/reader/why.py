@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from vaultlayer_hf.vault.log.archive import archived_as, taken_back
+from vaultlayer_hf.vault.log.archive import archived_as, of_step, taken_back
 from vaultlayer_hf.vault.log.entry import Commit, Entry, VaultState
 from vaultlayer_hf.vault.log.origin import fork_of, forked_from
 
@@ -46,17 +46,18 @@ class Why:
 def committed(history: Sequence[Entry], step: int | None = None, number: int | None = None) -> Commit | None:
     """Return the commit asked about: of log entry ``number``, of a step, or the newest; None where there is none.
 
-    Of several commits of one step the newest live one is meant, or else the newest.
+    Of several commits of one step that one is meant which `of_step` names, or else the newest.
     """
     commits = [entry.state.commits[-1] for entry in history if entry.kind == "commit" and entry.state.commits]
     state = history[-1].state if history else None
     if number is None and step is None:
         return state.newest if state else None
+    if number is None and state is not None and (live := of_step(state.commits, step)):
+        step, number = None, live[0].number
     wanted = [
         commit for commit in commits if commit.number == number or (number is None and commit.step == step)
     ]
-    live = {commit.number for commit in state.commits} if state else set()
-    return max(wanted, key=lambda commit: (commit.number in live, commit.number), default=None)
+    return max(wanted, key=lambda commit: commit.number, default=None)
 
 
 def explain(history: Sequence[Entry], commit: Commit) -> Why:
