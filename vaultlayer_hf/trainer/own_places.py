@@ -26,6 +26,8 @@ from vaultlayer_hf.trainer.outside import unsaved_buffers
 
 _TABLES = ("training", "max_seq_len_cached")
 """Numbers of modules that say nothing of what is trained, or are made anew for longer inputs."""
+_FEW = 64
+"""Numbers in a container of a library's module, at most."""
 _NUMBERS = (bool, int, float, str)
 _SET_ANEW = ("eval_on_start", "max_steps", "num_train_epochs", "output_dir", "resume_from_checkpoint")
 """Arguments that a start decides, or that are changed for a while at one."""
@@ -96,13 +98,17 @@ class OwnPlaces:
         """Yield the places by names for people."""
         called = [*self._called(), *self._hooks()]  # which goes through the whole model: once
         for name, thing in self._objects(called):
-            yield name, Attributes(thing, _of_trainer if thing is self.trainer else _all_of)
+            exports = isinstance(thing, ExportableState)
+            chosen = _of_trainer if thing is self.trainer else _not_exported if exports else _all_of
+            yield name, Attributes(thing, chosen)
         yield from reached(self._with_functions(called), self._apart()).items()
         optimizer = inner(self._trained.optimizer)
         if optimizer is not None and is_of_script(type(optimizer)):
             yield type(optimizer).__name__, Attributes(optimizer, own_attributes)
         for name, module in peeled(self._trained.model).named_modules():
             yield f"model.{name}" if name else "model", Attributes(module, _of_module)
+            if (allocator := vars(module).get("rankallocator")) is not None:
+                yield f"model.{name}.rankallocator", Attributes(allocator, _of_allocator)
         if self.trainer is not None:  # what a callback changes in mid-run
             config = getattr(peeled(self._trained.model), "config", None)
             if hasattr(config, "__dict__"):
@@ -145,7 +151,7 @@ class OwnPlaces:
         # Of a method, the object.
         for one in (*self.callbacks, *(getattr(one, "__self__", one) for one in called)):
             own = hasattr(one, "__dict__") and not hasattr(one, "__get__") and is_of_script(type(one))
-            if own and not isinstance(one, (ExportableState, type)) and id(one) not in known:
+            if own and not isinstance(one, type) and id(one) not in known:
                 known.add(id(one))
                 name = type(one).__name__
                 counts[name] = counts.get(name, 0) + 1
@@ -193,6 +199,13 @@ def _all_of(thing: Any) -> dict[str, Any]:
     return dict(vars(thing))
 
 
+def _not_exported(callback: Any) -> dict[str, Any]:
+    """Return what the Trainer's own state of a callback leaves out."""
+    exported = callback.state()
+    known = {*exported.get("args", ()), *exported.get("attributes", ())}
+    return {name: value for name, value in vars(callback).items() if name not in known}
+
+
 def _of_trainer(trainer: Any) -> dict[str, Any]:
     own = own_attributes(trainer)
     return {
@@ -231,7 +244,7 @@ def _of_module(module: Any) -> dict[str, Any]:
         found = {
             name: value
             for name, value in every.items()
-            if isinstance(value, _NUMBERS) or (name in added and _is_state(value))
+            if isinstance(value, _NUMBERS) or _are_numbers(value) or (name in added and _is_state(value))
         }
     return {name: value for name, value in found.items() if name not in _TABLES} | unsaved_buffers(module)
 
@@ -239,6 +252,18 @@ def _of_module(module: Any) -> dict[str, Any]:
 def _is_state(value: Any) -> bool:
     """Tell whether what a script has hung on a library's module may be state."""
     return isinstance(value, (*CONTAINERS, torch.Tensor, numpy.ndarray)) or is_of_script(type(value))
+
+
+def _are_numbers(value: Any) -> bool:
+    """Tell whether a value holds a few numbers, as the scales of a layer's adapters."""
+    if not isinstance(value, (dict, list)) or not 0 < len(value) <= _FEW:
+        return False
+    return all(isinstance(one, _NUMBERS) for one in (value.values() if isinstance(value, dict) else value))
+
+
+def _of_allocator(allocator: Any) -> dict[str, Any]:
+    """Return what AdaLoRA goes by as it allots its ranks: how important each one was so far."""
+    return {name: value for name, value in vars(allocator).items() if "ipt" in name or "unc" in name}
 
 
 def _public(attributes: dict[str, Any]) -> dict[str, Any]:
