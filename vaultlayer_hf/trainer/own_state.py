@@ -127,9 +127,8 @@ class OwnState:
                 kept = self._take(owner, values, names, now, known, room, seen)
             except Exception:  # it holds what can't be kept, too much, or objects that raise what they like
                 room.left = left
-                for name in filter(
-                    lambda one: isinstance(values[one], GENERATORS), names
-                ):  # kept by themselves
+                # Generators are kept by themselves.
+                for name in (one for one in names if isinstance(values[one], GENERATORS)):
                     paths.pop(f"{owner}.{name}")
                 continue
             found.setdefault(owner, {}).update({name: one for name, one in kept.items() if one is not None})
@@ -205,9 +204,8 @@ class OwnState:
                 if not (defined or is_meter(value)):
                     raise
                 room.left = left
-                if defined and (
-                    first is None or first == _NONE
-                ):  # each start makes it, as it does its methods
+                # Where there was none at the begin, each start makes it, as it does its methods.
+                if defined and first in (None, _NONE):
                     kept[name] = None
         return kept
 
