@@ -137,7 +137,7 @@ def test_a_node_slower_than_the_saves_costs_only_those_in_between(forks: ForkSer
         forks,
         tmp_path,
         vault=str(tmp_path / "vault"),
-        per_rank={1: {"settings": {"bandwidth": 100_000}}},  # 75 kB a save
+        per_rank={1: {"settings": {"bandwidth": 50_000}}},  # 75 kB a save, so 1.5 s
         settings={"keep_last": 20},
         max_steps=24,
         at={"end": {str(step): ["sleep 0.1"] for step in range(25)}},
