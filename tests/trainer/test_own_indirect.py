@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy
-import peft
 import pytest
 import torch
 from transformers import EarlyStoppingCallback, TrainerCallback
@@ -275,6 +274,7 @@ class Stopping(EarlyStoppingCallback):
 
 
 def _adaptive() -> Any:
+    peft = pytest.importorskip("peft")
     base = model()
     lora = peft.AdaLoraConfig(
         target_modules=["q_proj", "v_proj"],
