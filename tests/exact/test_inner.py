@@ -73,3 +73,29 @@ def test_a_generator_that_is_of_one_process_goes_on_in_another(monkeypatch: pyte
     second = _collator()
     Inner(collate=second).put(state)
     assert [_masked(second.data_collator) for _ in range(2)] == expected
+
+
+PID, DRAWN = 0, 0
+
+
+class Rows:
+    """A data set whose functions count in globals, and note there which process they run in."""
+
+    def draw(self) -> None:
+        """Count, and note the process."""
+        global PID, DRAWN
+        PID, DRAWN = os.getpid(), DRAWN + 1
+
+
+def test_a_global_that_notes_the_process_is_this_processs_behind_a_resume(monkeypatch) -> None:
+    """It isn't the process's that saved, and not nothing: a data set that compares them would begin anew."""
+    monkeypatch.setitem(globals(), "PID", 0)
+    monkeypatch.setitem(globals(), "DRAWN", 0)
+    rows = Rows()
+    inner = Inner(rows=rows)
+    rows.draw()
+    kept = inner.take()
+    assert str(os.getpid()) not in repr(kept)
+    globals().update(PID=0, DRAWN=0)
+    Inner(rows=Rows()).put(kept)
+    assert [os.getpid(), 1] == [PID, DRAWN]

@@ -63,9 +63,7 @@ def made_from(kept: GeneratorState) -> Any:
     if kind == "numpy":
         made: Any = numpy.random.Generator(getattr(numpy.random, json.loads(state)["bit_generator"])())
     else:
-        made = {"torch": torch.Generator, "python": random.Random, "numpy-old": numpy.random.RandomState}[
-            kind
-        ]()
+        made = _KINDS[kind]()
     put_state(made, kept)
     return made
 

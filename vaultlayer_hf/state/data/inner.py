@@ -81,7 +81,7 @@ class Inner:
             owner, name = places.get(path, (self._owners.get(above), name))
             if path in self._counted:
                 place, name = self._counted[path]
-                place.put(name, kept[1])
+                place.put(name, _number_of(kept))
             elif owner is not None:
                 _put(owner, name, kept)
 
@@ -199,10 +199,16 @@ def _is_of_process(path: str, value: int | float) -> bool:
     return value == os.getpid() and "pid" in path.rpartition(".")[2].lower()
 
 
+def _number_of(kept: tuple[str, Any]) -> int | float:
+    """Return the number that was kept; of one that is its process's, this process's."""
+    number: int | float = os.getpid() if kept[0] == "process" else kept[1]
+    return number
+
+
 def _put(owner: Any, name: str, kept: tuple[str, Any]) -> None:
-    kind, state = kept
+    kind, _ = kept
     if kind in ("number", "process"):
-        setattr(owner, name, state if kind == "number" else os.getpid())
+        setattr(owner, name, _number_of(kept))
         return
     value = _get(owner, name)
     if is_kind_of(value, kind):
