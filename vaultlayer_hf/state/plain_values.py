@@ -52,6 +52,11 @@ _TEXT = 1 << 16
 """Bytes in which a secret is looked for."""
 _PLAIN = (bool, int, float, str, type(None))
 ROWS: dict[str, Any] = {one.__name__: one for one in (list, tuple, set, frozenset, deque)}
+_STATE = (
+    *_PLAIN, *EXACT, *GENERATORS, *ROWS.values(), dict, bytes, *BUFFERS, Enum, torch.Tensor, numpy.ndarray,
+    numpy.generic, torch.nn.Module, torch.optim.Optimizer,
+)  # fmt: skip
+"""What is state of an object's own wherever one of its attributes holds it."""
 FACTORIES: dict[str, Any] = {one.__name__: one for one in (int, float, str, bool, list, dict, set, deque)}
 """What a ``defaultdict`` that training makes can be made again with."""
 _SAME: Kept = ("same", None)
@@ -267,21 +272,7 @@ def _take_attributes(
 
 def _is_kept(value: Any) -> bool:
     """Tell whether an attribute of an object is state of its own, and not another library's object."""
-    kinds = (
-        *_PLAIN,
-        *EXACT,
-        *GENERATORS,
-        *ROWS.values(),
-        dict,
-        bytes,
-        *BUFFERS,
-        Enum,
-        torch.Tensor,
-        numpy.ndarray,
-        numpy.generic,
-    )
-    objects = isinstance(value, (*kinds, torch.nn.Module, torch.optim.Optimizer))
-    return objects or has_attributes(value) or knows_its_state(value) or is_shared(value)
+    return isinstance(value, _STATE) or has_attributes(value) or knows_its_state(value) or is_shared(value)
 
 
 def _key(key: Any) -> Any:

@@ -63,9 +63,8 @@ class Pacer:
         self._clock = clock
         self._stalls: deque[float] = deque(maxlen=_REMEMBERED)
         self._beside: deque[float] = deque(maxlen=_REMEMBERED)
-        self._coming = self._asked = (
-            False  # the save that is coming, and the newest, are ours: no script asked for it
-        )
+        self._coming = False  # the save that is coming is ours: no script asks for it
+        self._asked = False  # and so is the newest
         self._asked_stalled = 0.0
         self._own_gaps: deque[float] = deque(maxlen=_REMEMBERED)
         self._own_last: float | None = None
