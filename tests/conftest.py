@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import logging
 import os
 import random
 import signal
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +29,33 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
         signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How `.ci/run` takes a share of the slow tests where the machine is slow; without these options all run."""
+    group = parser.getgroup("share", "a share of the tests that is as large as the time allows")
+    group.addoption(
+        "--minutes", type=float, help="begin no test after so many minutes; those left are skipped"
+    )
+    group.addoption("--order", metavar="TEXT", help="take the files in an order that this text alone decides")
+
+
+_began = time.monotonic()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With another ``--order`` at each commit no test is left out for long. A file's tests share servers: together."""
+    order = config.getoption("--order")
+    if order:
+        items.sort(key=lambda item: hashlib.sha256(f"{order} {item.path.name}".encode()).digest())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What would begin too late is skipped, and the summary says how many."""
+    minutes = item.config.getoption("--minutes")
+    if minutes is not None and time.monotonic() - _began > minutes * 60:
+        pytest.skip(f"not begun within --minutes {minutes:g}")
 
 
 def pytest_collection_finish() -> None:

@@ -73,7 +73,7 @@ def test_the_help_is_in_groups_the_most_used_first() -> None:
     assert all(len(line) <= 80 for line in text.splitlines())
 
 
-@pytest.mark.parametrize("columns", [40, 80])
+@pytest.mark.parametrize("columns", [40, pytest.param(80, marks=pytest.mark.slow)])
 def test_no_name_of_an_option_is_cut_short(columns: int) -> None:
     """However narrow the terminal, an option stands in its command's help as it has to be typed."""
     root: Any = typer.main.get_command(app)

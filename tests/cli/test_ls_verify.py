@@ -174,6 +174,7 @@ def test_a_bad_uri_is_a_usage_error_in_one_line(command) -> None:
     assert "Traceback" in vl(command, "ftp://somewhere/run", "--debug").err
 
 
+@pytest.mark.slow
 def test_an_unreachable_store_has_its_own_exit_code() -> None:
     """A store that nobody answers for exits with 3 in one line, and repeats no credential."""
     with socket.socket() as held:  # bound and not listening: connections are refused

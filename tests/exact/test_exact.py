@@ -36,6 +36,7 @@ def forks() -> Iterator[ForkServer]:
         yield server
 
 
+@pytest.mark.slow
 def test_what_stock_resumes_otherwise_is_the_same_run(forks: ForkServer, tmp_path: Path) -> None:
     """Workers that draw: an undisturbed run is as stock's, stock's resume is another run, ours is the same."""
     row = play_row(forks, scenario("random augmentation, 2 workers"), tmp_path, 1)

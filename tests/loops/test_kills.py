@@ -29,7 +29,9 @@ def on_folders(forks: ForkServer, scratch: Path) -> Campaign:
     return Campaign(forks, scratch, lambda folder: str(folder / "vault"), program=PROGRAM)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "form", [pytest.param("guide", marks=pytest.mark.slow), "steps", "epochs", "accelerate"]
+)
 def test_killed_at_every_step(on_folders: Campaign, form: str) -> None:
     """Over several epochs, a kill before and after each step() and an empty disk: never off by one, bit-identical."""
     on_folders.options = {**FORMS[form], "steps": 7, "every": "1 step"}

@@ -21,7 +21,7 @@ LONGEST = {"ddp": 2.5, "fsdp-full": 4.0, "fsdp-sharded": 4.0}
     [
         ("ddp", 2, True, 3),
         ("ddp", 2, False, 3),
-        ("fsdp-full", 2, True, 1),
+        pytest.param("fsdp-full", 2, True, 1, marks=pytest.mark.slow),
         ("fsdp-sharded", 2, False, 1),
         pytest.param("ddp", 4, True, 6, marks=pytest.mark.slow),
         pytest.param("ddp", 4, False, 6, marks=pytest.mark.slow),

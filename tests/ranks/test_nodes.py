@@ -131,6 +131,7 @@ def test_local_retention_holds_on_every_node(forks: ForkServer, tmp_path: Path) 
         assert names == ["checkpoint-10", "checkpoint-8"]
 
 
+@pytest.mark.slow
 def test_a_node_slower_than_the_saves_costs_only_those_in_between(forks: ForkServer, tmp_path: Path) -> None:
     """A node whose part takes several saves' time: some are abandoned, commits go on, and the last is among them."""
     ranks = two_nodes(

@@ -23,7 +23,8 @@ from vaultlayer_hf.stores.uri import parse_vault
 from vaultlayer_hf.vault.log.log import Log, Writer
 
 
-@pytest.mark.parametrize("node", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("node", [0, 1])
 def test_the_storage_of_one_node_is_cut_and_comes_back(
     forks: ForkServer,
     tmp_path: Path,
@@ -242,7 +243,9 @@ def test_ranks_that_would_train_alone_are_refused(forks: ForkServer, tmp_path: P
     assert not (tmp_path / "vault").exists()
 
 
-@pytest.mark.parametrize(("action", "code"), [("kill", -9), ("sleep 8", 1)])
+@pytest.mark.parametrize(
+    ("action", "code"), [("kill", -9), pytest.param("sleep 8", 1, marks=pytest.mark.slow)]
+)
 def test_a_rank_that_is_lost_in_the_start_is_said(
     forks: ForkServer, tmp_path: Path, action: str, code: int
 ) -> None:

@@ -15,7 +15,7 @@ from tests.ranks.checks import change_world_size
     [
         ("ddp", 2, 4),
         ("ddp", 2, 1),
-        ("fsdp-sharded", 4, 2),
+        pytest.param("fsdp-sharded", 4, 2, marks=pytest.mark.slow),
         pytest.param("ddp", 4, 2, marks=pytest.mark.slow),
         pytest.param("ddp", 1, 2, marks=pytest.mark.slow),
         pytest.param("fsdp-sharded", 2, 4, marks=pytest.mark.slow),

@@ -51,6 +51,7 @@ def test_another_sitecustomize_runs_too(tmp_path) -> None:
     assert out.split() == [str(tmp_path / "sitecustomize.py")] * 2
 
 
+@pytest.mark.slow
 def test_the_hook_finds_the_trainer_in_every_way_to_import_it(tmp_path) -> None:
     """Whether by name from transformers or from its module, and in a child process: it is the changed class."""
     (tmp_path / "train.py").write_text(

@@ -11,10 +11,11 @@ import pytest
 from tests.run.deaths import CLOSE, KINDS, check, play, why_impossible
 from tests.run.programs import Ran, plain, torchrun, vl_run
 
-DEFAULT = [("SIGKILL", 1), ("exception before the first step", 1)]
+DEFAULT = [("SIGKILL", 1)]
 SLOW = [
     ("SIGKILL", 2),
     ("SIGKILL of the whole tree", 2),
+    ("exception before the first step", 1),
     ("exception in a step", 1),
     ("torch.OutOfMemoryError", 1),
     ("OOM killer of a cgroup", 1),
@@ -40,6 +41,7 @@ def references(tmp_path_factory):
     return reference
 
 
+@pytest.mark.slow
 def test_nothing_that_moves_files_outlives_a_killed_training(tmp_path) -> None:
     """A training whose large files are being moved is killed, goes on to the same end, and leaves no process."""
     more = {

@@ -38,6 +38,7 @@ LOOP = textwrap.dedent(
 )
 
 
+@pytest.mark.slow
 def test_a_loop_is_killed_and_goes_on(tmp_path) -> None:
     """The journal has its steps and commits, the second attempt goes on behind the first, and status tells it."""
     ran = vl_run(tmp_path, script=LOOP, FATE="os.kill(os.getpid(), 9)")

@@ -50,6 +50,7 @@ def test_a_vault_where_a_file_is(tmp_path: Path) -> None:
     _ended_at_once(ran, 3, "VaultDeniedError", "is a file", "Name a folder; then start again")
 
 
+@pytest.mark.slow
 def test_wrong_credentials_and_no_such_bucket(tmp_path: Path, s3_uri: str, s3_server: SeaweedServer) -> None:
     """Who isn't let in, or names a bucket that isn't there, is told which it is."""
     denied = _run(tmp_path, s3_uri, AWS_SECRET_ACCESS_KEY="wrong" * 8)

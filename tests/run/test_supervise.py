@@ -263,6 +263,7 @@ def test_the_vault_is_found_where_the_order_says(tmp_path, monkeypatch) -> None:
     assert choose_vault("s3://bucket/option", command).uri == "s3://bucket/option"
 
 
+@pytest.mark.slow
 def test_a_suspended_machine_is_no_hang(tmp_path) -> None:
     """Where `vl run` itself was stopped for a while, with all it watches, the silence is nobody's fault."""
     script = PULSE + (

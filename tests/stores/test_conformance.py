@@ -52,6 +52,7 @@ class TestS3(StoreConformance):
         return partial(open_store, s3_uri)
 
 
+@pytest.mark.slow
 class TestS3OddPrefix(StoreConformance):
     """A vault whose prefix needs encoding itself, with few parts at a time."""
 
@@ -158,6 +159,7 @@ class TestMovingToFolder(Moving):
         return str(tmp_path / "vault")
 
 
+@pytest.mark.slow
 class TestMovingToS3(Moving):
     rounds = 3  # SeaweedFS lets the losers of a race wait for seconds
 

@@ -56,8 +56,15 @@ def test_a_kill_right_behind_the_last_file_of_a_save_loses_nothing(
     transformers.__version__ < "5",
     reason="stock transformers 4 maps an optimizer to a device cpu:<rank> that torch doesn't know",
 )
-@pytest.mark.parametrize("nodes", [False, True], ids=["one node", "two nodes"])
-@pytest.mark.parametrize("moment", ["behind", "written"])
+@pytest.mark.parametrize(
+    ("nodes", "moment"),
+    [
+        (False, "written"),
+        (True, "behind"),
+        pytest.param(False, "behind", marks=pytest.mark.slow),
+        pytest.param(True, "written", marks=pytest.mark.slow),
+    ],
+)
 def test_ranks_that_are_killed_together_lose_nothing(
     nodes: bool, moment: str, tmp_path: Path, forks: ForkServer
 ) -> None:

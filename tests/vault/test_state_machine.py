@@ -382,7 +382,7 @@ COMMON: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize(("machine", "examples"), [(VaultMachine, 150), (FolderMachine, 40)])
+@pytest.mark.parametrize(("machine", "examples"), [(VaultMachine, 50), (FolderMachine, 30)])
 def test_the_protocol_against_its_model(machine: type[VaultMachine], examples: int) -> None:
     """Whatever the order of saves, crashes, claims, late requests and prunes, the vault is what the model says."""
     run_state_machine_as_test(

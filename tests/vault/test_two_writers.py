@@ -207,7 +207,7 @@ def operations(tmp_path_factory: pytest.TempPathFactory) -> list[Operation]:
 TROUBLE: dict[str, Callable[[], Fault]] = {"lost": Fault.lost_answer, "refused": Fault.refused}
 
 
-@pytest.mark.parametrize("kind", TROUBLE)
+@pytest.mark.parametrize("kind", ["lost", pytest.param("refused", marks=pytest.mark.slow)])
 def test_trouble_at_any_operation_once(operations: list[Operation], tmp_path: Path, kind: str) -> None:
     """One lost answer, or one refusal, at any operation changes nothing: each entry once, known by its write id."""
     wanted = [(1, "claim"), (2, "commit"), (3, "commit"), (4, "retire"), (5, "retire"), (6, "finish")]

@@ -195,10 +195,8 @@ def test_without_a_named_vault_it_asks_for_one(tmp_path: Path, monkeypatch: pyte
     assert "vl init --vault URI" in found.reason
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["folds", *(pytest.param(one, marks=pytest.mark.slow) for one in SEVERAL + VARIANTS if one != "folds")],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SEVERAL + VARIANTS)
 def test_killed_in_any_training_it_ends_as_it_would_have(
     name: str, forks: ForkServer, tmp_path: Path
 ) -> None:
