@@ -12,7 +12,7 @@ AMD EPYC, where blake3 takes 7), and on an accelerator nothing but a few bytes f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -92,15 +92,17 @@ def model_tensors(
                 yield plain_name(f"{prefix}.{name}" if prefix else name), tensor
 
 
-def optimizer_tensors(optimizer: Any) -> Iterator[tuple[str, torch.Tensor]]:
+def optimizer_tensors(optimizer: Any, *, but: Container[int] = ()) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield the tensors of an optimizer's state, by the number of the parameter and the name within its state.
 
-    The number counts the parameters through all groups, as in ``optimizer.state_dict()``.
+    The number counts the parameters through all groups, as in ``optimizer.state_dict()``. ``but``: ``id`` of parameters
+    whose state is left out.
     """
     number = 0
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            for name, value in optimizer.state.get(parameter, {}).items():
+            state = {} if id(parameter) in but else optimizer.state.get(parameter, {})
+            for name, value in state.items():
                 if isinstance(value, torch.Tensor):
                     yield f"{number}.{name}", value
             number += 1
