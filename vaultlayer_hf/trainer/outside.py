@@ -31,18 +31,36 @@ class _Outside:
     hidden: Sequence[torch.optim.Optimizer] = ()
 
 
-def warn_of_outside(events: Events, rank: int, trained: Trained, added: Iterable[Any] = ()) -> None:
-    """Say, once each, that parameters which are trained, or an optimizer's state, are in no checkpoint. Never raises.
+class OutsideOfModel:
+    """Says, once each, that parameters which are trained, or an optimizer's state, are in no checkpoint.
 
-    ``added``: objects whose state is carried besides. Nothing is said where the model is sharded: there an optimizer
-    may hold parameters of its own making, and parameters hooks of the engine.
+    Each look walks through all modules while training stands still, so after the first save it looks again only where
+    the optimizer has other parameters in number.
     """
-    if rank:
-        return
-    try:
-        found = _find_outside(trained, added)
-    except Exception:  # a user's optimizer may lack what is asked for, or raise whatever it likes
-        return
+
+    def __init__(self) -> None:
+        self._looked_at = -1
+
+    def look(self, events: Events, rank: int, trained: Trained, added: Iterable[Any] = ()) -> None:
+        """Look for them, at a save. Never raises.
+
+        ``added``: objects whose state is carried besides. Nothing is said where the model is sharded: there an
+        optimizer may hold parameters of its own making, and parameters hooks of the engine.
+        """
+        if rank:
+            return
+        try:
+            number = sum(len(group["params"]) for group in getattr(trained.optimizer, "param_groups", ()))
+            if number == self._looked_at:
+                return
+            found = _find_outside(trained, added)
+            self._looked_at = number
+        except Exception:  # a user's optimizer may lack what is asked for, or raise whatever it likes
+            return
+        _say(events, found)
+
+
+def _say(events: Events, found: _Outside) -> None:
     if found.parameters:
         values = sum(one.numel() for one in found.parameters)
         events.warn_once(

@@ -34,7 +34,7 @@ from vaultlayer_hf.trainer.in_evaluation import InEvaluation
 from vaultlayer_hf.trainer.kept_runs import keep_runs
 from vaultlayer_hf.trainer.loadable import load_trial
 from vaultlayer_hf.trainer.loaded import Trained, check_loaded, digests_of_copy, keep_digests
-from vaultlayer_hf.trainer.outside import UnsavedBuffers, warn_of_outside
+from vaultlayer_hf.trainer.outside import OutsideOfModel, UnsavedBuffers
 from vaultlayer_hf.trainer.own_state import OwnState
 from vaultlayer_hf.trainer.own_warnings import OwnTrouble, warn_of
 from vaultlayer_hf.trainer.saving import Saving
@@ -84,6 +84,7 @@ class TrainingUnderWay:
         self._asked = Asked()
         self._trial = load_trial(trainer)
         self._buffers = UnsavedBuffers()
+        self._outside = OutsideOfModel()
         self._own_state: OwnState | None = None
         self._rest: list[Added] = []
         self._first: FirstStep | None = None
@@ -141,7 +142,7 @@ class TrainingUnderWay:
         own = [one.thing for one in self._own]
         if self._own_state is not None:
             own += self._own_state.modules
-        warn_of_outside(session.events, session.ranks.rank, trained, own)
+        self._outside.look(session.events, session.ranks.rank, trained, own)
         if self._own_state is None:
             self._buffers.look(session.events, session.ranks.rank, trained)
         else:

@@ -132,17 +132,18 @@ def take_snapshot(
     linked, stats = True, {}
     try:
         files.remove_tree(path)
-        for name in list_files(source):
+        names = list_files(source)
+        for folder in {os.path.dirname(name) for name in names}:
+            (path / "files" / folder).mkdir(parents=True, exist_ok=True)
+        for name in names:
             original, copy = source / name, path / "files" / name
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            stat = original.stat()
-            if original.is_symlink() or stat.st_size < COPY_BELOW:
+            look = os.lstat(original)
+            is_plain_and_large = stat.S_ISREG(look.st_mode) and look.st_size >= COPY_BELOW
+            if not (is_plain_and_large and files.link(original, copy)):
+                linked = linked and not is_plain_and_large
                 shutil.copyfile(original, copy)
-            elif not files.link(original, copy):
-                linked = False
-                shutil.copyfile(original, copy)
-            stat = copy.stat()
-            stats[name] = (stat.st_size, stat.st_mtime_ns)
+            look = os.lstat(copy)
+            stats[name] = (look.st_size, look.st_mtime_ns)
     except BaseException:
         files.remove_tree(path)
         raise
@@ -156,8 +157,8 @@ def note_whole(snapshot: Snapshot) -> Snapshot:
     """
     looks = {}
     for name in snapshot.stats:
-        check_unchanged(snapshot, name)
         looks[name] = look_at(snapshot.files / name)
+        _check_look(snapshot, name, looks[name].size, looks[name].mtime_ns)
     write_note(snapshot.path, Written(snapshot.manifest, boot_id(), looks))
     return replace(snapshot, noted=True)
 
@@ -196,9 +197,13 @@ def seal_snapshot(
 
 def check_unchanged(snapshot: Snapshot, name: str) -> None:
     """Raise SnapshotChangedError where a file isn't what it was when the snapshot was taken."""
-    stat = (snapshot.files / name).stat()
+    look = os.stat(snapshot.files / name)
+    _check_look(snapshot, name, look.st_size, look.st_mtime_ns)
+
+
+def _check_look(snapshot: Snapshot, name: str, size: int, mtime_ns: int) -> None:
     expected = snapshot.stats.get(name)
-    if expected is not None and (stat.st_size, stat.st_mtime_ns) != expected:
+    if expected is not None and (size, mtime_ns) != expected:
         raise SnapshotChangedError(f"{name} of {snapshot.name} was rewritten while it waited for upload")
 
 
