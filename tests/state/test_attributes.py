@@ -34,6 +34,7 @@ def test_what_moves_within_attributes() -> None:
         "same": [1, 2],
         "model": model(),
         "rng": random.Random(0),
+        "rngs": {"torch": torch.Generator()},
     }
     known = {id(one) for one in held["model"].parameters()}
     then = look({"it": held}, known)
@@ -42,12 +43,13 @@ def test_what_moves_within_attributes() -> None:
     held["table"]["a"][2] = 1
     held["own"].shadow["bias"].add_(1)
     held["rng"].random()
+    torch.rand(1, generator=held["rngs"]["torch"])
     with torch.no_grad():
         inner.bias.add_(1)
         held["model"].lm_head.weight.add_(1)
     held["late"] = 1
     found = moved(then, look({"it": held}, known))
-    assert found == ["it.queue", "it.rows", "it.table", "it.head", "it.own", "it.rng", "it.late"]
+    assert found == ["it.queue", "it.rows", "it.table", "it.head", "it.own", "it.rng", "it.rngs", "it.late"]
 
 
 def test_what_a_library_assigns_is_not_the_scripts_own() -> None:

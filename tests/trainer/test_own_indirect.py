@@ -112,14 +112,14 @@ class Indirect(Trainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.next, self.method, self.table = counter(), Meter().step, TABLE
-        self.rngs = {"a": [random.Random(0)], "b": Meter()}
+        self.rngs: dict[str, Any] = {"a": [random.Random(0)], "b": Meter(), "c": torch.Generator()}
         self.losses = torch.nn.Sequential(Warmed())
         self.chosen, self.bound = half, functools.partial(weight, 1.0)
         self.recent: dict[str, Any] = {}
         self.rate, self.spent, self.shared = Decimal(1), timedelta(), multiprocessing.Value("i", 0)
         self.losses_seen = SHOWN
         self.bank, self.rows = torch.zeros(20001, 8), {row: torch.zeros(1) for row in range(1000)}
-        self.model.memory = torch.zeros(2)
+        self.model.memory, self.model.rng = torch.zeros(2), torch.Generator()
         self.model.config.weight = 1.0
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
@@ -149,7 +149,8 @@ class Indirect(Trainer):
     def numbers(self, step: int, row: int) -> list[float]:
         """What it goes by."""
         assert self.late is not None
-        drawn = [self.rngs["a"][0].random(), self.rngs["b"].step(), self.late.rand()]  # type: ignore[index]
+        drawn = [self.rngs["a"][0].random(), self.rngs["b"].step(), self.late.rand()]
+        drawn += [torch.rand(1, generator=one).item() for one in (self.rngs["c"], self.model.rng)]
         called = [self.next(), self.method(), METER.step(), cached(step), *(one() for one in TABLE["counts"])]
         chosen = [self.chosen(), self.bound(), float(self.rate), self.spent.seconds, self.shared.value]
         recent = [

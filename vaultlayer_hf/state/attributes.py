@@ -19,7 +19,7 @@ from typing import Any
 import numpy
 import torch
 
-from vaultlayer_hf.state.generator_states import state_of
+from vaultlayer_hf.state.generator_states import fingerprint_of
 from vaultlayer_hf.state.object_kinds import (
     BUFFERS,
     CONTAINERS,
@@ -115,7 +115,7 @@ def print_value(value: Any, known: Collection[int], depth: int, *, meters: bool 
     if isinstance(value, BUFFERS):
         return (len(value), hash(bytes(value[:: max(1, len(value) // _MANY)])))
     if isinstance(value, GENERATORS):
-        return ("generator", repr(state_of(value))) if meters else None
+        return ("generator", fingerprint_of(value)) if meters else None
     if isinstance(value, EXACT):
         return (type(value).__name__, str(value))
     if (defined := name_of_definition(value)) is not None:

@@ -33,6 +33,16 @@ def state_of(value: Any) -> GeneratorState | None:
     return None
 
 
+def fingerprint_of(generator: Any) -> int:
+    """Return a number that is another one as soon as the generator has drawn; 0 for one that draws from the system.
+
+    Two of one process can be compared.
+    """
+    kind, state = state_of(generator) or ("", 0)
+    # The text of a tensor leaves out all but its ends, and there a torch.Generator's state never changes.
+    return hash(state.numpy().tobytes() if kind == "torch" else state)
+
+
 def is_kind_of(value: Any, kind: str) -> bool:
     """Tell whether a value is a generator that a state of this kind goes into."""
     return isinstance(value, _KINDS[kind])

@@ -19,7 +19,7 @@ from vaultlayer_hf.state.data.samplers import parts
 from vaultlayer_hf.state.functions import names_in, reached
 from vaultlayer_hf.state.names_kept import Place
 from vaultlayer_hf.state.object_files import peeled
-from vaultlayer_hf.state.object_kinds import CONTAINERS, is_of_script, own_attributes
+from vaultlayer_hf.state.object_kinds import CONTAINERS, GENERATORS, is_of_script, own_attributes
 from vaultlayer_hf.trainer.exchanged import HOOKS, hooks_of, is_method, methods_of
 from vaultlayer_hf.trainer.loaded import Trained
 from vaultlayer_hf.trainer.outside import unsaved_buffers
@@ -251,7 +251,8 @@ def _of_module(module: Any) -> dict[str, Any]:
 
 def _is_state(value: Any) -> bool:
     """Tell whether what a script has hung on a library's module may be state."""
-    return isinstance(value, (*CONTAINERS, torch.Tensor, numpy.ndarray)) or is_of_script(type(value))
+    kinds = (*CONTAINERS, *GENERATORS, torch.Tensor, numpy.ndarray)
+    return isinstance(value, kinds) or is_of_script(type(value))
 
 
 def _are_numbers(value: Any) -> bool:
