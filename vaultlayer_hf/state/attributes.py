@@ -19,12 +19,11 @@ from typing import Any
 import numpy
 import torch
 
-from vaultlayer_hf.state.generator_states import fingerprint_of
+from vaultlayer_hf.state.generator_states import GENERATORS, fingerprint_of
 from vaultlayer_hf.state.object_kinds import (
     BUFFERS,
     CONTAINERS,
     EXACT,
-    GENERATORS,
     PLAIN,
     attributes_of,
     beside_state,

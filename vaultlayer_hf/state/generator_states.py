@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Mapping
 from typing import Any
 
 import numpy
@@ -11,6 +12,18 @@ import torch
 
 GeneratorState = tuple[str, Any]
 """A kind, and its content: what ``torch.load(weights_only=True)`` reads."""
+_KINDS: dict[str, type] = {
+    "torch": torch.Generator,
+    "python": random.Random,
+    "numpy": numpy.random.Generator,
+    "numpy-old": numpy.random.RandomState,
+}
+GENERATORS = tuple(_KINDS.values())
+
+
+def is_generator(value: Any) -> bool:
+    """Tell whether a value is a generator with a state: not one that draws from the system."""
+    return isinstance(value, GENERATORS) and not isinstance(value, random.SystemRandom)
 
 
 def state_of(value: Any) -> GeneratorState | None:
@@ -43,14 +56,32 @@ def fingerprint_of(generator: Any) -> int:
     return hash(state.numpy().tobytes() if kind == "torch" else state)
 
 
+def states_of(values: Mapping[str, Any]) -> dict[str, GeneratorState]:
+    """Return the states of the generators among some values, by their names."""
+    return {
+        name: state
+        for name, value in list(values.items())  # a thread of the owner's may add to it
+        if (state := state_of(value)) is not None
+    }
+
+
 def is_kind_of(value: Any, kind: str) -> bool:
     """Tell whether a value is a generator that a state of this kind goes into."""
     return isinstance(value, _KINDS[kind])
 
 
-def put_state(generator: Any, kept: GeneratorState) -> None:
-    """Have a generator of this kind go on from there."""
+def resume_generator(now: Any, kept: GeneratorState) -> Any:
+    """Return a generator that goes on from a state: ``now`` itself, or a new one where that is none of this kind.
+
+    Raises what a generator raises of a state that it can't take, such as one of another device.
+
+    >>> first = numpy.random.default_rng(0)
+    >>> later = resume_generator(None, state_of(first))
+    >>> first.random() == later.random()
+    True
+    """
     kind, state = kept
+    generator = now if is_kind_of(now, kind) else _make(kind, state)
     if kind == "torch":
         generator.set_state(state)
     elif kind == "python":
@@ -59,31 +90,13 @@ def put_state(generator: Any, kept: GeneratorState) -> None:
         generator.bit_generator.state = _with_arrays(json.loads(state))
     else:
         generator.set_state(_with_arrays(json.loads(state)))
+    return generator
 
 
-def made_from(kept: GeneratorState) -> Any:
-    """Return a new generator that goes on from there: for one that a script makes at its first use.
-
-    >>> one = numpy.random.default_rng(0)
-    >>> other = made_from(state_of(one))
-    >>> one.random() == other.random()
-    True
-    """
-    kind, state = kept
+def _make(kind: str, state: Any) -> Any:
     if kind == "numpy":
-        made: Any = numpy.random.Generator(getattr(numpy.random, json.loads(state)["bit_generator"])())
-    else:
-        made = _KINDS[kind]()
-    put_state(made, kept)
-    return made
-
-
-_KINDS: dict[str, type] = {
-    "torch": torch.Generator,
-    "python": random.Random,
-    "numpy": numpy.random.Generator,
-    "numpy-old": numpy.random.RandomState,
-}
+        return numpy.random.Generator(getattr(numpy.random, json.loads(state)["bit_generator"])())
+    return _KINDS[kind]()
 
 
 def _with_arrays(state: Any) -> Any:

@@ -13,7 +13,6 @@ import functools
 import inspect
 import io
 import logging
-import random
 import sys
 import sysconfig
 from argparse import Namespace
@@ -31,6 +30,7 @@ import numpy
 import torch
 
 from vaultlayer_hf.state.assigned_names import attributes_assigned
+from vaultlayer_hf.state.generator_states import GENERATORS
 
 OURS = "vaultlayer_hf"
 EXACT = (Decimal, Fraction, datetime.date, datetime.timedelta, PurePath)
@@ -39,8 +39,6 @@ PLAIN = (bool, int, float, complex, str, bytes, type(None))
 CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 BUFFERS = (bytearray, array)
 """Rows of numbers that are none of numpy's or torch's."""
-GENERATORS = (torch.Generator, random.Random, numpy.random.Generator, numpy.random.RandomState)
-"""Random generators whose state can be taken and put back."""
 NO_STATE = (ModuleType, type, FunctionType, BuiltinFunctionType, MethodType)
 """What a script holds and never changes."""
 _OF_A_METER = (*PLAIN, *EXACT, *CONTAINERS, *BUFFERS, torch.Tensor, numpy.ndarray, numpy.generic)

@@ -26,11 +26,10 @@ import torch
 
 from vaultlayer_hf.base.secrets import is_secret
 from vaultlayer_hf.state.attributes import DEPTH, print_value
-from vaultlayer_hf.state.generator_states import state_of
+from vaultlayer_hf.state.generator_states import GENERATORS, state_of
 from vaultlayer_hf.state.object_kinds import (
     BUFFERS,
     EXACT,
-    GENERATORS,
     NO_STATE,
     attributes_of,
     beside_state,

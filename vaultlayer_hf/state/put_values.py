@@ -21,7 +21,7 @@ from typing import Any
 import numpy
 import torch
 
-from vaultlayer_hf.state.generator_states import is_kind_of, made_from, put_state
+from vaultlayer_hf.state.generator_states import resume_generator
 from vaultlayer_hf.state.object_kinds import (
     attributes_of,
     beside_state,
@@ -94,10 +94,7 @@ def put_value(kept: Kept, now: Any) -> Any:
     if kind in _EXACT:
         return _EXACT[kind](content)
     if kind == "generator":
-        if not is_kind_of(now, content[0]):
-            return made_from(content)
-        put_state(now, content)
-        return now
+        return resume_generator(now, content)
     if kind == "defined":
         return definition_of(content)
     if kind == "partial":

@@ -7,7 +7,8 @@ from typing import Any
 
 from vaultlayer_hf.state.data.inner import data_sets
 from vaultlayer_hf.state.functions import reached
-from vaultlayer_hf.state.object_kinds import GENERATORS, is_of_script
+from vaultlayer_hf.state.generator_states import GENERATORS
+from vaultlayer_hf.state.object_kinds import is_of_script
 from vaultlayer_hf.trainer.own_places import Held
 
 _WITH_THE_PLACE = (int, float, *GENERATORS)

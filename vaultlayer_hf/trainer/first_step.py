@@ -102,7 +102,7 @@ class _Last(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if self._first.own is not None and is_within_epoch(state):
-            self._first.own.put_values()
+            self._first.own.put_again()
 
 
 def is_within_epoch(state: TrainerState) -> bool:

@@ -17,9 +17,10 @@ from transformers.trainer_callback import ExportableState
 
 from vaultlayer_hf.state.data.samplers import parts
 from vaultlayer_hf.state.functions import names_in, reached
+from vaultlayer_hf.state.generator_states import GENERATORS
 from vaultlayer_hf.state.names_kept import Place
 from vaultlayer_hf.state.object_files import peeled
-from vaultlayer_hf.state.object_kinds import CONTAINERS, GENERATORS, is_of_script, own_attributes
+from vaultlayer_hf.state.object_kinds import CONTAINERS, is_of_script, own_attributes
 from vaultlayer_hf.trainer.exchanged import HOOKS, hooks_of, is_method, methods_of
 from vaultlayer_hf.trainer.loaded import Trained
 from vaultlayer_hf.trainer.outside import unsaved_buffers

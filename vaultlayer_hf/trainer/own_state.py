@@ -22,19 +22,18 @@ import contextlib
 import functools
 import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from types import SimpleNamespace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from vaultlayer_hf.state.attributes import Prints, look, moved, print_value
 from vaultlayer_hf.state.data.followed import base_of
-from vaultlayer_hf.state.data.inner import own_generators, put_generators
 from vaultlayer_hf.state.data.sources import unwrapped
+from vaultlayer_hf.state.generator_states import GeneratorState, resume_generator, states_of
 from vaultlayer_hf.state.names_kept import NamesRead, Place
 from vaultlayer_hf.state.object_files import peeled
 from vaultlayer_hf.state.object_kinds import (
-    GENERATORS,
     is_iterator,
     is_meter,
     may_hide_state,
@@ -52,6 +51,23 @@ from vaultlayer_hf.trainer.trained_parts import TrainedParts
 
 _ALL = "the script's own objects, which can't be looked at"
 _NONE = print_value(None, (), 0)
+
+
+@dataclass
+class _Taken:
+    """What a save takes of the places.
+
+    Attributes:
+        generators: states of random generators, by owner and name.
+        values: what is kept of the other attributes that have moved, by owner and name.
+        unkept: the paths of those that have moved and aren't kept.
+        moved: the names of those that have moved and are kept, the generators among them, by owner.
+    """
+
+    generators: dict[str, dict[str, GeneratorState]] = field(default_factory=dict)
+    values: dict[str, dict[str, Kept]] = field(default_factory=dict)
+    unkept: list[str] = field(default_factory=list)
+    moved: dict[str, list[str]] = field(default_factory=dict)
 
 
 class OwnState:
@@ -84,6 +100,7 @@ class OwnState:
         self.modules: list[torch.nn.Module] = []
         # Of the checkpoint that the training goes on from.
         self._values: Mapping[str, Mapping[str, Kept]] = {}
+        self._generators: Mapping[str, Mapping[str, GeneratorState]] = {}
         self._stops = StopNotes()
         held: list[Held] = []
         with contextlib.suppress(Exception):  # of objects of the script's own
@@ -95,51 +112,56 @@ class OwnState:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what ``load_state_dict`` needs: only tensors, numbers, text, tuples, lists and dictionaries."""
-        held = self._places.held()
-        values, self.moved = self._take_moved(held)
-        states = {one.owner: own_generators(_generators(one.values)) for one in held}
+        taken = self._take(self._places.held())
+        self.moved = taken.unkept
         return {
-            "generators": {name: state for name, state in states.items() if state},
-            "values": values,
-            "orders": self._places.orders(self._loader, values),
-            "moved": self.moved,
+            "generators": taken.generators,
+            "values": taken.values,
+            "orders": self._places.orders(self._loader, taken.moved),
+            "moved": taken.unkept,
             **self.parts.state_dict(),
         }
 
-    def _take_moved(self, held: Sequence[Held]) -> tuple[dict[str, dict[str, Any]], list[str]]:
-        """Return what is kept of the attributes that have moved, by owner and name; and the paths of the others."""
+    def _take(self, held: Sequence[Held]) -> _Taken:
+        """Return what is kept at a save of what the places hold, and what isn't."""
         now, known = self._look(held)
-        paths = dict.fromkeys(moved(self._then, now))
-        found: dict[str, dict[str, Any]] = {}
+        # In order; what is kept, or turns out to be no state, leaves it.
+        unkept = dict.fromkeys(moved(self._then, now))
+        for path in self._find_stop_notes(held):
+            unkept.pop(path, None)
         clocks = {name for _, place, _ in held if isinstance(place, NamesRead) for name in place.timed()}
-        room, seen, self.modules = Room(clocks=clocks), set[int](), []
-        stops = self._is_stopped()
-        if not stops:
-            self._ask()
-        for owner, _, values in held:
-            if not stops:
-                self._stops.settle(owner, values)
-            for name in self._stops.among(owner, values):
-                paths.pop(f"{owner}.{name}", None)
-            names = [name for name in values if self._is_to_keep(f"{owner}.{name}", values[name], paths)]
-            left = room.left
+        taken, room, seen, self.modules = _Taken(), Room(clocks=clocks), set[int](), []
+        for owner, _, every in held:
+            generators = states_of(every)
+            values = {name: value for name, value in every.items() if name not in generators}
+            names = [name for name in values if self._is_to_keep(f"{owner}.{name}", values[name], unkept)]
+            left, kept = room.left, dict[str, Kept | None]()
             try:
-                kept = self._take(owner, values, names, now, known, room, seen)
+                kept = self._take_together(owner, values, names, now, known, room, seen)
             except Exception:  # it holds what can't be kept, too much, or objects that raise what they like
                 room.left = left
-                # Generators are kept by themselves.
-                for name in (one for one in names if isinstance(values[one], GENERATORS)):
-                    paths.pop(f"{owner}.{name}")
-                continue
-            found.setdefault(owner, {}).update({name: one for name, one in kept.items() if one is not None})
-            for name in kept:
-                paths.pop(f"{owner}.{name}")
-                seen.add(id(values[name]))
-                self.modules += [values[name]] if isinstance(values[name], torch.nn.Module) else []
+            if generators:
+                taken.generators.setdefault(owner, {}).update(generators)
+            if found := {name: one for name, one in kept.items() if one is not None}:
+                taken.values.setdefault(owner, {}).update(found)
+            moved_here = [name for name in generators if f"{owner}.{name}" in unkept]
+            taken.moved.setdefault(owner, []).extend([*moved_here, *found])
+            for name in (*moved_here, *kept):
+                del unkept[f"{owner}.{name}"]
+            seen |= {id(values[name]) for name in kept}
+            self.modules += [values[name] for name in kept if isinstance(values[name], torch.nn.Module)]
         for path, value in self._find_hiding(held):
             if (first := self._hiding.get(path)) is not None and first() is not value:
-                paths[path] = None
-        return {owner: kept for owner, kept in found.items() if kept}, list(paths)
+                unkept[path] = None
+        taken.unkept = list(unkept)
+        return taken
+
+    def _find_stop_notes(self, held: Iterable[Held]) -> list[str]:
+        """Return the paths of what says that this process is to end, in the save with which a script stops it."""
+        if not self._is_stopped():
+            self._settle(held)
+            return []
+        return [f"{owner}.{name}" for owner, _, values in held for name in self._stops.among(owner, values)]
 
     def _find_hiding(self, held: Iterable[Held]) -> Iterator[tuple[str, Any]]:
         """Yield objects of libraries that may hide state, by paths: a new one in the place of another is a change."""
@@ -169,7 +191,7 @@ class OwnState:
         """Tell whether an attribute that has moved is to be kept: an iterator that was there at the begin is said."""
         return path in moved and not (is_iterator(value) and path in self._then)
 
-    def _take(
+    def _take_together(
         self,
         owner: str,
         values: Mapping[str, Any],
@@ -214,29 +236,27 @@ class OwnState:
         places: dict[str, Attributes | Place] = {}
         with contextlib.suppress(Exception):  # of objects of the script's own: all that was kept is lost then
             places = dict(self._places.all())
-        self._values = state.get("values", {})
-        lost = list(state.get("moved", ()))
-        for name, states in state.get("generators", {}).items():
-            try:
-                there = _generators(places[name].values())
-                # One that is made by its first use is made with the values, if these are kept.
-                kept = self._values.get(name, {})
-                lost += [f"{name}.{one}" for one in states if not (hasattr(there, one) or one in kept)]
-                put_generators(there, states)
-            except Exception:  # there is no such object now, or a generator of another kind
-                lost.append(f"{name}'s random generators")
-        lost += self._put_values(places)
+        self._values, self._generators = state.get("values", {}), state.get("generators", {})
+        lost = [*state.get("moved", ()), *self._put(places)]
         with contextlib.suppress(Exception):  # the same
             self._settle([Held(owner, place, place.values()) for owner, place in places.items()])
         self.parts.load_state_dict(state)
         return lost
 
-    def put_values(self) -> list[str]:
-        """Put back the attributes that were kept; return the paths of those that can't be."""
-        return self._put_values(dict(self._places.all()))
+    def put_again(self) -> None:
+        """Put back once more what was kept, where a callback has changed it ahead of the first step."""
+        self._put(dict(self._places.all()))
 
-    def _put_values(self, places: Mapping[str, Attributes | Place]) -> list[str]:
+    def _put(self, places: Mapping[str, Attributes | Place]) -> list[str]:
+        """Put back what was kept; return the paths of what has no place now, or doesn't go into what is there."""
         lost: list[str] = []
+        for owner, states in self._generators.items():
+            for name, state in states.items():
+                try:
+                    place = places[owner]
+                    place.put(name, resume_generator(place.values().get(name), state))
+                except Exception:  # there is no such object now, or a generator of another device
+                    lost.append(f"{owner}.{name}")
         for owner, attributes in self._values.items():
             try:
                 place = places[owner]
@@ -283,8 +303,3 @@ class OwnState:
 
     def _dataset(self) -> Any:
         return unwrapped(getattr(base_of(self._loader), "dataset", None))
-
-
-def _generators(values: Mapping[str, Any]) -> SimpleNamespace:
-    """Return an object that holds the random generators among these: themselves, to be put back in place."""
-    return SimpleNamespace(**{name: one for name, one in values.items() if isinstance(one, GENERATORS)})

@@ -13,9 +13,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from vaultlayer_hf.state.functions import reached
-from vaultlayer_hf.state.generator_states import is_kind_of, made_from, put_state, state_of
+from vaultlayer_hf.state.generator_states import (
+    is_generator,
+    is_kind_of,
+    resume_generator,
+    state_of,
+    states_of,
+)
 from vaultlayer_hf.state.names_kept import NamesRead
-from vaultlayer_hf.state.object_kinds import GENERATORS
 
 _DEPTH, _MOST = 3, 200
 """How many attributes deep, and in how many objects at most, generators are searched for: this runs once a loader."""
@@ -51,7 +56,7 @@ class Inner:
         self._deep = [place for name, thing in self._owners.items() for place in _places(name, thing)]
         for name, thing in self._owners.items():
             for path, place in reached([thing]).items():
-                generators = {n: one for n, one in place.values().items() if isinstance(one, GENERATORS)}
+                generators = {n: one for n, one in place.values().items() if is_generator(one)}
                 self._deep += [(f"{name}:{path}.{n}", [one], "0") for n, one in generators.items()]
                 if isinstance(place, NamesRead):
                     self._counted |= {f"{name}:{path}.{n}": (place, n) for n in place.assigned()}
@@ -64,10 +69,8 @@ class Inner:
             if state is not None:
                 found[path] = state
         for thing, owner in self._owners.items():
-            for name, value in list(vars(owner).items()):
-                path = f"{thing}.{name}"
-                if path not in found and (state := state_of(value)) is not None:
-                    found[path] = state
+            late = {f"{thing}.{name}": state for name, state in states_of(vars(owner)).items()}
+            found = late | found
         for path, value in self._numbers().items():
             if self._first.get(path) != value:
                 found[path] = ("process", None) if _is_of_process(path, value) else ("number", value)
@@ -138,15 +141,8 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def own_generators(owner: Any) -> InnerState:
-    """Return the states of the generators that an object holds by itself, by its attributes' names."""
-    return {
-        name: state for name, value in list(vars(owner).items()) if (state := state_of(value)) is not None
-    }
-
-
 def put_generators(owner: Any, states: InnerState) -> None:
-    """Put back what ``own_generators`` returned, where there still is such an attribute."""
+    """Put back the states of generators that an object holds by itself, where there still is such an attribute."""
     for name, state in states.items():
         if hasattr(owner, name):
             _put(owner, name, state)
@@ -162,7 +158,7 @@ def _places(path: str, thing: Any) -> Iterator[tuple[str, Any, str]]:
             continue
         seen.add(id(owner))
         for name, value in _attributes(owner):
-            if state_of(value) is not None:
+            if is_generator(value):
                 yield f"{path}.{name}", owner, name
             elif depth < _DEPTH and (isinstance(value, _CONTAINERS) or _is_of_script(value)):
                 waiting.append((f"{path}.{name}", value, depth + 1))
@@ -212,6 +208,6 @@ def _put(owner: Any, name: str, kept: tuple[str, Any]) -> None:
         return
     value = _get(owner, name)
     if is_kind_of(value, kind):
-        put_state(value, kept)
+        resume_generator(value, kept)
     elif value is None and not isinstance(owner, _CONTAINERS):  # made by the first use
-        setattr(owner, name, made_from(kept))
+        setattr(owner, name, resume_generator(None, kept))

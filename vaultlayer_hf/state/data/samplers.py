@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from vaultlayer_hf.state.data.inner import own_generators, own_numbers, put_generators
+from vaultlayer_hf.state.data.inner import own_numbers, put_generators
+from vaultlayer_hf.state.generator_states import states_of
 
 _INSIDE = ("base_dataloader", "dataloader", "batch_sampler", "sampler")
 """Where loaders and samplers keep what they draw from."""
@@ -51,7 +52,7 @@ def take_samplers(loader: Any) -> SamplerStates:
         if isinstance(generator, torch.Generator):
             state["generator"] = generator.get_state()
         if _is_of_script(part):
-            own = own_generators(part)
+            own = states_of(vars(part))
             own.pop("generator", None)
             first = _first_numbers(part)
             moved = {name: value for name, value in own_numbers(part).items() if first.get(name) != value}
