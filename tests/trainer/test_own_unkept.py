@@ -15,7 +15,7 @@ from transformers.trainer_callback import ExportableState
 
 from tests.trainer.kit import Boom, Do, FailAt, Patient, Recorder, trainer
 from vaultlayer_hf import Trainer
-from vaultlayer_hf.state.plain_values import Room
+from vaultlayer_hf.state.take_values import Room
 from vaultlayer_hf.trainer import own_state
 
 

@@ -1,10 +1,10 @@
 """What a training's state is: torch, and neither the vault nor transformers.
 
     adapters.py         a model's adapters, and whether a checkpoint's go on as what they were
-    assigned_names.py   which names a function assigns
     asked.py            what a training is asked for, and what of it differs from a checkpoint's
-    attributes.py       what objects of a script's own keep in their attributes
+    assigned_names.py   which names a function assigns
     data_digest.py      a digest of training data
+    fingerprints.py     whether values of a script's own have changed since an earlier look
     finite.py           whether what is trained is still finite
     functions.py        where functions of a script's own keep what they change
     generator_states.py the state of a random generator, and back in one that is there, or anew
@@ -12,17 +12,17 @@
     loadable.py         whether the files of a checkpoint can be loaded
     model_identity.py   the identity of a model
     model_modes.py      flags of a model that its state_dict leaves out
-    names_kept.py       what the names in functions stand for, and what classes, modules and objects hold
     object_files.py     the state of objects beside a model, a file each
     object_kinds.py     whose an object is that a script holds, and what makes up its state
     own_numbers.py      the numbers of a script's own optimizers and schedules, for a fork
-    plain_values.py     values of a script's own objects as something that is kept
-    put_values.py       those values, back in their places
+    places.py           where values of a script's own are held by a name, to read and to put back
+    put_values.py       values of a script's own, back from what a file holds
     random_state.py     the random number generators that a training draws from
     saved_digests.py    what a checkpoint's state is when it is saved, one small file a rank
     stops.py            what says that this process is to end, and isn't kept
-    tracker_runs.py     which runs the experiment trackers had, kept with each checkpoint
+    take_values.py      values of a script's own as something that a file holds
     tensor_digests.py   a digest of each tensor of a training's state, cheap enough for every save
+    tracker_runs.py     which runs the experiment trackers had, kept with each checkpoint
     capture/            a training's state copied while it trains on, and the files that are written from the copy
     data/               where a training is in its data, kept with each checkpoint
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 
-from vaultlayer_hf.state.names_kept import NamesHeld, NamesRead, Place, names_in_code
 from vaultlayer_hf.state.object_kinds import (
     CONTAINERS,
     OURS,
@@ -26,6 +25,7 @@ from vaultlayer_hf.state.object_kinds import (
     is_own_file,
     own_attributes,
 )
+from vaultlayer_hf.state.places import FunctionVariables, Members, Place, names_in_code
 
 _MOST, _MOST_OBJECTS = 300, 300
 """Functions, and objects, that are followed at most: this runs at each save."""
@@ -59,7 +59,7 @@ def reached(things: Iterable[Any], apart: Collection[Any] = ()) -> dict[str, Pla
             continue
         seen[id(thing)] = thing
         if isinstance(thing, functools.partial):
-            _add(places, _name_of(thing.func), NamesHeld(thing))
+            _add(places, _name_of(thing.func), Members(thing))
             waiting += _led_to([*thing.args, *thing.keywords.values()])
         elif isinstance(thing, MethodType):
             owner = thing.__self__
@@ -69,7 +69,7 @@ def reached(things: Iterable[Any], apart: Collection[Any] = ()) -> dict[str, Pla
                 and has_attributes(owner)
             ):
                 known.add(id(owner))
-                _add(places, type(owner).__name__, NamesHeld(owner))
+                _add(places, type(owner).__name__, Members(owner))
             waiting += _led_to(owner)
         elif objects < _MOST_OBJECTS and is_of_script(type(thing)) and not isinstance(thing, type):
             objects += 1
@@ -80,15 +80,15 @@ def reached(things: Iterable[Any], apart: Collection[Any] = ()) -> dict[str, Pla
         for cls in _classes(thing):
             if id(cls) not in seen or cls is thing:
                 seen[id(cls)] = cls
-                _add(places, f"{cls.__module__}.{cls.__qualname__}", NamesHeld(cls))
+                _add(places, f"{cls.__module__}.{cls.__qualname__}", Members(cls))
         for function in functions_of(thing):
             if not is_own(function) or (function is not thing and id(function) in seen):
                 continue
             seen[id(function)] = function
             count += 1
-            read = NamesRead(function)
+            read = FunctionVariables(function)
             _add(places, _name_of(function), read)
-            _add(places, f"{_name_of(function)}()", NamesHeld(function))
+            _add(places, f"{_name_of(function)}()", Members(function))
             names = names_in_code(function.__code__)
             for value in read.every().values():
                 if isinstance(value, ModuleType) and _is_own_module(value):
@@ -96,7 +96,7 @@ def reached(things: Iterable[Any], apart: Collection[Any] = ()) -> dict[str, Pla
                 else:
                     waiting += _led_to(value)
     for name, (module, read_of_it) in modules.items():
-        _add(places, name, NamesHeld(module, read_of_it))
+        _add(places, name, Members(module, read_of_it))
     return places
 
 

@@ -46,7 +46,7 @@ def state_of(value: Any) -> GeneratorState | None:
     return None
 
 
-def fingerprint_of(generator: Any) -> int:
+def generator_fingerprint(generator: Any) -> int:
     """Return a number that is another one as soon as the generator has drawn; 0 for one that draws from the system.
 
     Two of one process can be compared.

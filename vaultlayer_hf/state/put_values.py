@@ -1,6 +1,6 @@
-"""Kept values of a script's own objects, back in their places: what others may hold a reference to changes in place.
+"""Values of a script's own objects, back from what take_values.py has kept of them.
 
-What is kept, and as what: plain_values.py.
+What others may hold a reference to changes in place.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from vaultlayer_hf.state.object_kinds import (
     has_attributes,
     is_shared,
 )
-from vaultlayer_hf.state.plain_values import FACTORIES, ROWS, Kept
+from vaultlayer_hf.state.take_values import FACTORIES, ROWS, Kept
 
 _EXACT: dict[str, Any] = {
     "timedelta": lambda content: timedelta(*content),

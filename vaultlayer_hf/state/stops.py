@@ -14,8 +14,8 @@ from typing import Any
 
 from vaultlayer_hf.state.assigned_names import names_assigned
 from vaultlayer_hf.state.functions import functions_of, is_own
-from vaultlayer_hf.state.names_kept import NamesRead, names_in_code
 from vaultlayer_hf.state.object_kinds import has_attributes
+from vaultlayer_hf.state.places import FunctionVariables, names_in_code
 
 _STOP = "should_training_stop"
 
@@ -29,7 +29,7 @@ def written_by_handlers() -> tuple[set[int], set[str]]:
         ids |= {id(owner)} if owner is not None else set()
         for function in functions_of(handler) if callable(handler) else ():
             if is_own(function):
-                read = NamesRead(function).every().values()
+                read = FunctionVariables(function).every().values()
                 ids |= {
                     id(one)
                     for one in read

@@ -6,7 +6,7 @@ modules of the model; and what functions of these, and hooks of modules, read be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import fields
 from typing import Any, NamedTuple
 
@@ -18,9 +18,9 @@ from transformers.trainer_callback import ExportableState
 from vaultlayer_hf.state.data.samplers import parts
 from vaultlayer_hf.state.functions import names_in, reached
 from vaultlayer_hf.state.generator_states import GENERATORS
-from vaultlayer_hf.state.names_kept import Place
 from vaultlayer_hf.state.object_files import peeled
 from vaultlayer_hf.state.object_kinds import CONTAINERS, is_of_script, own_attributes
+from vaultlayer_hf.state.places import Attributes, Place
 from vaultlayer_hf.trainer.exchanged import HOOKS, hooks_of, is_method, methods_of
 from vaultlayer_hf.trainer.loaded import Trained
 from vaultlayer_hf.trainer.outside import unsaved_buffers
@@ -45,26 +45,6 @@ _CALLED = ("compute_loss_func", "compute_metrics", "preprocess_logits_for_metric
 """What a Trainer calls that a script hands to it."""
 
 
-class Attributes:
-    """The attributes of an object, or those of them that are chosen."""
-
-    def __init__(self, thing: Any, chosen: Callable[[Any], dict[str, Any]]) -> None:
-        self.thing, self._chosen = thing, chosen
-
-    def values(self) -> dict[str, Any]:
-        """Return them by their names."""
-        return self._chosen(self.thing)
-
-    def put(self, name: str, value: Any) -> None:
-        """Set the attribute ``name``."""
-        if self.values().get(name) is value:
-            return
-        if isinstance(self.thing, torch.nn.Module):  # it has its buffers elsewhere
-            setattr(self.thing, name, value)
-        else:
-            object.__setattr__(self.thing, name, value)  # also of a frozen dataclass
-
-
 class Held(NamedTuple):
     """What a place holds.
 
@@ -75,7 +55,7 @@ class Held(NamedTuple):
     """
 
     owner: str
-    place: Attributes | Place
+    place: Place
     values: dict[str, Any]
 
 
@@ -95,7 +75,7 @@ class OwnPlaces:
         self.trainer, self.callbacks, self._trained = trainer, list(callbacks), trained
         self.carried = list(carried)
 
-    def all(self) -> Iterator[tuple[str, Attributes | Place]]:
+    def all(self) -> Iterator[tuple[str, Place]]:
         """Yield the places by names for people."""
         called = [*self._called(), *self._hooks()]  # which goes through the whole model: once
         for name, thing in self._objects(called):

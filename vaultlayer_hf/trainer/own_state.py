@@ -11,7 +11,7 @@ attributes of classes, functions and modules | carried by each rank | as well |
 | the data set, the collator | with the place in the data | numbers with the place in the data; others are said |
 
 What one object holds comes back whole or not at all: a flag that says that a file is open would mislead without the
-file. What is too large, or holds what can't be kept, is said (state/plain_values.py), and so is a library's object in
+file. What is too large, or holds what can't be kept, is said (state/take_values.py), and so is a library's object in
 the place of another of which nothing is known (state/object_kinds.py): what moves within such a one isn't seen. Which
 parameters are trained, and which adapters are active, is carried as well, where that changes as it is trained.
 """
@@ -27,11 +27,10 @@ from typing import Any
 
 import torch
 
-from vaultlayer_hf.state.attributes import Prints, look, moved, print_value
 from vaultlayer_hf.state.data.followed import base_of
 from vaultlayer_hf.state.data.sources import unwrapped
+from vaultlayer_hf.state.fingerprints import Fingerprints, fingerprint, moved, take_fingerprints
 from vaultlayer_hf.state.generator_states import GeneratorState, resume_generator, states_of
-from vaultlayer_hf.state.names_kept import NamesRead, Place
 from vaultlayer_hf.state.object_files import peeled
 from vaultlayer_hf.state.object_kinds import (
     is_iterator,
@@ -40,17 +39,18 @@ from vaultlayer_hf.state.object_kinds import (
     name_of_definition,
     own_attributes,
 )
-from vaultlayer_hf.state.plain_values import Kept, Room, UnkeptError, has_come, take_attribute
+from vaultlayer_hf.state.places import FunctionVariables, Place
 from vaultlayer_hf.state.put_values import fits, put_value
 from vaultlayer_hf.state.stops import StopNotes, written_by_handlers
+from vaultlayer_hf.state.take_values import Kept, Room, UnkeptError, has_come, take_attribute
 from vaultlayer_hf.trainer.data_holdings import held_by_data
 from vaultlayer_hf.trainer.exchanged import parts_of_training
 from vaultlayer_hf.trainer.loaded import Trained, is_adapter, is_of_adapters
-from vaultlayer_hf.trainer.own_places import Attributes, Held, OwnPlaces, inner
+from vaultlayer_hf.trainer.own_places import Held, OwnPlaces, inner
 from vaultlayer_hf.trainer.trained_parts import TrainedParts
 
 _ALL = "the script's own objects, which can't be looked at"
-_NONE = print_value(None, (), 0)
+_NONE = fingerprint(None, (), 0)
 
 
 @dataclass
@@ -129,7 +129,9 @@ class OwnState:
         unkept = dict.fromkeys(moved(self._then, now))
         for path in self._find_stop_notes(held):
             unkept.pop(path, None)
-        clocks = {name for _, place, _ in held if isinstance(place, NamesRead) for name in place.timed()}
+        clocks = {
+            name for _, place, _ in held if isinstance(place, FunctionVariables) for name in place.timed()
+        }
         taken, room, seen, self.modules = _Taken(), Room(clocks=clocks), set[int](), []
         for owner, _, every in held:
             generators = states_of(every)
@@ -196,7 +198,7 @@ class OwnState:
         owner: str,
         values: Mapping[str, Any],
         names: Sequence[str],
-        now: Prints,
+        now: Fingerprints,
         known: Collection[int],
         room: Room,
         seen: Collection[int],
@@ -233,7 +235,7 @@ class OwnState:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> list[str]:
         """Put back what was kept; return the paths of what begins as the script makes it."""
-        places: dict[str, Attributes | Place] = {}
+        places: dict[str, Place] = {}
         with contextlib.suppress(Exception):  # of objects of the script's own: all that was kept is lost then
             places = dict(self._places.all())
         self._values, self._generators = state.get("values", {}), state.get("generators", {})
@@ -247,7 +249,7 @@ class OwnState:
         """Put back once more what was kept, where a callback has changed it ahead of the first step."""
         self._put(dict(self._places.all()))
 
-    def _put(self, places: Mapping[str, Attributes | Place]) -> list[str]:
+    def _put(self, places: Mapping[str, Place]) -> list[str]:
         """Put back what was kept; return the paths of what has no place now, or doesn't go into what is there."""
         lost: list[str] = []
         for owner, states in self._generators.items():
@@ -269,13 +271,16 @@ class OwnState:
                 lost += [f"{owner}.{name}" for name in attributes]
         return lost
 
-    def _look(self, held: Sequence[Held]) -> tuple[Prints, set[int]]:
+    def _look(self, held: Sequence[Held]) -> tuple[Fingerprints, set[int]]:
         """Return what is seen now, and ``_known``, which goes through the whole model: once for all objects."""
         try:
             ids, names = written_by_handlers()
             known = self._known() | ids
-            found = look({owner: values for owner, _, values in held}, known) | look(dict(self._base()), ())
-            found |= look(held_by_data(self._dataset(), self._trainer, held), known, meters=False)
+            found = take_fingerprints({owner: values for owner, _, values in held}, known)
+            found |= take_fingerprints(dict(self._base()), ())
+            found |= take_fingerprints(
+                held_by_data(self._dataset(), self._trainer, held), known, meters=False
+            )
             found |= dict(parts_of_training(self._trainer, peeled(self._trained.model)))
             return {path: one for path, one in found.items() if path.rpartition(".")[2] not in names}, known
         except Exception:  # of objects of the script's own, which may have moved

@@ -20,7 +20,7 @@ from vaultlayer_hf.state.generator_states import (
     state_of,
     states_of,
 )
-from vaultlayer_hf.state.names_kept import NamesRead
+from vaultlayer_hf.state.places import FunctionVariables
 
 _DEPTH, _MOST = 3, 200
 """How many attributes deep, and in how many objects at most, generators are searched for: this runs once a loader."""
@@ -44,7 +44,7 @@ class Inner:
         self._things = {name: thing for name, thing in things.items() if hasattr(thing, "__dict__")}
         self._owners = dict(_wrapped(self._things))
         self._deep: list[tuple[str, Any, str]] = []
-        self._counted: dict[str, tuple[NamesRead, str]] = {}
+        self._counted: dict[str, tuple[FunctionVariables, str]] = {}
         self.find_generators()
         self._first = self._numbers()
 
@@ -58,7 +58,7 @@ class Inner:
             for path, place in reached([thing]).items():
                 generators = {n: one for n, one in place.values().items() if is_generator(one)}
                 self._deep += [(f"{name}:{path}.{n}", [one], "0") for n, one in generators.items()]
-                if isinstance(place, NamesRead):
+                if isinstance(place, FunctionVariables):
                     self._counted |= {f"{name}:{path}.{n}": (place, n) for n in place.assigned()}
 
     def take(self) -> InnerState:

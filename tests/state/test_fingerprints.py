@@ -11,7 +11,7 @@ import torch
 
 from tests.trainer.kit import model
 from vaultlayer_hf import Trainer
-from vaultlayer_hf.state.attributes import look, moved
+from vaultlayer_hf.state.fingerprints import moved, take_fingerprints
 from vaultlayer_hf.state.object_kinds import is_of_script, own_attributes
 
 
@@ -37,7 +37,7 @@ def test_what_moves_within_attributes() -> None:
         "rngs": {"torch": torch.Generator()},
     }
     known = {id(one) for one in held["model"].parameters()}
-    then = look({"it": held}, known)
+    then = take_fingerprints({"it": held}, known)
     held["queue"][1, 0, 0] = 1
     held["rows"].reverse()
     held["table"]["a"][2] = 1
@@ -48,7 +48,7 @@ def test_what_moves_within_attributes() -> None:
         inner.bias.add_(1)
         held["model"].lm_head.weight.add_(1)
     held["late"] = 1
-    found = moved(then, look({"it": held}, known))
+    found = moved(then, take_fingerprints({"it": held}, known))
     assert found == ["it.queue", "it.rows", "it.table", "it.head", "it.own", "it.rng", "it.rngs", "it.late"]
 
 

@@ -1,8 +1,8 @@
-"""What objects of a script's own keep in their attributes: looked at twice, to tell what training changes.
+"""Fingerprints of what a script's own objects hold: taken twice, they tell what training changes.
 
 A callback's average, a trainer's counter, a queue of what was seen: a checkpoint holds none of these. Whether the
 training hangs on them can't be told from outside, but whether they move can. Nothing is called that is the script's
-own, and of what is large some places are looked at.
+own, and of what is large some places are looked at. Fingerprints of two processes can't be compared.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import numpy
 import torch
 
-from vaultlayer_hf.state.generator_states import GENERATORS, fingerprint_of
+from vaultlayer_hf.state.generator_states import GENERATORS, generator_fingerprint
 from vaultlayer_hf.state.object_kinds import (
     BUFFERS,
     CONTAINERS,
@@ -38,8 +38,8 @@ from vaultlayer_hf.state.object_kinds import (
 )
 from vaultlayer_hf.state.tensor_digests import digest_tensors
 
-Prints = dict[str, Any]
-"""What was seen at each place, by its path, such as ``Average.shadow``: equal where nothing has changed."""
+Fingerprints = dict[str, Any]
+"""By the path of each attribute, such as ``Average.shadow``, something that is equal as long as its value is."""
 _PLACES = 64
 """Places of a container, and rows of a tensor, that are looked at: its first and last ones, and some between."""
 _SMALL, _MANY = 1 << 16, 1 << 20
@@ -50,7 +50,7 @@ DEPTH, _DEEPEST = 3, -2
 """How deep objects within objects are looked at: from this level down to that; plain values in containers deeper."""
 
 
-def print_of(tensor: torch.Tensor) -> Any:
+def fingerprint_tensor(tensor: torch.Tensor) -> Any:
     """Return something that is equal as long as a tensor is; of a large one some rows are looked at."""
     flat = tensor.detach()
     if flat.numel() <= _SMALL or not flat.dim():
@@ -66,8 +66,10 @@ def _version_of(tensor: torch.Tensor) -> int:
     return 0
 
 
-def look(things: Mapping[str, Mapping[str, Any]], known: Collection[int], *, meters: bool = True) -> Prints:
-    """Return what these attributes hold now.
+def take_fingerprints(
+    things: Mapping[str, Mapping[str, Any]], known: Collection[int], *, meters: bool = True
+) -> Fingerprints:
+    """Return the fingerprints of attributes as they are now.
 
     Args:
         things: attributes by their names, by the name of the object that has them.
@@ -75,11 +77,11 @@ def look(things: Mapping[str, Mapping[str, Any]], known: Collection[int], *, met
         meters: look at libraries' meters and at random generators. In data, a library's transforms look like meters,
             and keep what they did last; generators come back with the place in the data.
     """
-    found: Prints = {}
+    found: Fingerprints = {}
     for owner, attributes in things.items():
         for name, value in attributes.items():
             try:
-                seen = print_value(value, known, DEPTH, meters=meters)
+                seen = fingerprint(value, known, DEPTH, meters=meters)
             except Exception:  # an object that can't be looked at may have moved
                 seen = ("unreadable", object())
             if seen is not None:
@@ -87,13 +89,13 @@ def look(things: Mapping[str, Mapping[str, Any]], known: Collection[int], *, met
     return found
 
 
-def moved(then: Prints, now: Prints) -> list[str]:
+def moved(then: Fingerprints, now: Fingerprints) -> list[str]:
     """Return the paths that hold something else than then, or that are new. Pure."""
     return [path for path, seen in now.items() if then.get(path) != seen]
 
 
-def print_value(value: Any, known: Collection[int], depth: int, *, meters: bool = True) -> Any:
-    """Return something that is equal as long as a value is; None for what isn't looked at. As ``look``."""
+def fingerprint(value: Any, known: Collection[int], depth: int, *, meters: bool = True) -> Any:
+    """Return something that is equal as long as a value is; None for what isn't looked at. As ``take_fingerprints``."""
     if id(value) in known or (depth < _DEEPEST and type(value) not in CONTAINERS):
         return None
     if depth < 0 and type(value) in CONTAINERS:
@@ -108,13 +110,13 @@ def print_value(value: Any, known: Collection[int], depth: int, *, meters: bool 
     if is_iterator(value):  # whoever keeps one draws from it
         return ("iterator", object())
     if isinstance(value, torch.Tensor):
-        return print_of(value)
+        return fingerprint_tensor(value)
     if isinstance(value, numpy.ndarray):
         return _of_array(value, known, depth, meters)
     if isinstance(value, BUFFERS):
         return (len(value), hash(bytes(value[:: max(1, len(value) // _MANY)])))
     if isinstance(value, GENERATORS):
-        return ("generator", fingerprint_of(value)) if meters else None
+        return ("generator", generator_fingerprint(value)) if meters else None
     if isinstance(value, EXACT):
         return (type(value).__name__, str(value))
     if (defined := name_of_definition(value)) is not None:
@@ -130,7 +132,7 @@ def print_value(value: Any, known: Collection[int], depth: int, *, meters: bool 
         every = [*value.parameters(), *value.buffers()]
         if any(id(one) in known for one in every):  # the model itself, or around it
             return None
-        return tuple(map(print_of, every)), _of_beside(value, known, depth, meters)
+        return tuple(map(fingerprint_tensor, every)), _of_beside(value, known, depth, meters)
     if isinstance(value, torch.optim.Optimizer) and not lacks_groups(value):
         states, groups = getattr(value, "state", {}).values(), getattr(value, "param_groups", ())
         every = [one for state in states for one in (state.values() if isinstance(state, dict) else [state])]
@@ -146,7 +148,7 @@ def print_value(value: Any, known: Collection[int], depth: int, *, meters: bool 
         return _of_mapping(attributes_of(value), {*known, id(value)}, depth, meters)
     if knows_its_state(value):
         with contextlib.suppress(Exception):  # a library's object that isn't ready for that
-            return print_value(value.state_dict(), known, depth, meters=meters)
+            return fingerprint(value.state_dict(), known, depth, meters=meters)
     return None
 
 
@@ -180,7 +182,7 @@ def _of_items(items: Any, known: Collection[int], depth: int, meters: bool) -> A
         return (length, hash(tuple(items)))
     step = max(1, length // _PLACES)
     seen = tuple(
-        print_value(items[place], known, depth - 1, meters=meters)
+        fingerprint(items[place], known, depth - 1, meters=meters)
         for place in (*range(0, length, step), *range(length)[-1:])
     )
     if length and all(one is None for one in seen):
@@ -208,7 +210,7 @@ def _of_mapping(items: Mapping[Any, Any], known: Collection[int], depth: int, me
         return (length, hash(tuple(every)))
     looked = [*every[::step], *every[-1:]]
     seen = tuple(
-        (str(key)[:64], print_value(value, known, depth - 1, meters=meters)) for key, value in looked
+        (str(key)[:64], fingerprint(value, known, depth - 1, meters=meters)) for key, value in looked
     )
     if length and all(one is None for _, one in seen):
         return None

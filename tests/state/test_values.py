@@ -10,10 +10,10 @@ import numpy
 import pytest
 import torch
 
-from vaultlayer_hf.state.attributes import look, moved
+from vaultlayer_hf.state.fingerprints import moved, take_fingerprints
 from vaultlayer_hf.state.object_kinds import is_meter, may_hide_state
-from vaultlayer_hf.state.plain_values import Room, UnkeptError, take_value
 from vaultlayer_hf.state.put_values import fits, put_value
+from vaultlayer_hf.state.take_values import Room, UnkeptError, take_value
 
 
 class Client:
@@ -157,10 +157,10 @@ def test_what_moves_is_seen_and_comes_back(what: str, tmp_path: Any) -> None:
     """Whatever holds it: rows of bytes, dictionaries however deep, a library's meter, an optimizer of the script's."""
     make, move = _MOVING[what]
     value, new = make(), make()
-    then = look({"it": {"value": value}}, ())
-    assert not moved(then, look({"it": {"value": value}}, ()))
+    then = take_fingerprints({"it": {"value": value}}, ())
+    assert not moved(then, take_fingerprints({"it": {"value": value}}, ()))
     move(value)
-    assert moved(then, look({"it": {"value": value}}, ())) == ["it.value"]
+    assert moved(then, take_fingerprints({"it": {"value": value}}, ())) == ["it.value"]
     torch.save(take_value(value, Room(), first=then["it.value"]), tmp_path / "kept")
     kept = torch.load(tmp_path / "kept", weights_only=True)
     assert fits(kept, new)
@@ -172,10 +172,10 @@ def test_what_moves_is_seen_and_comes_back(what: str, tmp_path: Any) -> None:
 def test_in_data_no_meter_is_looked_at() -> None:
     """A library's transform keeps what it did last, which is no state: nothing is said of it where it can't be told."""
     held = {"it": {"transforms": [_meter()], "rows": [1]}}
-    then = look(held, (), meters=False)
+    then = take_fingerprints(held, (), meters=False)
     _count_meter(held["it"]["transforms"][0])
     held["it"]["rows"].append(2)
-    assert moved(then, look(held, (), meters=False)) == ["it.rows"]
+    assert moved(then, take_fingerprints(held, (), meters=False)) == ["it.rows"]
 
 
 def test_what_cannot_be_loaded_is_not_kept() -> None:
@@ -193,9 +193,9 @@ def test_one_value_that_cannot_be_looked_at_hides_no_other() -> None:
             raise RuntimeError
 
     held = {"odd": Odd(), "count": 0}
-    then = look({"it": held}, ())
+    then = take_fingerprints({"it": held}, ())
     held["count"] = 1
-    assert moved(then, look({"it": held}, ())) == ["it.odd", "it.count"]
+    assert moved(then, take_fingerprints({"it": held}, ())) == ["it.odd", "it.count"]
 
 
 def test_what_is_a_meter() -> None:

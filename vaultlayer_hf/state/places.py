@@ -1,13 +1,19 @@
-"""What the names in a function stand for, and what a class, a module or an object holds: to look at, and put back."""
+"""Where values of a script's own are held by a name, to read them there and to put others there.
+
+In the variables that a function reads beside its arguments; in what a class, a module, a function or a partial holds;
+in attributes of an object. Nothing is called that is the script's own.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from types import CodeType, FunctionType
 from typing import Any
+
+import torch
 
 from vaultlayer_hf.state.assigned_names import names_assigned
 from vaultlayer_hf.state.object_kinds import NO_STATE, attributes_of, has_attributes
@@ -15,7 +21,7 @@ from vaultlayer_hf.state.object_kinds import NO_STATE, attributes_of, has_attrib
 _CLOCKS = (time.time, time.monotonic, time.perf_counter)
 
 
-class NamesRead:
+class FunctionVariables:
     """What a function reads beside its arguments, by the names in it: globals and what its closure holds.
 
     Modules, classes and other functions aren't among it.
@@ -67,7 +73,7 @@ class NamesRead:
         return dict(zip(self._function.__code__.co_freevars, self._function.__closure__ or (), strict=True))
 
 
-class NamesHeld:
+class Members:
     """What a class, a module, a function or a partial holds by itself.
 
     Args:
@@ -105,7 +111,32 @@ class NamesHeld:
         return attributes_of(self._thing) if has_attributes(self._thing) else dict(vars(self._thing))
 
 
-Place = NamesRead | NamesHeld
+class Attributes:
+    """Chosen attributes of an object.
+
+    Args:
+        thing: which.
+        chosen: returns those that count, by their names.
+    """
+
+    def __init__(self, thing: Any, chosen: Callable[[Any], dict[str, Any]]) -> None:
+        self.thing, self._chosen = thing, chosen
+
+    def values(self) -> dict[str, Any]:
+        """Return them by their names."""
+        return self._chosen(self.thing)
+
+    def put(self, name: str, value: Any) -> None:
+        """Set the attribute ``name``."""
+        if self.values().get(name) is value:
+            return
+        if isinstance(self.thing, torch.nn.Module):  # it has its buffers elsewhere
+            setattr(self.thing, name, value)
+        else:
+            object.__setattr__(self.thing, name, value)  # also of a frozen dataclass
+
+
+Place = FunctionVariables | Members | Attributes
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Values of a script's own objects as something that is kept in a file; put_values.py has them back in their places.
+"""Values of a script's own as something that a file holds; put_values.py makes them of it again.
 
 A history, a counter, an average of the weights, a queue: whatever consists of numbers, text, bytes, tensors and arrays,
 lists, dictionaries and sets of these, members of an enumeration by their names, modules, optimizers and a library's
@@ -25,7 +25,7 @@ import numpy
 import torch
 
 from vaultlayer_hf.base.secrets import is_secret
-from vaultlayer_hf.state.attributes import DEPTH, print_value
+from vaultlayer_hf.state.fingerprints import DEPTH, fingerprint
 from vaultlayer_hf.state.generator_states import GENERATORS, state_of
 from vaultlayer_hf.state.object_kinds import (
     BUFFERS,
@@ -133,8 +133,8 @@ def take_value(
         known: ids of what is carried elsewhere: it stays what it is.
         depth: how deep values within values are kept.
         name: of the attribute or the key that holds it: a text may be a secret by its name.
-        first: what ``look`` saw of it at the begin: of an object those attributes are kept which have changed since,
-            as the others are the script's to choose.
+        first: its fingerprint at the begin: of an object those attributes are kept which have changed since, as the
+            others are the script's to choose.
     """
     if depth < 0 or (isinstance(value, str) and is_secret(value, name)):
         raise UnkeptError
@@ -252,7 +252,7 @@ def _take_attributes(
     level, found = DEPTH - 1 - (_DEPTH - depth), {}
     for name, one in attributes.items():
         then = before.get(name[:64])
-        if name[:64] in before and print_value(one, known, level) == then:
+        if name[:64] in before and fingerprint(one, known, level) == then:
             continue
         if _is_kept(one):
             found[name] = take_attribute(one, room, known, depth - 1, name=name, first=then)
