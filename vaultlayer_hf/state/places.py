@@ -100,9 +100,19 @@ class Members:
         if self.values().get(name) is value:
             return
         if isinstance(self._thing, functools.partial):
-            self._thing.keywords[name] = value
+            self._bind(self._thing, name, value)
         else:
             setattr(self._thing, name, value)
+
+    @staticmethod
+    def _bind(partial: functools.partial[Any], name: str, value: Any) -> None:
+        if not name.isdigit():
+            partial.keywords[name] = value
+            return
+        arguments = list(partial.args)
+        arguments[int(name)] = value
+        # The only way to exchange a bound argument in the partial itself, which others hold.
+        partial.__setstate__((partial.func, tuple(arguments), partial.keywords, vars(partial)))  # type: ignore[attr-defined]
 
     def _held(self) -> dict[str, Any]:
         if isinstance(self._thing, functools.partial):
