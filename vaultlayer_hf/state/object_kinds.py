@@ -63,7 +63,7 @@ _NO_METERS = (OURS, "builtins", "clearml", "comet_ml", "mlflow", "torch", "wandb
 """Packages whose other objects are no state of a script's: a tracker's, or what torch keeps for itself."""
 _KNOWN = {*sys.stdlib_module_names, *_NO_METERS}
 """Packages whose objects hide no state of a training: clocks, threads, paths."""
-_OF_EACH_MODULE = frozenset(vars(torch.nn.Module()))
+OF_EACH_MODULE = frozenset(vars(torch.nn.Module()))
 """What torch keeps in a module."""
 _HEAP_TYPE = 1 << 9
 """Flag of a class that Python code has made (CPython's object.h): the others keep what they hold in C."""
@@ -190,7 +190,7 @@ def beside_state(value: Any) -> dict[str, Any]:
         own = own_attributes(module) if is_of_script(type(module)) else {}
         buffers = {name: module._buffers[name] for name in sorted(module._non_persistent_buffers_set)}
         for name, one in (own | buffers).items():
-            if name not in _OF_EACH_MODULE and one is not None:
+            if name not in OF_EACH_MODULE and one is not None:
                 found[f"{path}.{name}" if path else name] = one
     return found
 

@@ -46,7 +46,7 @@ from vaultlayer_hf.state.take_values import Kept, Room, UnkeptError, has_come, t
 from vaultlayer_hf.trainer.data_holdings import held_by_data
 from vaultlayer_hf.trainer.exchanged import parts_of_training
 from vaultlayer_hf.trainer.loaded import Trained, is_adapter, is_of_adapters
-from vaultlayer_hf.trainer.own_places import Held, OwnPlaces, inner
+from vaultlayer_hf.trainer.own_places import Held, OwnPlaces, inner, read_by_samplers
 from vaultlayer_hf.trainer.trained_parts import TrainedParts
 
 _ALL = "the script's own objects, which can't be looked at"
@@ -112,12 +112,13 @@ class OwnState:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what ``load_state_dict`` needs: only tensors, numbers, text, tuples, lists and dictionaries."""
-        taken = self._take(self._places.held())
+        held = self._places.held()
+        taken = self._take(held)
         self.moved = taken.unkept
         return {
             "generators": taken.generators,
             "values": taken.values,
-            "orders": self._places.orders(self._loader, taken.moved),
+            "orders": read_by_samplers(self._loader, held, taken.moved),
             "moved": taken.unkept,
             **self.parts.state_dict(),
         }
