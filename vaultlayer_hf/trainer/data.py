@@ -154,8 +154,7 @@ class TrainerData:
         """Return what a record says of the step that it belongs to."""
         found: dict[str, Any] = {"step": state.global_step, "loss": _loss_of(state)}
         if self._own is not None:
-            own = found["own"] = self._own.state_dict()
-            own["moved"] += accumulated(self._trainer)  # the list of what is said at the save, too
+            found["own"] = self._own.state_dict(lacking=accumulated(self._trainer))
         return found if self._evaluations is None else found | {"evaluations": self._evaluations.count}
 
     def _write(self, record: Record, folder: Path) -> None:

@@ -27,47 +27,57 @@ from typing import Any
 
 import torch
 
-from vaultlayer_hf.state.data.followed import base_of
-from vaultlayer_hf.state.data.sources import unwrapped
-from vaultlayer_hf.state.fingerprints import Fingerprints, fingerprint, moved, take_fingerprints
+from vaultlayer_hf.state.fingerprints import Fingerprints, fingerprint, moved
 from vaultlayer_hf.state.generator_states import GeneratorState, resume_generator, states_of
-from vaultlayer_hf.state.object_files import peeled
 from vaultlayer_hf.state.object_kinds import (
     is_iterator,
     is_meter,
     may_hide_state,
     name_of_definition,
-    own_attributes,
 )
 from vaultlayer_hf.state.places import FunctionVariables, Place
 from vaultlayer_hf.state.put_values import fits, put_value
-from vaultlayer_hf.state.stops import StopNotes, written_by_handlers
+from vaultlayer_hf.state.stops import StopNotes
 from vaultlayer_hf.state.take_values import Kept, Room, UnkeptError, has_come, take_attribute
-from vaultlayer_hf.trainer.data_holdings import held_by_data
-from vaultlayer_hf.trainer.exchanged import parts_of_training
-from vaultlayer_hf.trainer.loaded import Trained, is_adapter, is_of_adapters
-from vaultlayer_hf.trainer.own_places import Held, OwnPlaces, inner, read_by_samplers
+from vaultlayer_hf.trainer.loaded import Trained
+from vaultlayer_hf.trainer.own_fingerprints import OwnFingerprints
+from vaultlayer_hf.trainer.own_places import Held, OwnPlaces, read_by_samplers
 from vaultlayer_hf.trainer.trained_parts import TrainedParts
 
-_ALL = "the script's own objects, which can't be looked at"
 _NONE = fingerprint(None, (), 0)
 
 
 @dataclass
-class _Taken:
-    """What a save takes of the places.
+class _Save:
+    """What one save keeps, while it is gathered.
 
     Attributes:
+        now: the fingerprints of all that may change.
+        known: ids of what is carried elsewhere.
+        unkept: the paths of what has moved, in order, and isn't kept so far.
+        room: how much may be kept.
+        taken: ids of what is kept so far, under any path.
         generators: states of random generators, by owner and name.
         values: what is kept of the other attributes that have moved, by owner and name.
-        unkept: the paths of those that have moved and aren't kept.
-        moved: the names of those that have moved and are kept, the generators among them, by owner.
+        carried: the names of what has moved and is kept, the generators among them, by owner.
+        modules: those among the values.
     """
 
+    now: Fingerprints
+    known: Collection[int]
+    unkept: dict[str, None]
+    room: Room
+    taken: set[int] = field(default_factory=set)
     generators: dict[str, dict[str, GeneratorState]] = field(default_factory=dict)
     values: dict[str, dict[str, Kept]] = field(default_factory=dict)
-    unkept: list[str] = field(default_factory=list)
-    moved: dict[str, list[str]] = field(default_factory=dict)
+    carried: dict[str, list[str]] = field(default_factory=dict)
+    modules: list[torch.nn.Module] = field(default_factory=list)
+
+    def carry(self, owner: str, names: Collection[str], elsewhere: Iterable[str] = ()) -> None:
+        """Note that attributes which have moved come back; ``elsewhere``: others that are kept by another path."""
+        self.carried.setdefault(owner, []).extend(names)
+        for name in (*names, *elsewhere):
+            del self.unkept[f"{owner}.{name}"]
 
 
 class OwnState:
@@ -75,7 +85,7 @@ class OwnState:
 
         own = OwnState(trainer, callbacks, trained, loader, added)
         lost = own.load_state_dict(kept)  # of the checkpoint that it goes on from
-        kept = own.state_dict()  # at each save; own.moved has what it lacks
+        kept = own.state_dict()  # at each save; own.unkept has what it lacks
 
     Args:
         trainer: None where it isn't known.
@@ -86,17 +96,18 @@ class OwnState:
 
     Attributes:
         parts: which of the model is trained.
-        moved: which attributes held something else at the newest save than at the begin and aren't carried, by paths.
-        modules: the modules outside the model that are carried.
+        unkept: the paths of what held something else at the newest save than at the begin, and isn't in it.
+        modules: the modules outside the model that are in it.
     """
 
     def __init__(
         self, trainer: Any, callbacks: Iterable[Any], trained: Trained, loader: Any, added: Iterable[Any]
     ) -> None:
         self._places = OwnPlaces(trainer, callbacks, trained, added)
-        self._trainer, self._trained, self._loader = trainer, trained, loader
+        self._trainer, self._loader = trainer, loader
+        self._fingerprints = OwnFingerprints(self._places, trained, loader)
         self.parts = TrainedParts(trained)
-        self.moved: list[str] = []
+        self.unkept: list[str] = []
         self.modules: list[torch.nn.Module] = []
         # Of the checkpoint that the training goes on from.
         self._values: Mapping[str, Mapping[str, Kept]] = {}
@@ -105,59 +116,56 @@ class OwnState:
         held: list[Held] = []
         with contextlib.suppress(Exception):  # of objects of the script's own
             held = self._places.held()
-        self._then, _ = self._look(held)
+        self._then, _ = self._fingerprints.take(held)
         self._there = {f"{one.owner}.{name}" for one in held for name in one.values}
         self._settle(held)
         self._hiding = {path: weakref.ref(value) for path, value in self._find_hiding(held)}
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what ``load_state_dict`` needs: only tensors, numbers, text, tuples, lists and dictionaries."""
+    def state_dict(self, lacking: Iterable[str] = ()) -> dict[str, Any]:
+        """Return what ``load_state_dict`` needs: only tensors, numbers, text, tuples, lists and dictionaries.
+
+        ``lacking``: what else the checkpoint lacks, in words.
+        """
         held = self._places.held()
-        taken = self._take(held)
-        self.moved = taken.unkept
+        save = self._take(held)
+        self.unkept, self.modules = [*save.unkept, *lacking], save.modules
         return {
-            "generators": taken.generators,
-            "values": taken.values,
-            "orders": read_by_samplers(self._loader, held, taken.moved),
-            "moved": taken.unkept,
+            "generators": save.generators,
+            "values": save.values,
+            "orders": read_by_samplers(self._loader, held, save.carried),
+            "moved": self.unkept,
             **self.parts.state_dict(),
         }
 
-    def _take(self, held: Sequence[Held]) -> _Taken:
-        """Return what is kept at a save of what the places hold, and what isn't."""
-        now, known = self._look(held)
-        # In order; what is kept, or turns out to be no state, leaves it.
-        unkept = dict.fromkeys(moved(self._then, now))
-        for path in self._find_stop_notes(held):
-            unkept.pop(path, None)
+    def _take(self, held: Sequence[Held]) -> _Save:
+        now, known = self._fingerprints.take(held)
         clocks = {
             name for _, place, _ in held if isinstance(place, FunctionVariables) for name in place.timed()
         }
-        taken, room, seen, self.modules = _Taken(), Room(clocks=clocks), set[int](), []
-        for owner, _, every in held:
-            generators = states_of(every)
-            values = {name: value for name, value in every.items() if name not in generators}
-            names = [name for name in values if self._is_to_keep(f"{owner}.{name}", values[name], unkept)]
-            left, kept = room.left, dict[str, Kept | None]()
-            try:
-                kept = self._take_together(owner, values, names, now, known, room, seen)
-            except Exception:  # it holds what can't be kept, too much, or objects that raise what they like
-                room.left = left
+        save = _Save(now, known, dict.fromkeys(moved(self._then, now)), Room(clocks=clocks))
+        for path in self._find_stop_notes(held):
+            save.unkept.pop(path, None)
+        for owner, _, values in held:
+            generators = states_of(values)
             if generators:
-                taken.generators.setdefault(owner, {}).update(generators)
+                save.generators.setdefault(owner, {}).update(generators)
+            save.carry(owner, [name for name in generators if f"{owner}.{name}" in save.unkept])
+            others = {name: value for name, value in values.items() if name not in generators}
+            left = save.room.left
+            try:
+                kept = self._take_together(save, owner, others)
+            except Exception:  # it holds what can't be kept, too much, or objects that raise what they like
+                save.room.left = left
+                continue
+            save.taken |= {id(others[name]) for name in kept}
+            save.modules += [others[name] for name in kept if isinstance(others[name], torch.nn.Module)]
             if found := {name: one for name, one in kept.items() if one is not None}:
-                taken.values.setdefault(owner, {}).update(found)
-            moved_here = [name for name in generators if f"{owner}.{name}" in unkept]
-            taken.moved.setdefault(owner, []).extend([*moved_here, *found])
-            for name in (*moved_here, *kept):
-                del unkept[f"{owner}.{name}"]
-            seen |= {id(values[name]) for name in kept}
-            self.modules += [values[name] for name in kept if isinstance(values[name], torch.nn.Module)]
+                save.values.setdefault(owner, {}).update(found)
+            save.carry(owner, found, elsewhere=kept.keys() - found)
         for path, value in self._find_hiding(held):
             if (first := self._hiding.get(path)) is not None and first() is not value:
-                unkept[path] = None
-        taken.unkept = list(unkept)
-        return taken
+                save.unkept[path] = None
+        return save
 
     def _find_stop_notes(self, held: Iterable[Held]) -> list[str]:
         """Return the paths of what says that this process is to end, in the save with which a script stops it."""
@@ -190,49 +198,41 @@ class OwnState:
         for owner, _, values in held:
             self._stops.settle(owner, values)
 
-    def _is_to_keep(self, path: str, value: Any, moved: Collection[str]) -> bool:
-        """Tell whether an attribute that has moved is to be kept: an iterator that was there at the begin is said."""
-        return path in moved and not (is_iterator(value) and path in self._then)
-
-    def _take_together(
-        self,
-        owner: str,
-        values: Mapping[str, Any],
-        names: Sequence[str],
-        now: Fingerprints,
-        known: Collection[int],
-        room: Room,
-        seen: Collection[int],
-    ) -> dict[str, Kept | None]:
-        """Return what is kept of an object's attributes of these names: of all, or UnkeptError.
+    def _take_together(self, save: _Save, owner: str, values: Mapping[str, Any]) -> dict[str, Kept | None]:
+        """Return what is kept of those of an object's attributes that have moved: of all of them, or UnkeptError.
 
         They go together: a flag that says of a file that it is open is of no use without the file. None: it is kept
         in another place already. A library's object that was there from the begin may be left out.
         """
+        names = [name for name in values if self._is_to_keep(f"{owner}.{name}", values[name], save.unkept)]
         for name, value in values.items() if names else ():
             path = f"{owner}.{name}"
             empty = path in self._then or path not in self._there
-            came = path not in now or (self._then.get(path, _NONE) == _NONE and is_meter(value))
-            if came and empty and has_come(value, known):
+            came = path not in save.now or (self._then.get(path, _NONE) == _NONE and is_meter(value))
+            if came and empty and has_come(value, save.known):
                 raise UnkeptError
         kept: dict[str, Kept | None] = {}
         for name in names:
             value = values[name]
-            if id(value) in seen and not isinstance(value, (bool, int, float, str)):
+            if id(value) in save.taken and not isinstance(value, (bool, int, float, str)):
                 kept[name] = None
                 continue
-            first, left = self._then.get(f"{owner}.{name}"), room.left
+            first, left = self._then.get(f"{owner}.{name}"), save.room.left
             try:
-                kept[name] = take_attribute(value, room, known, name=name, first=first)
+                kept[name] = take_attribute(value, save.room, save.known, name=name, first=first)
             except UnkeptError:
                 defined = name_of_definition(value) is not None or isinstance(value, functools.partial)
                 if not (defined or is_meter(value)):
                     raise
-                room.left = left
+                save.room.left = left
                 # Where there was none at the begin, each start makes it, as it does its methods.
                 if defined and first in (None, _NONE):
                     kept[name] = None
         return kept
+
+    def _is_to_keep(self, path: str, value: Any, unkept: Collection[str]) -> bool:
+        """Tell whether an attribute that has moved is to be kept: an iterator that was there at the begin is said."""
+        return path in unkept and not (is_iterator(value) and path in self._then)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> list[str]:
         """Put back what was kept; return the paths of what begins as the script makes it."""
@@ -271,41 +271,3 @@ class OwnState:
             except Exception:  # there is no such object now, or another one
                 lost += [f"{owner}.{name}" for name in attributes]
         return lost
-
-    def _look(self, held: Sequence[Held]) -> tuple[Fingerprints, set[int]]:
-        """Return what is seen now, and ``_known``, which goes through the whole model: once for all objects."""
-        try:
-            ids, names = written_by_handlers()
-            known = self._known() | ids
-            found = take_fingerprints({owner: values for owner, _, values in held}, known)
-            found |= take_fingerprints(dict(self._base()), ())
-            found |= take_fingerprints(
-                held_by_data(self._dataset(), self._trainer, held), known, meters=False
-            )
-            found |= dict(parts_of_training(self._trainer, peeled(self._trained.model)))
-            return {path: one for path, one in found.items() if path.rpartition(".")[2] not in names}, known
-        except Exception:  # of objects of the script's own, which may have moved
-            return {_ALL: object()}, set()
-
-    def _known(self) -> set[int]:
-        """Return the ids of what is carried elsewhere, or made by each start: the Trainer's own parts among it."""
-        model, optimizer = peeled(self._trained.model), inner(self._trained.optimizer)
-        places = self._places
-        things = [model, optimizer, self._trained.scheduler, self._trainer, self._dataset(), *places.carried]
-        things += [*places.callbacks, *model.modules(), *model.parameters()]
-        if self._trainer is not None:
-            own = own_attributes(self._trainer)
-            things += [one for name, one in vars(self._trainer).items() if name not in own]
-            things += vars(self._trainer.callback_handler).values()
-        return {id(one) for one in things if not isinstance(one, (bool, int, float, str, type(None)))}
-
-    def _base(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield what lies under an adapter, of which its files hold nothing."""
-        model = peeled(self._trained.model)
-        if is_adapter(model) and not self._trained.sharded:
-            named = model.named_parameters()
-            under = {n: one for n, one in named if not (one.requires_grad or is_of_adapters(n, model))}
-            yield "model", under
-
-    def _dataset(self) -> Any:
-        return unwrapped(getattr(base_of(self._loader), "dataset", None))

@@ -146,7 +146,7 @@ class TrainingUnderWay:
         if self._own_state is None:
             self._buffers.look(session.events, session.ranks.rank, trained)
         else:
-            warn_of(OwnTrouble.MOVED, session.events, session.ranks.rank, self._own_state.moved)
+            warn_of(OwnTrouble.MOVED, session.events, session.ranks.rank, self._own_state.unkept)
         save = self._save_of(args, state)
         capture = self._saving.capture if self._saving is not None else None
         if self.evaluation is not None:

@@ -1,0 +1,80 @@
+"""Fingerprints of all that a script's own objects hold: of the places, of its data, of the parts that it exchanges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from vaultlayer_hf.state.data.followed import base_of
+from vaultlayer_hf.state.data.sources import unwrapped
+from vaultlayer_hf.state.fingerprints import Fingerprints, take_fingerprints
+from vaultlayer_hf.state.object_files import peeled
+from vaultlayer_hf.state.object_kinds import own_attributes
+from vaultlayer_hf.state.stops import written_by_handlers
+from vaultlayer_hf.trainer.data_holdings import held_by_data
+from vaultlayer_hf.trainer.exchanged import parts_of_training
+from vaultlayer_hf.trainer.loaded import Trained, is_adapter, is_of_adapters
+from vaultlayer_hf.trainer.own_places import Held, OwnPlaces, inner
+
+_ALL = "the script's own objects, which can't be looked at"
+
+
+class OwnFingerprints:
+    """Takes them for one training.
+
+    Args:
+        places: where the script's own objects keep what training changes.
+        trained: what is trained.
+        loader: of the training data.
+    """
+
+    def __init__(self, places: OwnPlaces, trained: Trained, loader: Any) -> None:
+        self._places, self._trained, self._loader = places, trained, loader
+
+    def take(self, held: Sequence[Held]) -> tuple[Fingerprints, set[int]]:
+        """Return the fingerprints of all that may change, and the ids of what is carried elsewhere.
+
+        Never raises: where a script's objects can't be looked at, all of them count as changed.
+        """
+        try:
+            ids, names = written_by_handlers()
+            known = self._known() | ids
+            found = take_fingerprints({owner: values for owner, _, values in held}, known)
+            found |= take_fingerprints(dict(self._base()), ())
+            found |= take_fingerprints(
+                held_by_data(self._dataset(), self._places.trainer, held), known, meters=False
+            )
+            found |= dict(parts_of_training(self._places.trainer, peeled(self._trained.model)))
+            return {path: one for path, one in found.items() if path.rpartition(".")[2] not in names}, known
+        except Exception:  # of objects of the script's own, which may have moved
+            return {_ALL: object()}, set()
+
+    def _known(self) -> set[int]:
+        """Return the ids of what is carried elsewhere, or made by each start: the Trainer's own parts among it."""
+        model, optimizer = peeled(self._trained.model), inner(self._trained.optimizer)
+        places = self._places
+        things = [
+            model,
+            optimizer,
+            self._trained.scheduler,
+            self._places.trainer,
+            self._dataset(),
+            *places.carried,
+        ]
+        things += [*places.callbacks, *model.modules(), *model.parameters()]
+        if self._places.trainer is not None:
+            own = own_attributes(self._places.trainer)
+            things += [one for name, one in vars(self._places.trainer).items() if name not in own]
+            things += vars(self._places.trainer.callback_handler).values()
+        return {id(one) for one in things if not isinstance(one, (bool, int, float, str, type(None)))}
+
+    def _base(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield what lies under an adapter, of which its files hold nothing."""
+        model = peeled(self._trained.model)
+        if is_adapter(model) and not self._trained.sharded:
+            named = model.named_parameters()
+            under = {n: one for n, one in named if not (one.requires_grad or is_of_adapters(n, model))}
+            yield "model", under
+
+    def _dataset(self) -> Any:
+        return unwrapped(getattr(base_of(self._loader), "dataset", None))
