@@ -305,7 +305,7 @@ def test_each_of_several_trainings_makes_progress_of_its_own() -> None:
         stuck.append(history.stuck)
     assert stuck == [0, 0, 1, 2, 0, 1]
     assert (history.vault, history.furthest) == ("v/fold-0", 90)
-    assert history.about("v/fold-1").furthest == 10
+    assert history.for_vault("v/fold-1").furthest == 10
     walked = replace(second, nonfinite=8, errors=[error("NonFiniteLossError")])
     decision = decide_restart(walked, history)
-    assert follow(walked, history, decision).about("v/fold-0").at is None
+    assert follow(walked, history, decision).for_vault("v/fold-0").at is None

@@ -97,7 +97,7 @@ class RestartDecision:
 
 def decide_restart(death: Death, history: RestartHistory, limits: Limits | None = None) -> RestartDecision:
     """Return what to do about a death. Never raises."""
-    limits, history = limits or Limits(), history.about(death.vault)
+    limits, history = limits or Limits(), history.for_vault(death.vault)
     cause = classify(death, history.trained)
     error = blame(death.errors)
     say = Words(death, cause, error)
@@ -166,7 +166,7 @@ def decide_restart(death: Death, history: RestartHistory, limits: Limits | None 
 
 def follow(death: Death, history: RestartHistory, decision: RestartDecision) -> RestartHistory:
     """Return the history after a death and the decision about it."""
-    history = history.about(death.vault)
+    history = history.for_vault(death.vault)
     after = _counted(death, history, decision.cause, blame(death.errors))
     if decision.cause is Cause.NONFINITE:
         reached = decision.at or 0  # what was reached beyond it doesn't count any more

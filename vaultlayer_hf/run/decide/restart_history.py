@@ -7,6 +7,19 @@ from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
+class Reached:
+    """How far the attempts have come in one vault.
+
+    Attributes:
+        furthest: the highest step trained.
+        committed: the highest committed step.
+    """
+
+    furthest: int = 0
+    committed: int = 0
+
+
+@dataclass(frozen=True)
 class RestartHistory:
     """What is remembered of the attempts before.
 
@@ -24,7 +37,7 @@ class RestartHistory:
         tight: the disk was full once.
         aside: output folders are put aside ahead of each attempt.
         vault: the one that ``furthest``, ``committed``, ``walks``, ``bad`` and ``at`` are about; ``""``: not known yet.
-        reached: ``furthest`` and ``committed`` of the other vaults that the program has trained into.
+        others: how far the attempts have come in the other vaults that the program has trained into.
     """
 
     trained: bool = False
@@ -40,22 +53,26 @@ class RestartHistory:
     tight: bool = False
     aside: bool = False
     vault: str = ""
-    reached: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    others: Mapping[str, Reached] = field(default_factory=dict)
 
-    def about(self, vault: str) -> RestartHistory:
-        """Return the history as it is about a vault: a program that trains several times counts in each anew."""
-        if not vault or vault == self.vault:
+    def for_vault(self, vault: str) -> RestartHistory:
+        """Return the history that counts for a death in ``vault``, ``""``: it isn't known in which.
+
+        A program that trains several times has a vault for each training, and begins in each at step 0: what was
+        reached in the others is set aside, and a walk back in one of them is over.
+        """
+        if vault in ("", self.vault):
             return self
-        if not self.vault:
+        if not self.vault:  # the first one that is known: what was counted so far is about it
             return replace(self, vault=vault)
-        reached = {**self.reached, self.vault: (self.furthest, self.committed)}
-        furthest, committed = reached.pop(vault, (0, 0))
+        others = {**self.others, self.vault: Reached(self.furthest, self.committed)}
+        here = others.pop(vault, Reached())
         return replace(
             self,
             vault=vault,
-            reached=reached,
-            furthest=furthest,
-            committed=committed,
+            others=others,
+            furthest=here.furthest,
+            committed=here.committed,
             walks=0,
             bad=None,
             at=None,
