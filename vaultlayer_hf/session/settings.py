@@ -13,7 +13,7 @@ import re
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Self, cast, overload
+from typing import Any, Literal, Self, TypeVar, cast, overload
 
 from vaultlayer_hf.base import short_traceback
 from vaultlayer_hf.base.spans import parse_cadence, parse_duration, parse_seconds
@@ -23,6 +23,7 @@ from vaultlayer_hf.stores.uri import parse_vault
 
 CLOUDS = ("aws", "gcp", "azure")
 """Whose notices of preemption are known."""
+_T = TypeVar("_T")
 _NONE = ("none", "off")
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
@@ -93,6 +94,21 @@ def _from_environment(name: str, parse: Callable[[str], Any], default: Any) -> A
     return field(default_factory=read)
 
 
+def _suggesting(cls: type[_T]) -> type[_T]:
+    """Have a dataclass answer an unknown option with the one that was meant, as Python itself does from 3.13 on."""
+    init, known = cls.__init__, [item.name for item in fields(cls)]  # type: ignore[arg-type]
+
+    @functools.wraps(init)
+    def checked(self: Any, *given: Any, **options: Any) -> None:
+        if unknown := options.keys() - set(known):
+            raise TypeError(no_such("option", unknown, known))
+        init(self, *given, **options)
+
+    cls.__init__ = checked  # type: ignore[method-assign]
+    return cls
+
+
+@_suggesting
 @dataclass(frozen=True)
 class Settings:
     """Options of a run.
@@ -228,22 +244,6 @@ class Settings:
     def rate(self) -> float | None:
         """The bandwidth cap in bytes per second, or None."""
         return cast("float | None", self.bandwidth)
-
-
-def _with_known_names(init: Callable[..., None]) -> Callable[..., None]:
-    """Return the ``__init__`` that answers an option which doesn't exist with the one that was meant."""
-
-    @functools.wraps(init)
-    def checked(self: Settings, *given: Any, **options: Any) -> None:
-        known = [item.name for item in fields(self)]
-        if unknown := options.keys() - set(known):
-            raise TypeError(no_such("option", unknown, known))
-        init(self, *given, **options)
-
-    return checked
-
-
-Settings.__init__ = _with_known_names(Settings.__init__)  # type: ignore[method-assign]
 
 
 def _check_fork(fork: str, vault: str | None) -> None:
