@@ -14,11 +14,7 @@ from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.base.spans import Cadence
 from vaultlayer_hf.base.text import duration_text
 from vaultlayer_hf.session.ranks import LAG, Ranks
-from vaultlayer_hf.session.save.cadence import (
-    Interval,
-    SaveCosts,
-    choose_interval,
-)
+from vaultlayer_hf.session.save.cadence import Interval, SaveCosts, choose_interval
 from vaultlayer_hf.vault.log.history import VaultHistory
 
 _THINK_EVERY = 10.0
@@ -63,11 +59,11 @@ class Pacer:
         self._clock = clock
         self._stalls: deque[float] = deque(maxlen=_REMEMBERED)
         self._beside: deque[float] = deque(maxlen=_REMEMBERED)
-        self._coming = False  # the save that is coming is ours: no script asks for it
-        self._asked = False  # and so is the newest
-        self._asked_stalled = 0.0
-        self._own_gaps: deque[float] = deque(maxlen=_REMEMBERED)
-        self._own_last: float | None = None
+        # A save is the cadence's where the script doesn't save at that step by itself.
+        self._next_is_cadences = self._newest_is_cadences = False
+        self._cadence_stalled = 0.0  # seconds that these have kept training waiting since begin
+        self._script_gaps: deque[float] = deque(maxlen=_REMEMBERED)
+        self._script_last: float | None = None  # when the script's own last save ended
         self._interval = cadence.value
         self._said = 0.0
         self._known = False  # what was said rests on a measurement
@@ -82,8 +78,9 @@ class Pacer:
     def begin(self) -> None:
         """Start the clock: training begins."""
         self._begun = self._last = self._mark = self._step_end = self._clock()
-        self.stalled = self._asked_stalled = 0.0
-        self._coming, self._asked, self._own_last = False, False, None
+        self.stalled = self._cadence_stalled = 0.0
+        self._next_is_cadences = self._newest_is_cadences = False
+        self._script_last = None
         if self._cadence.kind == "auto":
             self._think()
         elif self._cadence.kind != "none":
@@ -105,33 +102,29 @@ class Pacer:
         if beside is not None:
             self._beside.append(beside)
         now = self._clock()
-        cost = now - self._mark
-        if not (again and self._stalls):
-            self._coming, self._asked = False, self._coming
-        self._spend(cost)
-        self._mark = self._step_end = now
+        cost, self._mark = now - self._mark, now
+        self._step_end = now
         if again and self._stalls:
-            self._stalls[-1] += cost
+            self.waited(cost)
             return
-        self._stalls.append(cost)
+        self._newest_is_cadences, self._next_is_cadences = self._next_is_cadences, False
+        self._stalls.append(0.0)
+        self.waited(cost)
         self._last = self.last_save = now
-        if not self._asked:
-            if self._own_last is not None:
-                self._own_gaps.append(now - self._own_last)
-            self._own_last = now
+        if not self._newest_is_cadences:
+            if self._script_last is not None:
+                self._script_gaps.append(now - self._script_last)
+            self._script_last = now
         if self._cadence.kind == "auto":
             self._think()
 
     def waited(self, seconds: float) -> None:
-        """Say that the newest save has kept training waiting once more, somewhere within the steps behind it."""
-        self._spend(seconds)
+        """Say that training has waited for the newest save, at it or somewhere within the steps behind it."""
+        self.stalled += seconds
+        if self._newest_is_cadences:
+            self._cadence_stalled += seconds
         if self._stalls:
             self._stalls[-1] += seconds
-
-    def _spend(self, seconds: float) -> None:
-        self.stalled += seconds
-        if self._asked:
-            self._asked_stalled += seconds
 
     @property
     def active(self) -> bool:
@@ -158,7 +151,7 @@ class Pacer:
 
         ``saves``: the script saves at this step by itself.
         """
-        self._coming = False
+        self._next_is_cadences = False
         if self._cadence.kind == "none":
             return False
         if self._cadence.kind == "steps":
@@ -177,7 +170,7 @@ class Pacer:
         if self._ranks.request(step, "save" if wanted else None, topic="save") is None:
             return False
         self._last = now  # should the save fail, the next one isn't due at once
-        self._coming = not saves
+        self._next_is_cadences = not saves
         return True
 
     def _think(self) -> None:
@@ -192,9 +185,9 @@ class Pacer:
             (self._upload_seconds() or past.upload) + self.beside,
             past.failures,
             past.alive + self._thought - self._begun,
-            self._asked_stalled,
+            self._cadence_stalled,
             self._last - self._begun,
-            sum(self._own_gaps) / len(self._own_gaps) if self._own_gaps else 0.0,
+            sum(self._script_gaps) / len(self._script_gaps) if self._script_gaps else 0.0,
         )
         decision = choose_interval(measured, self._max_loss)
         self._interval = decision.seconds
