@@ -20,8 +20,8 @@ import transformers
 from tests import ROOT
 from tests.gpu.killed import Gaps, large_model
 from tests.servers import free_ports
+from tests.trainer.async_kit import asked, contents
 from tests.trainer.kit import Recorder, trainer
-from tests.trainer.test_async_save import asked, contents
 from vaultlayer_hf.state.capture.arena import Arena
 from vaultlayer_hf.state.capture.copying import StateCopy
 

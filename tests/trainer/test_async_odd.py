@@ -13,19 +13,12 @@ import torch
 import transformers
 from transformers import TrainerCallback
 
+from tests.trainer.async_kit import asked, contents, lost_saves, slow_copy
 from tests.trainer.kit import Recorder, trainer
-from tests.trainer.test_async_save import (
-    _no_time_in_the_arguments,
-    asked,
-    contents,
-    copies,
-    lost_saves,
-    slow_copy,
-)
 from vaultlayer_hf import resumable
 from vaultlayer_hf.state.capture import copier, recorded
 
-__all__ = ["_no_time_in_the_arguments", "copies"]
+pytestmark = pytest.mark.usefixtures("no_time_in_the_arguments")
 WIDTH = 64
 Made = tuple[torch.nn.Module, dict[str, Any]]
 MOVES = "parameters change outside of the optimizer's step"
