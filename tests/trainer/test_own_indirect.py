@@ -1,4 +1,4 @@
-"""State that a script's own objects hold at one remove: what they call, draw from, make on the way, or exchange."""
+"""State that a script's own objects hold at one remove: what they call, draw from, or make on the way, comes back."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ from typing import Any
 import numpy
 import pytest
 import torch
-from transformers import EarlyStoppingCallback, TrainerCallback
 
 import tests
 from tests.trainer import counted
-from tests.trainer.kit import STEPS, Boom, Do, FailAt, Patient, Recorder, Tokens, model, trainer, weights
+from tests.trainer.kit import Boom, FailAt, Patient, Recorder, model, trainer, weights
 from vaultlayer_hf import Trainer
 
 SEEN: dict[str, int] = {}
@@ -201,122 +200,4 @@ def test_what_is_held_at_one_remove_comes_back(tmp_path: Path) -> None:
             run.train()
         found.append((weights(run.model), run.numbers(8, 1)))
         assert seen is None or not seen.of("inexact"), [event.message for event in seen.of("inexact")]
-    assert found[0] == found[-1]
-
-
-def _other_loss(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
-    return outputs["logits"].pow(2).mean()
-
-
-def _exchange_loss(run: Any) -> None:
-    run.compute_loss_func = _other_loss
-
-
-def _exchange_method(run: Any) -> None:
-    compute = run.compute_loss
-    run.compute_loss = lambda *args, **kwargs: compute(*args, **kwargs) * 2
-
-
-def _hook(run: Any) -> None:
-    run.model.lm_head.register_forward_hook(lambda module, inputs, output: output * 1.5)
-
-
-def _patch(run: Any) -> None:
-    run.model.lm_head.forward = lambda hidden: hidden @ run.model.lm_head.weight.T * 1.5
-
-
-class Late(TrainerCallback):
-    """Is added on the way."""
-
-
-def _choose_lambda(run: Any) -> None:
-    run.mine = lambda: 2
-
-
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        (_exchange_loss, "Trainer.compute_loss_func"),
-        (_exchange_method, "Trainer.compute_loss"),
-        (_hook, "the model's hooks and methods"),
-        (_patch, "the model's hooks and methods"),
-        (lambda run: run.add_callback(Late()), "Trainer's callbacks"),
-        (_choose_lambda, "Trainer.mine"),
-    ],
-)
-def test_what_is_exchanged_on_the_way_is_said(
-    change: Callable[[Any], None], named: str, tmp_path: Path
-) -> None:
-    """A loss, a hook, a method or a callback that is there from some step on is named, and at the resume."""
-    vault = tmp_path / "vault"
-    for fails in (3, 0):
-        run = trainer(tmp_path / "a", resume=vault, max_steps=4)
-        run.mine = half
-        run.add_callback(
-            Do(on_step_end=lambda state, run=run: change(run) if state.global_step == 1 else None)
-        )
-        if fails:
-            run.add_callback(FailAt(fails))
-            run.add_callback(Patient(vault))
-        seen = Recorder(run)
-        with pytest.raises(Boom) if fails else nullcontext():
-            run.train()
-        said = [event.message for event in seen.of("inexact")]
-        assert any(named in message for message in said), said
-
-
-class Stopping(EarlyStoppingCallback):
-    """Early stopping that counts besides, which the Trainer's own state of it leaves out."""
-
-    steps = 0
-
-    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-        self.steps += 1
-
-
-def _adaptive() -> Any:
-    peft = pytest.importorskip("peft")
-    base = model()
-    lora = peft.AdaLoraConfig(
-        target_modules=["q_proj", "v_proj"],
-        init_r=4,
-        target_r=2,
-        tinit=1,
-        tfinal=2,
-        deltaT=1,
-        total_step=STEPS,
-        task_type="CAUSAL_LM",
-    )
-    return peft.get_peft_model(base, lora)
-
-
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft's
-@pytest.mark.filterwarnings("ignore:Adapter 'default'")  # AdaLoRA leaves out all ranks of a layer
-def test_what_libraries_objects_count_for_a_script_comes_back(tmp_path: Path) -> None:
-    """How important AdaLoRA has found its ranks, the scales of layers, and what a script's early stopping counts."""
-
-    def allot(run: Any) -> None:
-        run.model.base_model.update_and_allocate(run.state.global_step)
-        for module in run.model.modules():
-            if isinstance(getattr(module, "scaling", None), dict):
-                module.scaling["default"] *= 0.9
-
-    found = []
-    for place, fails in (("u", 0), ("a", 5), ("c", 0)):
-        stopping = Stopping(8)
-        run = trainer(
-            tmp_path / place,
-            model=_adaptive(),
-            resume=None if place == "u" else tmp_path / "vault",
-            callbacks=[stopping, *([FailAt(fails), Patient(tmp_path / "vault")] if fails else [])],
-            eval_dataset=Tokens(4),
-            eval_strategy="steps",
-            eval_steps=2,
-            load_best_model_at_end=True,
-            metric_for_best_model="loss",
-        )
-        run.add_callback(Do(on_optimizer_step=lambda _, run=run: allot(run)))
-        with pytest.raises(Boom) if fails else nullcontext():
-            run.train()
-        found.append((weights(run.model), stopping.steps))
     assert found[0] == found[-1]
