@@ -26,5 +26,7 @@
     capture/            a training's state copied while it trains on, and the files that are written from the copy
     data/               where a training is in its data, kept with each checkpoint
 
+How fingerprints, places, take_values and put_values carry an attribute of a script's own: ARCHITECTURE.md.
+
 Imports base and errors; session and the seams import it.
 """
