@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vaultlayer_hf.state.functions import reached
@@ -31,6 +31,8 @@ _FOREIGN = ("torch", "datasets", "pyarrow", "pandas", "tokenizers", "numpy", "PI
 """Packages whose objects hold no generator of a script's, and much else."""
 
 InnerState = dict[str, Any]
+_At = tuple[Any, str]
+"""An object, and the name of one of its attributes, or the place of an item or a bound argument in it."""
 
 
 class Inner:
@@ -41,36 +43,30 @@ class Inner:
     """
 
     def __init__(self, **things: Any) -> None:
-        self._things = {name: thing for name, thing in things.items() if hasattr(thing, "__dict__")}
-        self._owners = dict(_wrapped(self._things))
-        self._deep: list[tuple[str, Any, str]] = []
-        self._counted: dict[str, tuple[FunctionVariables, str]] = {}
-        self.find_generators()
-        self._first = self._numbers()
-
-    def find_generators(self) -> None:
-        """Note where generators are, and which globals the functions of the objects count in.
-
-        ``take`` finds those that are made later, at the top of an object only.
-        """
-        self._deep = [place for name, thing in self._owners.items() for place in _places(name, thing)]
-        for name, thing in self._owners.items():
-            for path, place in reached([thing]).items():
-                generators = {n: one for n, one in place.values().items() if is_generator(one)}
-                self._deep += [(f"{name}:{path}.{n}", [one], "0") for n, one in generators.items()]
+        self._owners = dict(_wrapped(things))
+        self._generators: dict[str, _At] = {}
+        self._counters: dict[str, tuple[FunctionVariables, str]] = {}
+        for path, owner in self._owners.items():
+            self._generators |= _generators_below(path, owner)
+            for name, place in reached([owner]).items():
+                # The generator itself, in a list: a function's variable has no object around it.
+                self._generators |= {
+                    f"{path}:{name}.{variable}": ([one], "0")
+                    for variable, one in place.values().items()
+                    if is_generator(one)
+                }
                 if isinstance(place, FunctionVariables):
-                    self._counted |= {f"{name}:{path}.{n}": (place, n) for n in place.assigned()}
+                    self._counters |= {f"{path}:{name}.{one}": (place, one) for one in place.assigned()}
+        self._first = self._numbers()
 
     def take(self) -> InnerState:
         """Return their states; only tensors, numbers, text and tuples."""
         found: InnerState = {}
-        for path, owner, name in self._deep:
-            state = state_of(_get(owner, name))
-            if state is not None:
+        for path, owner in self._owners.items():  # also those that were made since, at the top of an object
+            found |= {f"{path}.{name}": state for name, state in states_of(vars(owner)).items()}
+        for path, at in self._generators.items():
+            if (state := state_of(_get(*at))) is not None:
                 found[path] = state
-        for thing, owner in self._owners.items():
-            late = {f"{thing}.{name}": state for name, state in states_of(vars(owner)).items()}
-            found = late | found
         for path, value in self._numbers().items():
             if self._first.get(path) != value:
                 found[path] = ("process", None) if _is_of_process(path, value) else ("number", value)
@@ -78,12 +74,11 @@ class Inner:
 
     def put(self, state: InnerState) -> None:
         """Put back what ``take`` returned, where there still is such a place."""
-        places = {path: (owner, name) for path, owner, name in self._deep}
         for path, kept in state.items():
             above, _, name = path.rpartition(".")
-            owner, name = places.get(path, (self._owners.get(above), name))
-            if path in self._counted:
-                place, name = self._counted[path]
+            owner, name = self._generators.get(path, (self._owners.get(above), name))
+            if path in self._counters:
+                place, name = self._counters[path]
                 place.put(name, _number_of(kept))
             elif owner is not None:
                 _put(owner, name, kept)
@@ -94,13 +89,13 @@ class Inner:
             for path, owner in self._owners.items()
             for name, value in own_numbers(owner).items()
         }
-        for path, (place, name) in self._counted.items():
+        for path, (place, name) in self._counters.items():
             if _is_number(value := place.value_of(name)):
                 found[path] = value
         return found
 
 
-def _wrapped(things: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _wrapped(things: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield objects with their paths, and those that the Trainer, or torch, has wrapped in one of its own.
 
     Such as the data sets within a ``Subset``, or a ``ConcatDataset`` of them.
@@ -148,8 +143,9 @@ def put_generators(owner: Any, states: InnerState) -> None:
             _put(owner, name, state)
 
 
-def _places(path: str, thing: Any) -> Iterator[tuple[str, Any, str]]:
-    """Yield (path, owner, name) of each generator below an object."""
+def _generators_below(path: str, thing: Any) -> dict[str, _At]:
+    """Return where generators are below an object, by their paths."""
+    found: dict[str, _At] = {}
     seen: set[int] = set()
     waiting = [(path, thing, 0)]
     while waiting and len(seen) < _MOST:
@@ -159,9 +155,10 @@ def _places(path: str, thing: Any) -> Iterator[tuple[str, Any, str]]:
         seen.add(id(owner))
         for name, value in _attributes(owner):
             if is_generator(value):
-                yield f"{path}.{name}", owner, name
+                found[f"{path}.{name}"] = (owner, name)
             elif depth < _DEPTH and (isinstance(value, _CONTAINERS) or _is_of_script(value)):
                 waiting.append((f"{path}.{name}", value, depth + 1))
+    return found
 
 
 def _attributes(owner: Any) -> list[tuple[str, Any]]:
