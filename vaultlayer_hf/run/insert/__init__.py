@@ -15,6 +15,7 @@ Nothing here imports torch or runs the script.
     calls.py             calls in a script: of methods by name, on what, and what a name was made by
     changed_modules.py   modules outside of the optimizer that a loop changes, and what a model counts
     clock_stops.py       loops that a clock or a signal ends, where the next start is to go on
+    cst.py               libcst, imported where something of it is first asked for
     defined_before.py    which names are surely set where a statement begins
     drawn_loaders.py     loaders that a loop draws from with next(), and the Streams that stand for them
     draws.py             data that a script draws anew at each start

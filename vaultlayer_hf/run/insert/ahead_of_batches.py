@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import is_method
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
 from vaultlayer_hf.run.insert.loop_limits import ahead, ahead_within, schedules
 from vaultlayer_hf.run.insert.loop_names import Names, at_top
 from vaultlayer_hf.run.insert.own_functions import parameters_of
-from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.source import Script, dotted
 
 
 def again_objects(script: Script, loop: Loop, names: Names) -> list[tuple[str, str]]:
@@ -85,7 +86,6 @@ def _own_names(script: Script, loop: Loop, names: Names) -> dict[str, str]:
 
 def _functions(script: Script, loop: Loop, statements: list[Any]) -> list[Any]:
     """Return the functions of the script's own that some statements lead to, without those of the loop itself."""
-    cst: Any = libcst_or_error()
     functions = {one.name.value: one for one in script.all(cst.FunctionDef)}
     found: list[Any] = []
     coming = list(statements)
@@ -102,7 +102,6 @@ def _functions(script: Script, loop: Loop, statements: list[Any]) -> list[Any]:
 
 def _touches(script: Script, statements: list[Any], called: list[Any], optimizer: str) -> bool:
     """Tell whether the options of an optimizer's groups may be changed, be it by what the optimizer is given to."""
-    cst: Any = libcst_or_error()
     for one in [*statements, *called]:
         for node in script.all(cst.Attribute, one):
             if node.attr.value == "param_groups":
@@ -116,7 +115,6 @@ def made_ahead(script: Script, loop: Loop, names: Names) -> list[str]:
 
     Raises UnclearError where these are the data.
     """
-    cst: Any = libcst_or_error()
     statements = [*ahead(script, loop), *ahead_within(script, loop)]
     inner = loop.calls[loop.crossed :]
     models = set(names.models)

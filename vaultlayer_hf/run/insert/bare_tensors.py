@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import sources_of
 from vaultlayer_hf.run.insert.loop import UnclearError
-from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.source import Script, dotted
 
 
 def refuse_bare_tensors(script: Script, optimizer: str) -> None:
@@ -27,7 +28,6 @@ def refuse_bare_tensors(script: Script, optimizer: str) -> None:
 
 def trained_tensors(script: Script, optimizer: str) -> list[str]:
     """Return the names of what an optimizer is given beside ``model.parameters()``: tensors, and lists of them."""
-    cst: Any = libcst_or_error()
     found: list[str] = []
     for source in sources_of(script, optimizer):
         if not isinstance(source, cst.Call) or not script.path(source.func).rpartition(".")[2][:1].isupper():
@@ -46,7 +46,6 @@ def trained_tensors(script: Script, optimizer: str) -> list[str]:
 
 def trains_tensors_alone(script: Script, optimizer: str) -> bool:
     """Tell whether an optimizer is given tensors of no module, and nothing else."""
-    cst: Any = libcst_or_error()
     sources = sources_of(script, optimizer)
     for source in sources:
         given = [one.value for one in source.args[:1]] if isinstance(source, cst.Call) else []
@@ -69,7 +68,6 @@ def trains_tensors_alone(script: Script, optimizer: str) -> bool:
 
 def _elements(script: Script, source: Any) -> list[str]:
     """Return the names in the lists that a call is given, be it by name."""
-    cst: Any = libcst_or_error()
     lists = [one.value for one in source.args] if isinstance(source, cst.Call) else []
     lists = [other for one in lists for other in (sources_of(script, dotted(one)) if dotted(one) else [one])]
     return [name for part in lists for one in script.all(cst.Element, part) if (name := dotted(one.value))]
@@ -77,7 +75,6 @@ def _elements(script: Script, source: Any) -> list[str]:
 
 def _is_tensor(script: Script, value: Any) -> bool:
     """Tell whether an expression makes a tensor."""
-    cst: Any = libcst_or_error()
     if not isinstance(value, cst.Call):
         return False
     path, method = (

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.handed_on import handed_on
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
 from vaultlayer_hf.run.insert.loop_variables import Variables
 from vaultlayer_hf.run.insert.pass_down import pass_down
 from vaultlayer_hf.run.insert.pieces import carry_lines, innermost, places
-from vaultlayer_hf.run.insert.source import Edit, Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.source import Edit, Script, dotted
 
 
 def batch_edits(script: Script, loop: Loop, ckpt: str) -> list[Edit]:
@@ -17,7 +16,6 @@ def batch_edits(script: Script, loop: Loop, ckpt: str) -> list[Edit]:
 
     ``ckpt``: what that is called. Raises UnclearError.
     """
-    cst: Any = libcst_or_error()
     if not isinstance(loop.inner, cst.For):
         raise UnclearError(f"the while loop in line {script.line(loop.inner)} is within another loop")
     source = innermost(loop.inner.iter)
@@ -46,7 +44,7 @@ def batch_edits(script: Script, loop: Loop, ckpt: str) -> list[Edit]:
 
 def epoch_edits(script: Script, loop: Loop, ckpt: str) -> list[Edit]:
     """Return the edits by which the epochs that are over are left out."""
-    if not isinstance(loop.outer, libcst_or_error().For):
+    if not isinstance(loop.outer, cst.For):
         return []
     start, end = script.span(loop.outer.iter)
     why = "Leaves out the epochs that are over."

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import function_of, method_calls, receiver, sources_of
 from vaultlayer_hf.run.insert.draws import in_use, is_split, seeds_of
 from vaultlayer_hf.run.insert.held import GENERATORS
@@ -20,7 +21,7 @@ from vaultlayer_hf.run.insert.own_classes import classes_of, is_kind
 from vaultlayer_hf.run.insert.own_functions import parameters_of
 from vaultlayer_hf.run.insert.pass_variables import walk_of
 from vaultlayer_hf.run.insert.saved_states import option_in
-from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.source import Script, dotted
 from vaultlayer_hf.run.insert.trainings import Trainings
 from vaultlayer_hf.run.insert.walk import Walk, local_names
 from vaultlayer_hf.stores.uri import parse_vault
@@ -36,7 +37,6 @@ def refuse_unfollowed(
     ``vault``: the code that names the vault; ``drawn``: whether the loop draws its batches with next(); ``counted``:
     whether it goes over the numbers of its steps.
     """
-    cst: Any = libcst_or_error()
     trainings, top = _several(loop), loop.top
     paths = list(script.imports.values())
     if not vault or parse_vault(vault.strip('"')).named:
@@ -85,7 +85,7 @@ def refuse_left_behind(script: Script, loop: Loop, names: Names, found: Variable
             "that of the one before"
         )
     written = written_paths(script, loop)
-    for call in script.all(libcst_or_error().Call) if written else ():
+    for call in script.all(cst.Call) if written else ():
         path = script.code(call.args[0].value) if call.args else ""
         if (
             READS.search(script.path(call.func))
@@ -133,7 +133,6 @@ def _several(loop: Loop) -> Trainings:
 
 def _breaks(script: Script, loop: Any) -> list[Any]:
     """Return the ``break`` statements that leave a loop."""
-    cst: Any = libcst_or_error()
     kinds = (cst.For, cst.While)
     return [
         one
@@ -144,7 +143,6 @@ def _breaks(script: Script, loop: Any) -> list[Any]:
 
 def _refuse_epochs(script: Script, trainings: Trainings, names: Names) -> None:
     """Raise UnclearError where rounds that make the optimizer anew go on with the weights of the round before."""
-    cst: Any = libcst_or_error()
     around = trainings.around
     begun = {receiver(call) for method in _BEGINS for call in method_calls(script, method, around)}
     for name in names.models:
@@ -164,7 +162,6 @@ _BEGINS = ("reset_parameters", "load_state_dict", "apply", "init_weights", "rese
 
 def _refuse_generators(script: Script, trainings: Trainings) -> None:
     """Raise UnclearError for what draws by itself, in one training after the other."""
-    cst: Any = libcst_or_error()
     own = trainings.own
     for call in script.all(cst.Call):
         ways = list(script.around(call))
@@ -189,7 +186,6 @@ def _refuse_generators(script: Script, trainings: Trainings) -> None:
 
 def _refuse_own_data(script: Script) -> None:
     """Raise UnclearError for data, or a sampler, of a class of the script's own that changes itself when it is read."""
-    cst: Any = libcst_or_error()
     classes = classes_of(script)
     for name, (home, node) in classes.items():
         if is_kind(script, (home, node), "Module", classes):
@@ -215,7 +211,6 @@ _READS_ONLY = ("__call__", "items", "keys", "values", "get", "index")
 
 def _refuse_left_out(script: Script, trainings: Trainings) -> None:
     """Raise UnclearError for a training that is left out by what a call says: the next start may hear another thing."""
-    cst: Any = libcst_or_error()
     tests: list[Any] = []
     if trainings.around is not None:
         for kind in (cst.Break, cst.Continue):
@@ -236,7 +231,6 @@ def _refuse_left_out(script: Script, trainings: Trainings) -> None:
 
 def _refuse_appending(script: Script, loop: Loop) -> None:
     """Raise UnclearError for code beside the trainings that adds to a file: a start would have it do so once more."""
-    cst: Any = libcst_or_error()
     used = in_use(script, loop)
     for call in script.all(cst.Call):
         modes = [one.value for one in call.args if one.keyword is not None and one.keyword.value == "mode"]
@@ -281,7 +275,6 @@ def _refuse_made_between(script: Script, trainings: Trainings, names: list[str])
 
 def _globals(script: Script, loop: Loop) -> set[str]:
     """Return the variables of the module that the functions of a loop may set."""
-    cst: Any = libcst_or_error()
     home = function_of(script, loop.top)
     parts = [home, *in_use(script, loop)] if home is not None else in_use(script, loop)
     return {item.name.value for part in parts for one in script.all(cst.Global, part) for item in one.names}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert import cst
+from vaultlayer_hf.run.insert.source import Script, dotted
 
 _CHANGES = ("add_", "sub_", "addcmul_", "copy_")
 
@@ -17,7 +18,6 @@ def steps_by_hand(script: Script) -> list[tuple[Any, str]]:
 
     None where it does so with several models.
     """
-    cst: Any = libcst_or_error()
     found = []
     for loop in script.all(cst.For):
         call = loop.iter

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.callers import given_values
 from vaultlayer_hf.run.insert.calls import call_that_makes, function_of, method_calls, receiver, sources_of
 from vaultlayer_hf.run.insert.loop import UnclearError
 from vaultlayer_hf.run.insert.own_classes import classes_of, is_kind
 from vaultlayer_hf.run.insert.own_functions import parameters_of
-from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.source import Script, dotted
 from vaultlayer_hf.run.insert.trainings import Trainings
 
 _AS_A_MODULE = (
@@ -39,7 +39,6 @@ def called_models(script: Script, trainings: Trainings, optimizer: str) -> list[
 
     What an optimizer trains beside them is saved with it.
     """
-    cst: Any = libcst_or_error()
     function = trainings.function
     made = [one for one in sources_of(script, optimizer) if function_of(script, one) is function]
     texts = " ".join(script.code(one) for one in made)
@@ -65,7 +64,6 @@ def called_beside(script: Script, trainings: Trainings, models: list[str]) -> li
 
     Raises UnclearError for what it is given and calls where it isn't seen what that is.
     """
-    cst: Any = libcst_or_error()
     function = trainings.function
     classes = classes_of(script)
     functions = {one.name.value for one in script.all(cst.FunctionDef)}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import is_method, made_by, method_calls, receiver
-from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.source import Script, dotted
 
 
 def calls_of(script: Script, function: Any) -> list[Any]:
@@ -19,12 +20,10 @@ def calls_of(script: Script, function: Any) -> list[Any]:
 
 def _in_handler(script: Script, node: Any) -> bool:
     """Tell whether something is done because of an error."""
-    cst: Any = libcst_or_error()
     return any(isinstance(one, cst.ExceptHandler) for one in script.around(node))
 
 
 def _all_calls_of(script: Script, function: Any) -> list[Any]:
-    cst: Any = libcst_or_error()
     name = function.name.value
     home = next((one for one in script.around(function) if isinstance(one, cst.ClassDef)), None)
     if home is None:
@@ -40,14 +39,12 @@ def _all_calls_of(script: Script, function: Any) -> list[Any]:
 
 def is_plain(script: Script, function: Any) -> bool:
     """Tell whether a function is one of the module, or a method of a class of the module."""
-    cst: Any = libcst_or_error()
     homes = [one for one in script.around(function) if isinstance(one, (cst.ClassDef, cst.FunctionDef))]
     return not homes or (len(homes) == 1 and is_method(script, function))
 
 
 def is_started(script: Script, function: Any) -> bool:
     """Tell whether something in the script starts a function: by its name (``spawn(main, …)``), or a decorator."""
-    cst: Any = libcst_or_error()
     name, method = function.name.value, is_method(script, function)
 
     def leads_to(node: Any) -> bool:
@@ -73,7 +70,6 @@ _REPEATS = re.compile(
 
 def repeated_by(script: Script, function: Any) -> Any:
     """Return the call that is given a function by its name, and calls it again and again; None for none."""
-    cst: Any = libcst_or_error()
     for call in script.all(cst.Call):
         given = any(dotted(one.value) == function.name.value for one in call.args)
         method = f".{call.func.attr.value}" if isinstance(call.func, cst.Attribute) else ""
@@ -84,7 +80,6 @@ def repeated_by(script: Script, function: Any) -> Any:
 
 def is_made_once(script: Script, calls: list[Any]) -> bool:
     """Tell whether at most one of some calls is made: of two, one in each branch of an ``if``."""
-    cst: Any = libcst_or_error()
     if len(calls) != 2:
         return len(calls) < 2
     one, other = ([call, *script.around(call)] for call in calls)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert import cst
+from vaultlayer_hf.run.insert.source import Script, dotted
 
 SCHEDULER = re.compile(r"sched|lr_", re.IGNORECASE)
 """Names of learning rate schedules."""
@@ -17,7 +18,6 @@ CLOCK = re.compile(
 
 def method_calls(script: Script, name: str, inside: Any = None) -> list[Any]:
     """Return the calls of methods of a name."""
-    cst: Any = libcst_or_error()
     return [
         call
         for call in script.all(cst.Call, inside)
@@ -39,7 +39,6 @@ def is_schedule(script: Script, name: str) -> bool:
 
 def sources_of(script: Script, name: str) -> list[Any]:
     """Return the values that a name is assigned anywhere; of ``a, b = 1, 2`` each name its own."""
-    cst: Any = libcst_or_error()
     found = []
     for node in script.all(cst.Assign):
         for target in (one.target for one in node.targets):
@@ -71,7 +70,6 @@ _RETURNS_ITSELF = (
 
 def call_that_makes(node: Any) -> Any:
     """Return ``Net()`` of ``Net().to(device)``; a node that isn't made so as it is."""
-    cst: Any = libcst_or_error()
     while (
         isinstance(node, cst.Call)
         and isinstance(node.func, cst.Attribute)
@@ -84,20 +82,17 @@ def call_that_makes(node: Any) -> Any:
 
 def made_by(script: Script, name: str) -> list[str]:
     """Return the paths of what is called to make what a name is assigned."""
-    cst: Any = libcst_or_error()
     made = [call_that_makes(one) for one in sources_of(script, name)]
     return [script.path(one.func) for one in made if isinstance(one, cst.Call)]
 
 
 def is_statement(node: Any) -> bool:
     """Tell whether a node is a statement with a line of its own."""
-    cst: Any = libcst_or_error()
     return isinstance(node, (cst.SimpleStatementLine, cst.BaseCompoundStatement))
 
 
 def is_method(script: Script, function: Any) -> bool:
     """Tell whether a function is a method whose object is called ``self``."""
-    cst: Any = libcst_or_error()
     home = next(
         (one for one in script.around(function) if isinstance(one, (cst.ClassDef, cst.FunctionDef))), None
     )
@@ -107,5 +102,4 @@ def is_method(script: Script, function: Any) -> bool:
 
 def function_of(script: Script, node: Any) -> Any:
     """Return the function around a node; None in the module."""
-    cst: Any = libcst_or_error()
     return next((one for one in script.around(node) if isinstance(one, cst.FunctionDef)), None)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import CLOCK
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
-from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.source import Script, dotted
 
 
 def refuse_clocks(script: Script, loop: Loop) -> None:
     """Raise UnclearError where the training, or a pass through its data, ends by what a clock or a signal says."""
-    cst: Any = libcst_or_error()
     shown = _shown_by_clocks(script)
     top = loop.outer if loop.outer is not None else loop.inner
     tests = [one.test for one in (loop.outer, loop.inner) if isinstance(one, cst.While)]
@@ -35,7 +35,6 @@ def refuse_clocks(script: Script, loop: Loop) -> None:
 
 def _shown_by_clocks(script: Script) -> set[str]:
     """Return the names of variables and functions whose values hang on what a clock shows, or on a signal."""
-    cst: Any = libcst_or_error()
     shown = _set_by_signals(script)
     while True:
         before = len(shown)
@@ -58,7 +57,6 @@ def _shown_by_clocks(script: Script) -> set[str]:
 
 def _assigned(node: Any) -> list[tuple[str, Any]]:
     """Return the names that a statement assigns, each with its value; of ``a, b = 1, 2`` each with its own."""
-    cst: Any = libcst_or_error()
     found: list[tuple[str, Any]] = []
     for target in [one.target for one in node.targets] if isinstance(node, cst.Assign) else [node.target]:
         if not isinstance(target, (cst.Tuple, cst.List)):
@@ -74,7 +72,6 @@ def _assigned(node: Any) -> list[tuple[str, Any]]:
 
 def _set_by_signals(script: Script) -> set[str]:
     """Return the names that the script's handlers of signals assign."""
-    cst: Any = libcst_or_error()
     handlers = {
         dotted(call.args[1].value).rpartition(".")[2]
         for call in script.all(cst.Call)
@@ -91,7 +88,6 @@ def _set_by_signals(script: Script) -> set[str]:
 
 def _is_under(script: Script, node: Any, shown: set[str]) -> bool:
     """Tell whether an ``if`` that hangs on a clock decides on a statement that gives a plain value."""
-    cst: Any = libcst_or_error()
     plain = node.value is None or dotted(node.value) in ("True", "False")
     if not plain:
         return False
@@ -104,7 +100,6 @@ def _is_under(script: Script, node: Any, shown: set[str]) -> bool:
 
 
 def _reads(script: Script, node: Any, shown: set[str]) -> bool:
-    cst: Any = libcst_or_error()
     calls = script.all(cst.Call, node)
     if any(CLOCK.search(script.path(call.func)) for call in calls):
         return True

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.own_functions import parameters_of
-from vaultlayer_hf.run.insert.source import Script, libcst_or_error
+from vaultlayer_hf.run.insert.source import Script
 from vaultlayer_hf.run.insert.walk import Walk
 
 
 def defined_before(script: Script, node: Any) -> set[str]:
     """Return the names that are surely set where a statement begins: of its function, its parameters, its module."""
-    cst: Any = libcst_or_error()
     path = [node, *script.around(node)]
     found: set[str] = set()
     for position, one in enumerate(path):

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import function_of, sources_of
 from vaultlayer_hf.run.insert.draws import quiet
 from vaultlayer_hf.run.insert.held_loaders import held_loaders
 from vaultlayer_hf.run.insert.loop import Loop
-from vaultlayer_hf.run.insert.source import Edit, Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.source import Edit, Script, dotted
 from vaultlayer_hf.run.insert.streams import DrawnLoader, generator_of, is_iterator, opened_there
 
 
 def drawn_loaders(script: Script, loop: Loop) -> list[DrawnLoader]:
     """Return the loaders that a loop draws from with next(), in a way that Streams can stand for; else none."""
-    cst: Any = libcst_or_error()
     if any(path.startswith(("accelerate", "torch.distributed")) for path in script.imports.values()):
         return []  # several ranks may have it
     found: dict[str, DrawnLoader] = {}
@@ -39,7 +39,6 @@ def drawn_loaders(script: Script, loop: Loop) -> list[DrawnLoader]:
 
 def _drawn(script: Script, loop: Loop, name: str) -> DrawnLoader | None:
     """Return the loader behind an iterator, where all that happens to it is seen."""
-    cst: Any = libcst_or_error()
     opens = sources_of(script, name)
     if not name.isidentifier() or not opens or not all(isinstance(one, cst.Call) for one in opens):
         return None
@@ -82,7 +81,6 @@ def _drawn(script: Script, loop: Loop, name: str) -> DrawnLoader | None:
 
 
 def _is_variable(script: Script, name: Any) -> bool:
-    cst: Any = libcst_or_error()
     up = script.parent(name)
     if isinstance(up, cst.Attribute):
         return up.attr is not name and not any(
@@ -95,7 +93,6 @@ def _is_variable(script: Script, name: Any) -> bool:
 
 def _draws_before_next(script: Script, loop: Loop, drawn: DrawnLoader) -> bool:
     """Tell whether something may draw between where an iterator is opened and where its first batch is asked for."""
-    cst: Any = libcst_or_error()
     name = dotted(script.parent(drawn.opens[0]).targets[0].target)
 
     def asks(node: Any) -> bool:
@@ -131,7 +128,6 @@ def _draws_before_next(script: Script, loop: Loop, drawn: DrawnLoader) -> bool:
 
 def _goes_round(function: Any) -> bool:
     """Tell whether a generator gives the batches of its one parameter again and again, and does nothing else."""
-    cst: Any = libcst_or_error()
     if function is None or len(function.params.params) != 1 or function.decorators:
         return False
     given = function.params.params[0].name.value
@@ -162,7 +158,6 @@ def _goes_round(function: Any) -> bool:
 
 def _only_expression(statements: Any) -> Any:
     """Return the expression that some statements consist of; None for any others."""
-    cst: Any = libcst_or_error()
     small: Any = getattr(statements[0], "body", ()) if len(statements) == 1 else ()
     found: Any = small[0] if isinstance(small, (list, tuple)) and len(small) == 1 else None
     return found.value if isinstance(found, cst.Expr) else None

@@ -6,11 +6,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import function_of, method_calls, receiver
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
 from vaultlayer_hf.run.insert.own_classes import classes_of
 from vaultlayer_hf.run.insert.own_functions import parameters_of
-from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.source import Script, dotted
 from vaultlayer_hf.run.insert.walk import local_names
 
 _TORCH = re.compile(
@@ -33,7 +34,6 @@ _SEEDED = ("generator", "random_state", "seed")
 
 def refuse_fresh_data(script: Script, loop: Loop, models: list[str]) -> None:
     """Raise UnclearError where what is drawn ahead of the loop differs from start to start, and reaches its data."""
-    cst: Any = libcst_or_error()
     seeds = seeds_of(script)
     start = script.span(loop.top)[0]
     used = in_use(script, loop)
@@ -63,7 +63,6 @@ def refuse_fresh_data(script: Script, loop: Loop, models: list[str]) -> None:
 
 def _refuse_drawn_beside(script: Script, seeds: set[str]) -> None:
     """Raise UnclearError for objects that draw when they are made, of a class of a module beside the script."""
-    cst: Any = libcst_or_error()
     for name, (home, node) in classes_of(script).items():
         if home is script or any(home.path(base.value).endswith("Module") for base in node.bases):
             continue  # a network's weights are the model's
@@ -99,7 +98,6 @@ def is_split(path: str) -> bool:
 
 def quiet(script: Script, node: Any) -> bool:
     """Tell whether a statement surely draws no random numbers."""
-    cst: Any = libcst_or_error()
     return all(_QUIET.fullmatch(dotted(call.func)) for call in script.all(cst.Call, node))
 
 
@@ -119,7 +117,6 @@ def _shuffles(script: Script, call: Any) -> bool:
 
 def seeds_of(script: Script) -> set[str]:
     """Return the generators that something seeds."""
-    cst: Any = libcst_or_error()
     found: set[str] = set()
     for call in script.all(cst.Call):
         path = script.path(call.func)
@@ -147,7 +144,6 @@ def in_use(script: Script, loop: Loop) -> list[Any]:
 
     Modules as well, whose weights and buffers are the model's.
     """
-    cst: Any = libcst_or_error()
     functions = {one.name.value: one for one in script.all(cst.FunctionDef)}
     modules = [
         one
@@ -170,7 +166,6 @@ def _within(script: Script, node: Any, outer: Any) -> bool:
 
 def _reaches_data(script: Script, call: Any, path: str, used: list[Any], models: list[str]) -> bool:
     """Tell whether the loop reads what was drawn, or what was made of it; or the order of it was shuffled in place."""
-    cst: Any = libcst_or_error()
     if path.endswith("shuffle"):
         return True
     way = [call, *script.around(call)]
@@ -212,7 +207,6 @@ def _reaches_data(script: Script, call: Any, path: str, used: list[Any], models:
 
 def _sorted(script: Script, node: Any) -> bool:
     """Tell whether the order is made the same again: by sorted(…) around it, or .sort() of what it is assigned to."""
-    cst: Any = libcst_or_error()
     assign = next((one for one in script.around(node) if isinstance(one, cst.Assign)), None)
     names = {dotted(one.target) for one in assign.targets} if assign is not None else set()
     if names & {receiver(call) for call in method_calls(script, "sort")} - {""}:

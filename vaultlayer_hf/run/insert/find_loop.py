@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.by_hand import steps_by_hand
 from vaultlayer_hf.run.insert.callers import calls_of, is_plain
 from vaultlayer_hf.run.insert.calls import SCHEDULER, is_statement, made_by, method_calls, receiver
 from vaultlayer_hf.run.insert.loop import Call, Loop, UnclearError
 from vaultlayer_hf.run.insert.outer_loops import find_outer
-from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.source import Script, dotted
 from vaultlayer_hf.run.insert.wrappers import wrapped_step
 
 _OPTIMIZER = re.compile(r"optim|adam|sgd|adagrad|rmsprop|lion|adafactor|\bopts?\b", re.IGNORECASE)
@@ -23,7 +24,6 @@ _OPTIMIZER = re.compile(r"optim|adam|sgd|adagrad|rmsprop|lion|adafactor|\bopts?\
 
 def find_loop(script: Script) -> Loop:
     """Return the training loop. Raises UnclearError."""
-    cst: Any = libcst_or_error()
     if not method_calls(script, "backward"):
         raise UnclearError("nothing in it calls backward()")
     for call in method_calls(script, "step"):
@@ -89,7 +89,6 @@ def _optimizer_steps(script: Script) -> list[tuple[Any, str]]:
 
 def _local_rounds(script: Script) -> set[str]:
     """Return the names of Accelerate's LocalSGD, which is no optimizer."""
-    cst: Any = libcst_or_error()
     return {
         dotted(item.asname.name)
         for item in script.all(cst.WithItem)
@@ -107,7 +106,6 @@ def _is_optimizer(script: Script, name: str) -> bool:
 
 
 def _function(script: Script, node: Any) -> Any:
-    cst: Any = libcst_or_error()
     return next((one for one in script.around(node) if isinstance(one, (cst.FunctionDef, cst.Lambda))), None)
 
 
@@ -120,7 +118,6 @@ def _common_statement(script: Script, calls: list[Any]) -> Any:
 
 def _climb(script: Script, steps: list[Any], statement: Any) -> Loop:
     """Go from the step to the loop around it."""
-    cst: Any = libcst_or_error()
     suite: Any = None
     condition: Any = None
     sync = False

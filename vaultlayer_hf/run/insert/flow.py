@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert import cst
+from vaultlayer_hf.run.insert.source import Script, dotted
 
 
 def is_known(script: Script, name: str, at: Any) -> bool:
     """Tell whether a variable is set, or a parameter, in one of the functions around a node, or in the module."""
-    cst: Any = libcst_or_error()
     first = name.partition(".")[0]
     for one in [*script.around(at), script.module]:
         if isinstance(one, cst.FunctionDef):
@@ -26,7 +26,6 @@ def is_known(script: Script, name: str, at: Any) -> bool:
 
 def events(node: Any) -> Iterator[tuple[str, bool, Any]]:
     """Yield (name, whether it is written, node) about in the order in which they happen; lists grow by append()."""
-    cst: Any = libcst_or_error()
     if isinstance(node, cst.Name):
         yield node.value, False, node
     elif isinstance(node, cst.Assign):
@@ -64,7 +63,6 @@ def events(node: Any) -> Iterator[tuple[str, bool, Any]]:
 
 def written_by(target: Any) -> Iterator[tuple[str, bool, Any]]:
     """Yield the events of an assignment's target."""
-    cst: Any = libcst_or_error()
     if isinstance(target, cst.Name):
         yield target.value, True, target
     elif isinstance(target, (cst.Tuple, cst.List)):

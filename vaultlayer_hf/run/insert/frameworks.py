@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import made_by, method_calls, receiver
 from vaultlayer_hf.run.insert.loop import UnclearError
-from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.source import Script, dotted
 
 ENVIRONMENT = re.compile(
     r"^(?:gym|gymnasium|envpool|isaacgym|pettingzoo|procgen|supersuit|dm_control|minigrid|brax)\b|\.make_vec$"
@@ -73,7 +73,7 @@ def refuse_frameworks(script: Script) -> None:
             f"line {script.line(call)} allocates AdaLora's ranks by what it has gathered on its way, which no "
             "state_dict() has"
         )
-    for node in script.all(libcst_or_error().Call):
+    for node in script.all(cst.Call):
         path = script.path(node.func)
         if _SPREAD.search(path) and not any(one.startswith("accelerate.") for one in paths):
             raise UnclearError(
@@ -84,7 +84,6 @@ def refuse_frameworks(script: Script) -> None:
 
 def _refuse_own_loops(script: Script) -> None:
     """Raise UnclearError for a script that calls the loop of a framework."""
-    cst: Any = libcst_or_error()
     stars = [
         one for one in script.all(cst.ImportFrom) if isinstance(one.names, cst.ImportStar) and one.module
     ]

@@ -8,13 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.callers import calls_of, given_values
 from vaultlayer_hf.run.insert.calls import call_that_makes, function_of, sources_of
 from vaultlayer_hf.run.insert.held import CONTAINERS, LOGS, Held
 from vaultlayer_hf.run.insert.loop import UnclearError
 from vaultlayer_hf.run.insert.own_classes import GROWS, changes_itself
 from vaultlayer_hf.run.insert.own_functions import parameters_of
-from vaultlayer_hf.run.insert.source import dotted, libcst_or_error
+from vaultlayer_hf.run.insert.source import dotted
 from vaultlayer_hf.run.insert.walk import Walk, local_names
 
 
@@ -71,7 +72,6 @@ def _values(held: Held, home: Any, name: str) -> list[Any]:
 
 def _kind(held: Held, value: Any) -> str:
     """Return ``container``, ``class`` (of the script's own), ``tensor``, ``log``, ``unseen``; ``""``: another call."""
-    cst: Any = libcst_or_error()
     if isinstance(value, (cst.List, cst.Dict, cst.Set, cst.ListComp, cst.DictComp, cst.SetComp)):
         return "container"
     value = call_that_makes(value)
@@ -88,7 +88,6 @@ def _kind(held: Held, value: Any) -> str:
 
 
 def _changes(held: Held, values: list[Any], method: str) -> bool:
-    cst: Any = libcst_or_error()
     made = [held.script.path(one.func) for one in map(call_that_makes, values) if isinstance(one, cst.Call)]
     return any(
         changes_itself(held.script, held.classes[one], method, held.classes)

@@ -10,16 +10,16 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import is_method
 from vaultlayer_hf.run.insert.draws import is_draw
 from vaultlayer_hf.run.insert.own_functions import parameters_of
-from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.source import Script, dotted
 from vaultlayer_hf.run.insert.walk import Walk
 
 
 def handed_on(script: Script, call: Any) -> Any:
     """Return what a call of such a generator goes through; None for any other call."""
-    cst: Any = libcst_or_error()
     name = dotted(call.func)
     functions = [one for one in script.all(cst.FunctionDef) if one.name.value == name.rpartition(".")[2]]
     if len(functions) != 1 or is_method(script, functions[0]) != ("." in name):
@@ -39,7 +39,6 @@ def handed_on(script: Script, call: Any) -> Any:
 
 def _loader_of(script: Script, function: Any) -> str:
     """Return the parameter that a generator goes through and hands on; ``""`` where it does anything else."""
-    cst: Any = libcst_or_error()
     yields = script.all(cst.Yield, function.body, nested=False)
     loops = [*script.all(cst.For, function.body), *script.all(cst.While, function.body)]
     if len(yields) != 1 or len(loops) != 1 or not isinstance(loops[0], cst.For):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import (
     CLOCK,
     call_that_makes,
@@ -28,7 +29,7 @@ from vaultlayer_hf.run.insert.own_classes import (
     is_kind,
 )
 from vaultlayer_hf.run.insert.own_functions import OF_MODULES
-from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.source import Script, dotted
 
 GENERATORS = (
     "torch.Generator",
@@ -66,7 +67,6 @@ class Held:
         self.script, self.loop, self.names = script, loop, names
         self.known = known
         self.classes = classes_of(script)
-        self._cst: Any = libcst_or_error()
 
     def sources(self, name: str) -> list[Any]:
         """Return what a name is assigned: in the loop's functions, where they assign it; another's may be another."""
@@ -81,14 +81,14 @@ class Held:
     def made(self, name: str) -> list[str]:
         """Return the paths of the calls by which a name is made."""
         made = [call_that_makes(one) for one in self.sources(name)]
-        return [self.script.path(one.func) for one in made if isinstance(one, self._cst.Call)]
+        return [self.script.path(one.func) for one in made if isinstance(one, cst.Call)]
 
     def is_variable(self, name: str) -> bool:
         """Tell whether a name that the loop assigns holds something that can go on: no clock, log or iterator."""
         first = name.partition(".")[0]
         if name in self.known or first in self.script.imports or first in self.classes:
             return False
-        if name in {one.name.value for one in self.script.all(self._cst.FunctionDef)}:
+        if name in {one.name.value for one in self.script.all(cst.FunctionDef)}:
             return False
         sources, made = self.sources(name), self.made(name)
         clocks = [one for one in made if CLOCK.search(one)]
@@ -115,7 +115,7 @@ class Held:
             return any(
                 dotted(argument.value).removesuffix(".module") in self.names.models
                 for one in map(call_that_makes, self.sources(name))
-                if isinstance(one, self._cst.Call)
+                if isinstance(one, cst.Call)
                 for argument in one.args
             )
         return any(

@@ -17,17 +17,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import function_of, made_by, receiver, sources_of
 from vaultlayer_hf.run.insert.draws import quiet
 from vaultlayer_hf.run.insert.loop import Loop
-from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.source import Script, dotted
 from vaultlayer_hf.run.insert.streams import DrawnLoader
 from vaultlayer_hf.run.insert.walk import Walk
 
 
 def held_loaders(script: Script, loop: Loop) -> list[DrawnLoader]:
     """Return the loaders that a loop draws from through such objects, where all that happens to them is seen."""
-    cst: Any = libcst_or_error()
     found = []
     for home in script.all(cst.ClassDef):
         if home.bases or script.parent(home) is not script.module:
@@ -46,7 +46,6 @@ def held_loaders(script: Script, loop: Loop) -> list[DrawnLoader]:
 
 
 def _held(script: Script, loop: Loop, home: Any, nexts: list[Any], iterator: str) -> DrawnLoader | None:
-    cst: Any = libcst_or_error()
     opens = [one for one in sources_of(script, iterator) if any(up is home for up in script.around(one))]
     if not opens or not all(
         isinstance(one, cst.Call) and dotted(one.func) == "iter" and len(one.args) == 1 for one in opens
@@ -89,7 +88,6 @@ def _held(script: Script, loop: Loop, home: Any, nexts: list[Any], iterator: str
 
 def _only_object(script: Script, loop: Loop, home: Any, functions: dict[str, Any]) -> str:
     """Return what the one object of a class is called, where only its methods are called, and in the loop."""
-    cst: Any = libcst_or_error()
     made = [call for call in script.all(cst.Call) if dotted(call.func) == home.name.value]
     assign = script.parent(made[0]) if len(made) == 1 else None
     if not isinstance(assign, cst.Assign) or len(assign.targets) != 1:
@@ -114,7 +112,6 @@ def _only_object(script: Script, loop: Loop, home: Any, functions: dict[str, Any
 
 def _asked_first(script: Script, loop: Loop, home: Any, name: str, draws: set[str]) -> bool:
     """Tell whether nothing draws between where the object is made and where it is asked for its first batch."""
-    cst: Any = libcst_or_error()
 
     def asks(node: Any) -> bool:
         return any(
@@ -144,7 +141,6 @@ def _asked_first(script: Script, loop: Loop, home: Any, name: str, draws: set[st
 
 def _asked_at_once(script: Script, opened: Any, iterator: str) -> bool:
     """Tell whether the statement behind one that opens the iterator again asks for its first batch."""
-    cst: Any = libcst_or_error()
     line = script.parent(script.parent(opened))
     block = list(getattr(script.parent(line), "body", ()))
     at = next((number for number, one in enumerate(block) if one is line), None)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import sources_of
 from vaultlayer_hf.run.insert.defined_before import defined_before
 from vaultlayer_hf.run.insert.draws import in_use
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
 from vaultlayer_hf.run.insert.own_functions import parameters_of
 from vaultlayer_hf.run.insert.pieces import places
-from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.source import Script, dotted
 from vaultlayer_hf.run.insert.walk import Walk
 
 _WRITES = re.compile(r"(?:^torch|(?:^|\.)accelerator|(?:^|\.)xm)\.save$|(?:^|\.)(?:save_file|save_model)$")
@@ -49,7 +50,6 @@ def kept_files(script: Script, loop: Loop, walk: Walk) -> list[str]:
 
 def written_paths(script: Script, loop: Loop) -> list[tuple[str, bool]]:
     """Return the code of the paths of files that a loop writes, and whether it means the same elsewhere."""
-    cst: Any = libcst_or_error()
     found: list[tuple[str, bool]] = []
     for part in in_use(script, loop):
         for call in script.all(cst.Call, part):
@@ -62,7 +62,6 @@ def written_paths(script: Script, loop: Loop) -> list[tuple[str, bool]]:
 
 def _opened(script: Script, node: Any) -> Any:
     """Return the path of a file that is given as what ``with open(path) as file`` has opened; else the node itself."""
-    cst: Any = libcst_or_error()
     for one in script.around(node) if dotted(node) else ():
         for item in one.items if isinstance(one, cst.With) else ():
             opens = isinstance(item.item, cst.Call) and script.path(item.item.func) in ("open", "io.open")
@@ -79,7 +78,6 @@ def _ways(script: Script, node: Any) -> list[Any]:
 
 def _is_plain(script: Script, call: Any, code: str) -> bool:
     """Tell whether what a path is called where it is written is what it is called elsewhere."""
-    cst: Any = libcst_or_error()
     home = next((one for one in script.around(call) if isinstance(one, cst.FunctionDef)), None)
     names = set(re.findall(r"[A-Za-z_]\w*", re.sub(r"(\"[^\"]*\"|'[^']*')", "", code)))
     return home is None or not names & (parameters_of(home) | {"self"})
@@ -87,7 +85,6 @@ def _is_plain(script: Script, call: Any, code: str) -> bool:
 
 def _reads_behind(script: Script, loop: Loop, used: list[Any]) -> list[Any]:
     """Return the calls behind a loop that read a file."""
-    cst: Any = libcst_or_error()
     end = script.span(loop.top)[1]
     functions = {one.name.value: one for one in script.all(cst.FunctionDef)}
     parts: list[Any] = []
@@ -129,7 +126,6 @@ def _last(call: Any) -> str:
 
 def _is_known(script: Script, loop: Loop, walk: Walk, node: Any) -> bool:
     """Tell whether a path can be worked out ahead of the loop, and is the same behind it."""
-    cst: Any = libcst_or_error()
     if not all(_is_pure(script, call) for call in script.all(cst.Call, node)):
         return False
     needed = Walk(script, follow=False)
@@ -140,7 +136,6 @@ def _is_known(script: Script, loop: Loop, walk: Walk, node: Any) -> bool:
 
 
 def _is_pure(script: Script, call: Any) -> bool:
-    cst: Any = libcst_or_error()
     if isinstance(call.func, cst.Attribute) and call.func.attr.value in ("format", "join", "with_suffix"):
         return True
     return bool(_PURE.fullmatch(script.path(call.func)))

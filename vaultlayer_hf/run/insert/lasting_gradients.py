@@ -6,12 +6,12 @@ They are never set to zero; or those of one optimizer are, behind its step, and 
 from __future__ import annotations
 
 import re
-from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import method_calls, receiver, sources_of
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
 from vaultlayer_hf.run.insert.loop_names import Names
-from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.source import Script, dotted
 
 
 def lasting_gradients(script: Script, loop: Loop, names: Names) -> list[str]:
@@ -19,7 +19,6 @@ def lasting_gradients(script: Script, loop: Loop, names: Names) -> list[str]:
 
     Raises UnclearError where it isn't seen that they are those of one model alone.
     """
-    cst: Any = libcst_or_error()
     functions = {one.name.value: one for one in script.all(cst.FunctionDef)}
     parts, coming = [loop.inner], [loop.inner]
     while coming:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
-from vaultlayer_hf.run.insert.source import Edit, Script, libcst_or_error
+from vaultlayer_hf.run.insert.source import Edit, Script
 from vaultlayer_hf.run.insert.walk import Walk
 
 _TRIAL = re.compile(r"dry_?run|debug|smoke|sanity|fast_dev|test_run", re.IGNORECASE)
@@ -19,7 +20,6 @@ _TRIAL = re.compile(r"dry_?run|debug|smoke|sanity|fast_dev|test_run", re.IGNOREC
 
 def leaves_pass(script: Script, loop: Loop) -> list[Any]:
     """Return the statements that leave a pass through the data, of those that follow the step in its own block."""
-    cst: Any = libcst_or_error()
     if loop.outer is None or not isinstance(loop.inner, cst.For):
         return []
     behind = loop.tail[1:]
@@ -31,7 +31,6 @@ def leaves_pass(script: Script, loop: Loop) -> list[Any]:
 
 
 def _loop_of(script: Script, node: Any) -> Any:
-    cst: Any = libcst_or_error()
     return next(one for one in script.around(node) if isinstance(one, (cst.For, cst.While)))
 
 
@@ -51,7 +50,6 @@ def _breaks_of_pass(script: Script, loop: Loop, kept: set[str]) -> list[str]:
     A run that goes on from such a step would train on the next batch: it has to look at them first. ``kept``:
     variables that come back. Raises UnclearError for a condition on anything else that the loop changes.
     """
-    cst: Any = libcst_or_error()
     if loop.outer is None or not isinstance(loop.inner, cst.For):
         return []
     step = loop.calls[loop.crossed - 1].call if loop.crossed else loop.steps[-1]

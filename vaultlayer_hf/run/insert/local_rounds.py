@@ -7,11 +7,11 @@ rank goes on with by itself, the state of its optimizer and the buffers of its m
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import method_calls, receiver
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
-from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.source import Script, dotted
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,6 @@ class LocalRounds:
 
 def find_local_rounds(script: Script, loop: Loop) -> LocalRounds | None:
     """Return a loop's LocalSGD; None where it has none. Raises UnclearError for one that is used in another way."""
-    cst: Any = libcst_or_error()
     made = [call for call in script.all(cst.Call) if script.path(call.func).endswith("LocalSGD")]
     if not made:
         return None

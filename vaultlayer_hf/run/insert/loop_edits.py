@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.batch_edits import batch_edits, epoch_edits, pass_edits
 from vaultlayer_hf.run.insert.between_trainings import refuse_left_behind, refuse_unfollowed
 from vaultlayer_hf.run.insert.calls import is_method, method_calls, receiver
@@ -32,7 +33,7 @@ from vaultlayer_hf.run.insert.maybe_set import maybe_set, set_first
 from vaultlayer_hf.run.insert.passes_by_next import PassByNext, pass_by_next, pass_by_next_edits
 from vaultlayer_hf.run.insert.pieces import ends_with_break, innermost, places, prepared
 from vaultlayer_hf.run.insert.remarks import loop_remarks
-from vaultlayer_hf.run.insert.source import Edit, Script, dotted, libcst_or_error, new_import
+from vaultlayer_hf.run.insert.source import Edit, Script, dotted, new_import
 from vaultlayer_hf.run.insert.step_counter import step_counter
 from vaultlayer_hf.run.insert.step_end import StepEnd
 from vaultlayer_hf.run.insert.trainers import TrainerEdit
@@ -81,7 +82,7 @@ class _Planner:
     def _of_object(self) -> None:
         """The loop is spread over methods: the Checkpointer is an attribute of their object."""
         script, loop = self.script, self.loop
-        home = next((one for one in script.around(loop.top) if isinstance(one, _cst().FunctionDef)), None)
+        home = next((one for one in script.around(loop.top) if isinstance(one, cst.FunctionDef)), None)
         on_self = all(
             receiver(call.call) == "self" for call in loop.calls if is_method(script, call.function)
         )
@@ -152,8 +153,8 @@ class _Planner:
         self.edits += set_first(script, [*self.names.maybe, *self.variables.maybe], where)
         why = "Saves the end, waits until it is committed, and notes that the run is done."
         self.edits.append(script.lines_behind(loop.top, [f"{self.ckpt}.finish()"], why))
-        for node in script.all(_cst().Return, loop.top, nested=False):
-            line = next(one for one in script.around(node) if isinstance(one, _cst().SimpleStatementLine))
+        for node in script.all(cst.Return, loop.top, nested=False):
+            line = next(one for one in script.around(node) if isinstance(one, cst.SimpleStatementLine))
             self.edits.append(script.lines_before(line, [f"{self.ckpt}.finish()"], why))
         return TrainerEdit(self.edits, remarks + loop_remarks(script, loop, self.while_ends))
 
@@ -177,7 +178,7 @@ class _Planner:
         found |= set(self.loop.optimizers) | set(names.tensors) | {self.ckpt}
         if names.accelerator:
             found |= prepared(script)
-        source = innermost(self.loop.inner.iter) if isinstance(self.loop.inner, _cst().For) else None
+        source = innermost(self.loop.inner.iter) if isinstance(self.loop.inner, cst.For) else None
         source = by_next.opening.args[0].value if by_next is not None else source
         if source is not None and dotted(source):
             found.add(at_top(script, self.loop.calls[self.loop.crossed :], dotted(source)))
@@ -185,7 +186,7 @@ class _Planner:
 
     def _while(self, counter: str) -> None:
         """Have a loop that is left at its end, ``if step > last: break``, be left at once where that holds already."""
-        script, loop, cst = self.script, self.loop, _cst()
+        script, loop = self.script, self.loop
         if script.code(loop.inner.test) not in ("True", "1"):
             self.while_ends = True
             return
@@ -211,7 +212,7 @@ class _Planner:
         if type(self.loop.inner).__name__ != "For":
             return None
         call = innermost(self.loop.inner.iter)
-        name = dotted(call.func) if isinstance(call, _cst().Call) else ""
+        name = dotted(call.func) if isinstance(call, cst.Call) else ""
         return call if name in ("range", "trange") and 1 <= len(places(call)) <= 2 else None
 
     def _range(self, counter: str) -> None:
@@ -233,7 +234,3 @@ class _Planner:
         """Tell whether the loop goes over step numbers, or by a counter, and not over batches."""
         is_while = self.loop.outer is None and type(self.loop.inner).__name__ == "While"
         return is_while or self._counts_steps()
-
-
-def _cst() -> Any:
-    return libcst_or_error()

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import is_schedule, is_statement, method_calls, receiver
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
 from vaultlayer_hf.run.insert.loop_names import Names
 from vaultlayer_hf.run.insert.own_classes import COUNTS, GROWS
 from vaultlayer_hf.run.insert.pieces import prepared
 from vaultlayer_hf.run.insert.saved_states import OPTION
-from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.source import Script, dotted
 from vaultlayer_hf.run.insert.streams import refuse_streams
 from vaultlayer_hf.run.insert.walk import Walk
 
@@ -32,7 +33,7 @@ def schedules(script: Script, statements: list[Any], outer: Any = None) -> list[
 
     Not those that are told the number of the epoch, which ``outer`` counts: it is the same where that is repeated.
     """
-    epoch = dotted(outer.target) if isinstance(outer, libcst_or_error().For) else ""
+    epoch = dotted(outer.target) if isinstance(outer, cst.For) else ""
     calls = [call for statement in statements for call in method_calls(script, "step", statement)]
     return [
         (receiver(call), script.line(call))
@@ -51,11 +52,9 @@ def ahead(script: Script, loop: Loop) -> list[Any]:
     body = loop.outer.body.body
     found: list[Any] = []
     for one in body[: next(number for number, one in enumerate(body) if one is inside[position - 2])]:
-        if isinstance(one, libcst_or_error().If) and asks_for_state(script, one.test):
+        if isinstance(one, cst.If) and asks_for_state(script, one.test):
             other: Any = one.orelse  # the script's own resume, which ours switches off
-            found += (
-                other.body.body if isinstance(other, libcst_or_error().Else) else [other] if other else []
-            )
+            found += other.body.body if isinstance(other, cst.Else) else [other] if other else []
         else:
             found.append(one)
     return found
@@ -63,7 +62,6 @@ def ahead(script: Script, loop: Loop) -> list[Any]:
 
 def asks_for_state(script: Script, test: Any) -> bool:
     """Tell whether a condition begins with the option that names the state to go on from."""
-    cst: Any = libcst_or_error()
     while isinstance(test, cst.BooleanOperation) and isinstance(test.operator, cst.And):
         test = test.left
     return isinstance(test, cst.Attribute) and test.attr.value == OPTION
@@ -92,7 +90,6 @@ def refuse_what_repeats(
     weights of the save. ``again``: its walk; ``kept``: what is brought back; ``reset``: what of it comes back behind
     that code once more.
     """
-    cst: Any = libcst_or_error()
     statements = [*ahead(script, loop), *ahead_within(script, loop)]
 
     def refuse(line: int, what: str) -> None:
@@ -142,7 +139,6 @@ def _behind(script: Script, statement: Any) -> list[Any]:
 
 def is_option(script: Script, target: Any) -> bool:
     """Tell whether what is assigned to is an option of an optimizer's group, as ``group["lr"]`` is."""
-    cst: Any = libcst_or_error()
     key = script.code(target.slice[0])
     if "params" in key or key.strip("rbfu")[:1] not in ("'", '"'):
         return False
@@ -161,7 +157,6 @@ def refuse_new_groups(script: Script, loop: Loop, walk: Walk, accelerated: bool)
 
     What a Checkpointer itself saves, it adds; ahead of an epoch's batches the script would do so again.
     """
-    cst: Any = libcst_or_error()
     statements = [*ahead(script, loop), *ahead_within(script, loop)] if loop.outer is not None else []
     around = [one for one in script.around(loop.inner) if isinstance(one, cst.FunctionDef)]
     for _, method, call in walk.calls:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.bare_tensors import refuse_bare_tensors, trained_tensors, trains_tensors_alone
 from vaultlayer_hf.run.insert.called_models import called_beside, called_models, is_own
 from vaultlayer_hf.run.insert.calls import is_method, is_schedule, made_by, method_calls, receiver, sources_of
@@ -14,7 +15,7 @@ from vaultlayer_hf.run.insert.flow import is_known
 from vaultlayer_hf.run.insert.loop import Call, Loop, UnclearError
 from vaultlayer_hf.run.insert.loss_name import loss_name
 from vaultlayer_hf.run.insert.maybe_set import maybe_set
-from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.source import Script, dotted
 
 _PARAMETERS = re.compile(r"([A-Za-z_][\w.]*)\.(?:named_)?parameters\(\)")
 _AVERAGE = re.compile(r"ema|averag|swa", re.IGNORECASE)
@@ -116,7 +117,7 @@ def at_top(script: Script, calls: list[Call], name: str) -> str:
         if listed[:1] == ["self"] and is_method(script, call.function):
             if first == "self":
                 name = (
-                    (receiver(call.call) if isinstance(call.call.func.value, _cst().Name) else "self")
+                    (receiver(call.call) if isinstance(call.call.func.value, cst.Name) else "self")
                     + dot
                     + rest
                 )
@@ -139,7 +140,6 @@ def at_top(script: Script, calls: list[Call], name: str) -> str:
 
 
 def _accelerator(script: Script) -> str:
-    cst: Any = libcst_or_error()
     for node in script.all(cst.Assign):
         ways = [node.value]
         if isinstance(node.value, cst.IfExp):
@@ -151,7 +151,6 @@ def _accelerator(script: Script) -> str:
 
 
 def _models(script: Script, loop: Loop, optimizer: str, region: list[Any]) -> list[str]:
-    cst: Any = libcst_or_error()
     found: list[str] = []
     if loop.trainings is not None and is_own(script, loop.trainings, optimizer):
         found = called_models(script, loop.trainings, optimizer)
@@ -200,7 +199,6 @@ def _models(script: Script, loop: Loop, optimizer: str, region: list[Any]) -> li
 
 def _given(script: Script, values: list[Any]) -> list[str]:
     """Return the names given to the calls that make some values, and to those that make what these are given."""
-    cst: Any = libcst_or_error()
     found: list[str] = []
     for value in values:
         for name in [dotted(one.value) for one in value.args] if isinstance(value, cst.Call) else []:
@@ -215,7 +213,7 @@ def _called(script: Script, loop: Loop, region: list[Any]) -> set[str]:
     found = set()
     for node in region:
         inside = any(node is call.function for call in loop.calls)
-        for name in {dotted(call.func) for call in script.all(_cst().Call, node)} - {""}:
+        for name in {dotted(call.func) for call in script.all(cst.Call, node)} - {""}:
             try:
                 found.add(at_top(script, loop.calls, name) if inside else name)
             except UnclearError:
@@ -233,16 +231,10 @@ def _known_part(script: Script, name: str) -> str:
 
 
 def _assigned(script: Script, name: str) -> bool:
-    cst = _cst()
     return any(dotted(target.target) == name for node in script.all(cst.Assign) for target in node.targets)
 
 
-def _cst() -> Any:
-    return libcst_or_error()
-
-
 def _functions_around(script: Script, loop: Loop) -> list[Any]:
-    cst: Any = libcst_or_error()
     return [one for one in script.around(loop.top) if isinstance(one, cst.FunctionDef)]
 
 
@@ -271,13 +263,13 @@ def _is_of_pass(script: Script, loop: Loop, name: str) -> bool:
 
 def _lacks_state(script: Script, name: str) -> bool:
     """Tell whether an object is of a class of the script's own that has no ``state_dict``: its attributes are kept."""
-    classes = {one.name.value: one for one in script.all(_cst().ClassDef)}
+    classes = {one.name.value: one for one in script.all(cst.ClassDef)}
     for made in made_by(script, name):
         kind = classes.get(made)
         if kind is not None and not any(
             script.path(base.value) for base in kind.bases if base.value.value != "object"
         ):
-            return not any(one.name.value == "state_dict" for one in script.all(_cst().FunctionDef, kind))
+            return not any(one.name.value == "state_dict" for one in script.all(cst.FunctionDef, kind))
     return False
 
 

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.ahead_of_batches import again_objects, made_ahead
 from vaultlayer_hf.run.insert.changed_modules import (
     changed_modules,
@@ -33,7 +34,7 @@ from vaultlayer_hf.run.insert.own_functions import parameters_of
 from vaultlayer_hf.run.insert.own_resume import moved_starts
 from vaultlayer_hf.run.insert.pass_variables import changed_in_pass, left_by_pass, names_of_pass, walk_of
 from vaultlayer_hf.run.insert.read_behind import read_behind
-from vaultlayer_hf.run.insert.source import Script, libcst_or_error
+from vaultlayer_hf.run.insert.source import Script
 from vaultlayer_hf.run.insert.walk import Walk, local_names
 
 _REMADE = re.compile(r"(?:^torch\.optim\b(?!.*swa)|DataLoader$|lr_scheduler\.|(?:^|\.)GradScaler$)")
@@ -79,11 +80,10 @@ class _Finder:
     def __init__(self, script: Script, loop: Loop, names: Names, known: set[str]) -> None:
         self.script, self.loop, self.names = script, loop, names
         self.known = known
-        self.cst: Any = libcst_or_error()
         self.held = Held(script, loop, names, known)
 
     def find(self) -> Variables:
-        script, loop, cst = self.script, self.loop, self.cst
+        script, loop = self.script, self.loop
         top = loop.top
         surely, maybe = defined_before(script, top), maybe_set(script, top)
         before = surely | set(maybe)
@@ -174,9 +174,7 @@ class _Finder:
     def _refuse_new_parts(self, name: str, line: int) -> None:
         """Raise UnclearError for an optimizer, a schedule or a loader that the loop makes anew on its way."""
         for one in self.held.sources(name):
-            inside = isinstance(one, self.cst.Call) and any(
-                up is self.loop.top for up in self.script.around(one)
-            )
+            inside = isinstance(one, cst.Call) and any(up is self.loop.top for up in self.script.around(one))
             if inside and (_REMADE.search(self.script.path(one.func)) or name in self.known):
                 raise UnclearError(
                     f"line {self.script.line(one)} makes {name} anew within the loop, and a resume behind it would go "
@@ -185,13 +183,13 @@ class _Finder:
 
     def _can_be_kept(self, name: str, top: Any) -> bool:
         """Refuse a variable of the module that functions change, where the loop's function doesn't say so."""
-        functions = [one for one in self.script.around(top) if isinstance(one, self.cst.FunctionDef)]
+        functions = [one for one in self.script.around(top) if isinstance(one, cst.FunctionDef)]
         if not functions or "." in name:
             return True
         home = functions[0]
         shared = {
             item.name.value
-            for one in self.script.all(self.cst.Global, home.body, nested=False)
+            for one in self.script.all(cst.Global, home.body, nested=False)
             for item in one.names
         }
         own = name in local_names(self.script, home) | parameters_of(home)

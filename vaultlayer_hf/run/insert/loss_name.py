@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import method_calls, receiver
 from vaultlayer_hf.run.insert.loop import Loop
-from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.source import Script, dotted
 from vaultlayer_hf.run.insert.walk import Walk
 
 
 def loss_name(script: Script, loop: Loop) -> str:
     """Return the name of the loss, where the end of the step can see it and nothing deletes it."""
-    cst: Any = libcst_or_error()
     home = next((one for one in script.around(loop.suite) if isinstance(one, cst.FunctionDef)), script.module)
     calls = method_calls(script, "backward", home)
     for call in reversed(calls):

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from vaultlayer_hf.run.insert.source import Edit, Script, libcst_or_error
+from vaultlayer_hf.run.insert import cst
+from vaultlayer_hf.run.insert.source import Edit, Script
 from vaultlayer_hf.run.insert.walk import Walk
 
 _ASKS = {"NameError", "UnboundLocalError", "locals", "globals", "vars"}
@@ -19,7 +20,6 @@ def maybe_set(script: Script, node: Any) -> dict[str, Any]:
 
     Of its function, those around it, and the module; none where the script itself asks which names are set.
     """
-    cst: Any = libcst_or_error()
     if script.names & _ASKS:
         return {}
     path = [node, *script.around(node)]

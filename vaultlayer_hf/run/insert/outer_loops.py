@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.callers import calls_of, is_made_once, is_plain, is_started, repeated_by
 from vaultlayer_hf.run.insert.calls import sources_of
 from vaultlayer_hf.run.insert.loop import Call, Loop, UnclearError
 from vaultlayer_hf.run.insert.pieces import innermost
-from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.source import Script, dotted
 from vaultlayer_hf.run.insert.trainings import Trainings, in_calls, in_rounds
 
 
 def _loops_around(script: Script, node: Any) -> list[Any]:
-    cst: Any = libcst_or_error()
     return [one for one in script.around(node) if isinstance(one, (cst.For, cst.While))]
 
 
 def _phase(script: Script, loop: Loop, middle: Any) -> str:
     """Return the condition on an epoch's phase under which its batches train; ``""`` where the middle loop has none."""
-    cst: Any = libcst_or_error()
     if not isinstance(middle, cst.For) or not isinstance(middle.target, cst.Name) or loop.calls:
         return ""
     for one in script.around(loop.steps[0]):
@@ -34,7 +33,6 @@ def _phase(script: Script, loop: Loop, middle: Any) -> str:
 
 def find_outer(script: Script, loop: Loop) -> None:
     """Find the loop of the epochs, and the trainings of a script that has several. Raises UnclearError."""
-    cst: Any = libcst_or_error()
     found: list[Any] = []
     calls: list[Call] = []
     node = loop.inner
@@ -101,7 +99,6 @@ def find_outer(script: Script, loop: Loop) -> None:
 
 def _runs(script: Script, loop: Loop, around: Any) -> Trainings | None:
     """Return the trainings of a loop that makes the optimizer anew in each round, ahead of so many steps; else None."""
-    cst: Any = libcst_or_error()
     head = innermost(loop.inner.iter) if isinstance(loop.inner, cst.For) else None
     counted = isinstance(head, cst.Call) and dotted(head.func) in ("range", "trange")
     made = sources_of(script, loop.optimizer) if loop.optimizer else []

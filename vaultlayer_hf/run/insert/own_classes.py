@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from vaultlayer_hf.errors import SettingsError
-from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert import cst
+from vaultlayer_hf.run.insert.source import Script, dotted
 from vaultlayer_hf.run.insert.walk import Walk
 
 GROWS = re.compile(
@@ -19,7 +20,6 @@ COUNTS = re.compile(r"step|update|update_\w+|push|push_\w+|record|observe|put|st
 
 def classes_of(script: Script) -> dict[str, Any]:
     """Return the classes of a script, and of modules beside it from which it imports, by the path to them."""
-    cst: Any = libcst_or_error()
     found = {node.name.value: (script, node) for node in script.all(cst.ClassDef)}
     stars = {
         f"{script.path(node.module)}.*": f"{script.path(node.module)}.*"
@@ -45,7 +45,6 @@ def classes_of(script: Script) -> dict[str, Any]:
 
 def changes_itself(script: Script, kind: Any, method: str, classes: dict[str, Any], depth: int = 4) -> bool:
     """Tell whether a method of a class changes its object; true where that can't be seen."""
-    cst: Any = libcst_or_error()
     home, node = kind
     functions = {one.name.value: one for one in home.all(cst.FunctionDef, node)}
     if method not in functions:
@@ -83,7 +82,6 @@ def changes_itself(script: Script, kind: Any, method: str, classes: dict[str, An
 
 def holds_iterator(kind: Any) -> bool:
     """Tell whether an object of a class keeps an open iterator: its place in its data is no attribute."""
-    cst: Any = libcst_or_error()
     home, node = kind
     return any(
         dotted(call.func) == "next"
@@ -111,7 +109,6 @@ def counted_by_module(kind: Any, methods: Iterable[str] = (), *, forward: bool =
 
     No ``state_dict()`` has them: no buffers or parameters, but what ``__init__`` sets to a number, None or a flag.
     """
-    cst: Any = libcst_or_error()
     home, node = kind
     functions = {one.name.value: one for one in home.all(cst.FunctionDef, node)}
     plain: set[str] = set()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert import cst
+from vaultlayer_hf.run.insert.source import Script, dotted
 
 _DEPTH = 5
 """Calls that are followed within each other."""
@@ -26,9 +27,8 @@ class OwnFunctions:
 
     def __init__(self, script: Script) -> None:
         self._script = script
-        self._cst: Any = libcst_or_error()
         self._functions: dict[str, Any] = {}
-        for one in script.all(self._cst.FunctionDef):
+        for one in script.all(cst.FunctionDef):
             self._functions.setdefault(one.name.value, one)
 
     def called(self, call: Any, within: Sequence[Any]) -> Any:
@@ -36,7 +36,7 @@ class OwnFunctions:
 
         ``within``: the functions in which the call was met. Those aren't followed again, nor more than a few at a time.
         """
-        cst, name = self._cst, dotted(call.func)
+        name = dotted(call.func)
         first, dot, rest = name.partition(".")
         function = self._functions.get(rest if dot and first == "self" else name)
         if function is None or any(function is one for one in within) or len(within) >= _DEPTH:
@@ -54,7 +54,6 @@ class OwnFunctions:
 
         ``assigned``: names that the function assigns; ``named``: what a name at the call is called outside.
         """
-        cst = self._cst
         listed = [one.name.value for one in (*function.params.posonly_params, *function.params.params)]
         keywords = [one.name.value for one in function.params.kwonly_params]
         given: dict[str, str] = {}
@@ -81,7 +80,6 @@ class OwnFunctions:
 
 def _object(value: Any) -> str:
     """Return the name of what is given; of a module's parameters that of the module."""
-    cst: Any = libcst_or_error()
     if isinstance(value, cst.Call) and isinstance(value.func, cst.Attribute):
         return dotted(value.func.value) if value.func.attr.value in OF_MODULES else ""
     return dotted(value)
@@ -89,7 +87,6 @@ def _object(value: Any) -> str:
 
 def parameters_of(function: Any) -> set[str]:
     """Return the names of a function's parameters."""
-    cst: Any = libcst_or_error()
     listed = function.params
     found = [
         *listed.posonly_params,

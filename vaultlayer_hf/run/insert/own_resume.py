@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert import cst
+from vaultlayer_hf.run.insert.source import Script, dotted
 from vaultlayer_hf.run.insert.walk import Walk
 
 
 def moved_starts(script: Script, top: Any, sources: Callable[[str], list[Any]]) -> list[str]:
     """Return the names in a loop's ``range(…)`` that the script sets at several places: a resume of its own."""
-    cst: Any = libcst_or_error()
     walk = Walk(script)
     walk.expression(top.iter)
     found = []
@@ -27,7 +27,6 @@ def moved_starts(script: Script, top: Any, sources: Callable[[str], list[Any]]) 
 def _is_option(script: Script, places: list[Any]) -> bool:
     """Tell whether a name is set from nothing but constants and other options, the same at each start."""
     loads = ("torch.load", "load_checkpoint", "load", "restore", "resume")
-    cst: Any = libcst_or_error()
     walk = Walk(script)
     for one in places:
         walk.expression(one)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import is_method
 from vaultlayer_hf.run.insert.loop import Loop
-from vaultlayer_hf.run.insert.source import Edit, Script, libcst_or_error
+from vaultlayer_hf.run.insert.source import Edit, Script
 
 
 def pass_down(script: Script, loop: Loop, ckpt: str) -> list[Edit]:
@@ -30,7 +31,6 @@ def argument_edit(script: Script, name: str, value: str, call: Any, why: str) ->
 
 def parameter_edit(script: Script, added: str, function: Any, why: str) -> Edit:
     """Return the edit that gives a function one more parameter, ``added``, which is given by its name."""
-    cst: Any = libcst_or_error()
     parameters = function.params
     if parameters.star_kwarg is not None:
         at = script.text.rindex("**", 0, script.span(parameters.star_kwarg.name)[0])
@@ -53,4 +53,4 @@ def _end_of_parameter(script: Script, parameter: Any) -> int:
 
 
 def _has_star(function: Any) -> bool:
-    return not isinstance(function.params.star_arg, libcst_or_error().MaybeSentinel)
+    return not isinstance(function.params.star_arg, cst.MaybeSentinel)

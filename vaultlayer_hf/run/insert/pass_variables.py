@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.defined_before import defined_before
 from vaultlayer_hf.run.insert.held import Held
 from vaultlayer_hf.run.insert.maybe_set import maybe_set
 from vaultlayer_hf.run.insert.read_behind import read_behind
-from vaultlayer_hf.run.insert.source import Script, libcst_or_error
+from vaultlayer_hf.run.insert.source import Script
 from vaultlayer_hf.run.insert.walk import Walk, local_names
 
 
 def walk_of(script: Script, loop: Any) -> Walk:
     """Walk through the rounds of a loop."""
     walk = Walk(script)
-    if isinstance(loop, libcst_or_error().For):
+    if isinstance(loop, cst.For):
         walk.expression(loop.iter)
         walk.read_first.clear()  # worked out once, before the first round
         walk.calls.clear()
@@ -78,10 +79,9 @@ def left_by_pass(held: Held, again: Walk, kept: Collection[str]) -> list[str]:
 
 def _sets_before(script: Script, loop: Any, name: str) -> bool:
     """Tell whether a name is the function's own, and not one of the module that it only reads."""
-    functions = [one for one in script.around(loop) if isinstance(one, libcst_or_error().FunctionDef)]
+    functions = [one for one in script.around(loop) if isinstance(one, cst.FunctionDef)]
     return not functions or name in local_names(script, functions[0])
 
 
 def _is_target(script: Script, loop: Any, name: str) -> bool:
-    cst: Any = libcst_or_error()
     return isinstance(loop, cst.For) and any(one.value == name for one in script.all(cst.Name, loop.target))

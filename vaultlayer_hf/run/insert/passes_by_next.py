@@ -14,12 +14,13 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import function_of, sources_of
 from vaultlayer_hf.run.insert.draws import quiet
 from vaultlayer_hf.run.insert.loop import Loop
 from vaultlayer_hf.run.insert.pass_down import pass_down
 from vaultlayer_hf.run.insert.pieces import carry_lines, innermost, places
-from vaultlayer_hf.run.insert.source import Edit, Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.source import Edit, Script, dotted
 from vaultlayer_hf.run.insert.streams import is_iterator
 from vaultlayer_hf.run.insert.walk import Walk
 
@@ -49,7 +50,6 @@ class PassByNext:
 
 def pass_by_next(script: Script, loop: Loop) -> PassByNext | None:
     """Return the pass of a loop whose epochs draw so; None where not all that happens to it is seen."""
-    cst: Any = libcst_or_error()
     inner = loop.inner
     plain = not loop.crossed and loop.condition is None and not (loop.sync or loop.phase or loop.only_if)
     if not plain or not isinstance(loop.outer, cst.For) or not isinstance(inner, cst.For):
@@ -91,7 +91,6 @@ def pass_by_next_edits(script: Script, loop: Loop, ckpt: str, found: PassByNext)
 
 def _opening(script: Script, loop: Loop, name: str, nexts: list[Any]) -> Any:
     """Return the call that opens the iterator of this name, ahead of the updates of each epoch; None for any other."""
-    cst: Any = libcst_or_error()
     opened = sources_of(script, name)
     used = [one for one in script.all(cst.Name) if one.value == name]
     if not name.isidentifier() or len(opened) != 1 or len(used) != 1 + len(nexts):
@@ -134,7 +133,6 @@ def _written(script: Script, body: Any) -> dict[str, int]:
 
 def _leaves(script: Script, inner: Any, kind: Any) -> bool:
     """Tell whether a statement of this kind leaves a round of the updates."""
-    cst: Any = libcst_or_error()
     loops = (cst.For, cst.While)
     return any(
         kind is cst.Return or next(up for up in script.around(one) if isinstance(up, loops)) is inner

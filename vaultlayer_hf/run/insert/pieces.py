@@ -6,8 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import method_calls
-from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.source import Script, dotted
 
 
 def places(call: Any) -> list[Any]:
@@ -16,7 +17,7 @@ def places(call: Any) -> list[Any]:
 
 def innermost(node: Any) -> Any:
     """Return what is looped over, without enumerate() and progress bars around it."""
-    while isinstance(node, libcst_or_error().Call) and node.args:
+    while isinstance(node, cst.Call) and node.args:
         name = dotted(node.func)
         if name != "enumerate" and name.rsplit(".", 1)[-1] not in ("tqdm", "track"):
             break
@@ -59,7 +60,7 @@ def key_of(name: str, taken: set[str]) -> str:
 def ends_with_break(statement: Any) -> bool:
     body = getattr(statement.body, "body", ())
     small: Any = getattr(body[-1], "body", (body[-1],)) if body else ()
-    return bool(small) and isinstance(small[-1], libcst_or_error().Break)
+    return bool(small) and isinstance(small[-1], cst.Break)
 
 
 def prepared(script: Script) -> set[str]:

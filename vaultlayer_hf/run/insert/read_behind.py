@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.loop import Loop
-from vaultlayer_hf.run.insert.source import Script, libcst_or_error
+from vaultlayer_hf.run.insert.source import Script
 from vaultlayer_hf.run.insert.walk import Walk
 
 
@@ -15,7 +16,6 @@ def read_behind(script: Script, loop: Loop, node: Any) -> dict[str, int]:
     ``node``: the outermost loop of ``loop``, or the one over its batches. Where each round of a loop around it is a
     training, the next round is behind it as well.
     """
-    cst: Any = libcst_or_error()
     walk = Walk(script)
     around: Any = loop.trainings.around if loop.trainings is not None else None
     inner = node is loop.inner

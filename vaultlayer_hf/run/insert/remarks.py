@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import method_calls
 from vaultlayer_hf.run.insert.loop import Loop
-from vaultlayer_hf.run.insert.source import Script, libcst_or_error
+from vaultlayer_hf.run.insert.source import Script
 
 
 def loop_remarks(script: Script, loop: Loop, ends_at_once: bool) -> list[str]:
     """Return the remarks; ``ends_at_once``: started again after its end, the loop finds that it is over."""
-    cst: Any = libcst_or_error()
     remarks = []
     loads = [call for call in script.all(cst.Call) if script.path(call.func) == "torch.load"]
     loads += method_calls(script, "load_state")
@@ -29,7 +29,6 @@ def loop_remarks(script: Script, loop: Loop, ends_at_once: bool) -> list[str]:
 
 def _leaves(script: Script, loop: Any) -> list[Any]:
     """Return the ``break`` statements that end a loop."""
-    cst: Any = libcst_or_error()
     return [
         node
         for node in script.all(cst.Break, loop, nested=False)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import is_statement, made_by, method_calls, receiver
-from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error, new_import
+from vaultlayer_hf.run.insert.source import Script, dotted, new_import
 from vaultlayer_hf.run.insert.trainers import TrainerEdit
 
 LINES = (
@@ -91,7 +92,6 @@ def plan_states(script: Script, vault: str) -> TrainerEdit:
 
 def _behind_epoch(script: Script, call: Any) -> bool:
     """Tell whether a state is saved behind an epoch's batches: in one loop, and behind another one in there."""
-    cst: Any = libcst_or_error()
     loops = []
     for one in script.around(call):
         if isinstance(one, cst.FunctionDef):
@@ -109,7 +109,6 @@ def _statement(script: Script, node: Any) -> Any:
 
 def _common_block(script: Script, statements: list[Any]) -> Any:
     """Return the smallest block that holds all of these, branches of one ``if`` for instance; None across functions."""
-    cst: Any = libcst_or_error()
     first, *others = [list(script.around(one)) for one in statements]
     for node in first:
         if isinstance(node, (cst.IndentedBlock, cst.Module)):
@@ -129,7 +128,6 @@ def _within_block(script: Script, statement: Any, block: Any) -> Any:
 
 def _last_statement(script: Script, statement: Any) -> Any:
     """Return the outermost loop behind a statement, in the same block; else the block's last statement."""
-    cst: Any = libcst_or_error()
     body = list(script.parent(statement).body)
     position = next(number for number, one in enumerate(body) if one is statement)
     loops = [one for one in body[position:] if isinstance(one, (cst.For, cst.While))]
@@ -138,7 +136,6 @@ def _last_statement(script: Script, statement: Any) -> Any:
 
 def option_in(script: Script, inside: Any = None) -> str:
     """Return the expression that holds the checkpoint which the user has asked for; ``""`` where there is none."""
-    cst: Any = libcst_or_error()
     for node in script.all(cst.Attribute, inside):
         if node.attr.value == OPTION and dotted(node):
             return dotted(node)

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from vaultlayer_hf.errors import MissingExtraError, SettingsError
+from vaultlayer_hf.errors import SettingsError
+from vaultlayer_hf.run.insert import cst
 
 _T = TypeVar("_T")
 _LINE_END = re.compile(r"\r\n|\n|\r")
@@ -47,9 +48,7 @@ class Script:
     """
 
     def __init__(self, data: bytes, name: str) -> None:
-        cst = libcst_or_error()
-        from libcst.metadata import MetadataWrapper, ParentNodeProvider, PositionProvider
-
+        metadata = cst.metadata
         try:
             self.encoding = tokenize.detect_encoding(io.BytesIO(data).readline)[0]
             self.text = data.decode(self.encoding)
@@ -59,12 +58,12 @@ class Script:
         except cst.ParserSyntaxError as error:
             where = f"line {error.raw_line}: {error.message}"
             raise SettingsError(f"{name} can't be read as Python: {where}") from error
-        wrapper = MetadataWrapper(module, unsafe_skip_copy=True)
+        wrapper = metadata.MetadataWrapper(module, unsafe_skip_copy=True)
         self.module = wrapper.module
         self.name = name
         self.newline = module.default_newline
-        self._positions = wrapper.resolve(PositionProvider)
-        self._parents = wrapper.resolve(ParentNodeProvider)
+        self._positions = wrapper.resolve(metadata.PositionProvider)
+        self._parents = wrapper.resolve(metadata.ParentNodeProvider)
         self._lines: list[int] = [0, *(match.end() for match in _LINE_END.finditer(self.text))]
         self._nodes: list[Any] = []
         self._extent: dict[
@@ -168,17 +167,6 @@ class Script:
         return "".join(pieces).encode(self.encoding)
 
 
-def libcst_or_error() -> Any:
-    """Return libcst. Raises MissingExtraError."""
-    try:
-        import libcst
-    except ImportError as error:
-        raise MissingExtraError(
-            "editing a script needs libcst: install the extra, pip install 'vaultlayer-hf[init]'"
-        ) from error
-    return libcst
-
-
 def split_lines(text: str) -> list[str]:
     """Return the lines as Python counts them, without their ends."""
     lines = _LINE_END.split(text)
@@ -197,7 +185,6 @@ def dotted(node: Any) -> str:
 
 
 def _imported(script: Script) -> Iterator[tuple[str, str]]:
-    cst: Any = libcst_or_error()
     for node in script.all(cst.Import):
         for alias in node.names:
             path = dotted(alias.name)
@@ -214,7 +201,6 @@ def _imported(script: Script) -> Iterator[tuple[str, str]]:
 
 def new_import(script: Script, line: str, why: str) -> Edit:
     """Return the edit that adds an import behind those that the script starts with."""
-    cst: Any = libcst_or_error()
     last = None
     for number, statement in enumerate(script.module.body):
         small: Any = getattr(statement, "body", ())

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.loop import Loop
-from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.source import Script, dotted
 from vaultlayer_hf.run.insert.step_end import synced
 
 
@@ -14,7 +15,6 @@ def step_counter(script: Script, loop: Loop) -> str:
 
     Of several trainings it counts those of one: else it is a variable like others.
     """
-    cst: Any = libcst_or_error()
     if len(loop.calls) > loop.crossed or loop.only_if:
         return ""
     guarded = [one for statement in loop.suite.body for one in synced(script, statement)] if loop.sync else []

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import method_calls, receiver
 from vaultlayer_hf.run.insert.left_pass import leaves_pass
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
 from vaultlayer_hf.run.insert.loop_names import Names
 from vaultlayer_hf.run.insert.loop_variables import Variables
-from vaultlayer_hf.run.insert.source import Edit, Script, libcst_or_error
+from vaultlayer_hf.run.insert.source import Edit, Script
 from vaultlayer_hf.run.insert.walk import Walk
 
 
@@ -105,7 +106,7 @@ class StepEnd:
         ``leaves``: those that leave the pass through the data as well: the step is its last one. ``guards``: conditions
         under which there is a step at all.
         """
-        script, cst = self.script, libcst_or_error()
+        script = self.script
         for kind in (cst.Break, cst.Continue, cst.Return):
             for statement in statements:
                 for node in script.all(kind, statement, nested=False):
@@ -127,7 +128,7 @@ class StepEnd:
 
     def _at_end_of_round(self, call: str, why: str) -> bool:
         """Note the step at the end of the round, under its condition, where what follows it changes variables."""
-        script, loop, cst = self.script, self.loop, libcst_or_error()
+        script, loop = self.script, self.loop
         node = loop.suite
         behind: list[Any] = []
         guards: list[str] = []
@@ -169,7 +170,6 @@ def _under(guards: list[str], call: str) -> list[str]:
 
 
 def _leaves(script: Script, statement: Any) -> bool:
-    cst: Any = libcst_or_error()
     return bool(
         [
             one
@@ -181,11 +181,7 @@ def _leaves(script: Script, statement: Any) -> bool:
 
 def synced(script: Script, statement: Any) -> list[Any]:
     """Return the statements that an ``if accelerator.sync_gradients:`` guards, and nothing else."""
-    if not isinstance(statement, libcst_or_error().If) or statement.orelse is not None:
+    if not isinstance(statement, cst.If) or statement.orelse is not None:
         return []
     alone = script.code(statement.test).endswith(".sync_gradients") and " " not in script.code(statement.test)
-    return (
-        list(statement.body.body)
-        if alone and isinstance(statement.body, libcst_or_error().IndentedBlock)
-        else []
-    )
+    return list(statement.body.body) if alone and isinstance(statement.body, cst.IndentedBlock) else []

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import function_of, receiver, sources_of
 from vaultlayer_hf.run.insert.draws import in_use, is_draw
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
 from vaultlayer_hf.run.insert.pieces import innermost
-from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.source import Script, dotted
 
 _OPENS = (
     "iter",
@@ -53,7 +54,6 @@ def refuse_streams(script: Script, loop: Loop, opens: Sequence[Any]) -> None:
 
     ``opens``: the calls that open iterators whose place is known.
     """
-    cst: Any = libcst_or_error()
     used = in_use(script, loop)
     calls = list(dict.fromkeys(call for part in used for call in script.all(cst.Call, part)))
     known = {id(one) for one in opens}
@@ -102,7 +102,6 @@ def _refuse_rounds(script: Script, call: Any) -> None:
 
 def _refuse_opened_before(script: Script, loop: Loop, head: Any, name: str) -> None:
     """Refuse an iterator that a pass goes on with where the one before has left it."""
-    cst: Any = libcst_or_error()
     for source in sources_of(script, name):
         if not is_iterator(script, source):
             continue
@@ -119,7 +118,6 @@ def _refuse_opened_before(script: Script, loop: Loop, head: Any, name: str) -> N
 
 def is_iterator(script: Script, node: Any) -> bool:
     """Tell whether an expression makes what can be gone through only once."""
-    cst: Any = libcst_or_error()
     if isinstance(node, cst.GeneratorExp):
         return True
     node = innermost(node) if isinstance(node, cst.Call) and dotted(node.func) != "enumerate" else node
@@ -130,7 +128,6 @@ def is_iterator(script: Script, node: Any) -> bool:
 
 def generator_of(script: Script, call: Any) -> Any:
     """Return the generator function of the script's own that a call calls; None for any other."""
-    cst: Any = libcst_or_error()
     name = dotted(call.func)
     for one in script.all(cst.FunctionDef):
         if one.name.value == name and script.all(cst.Yield, one.body, nested=False):
@@ -140,7 +137,6 @@ def generator_of(script: Script, call: Any) -> Any:
 
 def _draws_on_its_way(script: Script, function: Any) -> bool:
     """Tell whether a generator opens data, or draws, within a loop of its own: at a time that only it knows."""
-    cst: Any = libcst_or_error()
 
     def loops_in(node: Any, nested: bool = True) -> list[Any]:
         return [*script.all(cst.For, node, nested), *script.all(cst.While, node, nested)]
@@ -158,7 +154,6 @@ def _draws_on_its_way(script: Script, function: Any) -> bool:
 
 def opened_there(script: Script, node: Any) -> bool:
     """Tell whether an iterator is made where it is used, as ``next(iter(loader))`` does it: it goes nowhere."""
-    cst: Any = libcst_or_error()
     return (
         isinstance(node, cst.Call)
         and dotted(node.func) == "iter"

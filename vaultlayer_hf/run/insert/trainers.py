@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.own_classes import classes_of
-from vaultlayer_hf.run.insert.source import Edit, Script, dotted, libcst_or_error, new_import
+from vaultlayer_hf.run.insert.source import Edit, Script, dotted, new_import
 
 _ROOTS = ("transformers", "trl", "sentence_transformers")
 """Libraries whose classes named …Trainer are transformers.Trainer or subclasses of it."""
@@ -74,7 +75,6 @@ def plan_trainer(script: Script, vault: str) -> TrainerEdit:
 
 def unknown_trainer(script: Script) -> str:
     """Return why what a script trains with isn't known to be a Trainer; ``""`` where nothing looks like one."""
-    cst: Any = libcst_or_error()
     arguments = any(path == "transformers.TrainingArguments" for path in script.imports.values())
     for call in script.all(cst.Call):
         path = script.path(call.func)
@@ -88,7 +88,6 @@ def unknown_trainer(script: Script) -> str:
 
 def _made(script: Script) -> list[Any]:
     """Return the calls that make a Trainer."""
-    cst: Any = libcst_or_error()
     own: set[str] = {name for name, kind in classes_of(script).items() if _is_own_trainer(*kind)}
     classes = script.all(cst.ClassDef)
     for _ in classes:  # subclasses of subclasses, in whatever order
@@ -112,7 +111,6 @@ def _is_trainer(path: str, own: set[str]) -> bool:
 
 def _trained(script: Script, calls: list[Any]) -> list[Any]:
     """Return those that are trained; all, where that can't be seen."""
-    cst: Any = libcst_or_error()
     trained = {
         dotted(call.func.value)
         for call in script.all(cst.Call)
@@ -122,7 +120,6 @@ def _trained(script: Script, calls: list[Any]) -> list[Any]:
 
 
 def _target(script: Script, call: Any) -> str:
-    cst: Any = libcst_or_error()
     around = script.parent(call)
     return (
         dotted(around.targets[0].target)
@@ -133,7 +130,6 @@ def _target(script: Script, call: Any) -> str:
 
 def _alternatives(script: Script, calls: list[Any]) -> bool:
     """Tell whether only one of these calls can be made: they are branches of one ``if``, with one name."""
-    cst: Any = libcst_or_error()
     if len({_target(script, call) for call in calls}) != 1 or not _target(script, calls[0]):
         return False
     branches = []
@@ -153,7 +149,6 @@ def _alternatives(script: Script, calls: list[Any]) -> bool:
 
 def _swap(script: Script, plan: TrainerEdit) -> bool:
     """Import our Trainer instead of theirs, where nothing but the calls uses that name."""
-    cst: Any = libcst_or_error()
     found = [
         (node, number)
         for node in script.all(cst.ImportFrom)
@@ -187,7 +182,6 @@ def _swap(script: Script, plan: TrainerEdit) -> bool:
 
 def _argument(script: Script, call: Any, text: str, why: str) -> list[Edit]:
     """Return the edits that add an argument at the end of a call, written as its others are."""
-    cst: Any = libcst_or_error()
     close = script.span(call)[1] - 1
     if not call.args:
         return [Edit(close, close, text, why)]
@@ -204,7 +198,6 @@ def _argument(script: Script, call: Any, text: str, why: str) -> list[Edit]:
 
 def _explicit_resume(script: Script, plan: TrainerEdit) -> None:
     """Deal with what train() is given: an explicit checkpoint wins over the vault."""
-    cst: Any = libcst_or_error()
     for call in script.all(cst.Call):
         if not (isinstance(call.func, cst.Attribute) and call.func.attr.value == "train"):
             continue
@@ -245,7 +238,6 @@ def _explicit_resume(script: Script, plan: TrainerEdit) -> None:
 
 def _assigned(script: Script, name: str) -> list[Any]:
     """Return the values that a name is assigned anywhere."""
-    cst: Any = libcst_or_error()
     return [
         node.value
         for node in script.all(cst.Assign)
@@ -265,7 +257,6 @@ def _without(script: Script, arguments: Any, number: int) -> tuple[int, int]:
 
 def _arguments(script: Script, plan: TrainerEdit) -> None:
     """Say which arguments keep checkpoints from being written, or from being whole."""
-    cst: Any = libcst_or_error()
     for argument in script.all(cst.Arg):
         name = argument.keyword.value if argument.keyword is not None else ""
         value = script.code(argument.value).strip("\"'")

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.callers import is_plain
 from vaultlayer_hf.run.insert.calls import function_of, is_method, is_statement
-from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.source import Script, dotted
 from vaultlayer_hf.run.insert.walk import Walk
 
 
@@ -43,7 +44,6 @@ def in_rounds(script: Script, around: Any, outer: Any) -> Trainings | None:
     for fold in range(5):
     for fold, (train, test) in enumerate(splits):
     """
-    cst: Any = libcst_or_error()
     if not isinstance(around, cst.For) or around.orelse is not None:
         return None
     if function_of(script, around) is not function_of(script, outer):
@@ -66,7 +66,6 @@ def in_rounds(script: Script, around: Any, outer: Any) -> Trainings | None:
 
 def in_calls(script: Script, function: Any, calls: list[Any]) -> Trainings | None:
     """Return the trainings of a function that is called several times, each call once; None where that isn't seen."""
-    cst: Any = libcst_or_error()
     name = function.name.value
     plain = is_plain(script, function) and not is_method(script, function) and not function.decorators
     named = [one for one in script.all(cst.Name) if one.value == name and one is not function.name]
@@ -92,7 +91,6 @@ def before(script: Script, around: Any, node: Any) -> list[Any]:
 
 def _is_made_once(script: Script, call: Any) -> bool:
     """Tell whether a call is made at most once: in no loop, and in no function that is called several times."""
-    cst: Any = libcst_or_error()
     for up in script.around(call):
         if isinstance(up, cst.FunctionDef):
             name = up.name.value

@@ -11,10 +11,11 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import sources_of
 from vaultlayer_hf.run.insert.own_functions import OF_MODULES, OwnFunctions, parameters_of
 from vaultlayer_hf.run.insert.seen_names import SeenNames, root
-from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.source import Script, dotted
 
 _UPDATES = re.compile(r"ema|update|sync|target|momentum|polyak|copy|average", re.IGNORECASE)
 _ENDS = ("sys.exit", "exit", "quit", "os._exit")
@@ -35,7 +36,6 @@ class Walk(SeenNames):
     ) -> None:
         super().__init__(defined, proves=proves)
         self.script = script
-        self._cst: Any = libcst_or_error()
         self._own = OwnFunctions(script) if follow else None
         self._within: list[Any] = []  # functions that are followed, one inside the other
 
@@ -47,7 +47,6 @@ class Walk(SeenNames):
 
     def statement(self, node: Any) -> bool:
         """Walk through one statement; return whether it leaves for elsewhere."""
-        cst = self._cst
         if isinstance(node, cst.SimpleStatementLine):
             return _any_of(self._small, node.body)
         if isinstance(node, cst.If):
@@ -81,14 +80,13 @@ class Walk(SeenNames):
 
     def _note_members(self, loop: Any) -> None:
         """Note of which variables a loop's own ones are members: what changes those in place changes these."""
-        cst = self._cst
         gone = [self._named(dotted(one)) for one in self.script.all(cst.Name, loop.iter)]
         gone += [self._named(root(one)) for one in self.script.all(cst.Attribute, loop.iter)]
         for one in self.script.all(cst.Name, loop.target):
             self.members[one.value] = [name for name in gone if name]
 
     def _any(self, node: Any) -> None:
-        if isinstance(node, (self._cst.BaseExpression,)):
+        if isinstance(node, (cst.BaseExpression,)):
             self.expression(node)
         elif hasattr(node, "body"):
             self.suite(node.body)
@@ -99,12 +97,11 @@ class Walk(SeenNames):
     def suite(self, body: Any) -> bool:
         """Walk through a suite, indented or on the line of its head; return whether it leaves at its end."""
         statements = getattr(body, "body", body)
-        if isinstance(body, self._cst.SimpleStatementSuite):
+        if isinstance(body, cst.SimpleStatementSuite):
             return _any_of(self._small, statements)
         return self.block(statements)
 
     def _small(self, node: Any) -> bool:
-        cst = self._cst
         if isinstance(node, cst.Assign):
             self.expression(node.value)
             for target in node.targets:
@@ -131,7 +128,7 @@ class Walk(SeenNames):
         return False
 
     def _deleted(self, target: Any) -> None:
-        for name in [target] if dotted(target) else self.script.all(self._cst.Name, target):
+        for name in [target] if dotted(target) else self.script.all(cst.Name, target):
             self.defined.discard(self._named(dotted(name)))
 
     def _if(self, node: Any) -> bool:
@@ -144,7 +141,7 @@ class Walk(SeenNames):
         self.defined = set(before)
         if node.orelse is not None:
             other = node.orelse
-            left_too = self._if(other) if isinstance(other, self._cst.If) else self.suite(other.body)
+            left_too = self._if(other) if isinstance(other, cst.If) else self.suite(other.body)
         else:
             left_too = False
         if not left_too:
@@ -184,7 +181,6 @@ class Walk(SeenNames):
 
     def expression(self, node: Any) -> None:
         """Walk through an expression, about in the order in which it is worked out."""
-        cst = self._cst
         name = dotted(node)
         if name:
             self._read(name, self.script.line(node))
@@ -228,7 +224,6 @@ class Walk(SeenNames):
                 self.expression(child)
 
     def _call(self, node: Any) -> None:
-        cst = self._cst
         for argument in node.args:
             self.expression(argument.value)
         name = dotted(node.func)
@@ -277,7 +272,6 @@ class Walk(SeenNames):
 
     def target(self, node: Any) -> None:
         """Walk through what is assigned to."""
-        cst = self._cst
         if dotted(node):
             self._write(dotted(node), self.script.line(node))
         elif isinstance(node, (cst.Tuple, cst.List)):

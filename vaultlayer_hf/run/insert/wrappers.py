@@ -11,9 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import made_by, method_calls, receiver
 from vaultlayer_hf.run.insert.own_functions import parameters_of
-from vaultlayer_hf.run.insert.source import Script, dotted, libcst_or_error
+from vaultlayer_hf.run.insert.source import Script, dotted
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,6 @@ def wrapped_step(script: Script, steps: list[tuple[Any, str]]) -> WrappedStep | 
 
     ``steps``: the calls that step an optimizer by its name, and those names.
     """
-    cst: Any = libcst_or_error()
     inside = [(call, name, home) for call, name in steps if (home := _class_of(script, call)) is not None]
     if len(inside) != 1:
         return None
@@ -63,7 +63,6 @@ def wrapped_step(script: Script, steps: list[tuple[Any, str]]) -> WrappedStep | 
 
 def _class_of(script: Script, node: Any) -> Any:
     """Return the class around a node; None for one that trains by itself, in a loop or by ``self`` alone."""
-    cst: Any = libcst_or_error()
     home = next((one for one in script.around(node) if isinstance(one, cst.ClassDef)), None)
     if home is None or script.parent(home) is not script.module or script.all(cst.While, home):
         return None
@@ -73,7 +72,6 @@ def _class_of(script: Script, node: Any) -> Any:
 
 
 def _calls_from_outside(script: Script, home: Any, method: Any) -> list[Any]:
-    cst: Any = libcst_or_error()
     name, kind = method.name.value, home.name.value
     if name == "__call__":
         found = [one for one in script.all(cst.Call) if kind in made_by(script, dotted(one.func) or "?")]
@@ -96,7 +94,6 @@ def _given(call: Any, method: Any) -> dict[str, Any]:
 
 def _conditions(script: Script, step: Any, method: Any, given: dict[str, Any]) -> str | None:
     """Return the condition under which a method steps, of what it is given; None for one that only it knows."""
-    cst: Any = libcst_or_error()
     found = []
     before = step
     for one in script.around(step):
@@ -123,7 +120,6 @@ def _conditions(script: Script, step: Any, method: Any, given: dict[str, Any]) -
 
 def _is_set_once(script: Script, home: Any, attribute: str) -> bool:
     """Tell whether an object keeps the optimizer that it was made with."""
-    cst: Any = libcst_or_error()
     places = [
         one
         for node in script.all(cst.Assign, home)
