@@ -230,22 +230,7 @@ class Walk(SeenNames):
         function = self._own.called(node, self._within) if self._own is not None else None
         if isinstance(node.func, cst.Attribute):
             self.expression(node.func.value)
-            on = self._named(root(node.func.value))
-            method = node.func.attr.value
-            if method in OF_MODULES and self._named(dotted(node.func.value)):
-                self.modules.add(on)
-            if method.endswith("_") and not method.startswith("_") and method != "requires_grad_":
-                changed = root(_seen_through(node.func.value))
-                for one in self.members.get(changed.partition(".")[0], [self._named(changed)]):
-                    if one:
-                        self.changed.setdefault(one, self.script.line(node))
-            if on and function is None:
-                self.calls.append((on, node.func.attr.value, node))
-                whole = self._named(name)
-                if whole.startswith("self.") and sources_of(
-                    self.script, whole
-                ):  # an object that is called itself
-                    self.calls.append((whole, "__call__", node))
+            self._note_method(node, name, followed=function is not None)
         elif name:
             self._read(name, self.script.line(node))
             if function is None and self._named(name):
@@ -258,8 +243,27 @@ class Walk(SeenNames):
             "torch."
         ):
             for argument in node.args:
-                if dotted(argument.value) and self._named(dotted(argument.value)):
-                    self.given.setdefault(self._named(dotted(argument.value)), self.script.line(node))
+                if given := self._named(dotted(argument.value)):
+                    self.given.setdefault(given, self.script.line(node))
+
+    def _note_method(self, node: Any, name: str, *, followed: bool) -> None:
+        """Note what a call of a method says of the object; ``followed``: its function is walked through."""
+        above, method = node.func.value, node.func.attr.value
+        on = self._named(root(above))
+        if method in OF_MODULES and self._named(dotted(above)):
+            self.modules.add(on)
+        if method.endswith("_") and not method.startswith("_") and method != "requires_grad_":
+            changed = root(_seen_through(above))
+            for one in self.members.get(changed.partition(".")[0], [self._named(changed)]):
+                if one:
+                    self.changed.setdefault(one, self.script.line(node))
+        if on and not followed:
+            self.calls.append((on, method, node))
+            whole = self._named(name)
+            if whole.startswith("self.") and sources_of(
+                self.script, whole
+            ):  # an object that is called itself
+                self.calls.append((whole, "__call__", node))
 
     def _follow(self, function: Any, call: Any) -> None:
         assert self._own is not None
