@@ -10,13 +10,13 @@ import sys
 import time
 from array import array
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy
 import torch
@@ -31,51 +31,11 @@ from vaultlayer_hf.state.object_kinds import (
 )
 from vaultlayer_hf.state.take_values import FACTORIES, ROWS, Kept
 
-_EXACT: dict[str, Any] = {
-    "timedelta": lambda content: timedelta(*content),
-    "datetime": datetime.fromisoformat,
-    "date": date.fromisoformat,
-    "Decimal": Decimal,
-    "path": Path,
-    "Fraction": Fraction,
-}
-"""How what is told by its text is made again."""
-
 
 def fits(kept: Kept, now: Any) -> bool:
-    """Tell whether the objects are there that what was kept goes back into. Pure."""
+    """Tell whether the objects are there that what was kept goes back into. Pure; KeyError for an unknown kind."""
     kind, content = kept
-    if kind == "state":
-        return hasattr(now, "load_state_dict")
-    if kind == "state and more":
-        told, more = content
-        there = beside_state(now)
-        return fits(told, now) and all(fits(one, there.get(name)) for name, one in more.items())
-    if kind == "bytes":
-        return bool(content[0] != "array" or array(content[1]).itemsize == content[2])
-    if kind == "object":
-        there = attributes_of(now)
-        return has_attributes(now) and all(fits(one, there.get(name)) for name, one in content.items())
-    if kind == "enum":
-        return _member(content, now) is not None
-    if kind == "fields":
-        return len(getattr(now, "_fields", ())) == len(content) and all(map(fits, content, now))
-    if kind in ("generator", "shared"):
-        return kind == "generator" or is_shared(now)
-    if kind == "defined":
-        return definition_of(content) is not None
-    if kind == "partial":
-        return all(map(fits, content, (None, None, None)))
-    if kind == "mapping" and not isinstance(now, dict):
-        return False
-    if _is_mapping(kind):
-        before = now if isinstance(now, Mapping) else {}
-        return all(fits(one, before.get(key)) for key, one in content)
-    if kind == "ring":
-        return all(map(fits, content[1], _as_many(now, len(content[1]))))
-    if kind in ROWS:
-        return all(map(fits, content, _as_many(now, len(content))))
-    return True
+    return _KINDS[kind].fits(content, now)
 
 
 def put_value(kept: Kept, now: Any) -> Any:
@@ -85,65 +45,29 @@ def put_value(kept: Kept, now: Any) -> Any:
     the script's own objects raise.
     """
     kind, content = kept
-    if kind == "same":
-        return now
-    if kind == "plain":
-        return content
-    if kind == "clock":
-        return _clock(content)
-    if kind in _EXACT:
-        return _EXACT[kind](content)
-    if kind == "generator":
-        return resume_generator(now, content)
-    if kind == "defined":
-        return definition_of(content)
-    if kind == "partial":
-        function, arguments, named = (put_value(one, None) for one in content)
-        return functools.partial(function, *arguments, **named)
-    if kind == "shared":
-        return _put_shared(put_value(content, None), now)
-    if kind == "tensor":
-        return _put_tensor(content, now)
-    if kind in ("array", "scalar"):
-        array = content.numpy()
-        if kind == "scalar":
-            return array[()]
-        if isinstance(now, numpy.ndarray) and (now.shape, now.dtype) == (array.shape, array.dtype):
-            now[...] = array
-            return now
-        return array.copy()
-    if kind == "state":
-        now.load_state_dict(put_value(content, None))
-        return now
-    if kind == "state and more":
-        told, more = content
-        put_value(told, now)
-        return _put_beside(more, now, beside_state(now))
-    if kind == "bytes":
-        return _put_bytes(content, now)
-    if _is_mapping(kind):
-        made = _new_mapping(kind)
-        return _put_items(content, now if isinstance(now, type(made)) else made)
-    if kind == "ring":
-        return _put_row("deque", content[1], now if isinstance(now, deque) else deque(maxlen=content[0]))
-    if kind == "enum":
-        return _member(content, now)
-    if kind == "fields":
-        return type(now)(*map(put_value, content, now))
-    if kind == "object":
-        return _put_attributes(content, now, attributes_of(now))
-    return _put_row(kind, content, now)
+    return _KINDS[kind].put(content, now)
 
 
-def _put_attributes(content: Mapping[str, Kept], now: Any, there: Mapping[str, Any]) -> Any:
-    for name, one in content.items():
-        object.__setattr__(now, name, put_value(one, there.get(name)))
+# Objects that tell their state, or whose attributes are it ---------------------------------------------
+
+
+def _put_state(content: Kept, now: Any) -> Any:
+    now.load_state_dict(put_value(content, None))
     return now
 
 
-def _put_beside(content: Mapping[str, Kept], now: Any, there: Mapping[str, Any]) -> Any:
-    """Put back attributes of a module, and of those within it, by dotted names, or of an optimizer."""
-    for name, one in content.items():
+def _fit_state_and_more(content: tuple[Kept, Mapping[str, Kept]], now: Any) -> bool:
+    told, more = content
+    there = beside_state(now)
+    return fits(told, now) and all(fits(one, there.get(name)) for name, one in more.items())
+
+
+def _put_state_and_more(content: tuple[Kept, Mapping[str, Kept]], now: Any) -> Any:
+    """Put back what a module, or an optimizer, tells of its state, and attributes of it and of modules within it."""
+    told, more = content
+    put_value(told, now)
+    there = beside_state(now)
+    for name, one in more.items():  # by dotted names
         path, _, attribute = name.rpartition(".")
         value = put_value(one, there.get(name))
         if value is there.get(name):
@@ -155,6 +79,79 @@ def _put_beside(content: Mapping[str, Kept], now: Any, there: Mapping[str, Any])
     return now
 
 
+def _fit_object(content: Mapping[str, Kept], now: Any) -> bool:
+    there = attributes_of(now)
+    return has_attributes(now) and all(fits(one, there.get(name)) for name, one in content.items())
+
+
+def _put_object(content: Mapping[str, Kept], now: Any) -> Any:
+    there = attributes_of(now)
+    for name, one in content.items():
+        object.__setattr__(now, name, put_value(one, there.get(name)))
+    return now
+
+
+# Containers --------------------------------------------------------------------------------------------
+
+
+def _fit_items(content: list[tuple[Any, Kept]], now: Any) -> bool:
+    before = now if isinstance(now, Mapping) else {}
+    return all(fits(one, before.get(key)) for key, one in content)
+
+
+def _put_items(content: list[tuple[Any, Kept]], now: Any, make: Callable[[], Any]) -> Any:
+    made = make()
+    now = now if isinstance(now, type(made)) else made
+    before = dict(now)
+    found = {key: put_value(one, before.get(key)) for key, one in content}
+    now.clear()
+    now.update(found)
+    return now
+
+
+def _fit_row(content: list[Kept], now: Any) -> bool:
+    return all(map(fits, content, _as_many(now, len(content))))
+
+
+def _put_row(kind: str, content: list[Kept], now: Any) -> Any:
+    found = list(map(put_value, content, _as_many(now, len(content))))
+    if kind == "list" and isinstance(now, list):
+        now[:] = found
+        return now
+    if (kind == "deque" and isinstance(now, deque)) or (kind == "set" and isinstance(now, set)):
+        now.clear()
+        (now.extend if isinstance(now, deque) else now.update)(found)
+        return now
+    return ROWS[kind](found)
+
+
+def _put_ring(content: tuple[int, list[Kept]], now: Any) -> Any:
+    longest, values = content
+    return _put_row("deque", values, now if isinstance(now, deque) else deque(maxlen=longest))
+
+
+def _as_many(now: Any, count: int) -> list[Any]:
+    before = list(now)[:count] if isinstance(now, (list, tuple, deque)) else []
+    return before + [None] * (count - len(before))
+
+
+# Functions, members, numbers ---------------------------------------------------------------------------
+
+
+def _put_partial(content: list[Kept], now: Any) -> Any:
+    function, arguments, named = (put_value(one, None) for one in content)
+    return functools.partial(function, *arguments, **named)
+
+
+def _member(content: tuple[str, str, str], now: Any) -> Any:
+    """Return a member of an enumeration; None where there is none such."""
+    module, path, name = content
+    found: Any = sys.modules.get(module)
+    cls = functools.reduce(lambda at, one: getattr(at, one, None), path.split("."), found)
+    cls = type(now) if isinstance(now, Enum) else cls  # one within a function has no name to be found by
+    return cls.__members__.get(name) if isinstance(cls, type) and issubclass(cls, Enum) else None
+
+
 def _clock(name: str) -> Any:
     kind, _, then = name.partition(" ")
     if kind == "datetime":
@@ -162,7 +159,8 @@ def _clock(name: str) -> Any:
     return time.time() if kind == "time" else time.monotonic()
 
 
-def _put_shared(content: Any, now: Any) -> Any:
+def _put_shared(kept: Kept, now: Any) -> Any:
+    content = put_value(kept, None)
     if isinstance(content, list):
         now[:] = content
     else:
@@ -170,16 +168,17 @@ def _put_shared(content: Any, now: Any) -> Any:
     return now
 
 
-def _is_mapping(kind: str) -> bool:
-    return kind in ("dict", "counter", "ordered", "mapping") or kind.startswith("defaultdict")
+def _put_array(content: torch.Tensor, now: Any) -> Any:
+    found = content.numpy()
+    if isinstance(now, numpy.ndarray) and (now.shape, now.dtype) == (found.shape, found.dtype):
+        now[...] = found
+        return now
+    return found.copy()
 
 
-def _new_mapping(kind: str) -> dict[Any, Any]:
-    name, _, made_by = kind.partition(" ")
-    if name == "defaultdict":
-        return defaultdict(FACTORIES[made_by])
-    made: dict[Any, Any] = {"counter": Counter, "ordered": OrderedDict}.get(name, dict)()
-    return made
+def _fit_bytes(content: tuple[str, str, int, torch.Tensor], now: Any) -> bool:
+    kind, code, size, _ = content
+    return kind != "array" or array(code).itemsize == size
 
 
 def _put_bytes(content: tuple[str, str, int, torch.Tensor], now: Any) -> Any:
@@ -204,35 +203,73 @@ def _put_tensor(content: torch.Tensor, now: Any) -> torch.Tensor:
     return now
 
 
-def _put_items(content: list[tuple[Any, Kept]], now: Any) -> Any:
-    before = dict(now)
-    found = {key: put_value(one, before.get(key)) for key, one in content}
-    now.clear()
-    now.update(found)
-    return now
+# The kinds ---------------------------------------------------------------------------------------------
 
 
-def _member(content: tuple[str, str, str], now: Any) -> Any:
-    """Return a member of an enumeration; None where there is none such."""
-    module, path, name = content
-    found: Any = sys.modules.get(module)
-    cls = functools.reduce(lambda at, one: getattr(at, one, None), path.split("."), found)
-    cls = type(now) if isinstance(now, Enum) else cls  # one within a function has no name to be found by
-    return cls.__members__.get(name) if isinstance(cls, type) and issubclass(cls, Enum) else None
+class _Kind(NamedTuple):
+    """A kind of values.
+
+    Attributes:
+        put: returns the value, from its content and what is there now.
+        fits: tells whether it can.
+    """
+
+    put: Callable[[Any, Any], Any]
+    fits: Callable[[Any, Any], bool] = lambda content, now: True
 
 
-def _put_row(kind: str, content: list[Kept], now: Any) -> Any:
-    found = list(map(put_value, content, _as_many(now, len(content))))
-    if kind == "list" and isinstance(now, list):
-        now[:] = found
-        return now
-    if (kind == "deque" and isinstance(now, deque)) or (kind == "set" and isinstance(now, set)):
-        now.clear()
-        (now.extend if isinstance(now, deque) else now.update)(found)
-        return now
-    return ROWS[kind](found)
+def _made(make: Callable[[Any], Any]) -> _Kind:
+    """Return the kind of values that are made of their content alone."""
+    return _Kind(lambda content, now: make(content))
 
 
-def _as_many(now: Any, count: int) -> list[Any]:
-    before = list(now)[:count] if isinstance(now, (list, tuple, deque)) else []
-    return before + [None] * (count - len(before))
+def _mapping(make: Callable[[], Any]) -> _Kind:
+    return _Kind(lambda content, now: _put_items(content, now, make), _fit_items)
+
+
+_KINDS: dict[str, _Kind] = {
+    "same": _Kind(lambda content, now: now),
+    "plain": _made(lambda content: content),
+    "timedelta": _made(lambda content: timedelta(*content)),
+    "datetime": _made(datetime.fromisoformat),
+    "date": _made(date.fromisoformat),
+    "Decimal": _made(Decimal),
+    "Fraction": _made(Fraction),
+    "path": _made(Path),
+    "clock": _made(_clock),
+    "tensor": _Kind(_put_tensor),
+    "array": _Kind(_put_array),
+    "scalar": _made(lambda content: content.numpy()[()]),
+    "bytes": _Kind(_put_bytes, _fit_bytes),
+    "generator": _Kind(lambda content, now: resume_generator(now, content)),
+    "shared": _Kind(_put_shared, lambda content, now: is_shared(now)),
+    "enum": _Kind(_member, lambda content, now: _member(content, now) is not None),
+    "defined": _Kind(
+        lambda content, now: definition_of(content),
+        lambda content, now: definition_of(content) is not None,
+    ),
+    "partial": _Kind(_put_partial, lambda content, now: all(fits(one, None) for one in content)),
+    "state": _Kind(_put_state, lambda content, now: hasattr(now, "load_state_dict")),
+    "state and more": _Kind(_put_state_and_more, _fit_state_and_more),
+    "object": _Kind(_put_object, _fit_object),
+    "fields": _Kind(
+        lambda content, now: type(now)(*map(put_value, content, now)),
+        lambda content, now: (
+            len(getattr(now, "_fields", ())) == len(content) and all(map(fits, content, now))
+        ),
+    ),
+    "ring": _Kind(_put_ring, lambda content, now: _fit_row(content[1], now)),
+    **{kind: _Kind(functools.partial(_put_row, kind), _fit_row) for kind in ROWS},
+    "dict": _mapping(dict),
+    "counter": _mapping(Counter),
+    "ordered": _mapping(OrderedDict),
+    **{
+        f"defaultdict {name}": _mapping(functools.partial(defaultdict, factory))
+        for name, factory in FACTORIES.items()
+    },
+    # Of a class that can't be made anew.
+    "mapping": _mapping(dict)._replace(
+        fits=lambda content, now: isinstance(now, dict) and _fit_items(content, now)
+    ),
+}
+"""By the names that take_values.py gives them."""
