@@ -29,6 +29,9 @@ def test_what_moves_within_attributes() -> None:
         "queue": torch.zeros(3, 1000, 100),
         "rows": list(range(1000)),
         "table": {"a": numpy.zeros(3)},
+        "losses": {row: [0.0] for row in range(1000)},
+        "long": {row: [0.0] * 100 for row in range(1000)},
+        "kept": {row: [0.0] for row in range(1000)},
         "head": inner,
         "own": Average(inner),
         "same": [1, 2],
@@ -41,6 +44,8 @@ def test_what_moves_within_attributes() -> None:
     held["queue"][1, 0, 0] = 1
     held["rows"].reverse()
     held["table"]["a"][2] = 1
+    held["losses"][8][0] = 1.0
+    held["long"][8].append(1.0)
     held["own"].shadow["bias"].add_(1)
     held["rng"].random()
     torch.rand(1, generator=held["rngs"]["torch"])
@@ -49,7 +54,8 @@ def test_what_moves_within_attributes() -> None:
         held["model"].lm_head.weight.add_(1)
     held["late"] = 1
     found = moved(then, take_fingerprints({"it": held}, known))
-    assert found == ["it.queue", "it.rows", "it.table", "it.head", "it.own", "it.rng", "it.rngs", "it.late"]
+    expected = ["queue", "rows", "table", "losses", "long", "head", "own", "rng", "rngs", "late"]
+    assert found == [f"it.{name}" for name in expected]
 
 
 def test_what_a_library_assigns_is_not_the_scripts_own() -> None:
