@@ -51,7 +51,10 @@ def generator_fingerprint(generator: Any) -> int:
 
     Two of one process can be compared.
     """
-    kind, state = state_of(generator) or ("", 0)
+    kept = state_of(generator)
+    if kept is None:
+        return 0
+    kind, state = kept
     # The text of a tensor leaves out all but its ends, and there a torch.Generator's state never changes.
     return hash(state.numpy().tobytes() if kind == "torch" else state)
 
