@@ -381,18 +381,39 @@ def test_a_spare_that_is_gone_or_hangs_means_a_cold_start(fate, tmp_path) -> Non
     assert any(("by itself" if fate == "killed" else "the end of its imports") in text for text in said(ran))
 
 
-SLOW_LIBRARY = "import time\ntime.sleep(2.5)\n"
+SLOW_LIBRARY = "import os, time\nopen('begun', 'a').write(f'{os.getpid()} ')\ntime.sleep(2.5)\n"
+BEGUN = "while open('begun').read().count(' ') < 2: time.sleep(0.01)\n"
+"""Waits until a spare has begun to import the slow library, behind the first attempt."""
 
 
 def test_a_spare_that_still_imports_when_its_turn_comes_is_waited_for(tmp_path) -> None:
     """It is further than a cold start would be."""
     path = library(tmp_path, "slow", SLOW_LIBRARY)
     script = (
-        TRAINS.replace("os.kill(", "time.sleep(1.6); os.kill(")
+        TRAINS.replace(
+            "        os.kill(", textwrap.indent(BEGUN, " " * 8) + "        time.sleep(2.2); os.kill("
+        )
         + "import slow\ntrain_a_step('attempt-0001')\n"
     )
     ran = vl_run(tmp_path, script=script, spare=True, PYTHONPATH=path)
     assert (ran.code, ran.causes, warm(ran)) == (0, ["killed", "finished"], [False, True])
+
+
+@pytest.mark.slow
+def test_a_spare_that_has_only_begun_is_not_waited_for_and_serves_the_start_after(tmp_path) -> None:
+    """A cold start imports all of it as soon, and begins at once. The same spare is ready when that one dies."""
+    path = library(tmp_path, "slow", SLOW_LIBRARY)
+    kill = "        os.kill(os.getpid(), signal.SIGKILL)\n"
+    again = f"    if attempt() == 2:\n        wait_for('is kept ready')\n{kill}"
+    script = TRAINS.replace(kill, textwrap.indent(BEGUN, " " * 8) + kill + again)
+    ran = vl_run(
+        tmp_path, script=script + "import slow\ntrain_a_step('attempt-0001')\n", spare=True, PYTHONPATH=path
+    )
+    assert (ran.code, ran.causes) == (0, ["killed", "killed", "finished"])
+    assert warm(ran) == [False, False, True]
+    assert "this start is cold: no interpreter was ready yet" in said(ran)
+    begun = (tmp_path / "begun").read_text().split()
+    assert str(ran.lines("start")[2]["pid"]) in begun[:2]
 
 
 @pytest.mark.slow

@@ -22,7 +22,10 @@ def test_why_starts_are_cold_is_said_once_for_each_reason(monkeypatch: pytest.Mo
         def __init__(self, command: Any, environment: dict[str, str], record: Any) -> None:
             self.environment = environment
 
-        def become_attempt(self, environment: dict[str, str], patience: float) -> str:
+        def has_come_far(self, needed: float) -> bool:
+            return True
+
+        def become_attempt(self, environment: dict[str, str], needed: float) -> str:
             return "it had ended"
 
         def end(self) -> None:

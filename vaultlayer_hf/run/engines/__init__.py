@@ -10,6 +10,7 @@
     reach.py           whether the hook reaches the processes of a program
     spare.py           the starts of a run's attempts
     spare_process.py   One spare interpreter
+    worked.py          how far a process has come
 
 Imports decide, the journal, imports and report; attempts.py imports it.
 """

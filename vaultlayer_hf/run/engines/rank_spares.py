@@ -123,7 +123,8 @@ class RankSpares:
     def _look(self, template: SpareProcess) -> None:
         for message in template.messages(0.0):
             if message.get("ready"):
-                template.ready = self.settled = True
+                template.note_ready()
+                self.settled = True
                 self._say_ready(template, message)
             elif "cut" in message:
                 self._cut(message)

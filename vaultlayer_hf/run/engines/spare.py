@@ -2,8 +2,9 @@
 
 Most of what a restart costs is the start of Python, torch and transformers. So the first attempt notes what it imports
 (run/imports.py). Once it has trained a step, its command is started once more, as a process that imports the same and
-waits before it reads the script (spare_process.py). When the attempt dies, that process becomes the next one. Whatever
-doesn't fit, it is a cold start instead, and that is said.
+waits before it reads the script (spare_process.py). When the attempt dies, that process becomes the next one, though it
+may have to import a little more. Whatever doesn't fit, or has less of this behind it than a cold start would be quicker
+by, it is a cold start instead, and that is said.
 
 Only on Linux: elsewhere nothing can be noted in a file that never comes to a disk.
 """
@@ -14,7 +15,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,12 +23,14 @@ from vaultlayer_hf.run.engines import processes
 from vaultlayer_hf.run.engines.memory import NEEDS, SHORT, memory_left
 from vaultlayer_hf.run.engines.rank_spares import RankSpares
 from vaultlayer_hf.run.engines.reach import is_python, why_unreached
-from vaultlayer_hf.run.engines.spare_process import SpareProcess
+from vaultlayer_hf.run.engines.spare_process import DEARER, SpareProcess
+from vaultlayer_hf.run.engines.worked import Worked
 from vaultlayer_hf.run.imports import IMPORTS_VARIABLE, TRIES, Item, is_own_variable, read_record, why_stopped
 
-_LEAST = 5.0
-"""Seconds, at least, that a spare whose turn has come may still take to import: as long as the first attempt took to
-its first step, which a cold start would take, too."""
+_LEAST = 1.0
+"""Seconds of work, at least, that a spare is believed to need: less can't be told from the start of Python."""
+_SCATTER = 1.25
+"""How much more than the one before it a spare may need."""
 
 
 class Spares:
@@ -62,7 +64,8 @@ class Spares:
         self._said = False
         self._cold = ""  # the reason that was said last
         self._oom_kills = 0
-        self._begin, self._patience = time.monotonic(), _LEAST
+        self._needed = _LEAST  # seconds of work that a spare takes to be ready
+        self._cold_start: Worked | None = None  # of an attempt that started cold and hasn't trained yet
         self._image: int | None = None  # of the attempt's process; None once it has been looked at
         self.warm = False
         self.killed = 0
@@ -82,14 +85,16 @@ class Spares:
         if process is not None:
             self._image = _image_of(process.pid)
             return process
-        if self._record_file >= 0:
+        records = self._record_file >= 0 and self._spare is None
+        if records:
             os.ftruncate(self._record_file, 0)
-            self._record, self._tries, self._begin = [], 0, time.monotonic()
+            self._record, self._tries = [], 0
             environment = {
                 **environment,
                 IMPORTS_VARIABLE: f"/proc/{os.getpid()}/fd/{self._record_file}",
             }
         process = processes.start(self._command, environment)
+        self._cold_start = Worked(process.pid) if records else None
         self._image = _image_of(process.pid)
         return process
 
@@ -105,6 +110,9 @@ class Spares:
             self._ranks.watch()
         if self._off:
             return
+        if trains and self._cold_start is not None:
+            self._needed = max(_LEAST, DEARER * self._cold_start.seconds())
+            self._cold_start = None
         if trains and self._image is not None:
             image, self._image = self._image, None
             if _image_of(pid) not in (image, None):
@@ -114,7 +122,6 @@ class Spares:
             self._look(self._spare)
         elif trains and (self._ranks is None or self._ranks.settled):  # one at a time: each takes memory
             if not self._record:
-                self._patience = max(_LEAST, time.monotonic() - self._begin)
                 data = self._recorded()
                 self._record, self._stopped = read_record(data, pid), why_stopped(data, pid)
             self._keep_one(environment)
@@ -163,7 +170,8 @@ class Spares:
         """Hear what the spare says, and give it up where memory runs short."""
         for message in spare.messages(0.0):
             if message.get("ready"):
-                spare.ready = True
+                spare.note_ready()
+                self._needed = max(_LEAST, _SCATTER * spare.took)
                 self._say_ready(spare, message)
             elif "cut" in message:
                 self._cut(message)
@@ -210,7 +218,10 @@ class Spares:
                 self._say_cold("no interpreter was ready yet")
             return None
         same = without_own(spare.environment) == without_own(environment)
-        reason = spare.become_attempt(environment, self._patience) if same else "the environment has changed"
+        if same and not spare.has_come_far(self._needed):
+            self._say_cold("no interpreter was ready yet")  # it stays, for the start after this one
+            return None
+        reason = spare.become_attempt(environment, self._needed) if same else "the environment has changed"
         if reason:
             self._end()
             self._say_cold(reason)

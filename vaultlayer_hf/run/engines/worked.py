@@ -1,0 +1,48 @@
+"""How far a process has come: the seconds that it has had, without those in which others had the processor."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+class Worked:
+    """Measures a process from now on.
+
+    Time in which it sleeps, or waits for a disk, counts: whoever does the same again would wait again. Time in which it
+    is kept waiting for a processor doesn't: on a machine that is busy a process may be old and have done nothing yet.
+
+    Args:
+        pid: of the process.
+        proc: where the kernel tells of processes.
+        clock: seconds, as time.monotonic.
+    """
+
+    def __init__(
+        self, pid: int, proc: Path = Path("/proc"), clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._folder, self._clock = proc / str(pid), clock
+        self._begin, self._before = clock(), self._counted()
+
+    def seconds(self) -> float:
+        """Return them, of its main thread."""
+        passed, (waited, worked) = self._clock() - self._begin, self._counted()
+        if waited is None or self._before[0] is None:
+            return min(passed, worked - self._before[1])
+        return max(0.0, passed - (waited - self._before[0]))
+
+    def _counted(self) -> tuple[float | None, float]:
+        """Return for how long it was kept waiting, None where the kernel doesn't count that, and has run; seconds."""
+        try:
+            fields = (self._folder / "stat").read_text().rpartition(")")[2].split()
+            worked = (int(fields[11]) + int(fields[12])) / os.sysconf(
+                "SC_CLK_TCK"
+            )  # utime, stime: see proc(5)
+        except (OSError, ValueError, IndexError):
+            worked = 0.0  # it is gone
+        try:
+            return int((self._folder / "schedstat").read_text().split()[1]) / 1e9, worked
+        except (OSError, ValueError, IndexError):
+            return None, worked
