@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, NoReturn, Protocol
 
+    from vaultlayer_hf.run.inside.startup.vaultlayer_ahead import Tables
     from vaultlayer_hf.run.inside.startup.vaultlayer_allowed import STANDARD, Allowed
     from vaultlayer_hf.run.inside.startup.vaultlayer_control import Line, value
     from vaultlayer_hf.run.inside.startup.vaultlayer_effects import (
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
             """Keep no more."""
 
 else:
+    from vaultlayer_ahead import Tables
     from vaultlayer_allowed import STANDARD, Allowed
     from vaultlayer_control import Line, value
     from vaultlayer_effects import Output, Packages, files, mark, start_method, surroundings
@@ -147,7 +149,7 @@ class _Preloader:
         self._reads, self._read, self._logs, self._loggers = Reads(free), set[str](), Logs(), Loggers()
         self._modules = Modules(known)
         self.given = {"atexit": exits.module()}
-        self._number = 0
+        self._number, self._tables = 0, Tables()
         self._packages = Packages(list(sys.modules.values()))
 
     def run(self, items: "Sequence[tuple[str, Any]]") -> "list[Group]":
@@ -236,6 +238,7 @@ class _Preloader:
         self._reads.begin()
         try:
             __import__(name)
+            self._tables.make()
         except Exception:
             pass  # as it would be in the script, which has gone on then
         read = self._reads.end()
