@@ -19,16 +19,20 @@ HOUR = 3600.0
 RATES = (HOUR, 3 * HOUR, 12 * HOUR, 48 * HOUR, 240 * HOUR)
 COSTS = ((0.05, 2.0), (0.5, 15.0), (3.0, 60.0), (10.0, 150.0))
 """Seconds of stall and of upload: from a small model to one of hundreds of gigabytes."""
-WORLDS = [
-    World(mtbf, stall, upload, shape=shape, work=max(2 * 86400.0, 3 * mtbf))
-    for mtbf in RATES
-    for stall, upload in COSTS
-    for shape in (1.0, 0.6)
-] + [
-    World(mtbf, 0.02, 0.5, restart=2.0, work=3 * HOUR, own=own)
-    for own in (0.0, 4.0)
-    for mtbf in (60.0, 300.0)
-]
+WORLDS = (
+    [
+        World(mtbf, stall, upload, shape=shape, work=max(2 * 86400.0, 3 * mtbf))
+        for mtbf in RATES
+        for stall, upload in COSTS
+        for shape in (1.0, 0.6)
+    ]
+    + [
+        World(mtbf, 0.02, 0.5, restart=2.0, work=3 * HOUR, own=own)
+        for own in (0.0, 4.0)
+        for mtbf in (60.0, 300.0)
+    ]
+    + [World(30.0, 0.005, 0.1, restart=0.3, work=HOUR, own=2.0)]
+)
 ALLOWED = 0.02
 """How much less goodput than the best fixed cadence ``auto`` may have."""
 _ROUNDED = 1 + 1e-9

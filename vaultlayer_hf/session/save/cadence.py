@@ -27,7 +27,8 @@ IO_SHARE = 0.01
 """Share of the time that ``auto`` may spend in saves of its own."""
 FIRST = 60.0
 """Seconds to the first save of ``auto`` that measures, where no attempt before has."""
-_LEAST = 1.0
+_LEAST = 0.25
+"""Seconds between two saves, at least, however little one costs training: each is several files and requests."""
 _PRIOR_FAILURES = 0.5
 """How many failures count as seen before any is: few, so that what is seen soon outweighs them."""
 _BELIEFS = ((12 * 3600.0, 0.9), (3600.0, 0.075), (300.0, 0.02), (30.0, 0.005))
