@@ -13,6 +13,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tests.goodput.spent import Spent
 from tests.goodput.under_kills import PACE, SAVE_STEPS, UNDISTURBED, WAYS, train_under_kills, warm_up
 
 
@@ -56,7 +57,7 @@ def main() -> None:
         played = pool.map(
             lambda way, folder: train_under_kills(way, folder, asked.seconds, asked.every), ways, folders
         )
-        undisturbed = 0
+        undisturbed, spent = 0, list[tuple[str, float, Spent]]()
         for way, one in zip(ways, played, strict=True):
             if way == UNDISTURBED:
                 undisturbed = one.reached
@@ -64,6 +65,24 @@ def main() -> None:
             lost = one.trained - one.reached
             row = (way, one.kills, one.failed, one.reached, one.trained, lost, f"{one.goodput:.1%}", share)
             print("| " + " | ".join(map(str, row)) + " |", flush=True)
+            spent.append((way, one.seconds, one.spent))
+    _print_spent(spent)
+
+
+def _print_spent(ways: list[tuple[str, float, Spent]]) -> None:
+    """Print what is missing to 100 %, by where it went."""
+    headings = (
+        "missing to 100 %",
+        "first start",
+        "restarts",
+        "lost steps",
+        "at the script's saves",
+        "between others",
+    )
+    print(f"\n| {' | '.join(headings)} |\n{'|---' * len(headings)}|")
+    for way, seconds, spent in ways:
+        parts = (spent.start, spent.restarts, spent.lost, spent.saves, spent.between)
+        print(f"| {way} | {' | '.join(f'{part / seconds:.2%}' for part in parts)} |", flush=True)
 
 
 if __name__ == "__main__":

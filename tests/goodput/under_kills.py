@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.goodput.spent import Spent, Step, spent_beside
 from tests.run.programs import environment
 from tests.servers import die_with_parent
 
@@ -77,6 +78,9 @@ WAYS = {
     "stock Trainer with get_last_checkpoint, started again": Way({"RESUME": "1"}),
     "`vl run`, the same script": Way(vl=True),
     "`vl run`, VAULTLAYER_SAVE_EVERY=auto": Way({"VAULTLAYER_SAVE_EVERY": "auto"}, vl=True),
+    "`vl run`, VAULTLAYER_SAVE_EVERY=auto, VAULTLAYER_ASYNC_SAVE=auto": Way(
+        {"VAULTLAYER_SAVE_EVERY": "auto", "VAULTLAYER_ASYNC_SAVE": "auto"}, vl=True
+    ),
     "`vl run --no-spare`, the same script": Way(vl=True, spare=False),
     "stock Trainer with get_last_checkpoint, disk emptied at each kill": Way({"RESUME": "1"}, empties=True),
     "`vl run --vault` elsewhere, disk emptied at each kill": Way(vl=True, empties=True),
@@ -94,6 +98,7 @@ class Result:
         reached: the step that the training stood at in the end: each step counts once.
         trained: steps trained in all, those that were lost among them.
         failed: starts that ended by an exception: a kill in a save leaves half a checkpoint.
+        spent: where the time went that didn't go into steps which count.
     """
 
     seconds: float
@@ -101,6 +106,7 @@ class Result:
     reached: int
     trained: int
     failed: int
+    spent: Spent
 
     @property
     def goodput(self) -> float:
@@ -118,11 +124,11 @@ def train_under_kills(
     """
     folder.mkdir(parents=True)
     how, disk, steps = WAYS[way], folder / "disk", folder / "steps"
-    begin, done = time.monotonic(), 0
+    begin, begun, killed_at = time.monotonic(), time.time(), list[float]()
     process = _start(how, folder, disk)
     try:
         due, killed = begin + every, -1
-        while time.monotonic() < begin + seconds and not (life and done == kills):
+        while time.monotonic() < begin + seconds and not (life and len(killed_at) == kills):
             time.sleep(0.05)
             pid, old = _trains(steps)
             is_due = pid != killed and old >= life if life else time.monotonic() >= due
@@ -131,7 +137,8 @@ def train_under_kills(
                 found = _trainer(process, pid)
                 if found is None:
                     continue
-                done, killed = done + 1, found.pid
+                killed = found.pid
+                killed_at.append(time.time())
                 if how.empties:
                     _end(process)
                     shutil.rmtree(disk)
@@ -140,9 +147,10 @@ def train_under_kills(
                     found.kill()
     finally:
         _end(process)
-    trained = [int(line.split()[1]) for line in _lines(steps)]
+    trained = [Step(float(at), int(step), int(pid)) for at, step, pid in map(str.split, _lines(steps))]
     failed = (folder / "log").read_text(errors="replace").count("Traceback (most recent call last)")
-    return Result(seconds, done, trained[-1] if trained else 0, len(trained), failed)
+    spent = spent_beside(trained, begun, killed_at, begun + seconds, PACE, SAVE_STEPS)
+    return Result(seconds, len(killed_at), trained[-1].number if trained else 0, len(trained), failed, spent)
 
 
 def warm_up() -> None:
