@@ -30,6 +30,8 @@ from vaultlayer_hf.run.imports import SPARE_VARIABLE, Item
 
 _ANSWERS = 5.0
 """Seconds that it may take to say that it goes."""
+_LEAST = 1.0
+"""Seconds of work, at least, that it is given to come to the end of its imports."""
 DEARER = 1.15
 """How much longer the same imports take in a spare, which keeps what each has changed, than in a cold start: 1.02 times
 as measured (0.93 to 1.15)."""
@@ -143,9 +145,10 @@ class SpareProcess:
 
         Args:
             environment: of the attempt.
-            needed: seconds of work that it takes to be ready. One that has worked for longer won't be.
+            needed: seconds of work that it takes to be ready. One that has worked for longer is given up.
         """
-        left, working = needed - self.worked, Worked(self.process.pid)
+        # It may have been ready for some time, and have said so since somebody last listened.
+        left, working = max(_LEAST, needed - self.worked), Worked(self.process.pid)
         _set_priority(self.process.pid, self._nice)
         _write(self._oom_score, _read(Path("/proc/self/oom_score_adj")))
         try:  # at once, so that it rests no more
