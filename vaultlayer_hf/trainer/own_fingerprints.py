@@ -36,36 +36,28 @@ class OwnFingerprints:
 
         Never raises: where a script's objects can't be looked at, all of them count as changed.
         """
+        trainer = self._places.trainer
         try:
             ids, names = written_by_handlers()
             known = self._known() | ids
             found = take_fingerprints({owner: values for owner, _, values in held}, known)
             found |= take_fingerprints(dict(self._base()), ())
-            found |= take_fingerprints(
-                held_by_data(self._dataset(), self._places.trainer, held), known, meters=False
-            )
-            found |= dict(parts_of_training(self._places.trainer, peeled(self._trained.model)))
+            found |= take_fingerprints(held_by_data(self._dataset(), trainer, held), known, meters=False)
+            found |= dict(parts_of_training(trainer, peeled(self._trained.model)))
             return {path: one for path, one in found.items() if path.rpartition(".")[2] not in names}, known
         except Exception:  # of objects of the script's own, which may have moved
             return {_ALL: object()}, set()
 
     def _known(self) -> set[int]:
         """Return the ids of what is carried elsewhere, or made by each start: the Trainer's own parts among it."""
+        places, trainer = self._places, self._places.trainer
         model, optimizer = peeled(self._trained.model), inner(self._trained.optimizer)
-        places = self._places
-        things = [
-            model,
-            optimizer,
-            self._trained.scheduler,
-            self._places.trainer,
-            self._dataset(),
-            *places.carried,
-        ]
-        things += [*places.callbacks, *model.modules(), *model.parameters()]
-        if self._places.trainer is not None:
-            own = own_attributes(self._places.trainer)
-            things += [one for name, one in vars(self._places.trainer).items() if name not in own]
-            things += vars(self._places.trainer.callback_handler).values()
+        things = [model, *model.modules(), *model.parameters(), optimizer, self._trained.scheduler]
+        things += [trainer, self._dataset(), *places.callbacks, *places.carried]
+        if trainer is not None:
+            own = own_attributes(trainer)
+            things += [one for name, one in vars(trainer).items() if name not in own]
+            things += vars(trainer.callback_handler).values()
         return {id(one) for one in things if not isinstance(one, (bool, int, float, str, type(None)))}
 
     def _base(self) -> Iterator[tuple[str, dict[str, Any]]]:

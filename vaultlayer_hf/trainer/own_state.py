@@ -1,14 +1,15 @@
-"""State in attributes of a script's own objects: what training changes of it comes back, or is said.
+"""State of a script's own objects that none of the Trainer's files holds: what training changes of it comes back.
 
-| of | random generators | numbers, text, tensors, containers that training changes |
-|---|---|---|
-| a callback, a Trainer of the script's own, an object that is its metric or loss, the optimizer's own class, modules of
-the model | carried by each rank | as well |
-| what functions of these, of modules, of hooks, and all that they call, read beside their arguments: globals, closures,
-attributes of classes, functions and modules | carried by each rank | as well |
-| the Trainer's arguments and state | | carried by each rank |
-| the base model under an adapter | | said |
-| the data set, the collator | with the place in the data | numbers with the place in the data; others are said |
+Where it is:
+
+- in attributes of callbacks, of a Trainer of the script's own, of an object that is its metric or loss, of an optimizer
+  of its own class, of the model's modules; in the Trainer's arguments and state
+- in globals, variables of closures, and attributes of classes, functions and modules, which functions of these, hooks,
+  and all that they call, read beside their arguments
+
+Random generators come back in any case, the rest where training changes it; each rank carries its own. Of two kinds it
+is only said that training changes it: the base model under an adapter, and what a data set or a collator holds beside
+generators and numbers, which come back with the place in the data.
 
 What one object holds comes back whole or not at all: a flag that says that a file is open would mislead without the
 file. What is too large, or holds what can't be kept, is said (state/take_values.py), and so is a library's object in
