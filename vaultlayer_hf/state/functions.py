@@ -47,73 +47,87 @@ def reached(things: Iterable[Any], apart: Collection[Any] = ()) -> dict[str, Pla
     >>> reached([loss])["loss"].values()
     {'counts': [0]}
     """
-    places: dict[str, Place] = {}
-    waiting: deque[Any] = deque(things)
-    known = {id(thing) for thing in waiting}  # whose attributes the caller looks at
-    modules: dict[str, tuple[ModuleType, set[str]]] = {}
-    seen = {id(thing): thing for thing in apart}  # the objects, so that their ids don't become another's
-    count = objects = 0
-    while waiting and count < _MOST:
-        thing = waiting.popleft()
-        if id(thing) in seen:
-            continue
-        seen[id(thing)] = thing
+    return _Search(things, apart).run()
+
+
+class _Search:
+    """Goes from functions and objects to those that they lead to, and notes where something is kept."""
+
+    def __init__(self, things: Iterable[Any], apart: Collection[Any]) -> None:
+        self._places: dict[str, Place] = {}
+        self._waiting = deque(things)
+        self._known = {id(thing) for thing in self._waiting}  # whose attributes the caller looks at
+        # The objects, so that their ids don't become another's.
+        self._seen = {id(thing): thing for thing in apart}
+        self._read: dict[str, tuple[ModuleType, set[str]]] = {}  # of each module, the names that are read
+        self._functions = self._objects = 0
+
+    def run(self) -> dict[str, Place]:
+        """Return the places by names for people."""
+        while self._waiting and self._functions < _MOST:
+            thing = self._waiting.popleft()
+            if id(thing) not in self._seen:
+                self._seen[id(thing)] = thing
+                self._visit(thing)
+        for name, (module, names) in self._read.items():
+            self._add(name, Members(module, names))
+        return self._places
+
+    def _visit(self, thing: Any) -> None:
         if isinstance(thing, functools.partial):
-            _add(places, _name_of(thing.func), Members(thing))
-            waiting += _led_to([*thing.args, *thing.keywords.values()])
+            self._add(_name_of(thing.func), Members(thing))
+            self._waiting += _led_to([*thing.args, *thing.keywords.values()])
         elif isinstance(thing, MethodType):
-            owner = thing.__self__
-            if (
-                id(owner) not in {*known, *seen}
-                and not isinstance(owner, torch.nn.Module)
-                and has_attributes(owner)
-            ):
-                known.add(id(owner))
-                _add(places, type(owner).__name__, Members(owner))
-            waiting += _led_to(owner)
-        elif objects < _MOST_OBJECTS and is_of_script(type(thing)) and not isinstance(thing, type):
-            objects += 1
-            waiting += _led_to(_attributes(thing))
+            self._visit_owner(thing.__self__)
+        elif self._objects < _MOST_OBJECTS and is_of_script(type(thing)) and not isinstance(thing, type):
+            self._objects += 1
+            self._waiting += _led_to(_attributes(thing))
         # A transform of ``datasets``, which is called for each row.
         transform = (getattr(thing, "__dict__", {}).get("_format_kwargs") or {}).get("transform")
-        waiting += _led_to(transform)
+        self._waiting += _led_to(transform)
         for cls in _classes(thing):
-            if id(cls) not in seen or cls is thing:
-                seen[id(cls)] = cls
-                _add(places, f"{cls.__module__}.{cls.__qualname__}", Members(cls))
+            if id(cls) not in self._seen or cls is thing:
+                self._seen[id(cls)] = cls
+                self._add(f"{cls.__module__}.{cls.__qualname__}", Members(cls))
         for function in functions_of(thing):
-            if not is_own(function) or (function is not thing and id(function) in seen):
-                continue
-            seen[id(function)] = function
+            if is_own(function) and (function is thing or id(function) not in self._seen):
+                self._visit_function(function)
+
+    def _visit_owner(self, owner: Any) -> None:
+        """Look at the object of a method."""
+        new = id(owner) not in self._known and id(owner) not in self._seen
+        if new and not isinstance(owner, torch.nn.Module) and has_attributes(owner):
+            self._known.add(id(owner))
+            self._add(type(owner).__name__, Members(owner))
+        self._waiting += _led_to(owner)
+
+    def _visit_function(self, function: FunctionType) -> None:
+        self._seen[id(function)] = function
+        self._functions += 1
+        variables = FunctionVariables(function)
+        self._add(_name_of(function), variables)
+        self._add(f"{_name_of(function)}()", Members(function))
+        names = names_in_code(function.__code__)
+        for value in variables.every().values():
+            self._follow(value, names)
+
+    def _follow(self, value: Any, names: Collection[str]) -> None:
+        """Go to what a value leads to; of a module of the script's own, to what stands there by these names."""
+        if not (isinstance(value, ModuleType) and _is_own_module(value)):
+            self._waiting += _led_to(value)
+            return
+        read = self._read.setdefault(value.__name__, (value, set()))[1]
+        new = set(names) - read
+        read |= new
+        for name in sorted(new):
+            self._follow(vars(value).get(name), names)
+
+    def _add(self, name: str, place: Place) -> None:
+        """Add a place under a name that no other has, also where it is still empty."""
+        count = 1
+        while (found := name + f"[{count}]" * (count > 1)) in self._places:
             count += 1
-            read = FunctionVariables(function)
-            _add(places, _name_of(function), read)
-            _add(places, f"{_name_of(function)}()", Members(function))
-            names = names_in_code(function.__code__)
-            for value in read.every().values():
-                if isinstance(value, ModuleType) and _is_own_module(value):
-                    waiting += _of_module(value, names, modules)
-                else:
-                    waiting += _led_to(value)
-    for name, (module, read_of_it) in modules.items():
-        _add(places, name, Members(module, read_of_it))
-    return places
-
-
-def _of_module(
-    module: ModuleType, names: Collection[str], modules: dict[str, tuple[ModuleType, set[str]]]
-) -> Iterator[Any]:
-    """Note which names of a module, and of its own modules among these, a function reads; yield what these lead to."""
-    read = modules.setdefault(module.__name__, (module, set()))[1]
-    new = set(names) - read
-    read |= new
-    here = vars(module)
-    for name in sorted(new):
-        value = here.get(name)
-        if isinstance(value, ModuleType) and _is_own_module(value):
-            yield from _of_module(value, names, modules)
-        else:
-            yield from _led_to(value)
+        self._places[found] = place
 
 
 def names_in(thing: Any) -> set[str]:
@@ -193,11 +207,3 @@ def is_own(function: FunctionType) -> bool:
 def _name_of(function: Any) -> str:
     name: str = getattr(function, "__qualname__", type(function).__name__)
     return name.rpartition("<locals>.")[2]
-
-
-def _add(places: dict[str, Place], name: str, place: Place) -> None:
-    """Add a place under a name that no other has, also where it is still empty."""
-    count = 1
-    while (found := name + f"[{count}]" * (count > 1)) in places:
-        count += 1
-    places[found] = place
