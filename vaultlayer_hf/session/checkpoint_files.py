@@ -30,8 +30,7 @@ class Conversion:
 class CheckpointFiles(Protocol):
     """The files of one seam's checkpoints. ``paths`` are relative to the checkpoint's folder, with ``/``.
 
-    >>> files.missing({"model.safetensors"}, world_size=1)
-    ['optimizer.pt', 'scheduler.pt', 'rng_state.pth']
+    files.missing({"model.safetensors"}, world_size=1)  # ['optimizer.pt', 'scheduler.pt', 'rng_state.pth']
     """
 
     @property

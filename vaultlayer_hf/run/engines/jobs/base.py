@@ -34,9 +34,8 @@ def engine_errors(failed: str | Callable[[Exception], str | None]) -> Iterator[N
         failed: what has failed, as the sentence's begin, or what makes the whole sentence of an error, where None says
             that the error isn't the engine's and stays as it is.
 
-    Example:
-        >>> with engine_errors("Ray can't be asked"):
-        ...     client.get_job_info(job.id)
+        with engine_errors("Ray can't be asked"):
+            client.get_job_info(job.id)
     """
     try:
         yield
