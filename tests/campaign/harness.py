@@ -178,9 +178,8 @@ class Campaign:
         assert landed <= there, f"entries {sorted(landed - there)} were acknowledged, and aren't in the log"
         if there:
             assert_whole(place.vault)
-        ended = max(
-            (line["step"] for line in journal if "step" in line), default=1
-        )  # a step ends before its save
+        # A step ends before its save.
+        ended = max((line["step"] for line in journal if "step" in line), default=1)
         saved = (ended - 1) // SAVE_STEPS * SAVE_STEPS
         # Beside the training the newest may still be on its way: a kill costs that one.
         return saved - SAVE_STEPS * bool(self.options.get("beside"))
@@ -303,9 +302,8 @@ def expected(place: Place) -> Expected:
         best = committed = newest.seq if newest is not None and newest.token == token else 0
         for path in [*folder.glob("*/written.json"), *folder.glob("*/manifest.json")]:
             manifest = json.loads(path.read_text())
-            manifest = manifest.get(
-                "manifest", manifest
-            )  # the note: on the boot on which the campaign runs it counts
+            # The note: on the boot on which the campaign runs it counts.
+            manifest = manifest.get("manifest", manifest)
             named = re.match(r"\d+", path.parent.name)
             if named and int(named[0]) == manifest["seq"] > best:
                 best, sealed = manifest["seq"], manifest["step"]

@@ -122,10 +122,11 @@ def train(
     """
     if beside:
         copier.SMALL = 2**20
+        # It stands around the Trainer's methods.
         fit.UNDERSTOOD = (
             *fit.UNDERSTOOD,
             Points.install.__module__,
-        )  # it stands around the Trainer's methods
+        )
         settings = {**(settings or {}), "async_save": "auto"}
     torch.set_num_threads(1)
     points = Points(Path(journal), kill, side, label)

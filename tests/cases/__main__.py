@@ -60,9 +60,8 @@ def attempt(case: Case, side: Side, forks: ForkServer) -> Verdict:
             return case.run(Bench(side, Path(folder), forks))
     except KeyboardInterrupt:
         raise
-    except (
-        BaseException
-    ) as error:  # a process that hangs, or something that this machine hasn't, as pytest.skip says
+    except BaseException as error:
+        # A process that hangs, or something that this machine hasn't, as pytest.skip says.
         skipped = type(error).__name__ == "Skipped"
         text = (str(error).strip().splitlines() or [type(error).__name__])[0]
         return Verdict(None if skipped else False, f"not tried: {text}" if skipped else text[:200])

@@ -90,6 +90,5 @@ def train_part(
     )
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
-        os._exit(
-            0
-        )  # gloo's threads may wait for ever for the other rank's where objects are taken down in order
+        # Gloo's threads may wait for ever for the other rank's where objects are taken down in order.
+        os._exit(0)

@@ -39,10 +39,8 @@ class Proxy:
                 connection = http.client.HTTPConnection(host or "", port, timeout=60)
                 try:
                     connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-                    for (
-                        name,
-                        value,
-                    ) in self.headers.items():  # the signature covers the host that the client saw
+                    # The signature covers the host that the client saw.
+                    for name, value in self.headers.items():
                         connection.putheader(name, value)
                     connection.endheaders(body)
                     response = connection.getresponse()

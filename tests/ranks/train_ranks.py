@@ -272,10 +272,11 @@ def save_beside(notes: Journal, how: str) -> None:
         how: ``"well"``; ``"no barrier"``: copies are late, and nothing waits for them; ``"no room"``: for a copy;
             ``"unwritable"``: what is written beside the training fails, the first time.
     """
+    # What delays a part of the save stands around the Trainer's method.
     fit.UNDERSTOOD = (
         *fit.UNDERSTOOD,
         __name__,
-    )  # what delays a part of the save stands around the Trainer's method
+    )
     copier.SMALL = recorded.WRITTEN_AT_ONCE = 2**14
     start, run, write = copying.StateCopy.start, copying.StateCopy.run, Capture.run
 

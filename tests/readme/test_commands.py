@@ -127,9 +127,8 @@ def _hub(hf: Path, words: list[str]) -> subprocess.CompletedProcess[bytes]:
 @pytest.mark.parametrize("block", of_kind("console:command"), ids=place)
 def test_console_example_prints_what_it_shows(block, trained) -> None:
     """The output that the README shows is what the command prints, but for times and sizes."""
-    with tempfile.TemporaryDirectory(
-        prefix="vl-"
-    ) as folder:  # a short path: a long one folds lines elsewhere
+    # A short path: a long one folds lines elsewhere.
+    with tempfile.TemporaryDirectory(prefix="vl-") as folder:
         _prints_what_it_shows(block, trained, Path(folder))
 
 

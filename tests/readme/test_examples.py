@@ -87,9 +87,8 @@ def test_python_example_trains_and_commits(block, notebooks, s3_server, tmp_path
         code = code.replace(f"@{step}", f"@{_first_step_of_a_run(origin, make(tmp_path))}")
         shutil.rmtree(tmp_path / "output")
     end = standins.STEPS
-    once = (
-        block.file.parent.name == "notebooks" and "/kaggle/input" not in code
-    )  # the rest is as in other examples
+    # The rest is as in other examples.
+    once = block.file.parent.name == "notebooks" and "/kaggle/input" not in code
     for _ in ("fresh",) if once else ("fresh", "again"):
         namespace = make(tmp_path)
         namespace["args"].max_steps = end
@@ -99,9 +98,8 @@ def test_python_example_trains_and_commits(block, notebooks, s3_server, tmp_path
             assert opened.state.finished == end
             tokens = {commit.token for commit in opened.checkpoints()}
         shutil.rmtree(tmp_path / "output")
-        if (
-            "/kaggle/input" in code
-        ):  # the next version of the notebook goes further: its input is this one's output
+        # The next version of the notebook goes further: its input is this one's output.
+        if "/kaggle/input" in code:
             end += 2
             shutil.move(
                 tmp_path / "kaggle" / "working" / "vault",

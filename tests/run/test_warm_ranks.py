@@ -92,10 +92,8 @@ def test_a_rank_sees_what_it_sees_in_a_cold_start(tmp_path) -> None:
             True,
             True,
         )
-        (
-            before["collection"].pop(),
-            now["collection"].pop(),
-        )  # modules are frozen, so that ranks go on sharing them
+        # Modules are frozen, so that ranks go on sharing them.
+        (before["collection"].pop(), now["collection"].pop())
         for what in before:
             assert now[what] == before[what], what
         assert seen[2, rank][1][1:] == seen[1, rank][1][1:] == [True]

@@ -22,9 +22,8 @@ from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.testing import StoreConformance
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Use 'content=:DeprecationWarning"
-)  # huggingface_hub 2's own upload
+# huggingface_hub 2's own upload.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 
 @pytest.mark.slow

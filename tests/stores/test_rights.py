@@ -34,9 +34,8 @@ def policy(*, without: set[str] = frozenset(), only: set[str] | None = None) -> 
         statement.pop("Condition", None)  # moto can't tell what prefix a listing asks for
         actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
         statement["Action"] = [one for one in actions if one not in without and (not only or one in only)]
-        if (
-            "s3:DeleteObject" in statement["Action"]
-        ):  # many at once moto asks of the bucket, AWS of each object
+        # Many at once moto asks of the bucket, AWS of each object.
+        if "s3:DeleteObject" in statement["Action"]:
             statement["Resource"] = [statement["Resource"], f"arn:aws:s3:::{OtherServer.bucket}"]
     return json.dumps(said)
 

@@ -252,9 +252,8 @@ class World:
         """Compare what a start went on from with what it must have been, as of its claim; return it in a word."""
         wanted = process.before is not None or process.asked is not None  # what is archived may be asked for
         if process.snapshot is None and process.restored is None and wanted:
-            gone = process.asked is not None and isinstance(
-                failure, NoSuchCheckpointError
-            )  # since it was asked for
+            # Since it was asked for.
+            gone = process.asked is not None and isinstance(failure, NoSuchCheckpointError)
             assert gone or isinstance(failure, NoUsableCheckpointError), failure
             return "none is usable"
         assert failure is None, failure

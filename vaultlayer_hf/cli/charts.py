@@ -130,9 +130,8 @@ def draw_steps(axes: Any, story: RunStory, longest: RunStory | None = None) -> N
         if end is not None and attempt.step is not None and attempt.cause != "finished":
             axes.plot([end], [attempt.step], "x", color=RED, markersize=9, markeredgewidth=2.2, label="death")
             cause = attempt.cause or ""
-            if (
-                end >= free_from
-            ):  # with many deaths not all have room for a name: the page's table has them all
+            # With many deaths not all have room for a name: the page's table has them all.
+            if end >= free_from:
                 axes.annotate(
                     cause, (end, attempt.step), (5, 5), textcoords="offset points", color=RED, fontsize=9
                 )
@@ -175,9 +174,8 @@ def _exposure(axes: Any, story: RunStory) -> None:
         for moment in [moment for moment in times if attempt.begin <= moment <= end]:
             corners += [(moment, moment - since), (moment, 0.0)]
             since = moment
-        if (
-            attempt.cause != "finished"
-        ):  # behind the last commit of a run that is over there is nothing to lose
+        # Behind the last commit of a run that is over there is nothing to lose.
+        if attempt.cause != "finished":
             corners.append((end, end - since))
         points = [(place(moment), height / unit) for moment, height in corners]
         axes.fill_between(*zip(*points, strict=True), color=AMBER, alpha=0.3, linewidth=0)

@@ -148,9 +148,8 @@ def _check_reading(store: Store, measured: Measurements) -> Finding:
     measured.checkpoint = newest.bytes if newest else None
     holds = f"the newest checkpoint is of step {newest.step}" if newest else "it holds no checkpoint yet"
     try:
-        if (
-            newest and read_manifest(store, newest).encryption
-        ):  # raises where the key that is set isn't the vault's
+        # Raises where the key that is set isn't the vault's.
+        if newest and read_manifest(store, newest).encryption:
             holds += ", encrypted with the key that is set"
     except CorruptError:
         pass  # a start passes it over, with the reason

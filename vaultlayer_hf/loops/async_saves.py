@@ -110,9 +110,8 @@ class AsyncLoopSaves:
             copy = self._copier.copy(storages, stepped(self._state), others(self._state))
             digest = self._files.digests_later(folder, copy.later)
             save = self._files.save_later(target, step, loss, copy.later)
-        except (
-            Exception
-        ) as error:  # whatever it is: it is raised where training waits, too, or the files are there
+        except Exception as error:
+            # Whatever it is: it is raised where training waits, too, or the files are there.
             files.remove_tree(folder)
             if not is_disk_trouble(error, folder):
                 self._trouble.turn_off(in_words(error))

@@ -212,9 +212,8 @@ class RunningLoop:
     def _figures(self) -> dict[str, float]:
         try:
             return {} if self._loss is None else {"loss": float(self._loss)}
-        except (
-            Exception
-        ) as error:  # an object of the script's own: a checkpoint is worth more than its figure
+        except Exception as error:
+            # An object of the script's own: a checkpoint is worth more than its figure.
             self.session.events.warn_once(
                 "loss", EventKind.NOTICE, f"the loss isn't kept: it is no number ({error})"
             )

@@ -87,9 +87,8 @@ def own_folder(home: Path, program: str, vault: str) -> Path:
     """
     mine = (program, vault)
     digest = hashlib.sha256("\0".join(mine).encode()).hexdigest()[:8]
-    name = re.sub(r"[^\w.]+", "-", Path(program).stem).strip(
-        "-"
-    )  # to be typed: a program may be `bash -c '…'`
+    # To be typed: a program may be `bash -c '…'`.
+    name = re.sub(r"[^\w.]+", "-", Path(program).stem).strip("-")
     inside = home / f"{name or 'run'}-{digest}"
     for folder in (home, inside):
         folder.mkdir(parents=True, exist_ok=True)

@@ -123,9 +123,8 @@ class RunStory:
             self.commits[-1] if self.commits else (self.begin, self.attempts[0].began_at or 0)
         )
         steps = max(0, int((self.step or 0) - last_step))
-        if (
-            not steps and self.state != "running"
-        ):  # whatever else it did in that time, nothing of it can be lost
+        # Whatever else it did in that time, nothing of it can be lost.
+        if not steps and self.state != "running":
             return 0.0, 0
         return max(0.0, self.end - max(last_time, self.attempts[-1].begin)), steps
 

@@ -44,11 +44,8 @@ def digest_tensors(tensors: Iterable[tuple[str, torch.Tensor]]) -> Digests:
             continue
         try:
             sums = _small_sums(local) if _is_small(local) else _sums(local)
-        except (
-            RuntimeError,
-            NotImplementedError,
-            TypeError,
-        ):  # e.g. a quantised tensor made of several others
+        except (RuntimeError, NotImplementedError, TypeError):
+            # Such as a quantised tensor made of several others.
             continue
         kind = str(local.dtype).removeprefix("torch.")
         pending.append((name, f"{kind} {'x'.join(map(str, local.shape)) or 'scalar'}", sums))

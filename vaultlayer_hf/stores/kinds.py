@@ -84,9 +84,8 @@ REPOSITORY = Kind(
     "hf",
     "hf://namespace/repository/prefix",
     ("namespace", "repository"),
-    re.compile(
-        r"(?!(?:models|datasets|spaces|kernels)$)[A-Za-z0-9][A-Za-z0-9._\-]*"
-    ),  # kinds of the Hub, no names
+    # Kinds of the Hub, no names.
+    re.compile(r"(?!(?:models|datasets|spaces|kernels)$)[A-Za-z0-9][A-Za-z0-9._\-]*"),
     "a token in HF_TOKEN or by hf auth login",
     "another server with HF_ENDPOINT",
 )

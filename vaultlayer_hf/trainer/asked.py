@@ -93,9 +93,8 @@ def asked_for(begun: Begun, trainer: Any) -> Asked:
         found |= _of_collator(trainer.data_collator)
         if args.metric_for_best_model is not None:
             digest = data_digest(trainer.eval_dataset)
-            if (
-                digest and "=" not in digest
-            ):  # of one that can be read, so that a difference is one of the data
+            # Of one that can be read, so that a difference is one of the data.
+            if digest and "=" not in digest:
                 found[EVALUATION_DATA] = digest
     return Asked(
         plain_arguments(found),

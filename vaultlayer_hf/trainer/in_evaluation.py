@@ -60,9 +60,8 @@ class InEvaluation:
                     return original(*args, **kwargs)
             except LeftError:
                 self._act()
-                return original(
-                    *args, **kwargs
-                )  # nobody stops this training any more: its vault is another's
+                # Nobody stops this training any more: its vault is another's.
+                return original(*args, **kwargs)
 
         return _evaluate
 

@@ -218,9 +218,8 @@ class TrainingUnderWay:
         ``at``: where it is as long as it doesn't have its name.
         """
         save = self._save_of(args, state)
-        if (
-            self._over or folder.absolute() != save.folder.absolute()
-        ):  # of a trial: nothing of it is committed
+        # Of a trial: nothing of it is committed.
+        if self._over or folder.absolute() != save.folder.absolute():
             return
         session = self._training.session
         at = at or save.folder

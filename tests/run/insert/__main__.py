@@ -46,9 +46,8 @@ run(sys.argv[1], int(sys.argv[2]) or None, sys.argv[3], len(sys.argv) > 4)
 def python(package: Path, *arguments: str, every: str = "2 steps") -> subprocess.CompletedProcess[str]:
     """Run Python with the package of a checkout, and the tests of this one."""
     env = {**os.environ, "PYTHONPATH": str(package), "VAULTLAYER_SAVE_EVERY": every}
-    elsewhere = (
-        package if package == ROOT else tempfile.gettempdir()
-    )  # the current folder comes first on the path
+    # The current folder comes first on the path.
+    elsewhere = package if package == ROOT else tempfile.gettempdir()
     return subprocess.run(
         [sys.executable, *arguments], capture_output=True, text=True, env=env, check=False, cwd=elsewhere
     )

@@ -51,11 +51,8 @@ GB = 10**9
         ([RemainingWork(0, GB, 1e8, 1.0)], 15.1, False),
         ([RemainingWork(5 * GB, GB, 1e8, 1.0)], 75.1, False),  # what is under way goes first
         ([RemainingWork(5 * GB, GB, 1e8, 1.0)], 75.3, True),
-        (
-            [RemainingWork(0, GB, 1e8, 1.0), RemainingWork(0, 10 * GB, 1e8, 1.0)],
-            60.0,
-            False,
-        ),  # the slowest node counts
+        # The slowest node counts.
+        ([RemainingWork(0, GB, 1e8, 1.0), RemainingWork(0, 10 * GB, 1e8, 1.0)], 60.0, False),
         ([RemainingWork(0, GB, 1e8, 1.0), RemainingWork()], 60.0, True),  # a rank that uploads nothing
         ([RemainingWork(0, GB, 1e8, 1.0)], None, True),
         ([RemainingWork()], 5.0, True),  # nothing measured: tried

@@ -51,9 +51,8 @@ def _cgroups(root: Path, own: Path) -> Iterator[Path]:
             continue
         top = root / "memory" if controllers else root
         folder = top / path.lstrip("/")
-        if (
-            not folder.is_dir()
-        ):  # in a container the path may be that of the host; the mount then begins with ours
+        # In a container the path may be that of the host; the mount then begins with ours.
+        if not folder.is_dir():
             folder = top
         while True:
             yield folder

@@ -162,9 +162,8 @@ def _models(script: Script, loop: Loop, optimizer: str, region: list[Any]) -> li
         for node in script.all(cst.Assign)
         if any(dotted(one.target) == optimizer for one in node.targets)
     ]
-    if (
-        not assigned and "." in optimizer and not optimizer.startswith("self.")
-    ):  # held by an object of its own
+    # Held by an object of its own.
+    if not assigned and "." in optimizer and not optimizer.startswith("self."):
         assigned = sources_of(script, optimizer.rpartition(".")[0])
     for value in assigned:
         texts = [script.code(value)]

@@ -260,9 +260,8 @@ class Walk(SeenNames):
         if on and not followed:
             self.calls.append((on, method, node))
             whole = self._named(name)
-            if whole.startswith("self.") and sources_of(
-                self.script, whole
-            ):  # an object that is called itself
+            # An object that is called itself.
+            if whole.startswith("self.") and sources_of(self.script, whole):
                 self.calls.append((whole, "__call__", node))
 
     def _follow(self, function: Any, call: Any) -> None:

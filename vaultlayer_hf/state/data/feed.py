@@ -98,9 +98,8 @@ class Anew:
     def open(self, more: int) -> Iterator[Any]:
         """Open the pass, and fetch the batches that are done, and ``more``, once again."""
         self._base._iterator = self._iterator
-        if hasattr(
-            self._base, "next_iter_state"
-        ):  # it keeps its position itself, and was given one to go on from
+        # It keeps its position itself, and was given one to go on from.
+        if hasattr(self._base, "next_iter_state"):
             self._base.next_iter_state = None
         put_random_state(self._random)
         with contextlib.suppress(Exception):  # the user's samplers

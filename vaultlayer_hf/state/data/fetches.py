@@ -60,9 +60,8 @@ class Fetches:
         if self.source is not None and self._own:
             try:
                 source = copy.deepcopy(self.source.state_dict())
-            except (
-                Exception
-            ) as error:  # a data set's own state_dict may raise anything: raised by ``worker_states``
+            except Exception as error:
+                # A data set's own state_dict may raise anything: raised by ``worker_states``.
                 self.source, self._lost = None, error
         return Moment(take_random_state(), self._inner.take(), source)
 

@@ -56,9 +56,8 @@ def why_distrusted(stream: Any) -> str:
     kind = getattr(sys.modules.get("datasets"), "IterableDataset", None)
     if kind is None:
         return ""
-    inner = (
-        list(vars(stream).values()) if hasattr(stream, "__dict__") else []
-    )  # a wrapper's state is that of its inside
+    # A wrapper's state is that of its inside.
+    inner = list(vars(stream).values()) if hasattr(stream, "__dict__") else []
     for one in (stream, *inner):
         if isinstance(one, kind):
             names = [type(part).__name__ for part in parts_of(one)]

@@ -132,9 +132,8 @@ def object_info(key: str, info: os.stat_result) -> ObjectInfo:
 
 def read_exactly(operation: str, key: str, descriptor: int, start: int, length: int) -> bytes:
     """Return ``length`` bytes from offset ``start``; raise StoreError where the file ends before."""
-    os.lseek(
-        descriptor, start, os.SEEK_SET
-    )  # the descriptor is this call's alone; not every system has pread
+    # The descriptor is this call's alone; not every system has pread.
+    os.lseek(descriptor, start, os.SEEK_SET)
     data = os.read(descriptor, length)
     while len(data) < length:  # a signal, or the kernel's bound of 2 GB a call
         more = os.read(descriptor, length - len(data))

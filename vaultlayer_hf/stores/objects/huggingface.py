@@ -71,10 +71,8 @@ def _find_keys() -> S3Access:
     for profile in (None, "hf"):
         try:
             access = find_access(profile)
-        except (
-            StoreDeniedError,
-            MissingExtraError,
-        ):  # other stores' keys, or none: not what is asked for here
+        except (StoreDeniedError, MissingExtraError):
+            # Other stores' keys, or none: not what is asked for here.
             continue
         if access.credentials is not None:
             key = access.credentials()["access_key_id"]

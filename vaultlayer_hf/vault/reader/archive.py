@@ -43,9 +43,8 @@ def _claim(store: Store, change: Change, alone: bool) -> Entry:
     def make(before: Entry | None, number: int) -> Addition:
         if before is None:
             raise ObjectNotFoundError("archive", "", f"there is no vault at {store.uri}")
-        if (
-            before.number != number - 1
-        ):  # what the lost entries held would neither be archived nor be gone on from
+        # What the lost entries held would neither be archived nor be gone on from.
+        if before.number != number - 1:
             raise CorruptError(
                 f"{store.uri}: its log is damaged behind entry {before.number}; name a new vault instead"
             )

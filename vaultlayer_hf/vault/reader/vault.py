@@ -156,9 +156,8 @@ class Vault:
         """
         try:
             manifest = self.manifest(commit)
-            if (
-                manifest.encryption and not self._store.encryption
-            ):  # the sizes that are seen are those of sealed files
+            # The sizes that are seen are those of sealed files.
+            if manifest.encryption and not self._store.encryption:
                 files = [replace(entry, size=sealed_size(entry.size)) for entry in manifest.files]
                 return check_sizes(self._store, commit.folder, files)
             check_encryption(self._store, commit, manifest)

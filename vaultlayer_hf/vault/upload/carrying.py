@@ -146,9 +146,8 @@ class Carrier:
 
     def _carry(self, job: Job) -> None:
         self._clearing.clear_superseded()
-        _try_to_load(
-            job
-        )  # ahead of the seal, which takes the longer the larger it is, and of what it replaces
+        # Ahead of the seal, which takes the longer the larger it is, and of what it replaces.
+        _try_to_load(job)
         snapshot = self.seal(job)
         self._clearing.remove_older(snapshot)
         transfer = Transfer(job.folder)

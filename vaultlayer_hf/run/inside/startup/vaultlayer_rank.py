@@ -117,9 +117,8 @@ def _stand_in(connection: socket.socket) -> "NoReturn":
         os._exit(os.WEXITSTATUS(status))
     import resource
 
-    resource.setrlimit(
-        resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1])
-    )  # the rank has left one
+    # The rank has left one.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     number = os.WTERMSIG(status)
     if number != signal.SIGKILL:
         signal.signal(number, signal.SIG_DFL)

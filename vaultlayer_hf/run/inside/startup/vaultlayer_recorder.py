@@ -35,9 +35,8 @@ class Recorder:
     def imports(self, name: str) -> bool:
         """Note an import that begins; return whether further ones are to be noted."""
         lines: list[tuple[str, Any]] = []
-        raw = getattr(
-            os.environ, "_data", None
-        )  # as it is encoded: 50 times quicker to compare, at every import
+        # As it is encoded: 50 times quicker to compare, at every import.
+        raw = getattr(os.environ, "_data", None)
         if raw is None or raw != self._raw:
             now, self._raw = dict(os.environ), dict(raw or {})
             changed = {
