@@ -19,6 +19,7 @@ import torch
 
 from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import ResumeError
+from vaultlayer_hf.state.generator_states import GENERATORS
 
 Variables = Callable[[], dict[str, Any]]
 _LARGE = 1 << 20
@@ -162,14 +163,8 @@ def _take(value: Any, name: str, first: Any, left_out: list[str], within: set[in
         return "object", {one: ("value", getattr(value, one)) for one in (*value._defaults, "_update_count")}
     if _knows_its_state(value):
         return "state", value.state_dict()
-    if isinstance(value, torch.Generator):
-        return "generator", value.get_state()
-    if isinstance(value, numpy.random.Generator):
-        return "generator", value.bit_generator.state
-    if isinstance(value, numpy.random.RandomState):
-        return "generator", value.get_state()
-    if isinstance(value, random.Random):
-        return "generator", value.getstate()
+    if isinstance(value, GENERATORS):
+        return "generator", _generator_state(value)
     if _has_attributes(value):
         state = {}
         for attribute, one in _attributes(value):
@@ -191,8 +186,7 @@ def _take(value: Any, name: str, first: Any, left_out: list[str], within: set[in
 
 def _holds_what_stays(value: Any, within: set[int]) -> bool:
     inside = list(value.values() if isinstance(value, dict) else value)
-    generators = (torch.Generator, numpy.random.Generator, numpy.random.RandomState, random.Random)
-    return any(_knows_its_state(one) or isinstance(one, generators) or id(one) in within for one in inside)
+    return any(_knows_its_state(one) or isinstance(one, GENERATORS) or id(one) in within for one in inside)
 
 
 def _put(saved: Any, now: Any) -> Any:
@@ -249,6 +243,12 @@ def _put_items(state: dict[Any, Any], now: Any) -> Any:
     elif any(found[key] is not one for key, one in there.items()):
         return type(now)(*found.values()) if hasattr(now, "_fields") else type(now)(found.values())
     return now
+
+
+def _generator_state(generator: Any) -> Any:
+    if isinstance(generator, numpy.random.Generator):
+        return generator.bit_generator.state
+    return generator.getstate() if isinstance(generator, random.Random) else generator.get_state()
 
 
 def _put_generator(now: Any, state: Any) -> None:
