@@ -16,11 +16,10 @@ Nothing here imports torch or runs the script.
     changed_modules.py   modules outside of the optimizer that a loop changes, and what a model counts
     clock_stops.py       loops that a clock or a signal ends, where the next start is to go on
     cst.py               libcst, imported where something of it is first asked for
-    defined_before.py    which names are surely set where a statement begins
+    defined_before.py    which names are set where a statement begins: surely, or at all
     drawn_loaders.py     loaders that a loop draws from with next(), and the Streams that stand for them
     draws.py             data that a script draws anew at each start
     find_loop.py         find a script's training loop
-    flow.py              which names a piece of a script reads and writes
     frameworks.py        scripts whose loop isn't in them
     given.py             lists, dicts and objects that the caller of the loop's function holds, too
     handed_on.py         generators that hand on a loader's batches one by one, and log on their way

@@ -1,4 +1,4 @@
-"""Which names are surely set where a statement of a script begins."""
+"""Which names are set where a statement of a script begins: surely, or at all."""
 
 from __future__ import annotations
 
@@ -42,3 +42,17 @@ def defined_before(script: Script, node: Any) -> set[str]:
         if script.parent(one) is script.module:
             found.add(one.name.value)
     return found | set(script.imports)
+
+
+def is_known(script: Script, name: str, at: Any) -> bool:
+    """Tell whether a variable is set, or a parameter, in one of the functions around a node, or in the module."""
+    first = name.partition(".")[0]
+    for one in script.around(at):
+        if isinstance(one, cst.FunctionDef) and first in parameters_of(one):
+            return True
+        if isinstance(one, (cst.FunctionDef, cst.Module)):
+            walk = Walk(script, follow=False)
+            walk.suite(one.body)
+            if first in walk.written:
+                return True
+    return first in script.imports

@@ -10,8 +10,7 @@ from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.bare_tensors import refuse_bare_tensors, trained_tensors, trains_tensors_alone
 from vaultlayer_hf.run.insert.called_models import called_beside, called_models, is_own
 from vaultlayer_hf.run.insert.calls import is_method, is_schedule, made_by, method_calls, receiver, sources_of
-from vaultlayer_hf.run.insert.defined_before import defined_before
-from vaultlayer_hf.run.insert.flow import is_known
+from vaultlayer_hf.run.insert.defined_before import defined_before, is_known
 from vaultlayer_hf.run.insert.loop import Call, Loop, UnclearError
 from vaultlayer_hf.run.insert.loss_name import loss_name
 from vaultlayer_hf.run.insert.maybe_set import maybe_set
