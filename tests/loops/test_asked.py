@@ -123,6 +123,13 @@ def test_another_optimizer_is_refused(tmp_path: Path) -> None:
         play(tmp_path, 4, optimizer=SGD, momentum=0.9)
 
 
+def test_a_schedule_that_cannot_take_the_place_is_named(tmp_path: Path) -> None:
+    """Instead of torch's KeyError, the error names both schedules."""
+    play(tmp_path)
+    with pytest.raises(errors.OtherRunError, match=r"the schedule CosineAnnealingLR .* begins with LambdaLR"):
+        play(tmp_path, 4, scheduler=lambda one: LambdaLR(one, lambda step: 1.0))
+
+
 def test_other_trained_parameters_are_refused(tmp_path: Path) -> None:
     """The state goes to parameters by their places alone: where others of the same shapes are trained, no step is."""
 

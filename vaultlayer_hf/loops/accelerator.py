@@ -21,6 +21,7 @@ from vaultlayer_hf.state.layouts import missing_parts
 from vaultlayer_hf.state.model_identity import ModelIdentity, identity_of, joined
 from vaultlayer_hf.state.object_files import peeled
 from vaultlayer_hf.state.saved_digests import StateTensors, list_tensors
+from vaultlayer_hf.state.schedules import refused_by_schedule
 from vaultlayer_hf.state.tensor_digests import is_shard
 
 _WHOLE = ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_NPU", "MULTI_XPU", "MULTI_MLU", "MULTI_HPU", "MULTI_MUSA")
@@ -77,7 +78,10 @@ class Prepared:
         try:
             self.accelerator.load_state(str(folder))
         except (RuntimeError, ValueError, KeyError, OSError) as error:
-            raise ResumeError(f"accelerate can't load {folder.name}: {error}") from error
+            if (other := refused_by_schedule(error, self.schedulers, folder)) is not None:
+                raise other from error
+            what = f"{type(error).__name__}: {error}"
+            raise ResumeError(f"accelerate can't load {folder.name}: {what}") from error
         self._added.read(folder)
 
     def tensors(self, world_size: int) -> StateTensors:

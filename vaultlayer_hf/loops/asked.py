@@ -22,6 +22,7 @@ from vaultlayer_hf.state.asked import (
     trained_names,
 )
 from vaultlayer_hf.state.data_digest import data_digest
+from vaultlayer_hf.state.schedules import schedules_name
 
 _SPEED = {"foreach", "fused", "capturable", "differentiable"}
 """Options of optimizers that say how a step is computed, and not which."""
@@ -84,7 +85,7 @@ def _optimizer_numbers(optimizers: Sequence[Any]) -> Iterator[tuple[str, Any]]:
 def _schedule_numbers(schedulers: Sequence[Any]) -> Iterator[tuple[str, Any]]:
     inner = [getattr(one, "scheduler", one) for one in schedulers]
     if inner:
-        yield "scheduler", "+".join(type(one).__name__ for one in inner)
+        yield "scheduler", schedules_name(inner)
     for scheduler in inner:
         for name, value in scheduler.state_dict().items():
             plain = isinstance(value, (int, float)) and math.isfinite(value)

@@ -20,6 +20,7 @@ from vaultlayer_hf.state.asked import Asked
 from vaultlayer_hf.state.model_identity import ModelIdentity, identity_of, joined
 from vaultlayer_hf.state.object_files import check_stateful, load_plain, read_state, write_state
 from vaultlayer_hf.state.saved_digests import StateTensors, list_tensors
+from vaultlayer_hf.state.schedules import refused_by_schedule
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _TAKEN = re.compile(
@@ -176,6 +177,8 @@ class Objects:
                 else:
                     thing.load_state_dict(state)
             except Exception as error:  # the object is the script's own: it raises what it likes
+                if (other := refused_by_schedule(error, self.schedulers, folder)) is not None:
+                    raise other from error
                 what = f"{type(error).__name__}: {error}"
                 raise ResumeError(f"{name}.pt of {folder.name} can't be loaded: {what}") from error
         if (folder / left_gradients.FILE).exists():

@@ -19,6 +19,7 @@
     put_values.py       values of a script's own, back from what a file holds
     random_state.py     the random number generators that a training draws from
     saved_digests.py    what a checkpoint's state is when it is saved, one small file a rank
+    schedules.py        schedules of the learning rate, and one that can't take another's place
     stops.py            what says that this process is to end, and isn't kept
     take_values.py      values of a script's own as something that a file holds
     tensor_digests.py   a digest of each tensor of a training's state, cheap enough for every save

@@ -7,7 +7,7 @@ checkpoint; what the Trainer makes anew from its arguments is this start's.
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from transformers import TrainingArguments
@@ -25,7 +25,9 @@ from vaultlayer_hf.state.asked import (
 )
 from vaultlayer_hf.state.data_digest import data_digest
 from vaultlayer_hf.state.object_files import peeled
+from vaultlayer_hf.state.schedules import schedules_name
 from vaultlayer_hf.trainer.begun import Begun
+from vaultlayer_hf.trainer.loaded import Trained
 
 HOLDS = {
     # Optimizers keep these in their state, and the schedule keeps the rate that it began with.
@@ -77,7 +79,8 @@ def asked_for(begun: Begun, trainer: Any) -> Asked:
     """
     args, model, optimizer = begun.args, begun.trained.model, begun.trained.optimizer
     found = {name: getattr(args, name) for name in HOLDS if hasattr(args, name)}
-    found |= {"max_steps": begun.state.max_steps, **_of_config(getattr(peeled(model), "config", None))}
+    found |= {"max_steps": begun.state.max_steps, "schedule": schedules_name([begun.trained.scheduler])}
+    found |= _of_config(getattr(peeled(model), "config", None))
     found["lr_scheduler_kwargs"] = _text(getattr(args, "lr_scheduler_kwargs", None) or {})
     for item in fields(args):
         if item.name not in _BASE and any(word in item.name for word in _LOSS):
@@ -102,6 +105,16 @@ def asked_for(begun: Begun, trainer: Any) -> Asked:
         data_digest(getattr(begun.loader, "dataset", None)),
         adapters_of([model]),
         trained_names([model], [optimizer]),
+    )
+
+
+def with_parts(asked: Asked, trained: Trained) -> Asked:
+    """Return what a training is asked for with the optimizer and the schedule that it has now."""
+    return replace(
+        asked,
+        arguments={**asked.arguments, "schedule": schedules_name([trained.scheduler])},
+        optimizer=optimizer_name([trained.optimizer]),
+        parameters=trained_names([trained.model], [trained.optimizer]),
     )
 
 

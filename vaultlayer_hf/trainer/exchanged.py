@@ -43,7 +43,8 @@ def parts_of_training(trainer: Any, model: Any) -> dict[str, Any]:
     cls = type(trainer).__name__
     for name, inside in _PARTS.items():
         part = getattr(trainer, name, None)
-        found[f"{cls}.{name}"] = _name_of(getattr(part, inside, part) if inside else part)
+        part = getattr(part, inside, part) if inside else part
+        found[f"{cls}.{name}"] = [_name_of(part), *map(_with_numbers, getattr(part, "lr_lambdas", ()))]
     smoother = getattr(trainer, "label_smoother", None)
     numbers = getattr(smoother, "__dict__", {}).items()
     found[f"{cls}.label_smoother"] = [
@@ -75,6 +76,12 @@ def is_method(thing: Any, name: str, value: Any) -> bool:
 
 def _is_function(value: Any) -> bool:
     return isinstance(value, (FunctionType, MethodType, functools.partial))
+
+
+def _with_numbers(function: Any) -> Any:
+    """Return the name of one of a schedule's functions, and the numbers that are bound to it."""
+    bound = function.keywords.items() if isinstance(function, functools.partial) else ()
+    return _name_of(function), [one for one in bound if isinstance(one[1], _NUMBERS)]
 
 
 def _name_of(value: Any) -> str:

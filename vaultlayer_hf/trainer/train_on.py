@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from transformers.trainer_utils import TrainOutput
 
-from vaultlayer_hf.errors import SettingsError
-from vaultlayer_hf.state.asked import other_groups
+from vaultlayer_hf.errors import OtherRunError, SettingsError
+from vaultlayer_hf.state.asked import Asked, optimizer_name, other_groups, other_optimizer, read_asked
+from vaultlayer_hf.state.schedules import refused_by_schedule
 from vaultlayer_hf.trainer.adapter_load import adapters_kept
 from vaultlayer_hf.trainer.call import Call
 from vaultlayer_hf.trainer.callback import VaultLayerCallback
@@ -65,8 +67,9 @@ def train_on(
         return _end_untrained(vault, trainer)
     except BaseException as error:
         _remove_noise(trainer)
-        if isinstance(error, ValueError) and _OTHER_GROUPS in str(error):
-            raise other_groups(str(error)) from error
+        folder = Path(str(call.get("resume_from_checkpoint", 0)))
+        if (other := _refused(error, trainer, folder)) is not None:
+            raise other from error
         raise
     finally:
         note_trained(trainer, vault.vault.uri)
@@ -106,6 +109,16 @@ class _Same:
 
     def __hash__(self) -> int:
         return id(self._value)
+
+
+def _refused(error: BaseException, trainer: Any, folder: Path) -> OtherRunError | None:
+    """Return the error to raise in the place of one of torch's, which names neither optimizer nor schedule."""
+    if not isinstance(error, Exception):
+        return None
+    if isinstance(error, ValueError) and _OTHER_GROUPS in str(error):
+        then, now = (read_asked(folder) or Asked()).optimizer, optimizer_name([trainer.optimizer])
+        return other_optimizer(then, now) if then and then != now else other_groups(str(error))
+    return refused_by_schedule(error, [trainer.lr_scheduler], folder)
 
 
 def _remove_noise(trainer: Any) -> None:

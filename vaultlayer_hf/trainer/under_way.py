@@ -24,7 +24,7 @@ from vaultlayer_hf.state.saved_digests import read_digests
 from vaultlayer_hf.trainer.adapter_load import train_as_saved
 from vaultlayer_hf.trainer.adapter_rest import adapter_rest
 from vaultlayer_hf.trainer.added import Added, load_added, save_added
-from vaultlayer_hf.trainer.asked import FORK_HOLDS, HOLDS, asked_for
+from vaultlayer_hf.trainer.asked import FORK_HOLDS, HOLDS, asked_for, with_parts
 from vaultlayer_hf.trainer.begun import Begun
 from vaultlayer_hf.trainer.callback_states import restore_from
 from vaultlayer_hf.trainer.data import TrainerData
@@ -138,7 +138,7 @@ class TrainingUnderWay:
         """Have a checkpoint that the Trainer has saved committed in the background. Raises FencedError."""
         if self._over or (self._saving is not None and self._saving.lost):
             return
-        training, session = self._training, self._training.session
+        training, session, trained = self._training, self._training.session, self._as_it_is(trained)
         own = [one.thing for one in self._own]
         if self._own_state is not None:
             own += self._own_state.modules
@@ -158,7 +158,7 @@ class TrainingUnderWay:
             nonfinite = trained.nonfinite(session.ranks.rank, state.log_history)
             training.save(replace(save, nonfinite=nonfinite))
             return
-        self._keep_small(capture.folder, args, state)
+        self._keep_small(capture.folder, args, state, trained)
         # Both read the whole state, so they do it beside the training, from the copy.
         copy = capture.copy
         digest = digests_of_copy(capture.folder, session.ranks, session.events, trained, copy.later)
@@ -222,19 +222,31 @@ class TrainingUnderWay:
         if self._over or folder.absolute() != save.folder.absolute():
             return
         session = self._training.session
-        at = at or save.folder
-        self._keep_small(at, args, state)
+        at, trained = at or save.folder, self._as_it_is(trained)
+        self._keep_small(at, args, state, trained)
         keep_digests(at, session.ranks, session.events, trained)
         self._training.note_written(replace(save, folder=at))
         self._kept = save.folder
 
-    def _keep_small(self, folder: Path, args: TrainingArguments, state: TrainerState) -> None:
+    def _keep_small(
+        self, folder: Path, args: TrainingArguments, state: TrainerState, trained: Trained
+    ) -> None:
         session = self._training.session
         if self.data is not None:
             self.data.save(folder, state)
-        keep_asked(folder, session, self._asked)
+        keep_asked(folder, session, with_parts(self._asked, trained))
         save_added(folder, session, self._added())
         keep_runs(folder, session, self._callbacks(), args)
+
+    def _as_it_is(self, trained: Trained) -> Trained:
+        """Return what is trained with the optimizer and the schedule that the Trainer saves.
+
+        A script may exchange them on the way, and the Trainer goes on handing the first ones to its callbacks.
+        """
+        trainer = self._trainer
+        if trainer is None:
+            return trained
+        return replace(trained, optimizer=trainer.optimizer, scheduler=trainer.lr_scheduler)
 
     def _added(self) -> list[Added]:
         return [*self._own, *trl_state(self._trainer, self._callbacks()), *self._rest]
