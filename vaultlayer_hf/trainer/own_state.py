@@ -42,6 +42,7 @@ from vaultlayer_hf.state.stops import StopNotes
 from vaultlayer_hf.state.take_values import Kept, Room, UnkeptError, has_come, take_attribute
 from vaultlayer_hf.trainer.loaded import Trained
 from vaultlayer_hf.trainer.own_fingerprints import OwnFingerprints
+from vaultlayer_hf.trainer.own_fixed import digests_of_fixed, made_otherwise, unchanged
 from vaultlayer_hf.trainer.own_places import Held, OwnPlaces, read_by_samplers
 from vaultlayer_hf.trainer.trained_parts import TrainedParts
 
@@ -117,7 +118,8 @@ class OwnState:
         held: list[Held] = []
         with contextlib.suppress(Exception):  # of objects of the script's own
             held = self._places.held()
-        self._then, _ = self._fingerprints.take(held)
+        self._then, known = self._fingerprints.take(held)
+        self._fixed = digests_of_fixed(self._places, held, known)
         self._there = {f"{one.owner}.{name}" for one in held for name in one.values}
         self._settle(held)
         self._hiding = {path: weakref.ref(value) for path, value in self._find_hiding(held)}
@@ -130,11 +132,14 @@ class OwnState:
         held = self._places.held()
         save = self._take(held)
         self.unkept, self.modules = [*save.unkept, *lacking], save.modules
+        moved_since = {f"{owner}.{name}" for owner, names in save.carried.items() for name in names}
+        fixed = digests_of_fixed(self._places, held, save.known)
         return {
             "generators": save.generators,
             "values": save.values,
             "orders": read_by_samplers(self._loader, held, save.carried),
             "moved": self.unkept,
+            "fixed": unchanged(self._fixed, fixed, moved_since | {*self.unkept}),
             **self.parts.state_dict(),
         }
 
@@ -246,6 +251,10 @@ class OwnState:
             self._settle([Held(owner, place, place.values()) for owner, place in places.items()])
         self.parts.load_state_dict(state)
         return lost
+
+    def made_otherwise(self, state: Mapping[str, Any]) -> list[str]:
+        """Return the paths of what training leaves as it is, and this start has made otherwise than that of a state."""
+        return made_otherwise(state.get("fixed", {}), self._fixed)
 
     def put_again(self) -> None:
         """Put back once more what was kept, where a callback has changed it ahead of the first step."""

@@ -29,6 +29,11 @@ class OwnTrouble(Enum):
         "{folder} doesn't hold {names}, which had changed by then and begin as the script makes them: where the "
         "training hangs on them, the numbers differ from an unbroken run's"
     )
+    OTHER = (
+        "{folder} was trained with other content of {names}, which each start makes and no checkpoint holds: nothing "
+        "may seed it, or the script may make it of the newest checkpoint. Where the training hangs on it, the numbers "
+        "differ from an unbroken run's: make it the same at each start, or carry it: trainer.vault.add('name', it)"
+    )
     ORDER = (
         "{folder}: a sampler of the script's own reads {names}, which training changes. It has that as at the save, "
         "not as when this pass through the data began, so the rest of the pass may come in another order than in an "

@@ -1,0 +1,188 @@
+"""What a script makes at each start and training leaves as it is: where a start makes it otherwise, that is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from tests.kit.models import tiny_llama
+from tests.trainer.kit import Boom, FailAt, Patient, Recorder, trainer
+from tests.trainer.programs import tokenizer
+from vaultlayer_hf import Trainer, resumable
+
+
+class Weighs(Trainer):
+    """Weighs its loss by a tensor that it is given."""
+
+    weights: Any = None
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        return super().compute_loss(model, inputs, *args, **kwargs) * self.weights.mean()
+
+
+class Holds(TrainerCallback):
+    """Holds what it is given, as a callback that compares with it would."""
+
+    def __init__(self, held: Any) -> None:
+        self.held = held
+
+
+teacher: Any = None
+
+
+def taught(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+    """A loss that goes by a teacher, a global of the script's."""
+    found: torch.Tensor = outputs.logits.square().mean() + teacher.weight.mean()
+    return found
+
+
+class Projects(torch.nn.Module):
+    """Is hung on the model, and keeps a random matrix in a plain attribute."""
+
+    def __init__(self, drawn: torch.Tensor) -> None:
+        super().__init__()
+        self.matrix = drawn
+
+
+def _tensor(run: Any, drawn: torch.Tensor) -> None:
+    run.weights = drawn
+
+
+def _container(run: Any, drawn: torch.Tensor) -> None:
+    run.add_callback(Holds({"first": drawn, "name": "x"}))
+
+
+def _array(run: Any, drawn: torch.Tensor) -> None:
+    run.add_callback(Holds(numpy.asarray(drawn)))
+
+
+def _module(run: Any, drawn: torch.Tensor) -> None:
+    run.reference = torch.nn.Linear(4, 4)
+    run.reference.weight.data = drawn
+
+
+def _global(run: Any, drawn: torch.Tensor) -> None:
+    global teacher
+    teacher = torch.nn.Linear(4, 4)
+    teacher.weight.data = drawn
+    run.compute_loss_func = taught
+
+
+def _of_model(run: Any, drawn: torch.Tensor) -> None:
+    run.model.projection = Projects(drawn)
+
+
+KINDS = {
+    "Weighs.weights": _tensor,
+    "Holds.held": _container,
+    "Holds.held of numpy": _array,
+    "Weighs.reference": _module,
+    "taught.teacher": _global,
+    "model.projection.matrix": _of_model,
+}
+OTHER = "was trained with other content of"
+
+
+def start(tmp_path: Path, hold: Callable[[Any, torch.Tensor], None], seed: int, **more: Any) -> Any:
+    """A Trainer that holds something drawn from a seed."""
+    made = trainer(tmp_path / "o", cls=Weighs, resume=str(tmp_path / "v"), **more)
+    made.weights = torch.ones(1)
+    hold(made, torch.rand(4, 4, generator=torch.Generator().manual_seed(seed)))
+    return made
+
+
+def said(run: Any) -> list[str]:
+    """Train, and return what is said of this."""
+    log = Recorder(run)
+    run.train()
+    return [one.message for one in log.of("inexact") if OTHER in one.message]
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_what_a_start_makes_otherwise_is_said(tmp_path: Path, kind: str) -> None:
+    """It is named before the first step; made the same, nothing is said."""
+    with pytest.raises(Boom):
+        start(tmp_path, KINDS[kind], 1, callbacks=[FailAt(3), Patient(tmp_path / "v")]).train()
+    again = start(tmp_path, KINDS[kind], 2, callbacks=[FailAt(5), Patient(tmp_path / "v")])
+    log = Recorder(again)
+    with pytest.raises(Boom):
+        again.train()
+    words = [one.message for one in log.of("inexact") if OTHER in one.message]
+    assert len(words) == 1
+    assert f"{OTHER} {kind.split(' ')[0]}" in words[0]
+    assert said(start(tmp_path, KINDS[kind], 2)) == []
+
+
+class Averages(TrainerCallback):
+    """Moves what it holds at each step."""
+
+    def __init__(self, held: torch.Tensor) -> None:
+        self.held = held
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        self.held.mul_(0.5)
+
+
+def test_what_training_moves_is_no_such_thing(tmp_path: Path) -> None:
+    """It comes back, so how a start has made it doesn't matter."""
+
+    def hold(run: Any, drawn: torch.Tensor) -> None:
+        run.add_callback(Averages(drawn))
+
+    with pytest.raises(Boom):
+        start(tmp_path, hold, 1, callbacks=[FailAt(3), Patient(tmp_path / "v")]).train()
+    assert said(start(tmp_path, hold, 2)) == []
+
+
+def test_what_is_carried_is_no_such_thing(tmp_path: Path) -> None:
+    """A module that the script has added comes back with the checkpoint."""
+
+    def hold(run: Any, drawn: torch.Tensor) -> None:
+        _module(run, drawn)
+        run.vault.add("reference", run.reference)
+
+    with pytest.raises(Boom):
+        start(tmp_path, hold, 1, callbacks=[FailAt(3), Patient(tmp_path / "v")]).train()
+    assert said(start(tmp_path, hold, 2)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_the_reference_of_trl_is_compared(tmp_path: Path) -> None:
+    """A script that takes its newest checkpoint for the model gives a trained reference."""
+    trl, datasets = pytest.importorskip("trl"), pytest.importorskip("datasets")
+    rows = [{"prompt": f"w{i} ", "chosen": f"w{i + 1}", "rejected": f"w{i + 2}"} for i in range(10)]
+
+    def made(seed: int, **more: Any) -> Any:
+        args = trl.DPOConfig(
+            output_dir=str(tmp_path / "o"),
+            use_cpu=True,
+            bf16=False,
+            gradient_checkpointing=False,
+            report_to="none",
+            disable_tqdm=True,
+            max_steps=6,
+            save_steps=2,
+            per_device_train_batch_size=2,
+        )
+        return resumable(trl.DPOTrainer)(
+            model=tiny_llama(64, 16, pad_token_id=62, eos_token_id=63),
+            ref_model=tiny_llama(64, 16, seed=seed, pad_token_id=62, eos_token_id=63),
+            args=args,
+            train_dataset=datasets.Dataset.from_list(rows),
+            processing_class=tokenizer(),
+            resume=str(tmp_path / "v"),
+            **more,
+        )
+
+    with pytest.raises(Boom):
+        made(0, callbacks=[FailAt(3), Patient(tmp_path / "v")]).train()
+    words = said(made(1))
+    assert len(words) == 1
+    assert ".ref_model" in words[0]
