@@ -98,6 +98,19 @@ class Paired(Trainer):
         return Pairs(super().get_train_dataloader(), super().get_train_dataloader())
 
 
+class PairsOfData(Pairs):
+    """Has a data set and no sampler, as a library's own loader may."""
+
+    dataset = Tokens(8)
+
+
+class PairedData(Trainer):
+    """Trains on such."""
+
+    def get_train_dataloader(self) -> Any:
+        return PairsOfData(super().get_train_dataloader(), super().get_train_dataloader())
+
+
 class Rows(IterableDataset):  # type: ignore[type-arg]
     """Rows without a length: four batches are a pass."""
 
@@ -107,7 +120,8 @@ class Rows(IterableDataset):  # type: ignore[type-arg]
 
 
 @pytest.mark.parametrize(
-    ("cls", "data", "exact"), [(Trainer, Rows, True), (Paired, lambda: Tokens(8), False)]
+    ("cls", "data", "exact"),
+    [(Trainer, Rows, True), (Paired, lambda: Tokens(8), False), (PairedData, lambda: Tokens(8), False)],
 )
 def test_no_data_end_the_training_at_a_resume(cls: Any, data: Any, exact: bool, tmp_path: Path) -> None:
     """Neither a stream at the end of a pass, nor a loader that nobody can look into: that one isn't exact, and said."""

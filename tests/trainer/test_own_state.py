@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections import Counter, defaultdict, deque, namedtuple
+from contextlib import nullcontext
 from enum import Enum
 from pathlib import Path
 from types import SimpleNamespace
@@ -221,3 +222,51 @@ def test_what_own_objects_keep_comes_back(tmp_path: Path) -> None:
         assert seen is None or not seen.of("inexact")
     assert found[0] == found[1]
     assert [stage.name for stage in Stage] == ["WARM", "MAIN"]
+
+
+class Lookahead(torch.optim.Optimizer):
+    """An optimizer around another one, whose groups and state it holds, as public ones do."""
+
+    def __init__(self, inner: torch.optim.Optimizer) -> None:
+        self.inner, self.count = inner, 0
+        self.param_groups, self.state, self.defaults = inner.param_groups, inner.state, inner.defaults
+        self.slow = [one.detach().clone() for group in self.param_groups for one in group["params"]]
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self.inner.zero_grad(set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.inner.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.inner.load_state_dict(state_dict)
+        self.param_groups, self.state = self.inner.param_groups, self.inner.state
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        self.inner.step()
+        self.count += 1
+        if self.count % 2 == 0:
+            fast = (one for group in self.param_groups for one in group["params"])
+            for slow, one in zip(self.slow, fast, strict=True):
+                one.copy_(slow.lerp_(one, 0.5))
+
+
+def test_an_optimizer_around_another_goes_on(tmp_path: Path) -> None:
+    """What comes back into the inner one stays what the outer one and its schedule hold, over two breaks."""
+    found, vault = [], tmp_path / "vault"
+    for place, fails in (("u", 0), ("a", 3), ("b", 5), ("c", 0)):
+        base = model()
+        optimizer = Lookahead(torch.optim.AdamW(base.parameters(), lr=1e-2))
+        run = trainer(
+            tmp_path / place,
+            model=base,
+            optimizers=(optimizer, None),
+            resume=None if place == "u" else vault,
+            callbacks=[FailAt(fails), Patient(vault)] if fails else [],
+        )
+        with pytest.raises(Boom) if fails else nullcontext():
+            run.train()
+        assert optimizer.inner.param_groups[0]["lr"] == run.lr_scheduler.get_last_lr()[0]
+        found.append(weights(run.model))
+    assert found[0] == found[-1]

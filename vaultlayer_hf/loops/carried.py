@@ -20,6 +20,7 @@ import torch
 from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import ResumeError
 from vaultlayer_hf.state.generator_states import GENERATORS
+from vaultlayer_hf.state.put_values import load_in_place
 
 Variables = Callable[[], dict[str, Any]]
 _LARGE = 1 << 20
@@ -201,7 +202,7 @@ def _put(saved: Any, now: Any) -> Any:
         on = now.device if isinstance(now, torch.Tensor) and isinstance(state, torch.Tensor) else None
         return state.to(on) if on is not None else state
     if kind == "state":
-        now.load_state_dict(state)
+        load_in_place(now, state)
         if hasattr(now, "require_forward_param_sync"):
             # DDP would send rank 0's buffers to all ranks at its next forward(): this is each rank's own state.
             now.require_forward_param_sync = False

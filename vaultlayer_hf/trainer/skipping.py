@@ -29,6 +29,7 @@ from vaultlayer_hf.state.data.followed import follower_of
 _NAME = "skip_first_batches"
 _ASKS_BEHIND_THE_END = Version("4.52") > Version(transformers.__version__)
 """Up to 4.51 the loop asks for another step's batches behind the last ones, where it accumulates."""
+_LOOKED_INTO = ("dataset", "sampler", "batch_sampler")
 _lock = threading.Lock()
 _users: list[tuple[Skipping, dict[str, Any]]] = []
 
@@ -96,8 +97,8 @@ def _asking(original: Any) -> Any:
     def skip_first_batches(dataloader: Any, num_batches: int = 0) -> Any:
         follower = follower_of(dataloader)
         if follower is None or follower.guard.why:
-            # accelerate looks into a loader for its data set, and fails on one that is none of torch's.
-            own = follower is None and not hasattr(dataloader, "dataset")
+            # accelerate looks into a loader for these, and fails on one that is none of torch's.
+            own = follower is None and not all(hasattr(dataloader, name) for name in _LOOKED_INTO)
             return _Dropping(dataloader, num_batches) if own else original(dataloader, num_batches)
         return _rest(follower.skip(num_batches), num_batches)
 
