@@ -6,6 +6,7 @@
 #SBATCH --output=/home/me/.vl/slurm-%j.out
 #SBATCH --open-mode=append
 #SBATCH --signal=B:TERM@300
+#SBATCH --gpus-per-node=1
 #SBATCH --time=1440:00
 #SBATCH --requeue
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -83,3 +84,60 @@ def test_what_python_has_made_for_us_is_no_frame_of_the_persons() -> None:
         Settings(vault="run", grace="soon")
     assert "<string>" not in short_text(caught.value)
     assert __file__ in short_text(caught.value)
+
+
+HOOKED = """
+import sys, traceback
+from vaultlayer_hf import Settings
+from vaultlayer_hf.errors import FencedError
+from vaultlayer_hf.session.stop.exits import INTERRUPTED, leave
+
+class ExitHooks:
+    def hook(self):
+        self.before = sys.excepthook if sys.excepthook != sys.__excepthook__ else None
+        sys.excepthook = self.handle
+
+    def handle(self, cls, error, trace):
+        traceback.print_exception(cls, error, trace)
+        if self.before:
+            self.before(cls, error, trace)
+
+ExitHooks.__module__ = "wandb.sdk.lib.exit_hooks"
+if sys.argv[1] == "real":
+    from wandb.sdk.lib.exit_hooks import ExitHooks
+Settings(vault="run")
+ExitHooks().hook()
+if "theirs" in sys.argv:
+    raise ValueError("theirs")
+if "fenced" in sys.argv:
+    raise FencedError("another process has it")
+leave("told to", INTERRUPTED)
+"""
+
+
+@pytest.mark.parametrize("whose", ["alike", "real"])
+@pytest.mark.parametrize(("what", "tracebacks"), [("theirs", 1), ("Ctrl-C", 1), ("fenced", 2)])
+def test_wandb_prints_an_error_once(whose: str, what: str, tracebacks: int, tmp_path: Path) -> None:
+    """W&B's hook prints an error and calls ours: another's isn't printed twice, and of ours the short one is last."""
+    if whose == "real" and importlib.util.find_spec("wandb") is None:
+        pytest.skip("needs wandb: pip install -e '.[testtrackers]'")
+    script = tmp_path / "train.py"
+    script.write_text(HOOKED)
+    done = subprocess.run(
+        [sys.executable, str(script), whose, what],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=120,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)},
+    )
+    lines = done.stderr.splitlines()
+    assert sum(line.startswith("Traceback") for line in lines) == tracebacks, done.stderr
+    last = {
+        "theirs": "ValueError: theirs",
+        "Ctrl-C": "KeyboardInterrupt: training was stopped by Ctrl-C; started again, it goes on from what was saved",
+        "fenced": "vaultlayer_hf.errors.FencedError: another process has it",
+    }
+    assert lines[-1] == last[what]
+    if what == "Ctrl-C":
+        assert not any("session/stop/exits.py" in line for line in lines)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +48,18 @@ def test_what_is_shown_is_handed_in(block, tmp_path: Path) -> None:
     """What the guide shows of a job is what --dry-run prints."""
     command, _, shown = block.text.partition("\n")
     assert _run(command[2:], tmp_path) == shown
+
+
+def test_secret_is_one_that_a_job_takes() -> None:
+    """The command makes the Secret that the example of Kubernetes names, and its keys are the store's variables."""
+    if shutil.which("kubectl") is None:
+        pytest.skip("needs kubectl")
+    (block,) = of_kind("sh:secret")
+    words = [*shlex.split(block.text.replace("\\\n", "")), "--dry-run=client", "-o", "json"]
+    made = json.loads(subprocess.run(words, capture_output=True, check=True, timeout=60).stdout)
+    (job,) = (one.text for one in of_kind("console:engine") if one.text.startswith("$ vl run --on k8s"))
+    assert f"--engine-option secret={made['metadata']['name']} " in job
+    assert {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} <= set(made["data"])
 
 
 def test_every_option_has_its_row() -> None:

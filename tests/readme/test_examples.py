@@ -79,7 +79,7 @@ def test_python_example_trains_and_commits(block, notebooks, s3_server, tmp_path
     monkeypatch.chdir(tmp_path)
     bucket = f"s3://{s3_server.bucket}/readme-{uuid.uuid4().hex[:8]}"
     code = notebooks(block.text.replace("s3://bucket", bucket))
-    code = code.replace("max_steps=400, save_steps=50", f"max_steps={standins.STEPS}, save_steps=2")
+    code = code.replace("max_steps=5000, save_steps=250", f"max_steps={standins.STEPS}, save_steps=2")
     vault = _VAULT.search(code)[1]
     make = standins.sft if "trl" in block.text else standins.plain
     if 'fork="' in code:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from transformers import TrainerCallback
 
 from tests import ROOT
 from tests.trainer.kit import STEPS, Boom, FailAt, Patient, steps_of, trainer
+from tests.trainer.wandb_server import wandb_server
 from vaultlayer_hf import Settings
 from vaultlayer_hf.state.tracker_runs import FILE
 from vaultlayer_hf.trainer.kept_runs import read_runs
@@ -199,6 +201,31 @@ def test_wandb_has_one_run(mine: bool, how: str, tmp_path: Path) -> None:
     assert (files[0].stem == "run-my-own") == mine
     steps = [row["train/global_step"] for path in files for row in wandb_rows(path) if "train/loss" in row]
     assert steps == (list(range(1, STEPS + 1)) if how == "raise" else [7, 8])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(800)
+def test_wandb_syncs_offline_folders_into_one_run(tmp_path: Path) -> None:
+    """The guide's command sends the folders of three attempts as one run, with each step's loss once and in order."""
+    pytest.importorskip("wandb", reason="needs wandb: pip install -e '.[testtrackers]'")
+    three_attempts(tmp_path, "wandb", WANDB_MODE="offline", WANDB_SILENT="true", HOW="raise")
+    guide = (ROOT / "vaultlayer_hf" / "trainer" / "README.md").read_text()
+    (command,) = re.findall(r"`(wandb sync[^`]*)`", guide)
+    with wandb_server() as server:
+        done = subprocess.run(
+            [sys.executable, "-m", *command.split()],
+            cwd=tmp_path,
+            env={**os.environ, "WANDB_BASE_URL": server.url, "WANDB_API_KEY": "a" * 40},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert done.returncode == 0, done.stderr
+    (run,) = server.runs
+    rows = server.history(run)
+    steps = [row["train/global_step"] for row in rows if "train/loss" in row]
+    assert steps == list(range(1, STEPS + 1))
+    assert [row["_step"] for row in rows] == list(range(len(rows)))
 
 
 @pytest.mark.slow

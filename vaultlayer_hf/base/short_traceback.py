@@ -21,12 +21,24 @@ _OURS = str(Path(__file__).resolve().parent.parent) + os.sep
 
 
 def install() -> None:
-    """Have uncaught errors of this package printed short, in scripts and in notebooks. Safe to call again."""
+    """Have uncaught errors of this package printed short, in scripts and in notebooks. Safe to call again.
+
+    Called again where another library has put a hook of its own in front, it has that one see the short error, too.
+    """
     before = sys.excepthook
-    if getattr(before, "_vaultlayer_short", False):
+    if hasattr(before, "_vaultlayer_before"):
         return
 
     def hook(cls: type[BaseException], error: BaseException, trace: TracebackType | None) -> Any:
+        first = sys.excepthook
+        # W&B's hook prints an error and hands it on to us. Where one of ours stands in front of it, or where the error
+        # is another's, what it has printed is all there is to say.
+        if (
+            first is not hook
+            and _prints(getattr(first, "_vaultlayer_before", first))
+            and (hasattr(first, "_vaultlayer_before") or not is_short(error))
+        ):
+            return None
         if is_short(error):
             trace = own_frames(trace)
             error.__cause__, error.__suppress_context__ = None, True
@@ -34,10 +46,15 @@ def install() -> None:
         return before(cls, error, trace)
 
     marked: Any = hook
-    marked._vaultlayer_short = True
+    marked._vaultlayer_before = before
     sys.excepthook = hook
     named: Any = VaultLayerError
     named._render_traceback_ = lambda error: short_text(error).splitlines()  # asked for by IPython
+
+
+def _prints(hook: Any) -> bool:
+    """Tell whether a hook is W&B's, which prints an error by itself and then calls the hook that was there before."""
+    return type(getattr(hook, "__self__", None)).__module__.partition(".")[0] == "wandb"
 
 
 def short_text(error: BaseException) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.errors import StoreError
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.start.choice import StartChoice
+from vaultlayer_hf.stores.uri import VaultAddress
 from vaultlayer_hf.vault.log.entry import VaultState
 from vaultlayer_hf.vault.log.finite import newest_finite, read_nonfinite
 from vaultlayer_hf.vault.manifest import Manifest
@@ -46,6 +48,8 @@ def empty_text(session: Session) -> str:
     """Return that a run begins in an empty vault, and what such a vault doesn't save it from."""
     address = session.address
     text = f"{address.uri} is empty: the run starts fresh"
+    if (other := _of_the_same_name(address)) is not None:
+        text += f"; there is a vault at {other}, if that one is meant: a start from another folder needs its whole path"
     try:
         one_disk = address.scheme == "file" and (
             os.stat(address.path).st_dev == os.stat(_there(session.output_dir)).st_dev
@@ -57,6 +61,26 @@ def empty_text(session: Session) -> str:
     if os.path.realpath(address.path).startswith(os.path.realpath(session.output_dir) + os.sep):
         return f"{text}; it lies in output_dir, so whoever empties that folder deletes the vault, too"
     return f"{text}; it is on the same disk as output_dir, so losing that disk loses both"
+
+
+def _of_the_same_name(address: VaultAddress) -> Path | None:
+    """Return the vault that would have been meant, had this start been made in the script's folder, or one above.
+
+    ``resume="my-vault"`` is looked for in the folder that a start is made in, so from elsewhere it is another.
+    """
+    try:
+        here, script = Path.cwd(), getattr(sys.modules.get("__main__"), "__file__", None)
+        below = Path(address.path).relative_to(here)
+        folders = [here.parent, *([Path(script).resolve().parent] if script else [])]
+        others = [
+            folder / below for folder in folders if folder != here and (folder / below / "log").is_dir()
+        ]
+    except (
+        OSError,
+        ValueError,
+    ):  # a folder that is gone or can't be read; a vault elsewhere, or in no folder
+        return None
+    return others[-1] if others else None
 
 
 def _there(folder: Path) -> Path:

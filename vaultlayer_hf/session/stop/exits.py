@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
+from vaultlayer_hf.base import short_traceback
+
 PREEMPTED = 75
 """Told to stop, with its state in the vault as far as time allowed: start it again (EX_TEMPFAIL of sysexits.h)."""
 INTERRUPTED = 130
@@ -30,6 +32,7 @@ def _interrupted() -> KeyboardInterrupt:
         "training was stopped by Ctrl-C; started again, it goes on from what was saved"
     )
     error.short = True
+    short_traceback.install()  # a tracker, set up as training began, may have put its own hook in front
     stopped: KeyboardInterrupt = error
     return stopped
 

@@ -1,0 +1,34 @@
+"""What a start says of the checkpoint that it has chosen, or of the vault that holds none."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from vaultlayer_hf import Settings
+from vaultlayer_hf.session.session import Session
+from vaultlayer_hf.session.start.notices import empty_text
+
+
+@pytest.mark.parametrize("start", ["from elsewhere", "from a folder below"])
+def test_an_empty_vault_names_the_one_that_may_be_meant(
+    start: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A vault's name leads elsewhere from another folder: that of the script, or the one above, has the run's own."""
+    home, here = tmp_path / "project", tmp_path / ("home" if start == "from elsewhere" else "project/below")
+    (home / "my-vault" / "log").mkdir(parents=True)
+    here.mkdir()
+    script = home / "train.py" if start == "from elsewhere" else here / "train.py"
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(script), raising=False)
+
+    def said(vault: str | Path) -> str:
+        monkeypatch.chdir(here)
+        text = empty_text(Session(Settings(vault=vault), tmp_path / "out"))
+        assert "is empty: the run starts fresh" in text
+        return text
+
+    assert f"; there is a vault at {home}/my-vault, if that one is meant" in said("my-vault")
+    for other in ("another", tmp_path / "far" / "my-vault", "s3://bucket/my-vault"):
+        assert "there is a vault" not in said(other)
