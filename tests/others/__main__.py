@@ -1,18 +1,20 @@
-"""All programs, undisturbed and killed under `vl run`, as a table: ``python -m tests.others [WORD ...]``.
+"""All programs, undisturbed and killed under `vl run`, as a table: ``python -m tests.others [--limit S] [WORD ...]``.
 
-WORD: only programs with it in their names. What isn't installed is skipped, and how to get it is said. axolotl,
+WORD: only programs with it in their names. ``--limit``: seconds that one run may take, for a busy machine. What isn't installed is skipped, and how to get it is said. axolotl,
 LLaMA-Factory, ms-swift and Unsloth each want other versions of transformers and trl than the rest: try them with the
 Python of an environment of their own (``PYTHONPATH=. ENVIRONMENT/bin/python -m tests.others axolotl``).
 """
 
 from __future__ import annotations
 
+import argparse
+import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from tests.others.compare import run_killed, run_plain
+from tests.others.compare import LIMIT, run_killed, run_plain
 from tests.others.programs import PROGRAMS, Program, is_there
 
 _ROW = "{:46}{:8}{:24}{:24}{}"
@@ -20,7 +22,11 @@ _ROW = "{:46}{:8}{:24}{:24}{}"
 
 def main() -> None:
     """Play all; exit 1 where one doesn't end with the same weights."""
-    words = sys.argv[1:]
+    parser = argparse.ArgumentParser(description="programs of others, undisturbed and killed under vl run")
+    parser.add_argument("--limit", type=float, default=LIMIT, metavar="S")
+    parser.add_argument("words", nargs="*", metavar="WORD")
+    options = parser.parse_args()
+    words = options.words
     print(_ROW.format("program", "plain", "killed under vl run", "disk emptied", "weights"), flush=True)
     failed = False
     for program in PROGRAMS:
@@ -30,11 +36,11 @@ def main() -> None:
             print(f"{program.name:46}skipped: {program.install}", flush=True)
             continue
         for ranks in program.ranks:
-            failed |= not _play(program, ranks)
+            failed |= not _play(program, ranks, options.limit)
     sys.exit(failed)
 
 
-def _play(program: Program, ranks: int) -> bool:
+def _play(program: Program, ranks: int, limit: float) -> bool:
     name = program.name + (f", {ranks} ranks" if ranks > 1 else "") + (" (vl init)" if program.insert else "")
     told: list[str] = []
     trouble: list[str] = []
@@ -43,11 +49,11 @@ def _play(program: Program, ranks: int) -> bool:
         folder = Path(text)
         began = time.monotonic()
         try:
-            calm = run_plain(program, ranks, folder)
+            calm = run_plain(program, ranks, folder, limit=limit)
             told.append(f"{time.monotonic() - began:.0f} s")
             for empty in (False, True):
                 began = time.monotonic()
-                compared = run_killed(program, ranks, folder, calm, empty=empty)
+                compared = run_killed(program, ranks, folder, calm, empty=empty, limit=limit)
                 ended = f"ended, {time.monotonic() - began:.0f} s"
                 told.append(ended if compared.code == 0 else f"exit code {compared.code}")
                 equal &= compared.same
@@ -55,6 +61,9 @@ def _play(program: Program, ranks: int) -> bool:
                     trouble.append(compared.output)
         except AssertionError as error:
             trouble.append(str(error))
+        except subprocess.TimeoutExpired as error:
+            output = error.stdout or b""
+            trouble.append(f"no end within {limit:.0f} s:\n{output.decode(errors='replace')}")
     told += ["failed"] * (3 - len(told))
     print(_ROW.format(name, *told, "equal" if equal and not trouble else "NOT EQUAL"), flush=True)
     for output in trouble:

@@ -16,6 +16,8 @@ from tests.others.programs import SCRIPTS, Program
 from tests.servers import die_with_parent
 
 FATE = Path(__file__).parent / "fate"
+LIMIT = 280
+"""Seconds that a program may take, within the 300 of a test."""
 
 
 @dataclass(frozen=True)
@@ -48,28 +50,33 @@ def compare(program: Program, ranks: int, folder: Path, *, empty: bool = False) 
     return run_killed(program, ranks, folder, run_plain(program, ranks, folder), empty=empty)
 
 
-def run_plain(program: Program, ranks: int, folder: Path) -> Path:
-    """Run a program undisturbed; return the file with its final weights. Raises AssertionError.
+def run_plain(program: Program, ranks: int, folder: Path, *, limit: float = LIMIT) -> Path:
+    """Run a program undisturbed; return the file with its final weights. Raises AssertionError, TimeoutExpired.
 
     Without anything of ours, two ranks on CPUs hang at their end once in some hundred runs: it is run once more then.
     """
     place = _place(program, folder, "calm")
     try:
-        done = _run(_command(program, ranks), place, dict(program.variables), timeout=120)
+        done = _run(_command(program, ranks), place, dict(program.variables), limit * 0.4)
     except subprocess.TimeoutExpired:
         place = _place(program, folder, "calm again")
-        done = _run(_command(program, ranks), place, dict(program.variables), timeout=120)
+        done = _run(_command(program, ranks), place, dict(program.variables), limit * 0.4)
     if done.returncode or not (place / program.weights).exists():
         raise AssertionError(f"the undisturbed program failed:\n{done.stdout}")
     return place / program.weights
 
 
-def run_killed(program: Program, ranks: int, folder: Path, calm: Path, *, empty: bool) -> Compared:
-    """Run it under `vl run`, where one rank is killed once; ``calm`` is what ``run_plain`` returned."""
+def run_killed(
+    program: Program, ranks: int, folder: Path, calm: Path, *, empty: bool, limit: float = LIMIT
+) -> Compared:
+    """Run it under `vl run`, where one rank is killed once; ``calm`` is what ``run_plain`` returned.
+
+    ``limit``: seconds. Raises AssertionError, TimeoutExpired.
+    """
     troubled = _place(program, folder, "emptied" if empty else "killed")
     vl = [sys.executable, "-m", "vaultlayer_hf.cli"]
     if program.insert:
-        done = _run([*vl, "init", str(program.words[0]), "--vault", "vault", "--yes"], troubled, {})
+        done = _run([*vl, "init", str(program.words[0]), "--vault", "vault", "--yes"], troubled, {}, limit)
         if done.returncode:
             raise AssertionError(f"vl init failed:\n{done.stdout}")
     fate = {
@@ -81,7 +88,9 @@ def run_killed(program: Program, ranks: int, folder: Path, calm: Path, *, empty:
         **dict(program.variables),
     }
     vault = [] if program.insert else ["--vault", "vault"]
-    done = _run([*vl, "run", *vault, "--backoff", "0.1", "--", *_command(program, ranks)], troubled, fate)
+    done = _run(
+        [*vl, "run", *vault, "--backoff", "0.1", "--", *_command(program, ranks)], troubled, fate, limit
+    )
     if not (troubled / "died").exists():
         raise AssertionError(f"nobody was killed:\n{done.stdout}")
     found = troubled / program.weights
@@ -118,7 +127,7 @@ def _command(program: Program, ranks: int) -> list[str]:
 
 
 def _run(
-    command: Sequence[str], folder: Path, variables: dict[str, str], timeout: float = 280
+    command: Sequence[str], folder: Path, variables: dict[str, str], limit: float
 ) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("VAULTLAYER_")}
     path = [str(FATE), str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
@@ -139,7 +148,7 @@ def _run(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=timeout,
+        timeout=limit,
         preexec_fn=die_with_parent,
     )
 
