@@ -232,3 +232,26 @@ def test_an_object_that_is_another_one_now_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ResumeError, match="draws can't be brought back"):
         again.carry()
     again.ckpt.close()
+
+
+def test_a_tensor_that_gradients_are_asked_of_comes_back_as_one(tmp_path: Path) -> None:
+    """A perturbation that the loop trains by hand is asked for gradients behind a resume, too, and has its last one."""
+
+    def start(value: float) -> tuple[Loop, torch.Tensor, torch.Tensor]:
+        loop = Loop(tmp_path)
+        delta, plain = torch.full((2,), value, requires_grad=True), torch.nn.Parameter(torch.zeros(2))
+        delta, plain = loop.ckpt.carry(lambda: {"delta": delta, "plain": plain})
+        return loop, delta, plain
+
+    loop, delta, _ = start(1.0)
+    (delta * 3).sum().backward()
+    loop.ckpt.step()
+    loop.ckpt.close()
+    loop, delta, plain = start(0.0)
+    loop.ckpt.close()
+    assert delta.requires_grad
+    assert delta.is_leaf
+    assert delta.tolist() == [1.0, 1.0]
+    assert delta.grad is not None
+    assert delta.grad.tolist() == [3.0, 3.0]
+    assert isinstance(plain, torch.nn.Parameter)

@@ -1,8 +1,9 @@
 """All programs, undisturbed and killed under `vl run`, as a table: ``python -m tests.others [--limit S] [WORD ...]``.
 
-WORD: only programs with it in their names. ``--limit``: seconds that one run may take, for a busy machine. What isn't installed is skipped, and how to get it is said. axolotl,
-LLaMA-Factory, ms-swift and Unsloth each want other versions of transformers and trl than the rest: try them with the
-Python of an environment of their own (``PYTHONPATH=. ENVIRONMENT/bin/python -m tests.others axolotl``).
+WORD: only programs with it in their names. ``--limit``: seconds that one run may take, for a busy machine. What
+isn't installed is skipped, and how to get it is said. axolotl, LLaMA-Factory, ms-swift and Unsloth each want other
+versions of transformers and trl than the rest: try them with the Python of an environment of their own
+(``PYTHONPATH=. ENVIRONMENT/bin/python -m tests.others axolotl``).
 """
 
 from __future__ import annotations

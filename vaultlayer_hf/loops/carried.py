@@ -159,7 +159,8 @@ def _take(value: Any, name: str, first: Any, left_out: list[str], within: set[in
     if id(value) in within:
         return "none", None
     if isinstance(value, torch.Tensor):
-        return "tensor", (value.detach(), str(value.device))
+        kept = (value.detach(), str(value.device))
+        return ("leaf", (*kept, value.grad)) if value.requires_grad and value.is_leaf else ("tensor", kept)
     if _is_metric(value):
         return "object", {one: ("value", getattr(value, one)) for one in (*value._defaults, "_update_count")}
     if _knows_its_state(value):
@@ -196,8 +197,9 @@ def _put(saved: Any, now: Any) -> Any:
     if kind == "none":
         return now
     if kind == "tensor":
-        tensor, device = state
-        return tensor.to(now.device if isinstance(now, torch.Tensor) else _there(device))
+        return _moved(*state, now)
+    if kind == "leaf":
+        return _leaf(*state, now)
     if kind == "value":  # of a tensor: earlier versions
         on = now.device if isinstance(now, torch.Tensor) and isinstance(state, torch.Tensor) else None
         return state.to(on) if on is not None else state
@@ -217,6 +219,20 @@ def _put(saved: Any, now: Any) -> Any:
             if again is not _ABSENT:
                 object.__setattr__(now, name, again)  # also of a frozen dataclass
     return now
+
+
+def _moved(tensor: torch.Tensor, device: str, now: Any) -> torch.Tensor:
+    return tensor.to(now.device if isinstance(now, torch.Tensor) else _there(device))
+
+
+def _leaf(tensor: torch.Tensor, device: str, gradient: torch.Tensor | None, now: Any) -> torch.Tensor:
+    """Return a tensor that gradients are asked of, with the one that it had."""
+    found = _moved(tensor, device, now)
+    if isinstance(now, torch.nn.Parameter):
+        found = torch.nn.Parameter(found)
+    found.requires_grad_()
+    found.grad = None if gradient is None else gradient.to(found.device)
+    return found
 
 
 def _there(device: str) -> torch.device:

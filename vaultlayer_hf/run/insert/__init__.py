@@ -37,6 +37,7 @@ Nothing here imports torch or runs the script.
     loop_variables.py    variables and objects that a loop changes beside its model and optimizer
     loss_name.py         what a loop's loss is called where a step ends
     maybe_set.py         names that a script sets only under a condition ahead of its loop
+    out_of_sight.py      state that functions keep where no variable of the loop leads: closures, defaults, caches
     outer_loops.py       the loops around the one over the batches: epochs and trainings
     own_classes.py       classes of the script's own: whether a call of their methods changes the object
     own_functions.py     functions of a script's own: which one a call leads to, and what its names stand for

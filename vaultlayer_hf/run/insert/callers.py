@@ -13,9 +13,21 @@ from vaultlayer_hf.run.insert.source import Script, dotted
 def calls_of(script: Script, function: Any) -> list[Any]:
     """Return the calls of a function of the script's own; of a method those on ``self``, or on objects of its class."""
     found = _all_calls_of(script, function)
+    found = [call for call in found if not _never_made(script, call)] or found
     first = [call for call in found if not _in_handler(script, call)]
     # What an error begins again, such as too little memory, is the same.
     return first if len(first) == 1 else found
+
+
+def _never_made(script: Script, call: Any) -> bool:
+    """Tell whether a call is in a function that nothing in the script so much as names: others import it."""
+    home = next((one for one in script.around(call) if isinstance(one, cst.FunctionDef)), None)
+    if home is None or home.decorators or not is_plain(script, home) or is_method(script, home):
+        return False
+    name = home.name.value
+    named = [one for one in script.all(cst.Name) if one.value == name and one is not home.name]
+    named = [one for one in named if getattr(script.parent(one), "attr", None) is not one]
+    return not any(not any(up is home for up in script.around(one)) for one in named)
 
 
 def _in_handler(script: Script, node: Any) -> bool:

@@ -34,14 +34,14 @@ def counted_by_modules(held: Held, walk: Walk) -> list[str]:
         if "." in path or not is_kind(script, kind, "Module", held.classes):
             continue
         called = [method for on, method, _ in walk.calls if on in models and held.made(on) == [path]]
-        for attribute, line in counted_by_module(kind, called).items():
-            names = [name for name in models if held.made(name) == [path]]
+        names = [name for name in models if held.made(name) == [path]]
+        for attribute, line in counted_by_module(kind, called, containers=bool(names)).items():
             if not names and kind[0] is not script:
                 continue  # it may not be used here at all
             if not names:
                 raise UnclearError(
                     f"line {line} changes self.{attribute} in the forward() of {path}, and no state_dict() holds it: "
-                    "make it a buffer (register_buffer)"
+                    "make it a persistent buffer (register_buffer)"
                 )
             found += [f"{name}.{attribute}" for name in names]
     return found

@@ -23,6 +23,7 @@ from vaultlayer_hf.run.insert.loop_names import Names
 from vaultlayer_hf.run.insert.own_classes import (
     COUNTS,
     GROWS,
+    called_unasked,
     changes_itself,
     classes_of,
     holds_iterator,
@@ -86,7 +87,7 @@ class Held:
     def is_variable(self, name: str) -> bool:
         """Tell whether a name that the loop assigns holds something that can go on: no clock, log or iterator."""
         first = name.partition(".")[0]
-        if name in self.known or first in self.script.imports or first in self.classes:
+        if name in self.known or first in self.script.imports or name in self.classes:
             return False
         if name in {one.name.value for one in self.script.all(cst.FunctionDef)}:
             return False
@@ -128,6 +129,15 @@ class Held:
         """Tell whether the script asks an object somewhere for what only modules have."""
         return any(
             receiver(call) == name for method in OF_MODULES for call in method_calls(self.script, method)
+        )
+
+    def changes_unasked(self, name: str) -> bool:
+        """Tell whether to read an object may change it: by a property, or what ``table[key]`` and ``len()`` call."""
+        kinds = [self.classes[one] for one in self.made(name) if one in self.classes]
+        return any(
+            changes_itself(self.script, kind, method, self.classes)
+            for kind in kinds
+            for method in called_unasked(kind)
         )
 
     def changes(self, name: str, method: str, call: Any) -> bool:

@@ -30,6 +30,7 @@ from vaultlayer_hf.run.insert.loop_names import Names, at_top, find_names
 from vaultlayer_hf.run.insert.loop_start import LoopStart
 from vaultlayer_hf.run.insert.loop_variables import Variables, find_variables
 from vaultlayer_hf.run.insert.maybe_set import maybe_set, set_first
+from vaultlayer_hf.run.insert.out_of_sight import refuse_out_of_sight
 from vaultlayer_hf.run.insert.passes_by_next import PassByNext, pass_by_next, pass_by_next_edits
 from vaultlayer_hf.run.insert.pieces import ends_with_break, innermost, places, prepared
 from vaultlayer_hf.run.insert.remarks import loop_remarks
@@ -110,6 +111,7 @@ class _Planner:
             )
         known = self._known(by_next) | {one.holder for one in drawn if one.holder}
         known |= {counter} if counter else set()
+        refuse_out_of_sight(script, loop, self.names.models)
         self.variables = find_variables(script, loop, self.names, known)
         if by_next is not None:
             self.variables.left = [one for one in self.variables.left if one != by_next.number]

@@ -17,6 +17,8 @@ from vaultlayer_hf.run.insert.maybe_set import maybe_set
 from vaultlayer_hf.run.insert.source import Script, dotted
 
 _PARAMETERS = re.compile(r"([A-Za-z_][\w.]*)\.(?:named_)?parameters\(\)")
+_LIBRARIES = re.compile(r"(?:torch|timm|diffusers|accelerate|torch_ema|ema_pytorch|copy)\b")
+"""Whose averages have a ``state_dict``."""
 _AVERAGE = re.compile(r"ema|averag|swa", re.IGNORECASE)
 
 
@@ -33,6 +35,7 @@ class Names:
         loss: the loss where a step ends, in the function of the step; ``""`` where it has no name there.
         tensors: what the optimizers are given beside a module's parameters: tensors, and lists of them.
         of_pass: schedules that each epoch makes anew, ahead of its batches.
+        unseen: averages of classes from elsewhere, which may have no ``state_dict``.
         maybe: those of all these that are made only under a condition.
     """
 
@@ -44,6 +47,7 @@ class Names:
     loss: str = ""
     tensors: list[str] = field(default_factory=list)
     of_pass: list[str] = field(default_factory=list)
+    unseen: list[str] = field(default_factory=list)
     maybe: list[str] = field(default_factory=list)
 
 
@@ -70,7 +74,8 @@ def find_names(script: Script, loop: Loop) -> Names:
         for node in region:
             for call in method_calls(script, name, node):
                 if _AVERAGE.search(receiver(call)) and not _lacks_state(script, receiver(call)):
-                    names.others.append(at_top(script, loop.calls, receiver(call)))
+                    one = at_top(script, loop.calls, receiver(call))
+                    (names.unseen if _is_from_elsewhere(script, receiver(call)) else names.others).append(one)
     for optimizer in optimizers:
         if accelerator:
             refuse_bare_tensors(script, optimizer)
@@ -87,7 +92,13 @@ def find_names(script: Script, loop: Loop) -> Names:
         names.others += called_beside(script, loop.trainings, names.models)
     names.others = [name for name in _distinct(names.others) if name and name not in names.models]
     names.loss = loss_name(script, loop)
-    needed = (names.accelerator or names.optimizer, *names.models, names.scheduler, *names.others)
+    needed = (
+        names.accelerator or names.optimizer,
+        *names.models,
+        names.scheduler,
+        *names.others,
+        *names.unseen,
+    )
     for name in needed:
         if name and not is_known(script, name, loop.top):
             if name == names.optimizer and _made_within(script, loop, name):
@@ -269,6 +280,15 @@ def _lacks_state(script: Script, name: str) -> bool:
         ):
             return not any(one.name.value == "state_dict" for one in script.all(cst.FunctionDef, kind))
     return False
+
+
+def _is_from_elsewhere(script: Script, name: str) -> bool:
+    """Tell whether an object is of a class that is imported, and of no library that is known here."""
+    values = sources_of(script, name)
+    values += [way for one in values if isinstance(one, cst.IfExp) for way in (one.body, one.orelse)]
+    made = [script.path(one.func) for one in values if isinstance(one, cst.Call)]
+    imported = set(script.imports.values())
+    return any(one in imported and not _LIBRARIES.match(one) for one in made)
 
 
 def _distinct(names: Any) -> list[str]:

@@ -30,6 +30,7 @@ from vaultlayer_hf.run.insert.loop_limits import (
 )
 from vaultlayer_hf.run.insert.loop_names import Names
 from vaultlayer_hf.run.insert.maybe_set import maybe_set
+from vaultlayer_hf.run.insert.out_of_sight import refuse_held_elsewhere
 from vaultlayer_hf.run.insert.own_functions import parameters_of
 from vaultlayer_hf.run.insert.own_resume import moved_starts
 from vaultlayer_hf.run.insert.pass_variables import changed_in_pass, left_by_pass, names_of_pass, walk_of
@@ -124,7 +125,10 @@ class _Finder:
                 found.objects.append(name)
         found.models = [name for name in dict.fromkeys(found.models) if name not in self.known]
         found.loop = [name for name in dict.fromkeys(found.loop) if name not in self.known]
+        kept = {*found.loop, *found.objects, *found.models, *found.contents, *self.known}
+        found.objects += [name for name in dict.fromkeys(self.names.unseen) if name not in kept]
         found.loop += [name for name in counted_by_modules(self.held, walk) if name not in found.loop]
+        refuse_held_elsewhere(script, loop, walk, found.loop)
         refuse_new_groups(script, loop, walk, bool(self.names.accelerator))
         found.files = kept_files(script, loop, walk)
         if loop.outer is not None:
@@ -232,7 +236,9 @@ class _Finder:
                 found.append(on)
         for name in walk.read_first:
             if name in before and (
-                self.held.is_module(name) or any(one in GENERATORS for one in self.held.made(name))
+                self.held.is_module(name)
+                or any(one in GENERATORS for one in self.held.made(name))
+                or self.held.changes_unasked(name)
             ):
                 found.append(name)
         return [name for name in dict.fromkeys(found) if name not in self.known]

@@ -80,6 +80,17 @@ def changes_itself(script: Script, kind: Any, method: str, classes: dict[str, An
     )
 
 
+def called_unasked(kind: Any) -> list[str]:
+    """Return the methods of a class that are called without their names: properties, and special ones."""
+    home, node = kind
+    return [
+        one.name.value
+        for one in home.all(cst.FunctionDef, node)
+        if any(dotted(each.decorator) in ("property", "cached_property") for each in one.decorators)
+        or re.fullmatch(r"__(?!init__|new__|call__|del__|repr__|str__)\w+__", one.name.value)
+    ]
+
+
 def holds_iterator(kind: Any) -> bool:
     """Tell whether an object of a class keeps an open iterator: its place in its data is no attribute."""
     home, node = kind
@@ -104,10 +115,19 @@ def is_kind(script: Script, kind: Any, ending: str, classes: dict[str, Any]) -> 
     )
 
 
-def counted_by_module(kind: Any, methods: Iterable[str] = (), *, forward: bool = True) -> dict[str, int]:
-    """Return plain numbers of a module that ``forward()`` hands on from call to call, or ``methods`` set; the lines.
+_TENSORS = re.compile(
+    r"^torch\.(?:zeros|ones|full|empty|rand|randn|randint|tensor|arange|eye|linspace)(?:_like)?$"
+)
+_CONTAINERS = ("list", "dict", "set", "collections.deque", "collections.defaultdict", "collections.Counter")
 
-    No ``state_dict()`` has them: no buffers or parameters, but what ``__init__`` sets to a number, None or a flag.
+
+def counted_by_module(
+    kind: Any, methods: Iterable[str] = (), *, forward: bool = True, containers: bool = False
+) -> dict[str, int]:
+    """Return attributes of a module that ``forward()`` hands on from call to call, or ``methods`` set; the lines.
+
+    No ``state_dict()`` has them: what ``__init__`` sets to a number, None, a flag or a tensor, and buffers that aren't
+    persistent. ``containers``: lists, dicts and the like, too.
     """
     home, node = kind
     functions = {one.name.value: one for one in home.all(cst.FunctionDef, node)}
@@ -119,10 +139,12 @@ def counted_by_module(kind: Any, methods: Iterable[str] = (), *, forward: bool =
                 pairs = [
                     (a.value, b.value) for a, b in zip(target.elements, one.value.elements, strict=False)
                 ]
-            for name, value in pairs:
-                number = isinstance(value, (cst.Integer, cst.Float))
-                if number or dotted(value) in ("None", "True", "False"):
-                    plain.add(dotted(name))
+            plain |= {dotted(name) for name, value in pairs if _is_plain(home, value, containers)}
+    for call in home.all(cst.Call, node):
+        if dotted(call.func) == "self.register_buffer" and re.search(
+            r"persistent\s*=\s*False", home.code(call)
+        ):
+            plain.add(f"self.{home.code(call.args[0].value).strip(chr(34) + chr(39))}")
     found: dict[str, int] = {}
     coming, seen = [*methods, *(["forward"] if forward else [])], set()
     while coming:
@@ -133,8 +155,20 @@ def counted_by_module(kind: Any, methods: Iterable[str] = (), *, forward: bool =
         walk = Walk(home, follow=False)
         walk.suite(functions[name].body)
         coming += [called for on, called, _ in walk.calls if on == "self"]
-        for attribute, line in walk.written.items():
+        changed = dict(walk.changed)
+        changed |= {on: home.line(call) for on, called, call in walk.calls if GROWS.fullmatch(called)}
+        for attribute, line in (*walk.written.items(), *changed.items()):
             lasts = attribute in walk.read_first or name in methods
             if attribute in plain and attribute.startswith("self.") and lasts:
                 found.setdefault(attribute.removeprefix("self."), line)
     return found
+
+
+def _is_plain(home: Script, value: Any, containers: bool) -> bool:
+    """Tell whether a value is one that a module keeps by itself: no parameter, buffer or module."""
+    if isinstance(value, (cst.Integer, cst.Float)) or dotted(value) in ("None", "True", "False"):
+        return True
+    path = home.path(value.func) if isinstance(value, cst.Call) else ""
+    if containers and (isinstance(value, (cst.List, cst.Dict, cst.Set)) or path in _CONTAINERS):
+        return True
+    return bool(_TENSORS.search(path))

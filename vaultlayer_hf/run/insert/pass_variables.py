@@ -25,6 +25,7 @@ def walk_of(script: Script, loop: Any) -> Walk:
     else:
         walk.expression(loop.test)
     walk.block(loop.body.body)
+    walk.of_hooks()
     return walk
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vaultlayer_hf.run.insert import cst
-from vaultlayer_hf.run.insert.calls import method_calls
+from vaultlayer_hf.run.insert.calls import function_of, method_calls
 from vaultlayer_hf.run.insert.loop import Loop
 from vaultlayer_hf.run.insert.source import Script
 
@@ -15,6 +15,7 @@ def loop_remarks(script: Script, loop: Loop, ends_at_once: bool) -> list[str]:
     remarks = []
     loads = [call for call in script.all(cst.Call) if script.path(call.func) == "torch.load"]
     loads += method_calls(script, "load_state")
+    loads = [call for call in loads if not _is_behind(script, loop, call)]
     if loads:
         line = script.line(loads[0])
         remarks.append(f"What line {line} loads stays; what resume() brings back comes after it, and wins.")
@@ -25,6 +26,13 @@ def loop_remarks(script: Script, loop: Loop, ends_at_once: bool) -> list[str]:
             "behind it."
         )
     return remarks
+
+
+def _is_behind(script: Script, loop: Loop, call: Any) -> bool:
+    """Tell whether a call comes behind the loop: in its function, or in the module that has called that."""
+    home = function_of(script, call)
+    behind = script.span(call)[0] > script.span(loop.top)[1]
+    return behind and (home is None or home is function_of(script, loop.top))
 
 
 def _leaves(script: Script, loop: Any) -> list[Any]:

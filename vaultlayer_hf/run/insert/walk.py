@@ -18,6 +18,7 @@ from vaultlayer_hf.run.insert.seen_names import SeenNames, root
 from vaultlayer_hf.run.insert.source import Script, dotted
 
 _UPDATES = re.compile(r"ema|update|sync|target|momentum|polyak|copy|average", re.IGNORECASE)
+_HOOKS = re.compile(r"^register_(?:\w*(?:forward|backward|grad|step)\w*_)?hook$")
 _ENDS = ("sys.exit", "exit", "quit", "os._exit")
 
 
@@ -239,6 +240,8 @@ class Walk(SeenNames):
             self.expression(node.func)
         if function is not None:
             self._follow(function, node)
+        elif self._own is not None and self._stands_for_lambda(name):
+            pass
         elif _UPDATES.search(name.rpartition(".")[2]) and not self.script.path(node.func).startswith(
             "torch."
         ):
@@ -272,6 +275,31 @@ class Walk(SeenNames):
         self.suite(function.body)
         self._within.pop()
         self._names = before
+
+    def of_hooks(self) -> None:
+        """Walk through the functions that the script has given to modules and tensors as hooks."""
+        for call in self.script.all(cst.Call):
+            registers = isinstance(call.func, cst.Attribute) and _HOOKS.search(call.func.attr.value)
+            for given in call.args if registers else ():
+                hook = cst.Call(given.value)
+                function = self._own.called(hook, self._within) if self._own is not None else None
+                if function is not None:
+                    self._follow(function, hook)
+
+    def _stands_for_lambda(self, name: str) -> bool:
+        """Walk through the lambda that a name is assigned; return whether it is one."""
+        sources = sources_of(self.script, name) if name else []
+        if len(sources) != 1 or not isinstance(sources[0], cst.Lambda):
+            return False
+        if any(sources[0] is one for one in self._within):
+            return True
+        before, proves = self._names, self._proves
+        self._names = (before or {}) | dict.fromkeys(parameters_of(sources[0]), "")
+        self._within.append(sources[0])
+        self.expression(sources[0].body)
+        self._within.pop()
+        self._names, self._proves = before, proves
+        return True
 
     def target(self, node: Any) -> None:
         """Walk through what is assigned to."""
