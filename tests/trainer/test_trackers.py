@@ -164,6 +164,11 @@ def test_a_callback_that_only_has_a_trackers_name(
     assert "checkpoint-4: a resume can't go on in the tracker's run: " in caplog.text
 
 
+three_starts = pytest.mark.timeout(900)
+"""Three processes, one behind the other, that each import torch, transformers and a tracker, which has a process of its
+own: on a machine with ten others at work each takes two minutes, and the limit of a test is five."""
+
+
 def three_attempts(folder: Path, tracker: str, **environment: str) -> None:
     """Train under a tracker, broken off at steps 4 and 7, to the end; logs went a step beyond the checkpoints."""
     for die in ("4", "7", ""):
@@ -180,12 +185,13 @@ def three_attempts(folder: Path, tracker: str, **environment: str) -> None:
             },
             capture_output=True,
             text=True,
-            timeout=200,
+            timeout=280,
         )
         assert (done.returncode == 0) == (not die), done.stderr[-3000:]
 
 
 @pytest.mark.slow
+@three_starts
 @pytest.mark.parametrize(("mine", "how"), [(False, "raise"), (True, "raise"), (False, "kill")])
 def test_wandb_has_one_run(mine: bool, how: str, tmp_path: Path) -> None:
     """Three attempts write to one run of W&B, to the user's where they name one; no step's loss twice.
@@ -229,6 +235,7 @@ def test_wandb_syncs_offline_folders_into_one_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@three_starts
 @pytest.mark.parametrize("mine", [False, True])
 def test_mlflow_has_one_run(mine: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three attempts write to one run of MLflow, to the user's where they name one; each step's loss once."""
@@ -253,6 +260,7 @@ def test_mlflow_has_one_run(mine: bool, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.slow
+@three_starts
 @pytest.mark.parametrize("mine", [False, True])
 def test_trackio_has_one_run(mine: bool, tmp_path: Path) -> None:
     """Three attempts write to one run of Trackio, to the user's where they name one; each step's loss once."""
@@ -271,6 +279,7 @@ def test_trackio_has_one_run(mine: bool, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@three_starts
 def test_clearml_has_one_task(tmp_path: Path) -> None:
     """Three attempts write to one task of ClearML, offline; a step that two of them trained has the later's point."""
     pytest.importorskip("clearml", reason="needs clearml: pip install clearml")
@@ -293,6 +302,7 @@ def test_clearml_has_one_task(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@three_starts
 def test_comet_has_one_experiment(tmp_path: Path) -> None:
     """Three attempts have one experiment of Comet, offline; its archives are named by its key."""
     pytest.importorskip("comet_ml", reason="needs comet_ml: pip install comet_ml")

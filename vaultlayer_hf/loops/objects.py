@@ -76,8 +76,20 @@ class Stateful(Protocol):
 
 
 def parts_of(models: Iterable[torch.nn.Module]) -> list[Any]:
-    """Return models with their parameters and buffers: each stays the object that it is."""
-    return [one for model in models for one in (model, *model.parameters(), *model.buffers())]
+    """Return models with their parameters and buffers: each stays the object that it is.
+
+    Not buffers that aren't persistent: no ``state_dict()`` has them.
+    """
+    return [one for model in models for one in (model, *model.parameters(), *_kept_buffers(model))]
+
+
+def _kept_buffers(model: torch.nn.Module) -> list[torch.Tensor]:
+    return [
+        buffer
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None and name not in module._non_persistent_buffers_set
+    ]
 
 
 class Objects:
