@@ -197,9 +197,11 @@ def _put(saved: Any, now: Any) -> Any:
     if kind == "none":
         return now
     if kind == "tensor":
-        return _moved(*state, now)
+        tensor, device = state
+        return _moved(tensor, device, now)
     if kind == "leaf":
-        return _leaf(*state, now)
+        tensor, device, gradient = state
+        return _leaf(tensor, device, gradient, now)
     if kind == "value":  # of a tensor: earlier versions
         on = now.device if isinstance(now, torch.Tensor) and isinstance(state, torch.Tensor) else None
         return state.to(on) if on is not None else state

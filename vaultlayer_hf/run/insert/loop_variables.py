@@ -125,8 +125,8 @@ class _Finder:
                 found.objects.append(name)
         found.models = [name for name in dict.fromkeys(found.models) if name not in self.known]
         found.loop = [name for name in dict.fromkeys(found.loop) if name not in self.known]
-        kept = {*found.loop, *found.objects, *found.models, *found.contents, *self.known}
-        found.objects += [name for name in dict.fromkeys(self.names.unseen) if name not in kept]
+        there = {*found.loop, *found.objects, *found.models, *found.contents, *self.known}
+        found.objects += [name for name in dict.fromkeys(self.names.unseen) if name not in there]
         found.loop += [name for name in counted_by_modules(self.held, walk) if name not in found.loop]
         refuse_held_elsewhere(script, loop, walk, found.loop)
         refuse_new_groups(script, loop, walk, bool(self.names.accelerator))
