@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +79,31 @@ def test_it_goes_on_where_it_was(tmp_path: Path) -> None:
     again.train()
     assert weights(again.model) == weights(unbroken.model)
     assert not seen.of("inexact")
+
+
+class Focal(transformers.Trainer):
+    """Has torch's sampler draw rows by weights that its losses change."""
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+        self.drawn_by = torch.utils.data.WeightedRandomSampler([1.0] * 8, 8)
+        return self.drawn_by
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        self.drawn_by.weights[0] += 1
+        return super().compute_loss(*args, **kwargs)
+
+
+def test_weights_of_a_librarys_sampler_are_said(tmp_path: Path) -> None:
+    """No checkpoint holds them, and the next pass is drawn by them: a save says so, and a resume."""
+    for place, fails in (("a", 5), ("b", 0)):
+        run = resumable(Focal)(
+            model=model(),
+            args=arguments(tmp_path / place),
+            train_dataset=Tokens(8),
+            resume=str(tmp_path / "vault"),
+            callbacks=[FailAt(fails), Patient(tmp_path / "vault")] if fails else [],
+        )
+        seen = Recorder(run)
+        with pytest.raises(Boom) if fails else nullcontext():
+            run.train()
+        assert any("WeightedRandomSampler.weights" in one.message for one in seen.of("inexact"))

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
+
 from vaultlayer_hf.state.data.followed import base_of
+from vaultlayer_hf.state.data.samplers import parts
 from vaultlayer_hf.state.data.sources import unwrapped
 from vaultlayer_hf.state.fingerprints import Fingerprints, take_fingerprints
 from vaultlayer_hf.state.object_files import peeled
-from vaultlayer_hf.state.object_kinds import own_attributes
+from vaultlayer_hf.state.object_kinds import is_of_script, own_attributes
 from vaultlayer_hf.state.stops import written_by_handlers
 from vaultlayer_hf.trainer.data_holdings import held_by_data
 from vaultlayer_hf.trainer.exchanged import parts_of_training
@@ -43,10 +46,19 @@ class OwnFingerprints:
             found = take_fingerprints({owner: values for owner, _, values in held}, known)
             found |= take_fingerprints(dict(self._base()), ())
             found |= take_fingerprints(held_by_data(self._dataset(), trainer, held), known, meters=False)
+            found |= take_fingerprints(dict(self._weights(held)), known)
             found |= dict(parts_of_training(trainer, peeled(self._trained.model)))
             return {path: one for path, one in found.items() if path.rpartition(".")[2] not in names}, known
         except Exception:  # of objects of the script's own, which may have moved
             return {_ALL: object()}, set()
+
+    def _weights(self, held: Sequence[Held]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the tensors of libraries' samplers: by how they weigh the rows, the next pass is drawn."""
+        elsewhere = {id(value) for one in held for value in one.values.values()}
+        for path, part in parts(self._loader).items():
+            if path.endswith("sampler") and hasattr(part, "__dict__") and not is_of_script(type(part)):
+                tensors = {name: one for name, one in vars(part).items() if isinstance(one, torch.Tensor)}
+                yield type(part).__name__, {n: one for n, one in tensors.items() if id(one) not in elsewhere}
 
     def _known(self) -> set[int]:
         """Return the ids of what is carried elsewhere, or made by each start: the Trainer's own parts among it."""
