@@ -50,6 +50,16 @@ LOST = {
         "rate()",
         "",
     ),
+    "counts with itertools.count, whose place isn't in a checkpoint": (
+        "import itertools\ncount = itertools.count()",
+        "rate = 1 / (1 + next(count))",
+        "",
+    ),
+    "draws with next() from rates(), and where that is isn't in a checkpoint": (
+        "def rates():\n    rate = 1.0\n    while True:\n        yield rate\n        rate *= 0.9\nfeed = rates()",
+        "rate = next(feed)",
+        "",
+    ),
     "changes model[0].p within the loop": ("", "", "    model[0].p *= 0.5"),
     "changes m.momentum within the loop": (
         "",

@@ -49,6 +49,25 @@ class DrawnLoader:
     holder: str = ""
 
 
+def _refuse_counters(script: Script, call: Any) -> None:
+    """Raise UnclearError for what next() asks for that are no batches: numbers, or what the script itself yields."""
+    functions = {one.name.value: one for one in script.all(cst.FunctionDef)}
+    for source in sources_of(script, dotted(call.args[0].value)):
+        if not isinstance(source, cst.Call):
+            continue
+        if script.path(source.func) == "itertools.count":
+            raise UnclearError(
+                f"line {script.line(call)} counts with itertools.count, whose place isn't in a checkpoint: count in a "
+                "variable"
+            )
+        function = functions.get(dotted(source.func))
+        if function is not None and script.all(cst.Yield, function) and not source.args:
+            raise UnclearError(
+                f"line {script.line(call)} draws with next() from {function.name.value}(), and where that is isn't in "
+                "a checkpoint"
+            )
+
+
 def refuse_streams(script: Script, loop: Loop, opens: Sequence[Any]) -> None:
     """Raise UnclearError for data whose position neither the Checkpointer nor the random numbers tell.
 
@@ -73,6 +92,7 @@ def refuse_streams(script: Script, loop: Loop, opens: Sequence[Any]) -> None:
         if dotted(call.func) == "next" and call.args and not opened_there(script, call.args[0].value):
             if any(id(one) in known for one in sources_of(script, dotted(call.args[0].value))):
                 continue
+            _refuse_counters(script, call)
             raise UnclearError(
                 f"line {script.line(call)} draws its batches with next(), so their position isn't seen: go through "
                 "ckpt.steps(dataloader, total=…) instead"
