@@ -127,3 +127,19 @@ def test_an_average_that_is_not_seen_need_not_know_its_state(tmp_path: Path) -> 
     after = proposed(tmp_path, text.replace("fast", "len('x')")).after.decode()
     assert '"ema": ema' in after
     assert "ckpt.add" not in after
+
+
+def test_a_sampler_of_images_is_no_schedule(tmp_path: Path) -> None:
+    """diffusers' schedulers have a step() of three values, which belongs to the pictures that are drawn on the way."""
+    text = f"""{STEP}
+for epoch in range(3):
+    for at, x in enumerate(data):
+        loss = model(x).sum()
+        loss.backward()
+        if (at + 1) % 2 == 0:
+            optimizer.step()
+            optimizer.zero_grad()
+        if at % 10 == 0:
+            x = sampling_scheduler.step(model(x), at, x).prev_sample
+"""
+    assert b"ckpt.step(" in proposed(tmp_path, text).after

@@ -40,6 +40,7 @@ def schedules(script: Script, statements: list[Any], outer: Any = None) -> list[
         for call in calls
         if receiver(call)
         and is_schedule(script, receiver(call))
+        and len(call.args) < 3  # a sampler of diffusers': step(noise, time, image)
         and not (epoch and [dotted(one.value) for one in call.args] == [epoch])
     ]
 

@@ -59,7 +59,8 @@ def find_names(script: Script, loop: Loop) -> Names:
         raise UnclearError("the Accelerator that gathers its batches isn't seen in it")
     names = Names(accelerator=accelerator, optimizer=optimizers[0] if optimizers else "")
     region = [loop.top, *(call.function for call in loop.calls)]
-    stepped = _distinct(receiver(call) for node in region for call in method_calls(script, "step", node))
+    calls = [call for node in region for call in method_calls(script, "step", node)]
+    stepped = _distinct(receiver(call) for call in calls if len(call.args) < 3)  # a sampler's has three
     schedules = [at_top(script, loop.calls, name) for name in stepped if name not in loop.optimizers and name]
     schedules = _distinct(name for name in schedules if is_schedule(script, name))
     names.of_pass = [name for name in schedules if _is_of_pass(script, loop, name)]
