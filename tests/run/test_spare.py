@@ -32,7 +32,7 @@ TRAINS = textwrap.dedent(
             os.kill(os.getpid(), signal.SIGKILL)
 
     def wait_for(text):
-        end = time.monotonic() + 40
+        end = time.monotonic() + 100
         while text not in open(".vl/journal.jsonl").read():
             assert time.monotonic() < end, text
             time.sleep(0.02)
