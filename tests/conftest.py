@@ -8,7 +8,6 @@ import logging
 import os
 import random
 import signal
-import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -17,18 +16,14 @@ from pathlib import Path
 import pytest
 
 from tests.forks import ForkServer
+from tests.kit.signals import as_at_a_terminal
 from tests.servers import SeaweedServer
 from vaultlayer_hf.base.events import Events, logger
 
 
 def pytest_configure() -> None:
-    """Let signals mean what they mean at a terminal: shells start what is in the background with some ignored."""
-    if threading.current_thread() is not threading.main_thread():
-        return
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
-        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    """Tests send themselves signals, and may run in the background."""
+    as_at_a_terminal()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

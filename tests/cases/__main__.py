@@ -19,10 +19,12 @@ from pathlib import Path
 import tests.cases.every  # noqa: F401  registers the cases
 from tests.cases.case import CASES, Bench, Case, Side, Verdict
 from tests.forks import ForkServer
+from tests.kit.signals import as_at_a_terminal
 
 
 def main() -> int:
     """Parse the command line, try the cases, and print a row of each as it comes."""
+    as_at_a_terminal()  # some interrupt a training
     parser = argparse.ArgumentParser(
         prog="python -m tests.cases",
         description=__doc__,
