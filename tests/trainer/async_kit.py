@@ -17,6 +17,15 @@ from vaultlayer_hf.state.capture import copying
 
 OURS = {"vaultlayer_data_0.pt", "vaultlayer_digests_0.json", "vaultlayer_asked.json"}
 ADDED = "vaultlayer_added"
+MARKS = [
+    pytest.mark.usefixtures("copies_of_small_states", "no_time_in_the_arguments"),
+    pytest.mark.filterwarnings(
+        "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",
+        "ignore:`gradient_checkpointing` is deprecated:FutureWarning",
+        "ignore:mtime may not be reliable:UserWarning",
+    ),
+]
+"""Of the files whose trainings are small, and compared with stock's bytes."""
 
 
 def contents(output_dir: Path) -> dict[str, str]:

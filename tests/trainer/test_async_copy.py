@@ -12,7 +12,7 @@ import torch
 import transformers
 from transformers import TrainerCallback
 
-from tests.trainer.async_kit import asked, contents, local, lost_saves, slow_copy
+from tests.trainer.async_kit import MARKS, asked, contents, local, lost_saves, slow_copy
 from tests.trainer.kit import Do, Recorder, Tokens, big_model, steps_of, trainer
 from vaultlayer_hf.state.capture import copying
 from vaultlayer_hf.state.capture.recorded import Recorded
@@ -20,14 +20,7 @@ from vaultlayer_hf.state.capture.writing import FileWriter
 from vaultlayer_hf.trainer.async_save.capture import Capture
 from vaultlayer_hf.vault.workspace import workspace
 
-pytestmark = [
-    pytest.mark.usefixtures("copies_of_small_states", "no_time_in_the_arguments"),
-    pytest.mark.filterwarnings(
-        "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",
-        "ignore:`gradient_checkpointing` is deprecated:FutureWarning",
-        "ignore:mtime may not be reliable:UserWarning",
-    ),
-]
+pytestmark = MARKS
 
 
 def test_the_step_waits_for_the_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,21 +12,14 @@ import torch
 import transformers
 from transformers import TrainerCallback
 
-from tests.trainer.async_kit import asked, contents, local
+from tests.trainer.async_kit import MARKS, asked, contents, local
 from tests.trainer.kit import STEPS, Do, Recorder, big_model, steps_of, trainer
 from vaultlayer_hf.state.capture import copier
 from vaultlayer_hf.state.capture.fit import Fit
 from vaultlayer_hf.trainer.async_save.facts import reader_of_folder
 from vaultlayer_hf.trainer.async_save.fit import Facts, choose
 
-pytestmark = [
-    pytest.mark.usefixtures("copies_of_small_states", "no_time_in_the_arguments"),
-    pytest.mark.filterwarnings(
-        "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",
-        "ignore:`gradient_checkpointing` is deprecated:FutureWarning",
-        "ignore:mtime may not be reliable:UserWarning",
-    ),
-]
+pytestmark = MARKS
 
 
 def test_the_folder_is_there_when_others_hear_of_the_save(tmp_path: Path) -> None:

@@ -11,19 +11,12 @@ import pytest
 import torch
 import transformers
 
-from tests.trainer.async_kit import asked, contents, lost_saves
+from tests.trainer.async_kit import MARKS, asked, contents, lost_saves
 from tests.trainer.kit import Recorder, Tokens, big_model, model, trainer
 from vaultlayer_hf.state.capture import copier
 from vaultlayer_hf.vault.workspace import workspace
 
-pytestmark = [
-    pytest.mark.usefixtures("copies_of_small_states", "no_time_in_the_arguments"),
-    pytest.mark.filterwarnings(
-        "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",
-        "ignore:`gradient_checkpointing` is deprecated:FutureWarning",
-        "ignore:mtime may not be reliable:UserWarning",
-    ),
-]
+pytestmark = MARKS
 
 
 class Normed(torch.nn.Module):
