@@ -9,7 +9,17 @@ import pytest
 import torch
 from accelerate import Accelerator
 from torch.optim import SGD, AdamW
-from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, ReduceLROnPlateau, StepLR
+from torch.optim.lr_scheduler import (
+    ConstantLR,
+    CosineAnnealingLR,
+    CyclicLR,
+    LambdaLR,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    SequentialLR,
+    StepLR,
+)
+from torch.optim.swa_utils import SWALR
 from torch.utils.data import DataLoader, TensorDataset
 
 from tests.kit.inside import listen, session_of
@@ -130,6 +140,40 @@ def test_a_schedule_that_cannot_take_the_place_is_named(tmp_path: Path) -> None:
         play(tmp_path, 4, scheduler=lambda one: LambdaLR(one, lambda step: 1.0))
 
 
+def _cyclic(optimizer: Any, momentum: bool) -> Any:
+    return CyclicLR(optimizer, 0.01, 0.1, cycle_momentum=momentum)
+
+
+def _in_turn(optimizer: Any, second: Any) -> Any:
+    return SequentialLR(optimizer, [ConstantLR(optimizer), second(optimizer)], milestones=[8])
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "lacking"),
+    [
+        (lambda one: StepLR(one, 2), lambda one: OneCycleLR(one, 0.1, 10), "base_momentum, max_lr, max_m"),
+        (lambda one: StepLR(one, 2), lambda one: SWALR(one, 0.05), "swa_lr"),
+        (lambda one: _cyclic(one, False), lambda one: _cyclic(one, True), "base_momentum, max_momentum"),
+        (
+            lambda one: _in_turn(one, lambda inner: StepLR(inner, 2)),
+            lambda one: _in_turn(one, lambda inner: OneCycleLR(inner, 0.1, 10)),
+            "base_momentum, max_lr, max_m",
+        ),
+    ],
+    ids=["OneCycleLR", "SWALR", "CyclicLR", "behind another"],
+)
+def test_a_schedule_that_lacks_its_numbers_is_named(
+    tmp_path: Path, then: Any, now: Any, lacking: str
+) -> None:
+    """What it keeps in the optimizer's groups isn't in the checkpoint: it would be torch's KeyError, and maybe late."""
+    play(tmp_path, scheduler=then)
+    words = rf"the schedule \w+ of .* begins with \w+, which can't take it .*groups there have no {lacking}"
+    with pytest.raises(errors.OtherRunError, match=words):
+        play(tmp_path, 4, scheduler=now)
+    play(tmp_path / "same", scheduler=now)
+    play(tmp_path / "same", 4, scheduler=now)
+
+
 def test_other_trained_parameters_are_refused(tmp_path: Path) -> None:
     """The state goes to parameters by their places alone: where others of the same shapes are trained, no step is."""
 
@@ -191,13 +235,17 @@ def test_other_data_on_a_run_that_goes_on_are_said(tmp_path: Path, named: bool) 
     assert sum("training data aren't those" in text for text in said) == 1
 
 
-def script(tmp_path: Path, optimizer: Any = AdamW, vault: Any = None, **options: Any) -> list[str]:
+def script(
+    tmp_path: Path, optimizer: Any = AdamW, vault: Any = None, scheduler: Any = None, **options: Any
+) -> list[str]:
     """A script with save_state and load_state of its own; return what was said."""
     torch.manual_seed(1)
     accelerator = Accelerator(cpu=True, project_dir=tmp_path / "p")
     model = torch.nn.Linear(4, 4)
     made = optimizer(model.parameters(), **{"lr": 0.1, **options})
     model, made, _ = accelerator.prepare(model, made, DataLoader(rows(0.0), batch_size=2))
+    if scheduler is not None:
+        accelerator.prepare(scheduler(made.optimizer))
     ckpt = Checkpointer(vault or tmp_path / "v", output_dir=tmp_path / "p")
     said: list[Event] = []
     listen(ckpt, said.append)
@@ -219,6 +267,9 @@ def test_an_attached_script_is_compared(tmp_path: Path) -> None:
     assert "the checkpoint's holds" in words[0]
     with pytest.raises(errors.OtherRunError, match="AdamW, and this run trains with SGD"):
         script(tmp_path, SGD, momentum=0.9)
+    script(tmp_path / "b", scheduler=lambda one: StepLR(one, 2))
+    with pytest.raises(errors.OtherRunError, match="begins with OneCycleLR, which can't take it"):
+        script(tmp_path / "b", scheduler=lambda one: OneCycleLR(one, 0.1, 10))
 
 
 def test_an_adapter_in_a_loop(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The table of what is compared at a start: each row has the tests that prove it, by name."""
+"""The tables of what is compared at a start: each row has the tests that prove it, by name."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from tests import ROOT
 from tests.readme.blocks import table_after
 
 _ASKED, _ADAPTERS = "trainer/test_asked.py", "trainer/test_adapters.py"
+_EXCHANGED, _FIXED = "trainer/test_exchanged.py", "trainer/test_own_fixed.py"
+_ON_OVER = "on a vault whose run is over"
 PROVED: dict[str, tuple[str, ...]] = {
     "the model's parameters: names, shapes, dtypes": (
         "trainer/test_refusals.py::test_another_model",
@@ -22,9 +24,17 @@ PROVED: dict[str, tuple[str, ...]] = {
         "trainer/test_loaded.py::test_every_part_of_the_state_is_compared",
         "loops/test_loaded.py::test_what_was_loaded_in_part_is_refused",
     ),
-    "the optimizer's class": (
+    "the optimizer's class, as it was at the save": (
         f"{_ASKED}::test_another_optimizer_is_refused",
         f"{_ASKED}::test_another_optimizer_than_a_stock_checkpoints_is_refused",
+        f"{_EXCHANGED}::test_an_optimizer_of_another_class_is_named",
+        "loops/test_asked.py::test_another_optimizer_is_refused",
+    ),
+    "the schedule's class, where it can't take the checkpoint's place": (
+        f"{_EXCHANGED}::test_a_schedule_that_cannot_take_the_place_of_another_is_named",
+        f"{_EXCHANGED}::test_a_schedule_that_lacks_its_numbers_is_named",
+        "loops/test_asked.py::test_a_schedule_that_cannot_take_the_place_is_named",
+        "loops/test_asked.py::test_a_schedule_that_lacks_its_numbers_is_named",
     ),
     "the parameters that the optimizer trains": (
         f"{_ASKED}::test_other_trained_parameters_are_refused",
@@ -34,6 +44,7 @@ PROVED: dict[str, tuple[str, ...]] = {
         f"{_ADAPTERS}::test_another_base_model_is_refused",
         f"{_ADAPTERS}::test_the_same_base_model_under_another_name_goes_on",
         f"{_ADAPTERS}::test_where_only_names_are_known",
+        f"{_ADAPTERS}::test_a_base_that_each_start_changes_by_drawn_numbers",
     ),
     "an adapter's type, targets, rank": (
         f"{_ADAPTERS}::test_another_part_of_the_model_is_refused",
@@ -51,9 +62,15 @@ PROVED: dict[str, tuple[str, ...]] = {
         f"{_ASKED}::test_other_arguments_are_said_and_hold_as_is_said",
         "trainer/test_fork.py::test_a_fork_trains_with_its_own_learning_rate",
     ),
+    "what each start makes anew: reference models, teachers, weights of classes, other tensors": (
+        f"{_FIXED}::test_what_a_start_makes_otherwise_is_said",
+        f"{_FIXED}::test_the_reference_of_trl_is_compared",
+        f"{_FIXED}::test_what_is_carried_is_no_such_thing",
+    ),
     "schedule, steps in all, warm-up, gradient clipping, label smoothing, NEFTune, precision, loss": (
         f"{_ASKED}::test_other_arguments_are_said_and_hold_as_is_said",
         f"{_ASKED}::test_what_else_shapes_a_run_is_said",
+        f"{_EXCHANGED}::test_a_schedule_that_takes_the_place_of_another_is_said",
     ),
     "the model's configuration, the collator, the metric and data that choose the best checkpoint": (
         f"{_ASKED}::test_what_else_shapes_a_run_is_said",
@@ -71,9 +88,56 @@ PROVED: dict[str, tuple[str, ...]] = {
 """By a row's first cell, as it stands in the guide, the tests that show what its second one says."""
 
 
+SUMMED_UP: dict[str, tuple[str, ...]] = {
+    "the model; an adapter's base model, type or targets; the optimizer; a schedule that can't take the place of the "
+    "checkpoint's": (
+        "the model's parameters",
+        "an adapter's base model",
+        "an adapter's type",
+        "the optimizer's class",
+        "the parameters that the optimizer trains",
+        "the schedule's class",
+    ),
+    "what was loaded into memory, from what was saved": ("what was loaded into memory",),
+    "training data or seed, on a vault whose run is over": (
+        f"the training data, {_ON_OVER}",
+        f"seed, {_ON_OVER}",
+    ),
+    "learning rate, weight decay, betas": ("learning rate, weight decay",),
+    "training data, schedule, loss, precision, configuration, an adapter's scale": (
+        "the training data, on a run that goes on",
+        "schedule, steps in all",
+        "the model's configuration",
+        "an adapter's alpha",
+    ),
+    "what each start makes anew: reference models, teachers, weights of classes": (
+        "what each start makes anew",
+    ),
+    "batch size, accumulation, workers, number of ranks, versions, seed": (
+        "batch size, accumulation",
+        "seed, on a run that goes on",
+    ),
+}
+"""By a row's first cell, as it stands in the README, how the rows of the guide begin that it sums up."""
+
+
 def test_every_row_has_its_tests() -> None:
     """A row that is added, or is put in other words, needs tests; the rows stand in their order."""
     assert [row[0] for row in table_after("## Changing arguments")] == list(PROVED)
+
+
+def test_the_short_table_sums_up_the_long_one() -> None:
+    """Each row of the README stands for rows of the guide, each of these for one, and says the same of them."""
+    short = dict(row for row in table_after("## What is compared at a start"))
+    assert list(short) == list(SUMMED_UP)
+    begins = [begin for all_of in SUMMED_UP.values() for begin in all_of]
+    long = dict(row for row in table_after("## Changing arguments"))
+    assert sorted(next(one for one in begins if row.startswith(one)) for row in long) == sorted(begins)
+    for row, all_of in SUMMED_UP.items():
+        for begin in all_of:
+            says = next(text for name, text in long.items() if name.startswith(begin))
+            assert ("Error`" in says) == ("an error" in short[row]), (row, begin)
+            assert says.startswith("said") == short[row].startswith("said"), (row, begin)
 
 
 @pytest.mark.parametrize("test", sorted({test for tests in PROVED.values() for test in tests}))

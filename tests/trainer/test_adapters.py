@@ -178,6 +178,26 @@ def test_an_adapter_that_changed_its_base() -> None:
         )
 
 
+def test_a_base_that_each_start_changes_by_drawn_numbers(tmp_path: Path) -> None:
+    """PiSSA by a randomised decomposition, with no seed ahead of it: the refusal says where the other base is from."""
+
+    def made(seed: int) -> Any:
+        base = model()
+        torch.manual_seed(seed)  # as an unseeded process has it
+        lora = peft.LoraConfig(**LORA, init_lora_weights="pissa_niter_2", task_type="CAUSAL_LM")
+        return peft.get_peft_model(base, lora)
+
+    failing = [FailAt(5), Patient(tmp_path / "v")]
+    with pytest.raises(Boom):
+        trainer(tmp_path / "o", resume=str(tmp_path / "v"), callbacks=failing, model=made(1)).train()
+    words = (
+        r"init_lora_weights='pissa_niter_2' changes the base as the adapter is made, .*transformers\.set_seed"
+    )
+    with pytest.raises(errors.OtherRunError, match=words):
+        trainer(tmp_path / "o", resume=str(tmp_path / "v"), model=made(2)).train()
+    trainer(tmp_path / "o", resume=str(tmp_path / "v"), model=made(1)).train()
+
+
 def test_a_head_that_each_start_draws_anew() -> None:
     """PEFT trains a copy of it, which its files hold, and leaves the drawn one unused: the base is the same."""
     then, now = (adapted(modules_to_save=["up_proj"]) for _ in range(2))

@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 
-from tests.trainer.kit import Boom, FailAt, Patient, Recorder, model, steps_of, trainer, weights
+from tests.trainer.kit import Boom, FailAt, Patient, Recorder, Tokens, model, steps_of, trainer, weights
 from vaultlayer_hf import ResumeError, SettingsError, Trainer, VaultLayerCallback
 
 
@@ -62,6 +62,51 @@ def test_it_comes_back_exactly(tmp_path: Path) -> None:
     assert weights(again.average.average) == weights(unbroken.average.average)
     assert again.average.seen == unbroken.average.seen
     assert weights(again.model) == weights(unbroken.model)
+
+
+class Second(Trainer):
+    """Draws rows of a second loader in its loss; it has dropout, so that what else is drawn shows."""
+
+    loader: Any = None
+    drawn: Any = None
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.drawn is None:
+            self.drawn = iter(self.loader)
+        batch = next(self.drawn, None)
+        if batch is None:
+            self.drawn = iter(self.loader)
+            batch = next(self.drawn)
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        return loss + 0.1 * model(**batch).loss
+
+
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated:UserWarning")
+@pytest.mark.parametrize("early", [False, True], ids=["opened by the loss", "opened ahead of train()"])
+def test_a_second_loader_goes_on_where_it_was(tmp_path: Path, early: bool) -> None:
+    """Its place comes back, and the training draws what an unbroken one does; of one that was open, it is said."""
+    stateful = pytest.importorskip("torchdata.stateful_dataloader")
+
+    def made(out: Path, vault: Path | None, seed: int = 1, **more: Any) -> Any:
+        run = trainer(out, cls=Second, resume=vault, **more)
+        torch.manual_seed(seed)
+        run.loader = stateful.StatefulDataLoader(Tokens(6), batch_size=2, shuffle=True)
+        run.vault.add("second", run.loader)
+        run.drawn = iter(run.loader) if early else None
+        return run
+
+    unbroken, vault = made(tmp_path / "u", None), tmp_path / "vault"
+    unbroken.train()
+    with pytest.raises(Boom):
+        made(tmp_path / "a", vault, callbacks=[Patient(vault), FailAt(5)]).train()
+    again = made(tmp_path / "b", vault, seed=2)
+    seen = Recorder(again)
+    again.train()
+    said = [
+        one.message for one in seen.of("inexact") if "second: it was opened ahead of the load" in one.message
+    ]
+    assert bool(said) == early
+    assert (weights(again.model) == weights(unbroken.model)) != early
 
 
 def without(run: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, StepLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, OneCycleLR, StepLR
 from transformers import TrainerCallback
 
 from tests.trainer.kit import STEPS, Boom, FailAt, Patient, Recorder, model, trainer
@@ -59,6 +59,28 @@ def test_a_schedule_that_cannot_take_the_place_of_another_is_named(tmp_path: Pat
     ):
         start(tmp_path, again).train()
     assert again.ended == []
+
+
+def test_a_schedule_that_lacks_its_numbers_is_named(tmp_path: Path) -> None:
+    """One that keeps numbers in the optimizer's groups, where the checkpoint has none, ends the start, not the step."""
+
+    def one_cycle(optimizer: Any) -> Any:
+        return OneCycleLR(optimizer, 1e-2, total_steps=20)
+
+    def constant(optimizer: Any) -> Any:
+        return LambdaLR(optimizer, lambda step: 1.0)
+
+    with pytest.raises(Boom):
+        start(tmp_path, Exchange(), constant, callbacks=[FailAt(3), Patient(tmp_path / "v")]).train()
+    again = Exchange()
+    words = (
+        r"the schedule LambdaLR .* begins with OneCycleLR, which .*groups there have no base_momentum, max_lr"
+    )
+    made = start(tmp_path, again, one_cycle)
+    with pytest.raises(errors.OtherRunError, match=words):
+        made.train()
+    assert again.ended == []
+    assert "_load_optimizer_and_scheduler" not in vars(made), "the Trainer is left as it was"
 
 
 def test_a_schedule_that_takes_the_place_of_another_is_said(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from vaultlayer_hf.state.layouts import missing_parts
 from vaultlayer_hf.state.model_identity import ModelIdentity, identity_of, joined
 from vaultlayer_hf.state.object_files import peeled
 from vaultlayer_hf.state.saved_digests import StateTensors, list_tensors
-from vaultlayer_hf.state.schedules import refused_by_schedule
+from vaultlayer_hf.state.schedules import GroupsRead, refused_by_schedule
 from vaultlayer_hf.state.tensor_digests import is_shard
 
 _WHOLE = ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_NPU", "MULTI_XPU", "MULTI_MLU", "MULTI_HPU", "MULTI_MUSA")
@@ -75,6 +75,7 @@ class Prepared:
 
     def read(self, folder: Path) -> None:
         """Have accelerate load its files, on all ranks. Raises ResumeError."""
+        read = GroupsRead(self.optimizers, self.schedulers)
         try:
             self.accelerator.load_state(str(folder))
         except (RuntimeError, ValueError, KeyError, OSError) as error:
@@ -82,7 +83,13 @@ class Prepared:
                 raise other from error
             what = f"{type(error).__name__}: {error}"
             raise ResumeError(f"accelerate can't load {folder.name}: {what}") from error
+        read.check(folder)
         self._added.read(folder)
+
+    @property
+    def doubts(self) -> list[str]:
+        """What speaks against the numbers of an unbroken run behind a load, in words."""
+        return self._added.doubts
 
     def tensors(self, world_size: int) -> StateTensors:
         """List the tensors of the prepared models', optimizers' and schedules' state on this rank.

@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch.optim.lr_scheduler import LRScheduler
 
 from vaultlayer_hf.errors import ResumeError, SettingsError
 from vaultlayer_hf.loops import added_groups, left_gradients, loose_parameters
 from vaultlayer_hf.loops.asked import asked_of
 from vaultlayer_hf.loops.files import read_model, whole, write_model
 from vaultlayer_hf.state.asked import Asked
+from vaultlayer_hf.state.data.placed import keeps_place, load_place
 from vaultlayer_hf.state.model_identity import ModelIdentity, identity_of, joined
 from vaultlayer_hf.state.object_files import check_stateful, load_plain, read_state, write_state
 from vaultlayer_hf.state.saved_digests import StateTensors, list_tensors
-from vaultlayer_hf.state.schedules import refused_by_schedule
+from vaultlayer_hf.state.schedules import GroupsRead, refused_by_schedule
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _TAKEN = re.compile(
@@ -45,6 +47,10 @@ class Stateful(Protocol):
 
     def read(self, folder: Path) -> None:
         """Load everything. All ranks. Raises ResumeError."""
+
+    @property
+    def doubts(self) -> list[str]:
+        """What speaks against the numbers of an unbroken run behind a load, in words."""
 
     def tensors(self, world_size: int) -> StateTensors:
         """List the tensors of the models', optimizers' and schedules' state on this rank."""
@@ -99,6 +105,9 @@ class Objects:
         model: written by rank 0 without its wrapper, as one model.
         optimizer, scheduler: None where there is none.
         elsewhere: returns models that are saved beside these objects, and whose parameters their optimizers may train.
+
+    Attributes:
+        doubts: what speaks against the numbers of an unbroken run behind a load, in words.
     """
 
     def __init__(
@@ -110,6 +119,7 @@ class Objects:
     ) -> None:
         self.model = model
         self._elsewhere = elsewhere
+        self.doubts: list[str] = []
         self._things: dict[str, Any] = {}
         self._groups: dict[str, int] = {}  # of each optimizer, as the script has made it
         for name, thing in (("optimizer", optimizer), ("scheduler", scheduler)):
@@ -176,16 +186,21 @@ class Objects:
 
     def read(self, folder: Path) -> None:
         """Load every object. Raises ResumeError."""
+        self.doubts = []
         if self.model is not None:
             read_model(folder, whole(self.model))
         if (folder / added_groups.FILE).exists():
             saved = read_state(folder / added_groups.FILE)
             added_groups.add_groups(saved, self._named_optimizers(), self._groups, self.models())
+        schedules = [one for one in self._things.values() if isinstance(one, LRScheduler)]
+        read = GroupsRead(self.optimizers, dict.fromkeys([*self.schedulers, *schedules]))
         for name, thing in self._things.items():
             state = read_state(folder / f"{name}.pt")
             try:
                 if isinstance(thing, torch.nn.Module):
                     load_plain(whole(thing), state)
+                elif keeps_place(thing):
+                    self.doubts += [f"{name}: {words}" for words in load_place(thing, state)]
                 else:
                     thing.load_state_dict(state)
             except Exception as error:  # the object is the script's own: it raises what it likes
@@ -193,6 +208,7 @@ class Objects:
                     raise other from error
                 what = f"{type(error).__name__}: {error}"
                 raise ResumeError(f"{name}.pt of {folder.name} can't be loaded: {what}") from error
+        read.check(folder)
         if (folder / left_gradients.FILE).exists():
             left_gradients.put_left_gradients(read_state(folder / left_gradients.FILE), self.models())
         if loose := self._loose():

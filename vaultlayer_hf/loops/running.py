@@ -25,6 +25,7 @@ from vaultlayer_hf.session.settings import Settings
 from vaultlayer_hf.session.start.asked import keep_asked, say_what_differs
 from vaultlayer_hf.session.stop.exits import leave
 from vaultlayer_hf.state.asked import VARYING_DATA, Asked, check_asked, read_asked
+from vaultlayer_hf.state.data.placed import in_doubt
 from vaultlayer_hf.state.own_numbers import put_numbers, take_numbers
 
 
@@ -94,6 +95,8 @@ class RunningLoop:
         own = take_numbers(self._state.optimizers, self._state.schedulers) if fork else None
         self.position.on(session.ranks.rank, session.ranks.world_size)
         step = self.files.read(folder, rank=session.ranks.rank, world_size=session.ranks.world_size)
+        if self._state.doubts:
+            session.warn_all(EventKind.INEXACT, in_doubt(self._state.doubts))
         if own is not None:
             said = put_numbers(own, self._state.optimizers, self._state.schedulers)
             session.warn_all(EventKind.NOTICE, said)

@@ -7,7 +7,8 @@ differs is taken by what it does to the numbers:
   little (a folder moves, a hub name may point to another revision), so a few weights of the frozen base are compared,
   to the last bit that both dtypes have; names decide only where that can't be done, as with a quantised base.
 - What is adapted (type, targets, layers, ranks): other tensors. Refused; most of it shows in the parameters' names.
-- How the base was changed when the adapter was made (PiSSA, OLoRA and the like). Refused.
+- How the base was changed when the adapter was made (PiSSA, OLoRA and the like). Refused. Some of these draw
+  numbers, so that a start without a seed changes it in another way: the refusal says so.
 - All else (alpha, dropout, scaling): stock keeps what the script asks for, so that is said, and that holds.
 
 Nothing of PEFT is imported: a model tells of its adapters by ``peft_config``.
@@ -154,6 +155,15 @@ def _base_differences(
         what = names
     if holds_base:
         return [f"the base model is {what}: the checkpoint holds its weights, too, and these hold"]
+    made = config.get("init_lora_weights")
+    if common and not renamed and isinstance(made, str) and _CHANGES_BASE.search(made):
+        raise OtherRunError(
+            f"the checkpoint's adapter was made on another base model than this run's: {what}. init_lora_weights="
+            f"{made!r} changes the base as the adapter is made, by numbers that may be drawn, and the checkpoint of an "
+            "adapter doesn't hold the base. Nothing was trained. Where the first start set a seed ahead of "
+            "get_peft_model(), set the same one (transformers.set_seed). Else its base can't be had again: set one, "
+            "and name a new vault"
+        )
     raise _refused(f"the base model is {what}")
 
 

@@ -41,6 +41,7 @@
     own_warnings.py     what is said of such state that isn't kept
     run.py              one Trainer's run on its vault
     saving.py           a Trainer's save while it trains on a vault
+    schedule_load.py    a Trainer's load of its optimizer, behind which the schedule finds what it reads there
     skipping.py         how the Trainer goes past batches
     state_file.py       trainer_state.json made fit for this transformers
     terms.py            the Trainer's terms in those of a session

@@ -17,6 +17,7 @@ import torch
 from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.errors import ResumeError, SettingsError
 from vaultlayer_hf.session.session import Session
+from vaultlayer_hf.state.data.placed import in_doubt, keeps_place, load_place
 from vaultlayer_hf.state.object_files import check_stateful, load_plain, peeled, read_state, write_state
 
 FOLDER = "vaultlayer_added"
@@ -50,8 +51,11 @@ class Added:
         state = _inner(self.thing).state_dict()
         write_state(file, {"world_size": world_size, "state": state} if self.each_rank else state)
 
-    def read(self, folder: Path, rank: int, world_size: int) -> bool:
-        """Load its state; return whether there is one for this rank of so many. Raises ResumeError."""
+    def read(self, folder: Path, rank: int, world_size: int, doubts: list[str]) -> bool:
+        """Load its state; return whether there is one for this rank of so many. Raises ResumeError.
+
+        ``doubts`` gets what speaks against the numbers of an unbroken run all the same, in words.
+        """
         if not (folder / self.path(rank)).is_file():
             return False
         state = read_state(folder / self.path(rank))
@@ -63,6 +67,8 @@ class Added:
         try:
             if isinstance(inner, torch.nn.Module):
                 load_plain(inner, state)
+            elif keeps_place(inner):
+                doubts += [f"{self.name}: {words}" for words in load_place(inner, state)]
             else:
                 inner.load_state_dict(state)
         except Exception as error:  # the object is the script's own: it raises what it likes
@@ -133,11 +139,14 @@ def load_added(folder: Path, session: Session, added: Iterable[Added]) -> None:
     """
     ranks, here = session.ranks, list(added)
     lacking: list[str] = []
+    doubts: list[str] = []
 
     def load() -> None:
-        lacking.extend(one.name for one in here if not one.read(folder, ranks.rank, ranks.world_size))
+        lacking.extend(one.name for one in here if not one.read(folder, ranks.rank, ranks.world_size, doubts))
 
     ranks.on_every_rank(load)
+    if doubts:
+        session.warn_all(EventKind.INEXACT, in_doubt(doubts))
     names = {one.name for one in here}
     held = {path.name.split(".")[0] for path in (folder / FOLDER).glob("*.pt")}
     if lacking:

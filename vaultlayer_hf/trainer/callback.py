@@ -161,7 +161,7 @@ class VaultLayerCallback(TrainerCallback):
         if self.run.evaluation is not None:
             self.run.evaluation.complete = False
         if self.run.data is not None:
-            self.run.data.begin_step()
+            self.run.data.begin_step(state)
 
     def on_substep_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -51,6 +51,7 @@ class TrainerData:
         self._losses: LoggedLoss | None = None
         self._own: OwnState | None = None
         self._guard = Guard(self._stop)
+        self._steps_a_pass: tuple[int, ...] = ()  # as the Trainer counts them; empty where that isn't known
 
     # The Trainer's events -------------------------------------------------------------------------------
 
@@ -67,6 +68,7 @@ class TrainerData:
         self._losses = LoggedLoss(trainer) if trainer is not None else None
         self._guard.run(self._follow, begun.loader, begun.args, handler)
         if begun.resumed is not None:
+            self._steps_a_pass = steps_a_pass(begun.loader, begun.args.gradient_accumulation_steps)
             self._go_on(begun.resumed, begun.args, begun.state)
 
     def _follow(self, loader: Any, args: TrainingArguments, handler: Any | None) -> None:
@@ -90,12 +92,12 @@ class TrainerData:
         if self._follower is not None:
             self._guard.run(self._follower.begin_epoch)
 
-    def begin_step(self) -> None:
+    def begin_step(self, state: TrainerState) -> None:
         """Put back the random state that an unbroken run has here: the Trainer's own skip has put that of the save."""
         if self._follower is not None and self._follower.after is not None:
-            self._guard.run(self._settle_skip, self._follower)
+            self._guard.run(self._settle_skip, self._follower, state)
 
-    def _settle_skip(self, follower: Follower) -> None:
+    def _settle_skip(self, follower: Follower, state: TrainerState) -> None:
         after, follower.after = follower.after, None
         if after is not None and after.random is not None:
             put_random_state(after.random)
@@ -104,6 +106,12 @@ class TrainerData:
         follower.remarks.clear()
         if follower.unasked:  # of where such a loop is nothing is known from here on
             why = "the loop that trains isn't this transformers' own: it leaves out in its own way what was trained on"
+            if any(state.global_step % steps == 0 for steps in self._steps_a_pass):
+                why = (
+                    f"with gradient_accumulation_steps={self._likeness.get('accumulation')} the Trainer takes step "
+                    f"{state.global_step} for the end of a pass through the data, and it was within one, for steps "
+                    "ahead of it had another number of batches: so it trains a whole pass from its beginning"
+                )
             self._events.warn(EventKind.INEXACT, f"the numbers may differ from an unbroken run's: {why}")
             self._guard.end(OwnLoopError(why))
 
@@ -153,6 +161,8 @@ class TrainerData:
     def _counts(self, state: TrainerState) -> dict[str, Any]:
         """Return what a record says of the step that it belongs to."""
         found: dict[str, Any] = {"step": state.global_step, "loss": _loss_of(state)}
+        if self._trainer is not None:  # a callback may have changed it
+            found["accumulation"] = self._trainer.args.gradient_accumulation_steps
         if self._own is not None:
             found["own"] = self._own.state_dict(lacking=accumulated(self._trainer))
         return found if self._evaluations is None else found | {"evaluations": self._evaluations.count}
@@ -260,6 +270,21 @@ class TrainerData:
         if self._follower.doubt:
             words.append(self._follower.doubt)
         return (record if holds else None), words
+
+
+def steps_a_pass(loader: Any, accumulation: int) -> tuple[int, ...]:
+    """Return how many steps the Trainer counts in a pass: its versions differ in whether a rest is one of them. Pure.
+
+    None where the loader has no length.
+
+    >>> steps_a_pass(range(10), 4), steps_a_pass(iter("ab"), 1)
+    ((3, 2), ())
+    """
+    try:
+        length = len(loader)
+    except TypeError:
+        return ()
+    return tuple(steps for steps in (-(-length // accumulation), length // accumulation) if steps)
 
 
 def _loss_of(state: TrainerState) -> float | None:

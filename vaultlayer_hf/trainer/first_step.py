@@ -83,6 +83,12 @@ class FirstStep(TrainerCallback):
                 "state.epoch, which is no whole number there",
             )
 
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leave: a step that goes on in the middle of its batches has no begin, and has changed the weights."""
+        self.leave()
+
     def leave(self) -> None:
         """Put back what was changed. Safe to call twice."""
         if self._evaluates:

@@ -22,6 +22,7 @@ from vaultlayer_hf.trainer.callback import VaultLayerCallback
 from vaultlayer_hf.trainer.named import choose
 from vaultlayer_hf.trainer.origin import note_trained
 from vaultlayer_hf.trainer.over import AlreadyFinishedError
+from vaultlayer_hf.trainer.schedule_load import schedule_checked
 
 _OTHER_GROUPS = "loaded state dict "
 """How torch begins its refusal of another optimizer's groups; the Trainer loads these ahead of its first callback."""
@@ -58,11 +59,12 @@ def train_on(
     explicit = call.get("resume_from_checkpoint", 0)
     vault.run.attach(trainer)
     try:
-        chosen = choose(vault, trainer, explicit)
-        if chosen is not explicit:
-            call.set("resume_from_checkpoint", 0, chosen)
-        with adapters_kept(trainer):
-            return call.do()
+        with schedule_checked(trainer):  # around what choose() wraps in a fork
+            chosen = choose(vault, trainer, explicit)
+            if chosen is not explicit:
+                call.set("resume_from_checkpoint", 0, chosen)
+            with adapters_kept(trainer):
+                return call.do()
     except AlreadyFinishedError:
         return _end_untrained(vault, trainer)
     except BaseException as error:

@@ -10,6 +10,7 @@
     likeness.py   what a run is like, as far as its numbers follow from it; and how two runs differ
     opening.py    makes a DataLoader's iterators with our parts in them
     order.py      the indices that a sampler gives
+    placed.py     a loader that keeps its own place and was given to add()
     probed.py     whether a stream of ``datasets`` goes on where its ``state_dict`` says
     position.py   what is kept of a training's place in its data
     samplers.py   what the order of a loader follows from

@@ -1,0 +1,68 @@
+"""Another number of batches a step than when the checkpoint was saved: the reason that is said is the true one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import TrainerCallback
+
+from tests.trainer.kit import Boom, FailAt, Patient, Recorder, Tokens, trainer
+
+
+class Accumulates(TrainerCallback):
+    """Raises the accumulation at the end of the second step."""
+
+    trainer: Any = None
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 2:
+            args.gradient_accumulation_steps = 4
+            self.trainer.accelerator.gradient_accumulation_steps = 4
+
+
+def start(tmp_path: Path, accumulation: int, *callbacks: Any, **more: Any) -> Any:
+    """A Trainer whose pass has 10 batches: 5 steps of 2 of these, or 3 of 4."""
+    own = [one for one in callbacks if isinstance(one, Accumulates)]
+    made = trainer(
+        tmp_path / "o",
+        resume=str(tmp_path / "v"),
+        callbacks=[*callbacks],
+        train_dataset=Tokens(20),
+        gradient_accumulation_steps=accumulation,
+        **{"save_steps": 3, **more},
+    )
+    for one in own:
+        one.trainer = made
+    return made
+
+
+def said(run: Any) -> list[str]:
+    """Train, and return what is said of numbers that may differ."""
+    log = Recorder(run)
+    run.train()
+    return [one.message for one in log.of("inexact")]
+
+
+def test_another_accumulation_that_begins_a_pass_anew(tmp_path: Path) -> None:
+    """Where the Trainer takes the step for a pass's end, that is the reason: its loop is its own."""
+    with pytest.raises(Boom):
+        start(tmp_path, 2, FailAt(4), Patient(tmp_path / "v")).train()
+    words = said(start(tmp_path, 4))
+    assert any("accumulation: 2 then, 4 now" in one for one in words)
+    assert any(
+        "with gradient_accumulation_steps=4 the Trainer takes step 3 for the end of a pass" in one
+        for one in words
+    )
+    assert not any("isn't this transformers' own" in one for one in words)
+
+
+def test_an_accumulation_that_a_callback_has_changed(tmp_path: Path) -> None:
+    """What the checkpoint was saved with is noted, not what the training began with."""
+    with pytest.raises(Boom):
+        start(tmp_path, 2, Accumulates(), FailAt(4), Patient(tmp_path / "v")).train()
+    words = said(start(tmp_path, 2, Accumulates()))
+    assert any("accumulation: 4 then, 2 now" in one for one in words)
+    assert not any("isn't this transformers' own" in one for one in words)
+    assert not any("changed between the load and the first step" in one for one in words)
