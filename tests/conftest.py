@@ -155,6 +155,22 @@ def quiet() -> Iterator[None]:
     logger.setLevel(before)
 
 
+@pytest.fixture
+def copies(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The size of each copy of a state that is made beside a training, in bytes."""
+    from tests.kit.copies import note_copies  # it imports torch, which most tests need not
+
+    return note_copies(monkeypatch)
+
+
+@pytest.fixture
+def copies_of_small_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have states of a few MiB copied; training would wait for their files otherwise."""
+    from vaultlayer_hf.state.capture import copier  # the same
+
+    monkeypatch.setattr(copier, "SMALL", 2**20)
+
+
 @pytest.fixture(scope="session")
 def forks() -> Iterator[ForkServer]:
     """A process that has imported everything once and forks a run in tens of milliseconds."""

@@ -23,10 +23,10 @@ import torch
 
 from tests.campaign.points import SAVE_STEPS, STEPS, Points, die, stop
 from tests.kit.inside import being_written, listen, loop_files_of, session_of
+from tests.kit.within_save import capture_small_states
 from tests.loops.training import ACCELERATED, Loop, digest
 from vaultlayer_hf import Checkpointer, Settings
 from vaultlayer_hf.state.asked import FILE
-from vaultlayer_hf.state.capture import copier, recorded
 from vaultlayer_hf.vault.snapshot import list_files
 
 
@@ -62,7 +62,7 @@ def train(
     programs. ``pace``: seconds that a step takes at least. ``beside``: its saves are copied and written beside it.
     """
     if beside:  # this model is so small that training would wait for its files
-        copier.SMALL = recorded.WRITTEN_AT_ONCE = 0
+        capture_small_states()
         settings = {**(settings or {}), "async_save": "auto"}
     torch.set_num_threads(1)
     points = Points(Path(journal), kill, side)  # two threads write here: a number is a place, not a label

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import resource
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from tests.forks import ForkServer
+from tests.kit.copies import slow_copy
 from tests.kit.inside import listen
+from tests.loops.training import Average
 from vaultlayer_hf import Checkpointer, Settings, open_vault
 from vaultlayer_hf.base.events import Event
 from vaultlayer_hf.loops.async_fit import LoopFacts, choose_for_loop
@@ -27,50 +27,10 @@ from vaultlayer_hf.state.capture.stepped import optimizer_facts
 from vaultlayer_hf.state.capture.writing import FileWriter
 from vaultlayer_hf.vault.workspace import workspace
 
+pytestmark = pytest.mark.usefixtures("copies_of_small_states")
 WIDTH = 600
 STEPS = 4
 Changing = Callable[[int, torch.nn.Module], object]
-
-
-@pytest.fixture(autouse=True)
-def _small_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have models of a few MiB copied; training would wait for their files otherwise."""
-    monkeypatch.setattr(copier, "SMALL", 2**20)
-
-
-@pytest.fixture
-def copies(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The size of each copy that is made, in bytes."""
-    made: list[int] = []
-    start = copying.StateCopy.start
-
-    def noted(self: copying.StateCopy, *args: Any, **how: Any) -> None:
-        made.append(self.size)
-        start(self, *args, **how)
-
-    monkeypatch.setattr(copying.StateCopy, "start", noted)
-    return made
-
-
-class Average:
-    """A running average of the weights, which changes outside of the optimizer's step."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        self.model = model
-        self.values = {name: value.detach().clone() for name, value in model.named_parameters()}
-
-    def update(self) -> None:
-        """Follow the weights."""
-        for name, value in self.model.named_parameters():
-            self.values[name].mul_(0.9).add_(value.detach(), alpha=0.1)
-
-    def state_dict(self) -> dict[str, torch.Tensor]:
-        """The averages."""
-        return self.values
-
-    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Take averages."""
-        self.values = copy.deepcopy(state)
 
 
 class Rows(torch.utils.data.Dataset[torch.Tensor]):
@@ -149,17 +109,6 @@ class Run:
     def messages(self, what: str) -> list[str]:
         """Messages that hold these words."""
         return [event.message for event in self.said if what in event.message]
-
-
-def slow_copy(monkeypatch: pytest.MonkeyPatch, seconds: float = 0.2) -> None:
-    """Have each copy beside the training begin late, behind the next forward and backward pass."""
-    run = copying.StateCopy.run
-
-    def late(self: copying.StateCopy, pairs: Any) -> None:
-        time.sleep(seconds)
-        run(self, pairs)
-
-    monkeypatch.setattr(copying.StateCopy, "run", late)
 
 
 @pytest.mark.parametrize(

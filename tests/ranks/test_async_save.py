@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,23 +10,11 @@ import pytest
 from tests.forks import ForkServer
 from tests.ranks.checks import live, same_run
 from tests.ranks.launch import Group, Ranks
-from tests.trainer.test_unchanged import timeless
+from tests.trainer.async_kit import contents
 from vaultlayer_hf.vault.workspace import workspace
 
-
-def contents(output: Path) -> dict[str, str]:
-    """A digest of each of stock's files of each checkpoint, but for the arguments, which name the output folder."""
-    found = {}
-    for path in sorted(output.glob("checkpoint-*/*")):
-        if path.name.startswith("vaultlayer_") or path.name == "training_args.bin":
-            continue
-        data = path.read_bytes()
-        if path.name == "trainer_state.json":
-            state = json.loads(data)
-            state["log_history"] = timeless(state["log_history"])
-            data = json.dumps(state).encode()
-        found[str(path.relative_to(output))] = hashlib.sha256(data).hexdigest()
-    return found
+ARGUMENTS = {"training_args.bin"}
+"""They name the output folder."""
 
 
 def copied(group: Group, rank: int) -> list[int]:
@@ -51,9 +37,8 @@ def test_the_files_are_stocks(
     same_run(expected, [group])
     assert len(copied(group, 0)) == 4  # the last step's save has nothing to run beside
     assert not copied(group, 1)
-    assert {name: digest for output in outputs for name, digest in contents(output).items()} == contents(
-        expected.output
-    )
+    found = {name: digest for output in outputs for name, digest in contents(output, ARGUMENTS).items()}
+    assert found == contents(expected.output, ARGUMENTS)
     assert [commit.step for commit in live(vault)][-1] == 10
     assert not group.events(0, "abandon")
     assert not [path for output in outputs for path in workspace(output).glob("pending-*")]

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.trainer.kit import Recorder
 from tests.trainer.test_unchanged import timeless
 from vaultlayer_hf import Settings
-from vaultlayer_hf.state.capture import copying
 
-OURS = {"vaultlayer_data_0.pt", "vaultlayer_digests_0.json", "vaultlayer_asked.json"}
-ADDED = "vaultlayer_added"
+OURS = "vaultlayer_"
+"""What the names of our files and folders in a checkpoint begin with."""
 MARKS = [
     pytest.mark.usefixtures("copies_of_small_states", "no_time_in_the_arguments"),
     pytest.mark.filterwarnings(
@@ -28,11 +26,15 @@ MARKS = [
 """Of the files whose trainings are small, and compared with stock's bytes."""
 
 
-def contents(output_dir: Path) -> dict[str, str]:
-    """A digest of each file of each checkpoint, but for ours; of a trainer state without what a clock has measured."""
+def contents(output_dir: Path, but: Collection[str] = ()) -> dict[str, str]:
+    """A digest of each of stock's files of each checkpoint; of a trainer state without what a clock has measured.
+
+    ``but``: names of files that are left out.
+    """
     found = {}
     for path in sorted(output_dir.glob("checkpoint-*/**/*")):
-        if not path.is_file() or path.name in OURS or path.parent.name == ADDED:
+        ours = path.name.startswith(OURS) or path.parent.name.startswith(OURS)
+        if not path.is_file() or ours or path.name in but:
             continue
         data = path.read_bytes()
         if path.name == "trainer_state.json":
@@ -56,14 +58,3 @@ def lost_saves(heard: Recorder) -> list[str]:
 def local(output_dir: Path) -> list[int]:
     """Steps of the checkpoint folders."""
     return sorted(int(path.name.partition("-")[2]) for path in output_dir.glob("checkpoint-*"))
-
-
-def slow_copy(monkeypatch: pytest.MonkeyPatch, seconds: float = 0.3) -> None:
-    """Have each copy beside the training begin late, behind the next forward and backward pass."""
-    run = copying.StateCopy.run
-
-    def late(self: copying.StateCopy, pairs: Any) -> None:
-        time.sleep(seconds)
-        run(self, pairs)
-
-    monkeypatch.setattr(copying.StateCopy, "run", late)

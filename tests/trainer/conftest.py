@@ -12,7 +12,6 @@ import transformers
 
 from tests.kit.disks import small_disk_at
 from tests.trainer.kit import STEPS, trainer, weights
-from vaultlayer_hf.state.capture import copier, copying
 
 
 @dataclass(frozen=True)
@@ -49,27 +48,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def copies_of_small_states(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have states of a few MiB copied, which are written at once otherwise."""
-    monkeypatch.setattr(copier, "SMALL", 2**20)
-
-
-@pytest.fixture
 def no_time_in_the_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Arguments of transformers 4 hold the time at which they were made, in the folder of their logs."""
     if hasattr(transformers.training_args, "default_logdir"):
         monkeypatch.setattr(transformers.training_args, "default_logdir", lambda: "runs")
-
-
-@pytest.fixture
-def copies(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The size of each copy that is made, in bytes."""
-    made: list[int] = []
-    start = copying.StateCopy.start
-
-    def noted(self: copying.StateCopy, *args: Any, **how: Any) -> None:
-        made.append(self.size)
-        start(self, *args, **how)
-
-    monkeypatch.setattr(copying.StateCopy, "start", noted)
-    return made
