@@ -126,10 +126,8 @@ def test_a_sitecustomize_of_ones_own_runs_when_its_attempt_starts(place, tmp_pat
     assert seen == [[True, False], [True, place == "mine"]]
     begun = (tmp_path / "starts").read_text().split()
     pids = [line["pid"] for line in ran.lines("start")]
-    of_attempts = [
-        f"{pids[0]}-1",
-        f"{pids[1]}-{2 if place == 'mine' else 1}",
-    ]  # an installed one runs beforehand
+    # An installed one runs beforehand.
+    of_attempts = [f"{pids[0]}-1", f"{pids[1]}-{2 if place == 'mine' else 1}"]
     assert [one for one in begun if not one.endswith("-")] == of_attempts
     for attempt in (1, 2):
         text = (tmp_path / ".vl" / f"attempt-000{attempt}" / "output.log").read_text()

@@ -8,13 +8,8 @@ from pathlib import Path
 
 from tests import ROOT
 
-THEIRS = {
-    "_save_checkpoint",
-    "_load_best_model",
-    "_exit",
-    "_replace",
-    "_iterator",
-}  # of transformers, os, named tuples and torch's DataLoader, though we have one, too
+THEIRS = {"_save_checkpoint", "_load_best_model", "_exit", "_replace", "_iterator"}
+"""Of transformers, os, named tuples and torch's DataLoader, though we have one of the name, too."""
 
 
 def _private(name: str) -> bool:

@@ -122,10 +122,8 @@ def _begin(
         return Fault.refused(error) if down.is_set() else None
 
     access.open_store = lambda *args, **kwargs: FaultStore(opened(*args, **kwargs), refuse)  # type: ignore[assignment]
-    own = {
-        "async_save": "off",
-        **(settings or {}),
-    }  # of one that training doesn't wait for a kill may cost the newest
+    # Of a save that training doesn't wait for a kill may cost the newest.
+    own = {"async_save": "off", **(settings or {})}
     found = Settings(vault=vault, bandwidth=bandwidth, **own) if vault is not None else None
     return found, width, outage
 

@@ -148,9 +148,8 @@ def test_an_optimizer_state_that_stock_refuses_is_said_at_the_save(
     assert steps_of(tmp_path / "vault") == committed
     assert state_of(tmp_path / "vault").finished is None
     assert "doesn't hold the end of this run" in seen.of("trouble")[-1].message
-    reasons = [
-        event.fields["reason"] for event in seen.of("abandon")
-    ]  # on a slow machine one may be superseded
+    # On a slow machine one may be superseded.
+    reasons = [event.fields["reason"] for event in seen.of("abandon")]
     reason = next(one for one in reasons if "optimizer.pt can't be loaded" in one)
     assert "Projector" in reason
     assert "add_safe_globals" in reason

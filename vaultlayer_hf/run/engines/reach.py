@@ -80,9 +80,8 @@ class Lookout:
     """Looks through a program's processes for those that train and that the hook doesn't reach."""
 
     def __init__(self) -> None:
-        self._sighted: dict[
-            int, int
-        ] = {}  # how often; at the first time it may not have become its program yet
+        # How often, by pid: at the first time it may not have become its program yet.
+        self._sighted: dict[int, int] = {}
         self._suspects: dict[int, str] = {}
 
     def look(self, processes: Sequence[psutil.Process]) -> list[str]:

@@ -37,9 +37,8 @@ class Worked:
         """Return for how long it was kept waiting, None where the kernel doesn't count that, and has run; seconds."""
         try:
             fields = (self._folder / "stat").read_text().rpartition(")")[2].split()
-            worked = (int(fields[11]) + int(fields[12])) / os.sysconf(
-                "SC_CLK_TCK"
-            )  # utime, stime: see proc(5)
+            user, system = int(fields[11]), int(fields[12])  # utime and stime: see proc(5)
+            worked = (user + system) / os.sysconf("SC_CLK_TCK")
         except (OSError, ValueError, IndexError):
             worked = 0.0  # it is gone
         try:

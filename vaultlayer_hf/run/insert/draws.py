@@ -131,11 +131,7 @@ def seeds_of(script: Script) -> set[str]:
         elif path == "random.seed":
             found.add("python")
         elif not any(one.name.value == last for one in script.all(cst.FunctionDef)):
-            found |= {
-                "torch",
-                "numpy",
-                "python",
-            }  # a library's, or a module's beside the script, that does all
+            found |= {"torch", "numpy", "python"}  # a library's, or a module's beside the script: all
     return found
 
 

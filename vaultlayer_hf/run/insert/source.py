@@ -66,9 +66,8 @@ class Script:
         self._parents = wrapper.resolve(metadata.ParentNodeProvider)
         self._lines: list[int] = [0, *(match.end() for match in _LINE_END.finditer(self.text))]
         self._nodes: list[Any] = []
-        self._extent: dict[
-            int, tuple[int, int]
-        ] = {}  # of a node: its place in that list, and the one behind it
+        # By the id of a node: its place in that list, and the one behind it.
+        self._extent: dict[int, tuple[int, int]] = {}
         self._list(self.module)
         self.names = {node.value for node in self.all(cst.Name)}
         self.imports = dict(_imported(self))

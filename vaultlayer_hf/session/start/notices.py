@@ -75,10 +75,8 @@ def _of_the_same_name(address: VaultAddress) -> Path | None:
         others = [
             folder / below for folder in folders if folder != here and (folder / below / "log").is_dir()
         ]
-    except (
-        OSError,
-        ValueError,
-    ):  # a folder that is gone or can't be read; a vault elsewhere, or in no folder
+    except (OSError, ValueError):
+        # A folder that is gone or can't be read; a vault elsewhere, or in no folder.
         return None
     return others[-1] if others else None
 

@@ -156,9 +156,8 @@ class _Preloader:
         """Import all of it; return what came of it, hidden again."""
         environment, path, folder, seen = dict(os.environ), list(sys.path), os.getcwd(), looks()
         wanted, zone = dict(environment), seen["zone"]
-        made: dict[
-            str, str | None
-        ] = {}  # by imports: a random id of this process, say, and not that of the attempt
+        # By imports: a random id of this process, say, and not that of the attempt.
+        made: dict[str, str | None] = {}
         groups: list[Group] = []
         guard = Allowed(self, {what for kind, what in items if kind == "x"})
         sys.meta_path.insert(1, guard)
