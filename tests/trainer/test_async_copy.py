@@ -12,8 +12,8 @@ import torch
 import transformers
 from transformers import TrainerCallback
 
-from tests.trainer.async_kit import MARKS, asked, contents, local, lost_saves
 from tests.kit.copies import slow_copy
+from tests.trainer.async_kit import MARKS, asked, contents, local, lost_saves
 from tests.trainer.kit import Do, Recorder, Tokens, big_model, steps_of, trainer
 from vaultlayer_hf.state.capture import copying
 from vaultlayer_hf.state.capture.recorded import Recorded

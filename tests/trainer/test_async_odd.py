@@ -13,8 +13,8 @@ import torch
 import transformers
 from transformers import TrainerCallback
 
-from tests.trainer.async_kit import asked, contents, lost_saves
 from tests.kit.copies import slow_copy
+from tests.trainer.async_kit import asked, contents, lost_saves
 from tests.trainer.kit import Recorder, trainer
 from vaultlayer_hf import resumable
 from vaultlayer_hf.state.capture import copier, recorded

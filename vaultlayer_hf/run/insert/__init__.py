@@ -23,7 +23,6 @@ Nothing here imports torch or runs the script.
     frameworks.py        scripts whose loop isn't in them
     given.py             lists, dicts and objects that the caller of the loop's function holds, too
     handed_on.py         generators that hand on a loader's batches one by one, and log on their way
-    held.py              what the names of a loop hold
     held_loaders.py      objects that hold a loader and its open iterator, and give batches by a method
     kept_files.py        files that a loop writes and the script reads behind it
     lasting_gradients.py loops that never set their gradients to zero
@@ -37,6 +36,7 @@ Nothing here imports torch or runs the script.
     loop_variables.py    variables and objects that a loop changes beside its model and optimizer
     loss_name.py         what a loop's loss is called where a step ends
     maybe_set.py         names that a script sets only under a condition ahead of its loop
+    named_values.py      what the names of a loop hold
     out_of_sight.py      state that functions keep where no variable of the loop leads: closures, defaults, caches
     outer_loops.py       the loops around the one over the batches: epochs and trainings
     own_classes.py       classes of the script's own: whether a call of their methods changes the object

@@ -11,8 +11,8 @@ from typing import Any
 from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.callers import calls_of, given_values
 from vaultlayer_hf.run.insert.calls import call_that_makes, function_of, sources_of
-from vaultlayer_hf.run.insert.held import CONTAINERS, LOGS, Held
 from vaultlayer_hf.run.insert.loop import UnclearError
+from vaultlayer_hf.run.insert.named_values import CONTAINERS, LOGS, NamedValues
 from vaultlayer_hf.run.insert.own_classes import GROWS, changes_itself
 from vaultlayer_hf.run.insert.own_functions import parameters_of
 from vaultlayer_hf.run.insert.source import dotted
@@ -32,22 +32,22 @@ class Given:
     objects: list[str] = field(default_factory=list)
 
 
-def given_to_loop(held: Held, walk: Walk) -> Given:
+def given_to_loop(named: NamedValues, walk: Walk) -> Given:
     """Return what a loop changes of what its function was given; ``walk``: of the loop. Raises UnclearError."""
-    script = held.script
-    home = function_of(script, held.loop.top)
+    script = named.script
+    home = function_of(script, named.loop.top)
     found = Given()
     if home is None:
         return found
     own = local_names(script, home)
-    parameters = parameters_of(home) - own - held.known - set(held.names.models) - {"self"}
+    parameters = parameters_of(home) - own - named.known - set(named.names.models) - {"self"}
     for name in sorted(parameters):
         line = walk.changed.get(name, 0)
         calls = [(method, call) for on, method, call in walk.calls if on == name]
         grows = [call for method, call in calls if GROWS.fullmatch(method)]
-        values = _values(held, home, name)
-        kinds = {_kind(held, value) for value in values}
-        if "class" in kinds and any(_changes(held, values, method) for method, _ in calls):
+        values = _values(named, home, name)
+        kinds = {_kind(named, value) for value in values}
+        if "class" in kinds and any(_changes(named, values, method) for method, _ in calls):
             found.objects.append(name)
         elif line or grows:
             if kinds == {"container"}:
@@ -60,9 +60,9 @@ def given_to_loop(held: Held, walk: Walk) -> Given:
     return found
 
 
-def _values(held: Held, home: Any, name: str) -> list[Any]:
+def _values(named: NamedValues, home: Any, name: str) -> list[Any]:
     """Return the expressions that make what a function is given for a parameter; its default where it is given none."""
-    script = held.script
+    script = named.script
     found: list[Any] = []
     for value in given_values(script, home, calls_of(script, home), name):
         if value is not None:
@@ -70,15 +70,15 @@ def _values(held: Held, home: Any, name: str) -> list[Any]:
     return found
 
 
-def _kind(held: Held, value: Any) -> str:
+def _kind(named: NamedValues, value: Any) -> str:
     """Return ``container``, ``class`` (of the script's own), ``tensor``, ``log``, ``unseen``; ``""``: another call."""
     if isinstance(value, (cst.List, cst.Dict, cst.Set, cst.ListComp, cst.DictComp, cst.SetComp)):
         return "container"
     value = call_that_makes(value)
     if not isinstance(value, cst.Call):
         return "unseen"
-    path = held.script.path(value.func)
-    if path in held.classes:
+    path = named.script.path(value.func)
+    if path in named.classes:
         return "class"
     if path in CONTAINERS:
         return "container"
@@ -87,10 +87,10 @@ def _kind(held: Held, value: Any) -> str:
     return "tensor" if path.startswith(("torch.", "numpy.")) and path.rpartition(".")[2].islower() else ""
 
 
-def _changes(held: Held, values: list[Any], method: str) -> bool:
-    made = [held.script.path(one.func) for one in map(call_that_makes, values) if isinstance(one, cst.Call)]
+def _changes(named: NamedValues, values: list[Any], method: str) -> bool:
+    made = [named.script.path(one.func) for one in map(call_that_makes, values) if isinstance(one, cst.Call)]
     return any(
-        changes_itself(held.script, held.classes[one], method, held.classes)
+        changes_itself(named.script, named.classes[one], method, named.classes)
         for one in made
-        if one in held.classes
+        if one in named.classes
     )

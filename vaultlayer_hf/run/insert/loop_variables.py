@@ -19,7 +19,6 @@ from vaultlayer_hf.run.insert.changed_modules import (
 )
 from vaultlayer_hf.run.insert.defined_before import defined_before
 from vaultlayer_hf.run.insert.given import given_to_loop
-from vaultlayer_hf.run.insert.held import GENERATORS, Held
 from vaultlayer_hf.run.insert.kept_files import kept_files
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
 from vaultlayer_hf.run.insert.loop_limits import (
@@ -30,6 +29,7 @@ from vaultlayer_hf.run.insert.loop_limits import (
 )
 from vaultlayer_hf.run.insert.loop_names import Names
 from vaultlayer_hf.run.insert.maybe_set import maybe_set
+from vaultlayer_hf.run.insert.named_values import GENERATORS, NamedValues
 from vaultlayer_hf.run.insert.out_of_sight import refuse_held_elsewhere
 from vaultlayer_hf.run.insert.own_functions import parameters_of
 from vaultlayer_hf.run.insert.own_resume import moved_starts
@@ -81,7 +81,7 @@ class _Finder:
     def __init__(self, script: Script, loop: Loop, names: Names, known: set[str]) -> None:
         self.script, self.loop, self.names = script, loop, names
         self.known = known
-        self.held = Held(script, loop, names, known)
+        self.named = NamedValues(script, loop, names, known)
 
     def find(self) -> Variables:
         script, loop = self.script, self.loop
@@ -99,26 +99,26 @@ class _Finder:
                 )
             if name in walk.read_first or name in behind:
                 self._refuse_new_parts(name, line)
-                if self.held.is_variable(name) and self._can_be_kept(name, top):
+                if self.named.is_variable(name) and self._can_be_kept(name, top):
                     found.loop.append(name)
                     if "." not in name and name not in before:
                         found.unset.add(name)
         if isinstance(top, cst.For):
             found.loop += [
                 name
-                for name in moved_starts(script, top, self.held.sources)
-                if self.held.is_variable(name) and name not in found.loop
+                for name in moved_starts(script, top, self.named.sources)
+                if self.named.is_variable(name) and name not in found.loop
             ]
-        given = given_to_loop(self.held, walk)
+        given = given_to_loop(self.named, walk)
         found.contents, found.objects = given.containers, given.objects
-        modules = changed_modules(self.held, walk, before)
+        modules = changed_modules(self.named, walk, before)
         found.models += modules
         for name in self._changed_objects(walk, before):
             if name in modules or name in (*given.containers, *given.objects):
                 continue
-            if self.held.is_module(name):
+            if self.named.is_module(name):
                 found.models.append(name)
-            elif self.held.is_container(name):
+            elif self.named.is_container(name):
                 if self._can_be_kept(name, top):
                     found.loop.append(name)
             elif name not in found.loop:
@@ -127,7 +127,7 @@ class _Finder:
         found.loop = [name for name in dict.fromkeys(found.loop) if name not in self.known]
         there = {*found.loop, *found.objects, *found.models, *found.contents, *self.known}
         found.objects += [name for name in dict.fromkeys(self.names.unseen) if name not in there]
-        found.loop += [name for name in counted_by_modules(self.held, walk) if name not in found.loop]
+        found.loop += [name for name in counted_by_modules(self.named, walk) if name not in found.loop]
         refuse_held_elsewhere(script, loop, walk, found.loop)
         refuse_new_groups(script, loop, walk, bool(self.names.accelerator))
         found.files = kept_files(script, loop, walk)
@@ -136,21 +136,21 @@ class _Finder:
             again = Walk(script)
             again.block(ahead(script, loop))
             again.block(ahead_within(script, loop))
-            changed = changed_in_pass(self.held, walk_of(script, loop.inner))
+            changed = changed_in_pass(self.named, walk_of(script, loop.inner))
             clears = {on for on, method, _ in again.calls if method in ("reset", "clear")}
             found.reset = [name for name in found.objects if name in clears and name in changed]
             kept = found.loop + found.objects + found.models + found.contents
-            refuse_counting_ahead(self.held, again)
+            refuse_counting_ahead(self.named, again)
             refuse_what_repeats(script, loop, again, kept, self.names, found.reset)
             found.again = again_objects(script, loop, self.names)
             carried = (set(found.loop) & set(walk.read_first)) - set(again.written)
-            found.in_pass = names_of_pass(self.held, carried, found.unset)
+            found.in_pass = names_of_pass(self.named, carried, found.unset)
             made = [name for name in changed if name in again.written]
             for name in dict.fromkeys(made + made_ahead(script, loop, self.names)):
                 new = name.isidentifier() and name not in found.in_pass and name not in self.known
-                if new and self.held.is_variable(name):
+                if new and self.named.is_variable(name):
                     found.in_pass.append(name)
-            found.left = left_by_pass(self.held, again, found.loop + found.in_pass)
+            found.left = left_by_pass(self.named, again, found.loop + found.in_pass)
         for name in self.names.of_pass:
             if name not in found.in_pass:
                 raise UnclearError(
@@ -169,7 +169,7 @@ class _Finder:
         """Raise UnclearError for an attribute of torch's samplers and loaders that the loop sets."""
         for name, line in walk.written.items():
             owner = name.rpartition(".")[0]
-            if owner and any(one.startswith("torch.utils.data.") for one in self.held.made(owner)):
+            if owner and any(one.startswith("torch.utils.data.") for one in self.named.made(owner)):
                 raise UnclearError(
                     f"line {line} changes {name} within the loop, which a checkpoint hasn't got: torch's samplers and "
                     "loaders don't keep it"
@@ -177,7 +177,7 @@ class _Finder:
 
     def _refuse_new_parts(self, name: str, line: int) -> None:
         """Raise UnclearError for an optimizer, a schedule or a loader that the loop makes anew on its way."""
-        for one in self.held.sources(name):
+        for one in self.named.sources(name):
             inside = isinstance(one, cst.Call) and any(up is self.loop.top for up in self.script.around(one))
             if inside and (_REMADE.search(self.script.path(one.func)) or name in self.known):
                 raise UnclearError(
@@ -213,32 +213,32 @@ class _Finder:
                 if (
                     name in self.known
                     or name.partition(".")[0] in self.script.imports
-                    or not self.held.sources(name)
+                    or not self.named.sources(name)
                 ):
                     continue
-                if self.held.changes(name, method, call):
+                if self.named.changes(name, method, call):
                     found.append(name)
                 break
         for name in walk.changed:
-            first = next((one for one in prefixes(name) if self.held.sources(one)), "")
+            first = next((one for one in prefixes(name) if self.named.sources(one)), "")
             if (
                 first
                 and name not in walk.written
-                and self.held.made(first)
-                and not self.held.keeps_values(first)
+                and self.named.made(first)
+                and not self.named.keeps_values(first)
             ):
                 continue
             known = any(one in self.known for one in prefixes(name))
             if first and not known and first.partition(".")[0] in before and first not in walk.written:
                 found.append(first)
         for on, method, _ in calls:  # of one that is held in a list or a dict
-            if method == "load_state_dict" and on not in walk.modules and self.held.sources(on):
+            if method == "load_state_dict" and on not in walk.modules and self.named.sources(on):
                 found.append(on)
         for name in walk.read_first:
             if name in before and (
-                self.held.is_module(name)
-                or any(one in GENERATORS for one in self.held.made(name))
-                or self.held.changes_unasked(name)
+                self.named.is_module(name)
+                or any(one in GENERATORS for one in self.named.made(name))
+                or self.named.changes_unasked(name)
             ):
                 found.append(name)
         return [name for name in dict.fromkeys(found) if name not in self.known]

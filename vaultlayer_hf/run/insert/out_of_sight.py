@@ -11,8 +11,8 @@ from typing import Any
 from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import function_of
 from vaultlayer_hf.run.insert.draws import is_draw
-from vaultlayer_hf.run.insert.held import CONTAINERS
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
+from vaultlayer_hf.run.insert.named_values import CONTAINERS
 from vaultlayer_hf.run.insert.own_classes import GROWS
 from vaultlayer_hf.run.insert.own_functions import parameters_of
 from vaultlayer_hf.run.insert.source import Script, dotted

@@ -7,8 +7,8 @@ from typing import Any
 
 from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.defined_before import defined_before
-from vaultlayer_hf.run.insert.held import Held
 from vaultlayer_hf.run.insert.maybe_set import maybe_set
+from vaultlayer_hf.run.insert.named_values import NamedValues
 from vaultlayer_hf.run.insert.read_behind import read_behind
 from vaultlayer_hf.run.insert.source import Script
 from vaultlayer_hf.run.insert.walk import Walk, local_names
@@ -29,19 +29,19 @@ def walk_of(script: Script, loop: Any) -> Walk:
     return walk
 
 
-def changed_in_pass(held: Held, inner: Walk) -> list[str]:
+def changed_in_pass(named: NamedValues, inner: Walk) -> list[str]:
     """Return the objects that batches change in place: a meter, a list; ``inner``: the walk of the loop over them."""
-    found = [name for name in inner.changed if held.keeps_values(name)]
+    found = [name for name in inner.changed if named.keeps_values(name)]
     for on, method, call in inner.calls:
-        if on and on not in held.known and held.sources(on) and held.is_variable(on):
-            found += [on] if held.changes(on, method, call) else []
-    return [name for name in dict.fromkeys(found) if name not in held.known and not held.is_module(name)]
+        if on and on not in named.known and named.sources(on) and named.is_variable(on):
+            found += [on] if named.changes(on, method, call) else []
+    return [name for name in dict.fromkeys(found) if name not in named.known and not named.is_module(name)]
 
 
-def names_of_pass(held: Held, carried: set[str], unset: set[str]) -> list[str]:
+def names_of_pass(named: NamedValues, carried: set[str], unset: set[str]) -> list[str]:
     """Return the names that one batch leaves to the next; ``carried``: those that epochs do, too."""
-    script, inner = held.script, held.loop.inner
-    walk, behind = walk_of(script, inner), read_behind(script, held.loop, inner)
+    script, inner = named.script, named.loop.inner
+    walk, behind = walk_of(script, inner), read_behind(script, named.loop, inner)
     before = defined_before(script, inner) | unset | set(maybe_set(script, inner))
     return [
         name
@@ -50,22 +50,22 @@ def names_of_pass(held: Held, carried: set[str], unset: set[str]) -> list[str]:
         and name in before
         and (name in walk.read_first or name in behind)
         and name not in carried
-        and name not in held.known
-        and held.is_variable(name)
+        and name not in named.known
+        and named.is_variable(name)
         and not _is_target(script, inner, name)
         and _sets_before(script, inner, name)
     ]
 
 
-def left_by_pass(held: Held, again: Walk, kept: Collection[str]) -> list[str]:
+def left_by_pass(named: NamedValues, again: Walk, kept: Collection[str]) -> list[str]:
     """Return the names that only a pass sets, and the code behind it reads: no batch may be left that sets them.
 
     ``again``: the walk of what an epoch does ahead of its batches; ``kept``: names that come back anyway.
     """
-    script, inner = held.script, held.loop.inner
-    walk, behind = walk_of(script, inner), read_behind(script, held.loop, inner)
+    script, inner = named.script, named.loop.inner
+    walk, behind = walk_of(script, inner), read_behind(script, named.loop, inner)
     before = defined_before(script, inner) | set(maybe_set(script, inner)) | set(again.written)
-    known = {*before, *kept, *held.known, *held.names.models, *held.names.others}
+    known = {*before, *kept, *named.known, *named.names.models, *named.names.others}
     return [
         name
         for name in walk.written
@@ -73,7 +73,7 @@ def left_by_pass(held: Held, again: Walk, kept: Collection[str]) -> list[str]:
         and name in behind
         and name not in known
         and name not in walk.read_first
-        and held.is_variable(name)
+        and named.is_variable(name)
         and _sets_before(script, inner, name)
     ]
 

@@ -56,8 +56,8 @@ LOGS = re.compile(
 )
 
 
-class Held:
-    """What names hold.
+class NamedValues:
+    """What the names of a loop hold.
 
     Args:
         script, loop, names: in which they are looked at.
