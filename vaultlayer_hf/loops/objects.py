@@ -23,6 +23,7 @@ from vaultlayer_hf.state.model_identity import ModelIdentity, identity_of, joine
 from vaultlayer_hf.state.object_files import check_stateful, load_plain, read_state, write_state
 from vaultlayer_hf.state.saved_digests import StateTensors, list_tensors
 from vaultlayer_hf.state.schedules import GroupsRead, refused_by_schedule
+from vaultlayer_hf.state.tensor_digests import model_tensors
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _TAKEN = re.compile(
@@ -82,20 +83,8 @@ class Stateful(Protocol):
 
 
 def parts_of(models: Iterable[torch.nn.Module]) -> list[Any]:
-    """Return models with their parameters and buffers: each stays the object that it is.
-
-    Not buffers that aren't persistent: no ``state_dict()`` has them.
-    """
-    return [one for model in models for one in (model, *model.parameters(), *_kept_buffers(model))]
-
-
-def _kept_buffers(model: torch.nn.Module) -> list[torch.Tensor]:
-    return [
-        buffer
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None and name not in module._non_persistent_buffers_set
-    ]
+    """Return models with their parameters and persistent buffers: each stays the object that it is."""
+    return [one for model in models for one in (model, *(tensor for _, tensor in model_tensors(model)))]
 
 
 class Objects:
