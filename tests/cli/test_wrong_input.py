@@ -17,7 +17,7 @@ from tests.vault.vaults import train
 from vaultlayer_hf.cli import app
 from vaultlayer_hf.cli.checks import check_libraries
 from vaultlayer_hf.cli.common import span
-from vaultlayer_hf.cli.status import describe, facts
+from vaultlayer_hf.cli.status import describe, facts, headline
 from vaultlayer_hf.cli.tables import print_table
 from vaultlayer_hf.run.assemble import assemble
 from vaultlayer_hf.vault.log.entry import Commit, Entry, VaultState
@@ -213,6 +213,16 @@ def test_figures_that_a_vault_alone_cannot_tell_are_not_known() -> None:
     ]
     story = assemble([], {}, {}, claims, vault="v", alive=False, now=9e9)
     assert (story.lost_steps, story.exposure, story.goodput) == (None, None, None)
+    found = describe(story)
+    told = dict(facts(found))
+    assert [name for name, text in told.items() if text == "not known"] == [
+        "exposure",
+        "lost work",
+        "goodput",
+    ]
+    assert " ".join([headline(found), *told.values()]).count("journal") == 1
+    told = dict(facts({**found, "state": "finished", "reason": "the run finished at step 8"}))
+    assert " ".join(told.values()).count("journal") == 1
 
 
 def test_the_last_commit_may_be_from_before_the_run() -> None:

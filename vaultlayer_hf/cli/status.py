@@ -13,6 +13,7 @@ from vaultlayer_hf.cli.common import DebugOption, JsonOption, moment_text, one_l
 from vaultlayer_hf.cli.gather import TargetArgument, await_target, find_target, gather
 from vaultlayer_hf.cli.jobs import ask
 from vaultlayer_hf.cli.tables import print_table, say
+from vaultlayer_hf.run.story import NO_JOURNAL
 from vaultlayer_hf.state.tracker_runs import runs_text
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ WatchOption = Annotated[
 ]
 _EVERY = 2.0
 """Seconds."""
-_UNSEEN = "not known: the vault's log tells of commits, and no `vl run` has kept a journal of the steps"
+_UNKNOWN = "not known"
+_UNSEEN = f"{_UNKNOWN}: the vault's log tells of commits, and no `vl run` has kept a journal of the steps"
 
 
 def status(
@@ -157,25 +159,33 @@ def facts(found: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("last commit", f"step {found['last_commit_step']}, {when}; {count}"))
     else:
         rows.append(("last commit", "none yet"))
+    rows += _figures(found)
+    if found["trackers"]:
+        rows.append(("trackers", runs_text(found["trackers"])))
+    return rows
+
+
+def _figures(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the figures that follow from the steps; why some aren't known is said once, here or by the headline."""
+    figures: dict[str, str | None] = {}  # None: not known
     if found["exposure_seconds"] is not None:
         cost = "; a death now would cost that" if found["state"] == "running" else " at the end"
         steps, seconds = found["exposure_steps"], duration_text(found["exposure_seconds"])
         since = "the start" if found["last_commit_step"] is None else "the last commit"
-        rows.append(("exposure", f"{seconds} and {steps} steps since {since}{cost}"))
+        figures["exposure"] = f"{seconds} and {steps} steps since {since}{cost}"
     elif found["attempts"]:
-        rows.append(("exposure", _UNSEEN))
+        figures["exposure"] = None
     lost = found["lost_steps"]
     twice = "1 step was trained twice" if lost == 1 else f"{lost} steps were trained twice"
     if found["attempts"]:
-        rows.append(("lost work", _UNSEEN if lost is None else twice))
+        figures["lost work"] = None if lost is None else twice
     if lost is None or (found["goodput"] is None and not found["watched"]):
-        rows.append(("goodput", _UNSEEN))
+        figures["goodput"] = None
     elif found["goodput"] is not None:
         wall = duration_text(found["seconds"])
-        rows.append(("goodput", f"{found['goodput']:.1%} of {wall} went into steps that count"))
-    if found["trackers"]:
-        rows.append(("trackers", runs_text(found["trackers"])))
-    return rows
+        figures["goodput"] = f"{found['goodput']:.1%} of {wall} went into steps that count"
+    unsaid = iter([] if found["reason"] == NO_JOURNAL else [_UNSEEN])
+    return [(name, next(unsaid, _UNKNOWN) if text is None else text) for name, text in figures.items()]
 
 
 def attempt_rows(found: dict[str, Any]) -> list[tuple[object, ...]]:

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, TypeGuard
 
 from vaultlayer_hf.run.journal import Notes
-from vaultlayer_hf.run.story import AttemptStory, Point, RunStory
+from vaultlayer_hf.run.story import NO_JOURNAL, AttemptStory, Point, RunStory
 from vaultlayer_hf.vault.log.archive import since_archive
 from vaultlayer_hf.vault.log.entry import Entry
 
@@ -64,7 +64,7 @@ def assemble(
         commits = tuple(point for point in commits if point[0] >= began[0] - 1)
     else:
         attempts = _from_claims(history)
-        state, reason = "unknown", "no `vl run` has kept a journal here: only the vault's log is known"
+        state, reason = "unknown", NO_JOURNAL
         if finished is not None:
             state, reason = "finished", f"the run finished at step {finished}"
         elif archived:

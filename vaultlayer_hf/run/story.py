@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 Point = tuple[float, float]
 """Seconds since the epoch, and a value."""
+NO_JOURNAL = "no `vl run` has kept a journal here: only the vault's log is known"
+"""Why nobody knows how a run is."""
 _RECENT = 10
 """Points of which a speed is taken."""
 
