@@ -27,21 +27,25 @@ class Worked:
         self._begin, self._before = clock(), self._counted()
 
     def seconds(self) -> float:
-        """Return them, of its main thread."""
-        passed, (waited, worked) = self._clock() - self._begin, self._counted()
-        if waited is None or self._before[0] is None:
-            return min(passed, worked - self._before[1])
-        return max(0.0, passed - (waited - self._before[0]))
+        """Return how many it has had; where the kernel counts no waiting, in how many it ran; 0 of one that is gone."""
+        passed, (waited, ran) = self._clock() - self._begin, self._counted()
+        waited_before, ran_before = self._before
+        if waited is None or waited_before is None:
+            return max(0.0, min(passed, ran - ran_before))  # its threads may have run side by side
+        return max(0.0, passed - (waited - waited_before))
 
     def _counted(self) -> tuple[float | None, float]:
-        """Return for how long it was kept waiting, None where the kernel doesn't count that, and has run; seconds."""
+        """Return for how many seconds it has been kept waiting, None where that isn't counted, and has run.
+
+        The waiting is that of its main thread, which does the imports; it has run in all its threads.
+        """
         try:
             fields = (self._folder / "stat").read_text().rpartition(")")[2].split()
             user, system = int(fields[11]), int(fields[12])  # utime and stime: see proc(5)
-            worked = (user + system) / os.sysconf("SC_CLK_TCK")
+            ran = (user + system) / os.sysconf("SC_CLK_TCK")
         except (OSError, ValueError, IndexError):
-            worked = 0.0  # it is gone
+            ran = 0.0  # it is gone
         try:
-            return int((self._folder / "schedstat").read_text().split()[1]) / 1e9, worked
+            return int((self._folder / "schedstat").read_text().split()[1]) / 1e9, ran
         except (OSError, ValueError, IndexError):
-            return None, worked
+            return None, ran

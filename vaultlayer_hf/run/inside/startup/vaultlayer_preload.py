@@ -239,7 +239,8 @@ class _Preloader:
             __import__(name)
             self._tables.make()
         except Exception:
-            pass  # as it would be in the script, which has gone on then
+            # As the import does in the script, which has gone on then; a table that can't be made is made when needed.
+            pass
         read = self._reads.end()
         if warnings.showwarning is not note:
             self.cut(f"{name} redirects warnings")
