@@ -142,6 +142,27 @@ def test_what_has_no_state_is_named(tmp_path: Path) -> None:
     again.ckpt.close()
 
 
+def test_what_draws_from_the_system_costs_no_checkpoint(tmp_path: Path) -> None:
+    """A generator without a state, named itself, held by an object or in a list, goes on as it is."""
+
+    class Owner:
+        def __init__(self) -> None:
+            self.draws, self.count = random.SystemRandom(), 0
+
+    loop = Loop(tmp_path)
+    owner, draws = Owner(), random.SystemRandom()
+    loop.ckpt.carry(lambda: {"owner": owner, "draws": draws, "all": [draws]})
+    owner.count = 3
+    loop.ckpt.step()
+    loop.ckpt.finish()
+    assert not [event for event in loop.log if event.kind == "abandon"]
+    again, owner = Loop(tmp_path), Owner()
+    fresh = random.SystemRandom()
+    assert again.ckpt.carry(lambda: {"owner": owner, "draws": fresh, "all": [fresh]})[1] is fresh
+    assert (again.start, owner.count) == (1, 3)
+    again.ckpt.close()
+
+
 class Growing:
     """Has an attribute that adds another one to its owner whenever it is looked into, as a thread of the owner may."""
 

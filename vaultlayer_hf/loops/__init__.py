@@ -8,6 +8,7 @@
     async_fit.py        where a loop's save may run beside its training
     async_saves.py      a loop's saves beside its training
     carried.py          variables that a loop hands on from one round to the next
+    carried_values.py   what such variables hold, as a file keeps it, and back
     checkpointer.py     the Checkpointer
     data.py             the loop's side of the place in the data
     files.py            the files of a checkpoint that a loop of one's own writes

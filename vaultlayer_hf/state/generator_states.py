@@ -32,18 +32,32 @@ def state_of(value: Any) -> GeneratorState | None:
     >>> state_of(random.SystemRandom()) is state_of(7) is None
     True
     """
-    if isinstance(value, torch.Generator):
-        return ("torch", value.get_state())
-    if isinstance(value, random.Random):
-        try:
-            return ("python", value.getstate())
-        except NotImplementedError:  # SystemRandom
-            return None
-    if isinstance(value, numpy.random.Generator):
-        return ("numpy", json.dumps(value.bit_generator.state, default=lambda array: array.tolist()))
-    if isinstance(value, numpy.random.RandomState):
-        return ("numpy-old", json.dumps(value.get_state(legacy=False), default=lambda array: array.tolist()))
-    return None
+    if not is_generator(value):
+        return None
+    kind = next(name for name, cls in _KINDS.items() if isinstance(value, cls))
+    try:
+        state = value.get_state(legacy=False) if kind == "numpy-old" else bare_state(value)
+    except NotImplementedError:  # of a class of the script's own that draws from elsewhere
+        return None
+    as_text = kind in ("numpy", "numpy-old")
+    return (kind, json.dumps(state, default=lambda array: array.tolist()) if as_text else state)
+
+
+def bare_state(generator: Any) -> Any:
+    """Return the state of a generator as it tells it itself: not all of it is what ``weights_only=True`` reads."""
+    if isinstance(generator, numpy.random.Generator):
+        return generator.bit_generator.state
+    return generator.getstate() if isinstance(generator, random.Random) else generator.get_state()
+
+
+def put_bare_state(generator: Any, state: Any) -> None:
+    """Put back what ``bare_state`` has returned. Raises what a generator raises of a state that it can't take."""
+    if isinstance(generator, numpy.random.Generator):
+        generator.bit_generator.state = state
+    elif isinstance(generator, random.Random):
+        generator.setstate(state)
+    else:
+        generator.set_state(state)
 
 
 def generator_fingerprint(generator: Any) -> int:
@@ -85,14 +99,7 @@ def resume_generator(now: Any, kept: GeneratorState) -> Any:
     """
     kind, state = kept
     generator = now if is_kind_of(now, kind) else _make(kind, state)
-    if kind == "torch":
-        generator.set_state(state)
-    elif kind == "python":
-        generator.setstate(state)
-    elif kind == "numpy":
-        generator.bit_generator.state = _with_arrays(json.loads(state))
-    else:
-        generator.set_state(_with_arrays(json.loads(state)))
+    put_bare_state(generator, _with_arrays(json.loads(state)) if isinstance(state, str) else state)
     return generator
 
 
