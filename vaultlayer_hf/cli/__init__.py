@@ -22,6 +22,7 @@ completion must answer at once.
     logs.py         `vl logs`
     ls.py           `vl ls`: the checkpoints of a vault, newest last
     mistyped.py     what was mistyped in the command of `vl run`
+    named_vault.py  the vault, and the checkpoint in it, that a person has named to a command
     pin.py          `vl pin`
     prediction.py   what `vl doctor` predicts of a run
     prune.py        `vl prune --dry-run`

@@ -7,17 +7,8 @@ from typing import Annotated
 
 import typer
 
-from vaultlayer_hf.cli.common import (
-    DebugOption,
-    ExitCode,
-    JsonOption,
-    VaultArgument,
-    fail,
-    no_vault,
-    one_line_errors,
-    open_if_there,
-    refuse_step,
-)
+from vaultlayer_hf.cli.common import DebugOption, ExitCode, JsonOption, VaultArgument, fail, one_line_errors
+from vaultlayer_hf.cli.named_vault import no_vault, open_if_there, refuse_step
 
 NameOption = Annotated[
     str | None, typer.Option("--name", help="Of the archive; else archive-1, archive-2, …")

@@ -15,11 +15,10 @@ from vaultlayer_hf.cli.common import (
     ExitCode,
     JsonOption,
     fail,
-    no_vault,
     on_terminal,
     one_line_errors,
-    open_if_there,
 )
+from vaultlayer_hf.cli.named_vault import no_vault, open_if_there
 
 SourceArgument = Annotated[str, typer.Argument(metavar="SRC", help="The vault to copy.")]
 TargetArgument = Annotated[str, typer.Argument(metavar="DST", help="Where to: any store, an unused place.")]

@@ -17,7 +17,8 @@ from typing import Annotated
 
 import typer
 
-from vaultlayer_hf.cli.common import DebugOption, ExitCode, fail, full_uri, one_line_errors, open_if_there
+from vaultlayer_hf.cli.common import DebugOption, ExitCode, fail, one_line_errors
+from vaultlayer_hf.cli.named_vault import full_uri, open_if_there
 
 VaultOption = Annotated[
     str | None,

@@ -9,8 +9,9 @@ import typer
 
 from vaultlayer_hf.base.text import size_text
 from vaultlayer_hf.cli.arguments import read_arguments
-from vaultlayer_hf.cli.common import DebugOption, JsonOption, one_line_errors, open_at, when_text
+from vaultlayer_hf.cli.common import DebugOption, JsonOption, one_line_errors, when_text
 from vaultlayer_hf.cli.figures import logged, parsed
+from vaultlayer_hf.cli.named_vault import open_at
 from vaultlayer_hf.cli.tables import print_table, say
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vaultlayer_hf.cli.common import ExitCode, fail, full_uri, no_vault, open_if_there, refuse_step
+from vaultlayer_hf.cli.common import ExitCode, fail
 from vaultlayer_hf.cli.jobs import job_homes, named_job, newest_job
+from vaultlayer_hf.cli.named_vault import full_uri, no_vault, open_if_there, refuse_step
 from vaultlayer_hf.cli.run_folders import Target, find_run, find_run_folder
 from vaultlayer_hf.errors import VaultLayerError
 from vaultlayer_hf.run import journal

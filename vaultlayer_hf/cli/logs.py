@@ -18,13 +18,12 @@ from vaultlayer_hf.cli.common import (
     JsonOption,
     fail,
     moment_text,
-    no_vault,
     one_line_errors,
-    open_if_there,
     when_text,
 )
 from vaultlayer_hf.cli.gather import TargetArgument, find_target
 from vaultlayer_hf.cli.jobs import named_job
+from vaultlayer_hf.cli.named_vault import no_vault, open_if_there
 from vaultlayer_hf.cli.run_folders import Target
 from vaultlayer_hf.cli.tables import print_table
 from vaultlayer_hf.run import journal

@@ -8,19 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vaultlayer_hf.base.text import size_text
-from vaultlayer_hf.cli.common import (
-    DebugOption,
-    ExitCode,
-    JsonOption,
-    VaultArgument,
-    fail,
-    full_uri,
-    no_step,
-    no_vault,
-    one_line_errors,
-    open_if_there,
-    step_at,
-)
+from vaultlayer_hf.cli.common import DebugOption, ExitCode, JsonOption, VaultArgument, fail, one_line_errors
+from vaultlayer_hf.cli.named_vault import full_uri, no_step, no_vault, open_if_there, step_at
 from vaultlayer_hf.cli.tables import print_table
 
 if TYPE_CHECKING:

@@ -7,14 +7,8 @@ from typing import Annotated
 
 import typer
 
-from vaultlayer_hf.cli.common import (
-    CheckpointArgument,
-    DebugOption,
-    EntryOption,
-    JsonOption,
-    one_line_errors,
-    open_at,
-)
+from vaultlayer_hf.cli.common import CheckpointArgument, DebugOption, EntryOption, JsonOption, one_line_errors
+from vaultlayer_hf.cli.named_vault import open_at
 
 RemoveOption = Annotated[bool, typer.Option("--remove", help="Let it go: retention decides again.")]
 AloneOption = Annotated[

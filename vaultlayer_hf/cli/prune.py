@@ -9,17 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vaultlayer_hf.base.text import duration_text, size_text
-from vaultlayer_hf.cli.common import (
-    DebugOption,
-    ExitCode,
-    JsonOption,
-    VaultArgument,
-    fail,
-    no_vault,
-    one_line_errors,
-    open_if_there,
-    refuse_step,
-)
+from vaultlayer_hf.cli.common import DebugOption, ExitCode, JsonOption, VaultArgument, fail, one_line_errors
+from vaultlayer_hf.cli.named_vault import no_vault, open_if_there, refuse_step
 from vaultlayer_hf.cli.tables import print_table, say
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from vaultlayer_hf.cli.common import (
     fail,
     on_terminal,
     one_line_errors,
-    open_at,
 )
+from vaultlayer_hf.cli.named_vault import open_at
 
 TargetArgument = Annotated[
     Path | None,

@@ -21,8 +21,8 @@ from vaultlayer_hf.cli.common import (
     fail,
     on_terminal,
     one_line_errors,
-    open_at,
 )
+from vaultlayer_hf.cli.named_vault import open_at
 from vaultlayer_hf.errors import MissingExtraError
 from vaultlayer_hf.vault.manifest import Manifest
 from vaultlayer_hf.vault.reader.pull import has_weights, is_for_inference

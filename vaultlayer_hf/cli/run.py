@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vaultlayer_hf.cli.common import DebugOption, ExitCode, fail, full_uri, one_line_errors, span
+from vaultlayer_hf.cli.common import DebugOption, ExitCode, fail, one_line_errors, span
 from vaultlayer_hf.cli.init import offer_before_run
 from vaultlayer_hf.cli.mistyped import check_named
+from vaultlayer_hf.cli.named_vault import full_uri
 from vaultlayer_hf.cli.submit import (
     ClusterOption,
     DryOption,

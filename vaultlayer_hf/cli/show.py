@@ -16,10 +16,10 @@ from vaultlayer_hf.cli.common import (
     EntryOption,
     JsonOption,
     one_line_errors,
-    open_at,
     when_text,
 )
 from vaultlayer_hf.cli.ls import state_text
+from vaultlayer_hf.cli.named_vault import open_at
 from vaultlayer_hf.cli.tables import print_table, say
 from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.state.tracker_runs import FILE, decode_runs, runs_text

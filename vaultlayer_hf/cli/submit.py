@@ -13,7 +13,7 @@ import typer
 
 from vaultlayer_hf.base.secrets import redact
 from vaultlayer_hf.base.spans import parse_duration
-from vaultlayer_hf.cli.common import full_uri
+from vaultlayer_hf.cli.named_vault import full_uri
 from vaultlayer_hf.errors import MissingExtraError, SettingsError
 from vaultlayer_hf.run.engines.jobs.base import MAX_RESTARTS, EngineError, Gpus, JobRequest, parse_gpus
 

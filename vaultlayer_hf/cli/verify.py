@@ -14,15 +14,11 @@ from vaultlayer_hf.cli.common import (
     JsonOption,
     VaultArgument,
     fail,
-    full_uri,
-    no_step,
-    no_vault,
     on_terminal,
     one_line_errors,
-    open_if_there,
-    step_at,
 )
 from vaultlayer_hf.cli.ls import state_text
+from vaultlayer_hf.cli.named_vault import full_uri, no_step, no_vault, open_if_there, step_at
 from vaultlayer_hf.cli.tables import say
 
 if TYPE_CHECKING:

@@ -14,12 +14,10 @@ from vaultlayer_hf.cli.common import (
     ExitCode,
     JsonOption,
     fail,
-    no_vault,
     one_line_errors,
-    open_if_there,
-    step_at,
     when_text,
 )
+from vaultlayer_hf.cli.named_vault import no_vault, open_if_there, step_at
 from vaultlayer_hf.cli.tables import print_table, say
 
 EntryOption = Annotated[

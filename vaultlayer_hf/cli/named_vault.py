@@ -1,0 +1,116 @@
+"""The vault, and the checkpoint in it, that a person has named to a command; and what is said where it isn't there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from vaultlayer_hf import errors
+from vaultlayer_hf.cli.common import PATIENCE, ExitCode, fail
+
+if TYPE_CHECKING:
+    from vaultlayer_hf.vault.log.entry import Commit
+    from vaultlayer_hf.vault.reader.vault import Vault
+
+
+def open_if_there(uri: str) -> Vault | None:
+    """Open a vault for reading; None where there is none yet.
+
+    Raises VaultUriError, MissingExtraError, StoreError, CorruptError.
+    """
+    from vaultlayer_hf.vault.reader.open import open_vault
+
+    try:
+        return open_vault(uri, patience=PATIENCE)
+    except errors.ObjectNotFoundError:
+        return None
+
+
+def no_vault(address: str) -> str:
+    """Return the sentence that there is no vault, with the name of one beside it that may have been meant."""
+    from vaultlayer_hf.cli.run_folders import vault_of_run
+    from vaultlayer_hf.stores.uri import parse_vault
+    from vaultlayer_hf.vault.near import near_vault
+
+    place = parse_vault(address)
+    near = near_vault(place)
+    said = f"there is no vault at {place.uri} yet"
+    if place.scheme == "file" and (used := vault_of_run(place.path)) is not None:
+        return f"{said}: the vault of the run that was started there is {used}"
+    if near is None and place.scheme == "file" and _is_output_dir(place.path):
+        return f"{said}: it holds checkpoints of a Trainer, and a vault lies where resume= or --vault says"
+    return said + (f": did you mean {near}?" if near else "")
+
+
+def _is_output_dir(path: str) -> bool:
+    """Tell whether a folder is one that the Trainer writes to, or one of its checkpoints."""
+    try:
+        names = [os.path.basename(path), *os.listdir(path)]
+    except OSError:
+        return False
+    return any(name.startswith("checkpoint-") for name in names)
+
+
+def no_step(vault: Vault, step: int) -> str:
+    """Return the sentence that a vault holds no checkpoint of a step, with the steps that it holds."""
+    steps = ", ".join(str(commit.step) for commit in vault.checkpoints())
+    return f"{vault.uri} holds no checkpoint of step {step}" + (f"; it holds: {steps}" if steps else "")
+
+
+def refuse_step(address: str, what: str) -> None:
+    """Refuse ``VAULT@STEP`` where a command is about the whole vault: ``what``. Raises typer.Exit."""
+    from vaultlayer_hf.stores.uri import parse_vault
+
+    named = parse_vault(address).named
+    if named:
+        raise fail(
+            ExitCode.USAGE, f"{address} names a checkpoint, and {what} the whole vault: leave out @{named}"
+        )
+
+
+@contextmanager
+def open_at(address: str, entry: int | None = None) -> Iterator[tuple[Vault, Commit]]:
+    """Open a vault with the checkpoint that ``VAULT[@STEP]`` means, or that of a log entry.
+
+    Raises NoSuchCheckpointError where it isn't there, and what ``open_if_there`` does.
+    """
+
+    vault = open_if_there(address)
+    if vault is None:
+        raise errors.NoSuchCheckpointError(no_vault(address))
+    with vault:
+        if entry is None:
+            yield vault, vault.checkpoint(step_at(vault, address))
+            return
+        found = next((one for one in vault.checkpoints() if one.number == entry), None)
+        if found is None:
+            raise errors.NoSuchCheckpointError(
+                f"{vault.uri} holds no checkpoint of log entry {entry}; `vl logs` names the entries"
+            )
+        yield vault, found
+
+
+def step_at(vault: Vault, address: str) -> int | None:
+    """Return the step that ``VAULT[@STEP]`` means; None for the newest. Raises NoSuchCheckpointError."""
+    from vaultlayer_hf.stores.uri import parse_vault
+
+    place = parse_vault(address)
+    newest = vault.state.newest if vault.state is not None else None
+    if address.rstrip("/").endswith("@latest") and not place.uri.endswith("@latest") and newest is not None:
+        return newest.step
+    if not place.best:
+        return place.step
+    if vault.state is None or vault.state.best_step is None:
+        raise errors.NoSuchCheckpointError(
+            f"{vault.uri} knows no best checkpoint: a Trainer with metric_for_best_model names one; name a step"
+        )
+    return vault.state.best_step
+
+
+def full_uri(uri: str) -> str:
+    """Return a vault's URI in its canonical form, for messages."""
+    from vaultlayer_hf.stores.uri import parse_vault
+
+    return parse_vault(uri).uri
