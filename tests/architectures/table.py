@@ -16,7 +16,8 @@ from tests.architectures.tiny import small_model
 from vaultlayer_hf.base.events import Events
 from vaultlayer_hf.errors import NotLoadedError
 from vaultlayer_hf.session.ranks import Ranks
-from vaultlayer_hf.trainer.loaded import Trained, check_loaded, keep_digests
+from vaultlayer_hf.trainer.loaded import check_loaded, keep_digests
+from vaultlayer_hf.trainer.trained import Trained
 
 
 @dataclass(frozen=True)

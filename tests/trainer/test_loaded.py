@@ -18,7 +18,8 @@ from tests.trainer.kit import Boom, FailAt, Patient, arguments, trainer, weights
 from vaultlayer_hf import errors
 from vaultlayer_hf.base.events import Events
 from vaultlayer_hf.session.ranks import Ranks
-from vaultlayer_hf.trainer.loaded import Trained, check_loaded, keep_digests
+from vaultlayer_hf.trainer.loaded import check_loaded, keep_digests
+from vaultlayer_hf.trainer.trained import Trained
 
 
 class Patches(torch.utils.data.Dataset):  # type: ignore[type-arg]

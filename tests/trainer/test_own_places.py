@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from vaultlayer_hf.trainer.loaded import Trained
 from vaultlayer_hf.trainer.own_places import OwnPlaces
 from vaultlayer_hf.trainer.own_state import OwnState
+from vaultlayer_hf.trainer.trained import Trained
 
 
 def test_a_save_goes_through_a_model_as_often_however_large_it_is() -> None:

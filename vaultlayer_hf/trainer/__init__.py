@@ -48,6 +48,7 @@
     trackers.py         one run in the experiment tracker over all attempts of a training, and no step in it twice
     train_on.py         what a Trainer's ``train()`` does on a vault
     trainer.py          the one argument: ``resume=`` for transformers.Trainer and for any subclass of it
+    trained.py          what a Trainer trains: which of it a checkpoint holds, and whether it is finite
     trained_parts.py    which parameters are trained, and which adapters are active
     trainer_files.py    the Trainer's answers to what a save and a start ask about a checkpoint's files
     trl_state.py        what TRL's Trainers hold outside their model

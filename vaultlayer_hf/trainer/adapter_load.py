@@ -19,7 +19,7 @@ from typing import Any
 from vaultlayer_hf.state.object_files import peeled
 from vaultlayer_hf.state.tensor_digests import plain_name
 from vaultlayer_hf.trainer.added import FOLDER
-from vaultlayer_hf.trainer.loaded import is_adapter, is_of_adapters
+from vaultlayer_hf.trainer.trained import is_adapter, is_of_adapters
 from vaultlayer_hf.trainer.wrapping import wrapped
 
 BESIDE = "beside_adapter"

@@ -16,7 +16,7 @@ import torch
 from vaultlayer_hf.state.object_files import peeled
 from vaultlayer_hf.trainer.adapter_load import BESIDE
 from vaultlayer_hf.trainer.added import Added
-from vaultlayer_hf.trainer.loaded import Trained, is_adapter
+from vaultlayer_hf.trainer.trained import Trained, is_adapter
 
 _PROMPTS = "prompt_encoder."
 """Where PEFT keeps prompts, of which CPT's file has the sum of what is trained and what it began with."""

@@ -27,7 +27,7 @@ from vaultlayer_hf.state.data_digest import data_digest
 from vaultlayer_hf.state.object_files import peeled
 from vaultlayer_hf.state.schedules import schedules_name
 from vaultlayer_hf.trainer.begun import Begun
-from vaultlayer_hf.trainer.loaded import Trained
+from vaultlayer_hf.trainer.trained import Trained
 
 HOLDS = {
     # Optimizers keep these in their state, and the schedule keeps the rate that it began with.

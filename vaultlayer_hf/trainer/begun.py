@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import TrainerState, TrainingArguments
 
-from vaultlayer_hf.trainer.loaded import Trained
+from vaultlayer_hf.trainer.trained import Trained
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,11 @@ from vaultlayer_hf.stores.uri import VaultAddress
 from vaultlayer_hf.trainer.begun import Begun
 from vaultlayer_hf.trainer.first_callback import FirstCallback, ahead_of_printing
 from vaultlayer_hf.trainer.first_save import prepare_first_save
-from vaultlayer_hf.trainer.loaded import Trained
 from vaultlayer_hf.trainer.notices import say_untrained
 from vaultlayer_hf.trainer.run import TrainerRun
 from vaultlayer_hf.trainer.terms import save_the_end, stop_now
 from vaultlayer_hf.trainer.trackers import TrackersCallback
+from vaultlayer_hf.trainer.trained import Trained
 
 
 class VaultLayerCallback(TrainerCallback):

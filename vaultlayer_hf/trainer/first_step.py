@@ -17,8 +17,8 @@ from transformers.trainer_callback import CallbackHandler
 from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.state.saved_digests import read_digests, state_differences
-from vaultlayer_hf.trainer.loaded import Trained
 from vaultlayer_hf.trainer.own_state import OwnState
+from vaultlayer_hf.trainer.trained import Trained
 
 _SHOWN = 3
 """Names that a message holds, at most."""

@@ -17,7 +17,7 @@ from vaultlayer_hf.state.data_digest import spread
 from vaultlayer_hf.state.loadable import Kind, LoadTrial
 from vaultlayer_hf.state.saved_digests import read_digests
 from vaultlayer_hf.state.tensor_digests import differing, digest_tensors, plain_name
-from vaultlayer_hf.trainer.loaded import is_adapter
+from vaultlayer_hf.trainer.trained import is_adapter
 
 _KINDS: tuple[tuple[Kind, str], ...] = (
     ("adapter", r"(.*/)?adapter_model\.safetensors"),

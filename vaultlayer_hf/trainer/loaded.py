@@ -8,9 +8,7 @@ the names, so what wasn't loaded is loaded through it once more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -22,87 +20,10 @@ from transformers import PreTrainedModel
 from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import NotLoadedError
 from vaultlayer_hf.session.ranks import Ranks
-from vaultlayer_hf.state.finite import nonfinite_later, nonfinite_state
 from vaultlayer_hf.state.object_files import peeled
-from vaultlayer_hf.state.saved_digests import (
-    StateDigests,
-    StateTensors,
-    in_words,
-    list_tensors,
-    read_digests,
-    state_differences,
-)
-from vaultlayer_hf.state.tensor_digests import is_shard, plain_name
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a Trainer trains, as it hands it to its callbacks.
-
-    Attributes:
-        model: may be wrapped.
-        optimizer: may be wrapped; None where there is none yet.
-        scheduler: of the learning rate; None where there is none.
-    """
-
-    model: Any
-    optimizer: Any = None
-    scheduler: Any = None
-
-    @cached_property
-    def sharded(self) -> bool:
-        """Whether each rank holds a part of the model of its own, as with FSDP and ZeRO-3."""
-        return any(map(is_shard, self.model.parameters()))
-
-    def nonfinite(self, rank: int, log_history: Sequence[dict[str, Any]]) -> str:
-        """Return what of it is nan, or of the newest loss in the Trainer's log, in words; empty: all is finite.
-
-        Where all ranks hold the same, rank 0 looks for all. ``logging_nan_inf_filter`` keeps a nan out of the log, so
-        that a loss alone doesn't tell.
-        """
-        if rank and not self.sharded:
-            return ""
-        return nonfinite_state({"": peeled(self.model)}, [self.optimizer], _newest_loss(log_history))
-
-    def nonfinite_later(
-        self,
-        rank: int,
-        log_history: Sequence[dict[str, Any]],
-        later: Callable[[Any], Callable[[], Any]],
-    ) -> Callable[[], str]:
-        """Return a function that gives later, on any thread, what ``nonfinite`` would give now.
-
-        Shards are looked at now: no copy holds them.
-        """
-        if rank or self.sharded:
-            found = self.nonfinite(rank, log_history)
-            return lambda: found
-        loss = _newest_loss(log_history)
-        return nonfinite_later({"": peeled(self.model)}, [self.optimizer], loss, later)
-
-    def digests(self, world_size: int) -> StateDigests:
-        """Return the digests of the part of it that a checkpoint of the Trainer holds."""
-        return self.tensors(world_size).digests()
-
-    def tensors(self, world_size: int) -> StateTensors:
-        """Return the tensors of the part of it that a checkpoint of the Trainer holds."""
-        inner = peeled(self.model)
-        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
-        # DeepSpeed partitions the optimizer's state in its own way, and loads it strictly itself.
-        own = any("deepspeed" in type(one).__module__ for one in (self.model, self.optimizer, optimizer))
-        return list_tensors(
-            {"": inner},
-            [] if own else [optimizer],
-            [self.scheduler],
-            trained_only=is_adapter(inner),
-            left_out=getattr(inner, "_keys_to_ignore_on_save", None) or (),
-            world_size=world_size,
-            sharded=self.sharded,
-        )
-
-
-def _newest_loss(log_history: Sequence[dict[str, Any]]) -> Any:
-    return next((entry["loss"] for entry in reversed(log_history) if "loss" in entry), None)
+from vaultlayer_hf.state.saved_digests import in_words, read_digests, state_differences
+from vaultlayer_hf.state.tensor_digests import plain_name
+from vaultlayer_hf.trainer.trained import Trained, is_adapter
 
 
 def keep_digests(folder: Path, ranks: Ranks, events: Events, trained: Trained) -> None:
@@ -193,17 +114,6 @@ def _unlike(folder: Path, model: Any, differences: Collection[str]) -> str:
     return f"what transformers {transformers.__version__} has loaded from {folder.name} isn't what was saved"
 
 
-def is_adapter(model: Any) -> bool:
-    """Tell whether the Trainer saves only what is trained of a model, as it does with PEFT."""
-    model = peeled(model)
-    return hasattr(model, "peft_config") and hasattr(model, "get_base_model")
-
-
-def is_of_adapters(name: str, model: Any) -> bool:
-    """Tell whether a parameter of a ``peeled`` model with adapters, by its name, is one of theirs. Pure."""
-    return any(f".{adapter}." in f"{name}." for adapter in model.peft_config)
-
-
 def _load_by_plain_names(folder: Path, model: Any) -> bool:
     """Load the tensors of a checkpoint's files by their names without wrappers, as of a compiled model's; tell whether.
 
@@ -212,7 +122,7 @@ def _load_by_plain_names(folder: Path, model: Any) -> bool:
     own = {plain_name(name): tensor for name, tensor in model.state_dict().items()}
     if is_adapter(model):
         files = [
-            (path, of_adapter(own, name))
+            (path, _of_adapter(own, name))
             for name in model.peft_config
             for path in _adapter_files(folder, name)
         ]
@@ -234,7 +144,7 @@ def _adapter_files(folder: Path, adapter: str) -> list[Path]:
     return sorted((folder if adapter == "default" else folder / adapter).glob("adapter_model*.safetensors"))
 
 
-def of_adapter(own: dict[str, Any], adapter: str) -> dict[str, Any]:
+def _of_adapter(own: dict[str, Any], adapter: str) -> dict[str, Any]:
     """Return an adapter's tensors by the names that PEFT writes, which leave out that of the adapter."""
     marks = (f".modules_to_save.{adapter}.", f".{adapter}.")
     found = {}

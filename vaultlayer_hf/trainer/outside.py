@@ -10,7 +10,7 @@ import torch
 
 from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.state.tensor_digests import Digests, digest_tensors
-from vaultlayer_hf.trainer.loaded import Trained
+from vaultlayer_hf.trainer.trained import Trained
 
 _ROTARY = ("inv_freq", "original_inv_freq", "cos_cached", "sin_cached")
 """Tables of positions, which models make anew for longer inputs."""

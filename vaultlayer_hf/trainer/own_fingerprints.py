@@ -16,8 +16,8 @@ from vaultlayer_hf.state.object_kinds import is_of_script, own_attributes
 from vaultlayer_hf.state.stops import written_by_handlers
 from vaultlayer_hf.trainer.data_holdings import held_by_data
 from vaultlayer_hf.trainer.exchanged import parts_of_training
-from vaultlayer_hf.trainer.loaded import Trained, is_adapter, is_of_adapters
 from vaultlayer_hf.trainer.own_places import Held, OwnPlaces, inner
+from vaultlayer_hf.trainer.trained import Trained, is_adapter, is_of_adapters
 
 _ALL = "the script's own objects, which can't be looked at"
 

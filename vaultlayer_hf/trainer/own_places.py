@@ -17,7 +17,6 @@ from vaultlayer_hf.state.object_files import peeled
 from vaultlayer_hf.state.object_kinds import is_of_script, own_attributes
 from vaultlayer_hf.state.places import Attributes, Place
 from vaultlayer_hf.trainer.exchanged import HOOKS, hooks_of, methods_of
-from vaultlayer_hf.trainer.loaded import Trained
 from vaultlayer_hf.trainer.own_attributes import (
     of_allocator,
     of_arguments,
@@ -28,6 +27,7 @@ from vaultlayer_hf.trainer.own_attributes import (
     of_state,
     of_trainer,
 )
+from vaultlayer_hf.trainer.trained import Trained
 
 _OF_TENSORS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 _OF_OPTIMIZERS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")

@@ -40,10 +40,10 @@ from vaultlayer_hf.state.places import FunctionVariables, Place
 from vaultlayer_hf.state.put_values import fits, put_value
 from vaultlayer_hf.state.stops import StopNotes
 from vaultlayer_hf.state.take_values import Kept, Room, UnkeptError, has_come, take_attribute
-from vaultlayer_hf.trainer.loaded import Trained
 from vaultlayer_hf.trainer.own_fingerprints import OwnFingerprints
 from vaultlayer_hf.trainer.own_fixed import digests_of_fixed, made_otherwise, unchanged
 from vaultlayer_hf.trainer.own_places import Held, OwnPlaces, read_by_samplers
+from vaultlayer_hf.trainer.trained import Trained
 from vaultlayer_hf.trainer.trained_parts import TrainedParts
 
 _NONE = fingerprint(None, (), 0)

@@ -26,11 +26,11 @@ from vaultlayer_hf.trainer.added import AddedObjects
 from vaultlayer_hf.trainer.begun import Begun
 from vaultlayer_hf.trainer.data import TrainerData
 from vaultlayer_hf.trainer.in_evaluation import InEvaluation
-from vaultlayer_hf.trainer.loaded import Trained, is_adapter
 from vaultlayer_hf.trainer.notices import say_over, say_stopped, warn_of_arguments, warn_of_one_more_step
 from vaultlayer_hf.trainer.origin import Origin, from_named, from_nothing, from_vault
 from vaultlayer_hf.trainer.over import AlreadyFinishedError, EarlierRun, is_over
 from vaultlayer_hf.trainer.terms import has_ended, note_end, session_for
+from vaultlayer_hf.trainer.trained import Trained, is_adapter
 from vaultlayer_hf.trainer.under_way import TrainingUnderWay
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from vaultlayer_hf.state.object_files import peeled
 from vaultlayer_hf.state.tensor_digests import plain_name
 from vaultlayer_hf.trainer.adapter_load import activate_adapters, active_adapters
-from vaultlayer_hf.trainer.loaded import Trained
+from vaultlayer_hf.trainer.trained import Trained
 
 
 class TrainedParts:

@@ -33,12 +33,13 @@ from vaultlayer_hf.trainer.fork_numbers import ForkNumbers
 from vaultlayer_hf.trainer.in_evaluation import InEvaluation
 from vaultlayer_hf.trainer.kept_runs import keep_runs
 from vaultlayer_hf.trainer.loadable import load_trial
-from vaultlayer_hf.trainer.loaded import Trained, check_loaded, digests_of_copy, keep_digests
+from vaultlayer_hf.trainer.loaded import check_loaded, digests_of_copy, keep_digests
 from vaultlayer_hf.trainer.outside import OutsideOfModel, UnsavedBuffers
 from vaultlayer_hf.trainer.own_state import OwnState
 from vaultlayer_hf.trainer.own_warnings import OwnTrouble, warn_of
 from vaultlayer_hf.trainer.saving import Saving
 from vaultlayer_hf.trainer.terms import save_of
+from vaultlayer_hf.trainer.trained import Trained
 from vaultlayer_hf.trainer.trainer_files import TrainerFiles
 from vaultlayer_hf.trainer.trl_state import say_inexact, trl_state
 
