@@ -163,6 +163,27 @@ def test_what_draws_from_the_system_costs_no_checkpoint(tmp_path: Path) -> None:
     again.ckpt.close()
 
 
+def test_attributes_in_slots_come_back(tmp_path: Path) -> None:
+    """An object that keeps some of its attributes in ``__slots__`` has all of them as they were."""
+
+    class Counts:
+        __slots__ = ("seen",)
+
+    class Owner(Counts):
+        def __init__(self) -> None:
+            self.seen, self.best = 0, 0.0
+
+    loop, owner = Loop(tmp_path), Owner()
+    loop.ckpt.carry(lambda: {"owner": owner})
+    owner.seen, owner.best = 3, 0.5
+    loop.ckpt.step()
+    loop.ckpt.finish()
+    again, owner = Loop(tmp_path), Owner()
+    again.ckpt.carry(lambda: {"owner": owner})
+    assert (owner.seen, owner.best) == (3, 0.5)
+    again.ckpt.close()
+
+
 class Growing:
     """Has an attribute that adds another one to its owner whenever it is looked into, as a thread of the owner may."""
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from vaultlayer_hf.state.generator_states import bare_state, is_generator, put_bare_state
+from vaultlayer_hf.state.object_kinds import attributes_of
 from vaultlayer_hf.state.put_values import load_in_place
 
 _LARGE = 1 << 20
@@ -32,7 +33,7 @@ def large_attributes(value: Any) -> dict[str, Any] | None:
     """Return what tells the large attributes of an object from what they become; None for what is no such object."""
     if _knows_its_state(value) or not _has_attributes(value):
         return None
-    return {name: _mark(one) for name, one in _attributes(value)}
+    return {name: _mark(one) for name, one in attributes_of(value).items()}
 
 
 def take_variable(value: Any, name: str, first: Any, left_out: list[str], within: set[int]) -> Any:
@@ -60,7 +61,7 @@ def take_variable(value: Any, name: str, first: Any, left_out: list[str], within
         return "generator", bare_state(value)
     if _has_attributes(value):
         state = {}
-        for attribute, one in _attributes(value):
+        for attribute, one in attributes_of(value).items():
             before = first.get(attribute) if isinstance(first, dict) else None
             if not _unchanged(one, before):
                 path = f"{name}.{attribute}"
@@ -110,7 +111,7 @@ def put_variable(saved: Any, now: Any) -> Any:
     elif kind == "items":
         return _put_items(state, now)
     else:
-        attributes = vars(now)
+        attributes = attributes_of(now)
         for name, one in state.items():
             again = put_variable(one, attributes.get(name, _ABSENT))
             if again is not _ABSENT:
@@ -178,11 +179,6 @@ def _has_attributes(value: Any) -> bool:
         return False
     library = type(value).__module__.partition(".")[0] in _LIBRARIES
     return hasattr(value, "__dict__") and not library
-
-
-def _attributes(value: Any) -> list[tuple[str, Any]]:
-    """Return an object's attributes as they are now: a thread of its own may add some while they are gone through."""
-    return list(vars(value).items())
 
 
 def _mark(value: Any) -> Any:
