@@ -36,12 +36,7 @@ def refuse_out_of_sight(script: Script, loop: Loop, models: list[str]) -> None:
     _refuse_defaults(script, used)
     _refuse_caches(script, used)
     _refuse_changed_parts(script, used, models)
-    for call in [call for part in used for call in script.all(cst.Call, part)]:
-        if _NEW_PARTS.search(script.path(call.func)):
-            raise UnclearError(
-                f"line {script.line(call)} gives a part of the model other parameters within the loop, which the model "
-                "of a new start hasn't got"
-            )
+    _refuse_new_parameters(script, used)
 
 
 def _run_by(script: Script, loop: Loop) -> list[Any]:
@@ -103,7 +98,7 @@ def _refuse_closures(script: Script, loop: Loop, used: list[Any]) -> None:
         if not (made & read or decorates):
             continue
         own = local_names(script, owner) | parameters_of(owner)
-        for name, line in _changes(script, inner).items():
+        for name, line in _changed_outside(script, inner).items():
             if name in own:
                 raise UnclearError(
                     f"line {line} changes {name}, which {inner.name.value}() keeps of {owner.name.value}(), where a "
@@ -111,7 +106,7 @@ def _refuse_closures(script: Script, loop: Loop, used: list[Any]) -> None:
                 )
 
 
-def _changes(script: Script, function: Any) -> dict[str, int]:
+def _changed_outside(script: Script, function: Any) -> dict[str, int]:
     """Return the names from outside of a function that it changes, and the lines."""
     walk = Walk(script, follow=False)
     walk.suite(function.body)
@@ -188,17 +183,26 @@ def _refuse_caches(script: Script, used: list[Any]) -> None:
 
 def _refuse_changed_parts(script: Script, used: list[Any], models: list[str]) -> None:
     """``model[3].p = 0.1``: a part of the model without a name, and what no state_dict() has of it."""
+    kinds = (cst.AssignTarget, cst.AugAssign)
+    for target in [node.target for part in used for kind in kinds for node in script.all(kind, part)]:
+        if not isinstance(target, cst.Attribute) or target.attr.value not in _OF_PARTS:
+            continue
+        if (not dotted(target) and _root(target) in models) or _is_member(script, target):
+            raise UnclearError(
+                f"line {script.line(target)} changes {script.code(target)} within the loop, and no state_dict() has "
+                "it: a resume would go on with the one from before the loop"
+            )
+
+
+def _refuse_new_parameters(script: Script, used: list[Any]) -> None:
+    """``prune.l1_unstructured(model.head, "weight", 0.5)``: the model of a new start has no ``weight_orig``."""
     for part in used:
-        for kind in (cst.AssignTarget, cst.AugAssign):
-            for node in script.all(kind, part):
-                target = node.target
-                if isinstance(target, cst.Attribute) and target.attr.value in _OF_PARTS:
-                    line, whole = script.line(target), script.code(target)
-                    if (not dotted(target) and _root(target) in models) or _is_member(script, target):
-                        raise UnclearError(
-                            f"line {line} changes {whole} within the loop, and no state_dict() has it: a resume would "
-                            "go on with the one from before the loop"
-                        )
+        for call in script.all(cst.Call, part):
+            if _NEW_PARTS.search(script.path(call.func)):
+                raise UnclearError(
+                    f"line {script.line(call)} gives a part of the model other parameters within the loop, which the "
+                    "model of a new start hasn't got"
+                )
 
 
 def _root(node: Any) -> str:
