@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.kit.inside import listen
 from vaultlayer_hf import Checkpointer, Settings, open_vault
+from vaultlayer_hf.base.events import Event
 from vaultlayer_hf.vault.snapshot import COPY_BELOW, LOCAL
 
 
@@ -107,3 +110,28 @@ def test_a_folder_that_another_vault_has_used_is_left_alone(beside: Path) -> Non
     assert again.resume() == 1
     again.close()
     assert len(folders(beside)) == 3
+
+
+def test_files_that_an_empty_disk_lacks_are_said(tmp_path: Path) -> None:
+    """What the loop had written beside its checkpoints is named behind the first step; on the same disk nothing is."""
+
+    def play(steps: int, *, write: bool) -> list[str]:
+        out = tmp_path / "o"
+        said: list[Event] = []
+        ckpt = Checkpointer(tmp_path / "v", model=torch.nn.Linear(2, 1), save_every="none", output_dir=out)
+        listen(ckpt, said.append)
+        ckpt.resume()
+        for _ in range(steps):
+            ckpt.step()
+        if write:
+            out.mkdir(exist_ok=True)
+            (out / "table.csv").write_text("1")
+        ckpt.save()
+        ckpt.close()
+        return [one.message for one in said if "the script had written" in one.message]
+
+    assert play(1, write=True) == []
+    assert play(1, write=False) == []
+    shutil.rmtree(tmp_path / "o")
+    (words,) = play(2, write=False)
+    assert words.startswith("table.csv: the script had written these into its output folder by checkpoint-2")

@@ -58,6 +58,15 @@ PROVED: dict[str, tuple[str, ...]] = {
     "the training data, on a run that goes on": (
         f"{_ASKED}::test_other_data_on_a_run_that_goes_on_are_said",
     ),
+    "the ids of words: tokenizers, and tables that data set, collator and their functions read": (
+        "trainer/test_vocabularies.py::test_tables_are_told_apart",
+        "trainer/test_vocabularies.py::test_a_trainer_says_it",
+        "trainer/test_vocabularies.py::test_a_loop_says_it",
+    ),
+    "files beside the checkpoints in `output_dir` that your script wrote, and that aren't there now": (
+        "trainer/test_beside.py::test_files_that_an_empty_disk_lacks_are_said",
+        "loops/test_output_folder.py::test_files_that_an_empty_disk_lacks_are_said",
+    ),
     "learning rate, weight decay, betas, epsilon": (
         f"{_ASKED}::test_other_arguments_are_said_and_hold_as_is_said",
         "trainer/test_fork.py::test_a_fork_trains_with_its_own_learning_rate",
@@ -104,14 +113,18 @@ SUMMED_UP: dict[str, tuple[str, ...]] = {
         f"seed, {_ON_OVER}",
     ),
     "learning rate, weight decay, betas": ("learning rate, weight decay",),
-    "training data, schedule, loss, precision, configuration, an adapter's scale": (
+    "training data, ids of words, schedule, loss, precision, configuration, an adapter's scale": (
         "the training data, on a run that goes on",
+        "the ids of words",
         "schedule, steps in all",
         "the model's configuration",
         "an adapter's alpha",
     ),
     "what each start makes anew: reference models, teachers, weights of classes": (
         "what each start makes anew",
+    ),
+    "files that the script wrote beside its checkpoints, on a disk that lacks them": (
+        "files beside the checkpoints",
     ),
     "batch size, accumulation, workers, number of ranks, versions, seed": (
         "batch size, accumulation",

@@ -21,8 +21,9 @@ from vaultlayer_hf.state.asked import (
     optimizer_name,
     trained_names,
 )
-from vaultlayer_hf.state.data_digest import data_digest
+from vaultlayer_hf.state.data_digest import data_digest, with_vocabularies
 from vaultlayer_hf.state.schedules import schedules_name
+from vaultlayer_hf.state.vocabularies import vocabulary_digests
 
 _SPEED = {"foreach", "fused", "capturable", "differentiable"}
 """Options of optimizers that say how a step is computed, and not which."""
@@ -51,8 +52,9 @@ def asked_of(
 
 
 def loader_digest(loader: Any) -> str:
-    """Return the digest of what a loader reads; empty where that isn't known."""
-    return data_digest(getattr(loader, "dataset", None))
+    """Return the digest of what a loader reads, and of what makes numbers of it; empty where nothing is known."""
+    dataset, collate = getattr(loader, "dataset", None), getattr(loader, "collate_fn", None)
+    return with_vocabularies(data_digest(dataset), vocabulary_digests(dataset, collate_fn=collate))
 
 
 def holds_of(asked: Asked, *, fork: bool = False) -> dict[str, str]:

@@ -105,7 +105,8 @@ class AsyncLoopSaves:
             folder.mkdir(parents=True)
             also(folder)
             with recording(recorded, places()):
-                self._files.write(folder, step, figures, rank=0, world_size=1, digests=False)
+                at = self._training.session.output_dir
+                self._files.write(folder, step, figures, rank=0, world_size=1, output_dir=at, digests=False)
             storages = [storage for one in recorded for storage in one.storages()]
             copy = self._copier.copy(storages, stepped(self._state), others(self._state))
             digest = self._files.digests_later(folder, copy.later)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from vaultlayer_hf.loops.files import (
 )
 from vaultlayer_hf.loops.objects import Stateful
 from vaultlayer_hf.session.checkpoint_files import CheckpointFiles
+from vaultlayer_hf.session.save.beside import names_beside
 from vaultlayer_hf.session.save.plan import Save
 from vaultlayer_hf.state.asked import check_optimizers
 from vaultlayer_hf.state.finite import nonfinite_later, nonfinite_state
@@ -126,6 +127,8 @@ class LoopFiles(StateFiles):
         self._position, self._carried, self._events = position, carried, events
         self._digested: tuple[int, ...] = (0,)
         """Ranks that have written digests of what they hold, at the last save."""
+        self.beside: tuple[str, Sequence[str]] | None = None
+        """Of the checkpoint that was read: its name, and what it has noted of the output folder."""
 
     def write(
         self,
@@ -135,19 +138,23 @@ class LoopFiles(StateFiles):
         *,
         rank: int,
         world_size: int,
+        output_dir: Path,
         digests: bool = True,
     ) -> None:
         """Write this rank's files; rank 0's ``vaultlayer.json`` comes last. All ranks.
 
-        ``figures``: numbers kept with the checkpoint, such as the loss, by name. ``digests``: whether to write those of
-        the state, too; else see ``digests_later``. Raises what the objects raise.
+        ``figures``: numbers kept with the checkpoint, such as the loss, by name. ``output_dir``: where checkpoints lie;
+        what else is there is noted. ``digests``: whether to write those of the state, too; else see ``digests_later``.
+        Raises what the objects raise.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self._state.write(folder, rank)
         random_file, data_file = rank_files(rank)
         write_state(folder / random_file, take_random_state())
         modes = {name: take_modes(model) for name, model in self._state.models().items()}
-        loop = {"carried": self._carried.state_dict(), "modes": modes}
+        loop: dict[str, Any] = {"carried": self._carried.state_dict(), "modes": modes}
+        if rank == 0:
+            loop["beside"] = names_beside(output_dir)
         write_state(folder / data_file, {**self._position.state_dict(), **loop})
         tensors = self._state.tensors(world_size)
         self._digested = tuple(range(world_size if tensors.sharded else 1))
@@ -178,6 +185,7 @@ class LoopFiles(StateFiles):
         self._position.load_state_dict(position, random, written)
         self._carried.load_state_dict(position.get("carried", {}))  # earlier versions kept none
         self._put_modes(position.get("modes", {}))
+        self.beside = folder.name, position.get("beside", ())
         if random is not None:
             put_random_state(random)
         return int(about["step"])

@@ -18,6 +18,7 @@ from vaultlayer_hf.loops.folder import LoopFiles
 from vaultlayer_hf.loops.life import begin_training, end_training
 from vaultlayer_hf.loops.objects import Stateful
 from vaultlayer_hf.loops.passes import Passes
+from vaultlayer_hf.session.save.beside import say_what_is_gone
 from vaultlayer_hf.session.save.plan import Save
 from vaultlayer_hf.session.save.writing import write_on_all
 from vaultlayer_hf.session.session import Session
@@ -26,6 +27,7 @@ from vaultlayer_hf.session.start.asked import keep_asked, say_what_differs
 from vaultlayer_hf.session.stop.exits import leave
 from vaultlayer_hf.state.asked import VARYING_DATA, Asked, check_asked, read_asked
 from vaultlayer_hf.state.data.placed import in_doubt
+from vaultlayer_hf.state.data_digest import without_vocabularies
 from vaultlayer_hf.state.own_numbers import put_numbers, take_numbers
 
 
@@ -107,7 +109,7 @@ class RunningLoop:
         if self._asked.data == VARYING_DATA or not (data := loader_digest(loader)):
             return
         if self._asked.data:
-            if self._asked.data != data:
+            if without_vocabularies(self._asked.data) != without_vocabularies(data):
                 self._asked = replace(self._asked, data=VARYING_DATA)
             return
         if self._then.data == VARYING_DATA:
@@ -128,6 +130,7 @@ class RunningLoop:
         self._settle(wait=False)
         if self._beside is not None:
             self._beside.prepare()
+        self._say_what_is_gone()
         self.step += 1
         decision = self.training.at_step(self.step)
         # What follows the last batch of an epoch belongs to it; told to end there is no time for it.
@@ -142,6 +145,12 @@ class RunningLoop:
             self.close()
             if ending is not None:
                 leave(ending.reason, ending.code)
+
+    def _say_what_is_gone(self) -> None:
+        """Say, behind the first step, what a script's own files of the checkpoint's time are missing."""
+        noted, self.files.beside = self.files.beside, None
+        if noted is not None and self.session.ranks.rank == 0:
+            say_what_is_gone(self.session.events, *noted, self.session.output_dir)
 
     def save_if_due(self) -> None:
         """Save what fell due at the last batch of an epoch, behind the epoch's own code."""
@@ -177,7 +186,8 @@ class RunningLoop:
             written[:] = [self.files.save_of(folder, self.step, None, loss)]  # looks through the whole state
             # Its last file, vaultlayer.json, says that rank 0 has written all of its own.
             self.training.note_written(written[0])
-            self.files.write(folder, self.step, figures, rank=ranks.rank, world_size=ranks.world_size)
+            at, size = session.output_dir, ranks.world_size
+            self.files.write(folder, self.step, figures, rank=ranks.rank, world_size=size, output_dir=at)
 
         failed = write_on_all(session, folder, write)
         if failed is None:

@@ -24,6 +24,7 @@
     take_values.py      values of a script's own as something that a file holds
     tensor_digests.py   a digest of each tensor of a training's state, cheap enough for every save
     tracker_runs.py     which runs the experiment trackers had, kept with each checkpoint
+    vocabularies.py     digests of what turns a training's data into numbers
     capture/            a training's state copied while it trains on, and the files that are written from the copy
     data/               where a training is in its data, kept with each checkpoint
 

@@ -20,7 +20,7 @@ from typing import Any
 from vaultlayer_hf.base import files
 from vaultlayer_hf.errors import OtherRunError
 from vaultlayer_hf.state.adapters import Adapters, adapter_differences
-from vaultlayer_hf.state.data_digest import Differ, compare_data
+from vaultlayer_hf.state.data_digest import Differ, compare_data, other_vocabularies
 from vaultlayer_hf.state.object_files import peeled
 from vaultlayer_hf.state.tensor_digests import is_shard, plain_name
 
@@ -56,8 +56,9 @@ class Asked:
     Attributes:
         arguments: by name; those that shape the run.
         optimizer: its class's name, joined by ``+`` where there are several; empty where it isn't known.
-        data: a digest of some samples of the training data; empty where they can't be read without a side effect,
-            VARYING_DATA where each pass has others.
+        data: a digest of some samples of the training data, with those of what turns them into numbers
+            (data_digest.py); empty where they can't be read without a side effect, VARYING_DATA where each pass has
+            others.
         adapters: the model's adapters; nothing for a model without any.
         parameters: names of what the optimizer trains, in its order; empty where they aren't known.
     """
@@ -171,6 +172,12 @@ def check_asked(
     if data is not Differ.NOT:
         words.append(
             "the training data aren't those that the checkpoint was trained on: this start's hold from here on"
+        )
+    if known and (names := other_vocabularies(then.data, now.data)):
+        words.append(
+            f"{_shown(names)}: some words have other ids than those that the checkpoint was trained with, so the model "
+            "reads other words. Ids made from a set, or in a random order, are others at each start: make them in one "
+            "order, such as sorted(words), or keep them in a file. This start's hold from here on"
         )
     return words + adapters
 

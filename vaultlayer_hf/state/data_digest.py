@@ -4,6 +4,9 @@ A data set of the user's own may draw random numbers, or count, when it is asked
 it holds can be looked at, though: lists, arrays and tables with as many rows as it has samples, and other data sets
 that it wraps. Each of these has a digest by its name, since some of them may change from start to start (a cache, a
 draw of negatives) while the data are the same.
+
+Beside it stands what turns the data into numbers (vocabularies.py), each by a name of its own: where that differs, the
+data may be the same, and mean something else.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from vaultlayer_hf.base.digest import digest_bytes
 
 _SAMPLES = 16
 """How many samples of the data are looked at: spread over all of it, so that another fold or file shows."""
+_READ = "read:"
+"""How names begin of what turns the data into numbers."""
 _DEEP = 4
 """How many data sets within each other are looked into."""
 
@@ -47,13 +52,41 @@ def data_digest(dataset: Any) -> str:
         return ""
 
 
+def with_vocabularies(digest: str, vocabularies: Mapping[str, str]) -> str:
+    """Return a digest of data together with those of what turns them into numbers, by name. Pure."""
+    return " ".join([*([digest] if digest else []), *(f"{_READ}{k}={v}" for k, v in vocabularies.items())])
+
+
+def without_vocabularies(digest: str) -> str:
+    """Return what ``with_vocabularies`` was given of the data. Pure."""
+    return " ".join(part for part in digest.split(" ") if not part.startswith(_READ))
+
+
+def other_vocabularies(then: str, now: str) -> list[str]:
+    """Return the names of what turns data into numbers in both of two digests, and differs. Pure.
+
+    >>> other_vocabularies("1 read:encode.ids=2", "1 read:encode.ids=3")
+    ['encode.ids']
+    """
+    old, new = _parts(then), _parts(now)
+    return [
+        name.removeprefix(_READ)
+        for name, digest in old.items()
+        if name.startswith(_READ) and new.get(name, digest) != digest
+    ]
+
+
+def _parts(digest: str) -> dict[str, str]:
+    return dict(part.rpartition("=")[::2] for part in digest.split(" "))
+
+
 def compare_data(then: str, now: str) -> Differ:
     """Tell how two digests of data differ; of what only one of them holds nothing is said. Pure.
 
     >>> compare_data("rows=1 negatives=2", "rows=1 negatives=3")
     <Differ.PARTLY: 'partly'>
     """
-    old, new = (dict(part.rpartition("=")[::2] for part in one.split(" ")) for one in (then, now))
+    old, new = (_parts(without_vocabularies(one)) for one in (then, now))
     common = [name for name in old if name in new]
     others = [name for name in common if old[name] != new[name]]
     if not others:

@@ -23,9 +23,10 @@ from vaultlayer_hf.state.asked import (
     plain_arguments,
     trained_names,
 )
-from vaultlayer_hf.state.data_digest import data_digest
+from vaultlayer_hf.state.data_digest import data_digest, with_vocabularies
 from vaultlayer_hf.state.object_files import peeled
 from vaultlayer_hf.state.schedules import schedules_name
+from vaultlayer_hf.state.vocabularies import vocabulary_digests
 from vaultlayer_hf.trainer.begun import Begun
 from vaultlayer_hf.trainer.trained import Trained
 
@@ -78,6 +79,7 @@ def asked_for(begun: Begun, trainer: Any) -> Asked:
     ``trainer``: None where it isn't known, and nothing is said of its loss.
     """
     args, model, optimizer = begun.args, begun.trained.model, begun.trained.optimizer
+    dataset = getattr(begun.loader, "dataset", None)
     found = {name: getattr(args, name) for name in HOLDS if hasattr(args, name)}
     found |= {"max_steps": begun.state.max_steps, "schedule": schedules_name([begun.trained.scheduler])}
     found |= _of_config(getattr(peeled(model), "config", None))
@@ -102,10 +104,16 @@ def asked_for(begun: Begun, trainer: Any) -> Asked:
     return Asked(
         plain_arguments(found),
         optimizer_name([optimizer]),
-        data_digest(getattr(begun.loader, "dataset", None)),
+        with_vocabularies(data_digest(dataset), vocabulary_digests(dataset, **_readers(trainer))),
         adapters_of([model]),
         trained_names([model], [optimizer]),
     )
+
+
+def _readers(trainer: Any) -> dict[str, Any]:
+    """Return what a Trainer makes numbers of its data with, by name."""
+    processor = getattr(trainer, "processing_class", None) or getattr(trainer, "tokenizer", None)
+    return {"processing_class": processor, "data_collator": getattr(trainer, "data_collator", None)}
 
 
 def with_parts(asked: Asked, trained: Trained) -> Asked:

@@ -17,10 +17,11 @@ from transformers import TrainerState, TrainingArguments
 from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import RanksError
 from vaultlayer_hf.session.ranks import Ranks
+from vaultlayer_hf.session.save.beside import names_beside, say_what_is_gone
 from vaultlayer_hf.state.data.followed import why_not
 from vaultlayer_hf.state.data.follower import Follower
 from vaultlayer_hf.state.data.guard import Guard, no_longer
-from vaultlayer_hf.state.data.likeness import Likeness, data_differences, take_likeness
+from vaultlayer_hf.state.data.likeness import Likeness, data_differences, steps_a_pass, take_likeness
 from vaultlayer_hf.state.data.position import Moment, state_lost
 from vaultlayer_hf.state.random_state import put_random_state
 from vaultlayer_hf.trainer.begun import Begun
@@ -51,6 +52,8 @@ class TrainerData:
         self._losses: LoggedLoss | None = None
         self._own: OwnState | None = None
         self._guard = Guard(self._stop)
+        self._output_dir = Path()
+        self._beside: tuple[str, Sequence[str]] | None = None  # noted by a checkpoint, until the first step
         self._steps_a_pass: tuple[int, ...] = ()  # as the Trainer counts them; empty where that isn't known
 
     # The Trainer's events -------------------------------------------------------------------------------
@@ -62,7 +65,7 @@ class TrainerData:
         it is known. ``own``: what the script's own objects hold.
         """
         self.end()
-        self._own = own
+        self._own, self._output_dir = own, Path(str(begun.args.output_dir))
         self._guard, self._why, self._likeness = Guard(self._stop), "", {}
         self._trainer = trainer
         self._losses = LoggedLoss(trainer) if trainer is not None else None
@@ -94,6 +97,9 @@ class TrainerData:
 
     def begin_step(self, state: TrainerState) -> None:
         """Put back the random state that an unbroken run has here: the Trainer's own skip has put that of the save."""
+        beside, self._beside = self._beside, None
+        if beside is not None and self._ranks.rank == 0:
+            say_what_is_gone(self._events, *beside, self._output_dir)
         if self._follower is not None and self._follower.after is not None:
             self._guard.run(self._settle_skip, self._follower, state)
 
@@ -163,6 +169,8 @@ class TrainerData:
         found: dict[str, Any] = {"step": state.global_step, "loss": _loss_of(state)}
         if self._trainer is not None:  # a callback may have changed it
             found["accumulation"] = self._trainer.args.gradient_accumulation_steps
+        if self._ranks.rank == 0:
+            found["beside"] = names_beside(self._output_dir)
         if self._own is not None:
             found["own"] = self._own.state_dict(lacking=accumulated(self._trainer))
         return found if self._evaluations is None else found | {"evaluations": self._evaluations.count}
@@ -201,6 +209,10 @@ class TrainerData:
     def _go_on(self, folder: Path, args: TrainingArguments, state: TrainerState) -> None:
         """Go on from a checkpoint's record, where every rank can; else say why not."""
         own = self._own_record(folder, state)
+        if self._ranks.rank == 0:
+            first = own if isinstance(own, Record) else read_record(folder, 0)
+            names = first.likeness.get("beside", ()) if isinstance(first, Record) else ()
+            self._beside = folder.name, names
         if isinstance(own, Record) and self._own is not None:
             kept = own.likeness.get("own", {})
             self._warn_of(OwnTrouble.LOST, self._own.load_state_dict(kept), folder)
@@ -270,21 +282,6 @@ class TrainerData:
         if self._follower.doubt:
             words.append(self._follower.doubt)
         return (record if holds else None), words
-
-
-def steps_a_pass(loader: Any, accumulation: int) -> tuple[int, ...]:
-    """Return how many steps the Trainer counts in a pass: its versions differ in whether a rest is one of them. Pure.
-
-    None where the loader has no length.
-
-    >>> steps_a_pass(range(10), 4), steps_a_pass(iter("ab"), 1)
-    ((3, 2), ())
-    """
-    try:
-        length = len(loader)
-    except TypeError:
-        return ()
-    return tuple(steps for steps in (-(-length // accumulation), length // accumulation) if steps)
 
 
 def _loss_of(state: TrainerState) -> float | None:

@@ -2,6 +2,7 @@
 
     abandoned.py       what is said of a checkpoint that won't be committed
     async_trouble.py   what goes wrong with saves beside a training
+    beside.py          what a script writes into its output folder beside the checkpoints
     cadence.py         how often to save
     full_disk.py       a disk that is full at a save
     nonfinite.py       a save of a run whose weights or loss are nan

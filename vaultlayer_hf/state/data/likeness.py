@@ -66,3 +66,18 @@ def data_differences(then: Likeness, now: Likeness, *, workers_draw: bool) -> tu
             words.append(f"{name}: {value} then, {now[name]} now")
             holds = holds and name not in _ORDER
     return words, holds
+
+
+def steps_a_pass(loader: Any, accumulation: int) -> tuple[int, ...]:
+    """Return how many steps the Trainer counts in a pass: its versions differ in whether a rest is one of them. Pure.
+
+    None where the loader has no length.
+
+    >>> steps_a_pass(range(10), 4), steps_a_pass(iter("ab"), 1)
+    ((3, 2), ())
+    """
+    try:
+        length = len(loader)
+    except TypeError:
+        return ()
+    return tuple(steps for steps in (-(-length // accumulation), length // accumulation) if steps)
