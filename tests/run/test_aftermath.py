@@ -29,7 +29,7 @@ def test_status_tells_attempts_causes_and_steps(ran: Ran) -> None:
     first, second = found["attempts"]
     assert (first["cause"], first["began_at"], first["step"]) == ("killed", 0, 7)
     assert "SIGKILL ended it after step 7" in first["detail"]
-    assert "it goes on from the newest checkpoint (step 6)" in first["decision"]
+    assert "it goes on from the newest checkpoint (step 6, or a newer one on this disk)" in first["decision"]
     assert (second["cause"], second["began_at"], second["step"]) == ("finished", 6, 12)
     assert found["lost_steps"] == first["lost"] == 1
     assert found["last_commit_step"] == 12
@@ -64,7 +64,7 @@ def test_report_shows_the_death(ran: Ran, tmp_path: Path) -> None:
     done = vl("report", str(ran.folder / ".vl"), "--out", str(out), "--png", str(png))
     assert (done.code, done.err) == (0, "")
     page = out.read_text()
-    assert "SIGKILL ended it after step 7. restart: it goes on from the newest checkpoint (step 6)" in page
+    assert "SIGKILL ended it after step 7. restart: it goes on from the newest checkpoint (step 6, or" in page
     for mark in ("training", "death", "killed", "next attempt", "commit"):
         assert f">{mark}</text>" in page, mark
     assert page.count("<svg") == 5

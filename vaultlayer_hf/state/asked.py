@@ -171,7 +171,8 @@ def check_asked(
     ]
     if data is not Differ.NOT:
         words.append(
-            "the training data aren't those that the checkpoint was trained on: this start's hold from here on"
+            "the training data aren't those that the checkpoint was trained on: this start's hold from here on (if "
+            "they were meant to be the same, a shuffle or a split without a seed makes others at each start)"
         )
     if known and (names := other_vocabularies(then.data, now.data)):
         words.append(

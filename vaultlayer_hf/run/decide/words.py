@@ -21,7 +21,7 @@ class Words:
         if step is None and self.cause is Cause.STORE:
             return "the newest checkpoint, once the vault can be read"
         return (
-            f"the newest checkpoint (step {step})"
+            f"the newest checkpoint (step {step}, or a newer one on this disk)"
             if step is not None
             else "a whole checkpoint on this disk, or else from the start, as nothing is committed yet"
         )
