@@ -112,8 +112,10 @@ def asked_for(begun: Begun, trainer: Any) -> Asked:
 
 def _readers(trainer: Any) -> dict[str, Any]:
     """Return what a Trainer makes numbers of its data with, by name."""
-    processor = getattr(trainer, "processing_class", None) or getattr(trainer, "tokenizer", None)
-    return {"processing_class": processor, "data_collator": getattr(trainer, "data_collator", None)}
+    return {
+        "processing_class": getattr(trainer, "processing_class", None),
+        "data_collator": getattr(trainer, "data_collator", None),
+    }
 
 
 def with_parts(asked: Asked, trained: Trained) -> Asked:
