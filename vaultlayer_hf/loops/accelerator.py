@@ -21,7 +21,7 @@ from vaultlayer_hf.state.layouts import missing_parts
 from vaultlayer_hf.state.model_identity import ModelIdentity, identity_of, joined
 from vaultlayer_hf.state.object_files import peeled
 from vaultlayer_hf.state.saved_digests import StateTensors, list_tensors
-from vaultlayer_hf.state.schedules import GroupsRead, refused_by_schedule
+from vaultlayer_hf.state.schedules import loading_schedules
 from vaultlayer_hf.state.tensor_digests import is_shard
 
 _WHOLE = ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_NPU", "MULTI_XPU", "MULTI_MLU", "MULTI_HPU", "MULTI_MUSA")
@@ -75,15 +75,12 @@ class Prepared:
 
     def read(self, folder: Path) -> None:
         """Have accelerate load its files, on all ranks. Raises ResumeError."""
-        read = GroupsRead(self.optimizers, self.schedulers)
         try:
-            self.accelerator.load_state(str(folder))
+            with loading_schedules(self.optimizers, self.schedulers, folder):
+                self.accelerator.load_state(str(folder))
         except (RuntimeError, ValueError, KeyError, OSError) as error:
-            if (other := refused_by_schedule(error, self.schedulers, folder)) is not None:
-                raise other from error
             what = f"{type(error).__name__}: {error}"
             raise ResumeError(f"accelerate can't load {folder.name}: {what}") from error
-        read.check(folder)
         self._added.read(folder)
 
     @property

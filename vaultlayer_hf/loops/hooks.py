@@ -40,7 +40,7 @@ from vaultlayer_hf.session.start.asked import keep_asked, say_what_differs
 from vaultlayer_hf.state.asked import check_optimizers
 from vaultlayer_hf.state.capture.fit import Fit
 from vaultlayer_hf.state.own_numbers import OwnNumbers, put_numbers, take_numbers
-from vaultlayer_hf.state.schedules import GroupsRead, refused_by_schedule
+from vaultlayer_hf.state.schedules import loading_schedules
 from vaultlayer_hf.vault.snapshot import LOCAL
 
 _OWN_NAME = re.compile(r"checkpoint_(\d+)")
@@ -107,18 +107,12 @@ class AttachedScript:
                 EventKind.NOTICE, f"load_state() loads {self.folder}, restored from the vault: {what}"
             )
             input_dir = str(self.folder)
-        folder = Path(str(input_dir))
-        read = GroupsRead(self._prepared.optimizers, self._prepared.schedulers)
-        try:
+        prepared = self._prepared
+        with loading_schedules(prepared.optimizers, prepared.schedulers, Path(str(input_dir))):
             loaded = self._load(input_dir, *args, **kwargs)
-        except Exception as error:
-            if (other := refused_by_schedule(error, self._prepared.schedulers, folder)) is not None:
-                raise other from error
-            raise
-        check_optimizers(self._prepared.optimizers)
-        read.check(folder)
+            check_optimizers(prepared.optimizers)
         if self._own is not None and self.folder is not None and str(input_dir) == str(self.folder):
-            said = put_numbers(self._own, self._prepared.optimizers, self._prepared.schedulers)
+            said = put_numbers(self._own, prepared.optimizers, prepared.schedulers)
             self.session.warn_all(EventKind.NOTICE, said)
         self._loaded = True
         return loaded

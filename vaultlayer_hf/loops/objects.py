@@ -22,7 +22,7 @@ from vaultlayer_hf.state.data.placed import keeps_place, load_place
 from vaultlayer_hf.state.model_identity import ModelIdentity, identity_of, joined
 from vaultlayer_hf.state.object_files import check_stateful, load_plain, read_state, write_state
 from vaultlayer_hf.state.saved_digests import StateTensors, list_tensors
-from vaultlayer_hf.state.schedules import GroupsRead, refused_by_schedule
+from vaultlayer_hf.state.schedules import loading_schedules
 from vaultlayer_hf.state.tensor_digests import model_tensors
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -182,26 +182,26 @@ class Objects:
             saved = read_state(folder / added_groups.FILE)
             added_groups.add_groups(saved, self._named_optimizers(), self._groups, self.models())
         schedules = [one for one in self._things.values() if isinstance(one, LRScheduler)]
-        read = GroupsRead(self.optimizers, dict.fromkeys([*self.schedulers, *schedules]))
-        for name, thing in self._things.items():
-            state = read_state(folder / f"{name}.pt")
-            try:
-                if isinstance(thing, torch.nn.Module):
-                    load_plain(whole(thing), state)
-                elif keeps_place(thing):
-                    self.doubts += [f"{name}: {words}" for words in load_place(thing, state)]
-                else:
-                    thing.load_state_dict(state)
-            except Exception as error:  # the object is the script's own: it raises what it likes
-                if (other := refused_by_schedule(error, self.schedulers, folder)) is not None:
-                    raise other from error
-                what = f"{type(error).__name__}: {error}"
-                raise ResumeError(f"{name}.pt of {folder.name} can't be loaded: {what}") from error
-        read.check(folder)
+        with loading_schedules(self.optimizers, self.schedulers, folder, added=schedules):
+            for name, thing in self._things.items():
+                self._load(name, thing, folder)
         if (folder / left_gradients.FILE).exists():
             left_gradients.put_left_gradients(read_state(folder / left_gradients.FILE), self.models())
         if loose := self._loose():
             loose_parameters.put_loose(read_state(folder / loose_parameters.FILE), loose, folder.name)
+
+    def _load(self, name: str, thing: Any, folder: Path) -> None:
+        state = read_state(folder / f"{name}.pt")
+        try:
+            if isinstance(thing, torch.nn.Module):
+                load_plain(whole(thing), state)
+            elif keeps_place(thing):
+                self.doubts += [f"{name}: {words}" for words in load_place(thing, state)]
+            else:
+                thing.load_state_dict(state)
+        except Exception as error:  # the object is the script's own: it raises what it likes
+            what = f"{type(error).__name__}: {error}"
+            raise ResumeError(f"{name}.pt of {folder.name} can't be loaded: {what}") from error
 
     def tensors(self, world_size: int) -> StateTensors:
         """List the tensors of the model's, the optimizer's and the schedule's state, and those of models added."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from traceback import walk_tb
 from types import CodeType, FunctionType
@@ -38,6 +39,34 @@ def refused_by_schedule(error: Exception, schedulers: Iterable[Any], folder: Pat
     ):
         return None
     return _other_schedule(folder, schedulers, f"{type(error).__name__}: {error}")
+
+
+@contextmanager
+def loading_schedules(
+    optimizers: Iterable[Any], schedulers: Iterable[Any], folder: Path, *, added: Iterable[Any] = ()
+) -> Iterator[None]:
+    """Around the load of a checkpoint folder: name the schedules where they are other ones than the folder's.
+
+    Args:
+        optimizers, schedulers: of the training that goes on.
+        folder: the checkpoint's.
+        added: further schedules, in files of their own: who loads one says by its file what it raises.
+
+    Raises OtherRunError in the place of what a schedule raises, and see ``GroupsRead.check``.
+    """
+    schedulers = list(schedulers)
+    read = GroupsRead(optimizers, dict.fromkeys([*schedulers, *added]))
+    try:
+        yield
+    except Exception as error:
+        for one in (error, error.__cause__):  # who loads may have said already which file it was
+            if (
+                isinstance(one, Exception)
+                and (other := refused_by_schedule(one, schedulers, folder)) is not None
+            ):
+                raise other from one
+        raise
+    read.check(folder)
 
 
 class GroupsRead:
