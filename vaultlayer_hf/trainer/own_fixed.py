@@ -34,6 +34,7 @@ def digests_of_fixed(places: OwnPlaces, held: Iterable[Held], known: Collection[
         held: what these places hold.
         known: ids of what is carried elsewhere; none where that isn't known, and then nothing is looked at.
     """
+    # Each save asks again: what is written through ``.data``, as an average's weights are, counts in no ``_version``.
     found: Fixed = {}
     for path, value in (*_of_trainer(places), *_of_held(held, known)) if known else ():
         try:
@@ -88,9 +89,9 @@ def _tensors(value: Any, known: Collection[int]) -> Iterator[tuple[str, torch.Te
     elif isinstance(value, torch.Tensor):
         yield "", value
     elif isinstance(value, numpy.ndarray) and value.dtype.kind in "biuf":
-        yield "", torch.from_numpy(numpy.array(value))
+        yield "", torch.from_numpy(numpy.array(_rows(value)))
 
 
-def _rows(tensor: torch.Tensor) -> torch.Tensor:
-    """Return some rows of a tensor."""
-    return tensor[:: max(1, len(tensor) // _ROWS)] if tensor.dim() else tensor
+def _rows(values: Any) -> Any:
+    """Return some rows of a tensor or an array, which share its memory; of such rows all of them."""
+    return values[:: max(1, len(values) // _ROWS)] if values.ndim else values
