@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from vaultlayer_hf.state.generator_states import bare_state, is_generator, put_bare_state
+from vaultlayer_hf.state.object_files import load_in_place
 from vaultlayer_hf.state.object_kinds import attributes_of
-from vaultlayer_hf.state.put_values import load_in_place
 
 _LARGE = 1 << 20
 """Bytes of an attribute from which on it is kept only where it has changed since the script made it."""

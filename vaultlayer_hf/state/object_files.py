@@ -81,6 +81,31 @@ def load_plain(model: torch.nn.Module, state: dict[str, Any]) -> None:
     model.load_state_dict(found)
 
 
+def load_in_place(thing: Any, state: Any) -> None:
+    """Call an object's ``load_state_dict``; an optimizer's groups and state stay the same objects.
+
+    torch puts new ones in their place, and an optimizer around this one (Lookahead, SAM) may hold those that were
+    there: its schedule would set rates that nobody trains with.
+    """
+    if not isinstance(thing, torch.optim.Optimizer):
+        thing.load_state_dict(state)
+        return
+    groups, there, states = thing.param_groups, list(thing.param_groups), thing.state
+    thing.load_state_dict(state)
+    if thing.param_groups is not groups and len(there) == len(thing.param_groups):
+        for group, loaded in zip(there, thing.param_groups, strict=True):
+            loaded = dict(loaded)
+            group.clear()
+            group.update(loaded)
+        groups[:] = there
+        thing.param_groups = groups
+    if thing.state is not states:
+        brought = dict(thing.state)
+        states.clear()
+        states.update(brought)
+        thing.state = states
+
+
 def _place(value: Any) -> Any:
     """Return what two names of one tensor have in common; something of its own for what is no tensor."""
     if not isinstance(value, torch.Tensor) or not value.data_ptr():

@@ -22,6 +22,7 @@ import numpy
 import torch
 
 from vaultlayer_hf.state.generator_states import resume_generator
+from vaultlayer_hf.state.object_files import load_in_place
 from vaultlayer_hf.state.object_kinds import (
     attributes_of,
     beside_state,
@@ -54,31 +55,6 @@ def put_value(kept: Kept, now: Any) -> Any:
 def _put_state(content: Kept, now: Any) -> Any:
     load_in_place(now, put_value(content, None))
     return now
-
-
-def load_in_place(thing: Any, state: Any) -> None:
-    """Call an object's ``load_state_dict``; an optimizer's groups and state stay the same objects.
-
-    torch puts new ones in their place, and an optimizer around this one (Lookahead, SAM) may hold those that were
-    there: its schedule would set rates that nobody trains with.
-    """
-    if not isinstance(thing, torch.optim.Optimizer):
-        thing.load_state_dict(state)
-        return
-    groups, there, states = thing.param_groups, list(thing.param_groups), thing.state
-    thing.load_state_dict(state)
-    if thing.param_groups is not groups and len(there) == len(thing.param_groups):
-        for group, loaded in zip(there, thing.param_groups, strict=True):
-            loaded = dict(loaded)
-            group.clear()
-            group.update(loaded)
-        groups[:] = there
-        thing.param_groups = groups
-    if thing.state is not states:
-        brought = dict(thing.state)
-        states.clear()
-        states.update(brought)
-        thing.state = states
 
 
 def _fit_state_and_more(content: tuple[Kept, Mapping[str, Kept]], now: Any) -> bool:
