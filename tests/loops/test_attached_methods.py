@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration
+from accelerate.utils import DataLoaderConfiguration, ProjectConfiguration
+from torch.utils.data import DataLoader
 
 from tests.kit.inside import listen, settle
 from vaultlayer_hf import Checkpointer, Settings, open_vault
 from vaultlayer_hf.base.events import Event
 
-METHODS = ("save_state", "load_state", "end_training")
+METHODS = ("save_state", "load_state", "skip_first_batches", "end_training")
 
 
 class Values:
@@ -159,3 +160,53 @@ def test_the_script_gets_its_own_errors(tmp_path: Path, accelerator: Any) -> Non
     made.save_state()
     made.end_training()
     assert committed(tmp_path / "vault") == [5]
+
+
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated:UserWarning")
+@pytest.mark.parametrize("way", ["stateful", "stateful, shuffled", "skipped"])
+def test_the_data_behind_a_load(tmp_path: Path, way: str) -> None:
+    """A loader that keeps its place goes on exactly; one that shuffles, or is gone past, doesn't, and that is said."""
+    if way != "skipped":
+        pytest.importorskip("torchdata.stateful_dataloader")
+
+    def script(steps: int, seed: int, folder: Path = tmp_path) -> tuple[list[Any], list[str]]:
+        torch.manual_seed(seed)
+        options = DataLoaderConfiguration(use_stateful_dataloader=way != "skipped")
+        made = Accelerator(cpu=True, project_dir=str(folder), dataloader_config=options)
+        loader = made.prepare(DataLoader(range(8), batch_size=2, shuffle=way != "stateful"))
+        made.prepare(torch.nn.Linear(2, 2))
+        ckpt = Checkpointer(folder / "v")
+        said: list[Event] = []
+        listen(ckpt, said.append)
+        restored = ckpt.attach(made)
+        done = 0
+        if restored is not None:
+            made.load_state(str(restored))
+            done = int(restored.name.rpartition("_")[2])
+        seen = []
+        skipped = made.skip_first_batches(loader, done % 4) if way == "skipped" and done else loader
+        while done < steps:
+            for batch in skipped:
+                seen.append((batch.tolist(), torch.rand(()).item()))
+                done += 1
+                if done >= steps:
+                    break
+            skipped = loader
+        made.save_state(str(folder / f"step_{done}"))
+        ckpt.close()
+        made.free_memory()
+        return seen, [one.message for one in said if one.kind == "inexact"]
+
+    whole, _ = script(10, 1, tmp_path / "whole")
+    first, _ = script(3, 1)
+    rest, said = script(10, 2)
+    if way == "stateful":
+        assert first + rest == whole
+        assert said == []
+    else:
+        (words,) = said
+        names = {
+            "skipped": "skip_first_batches opens the loader anew",
+            "stateful, shuffled": "use_stateful_dataloader",
+        }
+        assert names[way] in words

@@ -39,17 +39,19 @@ from vaultlayer_hf.session.settings import Settings
 from vaultlayer_hf.session.start.asked import keep_asked, say_what_differs
 from vaultlayer_hf.state.asked import check_optimizers
 from vaultlayer_hf.state.capture.fit import Fit
+from vaultlayer_hf.state.data.followed import base_of
+from vaultlayer_hf.state.data.placed import SKIPPED, in_doubt, keeps_place, loaded_by_accelerate
 from vaultlayer_hf.state.own_numbers import OwnNumbers, put_numbers, take_numbers
 from vaultlayer_hf.state.schedules import loading_schedules
 from vaultlayer_hf.vault.snapshot import LOCAL
 
 _OWN_NAME = re.compile(r"checkpoint_(\d+)")
 """How accelerate names folders by itself."""
-_METHODS = ("save_state", "load_state", "end_training")
+_METHODS = ("save_state", "load_state", "skip_first_batches", "end_training")
 
 
 class AttachedScript:
-    """Sits in place of an Accelerator's save_state, load_state and end_training, until it is closed. All ranks.
+    """Sits in place of some of an Accelerator's own methods, such as save_state, until it is closed. All ranks.
 
     Args:
         accelerator: whose methods are replaced, on this object alone.
@@ -81,7 +83,7 @@ class AttachedScript:
             events.warn_once("async_save waiting", EventKind.NOTICE, fit.text)
         self.finished: int | None = self.session.state.finished if step is not None else None
         self._save, self._load = accelerator.save_state, accelerator.load_state
-        self._end = accelerator.end_training
+        self._skip, self._end = accelerator.skip_first_batches, accelerator.end_training
         self._before = {name: vars(accelerator).get(name) for name in _METHODS}
         for name in _METHODS:
             setattr(accelerator, name, getattr(self, name))
@@ -114,8 +116,21 @@ class AttachedScript:
         if self._own is not None and self.folder is not None and str(input_dir) == str(self.folder):
             said = put_numbers(self._own, prepared.optimizers, prepared.schedulers)
             self.session.warn_all(EventKind.NOTICE, said)
+        for loader in self._accelerator._dataloaders:
+            if keeps_place(base := base_of(loader)):  # by use_stateful_dataloader
+                self._doubt(loaded_by_accelerate(base))
         self._loaded = True
         return loaded
+
+    def skip_first_batches(self, dataloader: Any, num_batches: int = 0) -> Any:
+        """Leave batches out as accelerate does, and say what that means for the numbers."""
+        if self._loaded and num_batches:
+            self._doubt(SKIPPED)
+        return self._skip(dataloader, num_batches)
+
+    def _doubt(self, words: str) -> None:
+        if words and self.session.ranks.rank == 0:
+            self.session.events.warn_once(words, EventKind.INEXACT, in_doubt([words]))
 
     def save_state(self, output_dir: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Save as the script asks for, then commit the folder in the background.

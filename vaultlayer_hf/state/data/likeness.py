@@ -32,7 +32,7 @@ def take_likeness(loader: Any, world_size: int, accumulation: int) -> Likeness:
         "samples": samples,
         "batch size": getattr(sampler, "batch_size", None) or getattr(base, "batch_size", None),
         "data set": type(dataset).__name__,
-        "sampler": _sampler_name(sampler if sampler is not None else getattr(base, "sampler", None)),
+        "sampler": sampler_name(base),
         "last batches": "left out" if getattr(base, "drop_last", False) else "kept",
         "loader": type(loader).__name__,
         "accumulation": accumulation,
@@ -46,7 +46,10 @@ def take_likeness(loader: Any, world_size: int, accumulation: int) -> Likeness:
     return found | {name: version for name, version in versions().items() if name != "vaultlayer-hf"}
 
 
-def _sampler_name(sampler: Any) -> str:
+def sampler_name(base: Any) -> str:
+    """Return the class name of what a DataLoader's order is drawn by, within what makes batches of it."""
+    batches = getattr(base, "batch_sampler", None)
+    sampler: Any = batches if batches is not None else getattr(base, "sampler", None)
     while (
         getattr(sampler, "batch_sampler", None) is not None or getattr(sampler, "sampler", None) is not None
     ):

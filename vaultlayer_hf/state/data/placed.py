@@ -1,4 +1,6 @@
-"""A loader that keeps its own place (torchdata's), given to ``add()`` and gone through by the script itself.
+"""A loader that keeps its own place (torchdata's) and that the script goes through itself.
+
+It was given to ``add()``, or accelerate has loaded it.
 
 Its state brings the place back. But whoever opens it behind a resume draws a number to do so, which an unbroken run has
 drawn when the pass began: so the random state is as it was ahead of that opening. What worker processes draw isn't in
@@ -12,7 +14,17 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from vaultlayer_hf.state.data.likeness import sampler_name
 from vaultlayer_hf.state.random_state import put_random_state, take_random_state
+
+_EXACT = "Checkpointer(accelerator=…) with steps() goes on exactly"
+SKIPPED = (
+    "skip_first_batches opens the loader anew, which draws random numbers that an unbroken run doesn't draw there, and "
+    f"another order where nothing seeds it: {_EXACT}"
+)
+"""What is to be said of batches that accelerate leaves out."""
+_DRAWS_NONE = ("SequentialSampler", "_InfiniteConstantSampler")
+"""Samplers whose order isn't drawn; the second one stands for a data set that can only be gone through."""
 
 
 def keeps_place(thing: Any) -> bool:
@@ -39,6 +51,20 @@ def load_place(loader: Any, state: Any) -> list[str]:
     if getattr(loader, "num_workers", 0):
         words.append(f"a {type(loader).__name__} doesn't keep what is drawn in and for its worker processes")
     return words
+
+
+def loaded_by_accelerate(loader: Any) -> str:
+    """Have the opening of a loader that accelerate has loaded change nothing else; return what is to be said of it.
+
+    accelerate gives such a loader samplers of its own, which torchdata can only go through again.
+    """
+    _open_quietly(loader)
+    if sampler_name(loader) in _DRAWS_NONE:
+        return ""
+    return (
+        "use_stateful_dataloader keeps how far a pass was, and not in which order it draws its samples: "
+        f"{_EXACT}"
+    )
 
 
 def in_doubt(doubts: Iterable[str]) -> str:
