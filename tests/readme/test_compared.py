@@ -74,6 +74,7 @@ PROVED: dict[str, tuple[str, ...]] = {
     "what each start makes anew: reference models, teachers, weights of classes, other tensors": (
         f"{_FIXED}::test_what_a_start_makes_otherwise_is_said",
         f"{_FIXED}::test_the_reference_of_trl_is_compared",
+        f"{_FIXED}::test_what_a_script_makes_on_its_way_is_said",
         f"{_FIXED}::test_what_is_carried_is_no_such_thing",
     ),
     "schedule, steps in all, warm-up, gradient clipping, label smoothing, NEFTune, precision, loss": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from transformers import TrainerCallback
 
 from tests.kit.models import tiny_llama
-from tests.trainer.kit import Boom, FailAt, Patient, Recorder, trainer
+from tests.trainer.kit import Boom, FailAt, Patient, Recorder, Tokens, trainer
 from tests.trainer.programs import tokenizer
 from vaultlayer_hf import Trainer, resumable
 from vaultlayer_hf.trainer.own_fixed import digests_of_fixed
@@ -78,6 +79,33 @@ def _global(run: Any, drawn: torch.Tensor) -> None:
     run.compute_loss_func = taught
 
 
+projection: Any = None
+
+
+def projected(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """A collator that goes by a module, a global of the script's."""
+    ids = torch.stack([row["input_ids"] for row in rows])
+    return {"input_ids": ids, "labels": (ids + projection.weight.sum().long().abs()) % 64}
+
+
+class Masks(Tokens):
+    """Rows, and a tensor by which some of each are left out."""
+
+    mask: Any = None
+
+
+def _of_collator(run: Any, drawn: torch.Tensor) -> None:
+    global projection
+    projection = torch.nn.Linear(4, 4)
+    projection.weight.data = drawn
+    run.data_collator = projected
+
+
+def _of_data(run: Any, drawn: torch.Tensor) -> None:
+    run.train_dataset = Masks()
+    run.train_dataset.mask = drawn
+
+
 def _of_model(run: Any, drawn: torch.Tensor) -> None:
     run.model.projection = Projects(drawn)
 
@@ -89,6 +117,8 @@ KINDS = {
     "Weighs.reference": _module,
     "taught.teacher": _global,
     "model.projection.matrix": _of_model,
+    "projected.projection": _of_collator,
+    "Masks.mask": _of_data,
 }
 OTHER = "was trained with other content of"
 
@@ -131,6 +161,33 @@ class Averages(TrainerCallback):
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         self.held.mul_(0.5)
+
+
+class Lazily(Trainer):
+    """Makes its reference at the first step, of the model as it is then."""
+
+    reference: Any = None
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.reference is None:
+            self.reference = copy.deepcopy(model).requires_grad_(False)
+        first = next(self.reference.parameters())
+        return super().compute_loss(model, inputs, *args, **kwargs) + first.square().mean()
+
+
+def test_what_a_script_makes_on_its_way_is_said(tmp_path: Path) -> None:
+    """A reference that the checkpoint holds, and that this start will make of the newest weights: with that reason."""
+
+    def made(**more: Any) -> Any:
+        return trainer(tmp_path / "o", cls=Lazily, resume=str(tmp_path / "v"), **more)
+
+    with pytest.raises(Boom):
+        made(callbacks=[FailAt(3), Patient(tmp_path / "v")]).train()
+    again = made()
+    log = Recorder(again)
+    again.train()
+    (words,) = [one.message for one in log.of("inexact") if "Lazily.reference" in one.message]
+    assert "checkpoint-2 holds Lazily.reference, and this start has nothing there yet that takes it" in words
 
 
 def test_what_training_moves_is_no_such_thing(tmp_path: Path) -> None:

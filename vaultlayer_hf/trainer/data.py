@@ -216,6 +216,7 @@ class TrainerData:
         if isinstance(own, Record) and self._own is not None:
             kept = own.likeness.get("own", {})
             self._warn_of(OwnTrouble.LOST, self._own.load_state_dict(kept), folder)
+            self._warn_of(OwnTrouble.UNFIT, self._own.unfit, folder)
             self._warn_of(OwnTrouble.OTHER, self._own.made_otherwise(kept), folder)
             if own.position is not None and own.position.batches and not own.position.over:
                 self._warn_of(OwnTrouble.ORDER, kept.get("orders", ()), folder)

@@ -45,7 +45,7 @@ class OwnFingerprints:
             known = self._known() | ids
             found = take_fingerprints({owner: values for owner, _, values in held}, known)
             found |= take_fingerprints(dict(self._base()), ())
-            found |= take_fingerprints(held_by_data(self._dataset(), trainer, held), known, meters=False)
+            found |= take_fingerprints(held_by_data(self.dataset, trainer, held), known, meters=False)
             found |= take_fingerprints(dict(self._weights(held)), known)
             found |= dict(parts_of_training(trainer, peeled(self._trained.model)))
             return {path: one for path, one in found.items() if path.rpartition(".")[2] not in names}, known
@@ -65,7 +65,7 @@ class OwnFingerprints:
         places, trainer = self._places, self._places.trainer
         model, optimizer = peeled(self._trained.model), inner(self._trained.optimizer)
         things = [model, *model.modules(), *model.parameters(), optimizer, self._trained.scheduler]
-        things += [trainer, self._dataset(), *places.callbacks, *places.carried]
+        things += [trainer, self.dataset, *places.callbacks, *places.carried]
         if trainer is not None:
             own = own_attributes(trainer)
             things += [one for name, one in vars(trainer).items() if name not in own]
@@ -80,5 +80,7 @@ class OwnFingerprints:
             under = {n: one for n, one in named if not (one.requires_grad or is_of_adapters(n, model))}
             yield "model", under
 
-    def _dataset(self) -> Any:
+    @property
+    def dataset(self) -> Any:
+        """The data set of the training, without a library's wrapper."""
         return unwrapped(getattr(base_of(self._loader), "dataset", None))

@@ -7,15 +7,17 @@ training goes on with them to another end. So each save notes a digest of some o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy
 import torch
 
+from vaultlayer_hf.state.data.inner import data_sets
 from vaultlayer_hf.state.data_digest import spread
 from vaultlayer_hf.state.object_kinds import is_of_script
 from vaultlayer_hf.state.tensor_digests import Digests, differing, digest_tensors, is_shard
+from vaultlayer_hf.trainer.data_holdings import held_by_data
 from vaultlayer_hf.trainer.own_places import Held, OwnPlaces
 
 _TENSORS, _ROWS = 8, 64
@@ -48,6 +50,39 @@ def digests_of_fixed(places: OwnPlaces, held: Iterable[Held], known: Collection[
         if digests:
             found[path] = digests
     return found
+
+
+def digests_of_data(dataset: Any, trainer: Any, held: Sequence[Held]) -> Fixed:
+    """Return the same of what data sets and the collator hold, or their functions read, but for the rows themselves.
+
+    Args:
+        dataset: of the training.
+        trainer: whose collator counts; None where it isn't known.
+        held: what is looked at elsewhere.
+    """
+    found: Fixed = {}
+    try:
+        data, rows = held_by_data(dataset, trainer, held), {len(one) for one in data_sets(dataset)}
+    except Exception:  # of the script's own
+        return found
+    for owner, values in data.items():
+        for name, value in values.items():
+            if _length(value) in rows:
+                continue
+            try:
+                tensors = list(_tensors(value, ()))
+                some = (tensors[place] for place in spread(len(tensors), _TENSORS))
+                digests = digest_tensors((part, _rows(tensor)) for part, tensor in some)
+            except Exception:  # the same
+                continue
+            if digests:
+                found[f"{owner}.{name}"] = digests
+    return found
+
+
+def _length(value: Any) -> int:
+    sized = isinstance(value, (dict, list, tuple)) or getattr(value, "ndim", 0) > 0
+    return len(value) if sized else -1
 
 
 def unchanged(then: Fixed, now: Fixed, carried: Collection[str]) -> Fixed:

@@ -41,7 +41,7 @@ from vaultlayer_hf.state.put_values import fits, put_value
 from vaultlayer_hf.state.stops import StopNotes
 from vaultlayer_hf.state.take_values import Kept, Room, UnkeptError, has_come, take_attribute
 from vaultlayer_hf.trainer.own_fingerprints import OwnFingerprints
-from vaultlayer_hf.trainer.own_fixed import digests_of_fixed, made_otherwise, unchanged
+from vaultlayer_hf.trainer.own_fixed import digests_of_data, digests_of_fixed, made_otherwise, unchanged
 from vaultlayer_hf.trainer.own_places import Held, OwnPlaces, read_by_samplers
 from vaultlayer_hf.trainer.trained import Trained
 from vaultlayer_hf.trainer.trained_parts import TrainedParts
@@ -86,7 +86,7 @@ class OwnState:
     """What a script's own objects hold beside the checkpoint, from the begin of a training on.
 
         own = OwnState(trainer, callbacks, trained, loader, added)
-        lost = own.load_state_dict(kept)  # of the checkpoint that it goes on from
+        lost = own.load_state_dict(kept)  # of the checkpoint that it goes on from; own.unfit found no place
         kept = own.state_dict()  # at each save; own.unkept has what it lacks
 
     Args:
@@ -100,6 +100,7 @@ class OwnState:
         parts: which of the model is trained.
         unkept: the paths of what held something else at the newest save than at the begin, and isn't in it.
         modules: the modules outside the model that are in it.
+        unfit: the paths of what was kept, and found no place of its kind at this start.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class OwnState:
         self.parts = TrainedParts(trained)
         self.unkept: list[str] = []
         self.modules: list[torch.nn.Module] = []
+        self.unfit: list[str] = []
         # Of the checkpoint that the training goes on from.
         self._values: Mapping[str, Mapping[str, Kept]] = {}
         self._generators: Mapping[str, Mapping[str, GeneratorState]] = {}
@@ -120,6 +122,8 @@ class OwnState:
             held = self._places.held()
         self._then, known = self._fingerprints.take(held)
         self._fixed = digests_of_fixed(self._places, held, known)
+        # Once: whether training changes them is seen by their fingerprints.
+        self._fixed_data = digests_of_data(self._fingerprints.dataset, trainer, held)
         self._there = {f"{one.owner}.{name}" for one in held for name in one.values}
         self._settle(held)
         self._hiding = {path: weakref.ref(value) for path, value in self._find_hiding(held)}
@@ -139,7 +143,8 @@ class OwnState:
             "values": save.values,
             "orders": read_by_samplers(self._loader, held, save.carried),
             "moved": self.unkept,
-            "fixed": unchanged(self._fixed, fixed, moved_since | {*self.unkept}),
+            "fixed": unchanged(self._fixed, fixed, moved_since | {*self.unkept})
+            | {path: one for path, one in self._fixed_data.items() if path not in self.unkept},
             **self.parts.state_dict(),
         }
 
@@ -241,20 +246,20 @@ class OwnState:
         return path in unkept and not (is_iterator(value) and path in self._then)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> list[str]:
-        """Put back what was kept; return the paths of what begins as the script makes it."""
+        """Put back what was kept; return the paths of what wasn't, and begins as the script makes it."""
         places: dict[str, Place] = {}
         with contextlib.suppress(Exception):  # of objects of the script's own: all that was kept is lost then
             places = dict(self._places.all())
         self._values, self._generators = state.get("values", {}), state.get("generators", {})
-        lost = [*state.get("moved", ()), *self._put(places)]
+        self.unfit = self._put(places)
         with contextlib.suppress(Exception):  # the same
             self._settle([Held(owner, place, place.values()) for owner, place in places.items()])
         self.parts.load_state_dict(state)
-        return lost
+        return list(state.get("moved", ()))
 
     def made_otherwise(self, state: Mapping[str, Any]) -> list[str]:
         """Return the paths of what training leaves as it is, and this start has made otherwise than that of a state."""
-        return made_otherwise(state.get("fixed", {}), self._fixed)
+        return made_otherwise(state.get("fixed", {}), self._fixed_data | self._fixed)
 
     def put_again(self) -> None:
         """Put back once more what was kept, where a callback has changed it ahead of the first step."""

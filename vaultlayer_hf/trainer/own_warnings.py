@@ -29,6 +29,12 @@ class OwnTrouble(Enum):
         "{folder} doesn't hold {names}, which had changed by then and begin as the script makes them: where the "
         "training hangs on them, the numbers differ from an unbroken run's"
     )
+    UNFIT = (
+        "{folder} holds {names}, and this start has nothing there yet that takes it: what a script makes on its way is "
+        "made of what it has then, such as the newest weights in the place of the first ones. Where the training hangs "
+        "on it, the numbers differ from an unbroken run's: make it ahead of train(), or carry it: "
+        "trainer.vault.add('name', it)"
+    )
     OTHER = (
         "{folder} was trained with other content of {names}, which each start makes and no checkpoint holds: nothing "
         "may seed it, or the script may make it of the newest checkpoint. Where the training hangs on it, the numbers "
