@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from tests.kit.inside import listen
@@ -57,3 +60,44 @@ def test_a_loop_goes_on(tmp_path: Path, good: int, workers: int) -> None:
     rest, said = _run(tmp_path, 1000, workers)
     assert first + rest == 2 * list(range(ROWS))
     assert any("no state" in text for text in said), said
+
+
+def _endless(folder: Path, stop: int, *, draws: bool) -> tuple[list[int], list[str]]:
+    """A loop over an endless iterator of passes, whose steps draw as dropout does; the rows, and what was said."""
+
+    def cycle() -> Iterator[Any]:
+        loader = DataLoader(range(ROWS), batch_size=1, shuffle=draws)
+        while True:
+            yield from loader
+
+    ckpt = Checkpointer(folder / "vault", output_dir=folder / "output", save_every="none")
+    said: list[str] = []
+    listen(ckpt, lambda event: said.append(event.message))
+    ckpt.resume()
+    seen: list[int] = []
+    for _, batch in ckpt.steps(cycle(), total=stop):
+        seen.append(int(batch))
+        if draws:
+            torch.rand(())
+        ckpt.step()
+    ckpt.save()
+    ckpt.close()
+    return seen, [text for text in said if "draws random numbers on its way" in text]
+
+
+def test_an_endless_iterator_that_draws_on_its_way_is_said(tmp_path: Path) -> None:
+    """Within its first pass it goes on exactly; behind that the order is another one, and that is said."""
+    torch.manual_seed(0)
+    whole, _ = _endless(tmp_path / "whole", 3 * ROWS, draws=True)
+    torch.manual_seed(0)
+    first, said = _endless(tmp_path / "broken", ROWS - 2, draws=True)
+    rest, said = _endless(tmp_path / "broken", 2 * ROWS + 1, draws=True)
+    assert first + rest == whole[: 2 * ROWS + 1]
+    assert said == []
+    rest, said = _endless(tmp_path / "broken", 3 * ROWS, draws=True)
+    assert rest != whole[2 * ROWS + 1 :]
+    assert len(said) == 1
+    assert _endless(tmp_path / "plain", 2 * ROWS, draws=False)[1] == []
+    rest, said = _endless(tmp_path / "plain", 3 * ROWS, draws=False)
+    assert rest == [*range(ROWS)]
+    assert len(said) == 1, "the opening of each of its passes draws, whatever comes of it"

@@ -15,7 +15,7 @@ from vaultlayer_hf.state.data.follower import Follower
 from vaultlayer_hf.state.data.likeness import Likeness, data_differences, take_likeness
 from vaultlayer_hf.state.data.position import Moment, Position, content_of, position_from, state_lost
 from vaultlayer_hf.state.data.samplers import SamplerStates, put_samplers, raise_counters, take_samplers
-from vaultlayer_hf.state.random_state import put_random_state, take_random_state
+from vaultlayer_hf.state.random_state import put_random_state, same_random_state, take_random_state
 
 _NOTHING = object()
 
@@ -178,6 +178,12 @@ class Followed:
         return remarks, notices
 
 
+_DRAWS = (
+    "what gives out the batches draws random numbers on its way, and in an unbroken run those of the training come in "
+    "between: give steps() the DataLoader itself, which is followed, with epochs= or total= for how long to go on"
+)
+
+
 class Other:
     """A loader that can't be followed.
 
@@ -217,8 +223,12 @@ class Other:
             put_random_state(at.random)
             put_samplers(self.loader, at.samplers)
             opened = iter(self.loader)
-            for _ in range(batches):
+            first: dict[str, Any] = {}
+            for number in range(batches):
                 next(opened, None)
+                first = first if number else take_random_state()
+            if batches and not same_random_state(first, take_random_state()):
+                self._remarks.append(_DRAWS)
         put_random_state(random)
         return opened
 

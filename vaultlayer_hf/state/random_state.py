@@ -48,3 +48,17 @@ def put_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(one, number)
     if "mps" in state and torch.backends.mps.is_available():
         torch.mps.set_rng_state(state["mps"])
+
+
+def same_random_state(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Tell whether two of what ``take_random_state`` returned are equal, as far as both have a generator."""
+    return all(same_state(one[name], other[name]) for name in one if name in other)
+
+
+def same_state(one: Any, other: Any) -> bool:
+    """Tell whether the states of two generators are equal."""
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and torch.equal(one, other)
+    if isinstance(one, (list, tuple)) and any(isinstance(part, torch.Tensor) for part in one):
+        return len(one) == len(other) and all(map(same_state, one, other))
+    return bool(one == other)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from vaultlayer_hf.state.data.samplers import SamplerStates
+from vaultlayer_hf.state.random_state import same_state
 
 
 def state_lost(what: str, error: Exception) -> str:
@@ -99,18 +98,10 @@ def content_of(position: Position) -> dict[str, Any]:
 def _known(known: list[Any], state: Any) -> Any:
     """Return the state of a generator that is equal to this one and known already; else it is from now on."""
     for one in known:
-        if one is state or _equal(one, state):
+        if one is state or same_state(one, state):
             return one
     known.append(state)
     return state
-
-
-def _equal(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor):
-        return isinstance(other, torch.Tensor) and torch.equal(one, other)
-    if isinstance(one, (list, tuple)) and any(isinstance(part, torch.Tensor) for part in one):
-        return len(one) == len(other) and all(map(_equal, one, other))
-    return bool(one == other)
 
 
 def position_from(content: dict[str, Any]) -> Position:
