@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import EarlyStoppingCallback, TrainerCallback
 
-from tests.trainer.kit import Boom, FailAt, Patient, Recorder, Tokens, trainer, weights
+from tests.trainer.kit import Boom, FailAt, Patient, Recorder, Tokens, is_new, model, trainer, weights
+from vaultlayer_hf import Trainer
 
 LOSSES = {0: 9.0, 2: 3.0, 4: 2.0, 6: 5.0, 8: 1.0}
 
@@ -82,3 +83,36 @@ def test_early_stopping_may_be_added_at_a_resume(tmp_path: Path) -> None:
         trainer(tmp_path / "a", resume=vault, callbacks=[Patient(vault), FailAt(3)], **more).train()
     again = trainer(tmp_path / "b", resume=vault, callbacks=[EarlyStoppingCallback(9)], **more)
     assert again.train().global_step == 8
+
+
+class Looks(Trainer):
+    """Notes ahead of each step, where trl's GKD lets the model write, which modules are in training mode."""
+
+    def training_step(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+        if not hasattr(self, "modes"):
+            self.modes: dict[int, set[str]] = {}
+        self.modes[self.state.global_step] = {name for name, one in model.named_modules() if one.training}
+        return super().training_step(model, *args, **kwargs)
+
+
+@pytest.mark.parametrize("evaluates", [True, False])
+@pytest.mark.parametrize("epoch", [8, 16], ids=["epoch", "within"])  # 4 or 8 steps
+def test_modules_are_in_training_mode_as_in_an_unbroken_run(
+    epoch: int, evaluates: bool, tmp_path: Path
+) -> None:
+    """Ahead of the first step behind a resume each module is in training mode, or in evaluation, as it was saved."""
+    vault = tmp_path / "vault"
+    more: dict[str, Any] = {"cls": Looks, "train_dataset": Tokens(epoch), "save_steps": 4}
+    if evaluates:
+        more |= {"eval_dataset": Tokens(2), "eval_strategy": "steps", "eval_steps": 4}
+    unbroken = trainer(tmp_path / "u", model=model().eval(), **more)  # as from_pretrained leaves it
+    unbroken.train()
+    with pytest.raises(Boom):
+        trainer(
+            tmp_path / "a", resume=vault, model=model().eval(), callbacks=[Patient(vault), FailAt(6)], **more
+        ).train()
+    again = trainer(tmp_path / "b", resume=vault, model=model().eval(), **more)
+    again.train()
+    assert unbroken.modes[0] == set() or not is_new()  # transformers 4 has it train from the begin on
+    assert bool(unbroken.modes[4]) is not evaluates
+    assert again.modes == unbroken.modes  # those of the steps before have come back
