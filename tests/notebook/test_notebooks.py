@@ -175,12 +175,13 @@ def test_kaggle_in_two_versions(tmp_path: Path) -> None:
 
     whole = execution("whole").run()
     first = execution("versions", **{"HOURS = 12.0": "HOURS = -1e6"}).run()  # a session that is over already
+    assert "the training begins at step 0" in first.printed("vault")
     assert "ended at step 1," in first.printed("result")
     shutil.rmtree(tmp_path / "versions" / "output")
-    shutil.move(
-        tmp_path / "versions" / "working" / "vault", tmp_path / "versions" / "input" / "my-notebook" / "vault"
-    )
+    inputs = tmp_path / "versions" / "input" / "notebooks" / "me" / "my-notebook"  # where Kaggle puts them
+    shutil.move(tmp_path / "versions" / "working" / "vault", inputs / "vault")
     second = execution("versions").run()
+    assert f"goes on from {inputs / 'vault'}" in second.printed("vault")
     assert second.ended == whole.ended
     assert "of 20 GB" in second.printed("size")
 

@@ -103,7 +103,7 @@ def test_python_example_trains_and_commits(block, notebooks, s3_server, tmp_path
             end += 2
             shutil.move(
                 tmp_path / "kaggle" / "working" / "vault",
-                tmp_path / "kaggle" / "input" / "my-notebook" / "vault",
+                tmp_path / "kaggle" / "input" / "notebooks" / "me" / "my-notebook" / "vault",
             )
     assert len(tokens) == 1, "the finished run was left as it was when the script was started again"
 

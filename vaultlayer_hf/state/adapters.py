@@ -169,8 +169,9 @@ def _base_differences(
 
 def _refused(what: str) -> OtherRunError:
     return OtherRunError(
-        f"the checkpoint's adapter is another one than this run's: {what}. Its weights mean nothing there, so nothing "
-        "was trained. Start with what the checkpoint's adapter_config.json names, or name a new vault"
+        f"the checkpoint's adapter is another one than this run's: {what}. Its weights mean nothing in what is "
+        "asked for, so nothing was trained. Start with what the checkpoint's adapter_config.json names, or name a new "
+        "vault"
     )
 
 

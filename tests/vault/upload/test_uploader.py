@@ -14,7 +14,13 @@ import pytest
 
 from tests.vault.tools import Run, memory_store
 from vaultlayer_hf.base.priority import LOWEST
-from vaultlayer_hf.errors import ObjectNotFoundError, StoreDeniedError, StoreError, StoreUnavailableError
+from vaultlayer_hf.errors import (
+    ObjectNotFoundError,
+    StoreDeniedError,
+    StoreError,
+    StoreFullError,
+    StoreUnavailableError,
+)
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
 from vaultlayer_hf.vault.log.entry import Commit, VaultState
@@ -71,6 +77,29 @@ def test_the_commit_itself_waits_for_a_store_in_trouble(start: Callable[..., Run
     run.wait()
     assert live_steps(store) == [100]
     assert run.events("abandon") == []
+
+
+def test_a_full_vault_gets_room_by_a_stricter_retention(start: Callable[..., Run]) -> None:
+    """A start with a lower keep_last, on a vault that is full, deletes what it needn't keep, and commits."""
+
+    def plan(operation: Operation) -> Fault | None:
+        full = operation.name == "upload" and len(live_steps(store.inner)) > 1
+        return Fault.refused(StoreFullError("upload", operation.key, "no space")) if full else None
+
+    store = FaultStore(memory_store())
+    first = start(store, keep_last=3)
+    for step in (100, 200):
+        first.save(step)
+        first.wait()
+    first.close()
+    store.plan = plan
+    run = start(store, keep_last=1)
+    run.save(300)
+    assert wait_until(lambda: bool(run.events("trouble")))
+    assert "keep_last" in run.events("trouble")[0].message
+    run.save(400)
+    run.wait()
+    assert live_steps(store) == [200, 400], "the one that the start went on from stays"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a priority of each thread")

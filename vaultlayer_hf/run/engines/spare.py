@@ -177,13 +177,13 @@ class Spares:
                 self._cut(message)
                 return
             elif "failed" in message:
-                self._give_up(f"the spare has ended: {message['failed']}")
+                self._give_up(f"the interpreter that was kept ready has ended: {message['failed']}")
                 return
         if spare.process.poll() is not None:
             # Where the kernel has ended it for the memory that it had taken, that is no death of the attempt's.
             if spare.process.returncode == -signal.SIGKILL and processes.oom_kills() > self._oom_kills:
                 self.killed += 1
-            self._give_up("the spare has ended by itself")
+            self._give_up("the interpreter that was kept ready has ended by itself")
         elif (left := memory_left()) < SHORT:
             self._give_up(f"only {size_text(left)} of memory are left")
 

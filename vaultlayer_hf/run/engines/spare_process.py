@@ -155,7 +155,7 @@ class SpareProcess:
             self._line.settimeout(_ANSWERS)
             self._line.sendall(ascii({"environment": dict(environment)}).encode() + b"\n")
         except OSError:
-            return "the spare has ended"
+            return "the interpreter that was kept ready has ended"
         deadline = time.monotonic() + _ANSWERS
         while (rest := deadline - time.monotonic() if self.ready else left - working.seconds()) > 0:
             for message in self.messages(rest):
@@ -166,9 +166,9 @@ class SpareProcess:
                     return str(message.get("failed") or message["reason"])
                 self.ready, deadline = True, time.monotonic() + _ANSWERS
             if self._closed:
-                return "the spare has ended"
-        return (
-            "the spare doesn't answer" if self.ready else "the spare doesn't come to the end of its imports"
+                return "the interpreter that was kept ready has ended"
+        return "the interpreter that was kept ready " + (
+            "doesn't answer" if self.ready else "doesn't come to the end of its imports"
         )
 
     def end(self) -> None:

@@ -94,7 +94,8 @@ def freed_text(session: Session, again: str) -> str:
     """Return in words what ``make_room`` has done; ``again``: what is done once more."""
     return (
         f"the disk of {session.output_dir} is full: local copies of checkpoints that {session.address.uri} holds "
-        f"were removed, and this one is {again} again"
+        f"were removed, and this one is {again} again. That is done whenever it is full, and said once: "
+        "save_total_limit, or local_keep_last=1, leaves fewer there"
     )
 
 

@@ -271,7 +271,7 @@ def _taken(session: Session, save: Save, seq: int) -> Snapshot:
             is_full(error, session.output_dir) and make_room(session, session.newest_commits(_TOLD), keep)
         ):
             raise
-    session.events.warn(EventKind.TROUBLE, freed_text(session, "copied for upload"))
+    session.events.warn_once("full disk", EventKind.TROUBLE, freed_text(session, "copied for upload"))
     return take_snapshot(save.folder, session.snapshots, seq, manifest, save.known)
 
 

@@ -114,7 +114,7 @@ def _made_room(session: Session, committed: tuple[Commit, ...], keep: Collection
     except RanksError:
         return False
     if total and session.ranks.rank == 0:
-        session.events.warn(EventKind.TROUBLE, freed_text(session, "written"))
+        session.events.warn_once("full disk", EventKind.TROUBLE, freed_text(session, "written"))
     return total > 0
 
 

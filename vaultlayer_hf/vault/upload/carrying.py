@@ -150,6 +150,8 @@ class Carrier:
         _try_to_load(job)
         snapshot = self.seal(job)
         self._clearing.remove_older(snapshot)
+        if self._patience.full_since is not None:
+            self._clearing.make_room()
         transfer = Transfer(job.folder)
         begin = time.monotonic()
         try:

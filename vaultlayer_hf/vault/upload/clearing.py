@@ -115,25 +115,48 @@ class Clearing:
         assert self._writer is not None
         self._finite[done.number] = finite
         self._clear_after(done)
+        self._tidying(lambda writer: self._tidy_the_vault(writer, done), "after the next commit")
+
+    def make_room(self) -> None:
+        """Retention ahead of a commit, once the vault was full. Raises StoppedError, FencedError.
+
+        Where retention has become stricter since the newest commit, what it lets go would else wait for a commit that
+        the full vault can't take.
+        """
+        if self._writer is not None and self._writer.state.commits:
+            newest = self._writer.state.commits[-1]
+            self._tidying(lambda writer: self._retire(writer, newest), "at the next save")
+
+    def _tidying(self, tidy: Callable[[Writer], None], again: str) -> None:
+        assert self._writer is not None
         try:
             with self._patience.tidying():
-                self._tidy_the_vault(self._writer, done)
+                tidy(self._writer)
             self._events.forget("tidy ")
         except SupersededError:
             pass  # the trouble was said; the next commit goes on with it
         except (StoppedError, FencedError):
             raise
-        except Exception as error:  # whatever it is, the commit counts
+        except Exception as error:  # whatever it is, no checkpoint is lost by it
             cause = error.reason if isinstance(error, StoreError) else error
             self._events.warn_once(
                 f"tidy {type(error).__name__} {cause}",
                 EventKind.TROUBLE,
-                f"old checkpoints can't be deleted now, it is tried again after the next commit: {error}",
+                f"old checkpoints can't be deleted now, it is tried again {again}: {error}",
             )
 
     def _tidy_the_vault(self, writer: Writer, done: Commit) -> None:
+        self._retire(writer, done)
+        while self._abandoned:
+            delete_folder(self._store, self._abandoned[0])
+            self._abandoned.pop(0)
+        if not self._cleaned:
+            self._cleaned = True
+            clean_orphans(self._store, writer)
+
+    def _retire(self, writer: Writer, newest: Commit) -> None:
         finite = newest_finite(writer.state.commits, Log(self._store).read, self._finite)
-        spared = {done.number} | self._protected
+        spared = {newest.number} | self._protected
         number = finite.number if finite is not None else None
         for decision in tidy_vault(self._store, writer, self._policy, spared, finite=number):
             self._events.repeated(
@@ -142,12 +165,6 @@ class Clearing:
                 step=decision.commit.step,
                 reason=decision.reason,
             )
-        while self._abandoned:
-            delete_folder(self._store, self._abandoned[0])
-            self._abandoned.pop(0)
-        if not self._cleaned:
-            self._cleaned = True
-            clean_orphans(self._store, writer)
 
     def _clear_after(self, done: Commit) -> None:
         try:

@@ -95,15 +95,16 @@ class Patience:
             self.full_since = (self.full_since or time.monotonic()) if full else None
             goes_on = "" if self.over else "training goes on and "
             topic, what = "upload", f"the vault can't be written now, {goes_on}it is tried again"
+            hint = "; a start with a lower keep_last keeps fewer checkpoints there" if full else ""
         else:
-            topic, what = "tidy", "old checkpoints can't be deleted now, it is tried again"
+            topic, what, hint = "tidy", "old checkpoints can't be deleted now, it is tried again", ""
             if error.operation == "delete" and not error.transient:
                 # A run without that right: nothing that passes within seconds, as credentials do that are renewed.
                 self._tidy_end, what = 0.0, f"{what} after the next commit"
         self._events.warn_once(
             f"{topic} {type(error).__name__} {error.reason}",
             EventKind.TROUBLE,
-            f"{what}: {error}; {self._figures.exposure_text}",
+            f"{what}: {error}; {self._figures.exposure_text}{hint}",
             reason=error.reason,
         )
 
