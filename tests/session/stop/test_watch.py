@@ -108,6 +108,7 @@ def test_a_server_that_fails_meanwhile_is_asked_on(
     broken[0] = False
     server.action = {"action": "stop", "time": "2026-01-01T00:00:00Z"}
     wait_for(lambda: action(watch) == "stop")
+    wait_for(lambda: bool(said))  # it is said behind that
     watch.close()
     assert [event.kind for event in said] == ["preempt"]
 
