@@ -27,6 +27,14 @@ def why_not() -> str:
     return "" if there else "needs Ray: pip install 'ray[default]'"
 
 
+def _words(process: psutil.Process) -> list[str]:
+    """Return a process's command line; a raylet starts short programs, too, which may have ended meanwhile."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+
+
 class RayCluster:
     """A running cluster.
 
@@ -87,9 +95,8 @@ class RayCluster:
         """Kill the raylet under which a command with this word runs; return the node's name."""
         for name, process in self._nodes.items():
             for raylet in psutil.Process(process.pid).children(recursive=True):
-                if raylet.name() == "raylet" and any(
-                    word in one.cmdline() for one in raylet.children(recursive=True)
-                ):
+                named = Path(next(iter(_words(raylet)), "")).name == "raylet"
+                if named and any(word in _words(one) for one in raylet.children(recursive=True)):
                     raylet.kill()
                     return name
         raise AssertionError(f"no raylet runs {word}")
