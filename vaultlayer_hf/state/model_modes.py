@@ -18,7 +18,7 @@ def take_modes(model: torch.nn.Module) -> dict[str, dict[str, bool]]:
     """Return the flags of a model now."""
     return {
         "requires_grad": {plain_name(name): one.requires_grad for name, one in model.named_parameters()},
-        "training": {plain_name(name): one.training for name, one in model.named_modules()},
+        "training": take_training(model),
     }
 
 
@@ -33,6 +33,16 @@ def put_modes(model: torch.nn.Module, modes: Modes) -> list[str]:
         if trained != parameter.requires_grad:
             parameter.requires_grad_(trained)
             changed.append(name)
-    for name, module in model.named_modules():
-        module.training = modes["training"].get(plain_name(name), module.training)
+    put_training(model, modes["training"])
     return changed
+
+
+def take_training(model: torch.nn.Module) -> dict[str, bool]:
+    """Return which modules of a model are in training mode, by name; the model itself is ``""``."""
+    return {plain_name(name): one.training for name, one in model.named_modules()}
+
+
+def put_training(model: torch.nn.Module, training: Mapping[str, bool]) -> None:
+    """Set the modules' modes as they were; modules that ``training`` doesn't name stay as they are."""
+    for name, module in model.named_modules():
+        module.training = training.get(plain_name(name), module.training)

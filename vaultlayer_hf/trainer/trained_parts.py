@@ -7,19 +7,13 @@ that (trl's GKD lets the model write there) is done in evaluation by the first s
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, TypedDict
+from typing import Any
 
+from vaultlayer_hf.state.model_modes import put_training, take_training
 from vaultlayer_hf.state.object_files import peeled
 from vaultlayer_hf.state.tensor_digests import plain_name
 from vaultlayer_hf.trainer.adapter_load import activate_adapters, active_adapters
 from vaultlayer_hf.trainer.trained import Trained
-
-
-class Modes(TypedDict):
-    """Whether a model is in training mode, and the names of its modules that are in the other one."""
-
-    training: bool
-    others: list[str]
 
 
 class TrainedParts:
@@ -38,21 +32,15 @@ class TrainedParts:
         self._trained = trained
         self._first, self._first_active = self._now(), active_adapters(trained.model)
         self._kept: Mapping[str, bool] = {}  # of the checkpoint that the training goes on from
-        self._modes: Modes | None = None  # and its modules'
+        self._training: Mapping[str, bool] = {}  # and its modules'
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is other than at the begin, and the modules' modes."""
         active = active_adapters(self._trained.model)
-        model = peeled(self._trained.model)
         return {
             "flags": {name: on for name, on in self._now().items() if self._first.get(name) != on},
             "active": active if active != self._first_active else None,
-            "modes": {
-                "training": model.training,
-                "others": [
-                    plain_name(name) for name, one in model.named_modules() if one.training != model.training
-                ],
-            },
+            "training": take_training(peeled(self._trained.model)),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -60,7 +48,7 @@ class TrainedParts:
         if state.get("active"):
             activate_adapters(self._trained.model, state["active"])
         self._kept = self._now() | state.get("flags", {})
-        self._modes = state.get("modes")  # earlier versions kept none
+        self._training = state.get("training", {})  # earlier versions kept none
         self.put_flags()
 
     def put_flags(self) -> None:
@@ -68,11 +56,10 @@ class TrainedParts:
         for name, parameter in self._parameters():
             if name in self._kept:
                 parameter.requires_grad_(self._kept[name])
-        if self._modes is not None:
-            training, others = self._modes["training"], set(self._modes["others"])
-            self._trained.model.training = training  # of a wrapper, too
-            for name, module in peeled(self._trained.model).named_modules():
-                module.training = training != (plain_name(name) in others)
+        if self._training:
+            model = peeled(self._trained.model)
+            put_training(model, self._training)
+            self._trained.model.training = model.training  # of a wrapper, too
 
     def _parameters(self) -> Iterator[tuple[str, Any]]:
         if not self._trained.sharded:
