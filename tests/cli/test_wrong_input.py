@@ -17,6 +17,7 @@ from tests.vault.vaults import train
 from vaultlayer_hf.cli import app
 from vaultlayer_hf.cli.checks import check_libraries
 from vaultlayer_hf.cli.common import span
+from vaultlayer_hf.cli.mistyped import misplaced
 from vaultlayer_hf.cli.status import describe, facts, headline
 from vaultlayer_hf.cli.tables import print_table
 from vaultlayer_hf.run.assemble import assemble
@@ -125,6 +126,27 @@ def test_a_mistyped_program_is_refused_before_anything_is_made(
     done = vl("run", "--", *command.split(), cwd=tmp_path)
     assert (done.code, said in done.err) == (2, True), done.err
     assert not (tmp_path / ".vl").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "text", "said"),
+    [
+        ("train.py --vault s3://b/x", "", "vl run --vault s3://b/x -- train.py"),
+        ("python train.py --vault=s3://b/x --lr 1", "", "vl run --vault=s3://b/x -- python train.py --lr 1"),
+        ("python train.py --no-spare", "", "vl run --no-spare -- python train.py"),
+        ("python train.py --vault x", "parser.add_argument('--vault')", ""),
+        ("python train.py --vault x", "vault: str = 'x'", ""),
+        ("python --vault train.py --lr 1", "", ""),
+    ],
+)
+def test_an_option_after_the_script_is_said_to_be_the_scripts(
+    command: str, text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who names the vault after the script is told that vl run doesn't read it; a script's own option is left alone."""
+    (tmp_path / "train.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    found = misplaced(command.split())
+    assert found.endswith(said) if said else found == ""
 
 
 def test_a_vault_is_not_copied_among_other_files(trained: Path, tmp_path: Path) -> None:
@@ -291,14 +313,22 @@ def test_status_in_a_narrow_terminal_shows_how_each_attempt_ended(tmp_path: Path
     ("text", "seconds"), [("90", 90.0), ("90s", 90.0), ("2min", 120.0), ("1.5 h", 5400.0), (300.0, 300.0)]
 )
 def test_a_time_is_a_number_or_a_span(text: str | float, seconds: float) -> None:
-    """Options that are times take a number, or text such as 2min; another unit is that of the bare number."""
+    """Options that are times take a number of seconds, or text such as 2min."""
     assert span("--grace")(text) == seconds
-    assert span("--save-every", unit=60.0)("20") == span("--save-every", unit=60.0)("20min") == 1200.0
     for wrong in ("long", "-1", "nan", "inf", "3 steps"):
         with pytest.raises(typer.BadParameter):
             span("--grace")(wrong)
     with pytest.raises(typer.BadParameter, match="too short"):
         span("--hang-after", 0.1)("0")
+
+
+def test_a_time_between_saves_has_its_unit() -> None:
+    """A bare number is a step in `save_every` and a second in other options: `vl doctor --save-every` takes none."""
+    read = span("--save-every", 0.5, bare=False)
+    assert read("20min") == read(1200.0) == 1200.0
+    for bare in ("20", "200 steps"):
+        with pytest.raises(typer.BadParameter, match="a time with its unit, such as 20min"):
+            read(bare)
 
 
 def test_in_a_terminal_a_finding_stands_beside_its_mark(tmp_path: Path) -> None:

@@ -104,6 +104,14 @@ def test_the_checkpoints_numbers_hold(tmp_path: Path) -> None:
     assert optimizer.param_groups[0]["weight_decay"] == 0.0
 
 
+def test_a_loop_that_trains_on_after_its_end_is_told_which_number_holds(tmp_path: Path) -> None:
+    """A loop's end isn't known ahead: it is said which number holds if it trains on."""
+    play(tmp_path, finish=True)
+    said, _ = play(tmp_path, 4, lr=0.5)
+    (words,) = [text for text in said if text.startswith("lr: ")]
+    assert "if this loop takes more steps, the checkpoint's holds" in words
+
+
 def test_the_same_loop_is_told_nothing(tmp_path: Path) -> None:
     """Where nothing differs nothing is said."""
     play(tmp_path)

@@ -5,8 +5,10 @@ The quickest of them run in CI; all of them: ``python -m tests.notebook``.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -43,7 +45,7 @@ def kernel_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def local(name: str, folder: Path) -> Execution:
     """A notebook whose vault is a folder beside it."""
-    return Execution(name, folder, str(folder / "vault"))
+    return Execution(name, folder, str(folder / "vaults" / Path(name).stem))
 
 
 def check_kill(first: Execution, again: Execution, undisturbed: Execution) -> None:
@@ -184,6 +186,19 @@ def test_kaggle_in_two_versions(tmp_path: Path) -> None:
     assert f"goes on from {inputs / 'vault'}" in second.printed("vault")
     assert second.ended == whole.ended
     assert "of 20 GB" in second.printed("size")
+
+
+def test_notebooks_of_one_folder_share_no_run() -> None:
+    """Who runs two of them beside each other finds neither the vault nor the checkpoints of the other one."""
+    named: dict[str, set[str]] = {}
+    for path in NOTEBOOKS.glob("*.ipynb"):
+        code = "\n".join(cell["source"] for cell in nbformat.read(path, as_version=4).cells)
+        vaults = re.findall(r'VAULTLAYER_VAULT", "([^"]+)"', code) + re.findall(r'vault = f?"([^"]+)"', code)
+        outputs = re.findall(r'output_dir="([^"]+)"', code)
+        assert vaults, path
+        named[path.stem] = {*vaults, *outputs}
+    pairs = itertools.combinations(named.values(), 2)
+    assert all(one.isdisjoint(other) for one, other in pairs), named
 
 
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)

@@ -78,7 +78,9 @@ def test_killed_and_run_again_ends_as_if_nothing_had_happened(client, tmp_path) 
 
     folder = tmp_path / "disturbed"
     first, killed = client(folder), threading.Event()
-    watcher = threading.Thread(target=kill_at_a_commit, args=(first, folder / "vault", killed))
+    watcher = threading.Thread(
+        target=kill_at_a_commit, args=(first, folder / "vaults" / "quickstart", killed)
+    )
     watcher.start()
     with pytest.raises(nbclient.exceptions.DeadKernelError):
         first.execute()

@@ -18,7 +18,7 @@ PROVED: dict[str, tuple[str, ...]] = {
         "trainer/test_refusals.py::test_another_model",
         "trainer/test_other_machine.py::test_another_adapter_or_base_is_refused",
     ),
-    "what was loaded into memory": (
+    "weights or optimizer state that loading has left out or changed": (
         "trainer/test_loaded.py::test_a_weight_that_was_not_loaded_is_loaded",
         "trainer/test_loaded.py::test_what_cannot_be_loaded_whole_is_refused_before_the_first_step",
         "trainer/test_loaded.py::test_every_part_of_the_state_is_compared",
@@ -30,7 +30,7 @@ PROVED: dict[str, tuple[str, ...]] = {
         f"{_EXCHANGED}::test_an_optimizer_of_another_class_is_named",
         "loops/test_asked.py::test_another_optimizer_is_refused",
     ),
-    "the schedule's class, where it can't take the checkpoint's place": (
+    "the schedule's class, where it can't go on from the checkpoint's": (
         f"{_EXCHANGED}::test_a_schedule_that_cannot_take_the_place_of_another_is_named",
         f"{_EXCHANGED}::test_a_schedule_that_lacks_its_numbers_is_named",
         "loops/test_asked.py::test_a_schedule_that_cannot_take_the_place_is_named",
@@ -71,7 +71,7 @@ PROVED: dict[str, tuple[str, ...]] = {
         f"{_ASKED}::test_other_arguments_are_said_and_hold_as_is_said",
         "trainer/test_fork.py::test_a_fork_trains_with_its_own_learning_rate",
     ),
-    "what each start makes anew: reference models, teachers, weights of classes, other tensors": (
+    "what each start makes anew: reference models, teachers, a loss's class weights, other tensors": (
         f"{_FIXED}::test_what_a_start_makes_otherwise_is_said",
         f"{_FIXED}::test_the_reference_of_trl_is_compared",
         f"{_FIXED}::test_what_a_script_makes_on_its_way_is_said",
@@ -99,7 +99,7 @@ PROVED: dict[str, tuple[str, ...]] = {
 
 
 SUMMED_UP: dict[str, tuple[str, ...]] = {
-    "the model; an adapter's base model, type or targets; the optimizer; a schedule that can't take the place of the "
+    "the model; an adapter's base model, type or targets; the optimizer; a schedule that can't go on from the "
     "checkpoint's": (
         "the model's parameters",
         "an adapter's base model",
@@ -108,7 +108,7 @@ SUMMED_UP: dict[str, tuple[str, ...]] = {
         "the parameters that the optimizer trains",
         "the schedule's class",
     ),
-    "what was loaded into memory, from what was saved": ("what was loaded into memory",),
+    "weights or optimizer state that loading has left out or changed": ("weights or optimizer state",),
     "training data or seed, on a vault whose run is over": (
         f"the training data, {_ON_OVER}",
         f"seed, {_ON_OVER}",
@@ -121,7 +121,7 @@ SUMMED_UP: dict[str, tuple[str, ...]] = {
         "the model's configuration",
         "an adapter's alpha",
     ),
-    "what each start makes anew: reference models, teachers, weights of classes": (
+    "what each start makes anew: reference models, teachers, a loss's class weights": (
         "what each start makes anew",
     ),
     "files that the script wrote beside its checkpoints, on a disk that lacks them": (

@@ -16,6 +16,7 @@ from tests.servers import SeaweedServer
 from tests.trainer.conftest import Reference
 from tests.trainer.kit import Boom, Do, FailAt, Patient, Recorder, model, state_of, steps_of, trainer, weights
 from vaultlayer_hf import (
+    Checkpointer,
     CorruptError,
     FencedError,
     NoUsableCheckpointError,
@@ -315,3 +316,31 @@ def _place(name: str) -> int:
         "scheduler.pt",
         "rng_state.pth",
     ].index(name)
+
+
+def test_a_loop_on_a_trainers_vault_is_told_whose_it_is(vault: Path, tmp_path: Path) -> None:
+    """One vault holds one run: a loop says so, and doesn't list files that a Trainer never writes."""
+    whole = model()
+    ckpt = Checkpointer(
+        vault, model=whole, optimizer=torch.optim.AdamW(whole.parameters()), output_dir=tmp_path / "o"
+    )
+    with pytest.raises(
+        NoUsableCheckpointError, match=r"a Trainer has written it.*give this one a vault of its own"
+    ):
+        ckpt.resume()
+
+
+def test_a_trainer_on_a_loops_vault_is_told_whose_it_is(tmp_path: Path) -> None:
+    """The same the other way round."""
+    whole = model()
+    ckpt = Checkpointer(
+        tmp_path / "loop",
+        model=whole,
+        optimizer=torch.optim.AdamW(whole.parameters()),
+        output_dir=tmp_path / "o",
+    )
+    ckpt.resume()
+    ckpt.step()
+    ckpt.finish()
+    with pytest.raises(NoUsableCheckpointError, match=r"a Checkpointer has written it.*vault of its own"):
+        trainer(tmp_path / "out", resume=tmp_path / "loop").train()

@@ -116,7 +116,7 @@ def test_two_entries_swapped(bad_vault: Path, output: Path) -> None:
     """An entry is believed only under its own number; without any commit left the start fails, never at step 0."""
     swap(open_store(str(bad_vault)), "log/00000000000000000002.json", "log/00000000000000000003.json")
     before = tree(bad_vault)
-    with pytest.raises(NoUsableCheckpointError, match="damaged behind entry 1"):
+    with pytest.raises(NoUsableCheckpointError, match="damaged after entry 1"):
         start(str(bad_vault), output)
     assert tree(bad_vault) == before
     assert not output.exists()

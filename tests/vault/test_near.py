@@ -12,7 +12,7 @@ from vaultlayer_hf.stores.objects.store import ObjectStore
 from vaultlayer_hf.stores.uri import parse_vault
 from vaultlayer_hf.vault import near
 from vaultlayer_hf.vault.keys import entry_key
-from vaultlayer_hf.vault.near import near_vault
+from vaultlayer_hf.vault.near import is_slip, near_vault
 
 VAULTS = ("runs/my-run", "runs/other", "alone/in/here", "team/a-1", "team/a-2")
 
@@ -47,6 +47,34 @@ def test_what_was_meant(named: str, meant: str | None, bucket: ObjectStore) -> N
     """A vault around the place, the only one in it, or the one beside it whose name is much like; never another."""
     found = near_vault(parse_vault(f"s3://bucket/{named}@7"))
     assert found == (None if meant is None else f"s3://bucket/{meant}")
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "slip"),
+    [
+        ("my-vualt", "my-vault", True),
+        ("my-valt", "my-vault", True),
+        ("my-vaultt", "my-vault", True),
+        ("my-vaolt", "my-vault", True),
+        ("lama-7b", "llama-7b", True),
+        ("run-a", "run-b", False),
+        ("fold-0", "fold-1", False),
+        ("llama-7b", "llama-8b", False),
+        ("my-run-2", "my-run", False),
+        ("sft", "dpo", False),
+        ("train-high", "train-low", False),
+        ("my-vault", "my-vault", False),
+    ],
+)
+def test_a_slip_is_told_from_another_name(name: str, other: str, slip: bool) -> None:
+    """One letter of a longer word is a slip; another number, a short word or more letters are another name."""
+    assert is_slip(name, other) is is_slip(other, name) is slip
+
+
+def test_a_vault_is_not_near_to_itself(bucket: ObjectStore) -> None:
+    """A vault that a start has just claimed is no answer to what else may have been meant."""
+    bucket.write(f"runs/my-rnu/{entry_key(1)}", b"{}")
+    assert near_vault(parse_vault("s3://bucket/runs/my-rnu")) == "s3://bucket/runs/my-run"
 
 
 def test_who_may_not_look_beside_a_vault_is_told_of_none(

@@ -72,23 +72,30 @@ EntryOption = Annotated[
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
-def span(option: str, low: float = 0.0, unit: float = 1.0) -> Callable[[str | float], float]:
-    """Return what reads an option's time as seconds: such as ``90s`` or ``2min``, or a number of ``unit`` seconds.
+def span(option: str, low: float = 0.0, *, bare: bool = True) -> Callable[[str | float], float]:
+    """Return what reads an option's time as seconds: such as ``90s`` or ``2min``.
 
-    ``low``: the shortest, in seconds.
+    ``low``: the shortest, in seconds. ``bare``: whether a number alone will do, which is seconds then.
     """
+    such = (
+        "use a number of seconds, or such as 90s or 2min"
+        if bare
+        else "write a time with its unit, such as 20min or 90s"
+    )
 
     def read(text: str | float) -> float:
         from vaultlayer_hf.base.spans import parse_seconds
 
         try:
-            number = float(text) * unit
+            number = float(text)
         except ValueError:
             number = math.nan
+        if not bare and isinstance(text, str) and not math.isnan(number):
+            raise typer.BadParameter(f"{text} has no unit: {such}")
         try:
             seconds = parse_seconds(str(text) if math.isnan(number) else number, option)
         except errors.SettingsError as error:
-            raise typer.BadParameter(f"{text}: use a number, or such as 90s or 2min") from error
+            raise typer.BadParameter(f"{text}: {such}") from error
         if seconds < low:
             raise typer.BadParameter(f"{text} is too short")
         return seconds

@@ -51,8 +51,9 @@ EveryOption = Annotated[
     typer.Option(
         "--save-every",
         metavar="SPAN",
-        parser=span("--save-every", 0.5, unit=60.0),
-        help="Time between two saves: minutes, or such as 90s or 2h.",
+        parser=span("--save-every", 0.5, bare=False),
+        show_default="30min",
+        help="Time between two saves, such as 20min or 90s.",
     ),
 ]
 OutputOption = Annotated[Path, typer.Option("--output-dir", help="Where the Trainer writes its checkpoints.")]
@@ -63,7 +64,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([KMGT]?I?)B|([MBT]))", re.IGNORECASE)
 def doctor(
     vault: MaybeVaultArgument = None,
     model: ModelOption = None,
-    save_every: EveryOption = 30,
+    save_every: EveryOption = 1800.0,
     output_dir: OutputOption = Path(),
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -73,7 +74,7 @@ def doctor(
     Writes short-lived objects of up to 64 MiB below probe/ in the vault, and removes them; a run that is
     writing isn't disturbed. Each finding comes with its fix.
 
-    Example: vl doctor s3://bucket/my-run --model 7B --save-every 20
+    Example: vl doctor s3://bucket/my-run --model 7B --save-every 20min
     """
     with one_line_errors(debug):
         from vaultlayer_hf.cli.checks import (

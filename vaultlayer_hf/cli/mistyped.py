@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
+import shlex
 import shutil
 
 import typer
@@ -22,6 +24,10 @@ _PROGRAMS = (
 )
 """What people mean when they mistype the first word of a command."""
 
+_FLAGS = ("--no-insert", "--no-spare", "--dry-run")
+_OPTIONS = ("--vault", "--on", "--hang-after", "--give-up-after", "--walk-back", "--engine-option", *_FLAGS)
+"""Options of `vl run` that scripts seldom have: written after the script, they were most likely meant for `vl run`."""
+
 
 def check_named(command: list[str], *, elsewhere: bool = False) -> None:
     """Refuse a script, notebook or program that isn't there, before anything is made for it. Raises typer.Exit.
@@ -34,6 +40,39 @@ def check_named(command: list[str], *, elsewhere: bool = False) -> None:
     if not named.endswith(SCRIPTS) or os.path.exists(named) or script_of(command) is not None:
         return _check_program(command[0], elsewhere)
     raise no_file(named, SCRIPTS)
+
+
+def misplaced(command: list[str]) -> str:
+    """Return what to say of an option of `vl run` after the script, which gets it; empty where there is none.
+
+    A script that has an option of that name itself is left alone.
+    """
+    from vaultlayer_hf.run.program import script_of
+
+    script = script_of(command)
+    if script is None:
+        return ""
+    at = command.index(str(script)) + 1 if str(script) in command else len(command)
+    for place, word in enumerate(command[at:], at):
+        option, _, value = word.partition("=")
+        if option not in _OPTIONS or _has_option(script, option):
+            continue
+        words = [word] if value or option in _FLAGS else command[place : place + 2]
+        rest = [*command[:place], *command[place + len(words) :]]
+        return (
+            f"{shlex.join(words)} comes after {script}, so {script} gets it, and vl run doesn't read it. If it was "
+            f"meant for vl run, stop this, and write it first: vl run {shlex.join(words)} -- {shlex.join(rest)}"
+        )
+    return ""
+
+
+def _has_option(script: os.PathLike[str], option: str) -> bool:
+    name = option.removeprefix("--").replace("-", "[-_]")
+    try:
+        with open(script, encoding="utf-8", errors="replace") as file:
+            return re.search(rf"--{name}\b|\b{name}\b\s*[:=]", file.read()) is not None
+    except OSError:
+        return True
 
 
 def no_file(named: str, endings: str | tuple[str, ...]) -> typer.Exit:

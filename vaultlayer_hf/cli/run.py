@@ -13,7 +13,7 @@ import typer
 
 from vaultlayer_hf.cli.common import DebugOption, ExitCode, fail, one_line_errors, span
 from vaultlayer_hf.cli.init import offer_before_run
-from vaultlayer_hf.cli.mistyped import check_named
+from vaultlayer_hf.cli.mistyped import check_named, misplaced
 from vaultlayer_hf.cli.named_vault import full_uri
 from vaultlayer_hf.cli.submit import (
     ClusterOption,
@@ -167,6 +167,8 @@ def run(
 
         if on is None or "k8s" not in on:  # there the script is in an image
             check_named(command, elsewhere=on is not None)
+        if lost := misplaced(command):
+            say(lost)
         choice = choose_vault(vault, command)
         uri, script = full_uri(choice.uri), script_of(command)
         if choice.other is not None:

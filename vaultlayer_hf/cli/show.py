@@ -105,8 +105,10 @@ def _print(found: dict[str, Any]) -> None:
     origin = f"{found['forked_from']}: a fork" if found["forked_from"] else "step 0: a fresh run"
     if found["resumed_from"] is not None:
         step = found["resumed_from_step"]
-        origin = f"log entry {found['resumed_from']}, " + (
-            f"step {step}" if step is not None else "retired since"
+        # A start that finds a newer checkpoint on its disk goes on from that one, which the manifest doesn't tell.
+        origin = (
+            f"log entry {found['resumed_from']}, {f'step {step}' if step is not None else 'retired since'}, or a newer "
+            "checkpoint of its disk"
         )
     sizes = found["parameters"]
     dtypes = ", ".join(sizes["dtypes"])

@@ -27,6 +27,11 @@ from vaultlayer_hf.state.object_files import load_plain, peeled, read_state, wri
 from vaultlayer_hf.state.tensor_digests import plain_name
 
 ABOUT = "vaultlayer.json"
+OF_A_TRAINER = (
+    "all that a Checkpointer saves (a Trainer has written it, so this is the vault of another run: give this one a "
+    "vault of its own)"
+)
+"""What a checkpoint of a Trainer lacks for a loop, in words."""
 _FORMAT = 1
 _OF_RANK = re.compile(
     r"(?:rng_state_(\d+)\.pth|data_(\d+)\.pt"
@@ -48,6 +53,11 @@ def missing_of_ranks(paths: Collection[str], world_size: int) -> list[str]:
     if not any(name in paths for name in ranks):
         ranks = []
     return [name for name in (ABOUT, *ranks) if name not in paths]
+
+
+def saved_by_trainer(paths: Collection[str]) -> bool:
+    """Tell whether a checkpoint with these files is one of a Trainer, and no loop's."""
+    return "trainer_state.json" in paths and ABOUT not in paths
 
 
 def of_others(path: str, ranks: Collection[int], world_size: int) -> bool:

@@ -18,9 +18,11 @@ from vaultlayer_hf.loops.carried import Carried
 from vaultlayer_hf.loops.data import LoopData
 from vaultlayer_hf.loops.files import (
     ABOUT,
+    OF_A_TRAINER,
     of_others,
     rank_files,
     read_about,
+    saved_by_trainer,
     write_about,
 )
 from vaultlayer_hf.loops.objects import Stateful
@@ -76,6 +78,8 @@ class StateFiles(CheckpointFiles):
 
     def missing(self, paths: set[str], *, world_size: int) -> list[str]:
         """Return what a checkpoint with these files lacks that ``world_size`` ranks have written."""
+        if saved_by_trainer(paths):
+            return [OF_A_TRAINER]
         return self._state.missing(paths, world_size) + ([] if ABOUT in paths else [ABOUT])
 
     def unloadable(self, folder: Path, paths: Collection[str]) -> list[str]:
@@ -225,5 +229,7 @@ class LoopFiles(StateFiles):
 
     def missing(self, paths: set[str], *, world_size: int) -> list[str]:
         """Return what a checkpoint with these files lacks that ``world_size`` ranks have written."""
+        if saved_by_trainer(paths):
+            return [OF_A_TRAINER]
         needed = [name for rank in range(world_size) for name in rank_files(rank)]
         return super().missing(paths, world_size=world_size) + [name for name in needed if name not in paths]

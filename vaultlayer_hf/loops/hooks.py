@@ -79,7 +79,7 @@ class AttachedScript:
         self.training, step = begin_training(settings, root / OURS, self._files, events, self._put_back)
         self.step = step or 0
         if settings.async_save == "auto" and self.session.ranks.rank == 0:
-            fit = Fit("waiting", "the script may read the folder of its own save_state right behind it")
+            fit = Fit("waiting", "the script may read the folder of its own save_state right after it")
             events.warn_once("async_save waiting", EventKind.NOTICE, fit.text)
         self.finished: int | None = self.session.state.finished if step is not None else None
         self._save, self._load = accelerator.save_state, accelerator.load_state

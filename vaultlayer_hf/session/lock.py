@@ -97,12 +97,11 @@ class OutputLock:
         holder = self._read()
         if holder is not None and (holder.host, holder.pid) == (platform.node(), os.getpid()):
             return  # an earlier training of this very process, such as of a notebook's cell that is run again
-        who = (
-            f"another process of this run ({holder})" if holder is not None else "another process of this run"
-        )
+        who = f", process {holder.pid} on {holder.host}, since {holder.since}," if holder is not None else ""
         self._events.warn(
             EventKind.NOTICE,
-            f"{who} still uses {self._output_dir}: it is fenced now, and waited for up to {LAST_HOLDER_SECONDS:.0f} s",
+            f"another process of this run{who} still uses {self._output_dir}: it has lost the vault to this one and "
+            f"will end; this one waits up to {LAST_HOLDER_SECONDS:.0f} s for that",
         )
         deadline = time.monotonic() + LAST_HOLDER_SECONDS
         while time.monotonic() < deadline and self._file is not None:

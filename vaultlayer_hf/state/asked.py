@@ -141,6 +141,7 @@ def check_asked(
         over: the checkpoint is the end of its run.
         holds_base: the checkpoint holds the base model's weights, too, beside the adapter's.
         named_seed: a seed is an argument of the run, as a Trainer's; that of a loop may be of whatever was made first.
+            A Trainer knows, too, that it takes no more steps where its run is over; a loop may take some.
 
     Raises OtherRunError where this start can't go on from it.
     """
@@ -165,7 +166,7 @@ def check_asked(
             )
     adapters = adapter_differences(then.adapters, now.adapters, holds_base=holds_base)
     words = [
-        f"{name}: {_both(name, was, value)}: {_OVER if over else holds.get(name, START_HOLDS)}"
+        f"{name}: {_both(name, was, value)}: {_holding(over, named_seed, holds.get(name, START_HOLDS))}"
         for name, (was, value) in other.items()
         if not (over and name == "max_steps")  # fewer than were trained: that it is over says so
     ]
@@ -181,6 +182,13 @@ def check_asked(
             "order, such as sorted(words), or keep them in a file. This start's hold from here on"
         )
     return words + adapters
+
+
+def _holding(over: bool, ends: bool, holds: str) -> str:
+    """Return which value holds; ``ends``: it is known that a run that is over takes no more steps. A loop's isn't."""
+    if over:
+        return _OVER if ends else f"the run is over; if this loop takes more steps, {holds}"
+    return holds
 
 
 def _other_run_over(how: str, name: str, on_purpose: str) -> OtherRunError:

@@ -256,16 +256,16 @@ def _no_step(text: str) -> VaultUriError:
     behind = text.rstrip("/").rpartition("@")[2]
     after = behind.strip()
     if not after:
-        return VaultUriError(f"the vault URI ends in an @ with nothing behind it: {_BEHIND}")
+        return VaultUriError(f"the vault URI ends in an @ with nothing after it: {_BEHIND}")
     if behind != after and (after.isdigit() or after in ("latest", "best")):
-        return VaultUriError(f"the vault URI has a blank behind its last @: did you mean @{after}?")
-    shown = f"@{after}" if re.fullmatch(r"[A-Za-z0-9]{0,10}", after) else "what is behind its last @"
+        return VaultUriError(f"the vault URI has a blank after its last @: did you mean @{after}?")
+    shown = f"@{after}" if re.fullmatch(r"[A-Za-z0-9]{0,10}", after) else "what is after its last @"
     near = _NEAR.get(after.lower()) or next(
         iter(difflib.get_close_matches(after.lower(), ["latest", "best", *_NEAR])), None
     )
     near = _NEAR.get(str(near), near)
     if near is not None:
         return VaultUriError(
-            f"the vault URI ends in {shown}: did you mean @{near}? Behind an @ stands a step, latest or best"
+            f"the vault URI ends in {shown}: did you mean @{near}? What follows an @ is a step, latest or best"
         )
     return VaultUriError(f"the vault URI ends in {shown}, which is no step: {_BEHIND}")

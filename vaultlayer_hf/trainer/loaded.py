@@ -89,7 +89,7 @@ def check_loaded(folder: Path, ranks: Ranks, events: Events, trained: Trained) -
             if "model" in differences and load(folder, peeled(model)):
                 differences = state_differences(saved, trained.digests(ranks.world_size))
                 if "model" not in differences and ranks.rank == 0:
-                    events.info(EventKind.NOTICE, f"{_partly(folder, model)}: the rest was loaded behind it")
+                    events.info(EventKind.NOTICE, f"{_partly(folder, model)}: the rest was loaded after it")
         if differences:
             raise NotLoadedError(
                 f"{folder} is whole, but {_unlike(folder, model, differences)}, and a run that goes on from it would "

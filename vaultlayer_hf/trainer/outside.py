@@ -76,7 +76,7 @@ def _say(events: Events, found: _Outside) -> None:
             EventKind.INEXACT,
             f"{len(found.uncleared)} parameter(s) outside the model have gradients at a save: the Trainer clears those "
             "of its model alone, so these add up from step to step, and a resume begins without them. Call "
-            "optimizer.zero_grad() behind each step, in a callback's on_step_end, say",
+            "optimizer.zero_grad() after each step, in a callback's on_step_end, say",
         )
     if found.hidden:
         names = ", ".join(sorted({type(one).__name__ for one in found.hidden}))

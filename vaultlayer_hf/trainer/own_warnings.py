@@ -20,7 +20,7 @@ class OwnTrouble(Enum):
     MOVED = (
         "{names}: training changes these attributes of the script's own objects, and no checkpoint holds them: they "
         "are large, look like a secret, are a library's that doesn't tell its state, are a part of the training that "
-        "is exchanged on the way, or go with what can't be kept, such as an open file or an iterator. Behind a resume "
+        "is exchanged on the way, or go with what can't be kept, such as an open file or an iterator. After a resume "
         "they begin as the script makes them, and where the training hangs on them the numbers differ from an unbroken "
         "run's: derive them from state.global_step, or carry an object with state_dict and load_state_dict: "
         "trainer.vault.add('name', it)"

@@ -20,6 +20,8 @@ from vaultlayer_hf.trainer.layout import STATE, best_step, missing_files, wanted
 from vaultlayer_hf.trainer.loadable import load_trial
 from vaultlayer_hf.trainer.state_file import fitted_state, left_out
 
+_OF_A_LOOP = "vaultlayer.json"  # what each checkpoint of a Checkpointer holds, and none of a Trainer
+
 
 class TrainerFiles(CheckpointFiles):
     """The files of a Trainer's checkpoints.
@@ -65,6 +67,11 @@ class TrainerFiles(CheckpointFiles):
 
     def missing(self, paths: set[str], *, world_size: int) -> list[str]:
         """Return what a resume by this Trainer lacks: an optimizer state that it can load, for one."""
+        if STATE not in paths and _OF_A_LOOP in paths:
+            return [
+                "all that a Trainer saves (a Checkpointer has written it, so this is the vault of another run: give "
+                "this one a vault of its own)"
+            ]
         found = missing_files(paths, world_size)
         if self._zero is None and is_zero(paths):
             found.append("an optimizer state that a run without DeepSpeed can load")

@@ -37,7 +37,7 @@ def say_inexact(session: Session, trainer: Any, callbacks: Iterable[Any], resume
             "ref_model",
             EventKind.INEXACT,
             "the synced reference model, or the averages of BEMA, are spread over ranks, and no checkpoint holds them: "
-            "behind a resume they begin as the script makes them, and the numbers may differ from an unbroken run's",
+            "after a resume they begin as the script makes them, and the numbers may differ from an unbroken run's",
         )
     if resumed is not None and _is_trl(trainer) and getattr(trainer, "use_vllm", False):
         session.events.warn_once(

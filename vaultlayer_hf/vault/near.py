@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,6 +22,8 @@ _LIKELY = 3
 """Names in a bucket, the nearest ones, of which is asked whether they are vaults."""
 _FEW = 8
 """Folders below the place that was named, up to which each is asked: of more, none is the one that was meant."""
+_LONG = 4
+"""Letters of a word from which on one that is wrong is taken for a slip, and not for another word."""
 _PATIENCE = 5.0
 """Seconds for which a bucket is looked through: a person waits, and it may hold anything."""
 
@@ -40,6 +43,27 @@ def near_vault(address: VaultAddress) -> str | None:
     return next(iter(answers), None)
 
 
+def is_slip(name: str, other: str) -> bool:
+    """Tell whether one name is most likely the other one, mistyped.
+
+    One word of at least four letters differs by one letter that is another, left out, too many, or has changed places
+    with its neighbour. Names that are told apart on purpose differ in more, in a short word or in digits: ``run-a`` and
+    ``run-b``, ``fold-0`` and ``fold-1``.
+    """
+    ours, theirs = re.split(r"[^A-Za-z]+", name), re.split(r"[^A-Za-z]+", other)
+    if len(ours) != len(theirs) or re.sub(r"[A-Za-z]", "", name) != re.sub(r"[A-Za-z]", "", other):
+        return False
+    pairs = [pair for pair in zip(ours, theirs, strict=True) if pair[0] != pair[1]]
+    if len(pairs) != 1 or max(map(len, pairs[0])) < _LONG:
+        return False
+    short, long = sorted(pairs[0], key=len)
+    if len(short) < len(long):
+        return short in (long[:at] + long[at + 1 :] for at in range(len(long)))
+    places = [at for at in range(len(short)) if short[at] != long[at]]
+    first, last = places[0], places[-1]
+    return first == last or (last == first + 1 and short[first : last + 1] == long[last] + long[first])
+
+
 def _near_folder(path: Path) -> Path | None:
     around = next(
         (one for one in path.parents[:_DEEP] if (one / "log").is_dir() and (one / "data").is_dir()), None
@@ -53,7 +77,7 @@ def _near_folder(path: Path) -> Path | None:
     if len(within) == 1:
         return within[0]
     try:
-        others = [one.name for one in path.parent.iterdir() if (one / "log").is_dir()]
+        others = [one.name for one in path.parent.iterdir() if one != path and (one / "log").is_dir()]
     except OSError:
         return None
     near = difflib.get_close_matches(path.name, others, n=1)
@@ -82,7 +106,9 @@ def _near_prefixes(store: Store, prefix: str) -> Iterator[str]:
     if len(within) == 1:
         yield within[0]
     if parts:
-        beside = {one.rpartition("/")[2]: one for one in _folders(store, "/".join(parts[:-1]))}
+        beside = {
+            one.rpartition("/")[2]: one for one in _folders(store, "/".join(parts[:-1])) if one != prefix
+        }
         near = difflib.get_close_matches(parts[-1], list(beside), n=_LIKELY)
         yield from (beside[name] for name in near if _is_vault(store, beside[name]))
 

@@ -77,5 +77,5 @@ print(loss.item(), [x for x in history])
     line = 'loss, best, history = ckpt.carry(lambda: {"loss": loss, "best": best, "history": history})'
     assert line in added
     assert found.remarks == (
-        "Line 15 ends the training early: a run that is started again after that goes on behind it.",
+        "Line 15 ends the training early: a run that is started again after that goes on past it.",
     )

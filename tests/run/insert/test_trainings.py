@@ -154,7 +154,7 @@ def test_variables_of_the_module_that_are_made_between_two_calls_are_in_the_way(
     text = text.replace("fit(model, loader, 0.1)\n", calls).replace("fit(model, loader, 0.01)\n", calls)
     found = _answer(tmp_path, text)
     assert isinstance(found, Unrecognised)
-    assert "makes optimizer behind the first training, which fit() isn't given" in found.reason
+    assert "makes optimizer after the first training, which fit() isn't given" in found.reason
     assert isinstance(_answer(tmp_path, text.removesuffix(calls) + "fit()\n"), Proposal)
 
 

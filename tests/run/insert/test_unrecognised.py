@@ -111,7 +111,7 @@ def main():
         optimizer.step()
 main()
 """,
-    "line 9 loads behind the loop what the loop has written to path": """
+    "line 9 loads after the loop what the loop has written to path": """
 for step in range(9):
     model(x).sum().backward()
     optimizer.step()
@@ -182,7 +182,7 @@ for x in data:
     model(x).sum().backward()
     wrapper.update()
 """,
-    "the condition of the step in line 13 changes behind it": """class Scaler:
+    "the condition of the step in line 13 changes after it": """class Scaler:
     def __call__(self, loss, optimizer, update=True):
         loss.backward()
         if update:

@@ -32,3 +32,20 @@ def test_an_empty_vault_names_the_one_that_may_be_meant(
     assert f"; there is a vault at {home}/my-vault, if that one is meant" in said("my-vault")
     for other in ("another", tmp_path / "far" / "my-vault", "s3://bucket/my-vault"):
         assert "there is a vault" not in said(other)
+
+
+def test_an_empty_vault_names_the_one_beside_it_whose_name_was_mistyped(tmp_path: Path) -> None:
+    """A typo begins no run anew without a word of the vault that is there; names of other runs are no typos."""
+    for vault in ("my-vault", "my-vualt", "fold-0", "run-a"):
+        (tmp_path / vault / "log").mkdir(parents=True)
+    (tmp_path / "my-vualt" / "log").rmdir()  # the claim has made it by then, or not
+
+    def said(name: str) -> str:
+        (tmp_path / name / "log").mkdir(parents=True, exist_ok=True)
+        return empty_text(Session(Settings(vault=tmp_path / name), tmp_path / "out"))
+
+    assert f"; there is a vault {tmp_path}/my-vault, if the name is mistyped: stop this run" in said(
+        "my-vualt"
+    )
+    for other in ("fold-1", "run-b", "my-vault-2", "another"):
+        assert "there is a vault" not in said(other)

@@ -35,7 +35,7 @@ def test_a_signal_that_ends_torchrun_itself(
         (300.0, {}, ""),
         (300.0, AGENT, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT=300"),
         (300.0, AGENT | {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "300"}, ""),
-        (300.0, AGENT | {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "long"}, "kills its workers 30 s behind"),
+        (300.0, AGENT | {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "long"}, "kills its workers 30 s after"),
     ],
 )
 def test_a_grace_that_torchrun_does_not_grant(grace: float, variables: dict[str, str], words: str) -> None:

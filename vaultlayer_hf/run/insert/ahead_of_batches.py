@@ -36,7 +36,7 @@ def again_objects(script: Script, loop: Loop, names: Names) -> list[tuple[str, s
         if name not in own:
             raise UnclearError(
                 f"{name}.step() in line {line} comes before an epoch's batches, where a resume within the epoch would "
-                "repeat it: move it behind them"
+                "repeat it: move it after them"
             )
         stepped.append((name, line))
     found += [(name, name) for name in dict.fromkeys(name for name, _ in stepped)]

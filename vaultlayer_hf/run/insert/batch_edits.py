@@ -22,7 +22,7 @@ def batch_edits(script: Script, loop: Loop, ckpt: str) -> list[Edit]:
     if isinstance(source, cst.Call) and (loader := handed_on(script, source)) is not None:
         source = innermost(loader)
     start, end = script.span(source)
-    why = "Goes on behind the batches that were trained on."
+    why = "Goes on after the batches that were trained on."
     phase, opening = loop.phase, f"{ckpt}.batches("
     closing = f") if {phase} else {script.code(source)})" if phase else ")"
     edits = [

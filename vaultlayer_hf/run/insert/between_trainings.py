@@ -105,7 +105,7 @@ def refuse_left_behind(script: Script, loop: Loop, names: Names, found: Variable
     for name, line in walk.written.items():
         if name not in kept and ("." in name or name in shared):
             raise UnclearError(
-                f"it trains several times, and line {line} sets {name}, which the code behind a training may read: "
+                f"it trains several times, and line {line} sets {name}, which the code after a training may read: "
                 "return it"
             )
 
@@ -268,7 +268,7 @@ def _refuse_made_between(script: Script, trainings: Trainings, names: list[str])
         for source in sources_of(script, name) if name not in own else ():
             if script.span(source)[0] > first:
                 raise UnclearError(
-                    f"it trains several times, and line {script.line(source)} makes {name} behind the first training, "
+                    f"it trains several times, and line {script.line(source)} makes {name} after the first training, "
                     f"which {function.name.value}() isn't given"
                 )
 

@@ -56,7 +56,7 @@ def refuse_counting_ahead(named: NamedValues, again: Walk) -> None:
         if method != "__call__" and any(counted_by_module(kind, [method], forward=False) for kind in kinds):
             raise UnclearError(
                 f"line {named.script.line(call)} changes {on} ahead of an epoch's batches, where a resume within the "
-                "epoch would repeat it: move it behind them"
+                "epoch would repeat it: move it after them"
             )
 
 

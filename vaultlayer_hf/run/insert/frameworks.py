@@ -41,11 +41,11 @@ _FRAMES = {
     ),
     "keras": (
         r"\.fit$",
-        "its loop is Keras' fit(), which isn't supported: Keras' BackupAndRestore goes on behind a death",
+        "its loop is Keras' fit(), which isn't supported: Keras' BackupAndRestore goes on after a death",
     ),
     "tensorflow": (
         r"\.fit$",
-        "its loop is Keras' fit(), which isn't supported: Keras' BackupAndRestore goes on behind a death",
+        "its loop is Keras' fit(), which isn't supported: Keras' BackupAndRestore goes on after a death",
     ),
 }
 """Frameworks with loops of their own: what of them is called in a script whose loop is theirs, and what to do there."""

@@ -42,7 +42,7 @@ def kept_files(script: Script, loop: Loop, walk: Walk) -> list[str]:
             found.append(script.code(known))
         elif is_written:
             raise UnclearError(
-                f"line {script.line(call)} loads behind the loop what the loop has written to {code}, a file that "
+                f"line {script.line(call)} loads after the loop what the loop has written to {code}, a file that "
                 "isn't in the vault: keep it in a variable"
             )
     return list(dict.fromkeys(found))

@@ -36,7 +36,7 @@ def _loop_of(script: Script, node: Any) -> Any:
 
 def leave_again(script: Script, loop: Loop, ckpt: str, kept: set[str]) -> list[Edit]:
     """Return the edits that keep a resumed run from the next batch of a pass that was over. Raises UnclearError."""
-    why = "A run that goes on behind the last step of a pass has no other step to do in it."
+    why = "A run that goes on after the last step of a pass has no other step to do in it."
     first = loop.inner.body.body[0]
     return [
         script.lines_before(first, [f"if {ckpt}.batches_done > 1 and {test}:", "    break"], why)

@@ -45,7 +45,7 @@ LINES = (
     "ckpt = Checkpointer({vault}, model=model, optimizer=optimizer)  # scheduler=… where there is one",
     "for step in range(ckpt.resume(), total_steps):  # the first step still to do",
     "    ...; ckpt.step(loss=loss)  # at the very end of a step",
-    "ckpt.finish()  # behind the loop",
+    "ckpt.finish()  # after the loop",
 )
 
 

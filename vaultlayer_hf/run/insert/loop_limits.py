@@ -96,7 +96,7 @@ def refuse_what_repeats(
     def refuse(line: int, what: str) -> None:
         raise UnclearError(
             f"line {line} {what} ahead of an epoch's batches, where a resume within the epoch would repeat it: move it "
-            "behind them"
+            "after them"
         )
 
     for name in kept:
@@ -168,7 +168,7 @@ def refuse_new_groups(script: Script, loop: Loop, walk: Walk, accelerated: bool)
         if accelerated:
             why = "within the loop, which a new start's optimizer hasn't got"
         elif any(up is one for one in statements for up in script.around(call)):
-            why = "ahead of an epoch's batches, where a resume within the epoch would repeat it: move it behind them"
+            why = "ahead of an epoch's batches, where a resume within the epoch would repeat it: move it after them"
         elif loop.outer is not None and home is not None and not any(home is one for one in around):
             why = "in a function, and whether that is called ahead of an epoch's batches isn't seen"
         if why:

@@ -181,7 +181,7 @@ class _Finder:
             inside = isinstance(one, cst.Call) and any(up is self.loop.top for up in self.script.around(one))
             if inside and (_REMADE.search(self.script.path(one.func)) or name in self.known):
                 raise UnclearError(
-                    f"line {self.script.line(one)} makes {name} anew within the loop, and a resume behind it would go "
+                    f"line {self.script.line(one)} makes {name} anew within the loop, and a resume after it would go "
                     "on with the one from before the loop"
                 )
 

@@ -77,7 +77,7 @@ def pass_by_next(script: Script, loop: Loop) -> PassByNext | None:
 def pass_by_next_edits(script: Script, loop: Loop, ckpt: str, found: PassByNext) -> list[Edit]:
     """Return the edits by which such a pass goes on behind what is done; ``ckpt``: what the Checkpointer is called."""
     start, end = script.span(found.opening.args[0].value)
-    why = "Goes on behind the batches that were trained on."
+    why = "Goes on after the batches that were trained on."
     edits = [Edit(start, start, f"{ckpt}.batches(", why), Edit(end, end, ")", why)]
     why = "Goes on with the first update that is still to do."
     lines = [f"{found.number} = -1", *carry_lines(ckpt, [found.number], in_pass=True)]

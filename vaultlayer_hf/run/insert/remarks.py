@@ -23,7 +23,7 @@ def loop_remarks(script: Script, loop: Loop, ends_at_once: bool) -> list[str]:
     if breaks:
         remarks.append(
             f"Line {script.line(breaks[0])} ends the training early: a run that is started again after that goes on "
-            "behind it."
+            "past it."
         )
     return remarks
 

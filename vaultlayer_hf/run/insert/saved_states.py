@@ -16,7 +16,7 @@ from vaultlayer_hf.run.insert.trainers import TrainerEdit
 LINES = (
     "from vaultlayer_hf import Checkpointer",
     "ckpt = Checkpointer({vault})",
-    "newest = ckpt.attach(accelerator)  # behind accelerator.prepare(…)",
+    "newest = ckpt.attach(accelerator)  # after accelerator.prepare(…)",
     "if newest is not None:",
     "    accelerator.load_state(newest)  # and go on from the step that it belongs to",
 )

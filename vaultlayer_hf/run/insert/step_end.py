@@ -86,7 +86,7 @@ class StepEnd:
         names = {one.group() for one in re.finditer(r"[A-Za-z_][\w.]*", condition)}
         if names & {*walk.written, *walk.changed}:
             raise UnclearError(
-                f"the condition of the step in line {self.script.line(self.loop.tail[0])} changes behind it"
+                f"the condition of the step in line {self.script.line(self.loop.tail[0])} changes after it"
             )
         return condition
 
@@ -157,7 +157,7 @@ class StepEnd:
         if read & set(walk.written) or any(_leaves(script, one) for one in behind):
             name = sorted(changed)[0]
             raise UnclearError(
-                f"line {walk.written.get(name, script.line(behind[0]))} changes {name} behind the end of the step: "
+                f"line {walk.written.get(name, script.line(behind[0]))} changes {name} after the end of the step: "
                 "move it ahead of optimizer.step()"
             )
         self.edits.append(script.lines_behind(loop.inner.body.body[-1], _under(guards, call), why))

@@ -18,6 +18,8 @@ _LOOKED_AT, _KEPT, _SHOWN = 256, 64, 3
 """Entries of the folder that are looked at, since a save waits for it; names that are kept; names in a message."""
 _NOT_THE_SCRIPTS = ("checkpoint-", "tmp-checkpoint-", ".", LOCAL)
 """How names of checkpoints begin, and of what is hidden or ours."""
+_MODEL_CARD = "README.md"
+"""What TRL and PEFT write beside their checkpoints, at each save anew: a person's script has no part in it."""
 
 
 def names_beside(folder: Path) -> list[str]:
@@ -30,7 +32,9 @@ def names_beside(folder: Path) -> list[str]:
             names = [one.name for one in itertools.islice(entries, _LOOKED_AT)]
     except OSError:
         return []
-    return sorted(name for name in names if not name.startswith(_NOT_THE_SCRIPTS))[:_KEPT]
+    return sorted(name for name in names if not name.startswith(_NOT_THE_SCRIPTS) and name != _MODEL_CARD)[
+        :_KEPT
+    ]
 
 
 def say_what_is_gone(events: Events, checkpoint: str, names: Collection[str], folder: Path) -> None:
@@ -48,4 +52,7 @@ def say_what_is_gone(events: Events, checkpoint: str, names: Collection[str], fo
 
 
 def _gone(names: Collection[str], folder: Path) -> Sequence[str]:
-    return [name for name in names if isinstance(name, str) and not os.path.lexists(folder / name)]
+    names = [
+        name for name in names if isinstance(name, str) and name != _MODEL_CARD
+    ]  # older releases noted it
+    return [name for name in names if not os.path.lexists(folder / name)]

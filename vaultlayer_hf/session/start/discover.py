@@ -94,7 +94,7 @@ def check_no_damage(session: Session, number: int, entry: Entry | None) -> None:
         return
     if entry is not None:
         raise _lost(
-            session, f"its log is damaged behind entry {entry.number}, and shows no checkpoint up to there"
+            session, f"its log is damaged after entry {entry.number}, and shows no checkpoint up to there"
         )
     try:
         headless = any(True for _ in session.access.store.list(DATA))

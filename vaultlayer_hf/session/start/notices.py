@@ -14,6 +14,7 @@ from vaultlayer_hf.stores.uri import VaultAddress
 from vaultlayer_hf.vault.log.entry import VaultState
 from vaultlayer_hf.vault.log.finite import newest_finite, read_nonfinite
 from vaultlayer_hf.vault.manifest import Manifest
+from vaultlayer_hf.vault.near import is_slip, near_vault
 
 
 def say_choice(session: Session, choice: StartChoice) -> None:
@@ -50,6 +51,8 @@ def empty_text(session: Session) -> str:
     text = f"{address.uri} is empty: the run starts fresh"
     if (other := _of_the_same_name(address)) is not None:
         text += f"; there is a vault at {other}, if that one is meant: a start from another folder needs its whole path"
+    elif (near := near_vault(address)) is not None and is_slip(_name(address.uri), _name(near)):
+        text += f"; there is a vault {near}, if the name is mistyped: stop this run then, and name that one"
     try:
         one_disk = address.scheme == "file" and (
             os.stat(address.path).st_dev == os.stat(_there(session.output_dir)).st_dev
@@ -61,6 +64,10 @@ def empty_text(session: Session) -> str:
     if os.path.realpath(address.path).startswith(os.path.realpath(session.output_dir) + os.sep):
         return f"{text}; it lies in output_dir, so whoever empties that folder deletes the vault, too"
     return f"{text}; it is on the same disk as output_dir, so losing that disk loses both"
+
+
+def _name(vault: str) -> str:
+    return vault.rstrip("/").rpartition("/")[2]
 
 
 def _of_the_same_name(address: VaultAddress) -> Path | None:

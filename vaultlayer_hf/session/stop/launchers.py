@@ -51,7 +51,7 @@ def short_shutdown(grace: float, variables: Mapping[str, str]) -> str:
     if "TORCHELASTIC_RUN_ID" not in variables or grace <= limit:
         return ""
     return (
-        f"torchrun kills its workers {limit:g} s behind a signal that it gets, too, unless its --shutdown-timeout says "
+        f"torchrun kills its workers {limit:g} s after a signal that it gets, too, unless its --shutdown-timeout says "
         f"otherwise, and grace is {grace:g} s: set TORCH_ELASTIC_SHUTDOWN_TIMEOUT={grace:g}, which newer releases "
         "read, or make grace shorter"
     )

@@ -46,7 +46,7 @@ def load_place(loader: Any, state: Any) -> list[str]:
     words = []
     if open_already:
         words.append(
-            "it was opened ahead of the load, and an iterator that is open then begins its data anew: open it behind"
+            "it was opened before the load, and an iterator that is open then begins its data anew: open it after that"
         )
     if getattr(loader, "num_workers", 0):
         words.append(f"a {type(loader).__name__} doesn't keep what is drawn in and for its worker processes")

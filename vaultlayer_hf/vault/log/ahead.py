@@ -21,7 +21,7 @@ def unreadable_end(store: Store, number: int, looked_at: int) -> CorruptError:
     if not ahead or ahead[0] == 1 or len(ahead) >= looked_at:
         return CorruptError(f"{store.uri}: the newest {len(ahead)} entries of its log are all damaged")
     before = numbers[len(numbers) - len(ahead) - 1] if len(numbers) > len(ahead) else 0
-    names = entry_key(ahead[0]) + (f" and {len(ahead) - 1} behind it" if len(ahead) > 1 else "")
+    names = entry_key(ahead[0]) + (f" and {len(ahead) - 1} after it" if len(ahead) > 1 else "")
     place = f"the entry before it is {entry_key(before)}" if before else "no entry stands before it"
     return CorruptError(
         f"{store.uri}: {names} can't be read, and {place}, though a log leaves no number out: delete it, if somebody"

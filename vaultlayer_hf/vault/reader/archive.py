@@ -46,7 +46,7 @@ def _claim(store: Store, change: Change, alone: bool) -> Entry:
         # What the lost entries held would neither be archived nor be gone on from.
         if before.number != number - 1:
             raise CorruptError(
-                f"{store.uri}: its log is damaged behind entry {before.number}; name a new vault instead"
+                f"{store.uri}: its log is damaged after entry {before.number}; name a new vault instead"
             )
         state, detail = change(before.state, number)
         return Addition("claim", None, detail, state)

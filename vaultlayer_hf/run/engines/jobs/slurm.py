@@ -53,7 +53,7 @@ class Slurm(Engine):
 
     def differs(self, request: JobRequest) -> list[str]:
         """Return what is other than elsewhere."""
-        found = ["it counts every start against --max-restarts, those behind a time limit, too"]
+        found = ["it counts every start against --max-restarts, those after a time limit, too"]
         if request.vault.startswith("file:"):
             found.append("the vault is a folder: every node must see it at the same path")
         return found
