@@ -51,7 +51,7 @@ def test_files_that_an_empty_disk_lacks_are_said(tmp_path: Path) -> None:
 
 
 def test_what_is_looked_at(tmp_path: Path) -> None:
-    """Neither checkpoints nor what is hidden, nor the card that TRL writes; some of very many; no folder is no error."""
+    """Neither checkpoints nor what is hidden, nor the card that TRL writes; some of very many; no folder is fine."""
     assert names_beside(tmp_path / "none") == []
     for name in ("checkpoint-2", ".hidden", "best", "log.txt", "README.md"):
         (tmp_path / name).mkdir()
