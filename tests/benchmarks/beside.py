@@ -1,8 +1,10 @@
 """Part h: what a save costs a training, by the way in which it is made: the stall, and the whole run's time.
 
 The stall alone says too little: what is written beside the training takes processor time from it. So each way trains
-the same steps, with a save every EVERY of them, and its whole time is set against a run that saves nothing. The speed
-while the background works is that of the steps behind a save, until the next one, against the steps of that run.
+the same steps, with a save every EVERY of them and one at the end, as the Trainer has it. On a shared machine the whole
+times of two runs differ by more than saves cost, so what saves add is found within each run: the time of all steps
+behind the first save, less as many undisturbed ones, each the median of the last steps ahead of a save; and the time
+of the end. The speed while the background works is that of the BEHIND steps behind a save, by the same measure.
 Then how such a file is written: through the page cache or past it, by a thread or by a process of lowest priority.
 Run as ``python -m tests.benchmarks.beside WAY OUTPUT MEGABYTES SAVES THREADS``.
 """
@@ -23,6 +25,8 @@ from tests.benchmarks.model import Tokens, small_llama
 
 EVERY = 10
 """Steps between two saves."""
+BEHIND, AHEAD = 5, 4
+"""Steps behind a save, beside which it is written; steps ahead of the next one, by when it is."""
 NOTHING, STOCK, SYNC, BESIDE = "no saves", "stock Trainer", "ours, async_save=off", "ours, async_save=auto"
 DCP, STAGED, PINNED = (
     "torch DCP async_save",
@@ -45,13 +49,14 @@ def ways() -> tuple[str, ...]:
 
 
 def train(way: str, output: str, megabytes: int, saves: int, threads: int) -> dict[str, Any]:
-    """Train; return seconds of each gap with a save, of the others, and of the whole run."""
+    """Train; return seconds of each gap with a save, of the others, of each step with the gap ahead of it, and more."""
     import torch
     import transformers
 
     torch.set_num_threads(threads)
     gaps: list[float] = []
     others: list[float] = []
+    steps: list[float] = []
     marks: dict[str, float] = {}
     base: Any = transformers.Trainer
     extra: dict[str, Any] = {}
@@ -66,13 +71,15 @@ def train(way: str, output: str, megabytes: int, saves: int, threads: int) -> di
         """Notes the ends of steps. Made of transformers' own class, it is the stock clock of any training."""
 
         def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            marks["end"] = time.perf_counter()
+            now = time.perf_counter()
+            steps.append(now - marks.get("end", now))
+            marks["end"] = now
 
     class Timed(base):  # type: ignore[misc]
         def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
             if "end" in marks:
                 step = self.state.global_step
-                (others if step % EVERY else gaps).append(time.perf_counter() - marks.pop("end"))
+                (others if step % EVERY else gaps).append(time.perf_counter() - marks["end"])
             return super().compute_loss(*args, **kwargs)
 
     by_stock = way in (STOCK, SYNC, BESIDE)
@@ -96,6 +103,8 @@ def train(way: str, output: str, megabytes: int, saves: int, threads: int) -> di
     return {
         "gaps": gaps,
         "others": others,
+        "steps": steps,
+        "end": time.perf_counter() - marks["end"],
         "seconds": time.perf_counter() - begin,
         "processor": time.process_time() - processor,
     }
@@ -120,7 +129,7 @@ def _by_callback(way: str, output: str) -> list[Any]:
         under_way: Any = None
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.global_step % EVERY == 0:
+            if state.global_step % EVERY == 0 or state.global_step == state.max_steps:
                 self.on_train_end(args, state, control)
                 held = {"model": kwargs["model"].state_dict(), "optimizer": kwargs["optimizer"].state_dict()}
                 os.makedirs(output, exist_ok=True)
@@ -144,7 +153,7 @@ def _by_callback(way: str, output: str) -> list[Any]:
             held += [one for each in optimizer.state.values() for one in each.values()]
             if not self.to:
                 self.to += [one.clone() for one in held]
-            if state.global_step % EVERY == 0:
+            if state.global_step % EVERY == 0 or state.global_step == state.max_steps:
                 torch._foreach_copy_(self.to, held)
 
     if way in (DCP, STAGED, PINNED):
@@ -180,18 +189,30 @@ def measure(
     return rows
 
 
+def _cycles(run: dict[str, Any]) -> list[tuple[float, float]]:
+    """Return of each cycle but the first, which only warms up: seconds lost to its save, and the speed behind it."""
+    found = []
+    for number, begin in enumerate(range(EVERY, len(run["steps"]) - EVERY + 2, EVERY)):
+        steps = run["steps"][begin : begin + EVERY]
+        undisturbed = statistics.median(steps[-AHEAD:])
+        behind = sum(steps[:BEHIND]) - run["gaps"][number]
+        found.append((sum(steps) - len(steps) * undisturbed, undisturbed * BEHIND / behind))
+    return found[1:]
+
+
 def _rows(runs: dict[str, list[dict[str, Any]]], megabytes: int, threads: int) -> list[Row]:
     def stall(way: str, number: int) -> float:
         one = runs[way][number]
         return max(1e-6, statistics.median(one["gaps"][1:]) - statistics.median(one["others"]))
 
     def added(way: str, number: int) -> float:
-        return float(runs[way][number]["seconds"] - runs[NOTHING][number]["seconds"])
+        """The median over cycles, each from a save to the next, times the saves; and the last save."""
+        one, alone = runs[way][number], runs[NOTHING][number]
+        cycles = [lost for lost, _ in _cycles(one)]
+        return statistics.median(cycles) * len(cycles) + one["end"] - float(alone["end"])
 
     def speed(way: str, number: int) -> float:
-        """Of the steps behind the first save on, all of which something may be written beside."""
-        alone, found = runs[NOTHING][number]["others"], runs[way][number]["others"]
-        return sum(alone[EVERY:]) / len(alone[EVERY:]) / (sum(found[EVERY:]) / len(found[EVERY:]))
+        return statistics.median(pace for _, pace in _cycles(runs[way][number]))
 
     count = len(runs[STOCK])
     rows = []
@@ -208,8 +229,8 @@ def _rows(runs: dict[str, list[dict[str, Any]]], megabytes: int, threads: int) -
                 f"{megabytes // 4}M parameters{' in bf16' if megabytes >= BF16_FROM else ''}, "
                 f"torch threads {threads} of {os.cpu_count()}",
                 way,
-                f"stall {stalls * 1e3:.0f} ms; the run {whole:+.1f} s",
-                f"{share:.3f} of stock's stall; {part:.2f} of what stock adds; steps between at {pace:.2f} speed",
+                f"stall {stalls * 1e3:.0f} ms; all saves {whole:+.2f} s",
+                f"{share:.3f} of stock's stall; {part:.2f} of what stock adds; steps behind at {pace:.2f} speed",
                 f"<= {STALL_GOAL} and {TIME_GOAL}{f'; >= {SPEED_GOAL}' if spare else ''}" if ours else "",
                 share <= STALL_GOAL and part <= TIME_GOAL and (not spare or pace >= SPEED_GOAL)
                 if ours

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import transformers
 from tests.trainer.async_kit import MARKS, asked, contents, lost_saves
 from tests.trainer.kit import Recorder, Tokens, big_model, model, trainer
 from vaultlayer_hf.state.capture import copier
+from vaultlayer_hf.vault.snapshot import LOCAL
 from vaultlayer_hf.vault.workspace import workspace
 
 pytestmark = MARKS
@@ -104,6 +106,29 @@ def test_the_files_are_stocks(kind: str, tmp_path: Path, copies: list[int]) -> N
     assert not [event.message for event in heard.events if "async_save" in event.message]
     assert not lost_saves(heard)
     assert not list(workspace(out).glob("pending-*"))
+
+
+def test_training_waits_for_no_deletion(
+    tmp_path: Path, copies: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint that goes by save_total_limit is deleted by another thread, and nothing of it is left behind."""
+    deleted: list[tuple[str, bool]] = []
+    remove = shutil.rmtree
+
+    def noted(path: Any, *args: Any, **kwargs: Any) -> None:
+        if (Path(path) / "model.safetensors").exists():
+            deleted.append((Path(path).name, threading.current_thread() is threading.main_thread()))
+        remove(path, *args, **kwargs)
+
+    monkeypatch.setattr(shutil, "rmtree", noted)
+    out = tmp_path / "out"
+    settings = asked(tmp_path / "vault")
+    trainer(out, resume=settings, model=big_model(), save_steps=1, save_total_limit=1).train()
+    assert copies
+    assert deleted
+    assert not [name for name, by_training in deleted if by_training or name.startswith("checkpoint-")]
+    assert len(list(out.glob("checkpoint-*"))) == 1
+    assert not list((out / LOCAL).glob("old-*"))
 
 
 def test_a_small_state_is_written_at_once(

@@ -1,8 +1,9 @@
-"""Stock's own save, made to write into another folder than it knows of."""
+"""Stock's own save, made to write into another folder than it knows of, and to delete older ones in another way."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -29,12 +30,12 @@ def places() -> list[Place]:
 
 @contextmanager
 def redirected(
-    trainer: Any, target: Path, folder: Path, behind: list[Callable[[], object]]
+    trainer: Any, target: Path, folder: Path, rotations: list[Callable[[], object]]
 ) -> Iterator[None]:
     """Have a save write into ``folder`` while it thinks that it writes to ``target``.
 
     It asks whether ``target`` exists, to note it as the best checkpoint, and is told that it does. Its rotation of
-    older checkpoints is put off, into ``behind``: the folder that it would count isn't there yet.
+    older checkpoints is put off, into ``rotations``: the folder that it would count isn't there yet.
     """
 
     def there(value: Any) -> Any:
@@ -57,7 +58,7 @@ def redirected(
             if threading.get_ident() != thread:
                 rotate(*args, **kwargs)
                 return
-            behind.append(lambda: rotate(*args, **kwargs))
+            rotations.append(lambda: rotate(*args, **kwargs))
 
         return call
 
@@ -72,4 +73,24 @@ def redirected(
         stack.enter_context(wrapped(trainer, {"_rotate_checkpoints": later}))
         stack.enter_context(wrapped(transformers.trainer, {"rotate_checkpoints": later}))
         stack.enter_context(wrapped(os.path, {"exists": lambda _: exists_there}))
+        yield
+
+
+@contextmanager
+def deleting(delete: Callable[[Path], object]) -> Iterator[None]:
+    """Have the folders that this thread deletes meanwhile deleted by ``delete``; as ever where that raises OSError."""
+    thread = threading.get_ident()
+
+    def elsewhere(remove: Callable[..., Any]) -> Callable[..., Any]:
+        def call(path: Any, *args: Any, **kwargs: Any) -> Any:
+            if threading.get_ident() == thread and not os.path.islink(path):
+                try:
+                    return delete(Path(path))
+                except OSError:
+                    pass
+            return remove(path, *args, **kwargs)
+
+        return call
+
+    with wrapped(shutil, {"rmtree": elsewhere}):
         yield

@@ -31,7 +31,8 @@ from vaultlayer_hf.state.capture.stepped import size_of
 from vaultlayer_hf.trainer.async_save.agreed import Agreed
 from vaultlayer_hf.trainer.async_save.capture import Capture
 from vaultlayer_hf.trainer.async_save.facts import others, reader_of_folder, stepped
-from vaultlayer_hf.trainer.async_save.redirect import places, redirected
+from vaultlayer_hf.trainer.async_save.redirect import deleting, places, redirected
+from vaultlayer_hf.vault.retention.tidy import clear_trash, take_out
 from vaultlayer_hf.vault.workspace import workspace
 
 
@@ -82,11 +83,11 @@ class AsyncSaves:
             return False
         self.folder_is_read = bool(reader)
         recorded: list[Recorded] = []
-        behind: list[Callable[[], object]] = []
+        rotations: list[Callable[[], object]] = []
         best = trainer.state.best_model_checkpoint
         copy, error = None, None
         try:
-            with redirected(trainer, target, folder, behind), recording(recorded, places()):
+            with redirected(trainer, target, folder, rotations), recording(recorded, places()):
                 save()
             copy = None if self._ends() else self._copy(recorded)
             if copy is None:
@@ -107,15 +108,14 @@ class AsyncSaves:
                 self._trouble.turn_off(failed)
             return False
         if not beside:
-            for one in behind:
-                one()
+            self._rotate(rotations)
             return True
         if copy is None:  # what this rank saves is little, and written: it waits for another's
             recorded, copy = [], self.copier.copy((), (), ())
         self._trouble.say_reader(reader)
         step = trainer.state.global_step
         self.capture = Capture(folder, target, step, recorded, copy, lambda: keep(folder))
-        self.capture.behind = behind
+        self.capture.behind = [lambda: self._rotate(rotations)]
         self._best_before = best
         return True
 
@@ -216,6 +216,14 @@ class AsyncSaves:
         except OSError:
             return False
         return True
+
+    def _rotate(self, rotations: list[Callable[[], object]]) -> None:
+        """Make up for stock's rotation. Training doesn't wait for the deletion: 0.15 s for a checkpoint of 600 MB."""
+        output_dir = self._training.session.output_dir
+        with deleting(lambda folder: take_out(folder, output_dir)):
+            for one in rotations:
+                one()
+        self.copier.submit(lambda: clear_trash(output_dir))
 
     def _drop(self, folder: Path) -> None:
         if self.agreed.leads:

@@ -48,9 +48,15 @@ def tidy_local(output_dir: Path, state: VaultState, policy: Policy, protected: s
     for decision in decide_retention(here, policy, best_step=state.best_step, protected=protected):
         if not decision.keep:
             removed.append(f"checkpoint-{decision.commit.step}")
-            files.make_folder(output_dir / LOCAL)
-            files.rename(output_dir / removed[-1], output_dir / LOCAL / f"old-{uuid.uuid4().hex}")
+            take_out(output_dir / removed[-1], output_dir)
     return removed
+
+
+def take_out(folder: Path, output_dir: Path) -> None:
+    """Take a folder out of ``output_dir`` by one rename; ``clear_trash`` deletes it. Raises OSError."""
+    files.make_folder(output_dir / LOCAL)
+    # Not flushed: one that a power cut brings back is an old checkpoint, no more.
+    files.rename(folder, output_dir / LOCAL / f"old-{uuid.uuid4().hex}", flush=False)
 
 
 def clear_superseded(output_dir: Path, snapshots: Path, step: int, former: Sequence[Path] = ()) -> None:
@@ -70,6 +76,6 @@ def clear_superseded(output_dir: Path, snapshots: Path, step: int, former: Seque
 
 
 def clear_trash(output_dir: Path) -> None:
-    """Delete the folders that ``tidy_local`` and restores have taken out."""
+    """Delete the folders that ``take_out`` and restores have taken out."""
     for path in (output_dir / LOCAL).glob("old-*"):
         files.remove_tree(path)
