@@ -202,7 +202,8 @@ for step in range(9):
     model(image).sum().backward()
     optimizer.step()
 """,
-    "draws the data anew at each start (randn without a seed)": """goal = torch.randn(2, 1)
+    "draws the data anew at each start (randn without a seed)": """noise = torch.randn(2, 1)
+goal = noise + noise.T
 def batch():
     x = torch.randn(3, 2)
     return x, x @ goal
@@ -327,6 +328,59 @@ for step in range(9):
 while loss > 1:
     model(x).sum().backward()
     optimizer.step()
+""",
+    "line 5 has it make its Trainer again and again": """from transformers import Trainer
+for fold in range(3):
+    trainer = Trainer(m)
+    trainer.train()
+""",
+    "line 9 has it make its Trainer again and again": """from transformers import Trainer
+def tune(m):
+    trainer = Trainer(m)
+    trainer.train()
+tune(m)
+tune(n)
+""",
+    "the optimizer steps at several places that no one loop holds (lines 7, 9)": """
+for x in data:
+    model(x).sum().backward()
+    optimizer.step()
+model(x).sum().backward()
+optimizer.step()
+""",
+    "line 5 draws the data anew at each start (random_split without a seed)": """
+parts = torch.utils.data.random_split(rows, [8, 2])
+order = torch.Generator()
+order.manual_seed(0)
+for x in torch.utils.data.DataLoader(parts[0], generator=order):
+    model(x).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+""",
+    "(randperm with the seed of line 6, which is another one each time)": """import os
+seed = int.from_bytes(os.urandom(2), "big")
+torch.manual_seed(seed)
+rows = torch.ones(9, 2)[torch.randperm(9)]
+for x in rows:
+    model(x).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+""",
+    "line 6 draws the data anew at each start (train_test_split without a seed)": """
+from datasets import load_dataset
+parts = load_dataset("rows").train_test_split(test_size=0.1)
+for x in torch.utils.data.DataLoader(parts["train"]):
+    model(x).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+""",
+    "draws the data anew at each start (shuffle without a seed), so a resume": """
+from datasets import load_dataset
+rows = load_dataset("rows", split="train").shuffle().select(range(100))
+for x in torch.utils.data.DataLoader(rows):
+    model(x).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
 """,
 }
 """Why nothing is changed, and the end of a script of which that is said."""

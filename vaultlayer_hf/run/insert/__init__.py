@@ -36,6 +36,7 @@ Nothing here imports torch or runs the script.
     loop_variables.py    variables and objects that a loop changes beside its model and optimizer
     loss_name.py         what a loop's loss is called where a step ends
     maybe_set.py         names that a script sets only under a condition ahead of its loop
+    model_part.py        which part of `a.b.c`, whose parameters an optimizer trains, is the module that is saved
     named_values.py      what the names of a loop hold
     out_of_sight.py      state that functions keep where no variable of the loop leads: closures, defaults, caches
     outer_loops.py       the loops around the one over the batches: epochs and trainings
@@ -47,6 +48,7 @@ Nothing here imports torch or runs the script.
     passes_by_next.py    epochs that draw the batches of their updates with next()
     pieces.py            pieces of code that an edit of a loop reads and writes
     propose.py           what `vl init` would change in a script, as data: nothing is written here
+    random_calls.py      calls that draw random numbers, and calls that seed what they draw from
     read_behind.py       which names are read behind a loop
     remarks.py           what a user should know beside the edits of a loop
     saved_states.py      Accelerate scripts that save and load states themselves

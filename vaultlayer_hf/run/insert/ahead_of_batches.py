@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from vaultlayer_hf.run.insert import cst
-from vaultlayer_hf.run.insert.calls import is_method
+from vaultlayer_hf.run.insert.calls import assignments, is_method
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
 from vaultlayer_hf.run.insert.loop_limits import ahead, ahead_within, schedules
 from vaultlayer_hf.run.insert.loop_names import Names, at_top
@@ -124,11 +124,11 @@ def made_ahead(script: Script, loop: Loop, names: Names) -> list[str]:
         }
     stepped = set(_own_names(script, loop, names))
     found: list[str] = []
-    for node in [one for statement in statements for one in script.all(cst.Assign, statement)]:
+    for node in [one for statement in statements for one in assignments(script, statement)]:
         read = {dotted(one) for kind in (cst.Name, cst.Attribute) for one in script.all(kind, node.value)}
         of_weights = isinstance(node.value, cst.Call) and read & {*models, *found}
         if of_weights or read & stepped:
-            found += [one.value for target in node.targets for one in script.all(cst.Name, target.target)]
+            found += [one.value for target in node.targets for one in script.all(cst.Name, target)]
     data = script.all(cst.Name, loop.inner.iter) if isinstance(loop.inner, cst.For) else []
     for name in [one.value for one in data if one.value in found]:
         raise UnclearError(

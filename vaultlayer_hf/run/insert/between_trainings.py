@@ -11,7 +11,7 @@ from typing import Any
 
 from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import function_of, method_calls, receiver, sources_of
-from vaultlayer_hf.run.insert.draws import in_use, is_split, seeds_of
+from vaultlayer_hf.run.insert.draws import in_use
 from vaultlayer_hf.run.insert.kept_files import READS, written_paths
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
 from vaultlayer_hf.run.insert.loop_names import Names
@@ -20,6 +20,7 @@ from vaultlayer_hf.run.insert.named_values import GENERATORS
 from vaultlayer_hf.run.insert.own_classes import classes_of, is_kind
 from vaultlayer_hf.run.insert.own_functions import parameters_of
 from vaultlayer_hf.run.insert.pass_variables import walk_of
+from vaultlayer_hf.run.insert.random_calls import is_split, seeds_of
 from vaultlayer_hf.run.insert.saved_states import option_in
 from vaultlayer_hf.run.insert.source import Script, dotted
 from vaultlayer_hf.run.insert.trainings import Trainings

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from vaultlayer_hf.run.insert import cst
@@ -39,17 +41,57 @@ def is_schedule(script: Script, name: str) -> bool:
 
 def sources_of(script: Script, name: str) -> list[Any]:
     """Return the values that a name is assigned anywhere; of ``a, b = 1, 2`` each name its own."""
+    return list(_sources(script).get(name, ()))
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """``a = b = 1``, ``a: int = 1`` or ``(a := 1)``.
+
+    Attributes:
+        node: all of it.
+        targets: what is assigned to, a name, an attribute or a tuple for instance.
+        value: what is assigned.
+    """
+
+    node: Any
+    targets: tuple[Any, ...]
+    value: Any
+
+
+def assignments(script: Script, inside: Any = None, *, fields: bool = False) -> list[Assignment]:
+    """Return what is assigned, in the order of the text; ``fields``: with the annotated ones of a class's own body."""
     found = []
-    for node in script.all(cst.Assign):
-        for target in (one.target for one in node.targets):
-            if dotted(target) == name:
-                found.append(node.value)
-            elif isinstance(target, (cst.Tuple, cst.List)):
+    for node in script.all((cst.Assign, cst.AnnAssign, cst.NamedExpr), inside):
+        if isinstance(node, cst.Assign):
+            found.append(Assignment(node, tuple(one.target for one in node.targets), node.value))
+        elif node.value is not None and (fields or not _is_field(script, node)):
+            found.append(Assignment(node, (node.target,), node.value))
+    return found
+
+
+def _is_field(script: Script, node: Any) -> bool:
+    """Tell whether an assignment is one of a class's own body: of a dataclass, a default."""
+    home = next(
+        (one for one in script.around(node) if isinstance(one, (cst.FunctionDef, cst.ClassDef))), None
+    )
+    return isinstance(home, cst.ClassDef)
+
+
+@functools.lru_cache(maxsize=2)  # asked for at every call that a walk meets
+def _sources(script: Script) -> dict[str, list[Any]]:
+    """Return the values that each name is assigned; by ``""`` those of what has no name."""
+    found: dict[str, list[Any]] = {}
+    for node in assignments(script):
+        for target in node.targets:
+            found.setdefault(dotted(target), []).append(node.value)
+            if isinstance(target, (cst.Tuple, cst.List)):
                 names = [dotted(one.value) for one in target.elements]
-                if name in names:
-                    value = node.value
-                    several = isinstance(value, (cst.Tuple, cst.List)) and len(value.elements) == len(names)
-                    found.append(value.elements[names.index(name)].value if several else value)
+                value = node.value
+                several = isinstance(value, (cst.Tuple, cst.List)) and len(value.elements) == len(names)
+                for name in dict.fromkeys(name for name in names if name):
+                    own = value.elements[names.index(name)].value if several else value
+                    found.setdefault(name, []).append(own)
     return found
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import function_of, sources_of
-from vaultlayer_hf.run.insert.draws import quiet
 from vaultlayer_hf.run.insert.held_loaders import held_loaders
 from vaultlayer_hf.run.insert.loop import Loop
+from vaultlayer_hf.run.insert.random_calls import quiet
 from vaultlayer_hf.run.insert.source import Edit, Script, dotted
 from vaultlayer_hf.run.insert.streams import DrawnLoader, generator_of, is_iterator, opened_there
 

@@ -7,50 +7,63 @@ from pathlib import Path
 from typing import Any
 
 from vaultlayer_hf.run.insert import cst
-from vaultlayer_hf.run.insert.calls import function_of, method_calls, receiver
+from vaultlayer_hf.run.insert.calls import (
+    Assignment,
+    assignments,
+    function_of,
+    method_calls,
+    receiver,
+    sources_of,
+)
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
 from vaultlayer_hf.run.insert.own_classes import classes_of
 from vaultlayer_hf.run.insert.own_functions import parameters_of
+from vaultlayer_hf.run.insert.random_calls import (
+    is_draw,
+    is_split,
+    kind_of,
+    seed_in_words,
+    seeds_of,
+    shuffles,
+)
 from vaultlayer_hf.run.insert.source import Script, dotted
 from vaultlayer_hf.run.insert.walk import local_names
 
-_TORCH = re.compile(
-    r"torch\.(?:rand|randn|randint|randperm|multinomial|normal|bernoulli|rand_like|randn_like)$"
-)
-_SPLITS = re.compile(r"(?:random_split|train_test_split|ShuffleSplit|Repeated(?:Stratified)?KFold)$")
-_FOLDS = re.compile(r"(?:^|\.)(?:Stratified)?(?:Group)?KFold$")
-"""What draws only where it is told to shuffle."""
-_NUMPY = re.compile(r"numpy\.random\.(?!default_rng|RandomState|Generator|seed|get_state|set_state)\w+$")
-_PYTHON = re.compile(r"random\.(?:random|randint|shuffle|sample|choice|choices|uniform|randrange|gauss)$")
-_QUIET = re.compile(
-    r"print|len|int|float|str|bool|range|min|max|sum|list|dict|tuple|next|isinstance|round|abs|zip|enumerate|"
-    r"(?:time|math)\.\w+|"
-    r"(?:[\w.]+\.)?(?:train|eval|zero_grad|append|item|format|info|debug|time|perf_counter|update|set_description|items|"
-    r"tqdm|trange|deque|defaultdict|SummaryWriter|add_scalar|requires_grad_|join|makedirs|StopIteration)"
-)
-"""Calls that draw no random numbers."""
 _SEEDED = ("generator", "random_state", "seed")
+_IN_PLACE = re.compile(r"^(?:random|numpy\.random)\.shuffle$")
+_MAKES_TENSORS = re.compile(
+    r"(?:^|\.)(?:Variable|(?:Float|Double|Long)?Tensor|tensor|as_tensor|from_numpy|array|asarray|Parameter)$"
+)
 
 
-def refuse_fresh_data(script: Script, loop: Loop, models: list[str]) -> None:
-    """Raise UnclearError where what is drawn ahead of the loop differs from start to start, and reaches its data."""
+def fresh_values(script: Script, loop: Loop, models: list[str]) -> list[str]:
+    """Return the names of tensors that are drawn ahead of the loop, others at each start, and that the loop only reads.
+
+    They are to come back. Raises UnclearError where anything else that is drawn so reaches the loop's data.
+    """
     seeds = seeds_of(script)
     start = script.span(loop.top)[0]
     used = in_use(script, loop)
+    found: list[str] = []
     _refuse_drawn_beside(script, seeds)
     for call in script.all(cst.Call):
-        path = script.path(call.func)
-        kind = _kind(path) or ("numpy" if _shuffles(script, call) else "")
+        method = call.func.attr.value if isinstance(call.func, cst.Attribute) else ""
+        path = script.path(call.func) or method  # of what has no name of its own
+        kind = kind_of(path) or ("numpy" if shuffles(script, call) else "")
         behind = script.span(call)[0] > script.span(loop.top)[1]
         if behind and function_of(script, call) is function_of(script, loop.top):
             continue  # no data of its own
         if kind and not any(_within(script, call, one) for one in used):
             given = any(one.keyword is not None and one.keyword.value in _SEEDED for one in call.args)
             if not given and kind not in seeds and _reaches_data(script, call, path, used, models):
-                raise UnclearError(
-                    f"line {script.line(call)} draws the data anew at each start ({path.rsplit('.', 1)[-1]} without a "
-                    f"seed), so a resume would train on others: set a seed first, such as {_ADVICE[kind]}"
-                )
+                name = _tensor_of_loop(script, loop, call)
+                if not name:
+                    raise UnclearError(
+                        f"line {script.line(call)} draws the data anew at each start ({path.rsplit('.', 1)[-1]} "
+                        f"{seed_in_words(script, kind)}), so a resume would train on others: set a seed first, such as "
+                        f"{_ADVICE[kind]}"
+                    )
+                found.append(name)
         if path in ("list", "enumerate", "tuple") and call.args and script.span(call)[0] < start:
             inner = call.args[0].value
             of_set = isinstance(inner, cst.Call) and script.path(inner.func) == "set"
@@ -59,6 +72,44 @@ def refuse_fresh_data(script: Script, loop: Loop, models: list[str]) -> None:
                     f"line {script.line(call)} goes through a set, whose order Python draws anew at each start: use "
                     "sorted(…)"
                 )
+    return list(dict.fromkeys(found))
+
+
+def _made_of(script: Script, call: Any) -> list[Assignment]:
+    """Return the assignments of which a call is the whole value."""
+    return [one for one in assignments(script) if one.value is call]
+
+
+def _tensor_of_loop(script: Script, loop: Loop, drawn: Any) -> str:
+    """Return the name of the tensor that a call draws, where nothing ahead of the loop reads it; else ``""``."""
+    made = next((one for one in assignments(script) if _draws_tensor(script, one.value, drawn)), None)
+    name = dotted(made.targets[0]) if made is not None and len(made.targets) == 1 else ""
+    if made is None or not name.isidentifier() or len(sources_of(script, name)) != 1:
+        return ""
+    if function_of(script, made.node) is not function_of(script, loop.top) or _within(
+        script, drawn, loop.top
+    ):
+        return ""
+    start = script.span(loop.top)[0]
+    for one in script.all(cst.Name):
+        ahead = script.span(one)[0] < start and one is not made.targets[0]
+        if one.value == name and ahead and function_of(script, one) is function_of(script, made.node):
+            return ""
+    return name
+
+
+def _draws_tensor(script: Script, value: Any, drawn: Any) -> bool:
+    """Tell whether a value is the tensor that a call draws, moved to its device or wrapped on its way."""
+    while value is not drawn:
+        if not isinstance(value, cst.Call):
+            return False
+        if isinstance(value.func, cst.Attribute) and isinstance(value.func.value, cst.Call):
+            value = value.func.value  # torch.randn(…).to(device)
+        elif value.args and _MAKES_TENSORS.search(script.path(value.func)):
+            value = value.args[0].value
+        else:
+            return False
+    return is_draw(script.path(drawn.func)) and not is_split(script.path(drawn.func))
 
 
 def _refuse_drawn_beside(script: Script, seeds: set[str]) -> None:
@@ -69,7 +120,7 @@ def _refuse_drawn_beside(script: Script, seeds: set[str]) -> None:
         made = [call for call in script.all(cst.Call) if script.path(call.func) == name]
         for function in home.all(cst.FunctionDef, node) if made else ():
             for call in home.all(cst.Call, function) if function.name.value == "__init__" else ():
-                kind = _kind(home.path(call.func))
+                kind = kind_of(home.path(call.func))
                 if kind and kind not in seeds | seeds_of(home):
                     drawn = home.path(call.func).rsplit(".", 1)[-1]
                     raise UnclearError(
@@ -84,55 +135,6 @@ _ADVICE = {
     "numpy": "np.random.seed(0)",
     "python": "random.seed(0)",
 }
-
-
-def is_draw(path: str) -> bool:
-    """Tell whether a call of this path draws random numbers."""
-    return bool(_kind(path))
-
-
-def is_split(path: str) -> bool:
-    """Tell whether a call of this path draws which rows go where."""
-    return bool(_SPLITS.search(path))
-
-
-def quiet(script: Script, node: Any) -> bool:
-    """Tell whether a statement surely draws no random numbers."""
-    return all(_QUIET.fullmatch(dotted(call.func)) for call in script.all(cst.Call, node))
-
-
-def _kind(path: str) -> str:
-    if _TORCH.search(path) or path.endswith("random_split"):
-        return "torch"
-    if _NUMPY.match(path) or _SPLITS.search(path):
-        return "numpy"
-    return "python" if _PYTHON.match(path) else ""
-
-
-def _shuffles(script: Script, call: Any) -> bool:
-    """Tell whether a call makes folds of rows in an order that is drawn."""
-    asked = [one.value for one in call.args if one.keyword is not None and one.keyword.value == "shuffle"]
-    return bool(_FOLDS.search(script.path(call.func)) and asked and dotted(asked[0]) != "False")
-
-
-def seeds_of(script: Script) -> set[str]:
-    """Return the generators that something seeds."""
-    found: set[str] = set()
-    for call in script.all(cst.Call):
-        path = script.path(call.func)
-        last = path.rsplit(".", 1)[-1]
-        text = script.code(call)
-        if "seed" not in last or "time.time" in text or "None" in text:
-            continue
-        if path.startswith("torch."):
-            found.add("torch")
-        elif path.startswith("numpy."):
-            found.add("numpy")
-        elif path == "random.seed":
-            found.add("python")
-        elif not any(one.name.value == last for one in script.all(cst.FunctionDef)):
-            found |= {"torch", "numpy", "python"}  # a library's, or a module's beside the script: all
-    return found
 
 
 def in_use(script: Script, loop: Loop) -> list[Any]:
@@ -162,11 +164,13 @@ def _within(script: Script, node: Any, outer: Any) -> bool:
 
 def _reaches_data(script: Script, call: Any, path: str, used: list[Any], models: list[str]) -> bool:
     """Tell whether the loop reads what was drawn, or what was made of it; or the order of it was shuffled in place."""
-    if path.endswith("shuffle"):
+    if _IN_PLACE.match(path):
         return True
+    if any("seed" in script.code(one).lower() for made in _made_of(script, call) for one in made.targets):
+        return False  # what is drawn with that seed is looked at by itself
     way = [call, *script.around(call)]
     heads = [one for one in way if isinstance(one, cst.For) and any(up is one.iter for up in way)]
-    kinds = (cst.Assign, cst.FunctionDef)
+    kinds = (cst.Assign, cst.AnnAssign, cst.FunctionDef)
     assign = next((one for one in way if isinstance(one, kinds) or any(one is head for head in heads)), None)
     if isinstance(assign, cst.FunctionDef):
         targets = {assign.name.value}  # what it returns is made of it
@@ -174,14 +178,16 @@ def _reaches_data(script: Script, call: Any, path: str, used: list[Any], models:
         targets = {one.value for one in script.all(cst.Name, assign.target)}
     elif isinstance(assign, cst.Assign):
         targets = {one.value for target in assign.targets for one in script.all(cst.Name, target.target)}
+    elif isinstance(assign, cst.AnnAssign):
+        targets = {one.value for one in script.all(cst.Name, assign.target)}
     else:
         return False
     made = [
         (
-            {one.value for target in node.targets for one in script.all(cst.Name, target.target)},
+            {one.value for target in node.targets for one in script.all(cst.Name, target)},
             {one.value for one in script.all(cst.Name, node.value)},
         )
-        for node in script.all(cst.Assign)
+        for node in assignments(script)
     ]
     made += [
         (

@@ -17,6 +17,7 @@ from vaultlayer_hf.run.insert.calls import SCHEDULER, is_statement, made_by, met
 from vaultlayer_hf.run.insert.loop import Call, Loop, UnclearError
 from vaultlayer_hf.run.insert.outer_loops import find_outer
 from vaultlayer_hf.run.insert.source import Script, dotted
+from vaultlayer_hf.run.insert.walk import Walk
 from vaultlayer_hf.run.insert.wrappers import wrapped_step
 
 _OPTIMIZER = re.compile(r"optim|adam|sgd|adagrad|rmsprop|lion|adafactor|\bopts?\b", re.IGNORECASE)
@@ -57,9 +58,12 @@ def find_loop(script: Script) -> Loop:
         )
         loop = Loop(calls, statement.body, body[last:], None, statement)
     elif isinstance(statement, (cst.For, cst.While, cst.FunctionDef, cst.Module)) and statement not in calls:
-        raise UnclearError("the optimizer steps at several places of one loop")
+        lines = ", ".join(str(script.line(call)) for call in calls)
+        where = "of one loop" if isinstance(statement, (cst.For, cst.While)) else "that no one loop holds"
+        raise UnclearError(f"the optimizer steps at several places {where} (lines {lines})")
     else:
         loop = _climb(script, calls, statement)
+    loop.sync = loop.sync or any(_is_gathered(script, call, loop.inner) for call in calls)
     loop.optimizer, loop.optimizers = names[0], [name for name in names if name]
     loop.by_hand = by_hand[0][1] if by_hand else ""
     if wrapped is not None:
@@ -70,6 +74,16 @@ def find_loop(script: Script) -> Loop:
             )
     find_outer(script, loop)
     return loop
+
+
+def _is_gathered(script: Script, call: Any, loop: Any) -> bool:
+    """Tell whether a step is made within ``accelerator.accumulate``, in a loop or in one branch of it."""
+    around = list(script.around(call))
+    inside = around[: next((number for number, one in enumerate(around) if one is loop), 0)]
+    return any(
+        isinstance(one, cst.With) and any("accumulate" in script.code(item.item) for item in one.items)
+        for one in inside
+    )
 
 
 def _optimizer_steps(script: Script) -> list[tuple[Any, str]]:
@@ -135,7 +149,9 @@ def _climb(script: Script, steps: list[Any], statement: Any) -> Loop:
             tail = list(block.body[position:])
         if isinstance(owner, (cst.For, cst.While)):
             return Loop(steps, suite or block, tail, condition, owner, None, calls, len(calls), "", sync)
-        if isinstance(owner, cst.If) and re.search("%|sync_gradients", script.code(owner.test)):
+        if isinstance(owner, cst.If) and (
+            re.search("%|sync_gradients", script.code(owner.test)) or _lets_step(script, owner)
+        ):
             if suite is None:
                 suite, condition = block, owner
         elif isinstance(owner, cst.With):
@@ -160,6 +176,54 @@ def _climb(script: Script, steps: list[Any], statement: Any) -> Loop:
         statement = owner
         while isinstance(script.parent(statement), cst.If):  # elif hangs from the if before
             statement = script.parent(statement)
+
+
+def _lets_step(script: Script, condition: Any) -> bool:
+    """Tell whether batches are gathered until a condition lets a step come: all go backward, and it alone clears."""
+    kinds = (cst.For, cst.While, cst.FunctionDef)
+    loop = next((one for one in script.around(condition) if isinstance(one, kinds)), None)
+    if (
+        loop is None
+        or isinstance(loop, cst.FunctionDef)
+        or not _changes_by_round(script, loop, condition.test)
+    ):
+        return False
+
+    def outside(node: Any, *, always: bool = False) -> bool:
+        for up in script.around(node):
+            if up is loop:
+                return True
+            if up is condition or (always and isinstance(up, (cst.If, cst.FunctionDef))):
+                return False
+        return False
+
+    clearing = {
+        one.name.value for one in script.all(cst.FunctionDef) if method_calls(script, "zero_grad", one)
+    }
+    clears = [
+        call
+        for call in script.all(cst.Call, loop.body)
+        if dotted(call.func) in clearing
+        or (isinstance(call.func, cst.Attribute) and call.func.attr.value == "zero_grad")
+    ]
+    clears += [one for one in script.all(cst.AssignTarget, loop.body) if script.code(one).endswith(".grad")]
+    goes_back = any(outside(call) for call in method_calls(script, "backward", loop.body))
+    either = condition.orelse is not None and any(
+        any(up is condition.orelse for up in script.around(one)) for one in clears
+    )
+    alone = any(any(up is condition.body for up in script.around(one)) for one in clears)
+    return goes_back and alone and not either and not any(outside(one, always=True) for one in clears)
+
+
+def _changes_by_round(script: Script, loop: Any, test: Any) -> bool:
+    """Tell whether a condition may say another thing in the next round of a loop: it is no option."""
+    walk = Walk(script, follow=False)
+    if isinstance(loop, cst.For):
+        walk.target(loop.target)
+    walk.suite(loop.body)
+    read = {dotted(one) for one in script.all((cst.Name, cst.Attribute), test)}
+    calls = [script.code(call.func) for call in script.all(cst.Call, test)]
+    return bool(read & set(walk.written)) or any(re.search("ready|should|update|step", one) for one in calls)
 
 
 def _statement_of(script: Script, node: Any) -> Any:

@@ -17,6 +17,7 @@ ENVIRONMENT = re.compile(
 _SPREAD = re.compile(
     r"(?:^|\.)(?:fully_shard|parallelize_module|FullyShardedDataParallel|distribute_module)$|^deepspeed\.initialize$"
 )
+_OWN_ORDER = re.compile(r"^torchtext\.(?:legacy\.)?data\.(?:Bucket)?Iterator\b")
 
 _FRAMES = {
     "lightning.fabric": (
@@ -52,6 +53,8 @@ _FRAMES = {
 _ELSEWHERE = {
     "horovod": "Horovod starts its ranks, which a Checkpointer doesn't know: torch.distributed's it does",
     "apex.amp": "apex.amp keeps its loss scales in itself, where no checkpoint finds them: GradScaler's come back",
+    "colossalai": "ColossalAI keeps parameters in chunks over its ranks, which its own Booster saves alone",
+    "torch.distributed.rpc": "torch.distributed.rpc keeps parameters in other processes, which no checkpoint has",
     "dgl.distributed": "dgl.distributed keeps parameters in processes of its own, which no checkpoint of a rank has",
 }
 
@@ -75,6 +78,11 @@ def refuse_frameworks(script: Script) -> None:
         )
     for node in script.all(cst.Call):
         path = script.path(node.func)
+        if _OWN_ORDER.match(path):
+            raise UnclearError(
+                f"line {script.line(node)} makes an iterator that shuffles by random numbers of its own, where no "
+                "checkpoint finds them"
+            )
         if _SPREAD.search(path) and not any(one.startswith("accelerate.") for one in paths):
             raise UnclearError(
                 f"line {script.line(node)} spreads the parameters over ranks ({path.rpartition('.')[2]}), which a "

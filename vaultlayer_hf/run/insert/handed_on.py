@@ -12,8 +12,8 @@ from typing import Any
 
 from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import is_method
-from vaultlayer_hf.run.insert.draws import is_draw
 from vaultlayer_hf.run.insert.own_functions import parameters_of
+from vaultlayer_hf.run.insert.random_calls import is_draw
 from vaultlayer_hf.run.insert.source import Script, dotted
 from vaultlayer_hf.run.insert.walk import Walk
 

@@ -19,8 +19,8 @@ from typing import Any
 
 from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import function_of, made_by, receiver, sources_of
-from vaultlayer_hf.run.insert.draws import quiet
 from vaultlayer_hf.run.insert.loop import Loop
+from vaultlayer_hf.run.insert.random_calls import quiet
 from vaultlayer_hf.run.insert.source import Script, dotted
 from vaultlayer_hf.run.insert.streams import DrawnLoader
 from vaultlayer_hf.run.insert.walk import Walk

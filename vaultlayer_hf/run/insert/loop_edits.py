@@ -14,7 +14,7 @@ from vaultlayer_hf.run.insert.calls import is_method, method_calls, receiver
 from vaultlayer_hf.run.insert.clock_stops import refuse_clocks
 from vaultlayer_hf.run.insert.defined_before import defined_before
 from vaultlayer_hf.run.insert.drawn_loaders import drawn_loaders, stream_edits
-from vaultlayer_hf.run.insert.draws import refuse_fresh_data
+from vaultlayer_hf.run.insert.draws import fresh_values
 from vaultlayer_hf.run.insert.find_loop import find_loop
 from vaultlayer_hf.run.insert.frameworks import (
     loop_elsewhere,
@@ -25,7 +25,7 @@ from vaultlayer_hf.run.insert.frameworks import (
 from vaultlayer_hf.run.insert.left_pass import leave_again
 from vaultlayer_hf.run.insert.local_rounds import find_local_rounds
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
-from vaultlayer_hf.run.insert.loop_limits import refuse_what_cannot_resume
+from vaultlayer_hf.run.insert.loop_limits import refuse_remade, refuse_what_cannot_resume
 from vaultlayer_hf.run.insert.loop_names import Names, at_top, find_names
 from vaultlayer_hf.run.insert.loop_start import LoopStart
 from vaultlayer_hf.run.insert.loop_variables import Variables, find_variables
@@ -95,14 +95,16 @@ class _Planner:
 
     def plan(self) -> TrainerEdit:
         script, loop = self.script, self.loop
-        if not self.names.accelerator:
+        if self.names.accelerator:
+            refuse_remade(script, loop)
+        else:
             refuse_spread_elsewhere(script)
         drawn = drawn_loaders(script, loop)
         by_next = pass_by_next(script, loop) if not drawn else None
         opens = [call for one in drawn for call in one.opens]
         refuse_what_cannot_resume(script, loop, opens + ([by_next.opening] if by_next is not None else []))
         refuse_clocks(script, loop)
-        refuse_fresh_data(script, loop, self.names.models)
+        fresh = fresh_values(script, loop, self.names.models)
         counter = step_counter(script, loop) if self.rounds is None else ""
         if loop.trainings is not None:
             counted = self._counts_steps()
@@ -113,6 +115,7 @@ class _Planner:
         known |= {counter} if counter else set()
         refuse_out_of_sight(script, loop, self.names.models)
         self.variables = find_variables(script, loop, self.names, known)
+        self.variables.loop += [name for name in fresh if name not in self.variables.loop]
         if by_next is not None:
             self.variables.left = [one for one in self.variables.left if one != by_next.number]
         remarks: list[str] = []

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from vaultlayer_hf.run.insert import cst
-from vaultlayer_hf.run.insert.calls import is_schedule, is_statement, method_calls, receiver
+from vaultlayer_hf.run.insert.calls import (
+    function_of,
+    is_schedule,
+    is_statement,
+    method_calls,
+    receiver,
+    sources_of,
+)
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
 from vaultlayer_hf.run.insert.loop_names import Names
 from vaultlayer_hf.run.insert.own_classes import COUNTS, GROWS
-from vaultlayer_hf.run.insert.pieces import prepared
+from vaultlayer_hf.run.insert.pieces import prepared, prepares
 from vaultlayer_hf.run.insert.saved_states import OPTION
 from vaultlayer_hf.run.insert.source import Script, dotted
 from vaultlayer_hf.run.insert.streams import refuse_streams
 from vaultlayer_hf.run.insert.walk import Walk
+
+_COPIES = re.compile(r"(?:^|\.)(?:deepcopy|optimize)$")
+"""What makes a model of another one, as ``ipex.optimize`` does."""
 
 
 def refuse_what_cannot_resume(script: Script, loop: Loop, opens: Sequence[Any]) -> None:
@@ -128,6 +139,21 @@ def refuse_what_repeats(
             refuse(script.line(call), "draws from a generator of its own")
         if path.endswith("shuffle"):
             refuse(script.line(call), "shuffles in place")
+
+
+def refuse_remade(script: Script, loop: Loop) -> None:
+    """Raise UnclearError for what a library makes of an object behind ``prepare``: the Accelerator saves the other."""
+    start = script.span(loop.top)[0]
+    for call in prepares(script):
+        home, end = function_of(script, call), script.span(call)[1]
+        for name in filter(None, (dotted(one.value) for one in call.args)):
+            for source in sources_of(script, name):
+                there = function_of(script, source) is home and end < script.span(source)[0] < start
+                if there and isinstance(source, cst.Call) and _COPIES.search(script.path(source.func)):
+                    raise UnclearError(
+                        f"line {script.line(source)} makes {name} anew behind accelerator.prepare(), which saves the "
+                        "one that it was given"
+                    )
 
 
 def _behind(script: Script, statement: Any) -> list[Any]:

@@ -9,11 +9,20 @@ from typing import Any
 from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.bare_tensors import refuse_bare_tensors, trained_tensors, trains_tensors_alone
 from vaultlayer_hf.run.insert.called_models import called_beside, called_models, is_own
-from vaultlayer_hf.run.insert.calls import is_method, is_schedule, made_by, method_calls, receiver, sources_of
+from vaultlayer_hf.run.insert.calls import (
+    assignments,
+    is_method,
+    is_schedule,
+    made_by,
+    method_calls,
+    receiver,
+    sources_of,
+)
 from vaultlayer_hf.run.insert.defined_before import defined_before, is_known
 from vaultlayer_hf.run.insert.loop import Call, Loop, UnclearError
 from vaultlayer_hf.run.insert.loss_name import loss_name
 from vaultlayer_hf.run.insert.maybe_set import maybe_set
+from vaultlayer_hf.run.insert.model_part import model_part
 from vaultlayer_hf.run.insert.source import Script, dotted
 
 _PARAMETERS = re.compile(r"([A-Za-z_][\w.]*)\.(?:named_)?parameters\(\)")
@@ -87,7 +96,7 @@ def find_names(script: Script, loop: Loop) -> Names:
             name for optimizer in modules for name in _models(script, loop, optimizer, region)
         )
         if loop.by_hand:
-            names.models = [_known_part(script, at_top(script, loop.calls, loop.by_hand))]
+            names.models = [model_part(script, at_top(script, loop.calls, loop.by_hand))]
         names.others = optimizers[1:] + names.others
     if loop.trainings is not None and loop.trainings.function is not None:
         names.others += called_beside(script, loop.trainings, names.models)
@@ -103,14 +112,13 @@ def find_names(script: Script, loop: Loop) -> Names:
     for name in needed:
         if name and not is_known(script, name, loop.top):
             if name == names.optimizer and _made_within(script, loop, name):
-                raise UnclearError(
-                    f"its training is in a loop of trainings (line {script.line(loop.top)}), and each needs a vault of "
-                    "its own"
-                )
+                raise _trains_again(script, loop)
             raise UnclearError(f"{name} isn't known in line {script.line(loop.top)}, where its loop starts")
     defined, maybe = defined_before(script, loop.top), maybe_set(script, loop.top)
     for name in needed:
         if name and name.partition(".")[0] not in defined:
+            if name == names.optimizer and _made_within_rounds(script, loop, name):
+                raise _trains_again(script, loop)
             if name not in maybe or name in (names.accelerator, *names.models[:1]):
                 raise UnclearError(
                     f"{name} is made only under a condition, and the loop may begin without it"
@@ -151,13 +159,13 @@ def at_top(script: Script, calls: list[Call], name: str) -> str:
 
 
 def _accelerator(script: Script) -> str:
-    for node in script.all(cst.Assign):
+    for node in assignments(script):
         ways = [node.value]
         if isinstance(node.value, cst.IfExp):
             ways = [node.value.body, node.value.orelse]
         for one in ways:
             if isinstance(one, cst.Call) and script.path(one.func).startswith("accelerate.Accelerator"):
-                return dotted(node.targets[0].target)
+                return dotted(node.targets[0])
     return ""
 
 
@@ -169,9 +177,7 @@ def _models(script: Script, loop: Loop, optimizer: str, region: list[Any]) -> li
             raise UnclearError(f"the model that {optimizer} trains wasn't found")
         return found
     assigned = [
-        node.value
-        for node in script.all(cst.Assign)
-        if any(dotted(one.target) == optimizer for one in node.targets)
+        node.value for node in assignments(script) if any(dotted(one) == optimizer for one in node.targets)
     ]
     # Held by an object of its own.
     if not assigned and "." in optimizer and not optimizer.startswith("self."):
@@ -182,10 +188,10 @@ def _models(script: Script, loop: Loop, optimizer: str, region: list[Any]) -> li
         for argument in arguments:  # groups that were put together before
             texts += [
                 script.code(node.value)
-                for node in script.all(cst.Assign)
-                if any(dotted(one.target) == dotted(argument.value) != "" for one in node.targets)
+                for node in assignments(script)
+                if any(dotted(one) == dotted(argument.value) != "" for one in node.targets)
             ]
-        found += [_known_part(script, name) for text in texts for name in _PARAMETERS.findall(text)]
+        found += [model_part(script, name) for text in texts for name in _PARAMETERS.findall(text)]
     if not found:  # its groups are made by a function that is given the model
         called = _called(script, loop, region)
         found = [name for name in _given(script, assigned) if name in called]
@@ -231,19 +237,6 @@ def _called(script: Script, loop: Loop, region: list[Any]) -> set[str]:
     return {name for name in found if sources_of(script, name)}
 
 
-def _known_part(script: Script, name: str) -> str:
-    """Return the longest part of ``a.b.c`` that the script assigns: what holds the rest, with its buffers."""
-    parts = name.split(".")
-    for number in range(len(parts), 1, -1):
-        if _assigned(script, ".".join(parts[:number])) and parts[0] == "self":
-            return ".".join(parts[:number])
-    return parts[0] if parts[0] != "self" else name
-
-
-def _assigned(script: Script, name: str) -> bool:
-    return any(dotted(target.target) == name for node in script.all(cst.Assign) for target in node.targets)
-
-
 def _functions_around(script: Script, loop: Loop) -> list[Any]:
     return [one for one in script.around(loop.top) if isinstance(one, cst.FunctionDef)]
 
@@ -251,11 +244,18 @@ def _functions_around(script: Script, loop: Loop) -> list[Any]:
 def _made_within(script: Script, loop: Loop, name: str) -> bool:
     """Tell whether a function that the outermost loop calls makes it, anew in each round."""
     functions = [call.function for call in loop.calls[loop.crossed :]]
-    return any(
-        any(up is one for one in functions)
-        for source in sources_of(script, name)
-        for up in script.around(source)
-    )
+    return any(up in functions for source in sources_of(script, name) for up in script.around(source))
+
+
+def _trains_again(script: Script, loop: Loop) -> UnclearError:
+    where = f"a loop of trainings (line {script.line(loop.top)})"
+    return UnclearError(f"its training is in {where}, and each needs a vault of its own")
+
+
+def _made_within_rounds(script: Script, loop: Loop, name: str) -> bool:
+    """Tell whether each round of the outermost loop makes it anew, and nothing else does."""
+    ways = [list(script.around(source)) for source in sources_of(script, name)]
+    return bool(ways) and all(loop.top in way for way in ways)
 
 
 def _is_of_pass(script: Script, loop: Loop, name: str) -> bool:

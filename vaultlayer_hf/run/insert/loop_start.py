@@ -54,6 +54,7 @@ class LoopStart:
         if option:  # what was asked for is what the vault's run has begun with
             lines += [f"if {start or lines.pop()}:", f"    {option} = None"]
         lines += [f"{name} = None" for name in kept.loop if name in kept.unset]
+        lines += [f'{name} = locals().get("{name}")' for name in kept.loop if name in kept.gone]
         lines += carry_lines(ckpt, kept.loop) if kept.loop else []
         contents = [(name, f"Checkpointer.contents({name})") for name in kept.contents]
         stay: list[str | tuple[str, str]] = [*kept.objects, *contents]

@@ -11,6 +11,7 @@ from typing import Any
 
 from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.ahead_of_batches import again_objects, made_ahead
+from vaultlayer_hf.run.insert.calls import assignments
 from vaultlayer_hf.run.insert.changed_modules import (
     changed_modules,
     counted_by_modules,
@@ -28,14 +29,16 @@ from vaultlayer_hf.run.insert.loop_limits import (
     refuse_what_repeats,
 )
 from vaultlayer_hf.run.insert.loop_names import Names
-from vaultlayer_hf.run.insert.maybe_set import maybe_set
+from vaultlayer_hf.run.insert.maybe_set import maybe_set, set_ahead
 from vaultlayer_hf.run.insert.named_values import GENERATORS, NamedValues
 from vaultlayer_hf.run.insert.out_of_sight import refuse_held_elsewhere
 from vaultlayer_hf.run.insert.own_functions import parameters_of
 from vaultlayer_hf.run.insert.own_resume import moved_starts
 from vaultlayer_hf.run.insert.pass_variables import changed_in_pass, left_by_pass, names_of_pass, walk_of
+from vaultlayer_hf.run.insert.pieces import exclude_each_other, prepares, same_conditions
 from vaultlayer_hf.run.insert.read_behind import read_behind
-from vaultlayer_hf.run.insert.source import Script
+from vaultlayer_hf.run.insert.saved_states import kept_by_hooks
+from vaultlayer_hf.run.insert.source import Script, dotted
 from vaultlayer_hf.run.insert.walk import Walk, local_names
 
 _REMADE = re.compile(r"(?:^torch\.optim\b(?!.*swa)|DataLoader$|lr_scheduler\.|(?:^|\.)GradScaler$)")
@@ -50,6 +53,7 @@ class Variables:
         objects: names of what the loop changes in place: a random generator, an object of a class of the script's own.
         in_pass: names that go from one batch to the next, within one pass.
         unset: of both, those that nothing sets before.
+        gone: of both, those that something sets before, and something else may delete.
         left: names that only a pass sets, and the code behind it reads: a resume may have no batch left that sets them.
         models: further modules whose state the loop changes.
         reset: of ``objects``, those that each epoch resets ahead of its batches.
@@ -63,6 +67,7 @@ class Variables:
     objects: list[str] = field(default_factory=list)
     in_pass: list[str] = field(default_factory=list)
     unset: set[str] = field(default_factory=set)
+    gone: set[str] = field(default_factory=set)
     left: list[str] = field(default_factory=list)
     models: list[str] = field(default_factory=list)
     reset: list[str] = field(default_factory=list)
@@ -75,6 +80,21 @@ class Variables:
 def find_variables(script: Script, loop: Loop, names: Names, known: set[str]) -> Variables:
     """Return what is to be brought back; ``known``: objects that are taken care of. Raises UnclearError."""
     return _Finder(script, loop, names, known).find()
+
+
+def _deletes(node: Any) -> list[Any]:
+    target = node.target
+    return [one.value for one in target.elements] if isinstance(target, cst.Tuple) else [target]
+
+
+def _bound(targets: Any) -> list[Any]:
+    """Return what an assignment binds, one by one."""
+    kinds = (cst.Tuple, cst.List)
+    return [
+        part
+        for one in targets
+        for part in ([each.value for each in one.elements] if isinstance(one, kinds) else [one])
+    ]
 
 
 class _Finder:
@@ -99,10 +119,11 @@ class _Finder:
                 )
             if name in walk.read_first or name in behind:
                 self._refuse_new_parts(name, line)
-                if self.named.is_variable(name) and self._can_be_kept(name, top):
+                lasts = self.named.is_variable(name) and not self._is_deleted(name)
+                if lasts and self._can_be_kept(name, top):
                     found.loop.append(name)
                     if "." not in name and name not in before:
-                        found.unset.add(name)
+                        (found.gone if name in set_ahead(script, top) else found.unset).add(name)
         if isinstance(top, cst.For):
             found.loop += [
                 name
@@ -123,10 +144,12 @@ class _Finder:
                     found.loop.append(name)
             elif name not in found.loop:
                 found.objects.append(name)
-        found.models = [name for name in dict.fromkeys(found.models) if name not in self.known]
+        hooked = kept_by_hooks(script)
+        found.objects = [name for name in found.objects if name not in hooked]
+        found.models = [name for name in dict.fromkeys(found.models) if name not in self.known | hooked]
         found.loop = [name for name in dict.fromkeys(found.loop) if name not in self.known]
         there = {*found.loop, *found.objects, *found.models, *found.contents, *self.known}
-        found.objects += [name for name in dict.fromkeys(self.names.unseen) if name not in there]
+        found.objects += [name for name in dict.fromkeys(self.names.unseen) if name not in there | hooked]
         found.loop += [name for name in counted_by_modules(self.named, walk) if name not in found.loop]
         refuse_held_elsewhere(script, loop, walk, found.loop)
         refuse_new_groups(script, loop, walk, bool(self.names.accelerator))
@@ -159,7 +182,10 @@ class _Finder:
         for name in (*found.loop, *found.objects, *found.models):
             if name in maybe and name not in surely:
                 found.maybe[name] = maybe[name]
-        maybe, surely = maybe_set(script, loop.inner), defined_before(script, loop.inner) | found.unset
+        maybe, surely = (
+            maybe_set(script, loop.inner),
+            defined_before(script, loop.inner) | found.unset | found.gone,
+        )
         for name in found.in_pass:
             if name in maybe and name not in surely:
                 found.maybe.setdefault(name, maybe[name])
@@ -177,13 +203,29 @@ class _Finder:
 
     def _refuse_new_parts(self, name: str, line: int) -> None:
         """Raise UnclearError for an optimizer, a schedule or a loader that the loop makes anew on its way."""
+        given = [call for call in prepares(self.script) if name in {dotted(one.value) for one in call.args}]
         for one in self.named.sources(name):
             inside = isinstance(one, cst.Call) and any(up is self.loop.top for up in self.script.around(one))
+            if inside and given and all(exclude_each_other(self.script, one, call) for call in given):
+                continue  # where it is trained, it isn't made anew
             if inside and (_REMADE.search(self.script.path(one.func)) or name in self.known):
                 raise UnclearError(
                     f"line {self.script.line(one)} makes {name} anew within the loop, and a resume after it would go "
                     "on with the one from before the loop"
                 )
+
+    def _is_deleted(self, name: str) -> bool:
+        """Tell whether the loop deletes a name wherever it has set it. Raises UnclearError where it may stay, too."""
+        script, top = self.script, self.loop.top
+        deleted = [one for one in script.all(cst.Del, top) if name in map(dotted, _deletes(one))]
+        made = [one.node for one in assignments(script, top) if name in map(dotted, _bound(one.targets))]
+        for one in made if deleted else ():
+            later = [at for at in deleted if script.span(at)[0] > script.span(one)[0]]
+            if not any(same_conditions(script, one, at) for at in later):
+                raise UnclearError(
+                    f"line {script.line(deleted[0])} deletes {name} within the loop, and a later round may read it"
+                )
+        return bool(deleted) and bool(made)
 
     def _can_be_kept(self, name: str, top: Any) -> bool:
         """Refuse a variable of the module that functions change, where the loop's function doesn't say so."""

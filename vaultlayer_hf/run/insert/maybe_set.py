@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 from vaultlayer_hf.run.insert import cst
-from vaultlayer_hf.run.insert.source import Edit, Script
+from vaultlayer_hf.run.insert.source import Edit, Script, dotted
 from vaultlayer_hf.run.insert.walk import Walk
 
-_ASKS = {"NameError", "UnboundLocalError", "locals", "globals", "vars"}
-"""What a script asks with whether a name is set at all."""
+_ERRORS = {"NameError", "UnboundLocalError"}
+"""What tells a script that a name isn't set."""
 
 
 def maybe_set(script: Script, node: Any) -> dict[str, Any]:
@@ -20,10 +20,11 @@ def maybe_set(script: Script, node: Any) -> dict[str, Any]:
 
     Of its function, those around it, and the module; none where the script itself asks which names are set.
     """
-    if script.names & _ASKS:
+    if _asks(script):
         return {}
     path = [node, *script.around(node)]
     found: dict[str, Any] = {}
+    certain = set_ahead(script, node)
     for position, one in enumerate(path):
         if not isinstance(one, (cst.IndentedBlock, cst.Module)):
             continue
@@ -36,9 +37,31 @@ def maybe_set(script: Script, node: Any) -> dict[str, Any]:
                 walk = Walk(script, follow=False)
                 walk.statement(statement)
                 for name in walk.written:
-                    if name.isidentifier():
+                    if name.isidentifier() and name not in certain:
                         found.setdefault(name, statement)
     return found
+
+
+def _asks(script: Script) -> bool:
+    """Tell whether a script asks which names are set at all: ``vars(options)`` tells of an object alone."""
+    return bool(script.names & _ERRORS) or any(
+        dotted(call.func) in ("locals", "globals") or (dotted(call.func) == "vars" and not call.args)
+        for call in script.all(cst.Call)
+    )
+
+
+def set_ahead(script: Script, node: Any) -> set[str]:
+    """Return the names that are set ahead of a statement, under no condition; ``del`` may have taken them since."""
+    path = [node, *script.around(node)]
+    walk = Walk(script, follow=False)
+    for position, one in enumerate(path):
+        body = one.body if isinstance(one, (cst.IndentedBlock, cst.Module)) else ()
+        for statement in body:
+            if statement is path[position - 1]:
+                break
+            if isinstance(statement, cst.SimpleStatementLine):
+                walk.statement(statement)
+    return set(walk.written)
 
 
 def set_first(script: Script, names: list[str], where: dict[str, Any]) -> list[Edit]:

@@ -11,6 +11,7 @@ from typing import Any
 from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import (
     CLOCK,
+    assignments,
     call_that_makes,
     function_of,
     method_calls,
@@ -31,6 +32,7 @@ from vaultlayer_hf.run.insert.own_classes import (
 )
 from vaultlayer_hf.run.insert.own_functions import OF_MODULES
 from vaultlayer_hf.run.insert.source import Script, dotted
+from vaultlayer_hf.run.insert.walk import Walk
 
 GENERATORS = (
     "torch.Generator",
@@ -51,6 +53,8 @@ CONTAINERS = (
     "collections.OrderedDict",
 )
 _GIVES_BATCHES = re.compile(r"next_batch|get_batch|next_\w+|read_batch|__next__|fetch_batch|get_next_batch")
+_MOVES = ("to", "cpu", "cuda")
+_DEVICES = re.compile(r"^torch\.(?:device|\w+\.current_(?:device|accelerator))$")
 LOGS = re.compile(
     r"tqdm|trange|SummaryWriter|wandb|logg|writer|rich\.|Progress|open$|argparse|neptune|mlflow|time\."
 )
@@ -95,9 +99,39 @@ class NamedValues:
         clocks = [one for one in made if CLOCK.search(one)]
         if sources and len(clocks) == len(sources):
             return False
+        if made and all(_DEVICES.search(one) for one in made):
+            return False  # another machine has others
+        if self._only_moves(name):
+            return False
         if any(LOGS.search(one) for one in made) or any(ENVIRONMENT.search(one) for one in made):
             return False
         return "iter" not in made and not any(one in ("enumerate", "zip", "range", "map") for one in made)
+
+    def _only_moves(self, name: str) -> bool:
+        """Tell whether the loop assigns a name only what it holds, on another device: ``vae = vae.to("cpu")``."""
+        script, moves = self.script, {f"{name}.{way}" for way in _MOVES}
+        others = [one.target for kind in (cst.AugAssign, cst.For) for one in script.all(kind, self.loop.top)]
+        others += [
+            item for kind in (cst.Global, cst.Nonlocal) for one in script.all(kind) for item in one.names
+        ]
+        if any(one.value == name for part in others for one in script.all(cst.Name, part)):
+            return False
+        made = [
+            one
+            for one in assignments(script, self.loop.top)
+            if any(name in map(dotted, script.all((cst.Name, cst.Attribute), part)) for part in one.targets)
+        ]
+        if not made or not all(
+            isinstance(one.value, cst.Call) and dotted(one.value.func) in moves and len(one.targets) == 1
+            for one in made
+        ):
+            return False
+        walk = Walk(script)
+        walk.block(self.loop.top.body.body)
+        return name not in walk.changed and not any(
+            on == name and method not in _MOVES and self.changes(name, method, call)
+            for on, method, call in walk.calls
+        )
 
     def is_container(self, name: str) -> bool:
         """Tell whether a variable is brought back as a value: a list, a dict, a tensor, an array."""

@@ -9,12 +9,12 @@ import re
 from typing import Any
 
 from vaultlayer_hf.run.insert import cst
-from vaultlayer_hf.run.insert.calls import function_of
-from vaultlayer_hf.run.insert.draws import is_draw
+from vaultlayer_hf.run.insert.calls import assignments, function_of
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
 from vaultlayer_hf.run.insert.named_values import CONTAINERS
 from vaultlayer_hf.run.insert.own_classes import GROWS
 from vaultlayer_hf.run.insert.own_functions import parameters_of
+from vaultlayer_hf.run.insert.random_calls import is_draw
 from vaultlayer_hf.run.insert.source import Script, dotted
 from vaultlayer_hf.run.insert.walk import Walk, local_names
 
@@ -84,11 +84,11 @@ def _refuse_closures(script: Script, loop: Loop, used: list[Any]) -> None:
             continue  # a variable of the loop's own function has a name where its Checkpointer is made
         made = {
             name.value
-            for node in script.all(cst.Assign)
+            for node in assignments(script)
             if any(dotted(call.func) == owner.name.value for call in script.all(cst.Call, node.value))
-            and not any(up is loop.top for up in script.around(node))
+            and not any(up is loop.top for up in script.around(node.node))
             for target in node.targets
-            for name in script.all(cst.Name, target.target)
+            for name in script.all(cst.Name, target)
         }
         decorates = any(
             dotted(getattr(one.decorator, "func", one.decorator)) == owner.name.value
@@ -125,8 +125,8 @@ def _refuse_partials(script: Script, used: list[Any]) -> None:
     """``rate = partial(decay, seen)``: the object that it holds is the one from before."""
     functions = {one.name.value: one for one in script.all(cst.FunctionDef)}
     read = {one.value for part in used for one in script.all(cst.Name, part)}
-    for node in script.all(cst.Assign):
-        value, names = node.value, {dotted(one.target) for one in node.targets}
+    for node in assignments(script):
+        value, names = node.value, {dotted(one) for one in node.targets}
         partial = (
             isinstance(value, cst.Call) and script.path(value.func) == "functools.partial" and value.args
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.run.insert import cst
+from vaultlayer_hf.run.insert.calls import assignments
 from vaultlayer_hf.run.insert.source import Script, dotted
 from vaultlayer_hf.run.insert.walk import Walk
 
@@ -18,6 +20,7 @@ GROWS = re.compile(
 COUNTS = re.compile(r"step|update|update_\w+|push|push_\w+|record|observe|put|store|check")
 
 
+@functools.lru_cache(maxsize=2)  # modules beside a script are parsed once for all that ask
 def classes_of(script: Script) -> dict[str, Any]:
     """Return the classes of a script, and of modules beside it from which it imports, by the path to them."""
     found = {node.name.value: (script, node) for node in script.all(cst.ClassDef)}
@@ -97,6 +100,7 @@ def holds_iterator(kind: Any) -> bool:
     return any(
         dotted(call.func) == "next"
         and call.args
+        and not isinstance(call.args[0].value, cst.Call)  # made there, it goes nowhere
         and "self" in {one.value for one in home.all(cst.Name, call.args[0])}
         for call in home.all(cst.Call, node)
     ) or any(
@@ -132,8 +136,9 @@ def counted_by_module(
     home, node = kind
     functions = {one.name.value: one for one in home.all(cst.FunctionDef, node)}
     plain: set[str] = set()
-    for one in home.all(cst.Assign, functions["__init__"].body if "__init__" in functions else node.body):
-        for target in (each.target for each in one.targets):
+    begin = functions["__init__"].body if "__init__" in functions else node.body
+    for one in assignments(home, begin, fields=True):
+        for target in one.targets:
             pairs = [(target, one.value)]
             if isinstance(target, cst.Tuple) and isinstance(one.value, cst.Tuple):
                 pairs = [

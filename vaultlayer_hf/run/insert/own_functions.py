@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Sequence, Set
 from typing import Any
 
 from vaultlayer_hf.run.insert import cst
@@ -20,6 +21,12 @@ OF_MODULES = (
     "requires_grad_",
 )
 """Methods by which a module is known."""
+
+
+@functools.lru_cache(maxsize=2)  # each walk asks for them
+def functions_of(script: Script) -> OwnFunctions:
+    """Return the functions and methods that a script defines."""
+    return OwnFunctions(script)
 
 
 class OwnFunctions:
@@ -48,7 +55,7 @@ class OwnFunctions:
         return function if method == bool(dot) else None
 
     def stand_for(
-        self, function: Any, call: Any, assigned: set[str], named: Callable[[str], str]
+        self, function: Any, call: Any, assigned: Set[str], named: Callable[[str], str]
     ) -> dict[str, str]:
         """Return what each of a function's own names stands for within a call of it; ``""`` for one of nothing outside.
 

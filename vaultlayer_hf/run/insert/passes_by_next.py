@@ -16,10 +16,10 @@ from typing import Any
 
 from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import function_of, sources_of
-from vaultlayer_hf.run.insert.draws import quiet
 from vaultlayer_hf.run.insert.loop import Loop
 from vaultlayer_hf.run.insert.pass_down import pass_down
 from vaultlayer_hf.run.insert.pieces import carry_lines, innermost, places
+from vaultlayer_hf.run.insert.random_calls import quiet
 from vaultlayer_hf.run.insert.source import Edit, Script, dotted
 from vaultlayer_hf.run.insert.streams import is_iterator
 from vaultlayer_hf.run.insert.walk import Walk

@@ -63,10 +63,47 @@ def ends_with_break(statement: Any) -> bool:
     return bool(small) and isinstance(small[-1], cst.Break)
 
 
+def prepares(script: Script) -> list[Any]:
+    """Return the calls that name what an Accelerator saves."""
+    return [call for name in ("prepare", "register_for_checkpointing") for call in method_calls(script, name)]
+
+
 def prepared(script: Script) -> set[str]:
-    return {
-        dotted(one.value)
-        for name in ("prepare", "register_for_checkpointing")
-        for call in method_calls(script, name)
-        for one in call.args
-    }
+    return {dotted(one.value) for call in prepares(script) for one in call.args}
+
+
+def exclude_each_other(script: Script, one: Any, other: Any) -> bool:
+    """Tell whether two pieces of code can't both run: one needs ``option``, the other ``not option``."""
+    needed, also = _conditions(script, one), _conditions(script, other)
+    return any((test, not holds) in also for test, holds in needed)
+
+
+def same_conditions(script: Script, one: Any, other: Any) -> bool:
+    """Tell whether the same options decide on two pieces of code, in one block or in blocks of one."""
+    return _conditions(script, one) == _conditions(script, other)
+
+
+def _conditions(script: Script, node: Any) -> set[tuple[str, bool]]:
+    """Return the options that decide on a piece of code, each with whether it must hold."""
+    found: set[tuple[str, bool]] = set()
+    before = node
+    for up in script.around(node):
+        if isinstance(up, cst.FunctionDef):
+            break
+        if isinstance(up, cst.If) and before is not up.test:
+            terms = _terms(up.test) if before is up.body else [up.test]
+            for term in terms if before is up.body or not isinstance(up.test, cst.BooleanOperation) else ():
+                holds = before is up.body
+                if isinstance(term, cst.UnaryOperation) and isinstance(term.operator, cst.Not):
+                    term, holds = term.expression, not holds
+                if dotted(term):  # an option, and no call that says another thing next time
+                    found.add((dotted(term), holds))
+        before = up
+    return found
+
+
+def _terms(test: Any) -> list[Any]:
+    """Return what must hold for a condition to hold: of ``a and b`` both."""
+    if isinstance(test, cst.BooleanOperation):
+        return [*_terms(test.left), *_terms(test.right)] if isinstance(test.operator, cst.And) else []
+    return [test]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from vaultlayer_hf.run.insert import cst
-from vaultlayer_hf.run.insert.calls import function_of, method_calls
+from vaultlayer_hf.run.insert.calls import assignments, function_of, method_calls
+from vaultlayer_hf.run.insert.draws import in_use
 from vaultlayer_hf.run.insert.loop import Loop
-from vaultlayer_hf.run.insert.source import Script
+from vaultlayer_hf.run.insert.source import Script, dotted
 
 
 def loop_remarks(script: Script, loop: Loop, ends_at_once: bool) -> list[str]:
@@ -25,7 +26,56 @@ def loop_remarks(script: Script, loop: Loop, ends_at_once: bool) -> list[str]:
             f"Line {script.line(breaks[0])} ends the training early: a run that is started again after that goes on "
             "past it."
         )
+    return remarks + _second_starts(script, loop)
+
+
+def _second_starts(script: Script, loop: Loop) -> list[str]:
+    """Return what a start behind the first one does to what that has left on the disk."""
+    remarks = []
+    start = script.span(loop.top)[0]
+    used = in_use(script, loop)
+    for call in script.all(cst.Call):
+        ways = list(script.around(call))
+        if script.span(call)[0] > start or any(up is part for part in used for up in ways):
+            continue
+        path, line = script.path(call.func), script.line(call)
+        method = call.func.attr.value if isinstance(call.func, cst.Attribute) else ""
+        asked = any(isinstance(up, (cst.If, cst.Try)) for up in ways)
+        allowed = any(one.keyword is not None and one.keyword.value == "exist_ok" for one in call.args)
+        if (path in ("os.mkdir", "os.makedirs") or method == "mkdir") and not asked and not allowed:
+            remarks.append(
+                f"Line {line} makes a folder, and ends a second start with an error where it is there: give it "
+                "exist_ok=True."
+            )
+        if _empties(script, call) and _is_written(script, used, call):
+            what = script.code(call.args[0].value)
+            remarks.append(
+                f"Line {line} empties {what} at each start, so what an earlier one has written there is lost: open it "
+                'with "a".'
+            )
     return remarks
+
+
+def _empties(script: Script, call: Any) -> bool:
+    """Tell whether a call opens a file for writing, as a new one."""
+    modes = [one.value for one in call.args[1:]]
+    return script.path(call.func) == "open" and any(
+        isinstance(one, cst.SimpleString) and one.value.strip("'\"") in ("w", "wt", "w+") for one in modes
+    )
+
+
+def _is_written(script: Script, used: list[Any], call: Any) -> bool:
+    """Tell whether the loop writes to the file that a call opens: by its name, or opened once more to add to it."""
+    made = next((one for one in assignments(script) if one.value is call), None)
+    names = {dotted(one) for one in made.targets} if made is not None else set()
+    path = script.code(call.args[0].value)
+    for part in used:
+        if names & {dotted(one) for one in script.all((cst.Name, cst.Attribute), part)} - {""}:
+            return True
+        for other in script.all(cst.Call, part):
+            if script.path(other.func) == "open" and other.args and script.code(other.args[0].value) == path:
+                return True
+    return False
 
 
 def _is_behind(script: Script, loop: Loop, call: Any) -> bool:

@@ -134,6 +134,19 @@ def _last_statement(script: Script, statement: Any) -> Any:
     return loops[-1] if loops else body[-1]
 
 
+def kept_by_hooks(script: Script) -> set[str]:
+    """Return the names of what an Accelerator's hooks of the script's own write and load, such as an average."""
+    functions = {one.name.value: one for one in script.all(cst.FunctionDef)}
+    used: dict[str, set[str]] = {"save": set(), "load": set()}
+    for way, names in used.items():
+        for call in method_calls(script, f"register_{way}_state_pre_hook"):
+            hook = functions.get(dotted(call.args[0].value)) if call.args else None
+            methods = ("load_state_dict",) if way == "load" else ("save_pretrained", "state_dict")
+            for method in methods if hook is not None else ():
+                names |= {receiver(one) for one in method_calls(script, method, hook)}
+    return {name for name in used["save"] & used["load"] if name}
+
+
 def option_in(script: Script, inside: Any = None) -> str:
     """Return the expression that holds the checkpoint which the user has asked for; ``""`` where there is none."""
     for node in script.all(cst.Attribute, inside):

@@ -66,15 +66,23 @@ class Script:
         self._parents = wrapper.resolve(metadata.ParentNodeProvider)
         self._lines: list[int] = [0, *(match.end() for match in _LINE_END.finditer(self.text))]
         self._nodes: list[Any] = []
+        self._places: dict[Any, list[int]] = {}  # by a kind: where in that list its nodes are
         # By the id of a node: its place in that list, and the one behind it.
         self._extent: dict[int, tuple[int, int]] = {}
         self._list(self.module)
         self.names = {node.value for node in self.all(cst.Name)}
         self.imports = dict(_imported(self))
 
-    def all(self, kind: type[_T], inside: Any = None, nested: bool = True) -> list[_T]:
+    def all(self, kind: type[_T] | tuple[type[_T], ...], inside: Any = None, nested: bool = True) -> list[_T]:
         """Return the nodes of a kind in the order of the text; without ``nested``, not those of functions within."""
         at, end = self._extent[id(self.module if inside is None else inside)]
+        if nested:
+            if kind not in self._places:
+                places = [place for place, node in enumerate(self._nodes) if isinstance(node, kind)]
+                self._places[kind] = places
+            places = self._places[kind]
+            within_it = places[bisect.bisect_left(places, at) : bisect.bisect_left(places, end)]
+            return [self._nodes[place] for place in within_it]
         found: list[_T] = []
         first = at
         while at < end:
@@ -82,7 +90,7 @@ class Script:
             if isinstance(node, kind):
                 found.append(node)
             within = type(node).__name__ in ("FunctionDef", "Lambda", "ClassDef")
-            at = self._extent[id(node)][1] if within and not nested and at > first else at + 1
+            at = self._extent[id(node)][1] if within and at > first else at + 1
         return found
 
     def _list(self, node: Any) -> None:

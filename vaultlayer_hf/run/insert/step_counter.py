@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vaultlayer_hf.run.insert import cst
+from vaultlayer_hf.run.insert.calls import assignments
 from vaultlayer_hf.run.insert.loop import Loop
 from vaultlayer_hf.run.insert.source import Script, dotted
 from vaultlayer_hf.run.insert.step_end import synced
@@ -26,16 +27,14 @@ def step_counter(script: Script, loop: Loop) -> str:
             if not isinstance(node.operator, cst.AddAssign) or script.code(node.value) != "1":
                 continue
             before = [
-                one
-                for one in script.all(cst.Assign)
-                if any(dotted(target.target) == name for target in one.targets)
+                one for one in assignments(script) if any(dotted(target) == name for target in one.targets)
             ]
             counted = [one for one in script.all(cst.AugAssign) if dotted(one.target) == name]
             if (
                 len(before) == len(counted) == 1
                 and script.code(before[0].value) == "0"
-                and not _within(script, before[0], loop.top)
-                and (loop.trainings is None or _within(script, before[0], loop.trainings.own))
+                and not _within(script, before[0].node, loop.top)
+                and (loop.trainings is None or _within(script, before[0].node, loop.trainings.own))
             ):
                 return name
     return ""

@@ -14,6 +14,12 @@ from vaultlayer_hf.run.insert.loop_variables import Variables
 from vaultlayer_hf.run.insert.source import Edit, Script
 from vaultlayer_hf.run.insert.walk import Walk
 
+_PURE = re.compile(
+    r"(?:^|\.)(?:isfinite|isnan|isinf|all|any|len|int|float|bool|abs|min|max|hasattr|getattr|isinstance|item|"
+    r"get_rank|is_initialized)$"
+)
+"""Calls that say the same when they are asked twice."""
+
 
 class StepEnd:
     """The end of a step of one loop.
@@ -52,6 +58,7 @@ class StepEnd:
         given += [f"last={self.last}"] if self.last else []
         call = f"{self.ckpt}.step({', '.join(given)})"
         why = "A step is done, with all that belongs to it: saves when it is time."
+        self._before_early_ends(why)
         if self._at_end_of_round(call, why):
             if self.loop.only_if:
                 raise UnclearError(f"line {script.line(tail[0])} decides itself which batches make a step")
@@ -126,12 +133,28 @@ class StepEnd:
                     said = f"{call[:-1]}{', ' if self.names.loss else ''}last=True)" if last else call
                     self.edits.append(script.lines_before(line, _under(guards, said), why))
 
+    def _before_early_ends(self, why: str) -> None:
+        """Note the step where a round ends behind the first of several optimizers: its loss may have no value yet."""
+        script, loop = self.script, self.loop
+        if len(loop.optimizers) < 2 or loop.suite is not loop.inner.body:
+            return
+        begin, end = script.span(loop.steps[0])[1], script.span(loop.tail[0])[0]
+        for node in script.all(cst.Continue, loop.inner.body, nested=False):
+            of_loop = next(one for one in script.around(node) if isinstance(one, (cst.For, cst.While)))
+            line = script.parent(node)
+            if of_loop is loop.inner and begin < script.span(node)[0] < end:
+                if not isinstance(script.parent(line), cst.IndentedBlock):
+                    raise UnclearError(f"line {script.line(node)} leaves a step on the line of its condition")
+                guards = [f"{self.names.accelerator}.sync_gradients"] if loop.sync else []
+                self.edits.append(script.lines_before(line, _under(guards, f"{self.ckpt}.step()"), why))
+
     def _at_end_of_round(self, call: str, why: str) -> bool:
         """Note the step at the end of the round, under its condition, where what follows it changes variables."""
         script, loop = self.script, self.loop
         node = loop.suite
         behind: list[Any] = []
         guards: list[str] = []
+        asked: list[Any] = []
         if loop.sync and loop.condition is None:
             guards.append(f"{self.names.accelerator}.sync_gradients")
         functions = list(loop.calls[: loop.crossed])
@@ -143,6 +166,7 @@ class StepEnd:
                 up = functions.pop(0).call
             elif isinstance(up, cst.If):
                 test = script.code(up.test)
+                asked += script.all(cst.Call, up.test)
                 guards.append(test if up.body is node else f"not ({test})")
             body = getattr(up, "body", ())
             if isinstance(body, (list, tuple)) and any(one is node for one in body):
@@ -151,6 +175,12 @@ class StepEnd:
         changed = self._changed_by(behind)
         if not changed:
             return False
+        for one in asked:
+            if not _PURE.search(script.code(one.func)):
+                raise UnclearError(
+                    f"line {script.line(one)} asks {script.code(one.func)}() which batches make a step, and "
+                    f"{sorted(changed)[0]} changes behind that: asked once more, it may say another thing"
+                )
         walk = Walk(script)
         walk.block(behind)
         read = {one.group() for guard in guards for one in re.finditer(r"[A-Za-z_]\w*", guard)}

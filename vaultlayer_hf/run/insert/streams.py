@@ -11,9 +11,10 @@ from typing import Any
 
 from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import function_of, receiver, sources_of
-from vaultlayer_hf.run.insert.draws import in_use, is_draw
+from vaultlayer_hf.run.insert.draws import in_use
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
 from vaultlayer_hf.run.insert.pieces import innermost
+from vaultlayer_hf.run.insert.random_calls import is_draw
 from vaultlayer_hf.run.insert.source import Script, dotted
 
 _OPENS = (

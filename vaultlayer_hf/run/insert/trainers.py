@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vaultlayer_hf.run.insert import cst
+from vaultlayer_hf.run.insert.callers import calls_of, is_made_once, repeated_by
+from vaultlayer_hf.run.insert.calls import assignments
 from vaultlayer_hf.run.insert.own_classes import classes_of
 from vaultlayer_hf.run.insert.source import Edit, Script, dotted, new_import
 
@@ -49,6 +51,11 @@ def plan_trainer(script: Script, vault: str) -> TrainerEdit:
         lines = ", ".join(str(script.line(call)) for call in calls)
         return TrainerEdit(
             reason=f"it makes {len(calls)} Trainers (lines {lines}), and each training needs a vault of its own"
+        )
+    for again in filter(None, (_repeats(script, call) for call in calls)):
+        return TrainerEdit(
+            reason=f"line {script.line(again)} has it make its Trainer again and again, and each training needs a "
+            "vault of its own"
         )
     plan = TrainerEdit()
     if all(script.path(call.func) == "transformers.Trainer" for call in calls) and _swap(script, plan):
@@ -119,13 +126,23 @@ def _trained(script: Script, calls: list[Any]) -> list[Any]:
     return [call for call in calls if _target(script, call) in trained] or calls
 
 
+def _repeats(script: Script, node: Any, within: tuple[Any, ...] = ()) -> Any:
+    """Return what makes a piece of code run several times: a loop around it, or the second call of its function."""
+    for up in script.around(node):
+        if isinstance(up, (cst.For, cst.While, cst.BaseComp)):
+            return up
+        if isinstance(up, cst.FunctionDef):
+            places = calls_of(script, up) if not any(up is one for one in within) else []
+            if not is_made_once(script, places):
+                return places[1]
+            again = (_repeats(script, place, (*within, up)) for place in places)
+            return next(filter(None, again), None) or repeated_by(script, up)
+    return None
+
+
 def _target(script: Script, call: Any) -> str:
-    around = script.parent(call)
-    return (
-        dotted(around.targets[0].target)
-        if isinstance(around, cst.Assign) and len(around.targets) == 1
-        else ""
-    )
+    made = next((one for one in assignments(script) if one.value is call), None)
+    return dotted(made.targets[0]) if made is not None and len(made.targets) == 1 else ""
 
 
 def _alternatives(script: Script, calls: list[Any]) -> bool:
@@ -239,9 +256,7 @@ def _explicit_resume(script: Script, plan: TrainerEdit) -> None:
 def _assigned(script: Script, name: str) -> list[Any]:
     """Return the values that a name is assigned anywhere."""
     return [
-        node.value
-        for node in script.all(cst.Assign)
-        if any(dotted(target.target) == name for target in node.targets)
+        node.value for node in assignments(script) if any(dotted(target) == name for target in node.targets)
     ]
 
 

@@ -7,13 +7,14 @@ One file, because statements and expressions walk into each other.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any
 
 from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import sources_of
-from vaultlayer_hf.run.insert.own_functions import OF_MODULES, OwnFunctions, parameters_of
+from vaultlayer_hf.run.insert.own_functions import OF_MODULES, functions_of, parameters_of
 from vaultlayer_hf.run.insert.seen_names import SeenNames, root
 from vaultlayer_hf.run.insert.source import Script, dotted
 
@@ -37,7 +38,7 @@ class Walk(SeenNames):
     ) -> None:
         super().__init__(defined, proves=proves)
         self.script = script
-        self._own = OwnFunctions(script) if follow else None
+        self._own = functions_of(script) if follow else None
         self._within: list[Any] = []  # functions that are followed, one inside the other
 
     # Statements ----------------------------------------------------------------------------------------
@@ -130,7 +131,10 @@ class Walk(SeenNames):
 
     def _deleted(self, target: Any) -> None:
         for name in [target] if dotted(target) else self.script.all(cst.Name, target):
-            self.defined.discard(self._named(dotted(name)))
+            if (
+                self._names is None or dotted(name) not in self._names
+            ):  # a function's own stays what it is outside
+                self.defined.discard(self._named(dotted(name)))
 
     def _if(self, node: Any) -> bool:
         self.expression(node.test)
@@ -336,8 +340,9 @@ def _any_of(walk: Callable[[Any], bool], nodes: Any) -> bool:
     return True in [walk(one) for one in nodes]
 
 
-def local_names(script: Script, function: Any) -> set[str]:
+@functools.lru_cache(maxsize=256)  # asked for at every call that a walk follows
+def local_names(script: Script, function: Any) -> frozenset[str]:
     """Return the names that a function assigns."""
     inner = Walk(script, follow=False)
     inner.suite(function.body)
-    return {name for name in inner.written if "." not in name}
+    return frozenset(name for name in inner.written if "." not in name)

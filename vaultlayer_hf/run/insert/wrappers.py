@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vaultlayer_hf.run.insert import cst
-from vaultlayer_hf.run.insert.calls import made_by, method_calls, receiver
+from vaultlayer_hf.run.insert.calls import assignments, made_by, method_calls, receiver
 from vaultlayer_hf.run.insert.own_functions import parameters_of
 from vaultlayer_hf.run.insert.source import Script, dotted
 
@@ -122,9 +122,9 @@ def _is_set_once(script: Script, home: Any, attribute: str) -> bool:
     """Tell whether an object keeps the optimizer that it was made with."""
     places = [
         one
-        for node in script.all(cst.Assign, home)
+        for node in assignments(script, home)
         for target in node.targets
-        for one in script.all(cst.Attribute, target.target)
+        for one in script.all(cst.Attribute, target)
         if dotted(one) == f"self.{attribute}"
     ]
     functions = [
