@@ -151,7 +151,7 @@ def refuse_remade(script: Script, loop: Loop) -> None:
                 there = function_of(script, source) is home and end < script.span(source)[0] < start
                 if there and isinstance(source, cst.Call) and _COPIES.search(script.path(source.func)):
                     raise UnclearError(
-                        f"line {script.line(source)} makes {name} anew behind accelerator.prepare(), which saves the "
+                        f"line {script.line(source)} makes {name} anew after accelerator.prepare(), which saves the "
                         "one that it was given"
                     )
 
