@@ -52,8 +52,8 @@ EveryOption = Annotated[
         "--save-every",
         metavar="SPAN",
         parser=span("--save-every", 0.5, bare=False),
-        show_default="30min",
-        help="Time between two saves, such as 20min or 90s.",
+        show_default=False,
+        help="Time between two saves, such as 20min or 90s; default 30min.",
     ),
 ]
 OutputOption = Annotated[Path, typer.Option("--output-dir", help="Where the Trainer writes its checkpoints.")]
