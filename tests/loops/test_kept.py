@@ -73,7 +73,7 @@ def test_options_of_groups_come_back_in_place() -> None:
 
 @pytest.mark.parametrize("empty", [list, dict, set, deque, OrderedDict])
 def test_contents_come_back_into_the_container_that_is_there(empty: type, tmp_path: Path) -> None:
-    """Whoever holds the list, dict, set or deque sees in it what was saved, in its order, and nothing else."""
+    """Whoever holds the list, dict, set or deque sees in it what was saved, in its order if it has one, and no more."""
     items = [("b", 2), ("a", 1)]
     before, now = empty(items), empty([("c", 3)])
     for step, held in enumerate((before, now)):
@@ -89,7 +89,8 @@ def test_contents_come_back_into_the_container_that_is_there(empty: type, tmp_pa
         ckpt.save()
         ckpt.close()
     assert now == before
-    assert list(now) == list(before)
+    if empty is not set:  # two equal sets may have two orders: where hashes collide, who came first counts
+        assert list(now) == list(before)
 
 
 def test_contents_of_what_holds_nothing_are_refused() -> None:
