@@ -124,6 +124,23 @@ def test_all_of_it_goes_where_it_is_asked_for(tmp_path: Path, hub: Hub) -> None:
     assert {"optimizer.pt", "trainer_state.json", "model.safetensors"} <= set(hub.files)
 
 
+def test_a_dry_run_lists_what_would_be_sent(tmp_path: Path, hub: Hub) -> None:
+    """The very files that are sent without it, with their sizes; the Hub isn't asked for anything."""
+    train(str(tmp_path / "vault"), tmp_path / "out", 2)
+    hub.refusing = True
+    done = push(hub, f"{tmp_path}/vault", "me/model", "--dry-run", "--json")
+    assert done.exit_code == 0, done.stderr
+    files = json.loads(done.stdout)["files"]
+    assert files["model.safetensors"] == (tmp_path / "out/checkpoint-2/model.safetensors").stat().st_size
+    said = push(hub, f"{tmp_path}/vault", "me/model", "--dry-run", "--whole").stdout
+    assert "optimizer.pt" in said
+    assert "would be sent to me/model." in said
+    hub.refusing = False
+    assert (hub.made, hub.files) == ([], {})
+    assert push(hub, f"{tmp_path}/vault", "me/model").exit_code == 0
+    assert set(hub.files) == set(files)
+
+
 def test_what_the_hub_refuses_is_said(tmp_path: Path, hub: Hub) -> None:
     """No right to write there, and a name that is none: one sentence each, and nothing is tried again."""
     train(str(tmp_path / "vault"), tmp_path / "out", 2)

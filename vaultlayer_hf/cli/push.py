@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from vaultlayer_hf.base.text import bytes_bar
+from vaultlayer_hf.base.text import bytes_bar, size_text
 from vaultlayer_hf.cli.common import (
     CheckpointArgument,
     DebugOption,
@@ -23,8 +23,8 @@ from vaultlayer_hf.cli.common import (
     one_line_errors,
 )
 from vaultlayer_hf.cli.named_vault import open_at
+from vaultlayer_hf.cli.tables import print_table, say
 from vaultlayer_hf.errors import MissingExtraError
-from vaultlayer_hf.vault.manifest import Manifest
 from vaultlayer_hf.vault.reader.pull import has_weights, is_for_inference
 
 T = TypeVar("T")
@@ -38,6 +38,10 @@ WholeOption = Annotated[
 BranchOption = Annotated[
     str | None, typer.Option("--branch", metavar="NAME", help="A branch that is there; default: main.")
 ]
+DryRunOption = Annotated[
+    bool,
+    typer.Option("--dry-run", help="List what would be sent. Nothing is copied, and the Hub isn't asked."),
+]
 _TRIES = 5
 _FIRST_WAIT = 1.0
 """Seconds before the second try; it doubles with each further one."""
@@ -49,6 +53,7 @@ def push(
     private: PrivateOption = False,
     whole: WholeOption = False,
     branch: BranchOption = None,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -59,7 +64,6 @@ def push(
     Example: vl push s3://bucket/my-run@best me/my-model --private
     """
     with one_line_errors(debug), open_at(checkpoint) as (vault, commit):
-        hub = _hub()
         if repository.count("/") != 1 or not all(repository.split("/")):
             raise fail(ExitCode.USAGE, f"{repository!r} is no repository of the Hub: write user/model")
         manifest = vault.manifest(commit)
@@ -70,7 +74,19 @@ def push(
                 "distributed training: make one file of them first",
             )
         wanted = (lambda path: True) if whole else is_for_inference
-        size = _size(manifest, wanted)
+        sent = [entry for entry in manifest.files if wanted(entry.path)]
+        size = sum(entry.size for entry in sent)
+        found: dict[str, Any] = {
+            "vault": vault.uri,
+            "step": commit.step,
+            "number": commit.number,
+            "repository": repository,
+        }
+        if dry_run:
+            found |= {"files": {entry.path: entry.size for entry in sent}, "bytes": size}
+            _show_plan(found, as_json)
+            return
+        hub = _hub()
         api = hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
         with tempfile.TemporaryDirectory(prefix="vl-push-") as name:
             folder = Path(name) / f"checkpoint-{commit.step}"
@@ -87,17 +103,22 @@ def push(
                 ),
                 repository,
             )
-        found = {
-            "vault": vault.uri,
-            "step": commit.step,
-            "number": commit.number,
-            "repository": repository,
-            "url": str(getattr(done, "commit_url", "")),
-        }
+        found["url"] = str(getattr(done, "commit_url", ""))
         if as_json:
             typer.echo(json.dumps(found, indent=2))
             return
         typer.echo(f"step {commit.step} of {vault.uri} is in {repository}: {found['url']}")
+
+
+def _show_plan(found: dict[str, Any], as_json: bool) -> None:
+    """Print what would be sent, for a person or for a program."""
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    rows = [(path, size_text(size)) for path, size in found["files"].items()]
+    print_table(("file", "size"), rows, right=[1])
+    what = f"step {found['step']} of {found['vault']}"
+    say(f"{size_text(found['bytes'])} of {what} would be sent to {found['repository']}.")
 
 
 def _hub() -> Any:
@@ -106,10 +127,6 @@ def _hub() -> Any:
     except ImportError as error:
         raise MissingExtraError("vl push needs huggingface_hub: pip install huggingface_hub") from error
     return huggingface_hub
-
-
-def _size(manifest: Manifest, wanted: Callable[[str], bool]) -> int:
-    return sum(entry.size for entry in manifest.files if wanted(entry.path))
 
 
 def _retried(hub: Any, call: Callable[[], T], repository: str) -> T:
