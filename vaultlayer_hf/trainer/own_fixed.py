@@ -7,6 +7,7 @@ training goes on with them to another end. So each save notes a digest of some o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,10 @@ from vaultlayer_hf.trainer.own_places import Held, OwnPlaces
 
 _TENSORS, _ROWS = 8, 64
 """Tensors of one object, and rows of a tensor, that are looked at."""
+_LONG = 1 << 16
+"""Numbers of a row up to which all of them are looked at: an array may lie in a file, which each save would read."""
+_SOME = "[some]"
+"""How names end of tensors with longer rows: earlier checkpoints have a digest of whole rows, by the plain name."""
 
 Fixed = dict[str, Digests]
 """Digests by the path of what holds the tensors, such as ``MyTrainer.teacher``."""
@@ -44,7 +49,7 @@ def digests_of_fixed(places: OwnPlaces, held: Iterable[Held], known: Collection[
             if any(is_shard(tensor) for _, tensor in tensors):  # to look into one is up to all ranks
                 continue
             some = (tensors[place] for place in spread(len(tensors), _TENSORS))
-            digests = digest_tensors((name, _rows(tensor)) for name, tensor in some)
+            digests = digest_tensors(_some_of(name, tensor) for name, tensor in some)
         except Exception:  # of objects of the script's own: nothing is said of these
             continue
         if digests:
@@ -72,7 +77,7 @@ def digests_of_data(dataset: Any, trainer: Any, held: Sequence[Held]) -> Fixed:
             try:
                 tensors = list(_tensors(value, ()))
                 some = (tensors[place] for place in spread(len(tensors), _TENSORS))
-                digests = digest_tensors((part, _rows(tensor)) for part, tensor in some)
+                digests = digest_tensors(_some_of(part, tensor) for part, tensor in some)
             except Exception:  # the same
                 continue
             if digests:
@@ -92,7 +97,12 @@ def unchanged(then: Fixed, now: Fixed, carried: Collection[str]) -> Fixed:
 
 def made_otherwise(then: Mapping[str, Digests], now: Fixed) -> list[str]:
     """Return the paths that are in both, with another content. Pure."""
-    return [path for path, digests in then.items() if path in now and differing(digests, now[path])]
+    return [
+        path
+        for path, digests in then.items()
+        if path in now
+        and differing({k: one for k, one in digests.items() if k + _SOME not in now[path]}, now[path])
+    ]
 
 
 def _of_trainer(places: OwnPlaces) -> Iterator[tuple[str, Any]]:
@@ -124,9 +134,18 @@ def _tensors(value: Any, known: Collection[int]) -> Iterator[tuple[str, torch.Te
     elif isinstance(value, torch.Tensor):
         yield "", value
     elif isinstance(value, numpy.ndarray) and value.dtype.kind in "biuf":
-        yield "", torch.from_numpy(numpy.array(_rows(value)))
+        name, some = _some_of("", value)
+        yield name, torch.from_numpy(numpy.array(some))
 
 
-def _rows(values: Any) -> Any:
-    """Return some rows of a tensor or an array, which share its memory; of such rows all of them."""
-    return values[:: max(1, len(values) // _ROWS)] if values.ndim else values
+def _some_of(name: str, values: Any) -> tuple[str, Any]:
+    """Return some rows of a tensor or an array, which share its memory, and of long rows some places, with their name.
+
+    Of what this has returned it returns all.
+    """
+    steps = [
+        max(1, length // _ROWS) if axis == 0 or math.prod(values.shape[axis:]) > _LONG else 1
+        for axis, length in enumerate(values.shape)
+    ]
+    some = values[tuple(slice(None, None, step) for step in steps)] if steps else values
+    return name + _SOME * any(step > 1 for step in steps[1:]), some
