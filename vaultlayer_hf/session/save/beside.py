@@ -32,9 +32,7 @@ def names_beside(folder: Path) -> list[str]:
             names = [one.name for one in itertools.islice(entries, _LOOKED_AT)]
     except OSError:
         return []
-    return sorted(name for name in names if not name.startswith(_NOT_THE_SCRIPTS) and name != _MODEL_CARD)[
-        :_KEPT
-    ]
+    return sorted(filter(_is_scripts, names))[:_KEPT]
 
 
 def say_what_is_gone(events: Events, checkpoint: str, names: Collection[str], folder: Path) -> None:
@@ -52,7 +50,11 @@ def say_what_is_gone(events: Events, checkpoint: str, names: Collection[str], fo
 
 
 def _gone(names: Collection[str], folder: Path) -> Sequence[str]:
-    names = [
-        name for name in names if isinstance(name, str) and name != _MODEL_CARD
-    ]  # older releases noted it
-    return [name for name in names if not os.path.lexists(folder / name)]
+    # Asked once more whose they are: older releases have noted the model card, too.
+    noted = [name for name in names if isinstance(name, str) and _is_scripts(name)]
+    return [name for name in noted if not os.path.lexists(folder / name)]
+
+
+def _is_scripts(name: str) -> bool:
+    """Tell whether a name in an output folder is one of the script's own."""
+    return not name.startswith(_NOT_THE_SCRIPTS) and name != _MODEL_CARD
