@@ -61,7 +61,7 @@ def test_what_does_not_come_back_is_said(tmp_path: Path) -> None:
     """Of an iterator that was open ahead of the load, and of worker processes that draw."""
     play(tmp_path, 3)
     _, said = play(tmp_path, 4, early=True)
-    assert [text for text in said if "loader: it was opened ahead of the load" in text]
+    assert [text for text in said if "loader: it was opened before the load" in text]
     _, said = play(tmp_path / "b", 3, num_workers=1)
     assert said == []
     _, said = play(tmp_path / "b", 4, num_workers=1)

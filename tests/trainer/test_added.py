@@ -103,7 +103,7 @@ def test_a_second_loader_goes_on_where_it_was(tmp_path: Path, early: bool) -> No
     seen = Recorder(again)
     again.train()
     said = [
-        one.message for one in seen.of("inexact") if "second: it was opened ahead of the load" in one.message
+        one.message for one in seen.of("inexact") if "second: it was opened before the load" in one.message
     ]
     assert bool(said) == early
     assert (weights(again.model) == weights(unbroken.model)) != early

@@ -13,6 +13,7 @@ from pathlib import Path
 from vaultlayer_hf.errors import StoreError, VaultLayerError
 from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.stores.base import Store, WrappedStore
+from vaultlayer_hf.stores.kinds import KINDS
 from vaultlayer_hf.stores.uri import VaultAddress
 from vaultlayer_hf.vault.keys import LOG, entry_number
 
@@ -36,6 +37,8 @@ def near_vault(address: VaultAddress) -> str | None:
     if address.scheme == "file":
         found = _near_folder(Path(address.path))
         return None if found is None else str(found)
+    if address.scheme not in KINDS:  # another author's store: nothing is known of its other addresses
+        return None
     answers: list[str] = []
     looking = threading.Thread(target=_look, args=(address, answers), name="vl-near", daemon=True)
     looking.start()

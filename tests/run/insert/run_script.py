@@ -65,7 +65,8 @@ def commits(vault: Path) -> list[int]:
 
 def vaults_in(folder: Path) -> list[Path]:
     """Return the vaults in a folder by their names, which end with their number; the folder itself where it is one."""
-    return sorted(path.parent for path in folder.rglob("log"))
+    # os.walk passes over folders that vanish meanwhile, such as the probe's.
+    return sorted(Path(root) for root, folders, _ in os.walk(folder) if "log" in folders)
 
 
 def _wait_for_commit(vault: Path, seconds: float = 30.0) -> None:
