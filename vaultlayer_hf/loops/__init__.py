@@ -24,6 +24,7 @@
     loose_parameters.py tensors that an optimizer trains and no model holds
     objects.py          what a loop's checkpoint consists of
     passes.py           a script's own loops over epochs and batches, led past what is done
+    placed_tensors.py   tensors within what is carried, back on their devices
     running.py          a loop under way, from ``resume()`` to its end
     script_folders.py   folders that an attached script's own save_state writes
     stream.py           a loader that a loop draws from with next()

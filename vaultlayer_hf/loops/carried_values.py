@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from vaultlayer_hf.loops.placed_tensors import devices_of, put_on
 from vaultlayer_hf.state.generator_states import bare_state, is_generator, put_bare_state
 from vaultlayer_hf.state.object_files import load_in_place
 from vaultlayer_hf.state.object_kinds import attributes_of
@@ -77,7 +78,8 @@ def take_variable(value: Any, name: str, first: Any, left_out: list[str], within
     except Exception:
         left_out.append(f"{name} (a {type(value).__name__})")
         return "none", None
-    return "value", value
+    devices = devices_of(value)
+    return ("value", value) if set(devices) <= {"cpu"} else ("placed", (value, devices))
 
 
 def put_variable(saved: Any, now: Any) -> Any:
@@ -98,6 +100,9 @@ def put_variable(saved: Any, now: Any) -> Any:
     if kind == "leaf":
         tensor, device, gradient = state
         return _leaf(tensor, device, gradient, now)
+    if kind == "placed":
+        value, devices = state
+        return put_on(value, devices, _again)
     if kind == "value":  # of a tensor: earlier versions
         on = now.device if isinstance(now, torch.Tensor) and isinstance(state, torch.Tensor) else None
         return state.to(on) if on is not None else state
@@ -126,6 +131,16 @@ def _holds_what_stays(value: Any, within: set[int]) -> bool:
 
 def _moved(tensor: torch.Tensor, device: str, now: Any) -> torch.Tensor:
     return tensor.to(now.device if isinstance(now, torch.Tensor) else _there(device))
+
+
+def _again(tensor: torch.Tensor, device: str) -> torch.Tensor:
+    """Return a tensor of a value that was read, on its device; one that gradients are asked of stays a leaf."""
+    moved = tensor.to(_there(device))
+    if moved is tensor or not tensor.is_leaf:
+        return moved
+    if isinstance(tensor, torch.nn.Parameter):
+        return torch.nn.Parameter(moved.detach(), tensor.requires_grad)
+    return moved.detach().requires_grad_(tensor.requires_grad)
 
 
 def _leaf(tensor: torch.Tensor, device: str, gradient: torch.Tensor | None, now: Any) -> torch.Tensor:
