@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import logging
 import subprocess
 import sys
 
@@ -110,6 +111,23 @@ def test_what_repeats_is_one_line_a_minute(caplog: pytest.LogCaptureFixture) -> 
         "checkpoint-0 committed",
         "checkpoint-6 committed (and since the last such line: 5 committed, 6 deleted as no longer needed)",
         "checkpoint-9 committed (and since the last such line: 2 committed, 4 deleted as no longer needed)",
+    ]
+
+
+def test_saves_that_are_abandoned_are_counted_by_themselves(caplog: pytest.LogCaptureFixture) -> None:
+    """They are warnings, one a minute with a count, whatever commits are said meanwhile."""
+    events = Events(clock=lambda: 0.0)
+    with caplog.at_level("INFO", "vaultlayer_hf"):
+        events.repeated(EventKind.COMMIT, "checkpoint-1 committed")
+        for step in (2, 3, 4):
+            events.repeated(EventKind.ABANDON, f"checkpoint-{step} is abandoned", level=logging.WARNING)
+        events.repeated(EventKind.COMMIT, "checkpoint-5 committed")
+        events.sum_up()
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("INFO", "checkpoint-1 committed"),
+        ("WARNING", "checkpoint-2 is abandoned"),
+        ("INFO", "checkpoint-5 committed"),
+        ("WARNING", "since the last line on saves: 2 abandoned"),
     ]
 
 

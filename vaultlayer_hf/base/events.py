@@ -127,11 +127,27 @@ class EventKind(StrEnum):
 
 
 _COUNTED_AS = {
-    EventKind.COMMIT: "committed",
-    EventKind.RETIRE: "deleted as no longer needed",
-    EventKind.ABANDON: "skipped for newer ones",
+    (logging.INFO, EventKind.COMMIT): "committed",
+    (logging.INFO, EventKind.RETIRE): "deleted as no longer needed",
+    (logging.INFO, EventKind.ABANDON): "skipped for newer ones",
+    (logging.WARNING, EventKind.ABANDON): "abandoned",
 }
-"""What repeats with each save, and the words in which it is counted."""
+"""What repeats with each save, by the level of its lines, and the words in which it is counted."""
+
+
+@dataclass
+class _Repeated:
+    """What repeats at one level, as far as the log has it.
+
+    Attributes:
+        next_line: when (by the clock) another line of it may come.
+        untold: how often each kind was left out since the last line.
+        last_commit: the newest of these, where that is a commit; empty otherwise.
+    """
+
+    next_line: float = -math.inf
+    untold: Counter[EventKind] = field(default_factory=Counter)
+    last_commit: str = ""
 
 
 @dataclass(frozen=True)
@@ -158,9 +174,7 @@ class Events:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         _configure()
         self._clock = clock
-        self._next_line = -math.inf
-        self._untold: Counter[EventKind] = Counter()
-        self._last_commit = ""
+        self._repeated = {logging.INFO: _Repeated(), logging.WARNING: _Repeated()}
         self.rank = 0
         """Of this process. Ranks other than 0 keep what is in order to the debug level, and sign the rest."""
         self.host = ""
@@ -185,37 +199,50 @@ class Events:
         """Report what is lost or missing at the end, and that nothing else tells of."""
         self._emit(logging.ERROR, kind, message, fields)
 
-    def repeated(self, kind: EventKind, message: str, **fields: Any) -> None:
-        """Report a commit, a deletion or a save that was skipped: to listeners as ever, in the log now and then."""
+    def repeated(self, kind: EventKind, message: str, *, level: int = logging.INFO, **fields: Any) -> None:
+        """Report what comes with each save: to listeners as ever, in the log now and then.
+
+        Args:
+            kind, message, fields: as elsewhere.
+            level: ``logging.INFO`` of a commit, a deletion or a save that was skipped; ``logging.WARNING`` of a save
+                that a store in trouble has not taken.
+        """
+        of_level = self._repeated[level]
         with self._lock:
-            told = self._clock() >= self._next_line
-            text = message + self._counts() if told else message
+            told = self._clock() >= of_level.next_line
+            text = message + self._counts(level) if told else message
             if told:
-                self._next_line = self._clock() + _SPELL
-                self._untold.clear()
+                of_level.next_line = self._clock() + _SPELL
+                of_level.untold.clear()
             else:
-                self._untold[kind] += 1
+                of_level.untold[kind] += 1
             if kind == EventKind.COMMIT:
-                self._last_commit = "" if told else message
-        self._emit(logging.INFO if told else logging.DEBUG, kind, text, fields, plain=message)
+                of_level.last_commit = "" if told else message
+        self._emit(level if told else logging.DEBUG, kind, text, fields, plain=message)
 
     def sum_up(self) -> None:
-        """Log what ``repeated`` has left out since its last line: the last commit, and counts."""
-        with self._lock:
-            if not self._untold:
-                return
-            last, self._last_commit = self._last_commit, ""
-            self._untold[EventKind.COMMIT] -= bool(last)
-            text = last + self._counts() if last else f"since the last line on saves: {self._count_text()}"
-            self._untold.clear()
-        log(logging.DEBUG if self.rank else logging.INFO, text)
+        """Log what ``repeated`` has left out since its last lines: the last commit, and counts."""
+        for level, of_level in self._repeated.items():
+            with self._lock:
+                if not of_level.untold:
+                    continue
+                last, of_level.last_commit = of_level.last_commit, ""
+                of_level.untold[EventKind.COMMIT] -= bool(last)
+                text = (
+                    last + self._counts(level)
+                    if last
+                    else f"since the last line on saves: {self._count_text(level)}"
+                )
+                of_level.untold.clear()
+            log(logging.DEBUG if self.rank else level, text)
 
-    def _counts(self) -> str:
-        said = self._count_text()
+    def _counts(self, level: int) -> str:
+        said = self._count_text(level)
         return f" (and since the last such line: {said})" if said else ""
 
-    def _count_text(self) -> str:
-        counts = ((self._untold[kind], word) for kind, word in _COUNTED_AS.items())
+    def _count_text(self, level: int) -> str:
+        untold = self._repeated[level].untold
+        counts = ((untold[kind], word) for (one, kind), word in _COUNTED_AS.items() if one == level)
         return ", ".join(f"{count} {word}" for count, word in counts if count > 0)
 
     def sign_of_life(self, message: str) -> None:

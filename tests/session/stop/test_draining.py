@@ -77,6 +77,32 @@ def test_a_full_vault_is_not_waited_for_long(tmp_path: Path, caplog: pytest.LogC
     assert start(str(tmp_path / "vault"), tmp_path / "out")[0] == tmp_path / "out" / "checkpoint-100"
 
 
+def test_what_is_not_in_the_vault_is_the_last_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Commits of before, whose lines were held back for one at the end, are said ahead of it."""
+    vault, full = str(tmp_path / "vault"), []
+
+    def refuse(_: Operation) -> None:
+        raise FULL
+
+    def plan(operation: Operation) -> Fault | None:
+        return Fault(during=refuse) if full and operation.name == "upload" else None
+
+    store = FaultStore(open_store(vault), plan)
+    session, _ = a_session(vault, tmp_path / "out", store=store, flush_timeout=100_000, notices="none")
+    training = Training(session)
+    resume(session, TrainersFiles())
+    training.begin(0)
+    with caplog.at_level("INFO", "vaultlayer_hf"):
+        for step in (1, 2, 3):
+            full[:] = [step] * (step == 3)
+            folder = write_checkpoint(tmp_path / "out", step)
+            training.save(Save(folder, step, AnyFiles(), parameters=PARAMETERS))
+            assert step == 3 or session.uploader.wait(30)
+        assert not ended(training)
+    assert "checkpoint-2 committed" in caplog.messages[-2]
+    assert "checkpoint-3 isn't in the vault, uploads are given up" in caplog.messages[-1]
+
+
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", PREEMPTED), ("SIGINT", INTERRUPTED)])
 def test_a_signal_ends_the_wait(
     name: str, code: int, tmp_path: Path, caplog: pytest.LogCaptureFixture

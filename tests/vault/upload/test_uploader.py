@@ -299,3 +299,23 @@ def test_saves_that_are_replaced_one_after_the_other_are_counted(
     assert f"checkpoint-{replaced[0]} is skipped: " in said[0]
     assert said[1].startswith("checkpoint-8 committed")
     assert f"1 committed, {len(replaced) - 1} skipped for newer ones" in said[1]
+
+
+def test_saves_that_a_full_vault_does_not_take_are_counted(
+    start: Callable[..., Run], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A vault that stays full fills no log: that a save is abandoned is said of the first, then with a count."""
+
+    def full(operation: Operation) -> Fault | None:
+        return Fault.refused(StoreFullError("upload", "", "no room")) if operation.name == "upload" else None
+
+    run = start(FaultStore(memory_store(), full))
+    with caplog.at_level("WARNING", "vaultlayer_hf"):
+        for step in range(1, 6):
+            run.save(step)
+            assert wait_until(lambda before=step - 1: len(run.events("abandon")) == before)
+        run.close()
+    said = [record.getMessage() for record in caplog.records if "abandoned" in record.getMessage()]
+    assert len(said) == 2
+    assert said[0].startswith("checkpoint-1 is abandoned, training goes on: ")
+    assert said[1] == "since the last line on saves: 3 abandoned"

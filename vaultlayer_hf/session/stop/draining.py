@@ -59,6 +59,7 @@ def drain(
         say=say,
     )
     if why is not None:
+        session.events.sum_up()  # ahead of it: a commit of before mustn't be the last that is read
         trouble = f": {uploader.trouble}" if uploader.trouble is not None else ""
         session.events.error(
             EventKind.TROUBLE,

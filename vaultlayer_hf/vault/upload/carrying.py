@@ -7,9 +7,11 @@ one can be adopted in its place, and what it has left in the store is deleted, u
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from vaultlayer_hf.base.events import EventKind, Events
@@ -94,8 +96,8 @@ class Carrier:
             self._carry(job)
         except StoppedError:
             return False
-        except SupersededError:
-            self.abandon(job, self._why_superseded())
+        except SupersededError:  # as long as a store is in trouble, at each save
+            self.abandon(job, self._why_superseded(), repeats=True)
         except FencedError as error:
             # Said first: the training thread may see ``fenced`` at any moment and end, and the listeners with it.
             self._events.warn(EventKind.FENCED, f"{error}")
@@ -120,8 +122,15 @@ class Carrier:
         finally:
             self.sealing = False
 
-    def abandon(self, job: Job, reason: str, *, keep: bool = True) -> None:
-        """Give a checkpoint up; its snapshot stays until a newer one takes its place, where it may be whole."""
+    def abandon(self, job: Job, reason: str, *, keep: bool = True, repeats: bool = False) -> None:
+        """Give a checkpoint up, and say so.
+
+        Args:
+            job: what is given up.
+            reason: why, in words.
+            keep: its snapshot stays until a newer one takes its place, since it may be whole.
+            repeats: it may come with each save, so it is said now and then, with a count.
+        """
         snapshot = job.snapshot
         if keep:
             self._clearing.put_aside(snapshot)
@@ -130,7 +139,8 @@ class Carrier:
                 snapshot.remove()
             except OSError as error:
                 reason = f"{reason}; and its snapshot can't be removed: {error}"
-        self._events.warn(
+        say = partial(self._events.repeated, level=logging.WARNING) if repeats else self._events.warn
+        say(
             EventKind.ABANDON,
             f"{snapshot.name} is abandoned{'' if self._patience.over else ', training goes on'}: {reason}; "
             f"{self._figures.exposure_text}",
