@@ -1,9 +1,7 @@
 """What a loop's variables hold as what its file keeps, and back: values as they are, objects by state or attributes.
 
-state/take_values.py and put_values.py do the same for what a script's own objects are found to hold. There nobody has
-named anything, so no secret is kept, nothing above a size, and only what ``torch.load(weights_only=True)`` reads. Here
-the script names each variable itself: whatever can be pickled is kept, and tensors come back to their device. The kinds
-of the two have names in common and other contents, since files with either are there.
+The script names each variable itself, so whatever can be pickled is kept, and tensors come back to their device. What
+a script's own objects are found to hold has a format of its own: state/take_values.py says why.
 """
 
 from __future__ import annotations

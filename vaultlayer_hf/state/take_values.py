@@ -7,6 +7,11 @@ A text that looks like a secret isn't kept: a callback may have logged in somewh
 another process at a resume, so what comes back is what that clock shows then.
 
 What is kept is what ``torch.load(weights_only=True)`` reads: a pair of a kind and its content.
+
+loops/carried_values.py keeps pairs, too, of other kinds and contents. One format for both would be more code than two:
+files with either are there and have to be read, so its ``put_variable`` would stay as it is beside the kinds here. And
+what goes in is decided otherwise: there the script names each variable, so whatever can be pickled is kept, of any
+size, secrets too, and a tensor with its device and its gradient. Here nobody has named anything.
 """
 
 from __future__ import annotations
