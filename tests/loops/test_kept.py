@@ -170,3 +170,46 @@ def test_lists_of_a_models_own_parameters_keep_them(tmp_path: Path) -> None:
 
     assert train(2)
     assert train(4)
+
+
+class Around(torch.optim.Optimizer):
+    """An optimizer around another one, whose groups it holds, as Lookahead and SAM do."""
+
+    def __init__(self, inner: torch.optim.Optimizer) -> None:
+        super().__init__(inner.param_groups, inner.defaults)
+        self.inner, self.param_groups = inner, inner.param_groups
+
+    def step(self, closure: Any = None) -> Any:
+        return self.inner.step(closure)
+
+
+@pytest.mark.parametrize("way", ["around", "tensor"])
+def test_what_holds_an_optimizers_groups_still_sets_the_rate(tmp_path: Path, way: str) -> None:
+    """A schedule of an optimizer around the saved one, and a rate that the script holds, count behind a resume."""
+
+    def train(folder: Path, stop: int) -> torch.Tensor:
+        torch.manual_seed(0)
+        model, rate = torch.nn.Linear(3, 1), torch.tensor(0.1)
+        optimizer: Any = torch.optim.AdamW(model.parameters(), lr=rate if way == "tensor" else 0.1)
+        outer = Around(optimizer)
+        schedule = torch.optim.lr_scheduler.StepLR(outer, 1, 0.5) if way == "around" else None
+        ckpt = Checkpointer(
+            str(folder / "vault"),
+            model=model,
+            optimizer=optimizer,
+            scheduler=schedule,
+            save_every=1,
+            output_dir=folder / "out",
+        )
+        for _ in range(ckpt.resume(), stop):
+            model(torch.randn(4, 3)).pow(2).mean().backward()
+            outer.step()
+            outer.zero_grad()
+            schedule.step() if schedule is not None else rate.mul_(0.5)
+            ckpt.step()
+        ckpt.close()
+        return model.weight.detach()
+
+    whole = train(tmp_path / "whole", 6)
+    train(tmp_path / "parts", 3)
+    assert torch.equal(train(tmp_path / "parts", 6), whole)

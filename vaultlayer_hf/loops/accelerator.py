@@ -19,7 +19,7 @@ from vaultlayer_hf.loops.objects import Objects, parts_of
 from vaultlayer_hf.state.asked import Asked
 from vaultlayer_hf.state.layouts import missing_parts
 from vaultlayer_hf.state.model_identity import ModelIdentity, identity_of, joined
-from vaultlayer_hf.state.object_files import peeled
+from vaultlayer_hf.state.object_files import groups_stay, peeled
 from vaultlayer_hf.state.saved_digests import StateTensors, list_tensors
 from vaultlayer_hf.state.schedules import loading_schedules
 from vaultlayer_hf.state.tensor_digests import is_shard
@@ -76,7 +76,7 @@ class Prepared:
     def read(self, folder: Path) -> None:
         """Have accelerate load its files, on all ranks. Raises ResumeError."""
         try:
-            with loading_schedules(self.optimizers, self.schedulers, folder):
+            with loading_schedules(self.optimizers, self.schedulers, folder), groups_stay(self.optimizers):
                 self.accelerator.load_state(str(folder))
         except (RuntimeError, ValueError, KeyError, OSError) as error:
             what = f"{type(error).__name__}: {error}"

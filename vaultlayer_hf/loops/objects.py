@@ -20,7 +20,13 @@ from vaultlayer_hf.loops.files import read_model, whole, write_model
 from vaultlayer_hf.state.asked import Asked
 from vaultlayer_hf.state.data.placed import keeps_place, load_place
 from vaultlayer_hf.state.model_identity import ModelIdentity, identity_of, joined
-from vaultlayer_hf.state.object_files import check_stateful, load_plain, read_state, write_state
+from vaultlayer_hf.state.object_files import (
+    check_stateful,
+    load_in_place,
+    load_plain,
+    read_state,
+    write_state,
+)
 from vaultlayer_hf.state.saved_digests import StateTensors, list_tensors
 from vaultlayer_hf.state.schedules import loading_schedules
 from vaultlayer_hf.state.tensor_digests import model_tensors
@@ -198,7 +204,7 @@ class Objects:
             elif keeps_place(thing):
                 self.doubts += [f"{name}: {words}" for words in load_place(thing, state)]
             else:
-                thing.load_state_dict(state)
+                load_in_place(thing, state)
         except Exception as error:  # the object is the script's own: it raises what it likes
             what = f"{type(error).__name__}: {error}"
             raise ResumeError(f"{name}.pt of {folder.name} can't be loaded: {what}") from error

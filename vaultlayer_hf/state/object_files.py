@@ -7,6 +7,8 @@ start may wrap them in another way.
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,28 +84,59 @@ def load_plain(model: torch.nn.Module, state: dict[str, Any]) -> None:
 
 
 def load_in_place(thing: Any, state: Any) -> None:
-    """Call an object's ``load_state_dict``; an optimizer's groups and state stay the same objects.
-
-    torch puts new ones in their place, and an optimizer around this one (Lookahead, SAM) may hold those that were
-    there: its schedule would set rates that nobody trains with.
-    """
-    if not isinstance(thing, torch.optim.Optimizer):
+    """Call an object's ``load_state_dict``; of an optimizer's groups see ``groups_stay``."""
+    with groups_stay([thing]):
         thing.load_state_dict(state)
-        return
-    groups, there, states = thing.param_groups, list(thing.param_groups), thing.state
-    thing.load_state_dict(state)
-    if thing.param_groups is not groups and len(there) == len(thing.param_groups):
-        for group, loaded in zip(there, thing.param_groups, strict=True):
-            loaded = dict(loaded)
-            group.clear()
-            group.update(loaded)
-        groups[:] = there
-        thing.param_groups = groups
-    if thing.state is not states:
-        brought = dict(thing.state)
-        states.clear()
-        states.update(brought)
-        thing.state = states
+
+
+@contextmanager
+def groups_stay(optimizers: Iterable[Any]) -> Iterator[None]:
+    """Around a load into optimizers: their groups, a rate in these that is a tensor, and their state stay the objects.
+
+    torch puts new ones in their place. But an optimizer around this one (Lookahead, SAM) may hold the groups that were
+    there, and the script the tensor: what these set then would be rates that nobody trains with.
+
+    Args:
+        optimizers: those of accelerate are looked through; what is none of torch's is left alone.
+    """
+    bare = [one for one in map(_bare, optimizers) if one is not None]
+    before = [(one, one.param_groups, list(one.param_groups), one.state) for one in bare]
+    yield
+    for one, groups, there, states in before:
+        if one.param_groups is not groups and len(there) == len(one.param_groups):
+            for group, loaded in zip(there, one.param_groups, strict=True):
+                _fill(group, dict(loaded))
+            groups[:] = there
+            one.param_groups = groups
+        if one.state is not states:
+            brought = dict(one.state)
+            states.clear()
+            states.update(brought)
+            one.state = states
+
+
+def _bare(optimizer: Any) -> Any:
+    """Return an optimizer of torch's kind without accelerate's wrapper; None where it is none."""
+    while any(cls.__name__ == "AcceleratedOptimizer" for cls in type(optimizer).__mro__):
+        optimizer = optimizer.optimizer
+    is_torchs = isinstance(optimizer, torch.optim.Optimizer)
+    return (
+        optimizer
+        if is_torchs and hasattr(optimizer, "param_groups") and hasattr(optimizer, "state")
+        else None
+    )
+
+
+@torch.no_grad()
+def _fill(group: dict[str, Any], loaded: dict[str, Any]) -> None:
+    for name, value in loaded.items():
+        then = group.get(name)
+        if not (isinstance(then, torch.Tensor) and isinstance(value, torch.Tensor)):
+            continue
+        if (then.shape, then.dtype) == (value.shape, value.dtype):
+            loaded[name] = then.copy_(value)
+    group.clear()
+    group.update(loaded)
 
 
 def _place(value: Any) -> Any:

@@ -26,21 +26,6 @@ def schedules_name(schedulers: Iterable[Any]) -> str:
     return "+".join(type(_inner(one)).__name__ for one in schedulers if one is not None)
 
 
-def refused_by_schedule(error: Exception, schedulers: Iterable[Any], folder: Path) -> OtherRunError | None:
-    """Return the error to raise in the place of one that a schedule has raised as it was loaded from a folder.
-
-    None where it came from elsewhere.
-    """
-    schedulers = [one for one in schedulers if one is not None]
-    known = {id(_inner(one)) for one in schedulers}
-    if not any(
-        frame.f_code.co_name == "load_state_dict" and id(frame.f_locals.get("self")) in known
-        for frame, _ in walk_tb(error.__traceback__)
-    ):
-        return None
-    return _other_schedule(folder, schedulers, f"{type(error).__name__}: {error}")
-
-
 @contextmanager
 def loading_schedules(
     optimizers: Iterable[Any], schedulers: Iterable[Any], folder: Path, *, added: Iterable[Any] = ()
@@ -52,27 +37,42 @@ def loading_schedules(
         folder: the checkpoint's.
         added: further schedules, in files of their own: who loads one says by its file what it raises.
 
-    Raises OtherRunError in the place of what a schedule raises, and see ``GroupsRead.check``.
+    Raises OtherRunError in the place of what a schedule raises, and where the load has taken out of the optimizer's
+    groups what a schedule reads there.
     """
-    schedulers = list(schedulers)
-    read = GroupsRead(optimizers, dict.fromkeys([*schedulers, *added]))
+    schedulers = [one for one in schedulers if one is not None]
+    read = _GroupsRead(optimizers, dict.fromkeys([*schedulers, *added]))
     try:
         yield
     except Exception as error:
         for one in (error, error.__cause__):  # who loads may have said already which file it was
             if (
                 isinstance(one, Exception)
-                and (other := refused_by_schedule(one, schedulers, folder)) is not None
+                and (other := _refused_by_schedule(one, schedulers, folder)) is not None
             ):
                 raise other from one
         raise
     read.check(folder)
 
 
-class GroupsRead:
+def _refused_by_schedule(error: Exception, schedulers: list[Any], folder: Path) -> OtherRunError | None:
+    """Return the error to raise in the place of one that a schedule has raised as it was loaded from a folder.
+
+    None where it came from elsewhere.
+    """
+    known = {id(_inner(one)) for one in schedulers}
+    if not any(
+        frame.f_code.co_name == "load_state_dict" and id(frame.f_locals.get("self")) in known
+        for frame, _ in walk_tb(error.__traceback__)
+    ):
+        return None
+    return _other_schedule(folder, schedulers, f"{type(error).__name__}: {error}")
+
+
+class _GroupsRead:
     """What schedules have in the groups of their optimizers, noted ahead of a load that replaces these.
 
-        read = GroupsRead(optimizers, schedulers)
+        read = _GroupsRead(optimizers, schedulers)
         load()
         read.check(folder)
 

@@ -30,6 +30,7 @@
     micro_batches.py    of all ranks, compared before they train
     named.py            what a train() goes on from where the script names a checkpoint
     notices.py          what a Trainer's run says to whoever reads its log
+    optimizer_load.py   a Trainer's load of its optimizer and its schedule
     origin.py           what a Trainer's training goes on from
     outside.py          what a Trainer trains outside its model
     over.py             whether a run is over
@@ -41,7 +42,6 @@
     own_warnings.py     what is said of such state that isn't kept
     run.py              one Trainer's run on its vault
     saving.py           a Trainer's save while it trains on a vault
-    schedule_load.py    a Trainer's load of its optimizer, behind which the schedule finds what it reads there
     skipping.py         how the Trainer goes past batches
     state_file.py       trainer_state.json made fit for this transformers
     terms.py            the Trainer's terms in those of a session

@@ -8,24 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from transformers.trainer_utils import TrainOutput
 
-from vaultlayer_hf.errors import OtherRunError, SettingsError
-from vaultlayer_hf.state.asked import Asked, optimizer_name, other_groups, other_optimizer, read_asked
-from vaultlayer_hf.state.schedules import refused_by_schedule
+from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.trainer.adapter_load import adapters_kept
 from vaultlayer_hf.trainer.call import Call
 from vaultlayer_hf.trainer.callback import VaultLayerCallback
 from vaultlayer_hf.trainer.named import choose
+from vaultlayer_hf.trainer.optimizer_load import load_checked
 from vaultlayer_hf.trainer.origin import note_trained
 from vaultlayer_hf.trainer.over import AlreadyFinishedError
-from vaultlayer_hf.trainer.schedule_load import schedule_checked
-
-_OTHER_GROUPS = "loaded state dict "
-"""How torch begins its refusal of another optimizer's groups; the Trainer loads these ahead of its first callback."""
 
 
 def train_on(
@@ -59,7 +53,7 @@ def train_on(
     explicit = call.get("resume_from_checkpoint", 0)
     vault.run.attach(trainer)
     try:
-        with schedule_checked(trainer):  # around what choose() wraps in a fork
+        with load_checked(trainer):  # around what choose() wraps in a fork
             chosen = choose(vault, trainer, explicit)
             if chosen is not explicit:
                 call.set("resume_from_checkpoint", 0, chosen)
@@ -67,11 +61,8 @@ def train_on(
                 return call.do()
     except AlreadyFinishedError:
         return _end_untrained(vault, trainer)
-    except BaseException as error:
+    except BaseException:
         _remove_noise(trainer)
-        folder = Path(str(call.get("resume_from_checkpoint", 0)))
-        if (other := _refused(error, trainer, folder)) is not None:
-            raise other from error
         raise
     finally:
         note_trained(trainer, vault.vault.uri)
@@ -111,16 +102,6 @@ class _Same:
 
     def __hash__(self) -> int:
         return id(self._value)
-
-
-def _refused(error: BaseException, trainer: Any, folder: Path) -> OtherRunError | None:
-    """Return the error to raise in the place of one of torch's, which names neither optimizer nor schedule."""
-    if not isinstance(error, Exception):
-        return None
-    if isinstance(error, ValueError) and _OTHER_GROUPS in str(error):
-        then, now = (read_asked(folder) or Asked()).optimizer, optimizer_name([trainer.optimizer])
-        return other_optimizer(then, now) if then and then != now else other_groups(str(error))
-    return refused_by_schedule(error, [trainer.lr_scheduler], folder)
 
 
 def _remove_noise(trainer: Any) -> None:
