@@ -11,6 +11,7 @@ import contextlib
 import functools
 import marshal
 import sys
+import weakref
 from collections import deque
 from collections.abc import Collection, Mapping
 from enum import Enum
@@ -28,6 +29,7 @@ from vaultlayer_hf.state.object_kinds import (
     attributes_of,
     beside_state,
     has_attributes,
+    is_drawing_cache,
     is_iterator,
     is_meter,
     is_shared,
@@ -112,6 +114,10 @@ def fingerprint(value: Any, known: Collection[int], depth: int, *, meters: bool 
         return (type(value).__name__, value) if value is not None else ("none",)
     if is_iterator(value):  # whoever keeps one draws from it
         return ("iterator", object())
+    if isinstance(value, weakref.ref):
+        return fingerprint(value(), known, depth, meters=meters)
+    if is_drawing_cache(value):
+        return ("cache", value.cache_info().misses)
     if isinstance(value, torch.Tensor):
         return fingerprint_tensor(value)
     if isinstance(value, numpy.ndarray):

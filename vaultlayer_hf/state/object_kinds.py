@@ -65,6 +65,12 @@ _KNOWN = {*sys.stdlib_module_names, *_NO_METERS}
 """Packages whose objects hide no state of a training: clocks, threads, paths."""
 OF_EACH_MODULE = frozenset(vars(torch.nn.Module()))
 """What torch keeps in a module."""
+_DRAWING = {
+    "bernoulli", "choice", "choices", "default_rng", "gauss", "integers", "multinomial", "normal", "normalvariate",
+    "permutation", "rand", "randint", "randn", "random", "randperm", "randrange", "sample", "shuffle",
+    "standard_normal", "uniform",
+}  # fmt: skip
+"""Names of functions that draw random numbers, in Python, numpy and torch."""
 _HEAP_TYPE = 1 << 9
 """Flag of a class that Python code has made (CPython's object.h): the others keep what they hold in C."""
 
@@ -245,3 +251,14 @@ def definition_of(name: tuple[str, str]) -> Any:
 def is_iterator(value: Any) -> bool:
     """Tell whether a value is an iterator, whose place nothing tells: a cycle, a generator, a pass of a loader."""
     return isinstance(value, Iterator) and not isinstance(value, io.IOBase) and not is_of_script(type(value))
+
+
+def is_drawing_cache(value: Any) -> bool:
+    """Tell whether a value is a function that remembers what it has returned, and draws that: an ``lru_cache``.
+
+    Nothing tells what it remembers. Where it draws nothing it returns the same once more.
+    """
+    if not isinstance(value, functools._lru_cache_wrapper):
+        return False
+    code = getattr(inspect.unwrap(value), "__code__", None)
+    return code is not None and not _DRAWING.isdisjoint(code.co_names)

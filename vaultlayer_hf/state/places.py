@@ -9,22 +9,28 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
+from collections import deque
 from collections.abc import Callable, Collection
 from types import CodeType, FunctionType
 from typing import Any
 
+import numpy
 import torch
 
 from vaultlayer_hf.state.assigned_names import names_assigned
+from vaultlayer_hf.state.generator_states import GENERATORS
 from vaultlayer_hf.state.object_kinds import NO_STATE, attributes_of, has_attributes
 
 _CLOCKS = (time.time, time.monotonic, time.perf_counter)
+_LASTING = (list, dict, set, deque, torch.Tensor, numpy.ndarray, *GENERATORS)
+"""What a default of an argument can be that changes from call to call."""
 
 
 class FunctionVariables:
     """What a function reads beside its arguments, by the names in it: globals and what its closure holds.
 
-    Modules, classes and other functions aren't among it.
+    And defaults of its arguments that can be changed, as ``seen=[]``: they last from call to call. Modules, classes
+    and other functions aren't among it.
     """
 
     def __init__(self, function: FunctionType) -> None:
@@ -41,7 +47,11 @@ class FunctionVariables:
         for name, cell in self._cells().items():
             with contextlib.suppress(ValueError):  # nothing is in it yet
                 found[name] = cell.cell_contents
-        return found
+        return self._defaults() | found
+
+    def names(self) -> frozenset[str]:
+        """Return the names of globals and attributes in it."""
+        return names_in_code(self._function.__code__)
 
     def value_of(self, name: str) -> Any:
         """Return what one name stands for; None where nothing is."""
@@ -64,10 +74,32 @@ class FunctionVariables:
 
     def put(self, name: str, value: Any) -> None:
         """Have a name stand for this."""
+        if self.every().get(name) is value:
+            return
         if name in (cells := self._cells()):
             cells[name].cell_contents = value
-        else:
+        elif name in names_in_code(self._function.__code__):
             self._function.__globals__[name] = value
+        else:
+            self._put_default(name, value)
+
+    def _places_of_defaults(self) -> dict[str, int]:
+        code, count = self._function.__code__, len(self._function.__defaults__ or ())
+        return {code.co_varnames[code.co_argcount - count + place]: place for place in range(count)}
+
+    def _defaults(self) -> dict[str, Any]:
+        values = self._function.__defaults__ or ()
+        found = {name: values[place] for name, place in self._places_of_defaults().items()}
+        found |= self._function.__kwdefaults__ or {}
+        return {name: one for name, one in found.items() if isinstance(one, _LASTING) or has_attributes(one)}
+
+    def _put_default(self, name: str, value: Any) -> None:
+        if name in (named := self._function.__kwdefaults__ or {}):
+            named[name] = value
+        elif name in (places := self._places_of_defaults()):
+            values = list(self._function.__defaults__ or ())
+            values[places[name]] = value
+            self._function.__defaults__ = tuple(values)
 
     def _cells(self) -> dict[str, Any]:
         return dict(zip(self._function.__code__.co_freevars, self._function.__closure__ or (), strict=True))

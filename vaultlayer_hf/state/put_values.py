@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import sys
 import time
+import weakref
 from array import array
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Mapping
@@ -169,6 +170,16 @@ def _put_shared(kept: Kept, now: Any) -> Any:
     return now
 
 
+def _fit_referent(kept: Kept, now: Any) -> bool:
+    return isinstance(now, weakref.ref) and now() is not None and fits(kept, now())
+
+
+def _put_referent(kept: Kept, now: Any) -> Any:
+    """Put back what a weak reference refers to: an object that can be referred to so is changed in place."""
+    put_value(kept, now())
+    return now
+
+
 def _put_array(content: torch.Tensor, now: Any) -> Any:
     found = content.numpy()
     if isinstance(now, numpy.ndarray) and (now.shape, now.dtype) == (found.shape, found.dtype):
@@ -244,6 +255,7 @@ _KINDS: dict[str, _Kind] = {
     "bytes": _Kind(_put_bytes, _fit_bytes),
     "generator": _Kind(lambda content, now: resume_generator(now, content)),
     "shared": _Kind(_put_shared, lambda content, now: is_shared(now)),
+    "referent": _Kind(_put_referent, _fit_referent),
     "enum": _Kind(_member, lambda content, now: _member(content, now) is not None),
     "defined": _Kind(
         lambda content, now: definition_of(content),

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import time
+import weakref
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Collection, Mapping
 from datetime import date, datetime, timedelta
@@ -148,6 +149,8 @@ def take_value(
         return ("plain", value)
     if id(value) in known:
         return _SAME
+    if isinstance(value, weakref.ref):
+        return ("referent", take_value(value(), room, known, depth - 1, name=name, first=first))
     if isinstance(value, torch.Tensor):
         room.take(value.nbytes)
         return ("tensor", value.detach())

@@ -31,6 +31,7 @@ import torch
 from vaultlayer_hf.state.fingerprints import Fingerprints, fingerprint, moved
 from vaultlayer_hf.state.generator_states import GeneratorState, resume_generator, states_of
 from vaultlayer_hf.state.object_kinds import (
+    is_drawing_cache,
     is_iterator,
     is_meter,
     may_hide_state,
@@ -40,6 +41,7 @@ from vaultlayer_hf.state.places import FunctionVariables, Place
 from vaultlayer_hf.state.put_values import fits, put_value
 from vaultlayer_hf.state.stops import StopNotes
 from vaultlayer_hf.state.take_values import Kept, Room, UnkeptError, has_come, take_attribute
+from vaultlayer_hf.trainer.data_holdings import kept_by_fetching
 from vaultlayer_hf.trainer.own_fingerprints import OwnFingerprints
 from vaultlayer_hf.trainer.own_fixed import digests_of_data, digests_of_fixed, made_otherwise, unchanged
 from vaultlayer_hf.trainer.own_places import Held, OwnPlaces, read_by_samplers
@@ -128,13 +130,18 @@ class OwnState:
         self._settle(held)
         self._hiding = {path: weakref.ref(value) for path, value in self._find_hiding(held)}
 
-    def state_dict(self, lacking: Iterable[str] = ()) -> dict[str, Any]:
+    def state_dict(self, lacking: Iterable[str] = (), *, fetched_again: bool = False) -> dict[str, Any]:
         """Return what ``load_state_dict`` needs: only tensors, numbers, text, tuples, lists and dictionaries.
 
-        ``lacking``: what else the checkpoint lacks, in words.
+        Args:
+            lacking: what else the checkpoint lacks, in words.
+            fetched_again: a resume fetches all batches that were trained on once more.
         """
         held = self._places.held()
         save = self._take(held)
+        if fetched_again and save.unkept:
+            for path in kept_by_fetching(self._fingerprints.dataset, self._trainer, held):
+                save.unkept.pop(path, None)
         self.unkept, self.modules = [*save.unkept, *lacking], save.modules
         moved_since = {f"{owner}.{name}" for owner, names in save.carried.items() for name in names}
         fixed = digests_of_fixed(self._places, held, save.known)
@@ -242,8 +249,8 @@ class OwnState:
         return kept
 
     def _is_to_keep(self, path: str, value: Any, unkept: Collection[str]) -> bool:
-        """Tell whether an attribute that has moved is to be kept: an iterator that was there at the begin is said."""
-        return path in unkept and not (is_iterator(value) and path in self._then)
+        """Tell whether an attribute that has moved is to be kept: an iterator, or a cache, of the begin is said."""
+        return path in unkept and not ((is_iterator(value) or is_drawing_cache(value)) and path in self._then)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> list[str]:
         """Put back what was kept; return the paths of what wasn't, and begins as the script makes it."""
