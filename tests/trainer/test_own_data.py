@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import random
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import numpy
 import pytest
 import torch
 from torch.utils.data import ConcatDataset, Subset
+from transformers import TrainerCallback
 
 from tests.trainer.kit import Boom, FailAt, Patient, Recorder, Tokens, trainer, weights
 
@@ -108,3 +111,55 @@ def test_a_list_that_a_data_set_fills_is_said(tmp_path: Path) -> None:
             run.train()
         said.append([event.message for event in seen.of("inexact")])
     assert all(any("NOTED" in message for message in messages) for messages in said), said
+
+
+class Packing(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
+    """Packs texts of several lengths into rows of one; the rest of a text waits for the next row."""
+
+    def __init__(self, texts: int | None) -> None:
+        self.texts, self.waiting = texts, list[int]()
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        for text in itertools.count() if self.texts is None else range(self.texts):
+            self.waiting += [(text * k) % 64 for k in range(5 + text % 9)]
+            while len(self.waiting) >= 16:
+                row = torch.tensor(self.waiting[:16])
+                self.waiting = self.waiting[16:]
+                yield {"input_ids": row, "labels": row}
+
+
+class Drops(TrainerCallback):
+    """Changes what waits in the data set."""
+
+    def __init__(self, data: Packing) -> None:
+        self.data = data
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        self.data.waiting = self.data.waiting[1:]
+
+
+@pytest.mark.parametrize(
+    ("how", "exact"), [("endless", True), ("in a second pass", False), ("dropped", False)]
+)
+def test_what_a_stream_keeps_between_its_rows_is_said_where_it_is_lost(
+    how: str, exact: bool, tmp_path: Path
+) -> None:
+    """Fetched again from its first row on, a stream has it again; what is of a pass before, or another's, is said."""
+    found, said = [], []
+    for place, fails in (("u", 0), ("a", 5), ("c", 0)):
+        data = Packing(14 if how == "in a second pass" else None)
+        run = trainer(
+            tmp_path / place,
+            resume=None if place == "u" else tmp_path / "vault",
+            train_dataset=data,
+            callbacks=[FailAt(fails), Patient(tmp_path / "vault")] if fails else [],
+        )
+        if how == "dropped":
+            run.add_callback(Drops(data))
+        seen = Recorder(run) if place != "u" else None
+        with pytest.raises(Boom) if fails else nullcontext():
+            run.train()
+        found.append(weights(run.model))
+        said += [event.message for event in seen.of("inexact")] if seen is not None else []
+    assert (found[0] == found[-1]) == exact
+    assert any("Packing.waiting" in message for message in said) != exact, said

@@ -231,8 +231,8 @@ class Training:
     @property
     def holds_last_save(self) -> bool:
         """Whether the newest checkpoint that was to be saved is committed; also where none was. Behind ``flush``."""
-        newest = self.session.newest_commits(1)
-        return not self._last_save or (bool(newest) and newest[-1].name == self._last_save)
+        last, seq = self._last_save, self.session.coming_seq - 1
+        return not last or any(rounds.is_of(one, last, seq) for one in self.session.newest_commits(1))
 
     def finish(self, step: int, metrics: dict[str, float]) -> None:
         """Append the entry that says that the run is done at ``step``; storage trouble is only reported. All ranks.

@@ -14,6 +14,7 @@
     data_holdings.py    what data sets and a collator keep beside numbers and random generators
     data_file.py        the place in the data beside a Trainer's checkpoint, one small file a rank
     demo_training.py    the training script of `vl demo`
+    epoch_end.py        the end of an epoch behind whose last step the checkpoint was saved
     evaluations.py      evaluations with persistent workers
     exchanged.py        which parts a training is made of, to tell what a script exchanges on its way
     first_callback.py   what stands ahead of all other callbacks: the vault's figures in the logs, the count of epochs
@@ -27,6 +28,7 @@
     loaded.py           behind the load of a resume, ahead of the first step
     logged.py           how far logs had come when an attempt died, so that a tracker isn't told of a step twice
     logged_loss.py      the loss that a Trainer has summed up since its last log, kept with each checkpoint
+    loop_locals.py      variables of the loop that trains, which some numbers are in alone
     micro_batches.py    of all ranks, compared before they train
     named.py            what a train() goes on from where the script names a checkpoint
     notices.py          what a Trainer's run says to whoever reads its log

@@ -199,7 +199,9 @@ class VaultLayerCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if self.run.data is not None:
-            self.run.data.end_epoch()
+            self.run.data.end_epoch(cut=control.should_training_stop and not control.should_epoch_stop)
+            if self.run.data.is_through(unseen=True):
+                control.should_training_stop = True
         if self.training is not None and self.run.active and self.training.ending is not None:
             stop_now(control, save=False)  # it was saved at the end of the step, if there was time
 

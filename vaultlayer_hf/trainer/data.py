@@ -8,6 +8,7 @@ function of ours has while a training is followed: see skipping.py.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,12 @@ from vaultlayer_hf.session.save.beside import names_beside, say_what_is_gone
 from vaultlayer_hf.state.data.followed import why_not
 from vaultlayer_hf.state.data.follower import Follower
 from vaultlayer_hf.state.data.guard import Guard, no_longer
-from vaultlayer_hf.state.data.likeness import Likeness, data_differences, steps_a_pass, take_likeness
-from vaultlayer_hf.state.data.position import Moment, state_lost
+from vaultlayer_hf.state.data.likeness import Likeness, steps_a_pass, take_likeness
+from vaultlayer_hf.state.data.position import Moment, Position, state_lost
 from vaultlayer_hf.state.random_state import put_random_state
 from vaultlayer_hf.trainer.begun import Begun
-from vaultlayer_hf.trainer.data_file import Record, read_record
+from vaultlayer_hf.trainer.data_file import Record, newest_loss, read_record, record_of, usable_record
+from vaultlayer_hf.trainer.epoch_end import begins_next_epoch, end_epoch
 from vaultlayer_hf.trainer.evaluations import Evaluations
 from vaultlayer_hf.trainer.logged_loss import LoggedLoss, sums_from
 from vaultlayer_hf.trainer.outside import accumulated
@@ -55,6 +57,8 @@ class TrainerData:
         self._output_dir = Path()
         self._beside: tuple[str, Sequence[str]] | None = None  # noted by a checkpoint, until the first step
         self._steps_a_pass: tuple[int, ...] = ()  # as the Trainer counts them; empty where that isn't known
+        self._batches, self._passes = 0, 0.0  # of a pass, and how many of these; 0 where that isn't known
+        self._cut = False
 
     # The Trainer's events -------------------------------------------------------------------------------
 
@@ -69,6 +73,10 @@ class TrainerData:
         self._guard, self._why, self._likeness = Guard(self._stop), "", {}
         self._trainer = trainer
         self._losses = LoggedLoss(trainer) if trainer is not None else None
+        self._batches, self._passes, self._cut = 0, 0.0, False
+        with suppress(TypeError):  # of data without a length
+            self._batches = len(begun.loader)
+            self._passes = begun.args.num_train_epochs if begun.args.max_steps <= 0 else 0.0
         self._guard.run(self._follow, begun.loader, begun.args, handler)
         if begun.resumed is not None:
             self._steps_a_pass = steps_a_pass(begun.loader, begun.args.gradient_accumulation_steps)
@@ -89,6 +97,27 @@ class TrainerData:
         """Note that the following has ended, and say so once."""
         self._why = why
         self._events.warn_once("data", EventKind.NOTICE, no_longer(why))
+
+    def end_owed_epoch(self) -> bool:
+        """Do what an unbroken run does at the end of an epoch between the save and the next step. All ranks.
+
+        Where the Trainer is known, and its loop doesn't do so itself. Return whether the training stops there. Raises
+        what callbacks and evaluations raise.
+        """
+        follower, trainer, losses = self._follower, self._trainer, self._losses
+        loss = losses.pending() if losses is not None else None
+        owes = follower is not None and follower.owes_end and not self._guard.why and loss is not None
+        owes = owes and begins_next_epoch(trainer) and hasattr(trainer, "_maybe_log_save_evaluate")
+        try:
+            owes = self._ranks.decide(owes, all)
+        except RanksError:
+            owes = False
+        if not owes or follower is None or trainer is None:
+            return False
+        self._guard.run(follower.stand_at_end)
+        end_epoch(trainer, loss)
+        self._guard.run(follower.leave_end)
+        return bool(trainer.control.should_training_stop) or self.is_through()
 
     def begin_epoch(self) -> None:
         """Note that a pass begins."""
@@ -121,14 +150,26 @@ class TrainerData:
             self._events.warn(EventKind.INEXACT, f"the numbers may differ from an unbroken run's: {why}")
             self._guard.end(OwnLoopError(why))
 
-    def count_epoch(self, state: TrainerState, max_batches: int) -> None:
+    def count_epoch(self, args: TrainingArguments, state: TrainerState) -> None:
         """Set the state's epoch as an unbroken run counts it, at the end of a step and ahead of ``end_batch``.
 
-        Of data without a length the Trainer takes ``max_batches`` for one pass, and so begins again with pass 0.
+        The Trainer counts by steps, and so begins with another pass at a resume where a callback ends passes early,
+        and with pass 0 where data have no length: it takes all the run's batches for one pass of these.
         """
         follower = self._follower
         if follower is not None and not self._guard.why and follower.epoch is not None:
-            state.epoch = follower.epoch + (follower.batches + 1) / max_batches
+            batches = self._batches or args.max_steps * args.gradient_accumulation_steps
+            state.epoch = follower.epoch + (follower.batches + 1) / batches
+
+    def is_through(self, *, unseen: bool = False) -> bool:
+        """Tell whether as many passes have ended as are asked for, if passes are asked for and not steps.
+
+        ``unseen``: only where the Trainer counts them otherwise.
+        """
+        follower = self._follower
+        if follower is None or self._guard.why or self._cut or not self._passes:
+            return False
+        return follower.ended >= self._passes and not (unseen and follower.epoch is None)
 
     def end_batch(self) -> None:
         """Note that a batch was trained on."""
@@ -140,8 +181,9 @@ class TrainerData:
         """Whether the pass under way had none left where it was gone on with: there is another one behind it."""
         return self._follower is not None and self._follower.stood_behind
 
-    def end_epoch(self) -> None:
-        """Note that a pass has ended."""
+    def end_epoch(self, *, cut: bool) -> None:
+        """Note that a pass has ended; ``cut``: because the training stops."""
+        self._cut = cut
         if self._follower is not None:
             self._guard.run(self._follower.end_epoch)
 
@@ -154,25 +196,29 @@ class TrainerData:
         if self._follower is not None and not self._guard.why:
             try:
                 position = self._follower.position()
+                if self._trainer is not None and self._trainer.control.should_epoch_stop:
+                    position = replace(position, emptied=True)  # a callback ends the pass here
             except Exception as error:
                 why = self._not_kept("can't be had", error)
         try:
             losses = self._losses.take() if self._losses is not None else None
-            self._write(Record(position, self._likeness | self._counts(state), why, losses), folder)
+            likeness = self._likeness | self._counts(state, position)
+            self._write(Record(position, likeness, why, losses), folder)
         except Exception as error:
             self._events.warn(
                 EventKind.TROUBLE, f"the place in the data can't be written into {folder}: {error}"
             )
 
-    def _counts(self, state: TrainerState) -> dict[str, Any]:
+    def _counts(self, state: TrainerState, position: Position | None) -> dict[str, Any]:
         """Return what a record says of the step that it belongs to."""
-        found: dict[str, Any] = {"step": state.global_step, "loss": _loss_of(state)}
+        found: dict[str, Any] = {"step": state.global_step, "loss": newest_loss(state.log_history)}
         if self._trainer is not None:  # a callback may have changed it
             found["accumulation"] = self._trainer.args.gradient_accumulation_steps
         if self._ranks.rank == 0:
             found["beside"] = names_beside(self._output_dir)
         if self._own is not None:
-            found["own"] = self._own.state_dict(lacking=accumulated(self._trainer))
+            again = position is not None and position.fetched_again_whole
+            found["own"] = self._own.state_dict(accumulated(self._trainer), fetched_again=again)
         return found if self._evaluations is None else found | {"evaluations": self._evaluations.count}
 
     def _write(self, record: Record, folder: Path) -> None:
@@ -208,7 +254,7 @@ class TrainerData:
 
     def _go_on(self, folder: Path, args: TrainingArguments, state: TrainerState) -> None:
         """Go on from a checkpoint's record, where every rank can; else say why not."""
-        own = self._own_record(folder, state)
+        own = record_of(folder, self._ranks, state.global_step, newest_loss(state.log_history))
         if self._ranks.rank == 0:
             first = own if isinstance(own, Record) else read_record(folder, 0)
             names = first.likeness.get("beside", ()) if isinstance(first, Record) else ()
@@ -221,7 +267,9 @@ class TrainerData:
             if own.position is not None and own.position.batches and not own.position.over:
                 self._warn_of(OwnTrouble.ORDER, kept.get("orders", ()), folder)
         losses = sums_from(own.losses) if isinstance(own, Record) and self._losses is not None else None
-        found = self._guard.run(self._usable_record, own, args)
+        found = None
+        if self._follower is not None:
+            found = self._guard.run(usable_record, own, self._follower, self._likeness, args.ignore_data_skip)
         record, words = found if found is not None else (None, [self._why])
         position = record.position if record is not None else None
         try:
@@ -250,41 +298,3 @@ class TrainerData:
 
     def _warn_of(self, trouble: OwnTrouble, names: Sequence[str], folder: Path) -> None:
         warn_of(trouble, self._events, self._ranks.rank, names, folder=folder.name)
-
-    def _own_record(self, folder: Path, state: TrainerState) -> Record | str:
-        """Return this rank's record of the checkpoint that the run goes on from, or why there is none."""
-        record = read_record(folder, self._ranks.rank)
-        if isinstance(record, str):
-            return record
-        written = record.likeness.get("world size")
-        if written is None:  # the loader couldn't be looked into: there is no position either
-            return replace(record, losses=None)
-        if written != self._ranks.world_size:
-            return f"{written} ranks then, {self._ranks.world_size} now"
-        if (record.likeness.get("step"), record.likeness.get("loss")) != (state.global_step, _loss_of(state)):
-            return f"its place in the data is of step {record.likeness.get('step')}"
-        return record
-
-    def _usable_record(
-        self, record: Record | str, args: TrainingArguments
-    ) -> tuple[Record | None, list[str]]:
-        """Return the record to go on from, and what speaks against the same numbers."""
-        if self._follower is None:
-            return None, [self._why]
-        if isinstance(record, str):
-            return None, [record]
-        if record.position is None:
-            return None, [record.why]
-        if args.ignore_data_skip and record.position.batches and not record.position.over:
-            return None, ["ignore_data_skip=True begins the data anew"]
-        words, holds = data_differences(
-            record.likeness, self._likeness, workers_draw=bool(record.position.workers)
-        )
-        if self._follower.doubt:
-            words.append(self._follower.doubt)
-        return (record if holds else None), words
-
-
-def _loss_of(state: TrainerState) -> float | None:
-    """Return the newest loss that was logged."""
-    return next((float(entry["loss"]) for entry in reversed(state.log_history) if "loss" in entry), None)

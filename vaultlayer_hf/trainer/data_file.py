@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from vaultlayer_hf.base import files
+from vaultlayer_hf.session.ranks import Ranks
+from vaultlayer_hf.state.data.follower import Follower
+from vaultlayer_hf.state.data.likeness import Likeness, data_differences
 from vaultlayer_hf.state.data.position import Position, content_of, position_from
 
 FORMAT = 1
@@ -69,3 +73,49 @@ def read_record(folder: Path, rank: int) -> Record | str:
         )
     except Exception as error:  # whatever is wrong with a file, the run goes on without it
         return f"{path.name} of {folder.name} can't be read ({type(error).__name__}: {error})".splitlines()[0]
+
+
+def record_of(folder: Path, ranks: Ranks, step: int, loss: float | None) -> Record | str:
+    """Return this rank's record of the checkpoint that a run goes on from, or why there is none.
+
+    ``step`` and ``loss``, the newest that was logged, are the checkpoint's: the file may be another one's.
+    """
+    record = read_record(folder, ranks.rank)
+    if isinstance(record, str):
+        return record
+    written = record.likeness.get("world size")
+    if written is None:  # the loader couldn't be looked into: there is no position either
+        return replace(record, losses=None)
+    if written != ranks.world_size:
+        return f"{written} ranks then, {ranks.world_size} now"
+    if (record.likeness.get("step"), record.likeness.get("loss")) != (step, loss):
+        return f"its place in the data is of step {record.likeness.get('step')}"
+    return record
+
+
+def usable_record(
+    record: Record | str, follower: Follower, likeness: Likeness, ignore_data_skip: bool
+) -> tuple[Record | None, list[str]]:
+    """Return the record to go on from, and what speaks against the same numbers.
+
+    Args:
+        record: as ``record_of`` has it.
+        follower: of this start's loader.
+        likeness: what this start is like.
+        ignore_data_skip: the Trainer's argument.
+    """
+    if isinstance(record, str):
+        return None, [record]
+    if record.position is None:
+        return None, [record.why]
+    if ignore_data_skip and record.position.batches and not record.position.over:
+        return None, ["ignore_data_skip=True begins the data anew"]
+    words, holds = data_differences(record.likeness, likeness, workers_draw=bool(record.position.workers))
+    if follower.doubt:
+        words.append(follower.doubt)
+    return (record if holds else None), words
+
+
+def newest_loss(log_history: Sequence[dict[str, Any]]) -> float | None:
+    """Return the newest loss that was logged."""
+    return next((float(entry["loss"]) for entry in reversed(log_history) if "loss" in entry), None)

@@ -89,6 +89,14 @@ class FirstStep(TrainerCallback):
         """Leave: a step that goes on in the middle of its batches has no begin, and has changed the weights."""
         self.leave()
 
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leave: the epoch had no step left, and what the next one begins anew isn't put back."""
+        self.leave()
+        if self.own is not None and is_within_epoch(state):
+            self.own.parts.put_flags()
+
     def leave(self) -> None:
         """Put back what was changed. Safe to call twice."""
         if self._evaluates:

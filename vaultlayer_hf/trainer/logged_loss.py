@@ -14,15 +14,14 @@ was summed up before. The sums have no public name:
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from types import FrameType
 from typing import Any
 
 import torch
 
+from vaultlayer_hf.trainer.loop_locals import local_of_loop
 from vaultlayer_hf.trainer.wrapping import wrapped
 
 
@@ -65,7 +64,7 @@ class LoggedLoss:
 
     def take(self) -> dict[str, Any] | None:
         """Return the sums as a dictionary of numbers; None where this Trainer keeps none that are known here."""
-        pending = self._pending()
+        pending = self.pending()
         if pending is None:
             return None
         trainer = self._trainer
@@ -79,7 +78,7 @@ class LoggedLoss:
 
     def put(self, sums: LossSums) -> None:
         """Go on from sums of a checkpoint; called ahead of the first step."""
-        pending, trainer = self._pending(), self._trainer
+        pending, trainer = self.pending(), self._trainer
         if pending is None:
             return
         pending.fill_(sums.pending)
@@ -92,18 +91,14 @@ class LoggedLoss:
         """Leave the Trainer as it was. Safe to call twice."""
         self._wraps.close()
 
-    def _pending(self) -> torch.Tensor | None:
+    def pending(self) -> torch.Tensor | None:
+        """Return the sum since the last log, as the loop holds it; None where it isn't known here."""
         trainer = self._trainer
         if not hasattr(trainer, "_total_loss_scalar") or not hasattr(trainer, "_globalstep_last_logged"):
             return None
-        frame: FrameType | None = sys._getframe(1)
-        while frame is not None:
-            names = frame.f_code.co_varnames
-            if "tr_loss" in names and "self" in names:
-                found = frame.f_locals.get("tr_loss")
-                if isinstance(found, torch.Tensor) and frame.f_locals.get("self") is trainer:
-                    return found
-            frame = frame.f_back
+        local = local_of_loop(trainer, "tr_loss", torch.Tensor)
+        if local is not None:
+            return local  # type: ignore[no-any-return] # of the kind that is asked for
         own = getattr(trainer, "_tr_loss", None)
         return own if isinstance(own, torch.Tensor) else None
 
@@ -111,7 +106,7 @@ class LoggedLoss:
         """Have ``train_loss``, which is divided by the steps of this train(), be the mean over all steps."""
 
         def _finalize_training(*args: Any, **kwargs: Any) -> Any:
-            trainer, pending = self._trainer, self._pending()
+            trainer, pending = self._trainer, self.pending()
             steps = trainer.state.global_step - trainer._initial_global_step
             if pending is not None and steps > 0:
                 total = trainer._total_loss_scalar + pending.item()

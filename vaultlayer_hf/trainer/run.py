@@ -141,11 +141,9 @@ class TrainerRun:
 
     def why_not(self, state: TrainerState) -> str | None:
         """Return why the training that begins is kept away from the vault; None where it isn't."""
-        what = self._suspended
-        if what is None and state.is_hyper_param_search:
-            what = "a hyperparameter search"
-        elif what is None and self._ended:
-            what = "a second train() of one Trainer"
+        search = "a hyperparameter search" if state.is_hyper_param_search else None
+        again = "a second train() of one Trainer" if self._ended else None
+        what = self._suspended or search or again
         return what and f"{what} doesn't fit one vault: trained as stock, nothing of it is committed"
 
     @property
@@ -160,8 +158,7 @@ class TrainerRun:
 
     def open(self) -> Session:
         """Return a session to claim the vault with; one whose training broke off is left first."""
-        args = self._args
-        assert args is not None
+        assert self._args is not None
         if self.training is not None and self._spent:
             self.close()
             if self.training.session.disabled:
@@ -171,7 +168,7 @@ class TrainerRun:
         model = self._model
         self._identity = ModelIdentity() if model is None else identity_of(model, adapter=is_adapter(model))
         if self.training is None:
-            self.training = Training(session_for(args, self.settings, self.events))
+            self.training = Training(session_for(self._args, self.settings, self.events))
         return self.training.session
 
     def begin(self, begun: Begun) -> None:
@@ -200,6 +197,8 @@ class TrainerRun:
             warn_of_one_more_step(training.session.events, earlier)
         self._under_way = under_way
         under_way.begin(begun, self.end)
+        if not self.active and self.stops_when_finished:  # it has ended; else stock trains one more step
+            raise AlreadyFinishedError
 
     def resumed_folder(self, args: TrainingArguments, state: TrainerState) -> Path | None:
         """Return the folder of the checkpoint that a training begins behind; None for one from the start."""
@@ -226,7 +225,7 @@ class TrainerRun:
     def count_epoch(self, args: TrainingArguments, state: TrainerState) -> None:
         """Set the state's epoch at the end of a step as an unbroken run counts it."""
         if self.data is not None:
-            self.data.count_epoch(state, args.max_steps * args.gradient_accumulation_steps)
+            self.data.count_epoch(args, state)
 
     def callbacks(self) -> Iterable[Any]:
         """Return the Trainer's callbacks; none where its handler isn't known."""
@@ -256,7 +255,7 @@ class TrainerRun:
         if training is None or not self.active:
             return
         self.active, self._ended = False, True
-        self.complete = self._over or has_ended(state, self._handler)
+        self.complete = self._over or has_ended(state, self._handler, self.data)
         self._leave_trainer(together=True)
         flushed, ending = training.flush(), training.ending
         if flushed and self._over and self._earlier.ended:

@@ -16,6 +16,7 @@ from vaultlayer_hf.session.save.plan import Save
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.settings import Settings
 from vaultlayer_hf.session.training import Training
+from vaultlayer_hf.trainer.data import TrainerData
 from vaultlayer_hf.trainer.layout import best_step
 from vaultlayer_hf.trainer.micro_batches import check_micro_batches
 from vaultlayer_hf.trainer.notices import say_end_not_held
@@ -93,12 +94,12 @@ def end_figures(state: TrainerState) -> dict[str, float]:
     return {name: value for name, value in last.items() if isinstance(value, (int, float)) and name != "step"}
 
 
-def has_ended(state: TrainerState, handler: CallbackHandler | None) -> bool:
-    """Return whether a training is at its end: all steps, or stopped early by its metric.
+def has_ended(state: TrainerState, handler: CallbackHandler | None, data: TrainerData | None) -> bool:
+    """Return whether a training is at its end: all steps or passes, or stopped early by its metric.
 
     Any other stop, such as by a callback that watches the clock, is one to go on from.
     """
-    if state.global_step >= state.max_steps:
+    if state.global_step >= state.max_steps or (data is not None and data.is_through()):
         return True
     return any(
         isinstance(callback, EarlyStoppingCallback)

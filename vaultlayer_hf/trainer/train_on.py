@@ -20,6 +20,7 @@ from vaultlayer_hf.trainer.named import choose
 from vaultlayer_hf.trainer.optimizer_load import load_checked
 from vaultlayer_hf.trainer.origin import note_trained
 from vaultlayer_hf.trainer.over import AlreadyFinishedError
+from vaultlayer_hf.trainer.terms import end_figures
 
 
 def train_on(
@@ -114,7 +115,8 @@ def _end_untrained(vault: VaultLayerCallback, trainer: Any) -> TrainOutput:
     """End a train() that has nothing left to train: stock would train one more step."""
     trainer.is_in_train = False
     _remove_noise(trainer)
-    metrics = vault.run.end_untrained(trainer.state)
+    # It may just have ended, at the end of the epoch that the newest checkpoint stands behind.
+    metrics = vault.run.end_untrained(trainer.state) if vault.run.active else end_figures(trainer.state)
     if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None:
         trainer._load_best_model()
     with suppress(Exception):  # what the script does next draws what it draws behind an unbroken training

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_callback import CallbackHandler
 
 from vaultlayer_hf.session.save.plan import Save
@@ -20,6 +20,7 @@ from vaultlayer_hf.session.start.asked import keep_asked, say_what_differs
 from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.state.asked import Asked, check_optimizers
 from vaultlayer_hf.state.model_identity import ModelIdentity
+from vaultlayer_hf.state.object_kinds import is_of_script
 from vaultlayer_hf.state.saved_digests import read_digests
 from vaultlayer_hf.trainer.adapter_load import train_as_saved
 from vaultlayer_hf.trainer.adapter_rest import adapter_rest
@@ -115,7 +116,10 @@ class TrainingUnderWay:
             restore_from(session, self._handler, begun.args, begun.state)
 
     def begin(self, begun: Begun, end: Callable[[TrainerState], None]) -> None:
-        """Follow the Trainer's saves, evaluations and data; ``end`` ends the training within an evaluation."""
+        """Follow the Trainer's saves, evaluations and data.
+
+        ``end`` ends the training: within an evaluation, or ahead of its first step.
+        """
         training, trainer = self._training, self._trainer
         args, trained, resumed = begun.args, begun.trained, begun.resumed
         if trainer is not None:
@@ -134,6 +138,8 @@ class TrainingUnderWay:
             self.data.begin(begun, self._handler, trainer, self._own_state)
             if self._first is not None:
                 self._first.own = self._own_state
+            if resumed is not None and self.data.end_owed_epoch():
+                end(begun.state)
 
     def save(self, args: TrainingArguments, state: TrainerState, trained: Trained) -> None:
         """Have a checkpoint that the Trainer has saved committed in the background. Raises FencedError."""
@@ -155,6 +161,10 @@ class TrainingUnderWay:
         if capture is None:
             if self._kept != save.folder:  # it was saved by another way than the Trainer's own
                 self._keep(save.folder, args, state, trained)
+            elif any(
+                map(_acts_on_save, self._callbacks())
+            ):  # what these draw and count is done by the next step
+                self._keep_small(save.folder, args, state, trained)
             self._kept = None
             nonfinite = trained.nonfinite(session.ranks.rank, state.log_history)
             training.save(replace(save, nonfinite=nonfinite))
@@ -254,3 +264,9 @@ class TrainingUnderWay:
 
     def _callbacks(self) -> Sequence[Any]:
         return self._handler.callbacks if self._handler is not None else ()
+
+
+def _acts_on_save(callback: Any) -> bool:
+    """Tell whether a callback of the script's own does something behind the Trainer's save."""
+    cls = type(callback)
+    return is_of_script(cls) and getattr(cls, "on_save", None) is not TrainerCallback.on_save

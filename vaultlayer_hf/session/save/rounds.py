@@ -30,6 +30,7 @@ from vaultlayer_hf.session.save.nonfinite import note_nonfinite
 from vaultlayer_hf.session.save.plan import NodeFiles, RankStatus, Save, SaveSummary, UploadPlan, divide
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.vault.keys import folder_key
+from vaultlayer_hf.vault.log.entry import Commit
 from vaultlayer_hf.vault.log.finite import read_nonfinite
 from vaultlayer_hf.vault.manifest import Manifest
 from vaultlayer_hf.vault.snapshot import Snapshot, note_whole, take_snapshot
@@ -153,6 +154,14 @@ def _note(session: Session, snapshot: Snapshot | None) -> Snapshot | None:
             f"note {type(error).__name__}", EventKind.TROUBLE, f"{snapshot.name}: {what}"
         )
         return snapshot
+
+
+def is_of(commit: Commit, name: str, seq: int) -> bool:
+    """Tell whether a commit is of save number ``seq`` of a folder of this name.
+
+    A second save of one step has its number behind the folder's name in the vault: see ``folder_name``.
+    """
+    return commit.seq == seq and commit.name in (name, f"{name}.{seq}")
 
 
 def queue_upload(

@@ -141,6 +141,26 @@ class Follower:
             order=None,
         )
 
+    @property
+    def owes_end(self) -> bool:
+        """Whether it goes on behind the last batch of a pass that the loop hadn't ended when it was saved."""
+        return self._pending is not None and self._pending.emptied and not self._pending.over
+
+    def stand_at_end(self) -> None:
+        """Be in the state of the save, where ``owes_end``: the loop is about to do what it does at a pass's end."""
+        at = self._pending
+        assert at is not None
+        put_samplers(self.outer, generators_only(at.between))
+        self._fetches.put(at.now)
+        self._at = replace(at, ahead=[], again=self._at.again)
+
+    def leave_end(self) -> None:
+        """Note what the end of that pass has made of the state: the next one begins in it."""
+        at = self._pending
+        assert at is not None
+        now, between = self._fetches.moment(), take_samplers(self.outer)
+        self._pending = replace(at, over=True, now=now, between=between)
+
     def begin_epoch(self) -> None:
         """Note that the loop is about to open a pass: one that is opened without this is somebody else's."""
         self._expected, self.stood_behind = True, False
@@ -171,6 +191,11 @@ class Follower:
     def epoch(self) -> int | None:
         """The number of the pass, where the Trainer's own count is another; else None."""
         return self._at.passes if self._offset else None
+
+    @property
+    def ended(self) -> int:
+        """How many passes the loop has ended, those of the runs before included."""
+        return self._at.passes + self._at.over
 
     @property
     def batches(self) -> int:

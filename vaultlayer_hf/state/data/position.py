@@ -75,6 +75,11 @@ class Position:
     order: str | None = None
     first: Any = None
 
+    @property
+    def fetched_again_whole(self) -> bool:
+        """Whether a resume fetches all batches of the run once more: those of its first pass."""
+        return self.again and self.passes == 0 and not (self.over or self.emptied)
+
 
 def content_of(position: Position) -> dict[str, Any]:
     """Return a position as ``position_from`` takes it; older releases read it where they know all that is in it.

@@ -1,0 +1,149 @@
+"""What is done at an epoch's end, where a resume begins behind the epoch's last step; and epochs that end early."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import EarlyStoppingCallback, TrainerCallback
+
+from tests.trainer.kit import (
+    Boom,
+    FailAt,
+    Patient,
+    Recorder,
+    Tokens,
+    state_of,
+    steps_of,
+    trainer,
+    wait_for,
+    weights,
+)
+
+
+class Ends(TrainerCallback):
+    """Counts the epochs that end, and trains with another weight decay behind each."""
+
+    def __init__(self) -> None:
+        self.epochs: list[float] = []
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, optimizer: Any, **kwargs: Any) -> None:
+        self.epochs.append(state.epoch)
+        for group in optimizer.param_groups:
+            group["weight_decay"] = 0.3 * len(self.epochs)
+
+
+class FailAtEnd(TrainerCallback):
+    """Raises Boom at the end of the epoch that ends with a step, once that is committed."""
+
+    def __init__(self, step: int, vault: Path) -> None:
+        self.step, self.vault = step, vault
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self.step:
+            wait_for(lambda: self.step in steps_of(self.vault))
+            raise Boom
+
+
+class Short(TrainerCallback):
+    """Ends each epoch behind its third step."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def on_epoch_begin(self, *args: Any, **kwargs: Any) -> None:
+        self.steps = 0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.steps += 1
+        if self.steps == 3:
+            control.should_epoch_stop = True
+
+
+def logged(run: Any) -> list[dict[str, Any]]:
+    """What a run has logged of its steps, but for times, and what only a step itself knows."""
+    left_out = ("runtime", "per_second", "vault/", "grad_norm", "learning_rate")
+    return [
+        {name: value for name, value in entry.items() if not any(part in name for part in left_out)}
+        for entry in run.state.log_history
+        if "train_loss" not in entry
+    ]
+
+
+@pytest.mark.parametrize("fails", [FailAt, FailAtEnd])
+def test_what_is_done_at_an_epochs_end_is_done_behind_a_save_of_its_last_step(
+    fails: Any, tmp_path: Path
+) -> None:
+    """Callbacks, the evaluation and the log are an unbroken run's, and nothing is done twice."""
+    found, vault = [], tmp_path / "vault"
+    for place in ("u", "a", "c"):
+        ends, more = Ends(), []
+        if place == "a":
+            more = [FailAt(5), Patient(vault)] if fails is FailAt else [FailAtEnd(4, vault)]
+        run = trainer(
+            tmp_path / place,
+            resume=None if place == "u" else vault,
+            train_dataset=Tokens(8),
+            eval_dataset=Tokens(4),
+            callbacks=[ends, *more],
+            max_steps=-1,
+            num_train_epochs=3,
+            eval_strategy="epoch",
+            logging_strategy="epoch",
+        )
+        seen = Recorder(run) if place != "u" else None
+        with pytest.raises(Boom) if place == "a" else nullcontext():
+            run.train()
+        assert seen is None or not seen.of("inexact"), [event.message for event in seen.of("inexact")]
+        found.append((weights(run.model), ends.epochs, logged(run)))
+    assert found[0] == found[-1]
+
+
+def test_an_evaluation_at_an_epochs_end_stops_the_training_ahead_of_another_step(tmp_path: Path) -> None:
+    """Early stopping counts it, ends the run where an unbroken one ends, and a further start trains nothing."""
+    found, vault = [], tmp_path / "vault"
+    for place in ("u", "a", "c", "d"):
+        run = trainer(
+            tmp_path / place,
+            resume=None if place == "u" else vault,
+            train_dataset=Tokens(8),
+            eval_dataset=Tokens(4),
+            callbacks=[EarlyStoppingCallback(1, 100.0), *([FailAtEnd(8, vault)] if place == "a" else [])],
+            max_steps=-1,
+            num_train_epochs=5,
+            eval_strategy="epoch",
+            metric_for_best_model="eval_loss",
+        )
+        with pytest.raises(Boom) if place == "a" else nullcontext():
+            run.train()
+        found.append((weights(run.model), run.state.global_step, logged(run)))
+    assert found[0][1] == 8
+    assert found[0] == found[2] == found[3]
+    assert state_of(vault).finished == 8
+
+
+@pytest.mark.parametrize("fails", [5, 7, 10])
+def test_epochs_that_a_callback_ends_early(fails: int, tmp_path: Path) -> None:
+    """As many epochs are trained, of the same batches and under the same numbers, and then the run is over."""
+    found, vault = [], tmp_path / "vault"
+    for place in ("u", "a", "c", "d"):
+        short, ends = Short(), Ends()
+        run = trainer(
+            tmp_path / place,
+            resume=None if place == "u" else vault,
+            train_dataset=Tokens(20),
+            callbacks=[short, ends, *([FailAt(fails), Patient(vault)] if place == "a" else [])],
+            max_steps=-1,
+            num_train_epochs=4,
+            save_steps=3 if fails == 7 else 2,
+        )
+        with pytest.raises(Boom) if place == "a" else nullcontext():
+            run.train()
+        found.append((weights(run.model), run.state.global_step, run.state.epoch, logged(run)))
+        if place == "c":
+            assert ends.epochs == pytest.approx([0.3, 1.3, 2.3, 3.3])
+    assert found[0][1] == 12
+    assert found[0] == found[2]
+    assert found[2][:2] == found[3][:2]
