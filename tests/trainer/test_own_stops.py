@@ -65,16 +65,21 @@ class _Hours(TrainerCallback):
         return self.over and bool(self.reason)
 
 
+def _note(path: Path, warm: bool) -> None:
+    """Note what is so at the first step of a start."""
+    if not path.exists():
+        path.write_text(str(warm))
+
+
 def test_a_stop_is_no_state(tmp_path: Path) -> None:
     """A note that a job's hours are over ends with the process, and each start trains on; what was so before stays."""
     reached = []
-    for _ in range(3):
-        hours = _Hours()
-        warm: list[bool] = []
-        began = Do(on_step_begin=lambda state, hours=hours, warm=warm: warm.append(hours.warm))
+    for start in range(3):
+        hours, noted = _Hours(), tmp_path / f"warm-{start}"  # a file: a list would come back itself
+        began = Do(on_step_begin=lambda state, hours=hours, noted=noted: _note(noted, hours.warm))
         run = trainer(tmp_path / "o", resume=tmp_path / "v", callbacks=[hours, began])
         notes = Recorder(run)
         run.train()
-        reached += [warm[0], run.state.global_step]
+        reached += [noted.read_text() == "True", run.state.global_step]
         assert not notes.of("inexact")
     assert reached == [False, 3, True, 6, True, 8]

@@ -97,7 +97,7 @@ def groups_stay(optimizers: Iterable[Any]) -> Iterator[None]:
     there, and the script the tensor: what these set then would be rates that nobody trains with.
 
     Args:
-        optimizers: those of accelerate are looked through; what is none of torch's is left alone.
+        optimizers: those of accelerate are looked through; what loads in a way of its own is left alone.
     """
     bare = [one for one in map(_bare, optimizers) if one is not None]
     before = [(one, one.param_groups, list(one.param_groups), one.state) for one in bare]
@@ -116,15 +116,13 @@ def groups_stay(optimizers: Iterable[Any]) -> Iterator[None]:
 
 
 def _bare(optimizer: Any) -> Any:
-    """Return an optimizer of torch's kind without accelerate's wrapper; None where it is none."""
+    """Return an optimizer that loads as torch's do, without accelerate's wrapper; None where it doesn't."""
     while any(cls.__name__ == "AcceleratedOptimizer" for cls in type(optimizer).__mro__):
         optimizer = optimizer.optimizer
-    is_torchs = isinstance(optimizer, torch.optim.Optimizer)
-    return (
-        optimizer
-        if is_torchs and hasattr(optimizer, "param_groups") and hasattr(optimizer, "state")
-        else None
-    )
+    # One around another that loads in a way of its own has the inner one's groups, and sees to that itself.
+    as_torch = getattr(type(optimizer), "load_state_dict", None) is torch.optim.Optimizer.load_state_dict
+    there = hasattr(optimizer, "param_groups") and hasattr(optimizer, "state")
+    return optimizer if as_torch and there else None
 
 
 @torch.no_grad()
