@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
 
 from tests.kit.inside import listen
 from tests.kit.odd import ForgetfulRandom
@@ -101,3 +102,53 @@ def test_an_endless_iterator_that_draws_on_its_way_is_said(tmp_path: Path) -> No
     rest, said = _endless(tmp_path / "plain", 3 * ROWS, draws=False)
     assert rest == [*range(ROWS)]
     assert len(said) == 1, "the opening of each of its passes draws, whatever comes of it"
+
+
+class GoesOn(DataLoader[Any]):
+    """A loader that opens its iterator once, and gives a pass of it each time."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.opened = super().__iter__()
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        for _ in range(3):
+            yield next(self.opened)
+
+
+def _passes(folder: Path, kind: type, bar: bool, stop: int) -> tuple[list[int], list[str]]:
+    """Passes through a loader with a generator of its own, alone or in a bar; the rows, and what was said."""
+    order = torch.Generator().manual_seed(3)
+    loader = kind(range(ROWS), batch_size=1, shuffle=True, generator=order)
+    ckpt = Checkpointer(folder / "vault", output_dir=folder / "output", save_every="none")
+    said: list[str] = []
+    listen(ckpt, lambda event: said.append(event.message))
+    ckpt.resume()
+    seen: list[int] = []
+    for _ in ckpt.epochs(range(2)):
+        for batch in ckpt.batches(tqdm(loader, disable=True) if bar else loader):
+            seen.append(int(batch))
+            ckpt.step()
+            if len(seen) == stop:
+                ckpt.save()
+                ckpt.close()
+                return seen, said
+    ckpt.finish()
+    return seen, said
+
+
+def test_a_bar_hides_no_generator(tmp_path: Path) -> None:
+    """The order of a loader with a generator of its own goes on, also where the loop goes through a bar around it."""
+    whole, _ = _passes(tmp_path / "whole", DataLoader, True, 99)
+    first, _ = _passes(tmp_path / "broken", DataLoader, True, ROWS + 2)
+    rest, _ = _passes(tmp_path / "broken", DataLoader, True, 99)
+    assert first + rest == whole
+
+
+@pytest.mark.parametrize("bar", [False, True])
+def test_a_loader_that_never_begins_anew_is_said(tmp_path: Path, bar: bool) -> None:
+    """A pass that goes on has as many batches as were left of it, and it is said that they may be others."""
+    first, _ = _passes(tmp_path, GoesOn, bar, 2)
+    rest, said = _passes(tmp_path, GoesOn, bar, 99)
+    assert (len(first), len(rest)) == (2, 4)
+    assert len([text for text in said if "GoesOn goes on with an iterator" in text]) == 1, said

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import ResumeError
 from vaultlayer_hf.loops.ways import Followed, LoaderPosition, Other, Way, loader_position_from
-from vaultlayer_hf.state.data.followed import follower_of, why_not
+from vaultlayer_hf.state.data.followed import follower_of, why_not, why_open
 from vaultlayer_hf.state.data.follower import Follower
 from vaultlayer_hf.state.data.guard import Guard, no_longer
 from vaultlayer_hf.state.data.samplers import parts, raise_counters
@@ -194,7 +194,8 @@ class LoopData:
                 return way
             why = ended = guard.why
         if why:
-            return Other(loader, why if isinstance(loader, DataLoader) else "", ended)
+            shown = getattr(loader, "iterable", None)  # of a bar
+            return Other(loader, why if isinstance(loader, DataLoader) else why_open(shown), ended)
         return Followed(follower, self.world_size)
 
     def _followed(self, loader: Any, guard: Guard) -> Followed:

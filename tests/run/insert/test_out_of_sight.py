@@ -119,6 +119,21 @@ def test_only_what_is_loaded_ahead_is_told(text: str, told: int, tmp_path: Path)
     assert len([one for one in found.remarks if "loads stays" in one]) == told
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "data = torch.load('rows.pt')\nseen = data[:4]\n",
+        "def paint():\n    model.load_state_dict(torch.load('a'))\nif shown:\n    paint()\nelse:\n",
+    ],
+)
+def test_data_and_the_other_branch_are_not_told_of(text: str, tmp_path: Path) -> None:
+    """Rows that are read are no state, and what only another command loads never comes ahead of a resume."""
+    loop = script("", "", "").removeprefix(STEP)
+    inner = "".join(f"    {line}\n" for line in loop.splitlines()) if text.endswith("else:\n") else loop
+    found = proposed(tmp_path, f"shown = 0\n{STEP}{text}{inner}")
+    assert not [one for one in found.remarks if "loads stays" in one]
+
+
 def test_an_average_that_is_not_seen_need_not_know_its_state(tmp_path: Path) -> None:
     """An average of a class from elsewhere may have no state_dict(): its attributes are kept then."""
     text = script(

@@ -36,6 +36,36 @@ for step in range(9):
     model(pool.step(0)).sum().backward()
     optimizer.step()
 """,
+    "line 6 makes an iterator that shuffles by random numbers of its own": """
+import webdataset
+rows = webdataset.WebDataset("rows-{000..009}.tar").shuffle(100).decode("pil")
+for x in webdataset.WebLoader(rows, batch_size=4):
+    model(x).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+""",
+    "line 7 makes an iterator that shuffles by random numbers of its own": """
+import webdataset as wds
+
+parts = [wds.ResampledShards("rows-{000..009}.tar"), wds.tarfile_to_samples()]
+for x in wds.WebLoader(wds.DataPipeline(*parts), batch_size=4):
+    model(x).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+""",
+    "line 5 makes an iterator that shuffles by random numbers of its own": """from webdataset import WebDataset
+for x in torch.utils.data.DataLoader(WebDataset("rows.tar", shardshuffle=True)):
+    model(x).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+""",
+    "draws the data anew at each start (randperm with the seed of line 4": """torch.manual_seed(hash("a name") % 1000)
+rows = torch.ones(9, 2)[torch.randperm(9)]
+for x in rows:
+    model(x).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+""",
     "its training is in a loop of trainings (line 5)": """
 for rate in (0.1, 0.01):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

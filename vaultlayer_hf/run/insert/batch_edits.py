@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from vaultlayer_hf.run.insert import cst
+from vaultlayer_hf.run.insert.calls import assignments, function_of
 from vaultlayer_hf.run.insert.handed_on import handed_on
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
+from vaultlayer_hf.run.insert.loop_limits import ahead, ahead_within
 from vaultlayer_hf.run.insert.loop_variables import Variables
 from vaultlayer_hf.run.insert.pass_down import pass_down
 from vaultlayer_hf.run.insert.pieces import carry_lines, innermost, places
@@ -18,7 +22,10 @@ def batch_edits(script: Script, loop: Loop, ckpt: str) -> list[Edit]:
     """
     if not isinstance(loop.inner, cst.For):
         raise UnclearError(f"the while loop in line {script.line(loop.inner)} is within another loop")
-    source = innermost(loop.inner.iter)
+    head = loop.inner.iter
+    source = innermost(head)
+    if (numbered := _numbered_ahead(script, loop, source)) is not None:
+        head, source = numbered, innermost(numbered)
     if isinstance(source, cst.Call) and (loader := handed_on(script, source)) is not None:
         source = innermost(loader)
     start, end = script.span(source)
@@ -29,7 +36,7 @@ def batch_edits(script: Script, loop: Loop, ckpt: str) -> list[Edit]:
         Edit(start, start, f"({opening}" if phase else opening, why),
         Edit(end, end, closing, why),
     ]
-    for call in script.all(cst.Call, loop.inner.iter):
+    for call in script.all(cst.Call, head):
         if dotted(call.func) == "enumerate":
             positional = places(call)
             numbered = next((one for one in call.args if one.keyword is not None), None)
@@ -40,6 +47,33 @@ def batch_edits(script: Script, loop: Loop, ckpt: str) -> list[Edit]:
             done = f"({ckpt}.batches_done if {phase} else 0)" if phase else f"{ckpt}.batches_done"
             edits.append(Edit(at, at, f" + {done}" if value is not None else f", {done}", why))
     return edits + (pass_down(script, loop, ckpt) if loop.outer is not None else [])
+
+
+def _numbered_ahead(script: Script, loop: Loop, source: Any) -> Any:
+    """Return the ``enumerate(loader)`` that an epoch makes under a name ahead of its batches; else None.
+
+    Nobody sees a loader within an enumerate, so the batches are led where that is made. A bar around it is assigned to
+    the same name again: ``batches = tqdm(batches)``.
+    """
+    name = dotted(source)
+    if not name.isidentifier() or loop.outer is None or loop.phase:
+        return None
+    home = function_of(script, loop.inner)
+    made = [
+        one
+        for one in assignments(script)
+        if name in map(dotted, one.targets) and function_of(script, one.node) is home
+    ]
+    first = made[0].value if made else None
+    around = [one.value for one in made[1:]]
+    on_it = all(
+        isinstance(one, cst.Call) and one.args and dotted(one.args[0].value) == name for one in around
+    )
+    if not isinstance(first, cst.Call) or dotted(first.func) != "enumerate" or not on_it:
+        return None
+    up = next(one for one in script.around(first) if isinstance(one, cst.SimpleStatementLine))
+    ahead_of_it = [*ahead(script, loop), *ahead_within(script, loop)]
+    return first if any(up is one for one in ahead_of_it) else None
 
 
 def epoch_edits(script: Script, loop: Loop, ckpt: str) -> list[Edit]:

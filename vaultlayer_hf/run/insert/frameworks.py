@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import made_by, method_calls, receiver
@@ -17,7 +18,11 @@ ENVIRONMENT = re.compile(
 _SPREAD = re.compile(
     r"(?:^|\.)(?:fully_shard|parallelize_module|FullyShardedDataParallel|distribute_module)$|^deepspeed\.initialize$"
 )
-_OWN_ORDER = re.compile(r"^torchtext\.(?:legacy\.)?data\.(?:Bucket)?Iterator\b")
+_OWN_ORDER = re.compile(
+    r"^torchtext\.(?:legacy\.)?data\.(?:Bucket)?Iterator\b"
+    r"|^webdataset\.(?:\w+\.)?(?:ResampledShards|shuffle|detshuffle)$"
+)
+"""What shuffles by random numbers that it seeds itself: with the clock, where nothing else is said."""
 
 _FRAMES = {
     "lightning.fabric": (
@@ -78,7 +83,7 @@ def refuse_frameworks(script: Script) -> None:
         )
     for node in script.all(cst.Call):
         path = script.path(node.func)
-        if _OWN_ORDER.match(path):
+        if _OWN_ORDER.match(path) or _shuffles_shards(script, node):
             raise UnclearError(
                 f"line {script.line(node)} makes an iterator that shuffles by random numbers of its own, where no "
                 "checkpoint finds them"
@@ -88,6 +93,21 @@ def refuse_frameworks(script: Script) -> None:
                 f"line {script.line(node)} spreads the parameters over ranks ({path.rpartition('.')[2]}), which a "
                 "Checkpointer saves by an Accelerator alone"
             )
+
+
+def _shuffles_shards(script: Script, call: Any) -> bool:
+    """Tell whether a call has webdataset shuffle, or draw its shards: by an option, or as a link of its chain."""
+    asked = {one.keyword.value: dotted(one.value) for one in call.args if one.keyword is not None}
+    if script.path(call.func) == "webdataset.WebDataset":
+        return any(asked.get(name, "None") not in ("None", "False") for name in ("resampled", "shardshuffle"))
+    on = call.func
+    if not isinstance(on, cst.Attribute) or on.attr.value != "shuffle":
+        return False
+    while isinstance(on, (cst.Attribute, cst.Call)):
+        on = on.value if isinstance(on, cst.Attribute) else on.func
+        if script.path(on).startswith("webdataset."):
+            return True
+    return False
 
 
 def _refuse_own_loops(script: Script) -> None:

@@ -57,18 +57,27 @@ def schedules(script: Script, statements: list[Any], outer: Any = None) -> list[
 
 
 def ahead(script: Script, loop: Loop) -> list[Any]:
-    """Return the statements of an epoch ahead of its batches."""
+    """Return the statements of an epoch ahead of its batches, those in the blocks around the batches among them."""
     node = loop.calls[-1].call if len(loop.calls) > loop.crossed else loop.inner
-    inside = [node, *script.around(node)]
-    position = next(number for number, one in enumerate(inside) if one is loop.outer)
-    body = loop.outer.body.body
     found: list[Any] = []
-    for one in body[: next(number for number, one in enumerate(body) if one is inside[position - 2])]:
+    for one in _on_the_way(script, loop.outer.body, node):
         if isinstance(one, cst.If) and asks_for_state(script, one.test):
             other: Any = one.orelse  # the script's own resume, which ours switches off
             found += other.body.body if isinstance(other, cst.Else) else [other] if other else []
         else:
             found.append(one)
+    return found
+
+
+def _on_the_way(script: Script, block: Any, node: Any) -> list[Any]:
+    """Return the statements of a block ahead of what is in it, and those of the blocks within: of a ``with``, an if."""
+    way = [node, *script.around(node)]
+    way = way[: next(number for number, one in enumerate(way) if one is block) + 1]
+    found: list[Any] = []
+    for number in range(len(way) - 1, 0, -1):
+        if isinstance(way[number], cst.IndentedBlock):
+            body = way[number].body
+            found += body[: next(place for place, one in enumerate(body) if one is way[number - 1])]
     return found
 
 
@@ -83,14 +92,7 @@ def ahead_within(script: Script, loop: Loop) -> list[Any]:
     """Return the statements ahead of the batches in a function between the epochs and them."""
     if len(loop.calls) == loop.crossed:
         return []
-    body = loop.calls[loop.crossed].function.body.body
-    inside = [loop.inner, *script.around(loop.inner)]
-    found = []
-    for one in body:
-        if any(one is up for up in inside):
-            break
-        found.append(one)
-    return found
+    return _on_the_way(script, loop.calls[loop.crossed].function.body, loop.inner)
 
 
 def refuse_what_repeats(

@@ -29,9 +29,9 @@ _QUIET = re.compile(
 """Calls that draw no random numbers."""
 _SEEDS = {"torch.manual_seed": "torch", "numpy.random.seed": "numpy", "random.seed": "python"}
 _ENTROPY = re.compile(
-    r"^(?:os\.(?:urandom|getpid)|secrets\.\w+|uuid\.\w+|torch\.(?:initial_)?seed|random\.SystemRandom)$"
+    r"^(?:os\.(?:urandom|getpid)|secrets\.\w+|uuid\.\w+|torch\.(?:initial_)?seed|random\.SystemRandom|hash)$"
 )
-"""What gives another number in each process."""
+"""What gives another number in each process, as the hash of a text does."""
 
 
 def is_draw(path: str) -> bool:

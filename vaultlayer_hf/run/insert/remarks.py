@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from vaultlayer_hf.run.insert import cst
-from vaultlayer_hf.run.insert.calls import assignments, function_of, method_calls
+from vaultlayer_hf.run.insert.callers import calls_of
+from vaultlayer_hf.run.insert.calls import assignments, function_of, is_method, method_calls
 from vaultlayer_hf.run.insert.draws import in_use
 from vaultlayer_hf.run.insert.loop import Loop
 from vaultlayer_hf.run.insert.source import Script, dotted
@@ -14,9 +16,11 @@ from vaultlayer_hf.run.insert.source import Script, dotted
 def loop_remarks(script: Script, loop: Loop, ends_at_once: bool) -> list[str]:
     """Return the remarks; ``ends_at_once``: started again after its end, the loop finds that it is over."""
     remarks = []
-    loads = [call for call in script.all(cst.Call) if script.path(call.func) == "torch.load"]
+    loads = [call for call in script.all(cst.Call) if _loads_states(script, call)]
     loads += method_calls(script, "load_state")
-    loads = [call for call in loads if not _is_behind(script, loop, call)]
+    loads = [
+        one for one in loads if not _is_behind(script, loop, one) and not _is_elsewhere(script, loop, one)
+    ]
     if loads:
         line = script.line(loads[0])
         remarks.append(f"What line {line} loads stays; what resume() brings back comes after it, and wins.")
@@ -83,6 +87,63 @@ def _is_behind(script: Script, loop: Loop, call: Any) -> bool:
     home = function_of(script, call)
     behind = script.span(call)[0] > script.span(loop.top)[1]
     return behind and (home is None or home is function_of(script, loop.top))
+
+
+def _loads_states(script: Script, call: Any) -> bool:
+    """Tell whether a call reads what a state is loaded from, and no data."""
+    if script.path(call.func) != "torch.load":
+        return False
+    for up in script.around(call):
+        if isinstance(up, cst.Return):
+            return True
+        if isinstance(up, cst.Call) and up is not call and "load" in dotted(up.func).rpartition(".")[2]:
+            return True
+    home = function_of(script, call)
+    made = [one for one in assignments(script) if one.value is call]
+    names = {dotted(target) for one in made for target in one.targets} - {""}
+    read = [one for one in script.all((cst.Name, cst.Attribute)) if dotted(one) in names]
+    for one in read:
+        up = script.parent(one)
+        keyed = (
+            isinstance(up, cst.Subscript)
+            and up.value is one
+            and script.code(up.slice[0]).strip("rbf")[:1] in "'\""
+        )
+        given = (way for way in script.around(one) if isinstance(way, cst.Call))
+        loaded = any(re.search("load|restore", dotted(way.func)) for way in given)
+        if function_of(script, one) is home and (keyed or loaded):
+            return True
+    return False
+
+
+def _is_elsewhere(script: Script, loop: Loop, call: Any) -> bool:
+    """Tell whether a call is in a function that the training doesn't run: a hook, or one of the other branch."""
+    home = function_of(script, call)
+    if home is None or is_method(script, home) or any(up is home for up in script.around(loop.top)):
+        return False
+    places = calls_of(script, home)
+    ways = [
+        loop.top,
+        *(
+            place
+            for up in script.around(loop.top)
+            if isinstance(up, cst.FunctionDef)
+            for place in calls_of(script, up)
+        ),
+    ]
+    return all(any(_exclude(script, place, way) for way in ways) for place in places)
+
+
+def _exclude(script: Script, one: Any, other: Any) -> bool:
+    """Tell whether two pieces of code are in the two branches of one condition."""
+    mine, its = list(script.around(one)), list(script.around(other))
+    return any(
+        isinstance(up, cst.If)
+        and up.orelse is not None
+        and any(up is way for way in its)
+        and any(up.orelse is way for way in mine) != any(up.orelse is way for way in its)
+        for up in mine
+    )
 
 
 def _leaves(script: Script, loop: Any) -> list[Any]:

@@ -53,7 +53,16 @@ def why_not(loader: Any) -> str:
         return "with in_order=False batches come in the order in which workers happen to finish"
     if workers_persist(base) and _is_lazy(type(base)):
         return f"{type(base).__name__}.__iter__ is a generator, and its worker processes persist"
-    return ""
+    return why_open(base)
+
+
+def why_open(loader: Any) -> str:
+    """Return why no pass of a DataLoader begins anew: one of a class of its own may hold an open iterator."""
+    kind = torch.utils.data.dataloader._BaseDataLoaderIter
+    held = [name for name, one in getattr(loader, "__dict__", {}).items() if isinstance(one, kind)]
+    if not isinstance(loader, torch.utils.data.DataLoader) or set(held) <= {"_iterator"}:
+        return ""
+    return f"{type(loader).__name__} goes on with an iterator that was opened when it was made, whose order is its own"
 
 
 def _is_lazy(cls: type) -> bool:

@@ -10,8 +10,8 @@ import torch
 from vaultlayer_hf.state.data.inner import own_numbers, put_generators
 from vaultlayer_hf.state.generator_states import states_of
 
-_INSIDE = ("base_dataloader", "dataloader", "batch_sampler", "sampler")
-"""Where loaders and samplers keep what they draw from."""
+_INSIDE = ("base_dataloader", "dataloader", "batch_sampler", "sampler", "iterable")
+"""Where loaders and samplers keep what they draw from, and a bar of tqdm's the loader that it shows."""
 _COUNTERS = ("epoch", "iteration", "initial_seed")
 """What samplers derive their order from."""
 _OWN = "own generators"
