@@ -18,7 +18,7 @@ from vaultlayer_hf.loops.ways import Followed, LoaderPosition, Other, Way, loade
 from vaultlayer_hf.state.data.followed import follower_of, why_not, why_open
 from vaultlayer_hf.state.data.follower import Follower
 from vaultlayer_hf.state.data.guard import Guard, no_longer
-from vaultlayer_hf.state.data.samplers import parts, raise_counters
+from vaultlayer_hf.state.data.samplers import left_out, parts, raise_counters
 from vaultlayer_hf.state.random_state import put_random_state, take_random_state
 
 FORMAT = 2
@@ -54,6 +54,8 @@ class LoopData:
         self._ended: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()  # why, by loader
         self._under_way = False
         self._left_pass = False  # the current one, before its last batch: nothing of it is to do
+        # How many batches the current pass has left out at its begin, and how many of them the loader of now doesn't.
+        self._left_out = self._passed_over = 0
         # Of when the epoch began: the code ahead of its batches runs again behind a resume, and draws the same.
         self._epoch_random: dict[str, Any] | None = None
         self._kept: LoaderPosition | None = None  # of a checkpoint, until a pass is opened
@@ -77,6 +79,7 @@ class LoopData:
             "passes": self.passes,
             "batches": self.batches,
             "left": self.left,
+            "left_out": self._left_out,
             "first": self.first,
             "dawn": self._epoch_random,
             "under_way": self._under_way,
@@ -97,6 +100,7 @@ class LoopData:
         self.passes, self.left, self._epoch_random = state["passes"], state["left"], state["dawn"]
         self.first = state.get("first")
         self.batches = state["batches"] * written // self.world_size
+        self._left_out = state.get("left_out", 0) * written // self.world_size
         self._under_way, self._left_pass = state["under_way"], state["format"] == _OF_LEFT_PASS
         self._kept = loader_position_from(state["place"]) if state["place"] is not None else None
         self._random = random or take_random_state()
@@ -105,7 +109,9 @@ class LoopData:
     def at_end(self) -> bool:
         """Whether all batches of the current pass were given out, where their number is known, or it is being left."""
         try:
-            given = self._way is not None and (self._left_pass or self.batches == len(self._way.loader))
+            given = self._way is not None and (
+                self._left_pass or self.batches + self._passed_over == len(self._way.loader)
+            )
             return self._under_way and given
         except TypeError:
             return False
@@ -140,6 +146,10 @@ class LoopData:
         if self._kept is None or not self._under_way:
             self.batches = 0
 
+    def behind(self, loader: Iterable[Any]) -> int:
+        """Return how many batches of a loader the current pass is behind, with those that it was begun without."""
+        return self.batches + max(0, self._left_out - left_out(loader)) if self.batches else 0
+
     def batches_of(self, loader: Iterable[Any], number: int, *, set_epoch: bool = True) -> Iterator[Any]:
         """Return the batches of pass ``number``, or what is left of it; ``set_epoch``: samplers get that number.
 
@@ -148,13 +158,15 @@ class LoopData:
         way = self._way_of(loader)
         kept, goes_on = self._kept, self._kept is not None and self._under_way
         if kept is not None and goes_on:
-            batches = way.go_on(kept, self.batches, self._random)
+            self._passed_over = max(0, self._left_out - left_out(loader))
+            batches = way.go_on(kept, self.batches + self._passed_over, self._random)
             if self._left_pass:  # what is drawn from here on is drawn behind it
                 put_random_state(self._random)
                 batches = iter(())
         else:
             self._left_pass = False
             self.passes, self.batches = number, 0
+            self._left_out, self._passed_over = left_out(loader), 0
             if kept is not None:
                 raise_counters(loader, kept.between)
             if set_epoch:

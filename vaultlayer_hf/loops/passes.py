@@ -102,7 +102,7 @@ class Batches:
         self._position, self._loader, self._over = position, loader, over
         if not over:
             position.begin_pass()
-        self._done = position.batches
+        self._done = position.behind(loader)
 
     def __len__(self) -> int:
         return 0 if self._over else len(self._loader) - self._done  # type: ignore[arg-type]

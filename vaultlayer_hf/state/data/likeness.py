@@ -26,7 +26,9 @@ def take_likeness(loader: Any, world_size: int, accumulation: int) -> Likeness:
         samples = len(dataset)
     except TypeError:
         samples = None
-    sampler = getattr(base, "batch_sampler", None)
+    sampler: Any = getattr(base, "batch_sampler", None)
+    while not getattr(sampler, "batch_size", None) and hasattr(sampler, "batch_sampler"):
+        sampler = sampler.batch_sampler  # within what leaves batches out
     found: Likeness = {
         "world size": world_size,
         "samples": samples,

@@ -41,6 +41,12 @@ def parts(loader: Any) -> dict[str, Any]:
     return found
 
 
+def left_out(loader: Any) -> int:
+    """Return how many batches a loader leaves out at its begin, as accelerate's ``skip_first_batches`` makes one."""
+    found = (getattr(part, "skip_batches", 0) for part in parts(loader).values())
+    return next((one for one in found if isinstance(one, int) and one), 0)
+
+
 def take_samplers(loader: Any) -> SamplerStates:
     """Return the generators' states and the counters from which a loader's next order follows."""
     states: SamplerStates = {}
