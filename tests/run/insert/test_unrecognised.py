@@ -66,6 +66,30 @@ for x in rows:
     optimizer.step()
     optimizer.zero_grad()
 """,
+    "line 12 steps the optimizer once more behind the loop of line 6: only steps of one loop": """
+def epoch():
+    for number, x in enumerate(data):
+        model(x).sum().backward()
+        if number % 4 == 3:
+            optimizer.step()
+            optimizer.zero_grad()
+    if number % 4 != 3:
+        optimizer.step()
+        optimizer.zero_grad()
+for _ in range(3):
+    epoch()
+""",
+    "it steps the optimizer in several loops (lines 8, 13), for a condition says in which": """
+if profiled:
+    for x in data:
+        model(x).sum().backward()
+        optimizer.step()
+else:
+    for again in range(2):
+        for x in data:
+            model(x).sum().backward()
+            optimizer.step()
+""",
     "its training is in a loop of trainings (line 5)": """
 for rate in (0.1, 0.01):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -58,11 +58,20 @@ def find_loop(script: Script) -> Loop:
         )
         loop = Loop(calls, statement.body, body[last:], None, statement)
     elif isinstance(statement, (cst.For, cst.While, cst.FunctionDef, cst.Module)) and statement not in calls:
+        _refuse_rest(script, statement, calls)
         lines = ", ".join(str(script.line(call)) for call in calls)
         where = "of one loop" if isinstance(statement, (cst.For, cst.While)) else "that no one loop holds"
         raise UnclearError(f"the optimizer steps at several places {where} (lines {lines})")
     else:
-        loop = _climb(script, calls, statement)
+        try:
+            loop = _climb(script, calls, statement)
+        except UnclearError:
+            if len({id(one) for call in calls for one in _loops_within(script, statement, call)[:1]}) < 2:
+                raise
+            lines = ", ".join(str(script.line(call)) for call in calls)
+            raise UnclearError(
+                f"it steps the optimizer in several loops (lines {lines}), for a condition says in which"
+            ) from None
     loop.sync = loop.sync or any(_is_gathered(script, call, loop.inner) for call in calls)
     loop.optimizer, loop.optimizers = names[0], [name for name in names if name]
     loop.by_hand = by_hand[0][1] if by_hand else ""
@@ -74,6 +83,24 @@ def find_loop(script: Script) -> Loop:
             )
     find_outer(script, loop)
     return loop
+
+
+def _loops_within(script: Script, outer: Any, node: Any) -> list[Any]:
+    """Return the loops around a node within a statement, from the inside."""
+    around = list(script.around(node))
+    inside = around[: next((number for number, one in enumerate(around) if one is outer), 0)]
+    return [one for one in inside if isinstance(one, (cst.For, cst.While))]
+
+
+def _refuse_rest(script: Script, outer: Any, calls: list[Any]) -> None:
+    """Raise UnclearError for a step of the batches that are left over behind the loop in which the others are made."""
+    loops = [_loops_within(script, outer, call) for call in calls]
+    first, last = loops[0], loops[-1]
+    if len(calls) == 2 and first and not last and isinstance(outer, cst.FunctionDef):
+        raise UnclearError(
+            f"line {script.line(calls[-1])} steps the optimizer once more behind the loop of line "
+            f"{script.line(first[-1])}: only steps of one loop are followed"
+        )
 
 
 def _is_gathered(script: Script, call: Any, loop: Any) -> bool:
