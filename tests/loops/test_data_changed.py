@@ -143,3 +143,13 @@ def test_a_place_of_another_format(tmp_path: Path) -> None:
     ckpt.close()
     with pytest.raises(ResumeError, match="go on with the version that wrote it"):
         place.load_state_dict({**state, "format": 99}, None, 1)
+
+
+def test_another_order(tmp_path: Path) -> None:
+    """An order that the script draws without a seed at each start isn't the one that was left: that is a warning."""
+    orders = list(range(ROWS)), list(reversed(range(ROWS)))
+    ckpt, _ = _given(tmp_path)
+    _passes(ckpt, DataLoader(Noisy(), batch_size=BATCH, sampler=orders[0]), stop=2)
+    ckpt, said = _given(tmp_path)
+    _passes(ckpt, DataLoader(Noisy(), batch_size=BATCH, sampler=orders[1]))
+    assert any("the data's order isn't" in message for message in said)

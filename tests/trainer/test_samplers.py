@@ -107,3 +107,28 @@ def test_weights_of_a_librarys_sampler_are_said(tmp_path: Path) -> None:
         with pytest.raises(Boom) if fails else nullcontext():
             run.train()
         assert any("WeightedRandomSampler.weights" in one.message for one in seen.of("inexact"))
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["another", "the same"])
+def test_another_order_is_said(tmp_path: Path, again: bool) -> None:
+    """A warning comes where a script draws its order without a seed at each start: the one that was left is gone."""
+    orders = [[3, 1, 4, 0, 5, 9, 2, 6, 8, 7], [2, 7, 1, 8, 0, 4, 5, 9, 6, 3]]
+
+    class Drawn(transformers.Trainer):
+        def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+            return orders[0]
+
+    for place, fails in (("a", 4), ("b", 0)):
+        run = resumable(Drawn)(
+            model=model(),
+            args=arguments(tmp_path / place),
+            train_dataset=Tokens(10),
+            resume=str(tmp_path / "vault"),
+            callbacks=[FailAt(fails), Patient(tmp_path / "vault")] if fails else [],
+        )
+        seen = Recorder(run)
+        with pytest.raises(Boom) if fails else nullcontext():
+            run.train()
+        if not again:
+            orders.reverse()
+    assert any("the data's order isn't" in one.message for one in seen.of("inexact")) is not again

@@ -172,10 +172,11 @@ class Followed:
 
     def remarks(self) -> tuple[list[str], list[str]]:
         """Return, once, why numbers may differ behind a pass that went on; and what else there is to say of it."""
-        remarks, self._remarks = self._remarks, []
+        doubts, self._remarks = self._remarks + self.follower.doubts, []
         notices = self.follower.remarks[:]
         self.follower.remarks.clear()
-        return remarks, notices
+        self.follower.doubts.clear()
+        return doubts, notices
 
 
 _DRAWS = (

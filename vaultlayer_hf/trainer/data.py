@@ -23,6 +23,7 @@ from vaultlayer_hf.state.data.followed import why_not
 from vaultlayer_hf.state.data.follower import Follower
 from vaultlayer_hf.state.data.guard import Guard, no_longer
 from vaultlayer_hf.state.data.likeness import Likeness, steps_a_pass, take_likeness
+from vaultlayer_hf.state.data.placed import in_doubt
 from vaultlayer_hf.state.data.position import Moment, Position, state_lost
 from vaultlayer_hf.state.random_state import put_random_state
 from vaultlayer_hf.trainer.begun import Begun
@@ -139,6 +140,9 @@ class TrainerData:
         for remark in follower.remarks:
             self._events.info(EventKind.NOTICE, remark)
         follower.remarks.clear()
+        if follower.doubts:
+            self._events.warn(EventKind.INEXACT, in_doubt(follower.doubts))
+            follower.doubts.clear()
         if follower.unasked:  # of where such a loop is nothing is known from here on
             why = "the loop that trains isn't this transformers' own: it leaves out in its own way what was trained on"
             if any(state.global_step % steps == 0 for steps in self._steps_a_pass):

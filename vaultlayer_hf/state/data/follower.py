@@ -52,6 +52,7 @@ class Follower:
         unasked: whether batches are to be left out that the loop hasn't asked to leave out.
         stood_behind: whether the pass under way had no batch left when it was opened again.
         remarks: how a pass was reopened, in words for people, where that is worth a sentence; a seam logs them.
+        doubts: why numbers may differ behind a pass that was reopened, in words; a seam warns of them.
     """
 
     def __init__(self, loader: Any, rank: int, world_size: int, guard: Guard) -> None:
@@ -73,7 +74,7 @@ class Follower:
         self._fetches = Fetches(self.base, source, self._per_batch)
         self._opening = Opening(self.base, self.iterable, self._fetches, guard)
         self._stateful = StatefulOpening(self.base, self.iterable, self._fetches, guard) if stateful else None
-        self.remarks = self._opening.remarks
+        self.remarks, self.doubts = self._opening.remarks, self._opening.doubts
         self._at = Position(again=self.iterable and source is None and not stateful, passes=-1)
         self._foreign = workers_run(self.base)
         begin_following(self.base, self)

@@ -32,10 +32,12 @@ class Opening:
 
     Attributes:
         remarks: how a pass was opened, in words for people, where that is worth a sentence; a seam logs them.
+        doubts: why numbers may differ behind a pass that was opened, in words; a seam warns of them.
     """
 
     def __init__(self, base: Any, iterable: bool, fetches: Fetches, guard: Guard) -> None:
         self.remarks: list[str] = []
+        self.doubts: list[str] = []
         self._base, self._iterable, self._fetches, self._guard = base, iterable, fetches, guard
         self._order: Order | None = None
         self._marking: Any = None  # the persistent iterator whose workers mark their batches
@@ -131,7 +133,7 @@ class Opening:
         with self._guard.users():
             self._order.leave_out(count)
         if order is not None and count and self._order.sum_of(count) != order:
-            self.remarks.append("the data's order isn't the one that it was written with")
+            self.doubts.append("the data's order isn't the one of the attempt before")
 
     # Persistent workers ---------------------------------------------------------------------------------
 
