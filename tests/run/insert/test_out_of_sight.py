@@ -134,6 +134,23 @@ def test_data_and_the_other_branch_are_not_told_of(text: str, tmp_path: Path) ->
     assert not [one for one in found.remarks if "loads stays" in one]
 
 
+@pytest.mark.parametrize(("default", "told"), [("", 1), (", default=None", 1), (", default=0", 0)])
+def test_a_seed_that_only_an_option_gives_is_asked_for(default: str, told: int, tmp_path: Path) -> None:
+    """A cache that a shuffled pass has filled ahead of the loop is the same at each start only with a seed."""
+    ahead = f"""
+parser.add_argument("--seed", type=int{default})
+args = parser.parse_args()
+if args.seed is not None:
+    torch.manual_seed(args.seed)
+cache = []
+data = torch.utils.data.DataLoader(rows, shuffle=True)
+for x in data:
+    cache.append(x)
+"""
+    found = proposed(tmp_path, script(ahead, "cache[0].sum()", ""))
+    assert len([one for one in found.remarks if "seeds only where args.seed is given" in one]) == told
+
+
 def test_an_average_that_is_not_seen_need_not_know_its_state(tmp_path: Path) -> None:
     """An average of a class from elsewhere may have no state_dict(): its attributes are kept then."""
     text = script(

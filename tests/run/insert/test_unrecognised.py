@@ -90,6 +90,25 @@ else:
             model(x).sum().backward()
             optimizer.step()
 """,
+    "line 7 goes through loader in an order that is drawn anew at each start (shuffled without a seed)": """
+loader = torch.utils.data.DataLoader(rows, shuffle=True)
+cache = []
+for x in loader:
+    cache.append(x * 2)
+for number, x in enumerate(loader):
+    model(cache[number]).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+""",
+    "line 7 makes known of a batch that is another one at each start (shuffled without a seed)": """
+loader = torch.utils.data.DataLoader(rows, shuffle=True)
+first = next(iter(loader))
+known = Table(first)
+for x in loader:
+    model(known.of(x)).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+""",
     "its training is in a loop of trainings (line 5)": """
 for rate in (0.1, 0.01):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -17,6 +17,7 @@ Nothing here imports torch or runs the script.
     clock_stops.py       loops that a clock or a signal ends, where the next start is to go on
     cst.py               libcst, imported where something of it is first asked for
     defined_before.py    which names are set where a statement begins: surely, or at all
+    drawn_ahead.py       shuffled data that a script goes through ahead of its loop
     drawn_loaders.py     loaders that a loop draws from with next(), and the Streams that stand for them
     draws.py             data that a script draws anew at each start
     find_loop.py         find a script's training loop

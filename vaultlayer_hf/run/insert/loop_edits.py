@@ -13,6 +13,7 @@ from vaultlayer_hf.run.insert.between_trainings import refuse_left_behind, refus
 from vaultlayer_hf.run.insert.calls import is_method, method_calls, receiver
 from vaultlayer_hf.run.insert.clock_stops import refuse_clocks
 from vaultlayer_hf.run.insert.defined_before import defined_before
+from vaultlayer_hf.run.insert.drawn_ahead import first_batches, refuse_pass_ahead
 from vaultlayer_hf.run.insert.drawn_loaders import drawn_loaders, stream_edits
 from vaultlayer_hf.run.insert.draws import fresh_values
 from vaultlayer_hf.run.insert.find_loop import find_loop
@@ -104,7 +105,8 @@ class _Planner:
         opens = [call for one in drawn for call in one.opens]
         refuse_what_cannot_resume(script, loop, opens + ([by_next.opening] if by_next is not None else []))
         refuse_clocks(script, loop)
-        fresh = fresh_values(script, loop, self.names.models)
+        refuse_pass_ahead(script, loop)
+        fresh = fresh_values(script, loop, self.names.models) + first_batches(script, loop)
         counter = step_counter(script, loop) if self.rounds is None else ""
         if loop.trainings is not None:
             counted = self._counts_steps()

@@ -8,6 +8,7 @@ from typing import Any
 from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.callers import calls_of
 from vaultlayer_hf.run.insert.calls import assignments, function_of, is_method, method_calls
+from vaultlayer_hf.run.insert.drawn_ahead import seed_to_give
 from vaultlayer_hf.run.insert.draws import in_use
 from vaultlayer_hf.run.insert.loop import Loop
 from vaultlayer_hf.run.insert.source import Script, dotted
@@ -30,7 +31,8 @@ def loop_remarks(script: Script, loop: Loop, ends_at_once: bool) -> list[str]:
             f"Line {script.line(breaks[0])} ends the training early: a run that is started again after that goes on "
             "past it."
         )
-    return remarks + _second_starts(script, loop)
+    seed = seed_to_give(script, loop)
+    return remarks + ([seed] if seed else []) + _second_starts(script, loop)
 
 
 def _second_starts(script: Script, loop: Loop) -> list[str]:
