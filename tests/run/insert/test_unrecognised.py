@@ -109,6 +109,15 @@ for x in loader:
     optimizer.step()
     optimizer.zero_grad()
 """,
+    "line 8 goes through left within zip(), where the generator of left isn't seen": """
+left = torch.utils.data.DataLoader(rows, shuffle=True, generator=torch.Generator().manual_seed(3))
+right = torch.utils.data.DataLoader(rows, shuffle=True)
+for epoch in range(3):
+    for x, y in zip(left, right):
+        model(x + y).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+""",
     "its training is in a loop of trainings (line 5)": """
 for rate in (0.1, 0.01):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vaultlayer_hf.run.insert import cst
-from vaultlayer_hf.run.insert.calls import assignments, function_of
+from vaultlayer_hf.run.insert.calls import assignments, function_of, sources_of
 from vaultlayer_hf.run.insert.handed_on import handed_on
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
 from vaultlayer_hf.run.insert.loop_limits import ahead, ahead_within
@@ -13,6 +13,9 @@ from vaultlayer_hf.run.insert.loop_variables import Variables
 from vaultlayer_hf.run.insert.pass_down import pass_down
 from vaultlayer_hf.run.insert.pieces import carry_lines, innermost, places
 from vaultlayer_hf.run.insert.source import Edit, Script, dotted
+
+_HIDES = ("zip", "map", "itertools.chain", "itertools.islice", "itertools.zip_longest")
+"""What goes through loaders that nobody sees in it."""
 
 
 def batch_edits(script: Script, loop: Loop, ckpt: str) -> list[Edit]:
@@ -28,6 +31,7 @@ def batch_edits(script: Script, loop: Loop, ckpt: str) -> list[Edit]:
         head, source = numbered, innermost(numbered)
     if isinstance(source, cst.Call) and (loader := handed_on(script, source)) is not None:
         source = innermost(loader)
+    _refuse_hidden_generators(script, loop, source)
     start, end = script.span(source)
     why = "Goes on after the batches that were trained on."
     phase, opening = loop.phase, f"{ckpt}.batches("
@@ -47,6 +51,22 @@ def batch_edits(script: Script, loop: Loop, ckpt: str) -> list[Edit]:
             done = f"({ckpt}.batches_done if {phase} else 0)" if phase else f"{ckpt}.batches_done"
             edits.append(Edit(at, at, f" + {done}" if value is not None else f", {done}", why))
     return edits + (pass_down(script, loop, ckpt) if loop.outer is not None else [])
+
+
+def _refuse_hidden_generators(script: Script, loop: Loop, source: Any) -> None:
+    """Raise UnclearError for a loader with a generator of its own within a ``zip``, whose loaders nobody sees."""
+    if loop.outer is None or not isinstance(source, cst.Call) or script.path(source.func) not in _HIDES:
+        return
+    for name in dict.fromkeys(dotted(one.value) for one in source.args):
+        for made in sources_of(script, name) if name else ():
+            given = made.args if isinstance(made, cst.Call) else ()
+            own = [one.value for one in given if one.keyword is not None and one.keyword.value == "generator"]
+            if own and dotted(own[0]) != "None" and script.path(made.func).endswith("DataLoader"):
+                raise UnclearError(
+                    f"line {script.line(source)} goes through {name} within {dotted(source.func)}(), where the "
+                    f"generator of {name} isn't seen, and a resume would draw the order of the first epoch again: have torch's "
+                    "own seed draw it"
+                )
 
 
 def _numbered_ahead(script: Script, loop: Loop, source: Any) -> Any:
