@@ -64,8 +64,8 @@ def _refuse_hidden_generators(script: Script, loop: Loop, source: Any) -> None:
             if own and dotted(own[0]) != "None" and script.path(made.func).endswith("DataLoader"):
                 raise UnclearError(
                     f"line {script.line(source)} goes through {name} within {dotted(source.func)}(), where the "
-                    f"generator of {name} isn't seen, and a resume would draw the order of the first epoch again: have torch's "
-                    "own seed draw it"
+                    f"generator of {name} isn't seen, and a resume would draw the order of the first epoch again: have "
+                    "torch's own seed draw it"
                 )
 
 
