@@ -147,3 +147,30 @@ def test_a_full_disk_of_one_rank(forks: ForkServer, tmp_path: Path, small_disk: 
     with open_vault(str(tmp_path / "vault")) as vault:
         assert [commit.step for commit in vault.checkpoints()][-2:] == [2, 3]
         assert all(vault.verify(commit).ok for commit in vault.checkpoints())
+
+
+@pytest.mark.parametrize(
+    ("written", "now", "spec"),
+    [
+        (1, 2, {"form": "accelerate"}),
+        (2, 1, {"form": "accelerate"}),
+        pytest.param(1, 2, {"naming": "automatic"}, marks=pytest.mark.slow),
+        pytest.param(2, 1, {"naming": "automatic"}, marks=pytest.mark.slow),
+    ],
+)
+def test_on_from_one_rank_to_several_and_back(
+    forks: ForkServer, tmp_path: Path, written: int, now: int, spec: dict[str, Any]
+) -> None:
+    """Where one rank has written the model of an Accelerator two go on from it, and one from that of two."""
+    vault = str(tmp_path / "vault")
+    for ranks, kill in ((written, 1), (now, None)):
+        outputs = [tmp_path / f"output-{ranks}"] * ranks
+        more = {**_program(spec), **spec, "vault": vault}
+        attempt = Ranks(forks, tmp_path / f"ranks-{ranks}", outputs, **more).start(
+            **({"die_at": ["stepped", 5]} if kill else {})
+        )
+        assert attempt.wait(60) is not None
+    starts = [note["start"] for note in attempt.notes(0) if "start" in note]
+    attempt.succeed()
+    assert len(starts) == 1
+    assert starts[0] >= 2

@@ -22,6 +22,7 @@
     left_gradients.py   gradients of parameters that no optimizer trains
     life.py             how the training of a loop begins and ends on a vault
     loose_parameters.py tensors that an optimizer trains and no model holds
+    model_names.py      weights that one rank wrote and several load, or the other way round
     objects.py          what a loop's checkpoint consists of
     passes.py           a script's own loops over epochs and batches, led past what is done
     placed_tensors.py   tensors within what is carried, back on their devices

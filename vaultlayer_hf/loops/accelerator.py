@@ -7,7 +7,7 @@ accelerate writes them.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 
 from vaultlayer_hf.errors import ResumeError, SettingsError
 from vaultlayer_hf.loops.asked import asked_of
+from vaultlayer_hf.loops.model_names import can_rename, named_as_in
 from vaultlayer_hf.loops.objects import Objects, parts_of
 from vaultlayer_hf.state.asked import Asked
 from vaultlayer_hf.state.layouts import missing_parts
@@ -76,12 +77,22 @@ class Prepared:
     def read(self, folder: Path) -> None:
         """Have accelerate load its files, on all ranks. Raises ResumeError."""
         try:
-            with loading_schedules(self.optimizers, self.schedulers, folder), groups_stay(self.optimizers):
+            with self.loading(folder):
                 self.accelerator.load_state(str(folder))
         except (RuntimeError, ValueError, KeyError, OSError) as error:
             what = f"{type(error).__name__}: {error}"
             raise ResumeError(f"accelerate can't load {folder.name}: {what}") from error
         self._added.read(folder)
+
+    @contextmanager
+    def loading(self, folder: Path) -> Iterator[None]:
+        """Have accelerate's ``load_state`` of this folder load what it holds into what is prepared, on all ranks."""
+        with ExitStack() as stack:
+            stack.enter_context(loading_schedules(self.optimizers, self.schedulers, folder))
+            stack.enter_context(groups_stay(self.optimizers))
+            if self._kind in _WHOLE:
+                stack.enter_context(named_as_in(self.accelerator, folder))
+            yield
 
     @property
     def doubts(self) -> list[str]:
@@ -177,7 +188,7 @@ class Prepared:
             return ""
         if self._kind == "DEEPSPEED":
             return f"DeepSpeed wrote it on {written} ranks and this run has {now}: start on {written} ranks"
-        if (written == 1) != (now == 1):
+        if (written == 1) != (now == 1) and not can_rename(self.accelerator):
             return (
                 f"accelerate wrote the model of {written} rank(s) under other names than {now} rank(s) load: start on "
                 f"{written}"

@@ -41,9 +41,7 @@ from vaultlayer_hf.state.asked import check_optimizers
 from vaultlayer_hf.state.capture.fit import Fit
 from vaultlayer_hf.state.data.followed import base_of
 from vaultlayer_hf.state.data.placed import SKIPPED, in_doubt, keeps_place, loaded_by_accelerate
-from vaultlayer_hf.state.object_files import groups_stay
 from vaultlayer_hf.state.own_numbers import OwnNumbers, put_numbers, take_numbers
-from vaultlayer_hf.state.schedules import loading_schedules
 from vaultlayer_hf.vault.snapshot import LOCAL
 
 _OWN_NAME = re.compile(r"checkpoint_(\d+)")
@@ -111,10 +109,7 @@ class AttachedScript:
             )
             input_dir = str(self.folder)
         prepared, folder = self._prepared, Path(str(input_dir))
-        with (
-            loading_schedules(prepared.optimizers, prepared.schedulers, folder),
-            groups_stay(prepared.optimizers),
-        ):
+        with prepared.loading(folder):
             loaded = self._load(input_dir, *args, **kwargs)
             check_optimizers(prepared.optimizers)
         if self._own is not None and self.folder is not None and str(input_dir) == str(self.folder):
