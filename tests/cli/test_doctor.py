@@ -201,6 +201,24 @@ def test_whether_saves_will_overlap(
     assert words in finding.text
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("VAULTLAYER_KEEP_LAST", "-1", "keep_last=-1: use a number above 0"),
+        ("VAULTLAYER_SAVE_EVRY", "5min", "did you mean VAULTLAYER_SAVE_EVERY?"),
+        ("VAULTLAYER_FORK", "s4://bucket/run", "did you mean s3://bucket/run?"),
+    ],
+)
+def test_a_variable_that_a_start_refuses_is_found_ahead_of_it(
+    vault: Path, name: str, value: str, words: str
+) -> None:
+    """A setting that can't be used, and a misspelt one, are bad here already, and the command ends with 2."""
+    done = vl("doctor", str(vault), "--json", **{name: value})
+    (found,) = [item for item in done.json()["findings"] if item["name"] == "settings"]
+    assert (done.code, found["state"]) == (2, "bad")
+    assert words in found["text"]
+
+
 def test_a_key_that_isnt_the_vaults_is_found_ahead_of_the_run(
     vault: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

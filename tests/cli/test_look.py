@@ -7,10 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.kit.any_files import AnyFiles
 from tests.vault.vaults import TrainersFiles, a_session, tree
 from tests.vault.vaults import train as train_on
+from vaultlayer_hf import Checkpointer, Settings
 from vaultlayer_hf.session.save.plan import Save
 from vaultlayer_hf.session.start.resume import resume
 from vaultlayer_hf.session.training import Training
@@ -204,3 +206,22 @@ def test_nothing_in_a_vault_steers_the_terminal(vault: Path) -> None:
     from vaultlayer_hf.cli.tables import clean
 
     assert clean("[bold]x[/bold]\x1b[31m\n") == "[bold]x[/bold]?[31m?"
+
+
+def test_diff_of_a_loops_checkpoints_has_their_losses(tmp_path: Path) -> None:
+    """A loop notes the loss of the step that it saves, as `vl ls --metrics` shows it: so does `vl diff`."""
+    vault = str(tmp_path / "vault")
+    for steps in (1, 2):
+        model = torch.nn.Linear(2, 2)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        settings = Settings(vault=vault, keep_last=None)
+        ckpt = Checkpointer(settings, model=model, optimizer=optimizer, output_dir=tmp_path / "output")
+        for step in range(ckpt.resume(), steps):
+            ckpt.step(loss=1 / (step + 1))
+        ckpt.finish()
+    found = vl("diff", f"{vault}@1", f"{vault}@2", "--json").json()
+    assert [(side["loss"], side["loss_step"]) for side in (found["first"], found["second"])] == [
+        (1.0, 1),
+        (0.5, 2),
+    ]
+    assert "none logged" not in vl("diff", f"{vault}@1", f"{vault}@2").out

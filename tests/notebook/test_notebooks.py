@@ -183,7 +183,7 @@ def test_kaggle_in_two_versions(tmp_path: Path) -> None:
     inputs = tmp_path / "versions" / "input" / "notebooks" / "me" / "my-notebook"  # where Kaggle puts them
     shutil.move(tmp_path / "versions" / "working" / "vault", inputs / "vault")
     second = execution("versions").run()
-    assert f"goes on from {inputs / 'vault'}" in second.printed("vault")
+    assert f"goes on from step 1 of {inputs / 'vault'}" in second.printed("vault")
     assert second.ended == whole.ended
     assert "of 20 GB" in second.printed("size")
 

@@ -18,6 +18,7 @@ from vaultlayer_hf.run.decide.decision import (
     smallest_factor,
 )
 from vaultlayer_hf.run.decide.restart_history import RestartHistory
+from vaultlayer_hf.run.decide.words import Words
 from vaultlayer_hf.run.printed import last_traceback
 from vaultlayer_hf.run.symptoms import means_full, means_memory
 
@@ -309,3 +310,11 @@ def test_each_of_several_trainings_makes_progress_of_its_own() -> None:
     walked = replace(second, nonfinite=8, errors=[error("NonFiniteLossError")])
     decision = decide_restart(walked, history)
     assert follow(walked, history, decision).for_vault("v/fold-0").at is None
+
+
+def test_ranks_that_were_told_to_end_have_not_died_without_a_word() -> None:
+    """torchrun ends with 1 after a signal, and its ranks leave no error: told to end, they have only ended."""
+    told = replace(TRAINING, lost=(0, 1), told="SIGTERM")
+    assert Words(told, Cause.TOLD, None).detail() == "it ended after step 7"
+    gone = replace(TRAINING, lost=(0, 1))
+    assert Words(gone, Cause.KILLED, None).detail() == "ranks 0, 1 died without a word after step 7"

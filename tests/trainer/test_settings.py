@@ -165,6 +165,7 @@ def test_errors_name_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
         ("GRACE", "2 weeks", "or such as '90s' or '2min'"),
         ("KEEP_BEST", "maybe", "keep_best is 'yes' or 'no'"),
         ("KEEP_LAST", "few", "keep_last is a whole number, or 'none'"),
+        ("BANDWIDTH", "fast", "bandwidth is bytes per second, such as '50MB', or 'none'"),
         ("UPLOAD_CONCURRENCY", "few", "upload_concurrency is a whole number"),
     ):
         monkeypatch.setenv(f"VAULTLAYER_{name}", text)

@@ -18,6 +18,7 @@ from vaultlayer_hf.base import files
 from vaultlayer_hf.base.text import size_text
 from vaultlayer_hf.cli.common import ExitCode, exit_code
 from vaultlayer_hf.errors import CorruptError, ObjectNotFoundError, SettingsError, StoreError, VaultLayerError
+from vaultlayer_hf.session.settings import Settings
 from vaultlayer_hf.stores import open_store
 from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.stores.probe import PROBES, probe_create
@@ -100,6 +101,14 @@ def check_libraries(needs: Sequence[str] | None = None) -> Iterator[Finding]:
             yield Finding("libraries", "bad", text, fix, ExitCode.USAGE)
     if found:
         yield Finding("libraries", "ok", ", ".join(found))
+
+
+def check_settings(vault: str) -> Iterator[Finding]:
+    """Look at the variables that a start with this vault reads; one that can't be used, or is misspelt, ends it."""
+    try:
+        Settings(vault=vault)
+    except VaultLayerError as error:
+        yield Finding("settings", "bad", str(error), "mend that variable, or unset it", ExitCode.USAGE)
 
 
 def check_store(address: VaultAddress, patience: float, measured: Measurements) -> Iterator[Finding]:

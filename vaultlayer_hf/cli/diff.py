@@ -69,7 +69,10 @@ def _look(vault: Vault, commit: Commit) -> dict[str, Any]:
         "epoch": state.get("epoch"),
         "losses": {
             item["step"]: item["loss"]
-            for item in logged(state)
+            for item in [
+                *logged(state),
+                parsed(vault.read(commit, "vaultlayer.json")),
+            ]  # a Trainer's, a loop's
             if isinstance(item.get("step"), int) and isinstance(item.get("loss"), (int, float))
         },
         "settings": settings,

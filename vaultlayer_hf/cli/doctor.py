@@ -69,7 +69,7 @@ def doctor(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Check credentials, create-if-absent, bandwidth, clock and disk, and predict stall and minutes at risk.
+    """Check settings, credentials, create-if-absent, bandwidth, clock and disk; predict stall and minutes at risk.
 
     Writes short-lived objects of up to 64 MiB below probe/ in the vault, and removes them; a run that is
     writing isn't disturbed. Each finding comes with its fix.
@@ -82,6 +82,7 @@ def doctor(
             check_apart,
             check_disk,
             check_libraries,
+            check_settings,
             check_store,
         )
         from vaultlayer_hf.cli.prediction import judge, judge_copy, predict
@@ -107,6 +108,7 @@ def doctor(
                     _print(finding)
 
         note(check_libraries())
+        note(check_settings(named))
         note(check_store(address, PATIENCE, measured))
         known = named_size or measured.checkpoint
         size = known or checkpoint_size(GUESSED_MODEL) or 0

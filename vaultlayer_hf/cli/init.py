@@ -63,6 +63,8 @@ def init(
         if not found.hunks:
             if as_json:
                 typer.echo(json.dumps(describe(found), indent=2))
+            elif vault is not None:
+                typer.echo(f"The vault is the one that it names: to have {vault}, change it in {script}.")
             return
         backup = offer(found, yes, can_ask=not as_json)
         if as_json:

@@ -73,8 +73,13 @@ def _or_none(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     return lambda text: None if text.lower() in _NONE else parse(text)
 
 
-def _from_environment(name: str, parse: Callable[[str], Any], default: Any) -> Any:
-    """Return a dataclass field whose default is read from its variable when an object is made."""
+def _from_environment(
+    name: str, parse: Callable[[str], Any], default: Any, kind: str = "a whole number"
+) -> Any:
+    """Return a dataclass field whose default is read from its variable when an object is made.
+
+    ``kind``: what its value is, as an error says it of one that can't be used.
+    """
     variable = f"VAULTLAYER_{name.upper()}"
 
     def read() -> Any:
@@ -84,11 +89,7 @@ def _from_environment(name: str, parse: Callable[[str], Any], default: Any) -> A
         try:
             return parse(text)
         except ValueError as error:
-            remedy = (
-                "'yes' or 'no'"
-                if parse is _flag
-                else "a whole number" + (", or 'none'" if parse is not int else "")
-            )
+            remedy = "'yes' or 'no'" if parse is _flag else kind + (", or 'none'" if parse is not int else "")
             raise SettingsError(f"{variable}={text!r} can't be used: {name} is {remedy}") from error
 
     return field(default_factory=read)
@@ -172,7 +173,9 @@ class Settings:
     grace: _Seconds = _from_environment("grace", str, 30.0)  # noqa: RUF009  a field, as the others
     notices: str = _from_environment("notices", str, "auto")
     upload_concurrency: int = _from_environment("upload_concurrency", int, 8)
-    bandwidth: float | str | None = _from_environment("bandwidth", _or_none(parse_rate), None)
+    bandwidth: float | str | None = _from_environment(
+        "bandwidth", _or_none(parse_rate), None, "bytes per second, such as '50MB'"
+    )
     keep_last: int | None = _from_environment("keep_last", _or_none(int), 3)
     keep_every: int | None = _from_environment("keep_every", _or_none(int), None)
     keep_best: bool = _from_environment("keep_best", _flag, True)

@@ -157,7 +157,7 @@ def check_asked(
         if name in then.arguments and then.arguments[name] != value
     }
     if over and data is Differ.WHOLLY:
-        raise _other_run_over("on other data", "fold-1", "with other data")
+        raise _other_run_over("on other data", "other-data", "with other data")
     for name in _SEEDS:
         if over and named_seed and name in other:
             was, value = other[name]

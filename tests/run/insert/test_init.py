@@ -123,6 +123,15 @@ def test_yes_edits_and_undo_command_restores(script) -> None:
     assert script.read_bytes() == before
 
 
+def test_another_vault_of_an_edited_script_is_named_where_it_stands(script) -> None:
+    """`--vault` changes nothing in a script that is edited already, and says where the vault is to be changed."""
+    assert vl("init", str(script), "--vault", VAULT, "--yes").code == 0
+    before = script.read_bytes()
+    again = vl("init", str(script), "--vault", "s3://bucket/another", "--yes")
+    assert (again.code, script.read_bytes()) == (0, before)
+    assert f"to have s3://bucket/another, change it in {script}" in again.out
+
+
 def backup_of(script: Path) -> str:
     """The name of a script's only backup."""
     return next(path.name for path in script.parent.glob(f"{script.name}.before-vl-*"))

@@ -102,6 +102,15 @@ def test_the_best_is_gone_back_to_once(tmp_path: Path) -> None:
     assert path == output / "checkpoint-8"
 
 
+def test_steps_that_were_trained_twice_are_named_once(tmp_path: Path) -> None:
+    """What a vault has instead of a step that isn't there is listed by steps, also where the run has gone back."""
+    vault, output = str(tmp_path / "vault"), tmp_path / "output"
+    train(vault, output, 2, 4, keep_last=None)
+    train(f"{vault}@2", output, 4, 6, keep_last=None)
+    with pytest.raises(NoSuchCheckpointError, match=r"it has: 2, 4, 6[.]"):
+        start(f"{vault}@5", output)
+
+
 def test_a_best_that_nobody_has_named_is_an_error(tmp_path: Path) -> None:
     """A run without a metric has no best checkpoint, which is said with what there is."""
     vault, output = str(tmp_path / "vault"), tmp_path / "output"

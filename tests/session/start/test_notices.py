@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.vault.vaults import start, train
 from vaultlayer_hf import Settings
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.start.notices import empty_text
@@ -49,3 +50,16 @@ def test_an_empty_vault_names_the_one_beside_it_whose_name_was_mistyped(tmp_path
     )
     for other in ("fold-1", "run-b", "my-vault-2", "another"):
         assert "there is a vault" not in said(other)
+
+
+def test_a_folder_that_lacks_files_is_passed_over_for_what_is_known_of_it(tmp_path: Path) -> None:
+    """It may be of a save that a kill has cut short, or of another run that wrote into this folder: it says both."""
+    vault, output = str(tmp_path / "vault"), tmp_path / "output"
+    train(vault, output, 2)
+    (output / "checkpoint-5").mkdir()
+    (output / "checkpoint-5" / "config.json").write_text("{}")
+    path, heard = start(vault, output)
+    assert path == output / "checkpoint-2"
+    said = heard.reasons("notice")
+    assert "checkpoint-5 on this disk isn't gone on from: it lacks " in said
+    assert said.endswith("as where a kill cut its save short, or where another run wrote it")

@@ -41,7 +41,12 @@ class Words:
         who = f"rank {error.rank} raised {error.type.rpartition('.')[2]}" if error is not None else ""
         ended = f"{death.signal} ended it" if death.signal else f"it ended with exit code {death.code}"
         if death.lost and error is None and not death.signal:
-            ended = f"rank {', '.join(map(str, death.lost))} died without a word"
+            ranks = "ranks" if len(death.lost) > 1 else "rank"
+            ended = f"{ranks} {', '.join(map(str, death.lost))} died without a word"
+            if (
+                self.cause is Cause.TOLD
+            ):  # all were told, and torchrun's own code is a failure's whatever theirs are
+                ended = "it ended"
         said = f"{who} {self.where()}" if error is not None else ""
         if error is not None and error.message.strip():
             said += f": {_first_sentence(error.message)}"

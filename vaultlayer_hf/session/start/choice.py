@@ -146,7 +146,8 @@ def choose_start(
 
 
 def _none_such(state: VaultState, step: int | None, uri: str) -> NoSuchCheckpointError:
-    steps = ", ".join(str(commit.step) for commit in state.commits) or "none"
+    # A step that was gone back beyond and trained again stands in the log twice.
+    steps = ", ".join(map(str, sorted({commit.step for commit in state.commits}))) or "none"
     if step is None:
         return NoSuchCheckpointError(
             f"{uri} knows no best checkpoint: a Trainer with metric_for_best_model names one; it has: {steps}. Name "

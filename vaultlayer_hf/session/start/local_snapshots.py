@@ -95,7 +95,7 @@ def _say_half_written(
             if lacking:
                 session.events.info(
                     EventKind.NOTICE,
-                    f"{path.name} on this disk isn't gone on from: its save hadn't returned, and it lacks "
-                    f"{', '.join(lacking)}",
+                    f"{path.name} on this disk isn't gone on from: it lacks {', '.join(lacking)}, as where a kill cut "
+                    "its save short, or where another run wrote it",
                     step=step,
                 )
