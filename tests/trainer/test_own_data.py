@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import ConcatDataset, Subset
 from transformers import TrainerCallback
 
-from tests.trainer.kit import Boom, FailAt, Patient, Recorder, Tokens, trainer, weights
+from tests.trainer.kit import Boom, Do, FailAt, Patient, Recorder, Tokens, trainer, weights
 
 RNG, COUNT = numpy.random.default_rng(0), 0
 NOTED: list[int] = []
@@ -111,6 +111,35 @@ def test_a_list_that_a_data_set_fills_is_said(tmp_path: Path) -> None:
             run.train()
         said.append([event.message for event in seen.of("inexact")])
     assert all(any("NOTED" in message for message in messages) for messages in said), said
+
+
+def _weak(rows: dict[str, Any]) -> dict[str, Any]:
+    return {"input_ids": rows["input_ids"], "labels": rows["input_ids"]}
+
+
+def _strong(rows: dict[str, Any]) -> dict[str, Any]:
+    found = [row[::-1] for row in rows["input_ids"]]
+    return {"input_ids": found, "labels": found}
+
+
+def test_a_transform_that_is_exchanged_is_said(tmp_path: Path) -> None:
+    """Each start makes the transform of the begin: at a save and at the resume the one that came since is named."""
+    vault, said = tmp_path / "vault", []
+    for fails in (3, 0):
+        rows = datasets.Dataset.from_dict({"input_ids": Tokens().rows.tolist()})
+        rows.set_transform(_weak)
+        act = Do(
+            on_step_end=lambda state, of=rows: of.set_transform(_strong) if state.global_step == 1 else None
+        )
+        run = trainer(
+            tmp_path / "a", resume=vault, train_dataset=rows, max_steps=4, remove_unused_columns=False,
+            callbacks=[act, *([FailAt(fails), Patient(vault)] if fails else [])],
+        )  # fmt: skip
+        seen = Recorder(run)
+        with pytest.raises(Boom) if fails else nullcontext():
+            run.train()
+        said.append([event.message for event in seen.of("inexact")])
+    assert all(any("train_dataset's transform" in message for message in messages) for messages in said), said
 
 
 class Packing(torch.utils.data.IterableDataset):  # type: ignore[type-arg]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import random
+import threading
 import time
 import types
 import weakref
@@ -133,6 +134,8 @@ class Indirect(Trainer):
         self.next, self.method, self.table = counter(), Meter().step, TABLE
         self.rngs: dict[str, Any] = {"a": [random.Random(0)], "b": Meter(), "c": torch.Generator()}
         self.losses = torch.nn.Sequential(Warmed())
+        self.smooth, self.here = torch.nn.CrossEntropyLoss(label_smoothing=0.5), threading.local()
+        self.here.steps = 0
         self.chosen, self.bound = half, functools.partial(weight, 1.0)
         self.recent: dict[str, Any] = {}
         self.rate, self.spent, self.shared = Decimal(1), timedelta(), multiprocessing.Value("i", 0)
@@ -156,6 +159,9 @@ class Indirect(Trainer):
         self.rate *= Decimal("0.9")
         self.spent += timedelta(seconds=1)
         self.shared.value += 1
+        self.smooth.label_smoothing *= 0.9
+        self.here.steps += 1
+        self.control.spent = getattr(self.control, "spent", 0) + 1
         self.losses_seen += 0.125
         row = int(inputs["input_ids"][0, 0])
         self.bank[row * 37 + 11] += 1
@@ -179,7 +185,7 @@ class Indirect(Trainer):
             next(iter(self.recent["order"])) == "a",
         ]
         rows = [self.bank[row * 37 + 11].sum().item(), self.rows[row * 7 + 1].item()]
-        rows.append(self.losses_seen - SHOWN)
+        rows += [self.losses_seen - SHOWN, self.smooth.label_smoothing, self.here.steps, self.control.spent]
         held = [self.model.memory.sum().item(), self.model.config.weight, counted.seen]
         return [*drawn, *called, *chosen, *recent, *rows, *held]
 

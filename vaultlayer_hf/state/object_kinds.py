@@ -15,6 +15,7 @@ import io
 import logging
 import sys
 import sysconfig
+import threading
 from argparse import Namespace
 from array import array
 from collections import deque
@@ -136,7 +137,7 @@ def has_attributes(value: Any) -> bool:
     if isinstance(value, (type, Enum, *PLAIN)):
         return False
     cls = type(value)
-    if issubclass(cls, (SimpleNamespace, Namespace)):
+    if issubclass(cls, (SimpleNamespace, Namespace, threading.local)):
         return True
     if not is_of_script(cls):
         return is_meter(value)
@@ -187,18 +188,27 @@ def _package(cls: type) -> str:
 def beside_state(value: Any) -> dict[str, Any]:
     """Return what the ``state_dict`` of a module, or an optimizer, leaves out: attributes of the script's own class.
 
-    Those of modules within it, too, by dotted names, and buffers that aren't saved.
+    Those of modules within it, too, by dotted names, buffers that aren't saved, and the numbers of a library's module,
+    such as a loss's ``label_smoothing``.
     """
     if not isinstance(value, torch.nn.Module):
         return own_attributes(value) if is_of_script(type(value)) else {}
     found: dict[str, Any] = {}
     for path, module in value.named_modules():
-        own = own_attributes(module) if is_of_script(type(module)) else {}
+        own = own_attributes(module) if is_of_script(type(module)) else _numbers_of(module)
         buffers = {name: module._buffers[name] for name in sorted(module._non_persistent_buffers_set)}
         for name, one in (own | buffers).items():
             if name not in OF_EACH_MODULE and one is not None:
                 found[f"{path}.{name}" if path else name] = one
     return found
+
+
+def _numbers_of(module: torch.nn.Module) -> dict[str, bool | int | float]:
+    return {
+        name: value
+        for name, value in list(vars(module).items())
+        if isinstance(value, (bool, int, float)) and not name.startswith("_")
+    }
 
 
 def lacks_groups(value: Any) -> bool:

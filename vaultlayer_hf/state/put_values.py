@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import threading
 import time
 import weakref
 from array import array
@@ -88,8 +89,9 @@ def _fit_object(content: Mapping[str, Kept], now: Any) -> bool:
 
 def _put_object(content: Mapping[str, Kept], now: Any) -> Any:
     there = attributes_of(now)
+    put = setattr if isinstance(now, threading.local) else object.__setattr__  # which the former refuses
     for name, one in content.items():
-        object.__setattr__(now, name, put_value(one, there.get(name)))
+        put(now, name, put_value(one, there.get(name)))
     return now
 
 

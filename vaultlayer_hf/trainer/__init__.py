@@ -15,6 +15,7 @@
     data_file.py        the place in the data beside a Trainer's checkpoint, one small file a rank
     demo_training.py    the training script of `vl demo`
     epoch_end.py        the end of an epoch behind whose last step the checkpoint was saved
+    evaluation_data.py  generators and counters of the data that a Trainer evaluates on
     evaluations.py      evaluations with persistent workers
     exchanged.py        which parts a training is made of, to tell what a script exchanges on its way
     first_callback.py   what stands ahead of all other callbacks: the vault's figures in the logs, the count of epochs

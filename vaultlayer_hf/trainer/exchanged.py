@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from types import FunctionType, MethodType
 from typing import Any
 
+from vaultlayer_hf.state.data.inner import data_sets
 from vaultlayer_hf.state.functions import functions_of, is_own
 from vaultlayer_hf.state.object_kinds import is_of_script, name_of_definition
 
@@ -51,11 +52,25 @@ def parts_of_training(trainer: Any, model: Any) -> dict[str, Any]:
         _name_of(smoother),
         *(one for one in numbers if isinstance(one[1], _NUMBERS)),
     ]
+    found |= {f"{cls}.{path}": one for path, one in _transforms(trainer).items()}
     here = trainer.callback_handler.callbacks
     found[f"{cls}'s callbacks"] = [_name_of(one) for one in here if is_of_script(type(one))]
     for name, one in list(vars(trainer).items()):
         if is_method(trainer, name, one) and name not in _PARTS and any(map(is_own, functions_of(one))):
             found[f"{cls}.{name}"] = _name_of(one)
+    return found
+
+
+def _transforms(trainer: Any) -> dict[str, Any]:
+    """Return the transforms of libraries' data sets, by names for people: ``set_transform`` exchanges them."""
+    found: dict[str, Any] = {}
+    for name in ("train_dataset", "eval_dataset"):
+        every = getattr(trainer, name, None)
+        for data in every.values() if isinstance(every, dict) else [every]:
+            for one in data_sets(data):
+                transform = (getattr(one, "_format_kwargs", None) or {}).get("transform")
+                if transform is not None:
+                    found.setdefault(f"{name}'s transform", []).append(_with_numbers(transform))
     return found
 
 
@@ -79,7 +94,7 @@ def _is_function(value: Any) -> bool:
 
 
 def _with_numbers(function: Any) -> Any:
-    """Return the name of one of a schedule's functions, and the numbers that are bound to it."""
+    """Return the name of a function of a schedule's or of data, and the numbers that are bound to it."""
     bound = function.keywords.items() if isinstance(function, functools.partial) else ()
     return _name_of(function), [one for one in bound if isinstance(one[1], _NUMBERS)]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy
 import torch
-from transformers import TrainerState
+from transformers import TrainerControl, TrainerState
 
 from vaultlayer_hf.state.generator_states import GENERATORS
 from vaultlayer_hf.state.object_kinds import CONTAINERS, OF_EACH_MODULE, is_of_script, own_attributes
@@ -72,6 +72,12 @@ def of_state(state: Any) -> dict[str, Any]:
     """Return what its file doesn't bring back: what the arguments set anew, and what a script has added."""
     saved = {one.name for one in fields(TrainerState)} - set(_CADENCES)
     return {name: value for name, value in _public(dict(vars(state))).items() if name not in saved}
+
+
+def of_control(control: Any) -> dict[str, Any]:
+    """Return what a script has added to the Trainer's control: its own flags are of one step."""
+    known = {one.name for one in fields(TrainerControl)}
+    return {name: value for name, value in _public(dict(vars(control))).items() if name not in known}
 
 
 def of_module(module: Any) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from vaultlayer_hf.trainer.own_attributes import (
     of_allocator,
     of_arguments,
     of_config,
+    of_control,
     of_exporting_callback,
     of_module,
     of_object,
@@ -89,6 +90,7 @@ class OwnPlaces:
                 yield "model.config", Attributes(config, of_config)
             yield "args", Attributes(self.trainer.args, of_arguments)
             yield "state", Attributes(self.trainer.state, of_state)
+            yield "control", Attributes(self.trainer.control, of_control)
 
     def held(self) -> list[Held]:
         """Return the places with what they hold now, in one pass: it goes through the whole model."""

@@ -6,6 +6,7 @@ Where it is:
   of its own class, of the model's modules; in the Trainer's arguments and state
 - in globals, variables of closures, and attributes of classes, functions and modules, which functions of these, hooks,
   and all that they call, read beside their arguments
+- in the data of its evaluations, as far as these are generators and numbers
 
 Random generators come back in any case, the rest where training changes it; each rank carries its own. Of two kinds it
 is only said that training changes it: the base model under an adapter, and what a data set or a collator holds beside
@@ -42,6 +43,7 @@ from vaultlayer_hf.state.put_values import fits, put_value
 from vaultlayer_hf.state.stops import StopNotes
 from vaultlayer_hf.state.take_values import Kept, Room, UnkeptError, has_come, take_attribute
 from vaultlayer_hf.trainer.data_holdings import kept_by_fetching
+from vaultlayer_hf.trainer.evaluation_data import EvaluationData
 from vaultlayer_hf.trainer.own_fingerprints import OwnFingerprints
 from vaultlayer_hf.trainer.own_fixed import digests_of_data, digests_of_fixed, made_otherwise, unchanged
 from vaultlayer_hf.trainer.own_places import Held, OwnPlaces, read_by_samplers
@@ -119,6 +121,7 @@ class OwnState:
         self._values: Mapping[str, Mapping[str, Kept]] = {}
         self._generators: Mapping[str, Mapping[str, GeneratorState]] = {}
         self._stops = StopNotes()
+        self._evaluation = EvaluationData(trainer, self._fingerprints.dataset)
         held: list[Held] = []
         with contextlib.suppress(Exception):  # of objects of the script's own
             held = self._places.held()
@@ -152,6 +155,7 @@ class OwnState:
             "moved": self.unkept,
             "fixed": unchanged(self._fixed, fixed, moved_since | {*self.unkept})
             | {path: one for path, one in self._fixed_data.items() if path not in self.unkept},
+            "evaluation": self._evaluation.state_dict(),
             **self.parts.state_dict(),
         }
 
@@ -262,6 +266,7 @@ class OwnState:
         with contextlib.suppress(Exception):  # the same
             self._settle([Held(owner, place, place.values()) for owner, place in places.items()])
         self.parts.load_state_dict(state)
+        self._evaluation.load_state_dict(state.get("evaluation", {}))
         return list(state.get("moved", ()))
 
     def made_otherwise(self, state: Mapping[str, Any]) -> list[str]:

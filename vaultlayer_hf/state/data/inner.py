@@ -2,7 +2,8 @@
 
 Objects that tell their own state (``state_dict``) are asked for it elsewhere; this is for the others. Generators are
 found a few attributes deep, and among what their functions read, as an ``rng`` at a script's top. Of plain numbers only
-those are kept that have moved since the run began: the others are the script's to choose.
+those are kept that have moved since the run began, also in attributes of classes, modules and functions: the others
+are the script's to choose.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from vaultlayer_hf.state.generator_states import (
     state_of,
     states_of,
 )
-from vaultlayer_hf.state.places import FunctionVariables
+from vaultlayer_hf.state.places import FunctionVariables, Place
 
 _DEPTH, _MOST = 3, 200
 """How many attributes deep, and in how many objects at most, generators are searched for: this runs once a loader."""
@@ -46,6 +47,7 @@ class Inner:
         self._owners = dict(_wrapped(things))
         self._generators: dict[str, _At] = {}
         self._counters: dict[str, tuple[FunctionVariables, str]] = {}
+        self._members: dict[str, Place] = {}  # of classes, modules and functions
         for path, owner in self._owners.items():
             self._generators |= _generators_below(path, owner)
             for name, place in reached([owner]).items():
@@ -57,6 +59,8 @@ class Inner:
                 }
                 if isinstance(place, FunctionVariables):
                     self._counters |= {f"{path}:{name}.{one}": (place, one) for one in place.assigned()}
+                else:
+                    self._members[f"{path}:{name}"] = place
         self._first = self._numbers()
 
     def take(self) -> InnerState:
@@ -77,9 +81,12 @@ class Inner:
         for path, kept in state.items():
             above, _, name = path.rpartition(".")
             owner, name = self._generators.get(path, (self._owners.get(above), name))
-            if path in self._counters:
+            number = kept[0] in ("number", "process")
+            if number and path in self._counters:
                 place, name = self._counters[path]
                 place.put(name, _number_of(kept))
+            elif number and above in self._members:
+                self._members[above].put(name, _number_of(kept))
             elif owner is not None:
                 _put(owner, name, kept)
 
@@ -92,6 +99,8 @@ class Inner:
         for path, (place, name) in self._counters.items():
             if _is_number(value := place.value_of(name)):
                 found[path] = value
+        for path, members in self._members.items():
+            found |= {f"{path}.{name}": one for name, one in members.values().items() if _is_number(one)}
         return found
 
 
