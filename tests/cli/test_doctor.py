@@ -231,7 +231,7 @@ def test_a_key_that_isnt_the_vaults_is_found_ahead_of_the_run(
     with monkeypatch.context() as patched:
         patched.setenv("VAULTLAYER_SIGNING_KEY", pem(key))
         train(signed, tmp_path / "out", 2)
-    assert "this vault's entries are signed: set VAULTLAYER_SIGNING_KEY" in vl("doctor", signed).out
+    assert f"{signed}: its entries are signed: set VAULTLAYER_SIGNING_KEY" in vl("doctor", signed).out
     reader = vl("doctor", signed, VAULTLAYER_VERIFY_KEY=public_pem(key))
     assert (reader.code, "writing to one needs VAULTLAYER_SIGNING_KEY" in reader.out) == (2, True), reader.out
     assert vl("doctor", signed, VAULTLAYER_SIGNING_KEY=pem(key)).code == 0

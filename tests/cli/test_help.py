@@ -90,7 +90,7 @@ def test_no_name_of_an_option_is_cut_short(columns: int) -> None:
 def test_a_usage_line_shows_arguments_as_they_are_written() -> None:
     """Brackets mean that something may be left out, and nothing else stands around an argument."""
     for command, usage in {
-        "ls": "vl ls [OPTIONS] VAULT",
+        "ls": "vl ls [OPTIONS] [VAULT]",
         "status": "vl status [OPTIONS] [RUN_OR_VAULT]",
         "report": "vl report [OPTIONS] [RUN_OR_VAULT]...",
         "pull": "vl pull [OPTIONS] VAULT[@STEP] [FOLDER]",

@@ -199,3 +199,31 @@ def test_a_run_whose_vault_was_archived_is_still_told(tmp_path: Path) -> None:
     after = vl("status", str(run), "--json").json()
     assert after.pop("reason").endswith("is archived: the next start begins at step 0")
     assert after == {name: value for name, value in before.items() if name != "reason"}
+
+
+def test_commands_find_the_vault_of_the_run_that_was_started_here(tmp_path: Path) -> None:
+    """Without a vault, they take that of the run in this folder, and say which; without a run, that of the variable."""
+    _, vault = a_run(tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for command in ("ls", "why", "show"):
+        named = vl(command, str(vault), cwd=tmp_path)
+        found = vl(command, cwd=tmp_path)
+        assert (found.code, found.out) == (named.code, named.out), found.err
+        assert f"vl: file://{vault}, the vault of the run in " in found.err
+    runless = {"VAULTLAYER_RUN_DIR": str(elsewhere / "none")}
+    by_variable = vl("ls", cwd=elsewhere, VAULTLAYER_VAULT=str(vault), **runless)
+    assert by_variable.out == vl("ls", str(vault)).out
+    assert "as VAULTLAYER_VAULT says" in by_variable.err
+    nothing = vl("ls", cwd=elsewhere, VAULTLAYER_VAULT="", **runless)
+    assert (nothing.code, nothing.out) == (2, "")
+    assert "name the vault" in nothing.err
+
+
+def test_tables_in_a_pipe_have_no_blanks_at_their_ends(tmp_path: Path) -> None:
+    """Lines that fill up a column with blanks are compared, copied and searched badly."""
+    run, vault = a_run(tmp_path)
+    for arguments in (("status", str(run)), ("why", str(vault)), ("ls", str(vault)), ("logs", str(vault))):
+        lines = vl(*arguments).out.splitlines()
+        assert len(lines) > 3
+        assert [line for line in lines if line != line.rstrip()] == []

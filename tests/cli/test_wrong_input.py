@@ -291,7 +291,7 @@ def test_no_table_is_cut_short(command: str, columns: int, trained: Path) -> Non
 def test_a_pipe_has_no_width(monkeypatch, capsys) -> None:
     """Where no terminal shows it, a row is one line, so that grep finds what stands in one cell."""
     monkeypatch.delenv("COLUMNS", raising=False)
-    cell = "step 100: 11 files in data/4/checkpoint-100, " * 4
+    cell = "step 100: 11 files in data/4/checkpoint-100; " * 4 + "the end"
     print_table(("entry", "what"), [("1", cell)], fold=(1,))
     assert capsys.readouterr().out.splitlines()[1].split(maxsplit=1) == ["1", cell]
 

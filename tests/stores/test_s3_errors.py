@@ -136,7 +136,7 @@ def test_a_reader(
 
 
 def test_nobody_there(s3_uri: str, local: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A refused connection and an unknown name are passing trouble, told apart."""
+    """A refused connection and an unknown name are passing trouble, told apart, with the variable that led there."""
     nobody = f"http://127.0.0.1:{free_ports(1)[0]}"
     for endpoint, reason in ((nobody, "refuses the connection"), ("http://server.invalid", "isn't found")):
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
@@ -146,6 +146,7 @@ def test_nobody_there(s3_uri: str, local: Path, monkeypatch: pytest.MonkeyPatch)
             with pytest.raises(StoreUnavailableError, match=reason) as caught:
                 calls[name]()
             assert endpoint in str(caught.value)
+            assert "AWS_ENDPOINT_URL names it" in str(caught.value)
             one_line(caught.value)
 
 

@@ -150,7 +150,7 @@ def _remove(made: list[Path]) -> None:
 
 def _check_reading(store: Store, measured: Measurements) -> Finding:
     number, entry = Log(store).last()
-    check_may_write(entry is not None and entry.signed)
+    check_may_write(entry is not None and entry.signed, store.uri)
     if entry is None:
         return Finding("log", "ok", "no run has claimed this vault yet")
     newest = entry.state.newest

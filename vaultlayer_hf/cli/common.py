@@ -62,6 +62,21 @@ CheckpointArgument = Annotated[
         help="The vault, and the step of a checkpoint in it, or best; without one, the newest.",
     ),
 ]
+_OF_THE_RUN = "Without one, the vault of the run that was started here, or that of VAULTLAYER_VAULT."
+RunsVaultArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[VAULT]",
+        help=f"The vault: s3://bucket/prefix, file:///folder or a plain path. {_OF_THE_RUN}",
+    ),
+]
+RunsCheckpointArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[VAULT[@STEP]]",
+        help=f"The vault, and the step of a checkpoint in it, or best; without a step, the newest. {_OF_THE_RUN}",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 EntryOption = Annotated[
     int | None,

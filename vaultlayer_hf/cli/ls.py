@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vaultlayer_hf.base.text import size_text
-from vaultlayer_hf.cli.common import DebugOption, ExitCode, JsonOption, VaultArgument, fail, one_line_errors
-from vaultlayer_hf.cli.named_vault import full_uri, no_step, no_vault, open_if_there, step_at
-from vaultlayer_hf.cli.tables import print_table
+from vaultlayer_hf.cli.common import (
+    DebugOption,
+    ExitCode,
+    JsonOption,
+    RunsVaultArgument,
+    fail,
+    one_line_errors,
+)
+from vaultlayer_hf.cli.named_vault import full_uri, no_step, no_vault, of_run_here, open_if_there, step_at
+from vaultlayer_hf.cli.tables import print_table, put_table
 
 if TYPE_CHECKING:
     from vaultlayer_hf.vault.log.entry import Commit
@@ -29,7 +36,7 @@ _ALL_COLUMNS, _WITHOUT_SIZE = 72, 56
 
 
 def ls(
-    vault: VaultArgument,
+    vault: RunsVaultArgument = None,
     metrics: MetricsOption = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -45,6 +52,7 @@ def ls(
     Example: vl ls s3://bucket/my-run --metrics
     """
     with one_line_errors(debug):
+        vault = of_run_here(vault)
         opened = open_if_there(vault)
         step = step_at(opened, vault) if opened is not None else None
         found = describe(full_uri(vault), opened, step)
@@ -184,5 +192,5 @@ def _print(found: dict[str, Any]) -> None:
         table.add_row(
             *(str(cells[heading]) for heading in shown), style="bold" if "newest" in item["state"] else None
         )
-    console.print(table)
+    put_table(console, table)
     _print_end(found)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import typer
+
 from vaultlayer_hf import errors
 from vaultlayer_hf.cli.common import PATIENCE, ExitCode, fail
 
@@ -26,6 +28,27 @@ def open_if_there(uri: str) -> Vault | None:
         return open_vault(uri, patience=PATIENCE)
     except errors.ObjectNotFoundError:
         return None
+
+
+def of_run_here(address: str | None) -> str:
+    """Return the vault that was named; where none was, that of the run that was started here, which is said.
+
+    Where no run was, it is that of VAULTLAYER_VAULT. Raises typer.Exit where there is neither.
+    """
+    if address is not None:
+        return address
+    from vaultlayer_hf.cli.run_folders import find_run
+
+    run = find_run(None)
+    if run is not None and run.vault is not None:
+        typer.echo(f"vl: {run.vault}, the vault of the run in {run.folder}", err=True)
+        return run.vault
+    if named := os.environ.get("VAULTLAYER_VAULT", "").strip():
+        typer.echo(f"vl: {named}, as VAULTLAYER_VAULT says", err=True)
+        return named
+    raise fail(
+        ExitCode.USAGE, "no run was started in this folder, so name the vault, such as s3://bucket/my-run"
+    )
 
 
 def no_vault(address: str) -> str:

@@ -11,15 +11,15 @@ import typer
 
 from vaultlayer_hf.base.text import size_text
 from vaultlayer_hf.cli.common import (
-    CheckpointArgument,
     DebugOption,
     EntryOption,
     JsonOption,
+    RunsCheckpointArgument,
     one_line_errors,
     when_text,
 )
 from vaultlayer_hf.cli.ls import state_text
-from vaultlayer_hf.cli.named_vault import open_at
+from vaultlayer_hf.cli.named_vault import of_run_here, open_at
 from vaultlayer_hf.cli.tables import print_table, say
 from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.state.tracker_runs import FILE, decode_runs, runs_text
@@ -34,7 +34,7 @@ _DIGITS = 12
 
 
 def show(
-    checkpoint: CheckpointArgument,
+    checkpoint: RunsCheckpointArgument = None,
     entry: EntryOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -43,7 +43,7 @@ def show(
 
     Example: vl show s3://bucket/my-run@500
     """
-    with one_line_errors(debug), open_at(checkpoint, entry) as (vault, commit):
+    with one_line_errors(debug), open_at(of_run_here(checkpoint), entry) as (vault, commit):
         found = describe(vault, commit)
         if as_json:
             typer.echo(json.dumps(found, indent=2))

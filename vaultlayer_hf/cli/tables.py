@@ -6,8 +6,11 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import typer
+
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
     from rich.text import Text
 
 _GAP = 3
@@ -100,7 +103,17 @@ def print_table(
             table.add_column(headings[number], justify=side, no_wrap=True)  # type: ignore[arg-type]
     for row in cells:
         table.add_row(*(row[number] for number in shown))
-    console.print(table)
+    put_table(console, table)
+
+
+def put_table(console: Console, table: Table) -> None:
+    """Print a table of rich; a file or a pipe gets its lines without the blanks that fill them up at their ends."""
+    if console.is_terminal:
+        console.print(table)
+        return
+    with console.capture() as lines:
+        console.print(table)
+    typer.echo("\n".join(line.rstrip() for line in lines.get().splitlines()))
 
 
 def _console() -> Console:
@@ -138,4 +151,4 @@ def _print_as_lines(console: Console, headings: Sequence[str], cells: Sequence[S
         for number, cell in enumerate(row):
             if cell.plain:
                 block.add_row(("  " if number else "") + headings[number], cell)
-        console.print(block)
+        put_table(console, block)

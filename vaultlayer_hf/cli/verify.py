@@ -12,13 +12,13 @@ from vaultlayer_hf.cli.common import (
     DebugOption,
     ExitCode,
     JsonOption,
-    VaultArgument,
+    RunsVaultArgument,
     fail,
     on_terminal,
     one_line_errors,
 )
 from vaultlayer_hf.cli.ls import state_text
-from vaultlayer_hf.cli.named_vault import full_uri, no_step, no_vault, open_if_there, step_at
+from vaultlayer_hf.cli.named_vault import full_uri, no_step, no_vault, of_run_here, open_if_there, step_at
 from vaultlayer_hf.cli.tables import say
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ NewestOption = Annotated[bool, typer.Option("--newest", help="Check only the new
 
 
 def verify(
-    vault: VaultArgument,
+    vault: RunsVaultArgument = None,
     step: StepOption = None,
     newest: NewestOption = False,
     as_json: JsonOption = False,
@@ -46,6 +46,7 @@ def verify(
     Example: vl verify s3://bucket/my-run --newest
     """
     with one_line_errors(debug):
+        vault = of_run_here(vault)
         uri, opened = full_uri(vault), open_if_there(vault)
         named = step_at(opened, vault) if opened is not None else None
         if named is not None and (newest or step not in (None, named)):

@@ -9,15 +9,15 @@ from typing import Annotated, Any
 import typer
 
 from vaultlayer_hf.cli.common import (
-    CheckpointArgument,
     DebugOption,
     ExitCode,
     JsonOption,
+    RunsCheckpointArgument,
     fail,
     one_line_errors,
     when_text,
 )
-from vaultlayer_hf.cli.named_vault import no_vault, open_if_there, step_at
+from vaultlayer_hf.cli.named_vault import no_vault, of_run_here, open_if_there, step_at
 from vaultlayer_hf.cli.tables import print_table, say
 
 EntryOption = Annotated[
@@ -26,7 +26,7 @@ EntryOption = Annotated[
 
 
 def why(
-    checkpoint: CheckpointArgument,
+    checkpoint: RunsCheckpointArgument = None,
     entry: EntryOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -36,7 +36,7 @@ def why(
     Example: vl why s3://bucket/my-run@500
     """
     with one_line_errors(debug):
-        found = explain_at(checkpoint, entry)
+        found = explain_at(of_run_here(checkpoint), entry)
         for damage in found["damage"]:
             typer.echo(f"vl: {damage}", err=True)
         if as_json:

@@ -91,8 +91,8 @@ def keys() -> Keys | None:
     return _load(*named) if any(named) else None
 
 
-def check_may_write(signed: bool) -> None:
-    """Raise SettingsError where a vault's entries are signed and no key to sign with is set.
+def check_may_write(signed: bool, uri: str) -> None:
+    """Raise SettingsError where the entries of the vault at ``uri`` are signed and no key to sign with is set.
 
     Nothing that is written without it would count.
     """
@@ -101,8 +101,8 @@ def check_may_write(signed: bool) -> None:
         _ = found.signer  # raises where there is none
     elif signed:
         raise SettingsError(
-            f"this vault's entries are signed: set {SIGNING} to write to it. What is written without the key counts "
-            "for nobody who has it"
+            f"{uri}: its entries are signed: set {SIGNING} to write to it. What is written without the key counts for "
+            "nobody who has it"
         )
 
 

@@ -52,6 +52,21 @@ def test_an_empty_vault_names_the_one_beside_it_whose_name_was_mistyped(tmp_path
         assert "there is a vault" not in said(other)
 
 
+def test_a_vault_within_a_vault_is_said(tmp_path: Path) -> None:
+    """Whoever deletes the outer vault deletes the inner one, too: a start there says so, one beside it doesn't."""
+    outer = tmp_path / "my-vault"
+    for part in ("log", "data"):
+        (outer / part).mkdir(parents=True)
+
+    def said(vault: Path) -> str:
+        (vault / "log").mkdir(parents=True, exist_ok=True)  # the claim has made it by then
+        return empty_text(Session(Settings(vault=vault), tmp_path / "out"))
+
+    assert f"; it lies within another vault, {outer}, so whoever moves" in said(outer / "inner")
+    for beside in (tmp_path / "my-vault-2", tmp_path / "deep" / "inner"):
+        assert "within another vault" not in said(beside)
+
+
 def test_a_folder_that_lacks_files_is_passed_over_for_what_is_known_of_it(tmp_path: Path) -> None:
     """It may be of a save that a kill has cut short, or of another run that wrote into this folder: it says both."""
     vault, output = str(tmp_path / "vault"), tmp_path / "output"

@@ -51,7 +51,12 @@ def empty_text(session: Session) -> str:
     text = f"{address.uri} is empty: the run starts fresh"
     if (other := _of_the_same_name(address)) is not None:
         text += f"; there is a vault at {other}, if that one is meant: a start from another folder needs its whole path"
-    elif (near := near_vault(address)) is not None and is_slip(_name(address.uri), _name(near)):
+    elif (near := near_vault(address)) is not None and _within(address, near):
+        text += (
+            f"; it lies within another vault, {near}, so whoever moves, copies or deletes that one does it to both: "
+            "if that isn't meant, stop this run and name a place beside it"
+        )
+    elif near is not None and is_slip(_name(address.uri), _name(near)):
         text += f"; there is a vault {near}, if the name is mistyped: stop this run then, and name that one"
     try:
         one_disk = address.scheme == "file" and (
@@ -64,6 +69,10 @@ def empty_text(session: Session) -> str:
     if os.path.realpath(address.path).startswith(os.path.realpath(session.output_dir) + os.sep):
         return f"{text}; it lies in output_dir, so whoever empties that folder deletes the vault, too"
     return f"{text}; it is on the same disk as output_dir, so losing that disk loses both"
+
+
+def _within(address: VaultAddress, other: str) -> bool:
+    return (address.path if address.scheme == "file" else address.uri).startswith(other.rstrip("/") + "/")
 
 
 def _name(vault: str) -> str:

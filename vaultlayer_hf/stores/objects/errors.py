@@ -20,7 +20,7 @@ from vaultlayer_hf.errors import (
     StoreUnavailableError,
 )
 from vaultlayer_hf.stores.objects.provider import NO_STORE, Provider
-from vaultlayer_hf.stores.proxies import proxy_hint
+from vaultlayer_hf.stores.proxies import way_hint
 
 _STATUS = re.compile(r"status code: (\d{3})|status: (\d{3})\b")
 _CODE = re.compile(r"<Code>(\w+)</Code>|\(code: (\w+)\)")
@@ -107,7 +107,7 @@ def _no_answer(operation: str, key: str, text: str, provider: Provider) -> Store
         )
     if "dns error" in low:
         return StoreUnavailableError(
-            operation, key, f"the name of {server} isn't found", proxy_hint(server) or provider.check_address
+            operation, key, f"the name of {server} isn't found", way_hint(server) or provider.check_address
         )
     for mark, reason in (
         ("connectionrefused", f"{server} refuses the connection"),
@@ -119,7 +119,7 @@ def _no_answer(operation: str, key: str, text: str, provider: Provider) -> Store
         ("http error", f"the connection to {server} broke"),
     ):
         if mark in low:
-            return StoreUnavailableError(operation, key, reason, proxy_hint(server))
+            return StoreUnavailableError(operation, key, reason, way_hint(server))
     return StoreUnavailableError(operation, key, _line(text))
 
 

@@ -165,7 +165,7 @@ class Writer:
         """
         write_id = uuid.uuid4().hex
         number, before = log.last() if seen is None else seen
-        check_may_write(before is not None and before.signed)
+        check_may_write(before is not None and before.signed, store.uri)
         while True:
             mine = number + 1
             state = before.state.claimed(mine) if before else VaultState(vault_id=write_id, token=mine)

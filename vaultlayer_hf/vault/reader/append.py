@@ -58,7 +58,7 @@ def append_beside(store: Store, what: str, make: Make, *, alone: bool = False) -
         )
     log, write_id = Log(store), uuid.uuid4().hex
     number, before = log.last()
-    check_may_write(before is not None and before.signed)
+    check_may_write(before is not None and before.signed, store.uri)
     while True:
         number += 1
         added = make(before, number)
