@@ -1,8 +1,4 @@
-"""Groups of parameters that a loop gives its optimizer on its way, as one that unfreezes layer after layer does.
-
-The optimizer of a new start hasn't got them, and can't load a state that has. So a checkpoint says which parameters
-they are, by the names that the models have for them, and a resume adds them first.
-"""
+"""Groups of parameters that a loop gives its optimizers on its way: which they are is a file of its checkpoint."""
 
 from __future__ import annotations
 
@@ -12,6 +8,7 @@ from typing import Any
 import torch
 
 from vaultlayer_hf.errors import ResumeError, SettingsError
+from vaultlayer_hf.state.added_groups import UNNAMED, give_groups, groups_by_name
 
 FILE = "added_groups.pt"
 
@@ -23,16 +20,16 @@ def added_groups(
 
     ``first``: how many groups each has begun with. Raises SettingsError for a parameter of no model.
     """
-    names = {id(one): name for name, one in _named(models).items()}
+    named = _named(models)
     found = {}
     for key, optimizer in optimizers.items():
-        groups = optimizer.param_groups[first[key] :]
-        if any(id(one) not in names for group in groups for one in group["params"]):
+        groups = groups_by_name(optimizer.param_groups[first[key] :], named)
+        if any(UNNAMED in group for group in groups):
             raise SettingsError(
                 f"{key} was given a group with parameters that are in no model: add() what holds them"
             )
         if groups:
-            found[key] = [[names[id(one)] for one in group["params"]] for group in groups]
+            found[key] = groups
     return found
 
 
@@ -50,8 +47,7 @@ def add_groups(
             what = f"the parameters {', '.join(unknown[:3])}" if unknown else key
             raise ResumeError(f"{FILE} names {what}, which this start hasn't got")
         there = len(optimizers[key].param_groups) - first[key]
-        for group in groups[there:]:
-            optimizers[key].add_param_group({"params": [named[name] for name in group]})
+        give_groups(optimizers[key], groups[there:], named)
 
 
 def _named(models: Mapping[str, torch.nn.Module]) -> dict[str, torch.nn.Parameter]:

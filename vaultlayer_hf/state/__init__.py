@@ -1,6 +1,7 @@
 """What a training's state is: torch, and neither the vault nor transformers.
 
     adapters.py         a model's adapters, and whether a checkpoint's go on as what they were
+    added_groups.py     groups of parameters that an optimizer is given on its way
     asked.py            what a training is asked for, and what of it differs from a checkpoint's
     assigned_names.py   which names a function assigns
     data_digest.py      a digest of training data
@@ -12,6 +13,7 @@
     loadable.py         whether the files of a checkpoint can be loaded
     model_identity.py   the identity of a model
     model_modes.py      flags of a model that its state_dict leaves out
+    named_functions.py  functions of a script, kept by the names by which each start finds them
     object_files.py     the state of objects beside a model, a file each
     object_kinds.py     whose an object is that a script holds, and what makes up its state
     own_numbers.py      the numbers of a script's own optimizers and schedules, for a fork

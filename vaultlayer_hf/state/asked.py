@@ -211,11 +211,19 @@ def other_optimizer(then: str, now: str) -> OtherRunError:
     )
 
 
-def other_groups(said: str) -> OtherRunError:
+def other_groups(said: str, *, added: bool = False) -> OtherRunError:
     """Return the error for an optimizer whose groups have other numbers of parameters than the state's.
 
-    ``said``: how torch puts it.
+    ``said``: how torch puts it; ``added``: the state has all that this optimizer trains, and more behind it.
     """
+    if added:
+        return OtherRunError(
+            f"the checkpoint's optimizer state has groups of parameters that this run's optimizer hasn't ({said}): "
+            "they were added once train() had begun (add_param_group), and the checkpoint doesn't say which, as it "
+            "does of groups that are added in mid-run from this release on. Give the optimizer these parameters, in "
+            "the same groups, ahead of train(), or load the checkpoint's model in the script and name a new vault. "
+            "Nothing was trained"
+        )
     return OtherRunError(
         f"the checkpoint's optimizer state is that of other parameters than this run trains ({said}): {_TO_DO}"
     )

@@ -3,6 +3,7 @@
     adapter_load.py     a model's adapters, while a Trainer loads a checkpoint
     adapter_rest.py     what is trained beside an adapter, and its files don't hold
     added.py            state outside the model that is carried with each checkpoint
+    added_groups.py     groups of parameters that a script gives a Trainer's optimizer in mid-run
     argument.py         what the values of ``resume=`` mean
     asked.py            what a training is asked for
     async_save/         a Trainer's save beside its training

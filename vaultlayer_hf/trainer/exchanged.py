@@ -13,6 +13,7 @@ from typing import Any
 from vaultlayer_hf.state.data.inner import data_sets
 from vaultlayer_hf.state.functions import functions_of, is_own
 from vaultlayer_hf.state.object_kinds import is_of_script, name_of_definition
+from vaultlayer_hf.trainer.added_groups import groups_of
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 """Where torch keeps a module's hooks."""
@@ -45,7 +46,10 @@ def parts_of_training(trainer: Any, model: Any) -> dict[str, Any]:
     for name, inside in _PARTS.items():
         part = getattr(trainer, name, None)
         part = getattr(part, inside, part) if inside else part
-        found[f"{cls}.{name}"] = [_name_of(part), *map(_with_numbers, getattr(part, "lr_lambdas", ()))]
+        functions, groups = getattr(part, "lr_lambdas", ()), groups_of(trainer)
+        if functions and groups is not None:
+            functions = groups.not_carried(functions)
+        found[f"{cls}.{name}"] = [_name_of(part), *map(_with_numbers, functions)]
     smoother = getattr(trainer, "label_smoother", None)
     numbers = getattr(smoother, "__dict__", {}).items()
     found[f"{cls}.label_smoother"] = [

@@ -23,10 +23,13 @@ _KINDS: tuple[tuple[Kind, str], ...] = (
     ("adapter", r"(.*/)?adapter_model\.safetensors"),
     ("tensors", r"(.*/)?[^/]+\.safetensors"),
     ("json", r"trainer_state\.json|(.*/)?(config|adapter_config)\.json|(.*/)?[^/]+\.index\.json"),
-    ("weights", r"(optimizer|scheduler|scaler)\.pt|(.*/)?(pytorch|adapter)_model(-\d+-of-\d+)?\.bin"),
+    (
+        "weights",
+        r"(optimizer|scheduler|scaler)\.pt|(.*/)?(pytorch|adapter)_model(-\d+-of-\d+)?\.bin",
+    ),
     (
         "archive",
-        r"rng_state(_\d+)?\.pth|vaultlayer_data_\d+\.pt|optimizer(_\d+)?\.bin|pytorch_model_fsdp.*\.bin",
+        r"rng_state(_\d+)?\.pth|vaultlayer_(data_\d+|added_groups)\.pt|optimizer(_\d+)?\.bin|pytorch_model_fsdp.*\.bin",
     ),
     ("archive", r"global_step\d+/.*_states\.pt|vaultlayer_added/.*\.pt"),
 )

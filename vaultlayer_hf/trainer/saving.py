@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from vaultlayer_hf.base import files
+from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.session.save.abandoned import say_abandoned
 from vaultlayer_hf.session.save.full_disk import is_disk_trouble, is_full
 from vaultlayer_hf.session.save.writing import write_on_all
 from vaultlayer_hf.session.training import Training
+from vaultlayer_hf.trainer.added_groups import groups_of
 from vaultlayer_hf.trainer.async_save.begin import begin
 from vaultlayer_hf.trainer.async_save.capture import Capture
 from vaultlayer_hf.trainer.layout import SAVE_PARTS, best_step
@@ -26,6 +28,7 @@ from vaultlayer_hf.trainer.unwritable import name_unwritable
 from vaultlayer_hf.trainer.wrapping import wrapped
 
 _SAVE, _LOAD_BEST = "_save_checkpoint", "_load_best_model"
+_OPTIMIZER = "_save_optimizer_and_scheduler"
 
 
 class Saving:
@@ -48,7 +51,10 @@ class Saving:
         self.lost = False
         self._beside = begin(trainer, training)  # ahead of the wrap: it asks whose the save is
         self._wraps = ExitStack()
+        if (groups := groups_of(trainer)) is not None:
+            groups.begin()
         self._wraps.enter_context(wrapped(trainer, {_SAVE: self._around, _LOAD_BEST: self._behind_settling}))
+        self._wraps.enter_context(wrapped(trainer, {_OPTIMIZER: self._with_groups}))
 
     @property
     def capture(self) -> Capture | None:
@@ -72,6 +78,22 @@ class Saving:
             return original(*args, **kwargs)
 
         return _load_best_model
+
+    def _with_groups(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def save_with_groups(output_dir: Any, *args: Any, **kwargs: Any) -> Any:
+            result = original(output_dir, *args, **kwargs)
+            groups = groups_of(self._trainer)
+            writes = self._trainer.args.should_save
+            if groups is not None and writes and (lost := groups.write(Path(output_dir))):
+                self._training.session.events.warn_once(
+                    "added groups",
+                    EventKind.INEXACT,
+                    f"the optimizer was given groups of parameters in mid-run, and {lost}. No start can go on from "
+                    "this checkpoint, or from later ones",
+                )
+            return result
+
+        return save_with_groups
 
     def _around(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def _save_checkpoint(*args: Any, **kwargs: Any) -> Any:

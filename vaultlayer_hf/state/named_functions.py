@@ -1,0 +1,96 @@
+"""Functions of a script, kept by the names by which each start finds them, with the values that are bound to them.
+
+A schedule's ``lr_lambdas`` are such: pickle takes no lambda, and torch saves none. So what is kept says where in the
+script's code a function stands, and it is made again of the code that stands there now.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Mapping
+from types import CellType, CodeType, FunctionType
+from typing import Any
+
+_PLAIN = (bool, int, float, str, type(None))
+
+
+def name_function(function: Any) -> dict[str, Any] | None:
+    """Return what ``find_function`` needs: only numbers, text, lists, tuples and dictionaries; None: it can't be found.
+
+    Of an object that is called it has the class alone: its attributes are whoever's it is.
+    """
+    if isinstance(function, functools.partial):
+        inner, bound = name_function(function.func), (function.args, function.keywords)
+        return {"partial": inner, "bound": bound} if inner is not None and _is_plain(bound) else None
+    if not isinstance(function, FunctionType):
+        cls = type(function)
+        kept = {"module": cls.__module__, "name": cls.__qualname__}
+        return {"class": kept} if _found(kept) == [cls] and hasattr(function, "__dict__") else None
+    kept = {"module": function.__module__, "name": function.__qualname__}
+    found = _found(kept)
+    if found == [function]:
+        return kept
+    cells = [_content(cell) for cell in function.__closure__ or ()]
+    values = [cells, function.__defaults__, function.__kwdefaults__]
+    same = [number for number, one in enumerate(found) if one is function.__code__]
+    own = getattr(sys.modules.get(function.__module__), "__dict__", None) is function.__globals__
+    return {**kept, "number": same[0], "values": values} if own and same and _is_plain(values) else None
+
+
+def find_function(kept: Mapping[str, Any]) -> Any:
+    """Return the function that this was kept of. Raises LookupError where the script's code has none of that name."""
+    if "partial" in kept:
+        args, keywords = kept["bound"]
+        return functools.partial(find_function(kept["partial"]), *args, **keywords)
+    found = _found(kept.get("class", kept))
+    try:
+        one = found[kept.get("number", 0)]
+        if "class" in kept:
+            return one.__new__(one)
+        if not isinstance(one, CodeType):
+            return one
+        cells, defaults, named = kept["values"]
+        closure = tuple(CellType(value) for value in cells)
+        made = FunctionType(
+            one, vars(sys.modules[kept["module"]]), one.co_name, defaults and tuple(defaults), closure
+        )
+    except (IndexError, TypeError, ValueError, AttributeError) as error:  # that code is another one now
+        raise LookupError(f"{kept.get('class', kept)['name']}: {error}") from error
+    made.__kwdefaults__, made.__qualname__, made.__module__ = named, kept["name"], kept["module"]
+    return made
+
+
+def _found(kept: Mapping[str, Any]) -> list[Any]:
+    """Return what stands under a qualified name: an object of the module, or codes within one of its functions."""
+    found: list[Any] = [sys.modules.get(kept["module"])]
+    for part in kept["name"].replace(".<locals>", "").split("."):
+        found = [inside for one in found for inside in _inside(one, part)]
+    return found
+
+
+def _inside(one: Any, name: str) -> list[Any]:
+    if isinstance(one, FunctionType):
+        one = one.__code__
+    if isinstance(one, CodeType):
+        return [code for code in one.co_consts if isinstance(code, CodeType) and code.co_name == name]
+    if name not in getattr(one, "__dict__", {}):
+        return []
+    inside = one.__dict__[name]
+    return [inspect.unwrap(getattr(inside, "__func__", inside))]
+
+
+def _content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # it is empty so far
+        return cell
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(name, str) and _is_plain(one) for name, one in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return type(value) in _PLAIN

@@ -1,0 +1,220 @@
+"""Groups of parameters that a script gives a Trainer's optimizer in mid-run, and what it gives its schedule with them.
+
+A callback that unfreezes layer after layer does so. The save notes which they are, in a file beside the optimizer's,
+and a start gives them to its optimizer ahead of the load, which brings their options and their state. A schedule's
+``base_lrs`` come with its own state; the functions in ``lr_lambdas`` don't, so these are found again by their names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from vaultlayer_hf.errors import OtherRunError
+from vaultlayer_hf.state.added_groups import UNNAMED, give_groups, groups_by_name
+from vaultlayer_hf.state.named_functions import find_function, name_function
+from vaultlayer_hf.state.object_files import peeled, read_state, write_state
+from vaultlayer_hf.state.tensor_digests import plain_name
+from vaultlayer_hf.trainer.wrapping import wrapped
+
+FILE = "vaultlayer_added_groups.pt"
+_ATTRIBUTE = "_vaultlayer_groups"
+_NEW_VAULT = "or load the checkpoint's model in the script and name a new vault. Nothing was trained"
+
+
+class AddedGroups:
+    """The groups that came to one training's optimizer on its way.
+
+        groups = AddedGroups(trainer)
+        groups.begin()
+        groups.give(folder)  # where it goes on from a checkpoint, ahead of the load
+        lost = groups.write(folder)  # at each save
+        groups.leave()
+
+    Args:
+        trainer: whose optimizer and schedule exist when ``begin`` is called.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self._trainer = trainer
+        self._optimizer: Any = None
+        self._schedule: Any = None
+        self._first = 0  # groups that the run began with
+        self._lambdas: list[int] = []  # the same of the functions of each schedule that has some
+        self._guard = ExitStack()
+        setattr(trainer, _ATTRIBUTE, self)
+
+    def begin(self) -> None:
+        """Note with what the training begins; at the first call."""
+        if self._optimizer is not None:
+            return
+        self._optimizer, self._schedule = self._trainer.optimizer, self._trainer.lr_scheduler
+        self._first = len(getattr(self._optimizer, "param_groups", ()))
+        self._lambdas = [len(one.lr_lambdas) for one in _with_lambdas(self._schedule)]
+
+    def write(self, folder: Path) -> str:
+        """Write which groups there are besides, if any. Raises OSError.
+
+        Return in words what of them a start can't bring back; empty: nothing.
+        """
+        groups = list(getattr(self._optimizer, "param_groups", ()))[self._first :]
+        # Another optimizer in the place of that of the begin has no groups that were added to it.
+        if not groups or self._trainer.optimizer is not self._optimizer:
+            return ""
+        content = {
+            "first": self._first,
+            "groups": groups_by_name(groups, self._named()),
+            "lambdas": self._added_functions(),
+        }
+        write_state(folder / FILE, content)
+        return _lost(content)
+
+    def give(self, folder: Path) -> None:
+        """Give the optimizer and the schedule what they had besides when a checkpoint was saved.
+
+        Raises OtherRunError, ResumeError.
+        """
+        if not (folder / FILE).is_file():
+            return
+        saved = read_state(folder / FILE)
+        here = len(self._optimizer.param_groups) if self._optimizer is not None else 0
+        if here < saved["first"]:
+            return  # it is another optimizer, as its load says
+        groups, added = saved["groups"][here - saved["first"] :], list(saved["lambdas"])
+        # What the script by now gives ahead of the training is there already.
+        for number, (one, kept) in enumerate(zip(_with_lambdas(self._schedule), added, strict=False)):
+            there = max(len(one.lr_lambdas) - kept["first"], 0)
+            added[number] = {**kept, "functions": kept["functions"][there:]}
+        if lost := _lost({"groups": groups, "lambdas": added}):
+            raise _refused(folder, lost)
+        named = self._named()
+        if unknown := [name for group in groups for name in group if name not in named]:
+            raise _refused(folder, f"this start's model has no {', '.join(unknown[:3])}")
+        try:
+            give_groups(self._optimizer, groups, named)
+            self._give_functions(added)
+        except ValueError as error:
+            raise _refused(folder, f"this start's optimizer can't take them ({error})") from error
+        except LookupError as error:
+            raise _refused(folder, f"the schedule's function isn't in this script: {error}") from error
+        if not _lost(saved):
+            self._first = saved["first"]
+        if groups:
+            self._refuse_again(groups, folder)
+
+    def leave(self) -> None:
+        """Leave the optimizer as it was."""
+        self._guard.close()
+        self._trainer.__dict__.pop(_ATTRIBUTE, None)
+
+    def not_carried(self, functions: Sequence[Any]) -> list[Any]:
+        """Return those of a schedule's functions that each start makes, or that none can bring back."""
+        schedules = [one for one in _with_lambdas(self._schedule) if one.lr_lambdas is functions]
+        first = self._lambdas[0] if schedules and schedules[0] is _inner(self._schedule) else len(functions)
+        return [
+            *functions[:first],
+            *(one for one in functions[first:] if _kept(one, functions[:first])[1] is None),
+        ]
+
+    def _named(self) -> dict[str, Any]:
+        return {plain_name(name): one for name, one in peeled(self._trainer.model).named_parameters()}
+
+    def _added_functions(self) -> list[dict[str, Any]]:
+        """Return what came to the functions of each schedule, unless the schedule is another one by now."""
+        if self._trainer.lr_scheduler is not self._schedule:
+            return []
+        return [
+            {
+                "first": first,
+                "functions": [_kept(one, own.lr_lambdas[:first]) for one in own.lr_lambdas[first:]],
+            }
+            for own, first in zip(_with_lambdas(self._schedule), self._lambdas, strict=False)
+        ]
+
+    def _give_functions(self, saved: Sequence[dict[str, Any]]) -> None:
+        for number, (one, kept) in enumerate(zip(_with_lambdas(self._schedule), saved, strict=False)):
+            for name, how in kept["functions"]:
+                if isinstance(how, int) and how >= len(one.lr_lambdas):
+                    raise LookupError(name)
+                one.lr_lambdas.append(one.lr_lambdas[how] if isinstance(how, int) else find_function(how))
+            self._lambdas[number] = kept["first"]
+
+    def _refuse_again(self, groups: Sequence[Sequence[str]], folder: Path) -> None:
+        """Have a further add_param_group of the same parameters say why it isn't to be: torch's error doesn't."""
+        named = self._named()
+        brought = {id(named[name]) for group in groups for name in group}
+
+        def around(add: Any) -> Any:
+            def add_param_group(group: dict[str, Any]) -> Any:
+                try:
+                    return add(group)
+                except ValueError as error:
+                    given = group["params"]
+                    if not any(id(one) in brought for one in (given if isinstance(given, list) else [given])):
+                        raise
+                    raise _refused(
+                        folder,
+                        "the script gives them once more at this start: give them ahead of train(), or only where "
+                        "the optimizer hasn't got them",
+                    ) from error
+
+            return add_param_group
+
+        self._guard.enter_context(wrapped(_inner_optimizer(self._optimizer), {"add_param_group": around}))
+
+
+def groups_of(trainer: Any) -> AddedGroups | None:
+    """Return those of the training that a Trainer is in; None where it is loaded by stock alone."""
+    found = getattr(trainer, _ATTRIBUTE, None)
+    return found if isinstance(found, AddedGroups) else None
+
+
+def _kept(function: Any, earlier: Sequence[Any]) -> tuple[str, Any]:
+    """Return a function's name for people, and what it is found by: the place of an earlier one, or its name."""
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    same = [number for number, one in enumerate(earlier) if one is function]
+    return name, same[0] if same else name_function(function)
+
+
+def _lost(content: dict[str, Any]) -> str:
+    if any(UNNAMED in group for group in content["groups"]):
+        return (
+            "parameters in them are none of the model's, so no start can find them: make them a part of the model, or "
+            "give them to the optimizer ahead of train()"
+        )
+    lost = [name for one in content["lambdas"] for name, how in one["functions"] if how is None]
+    return (
+        lost
+        and (
+            f"the schedule's function {lost[0]}, which was added with them, holds objects or stands nowhere in the "
+            "script's code, so no start can make it: use one that reads numbers alone"
+        )
+    ) or ""
+
+
+def _refused(folder: Path, why: str) -> OtherRunError:
+    return OtherRunError(
+        f"{folder.name} was saved when its optimizer had groups of parameters that were added in mid-run "
+        f"(add_param_group), and {why}; {_NEW_VAULT}"
+    )
+
+
+def _with_lambdas(schedule: Any) -> Iterator[Any]:
+    """Yield a schedule, and those within it, that have functions of their own for each group."""
+    schedule = _inner(schedule)
+    if isinstance(getattr(schedule, "lr_lambdas", None), list):
+        yield schedule
+    for one in getattr(schedule, "_schedulers", ()):
+        yield from _with_lambdas(one)
+
+
+def _inner(schedule: Any) -> Any:
+    return getattr(schedule, "scheduler", schedule)
+
+
+def _inner_optimizer(optimizer: Any) -> Any:
+    while any(cls.__name__ == "AcceleratedOptimizer" for cls in type(optimizer).__mro__):
+        optimizer = optimizer.optimizer
+    return optimizer
