@@ -3,6 +3,7 @@
 The Trainer calls its callbacks when a pass begins, when a batch is done and when it has saved; the loader calls its
 follower when it is opened. To leave out what was trained on, the Trainer calls ``skip_first_batches``, whose place a
 function of ours has while a training is followed: see skipping.py.
+One file, because each of these calls reads and moves the same place in the data.
 """
 
 from __future__ import annotations
