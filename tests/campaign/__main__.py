@@ -67,10 +67,11 @@ def own_keys() -> dict[str, str]:
 
 def part(campaign: Campaign, name: str, limit: int | None, jobs: int) -> None:
     """Carry out one part and print its line."""
-    begin, before = time.monotonic(), campaign.tried
+    begin, before, failed = time.monotonic(), campaign.tried, len(campaign.failures)
     PARTS[name](campaign, limit, jobs)
     print(
-        f"  {name}: {campaign.tried - before} points tried, {time.monotonic() - begin:.0f} s",
+        f"  {name}: {campaign.tried - before} points tried, {len(campaign.failures) - failed} failures, "
+        f"{time.monotonic() - begin:.0f} s",
         flush=True,
     )
 
