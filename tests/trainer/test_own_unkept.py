@@ -124,8 +124,9 @@ def test_a_sampler_that_reads_what_training_changes_is_said(tmp_path: Path) -> N
             with suppress(Boom):
                 run.train()
             said.append([event.message for event in seen.of("inexact")])
-    assert [len(messages) for messages in said] == [0, 1, 0, 0]
+    assert [len(messages) for messages in said] == [0, 2, 0, 0]
     assert "reads Mining.noted, which training changes" in said[1][0]
+    assert "order isn't the one of the attempt before" in said[1][1]
 
 
 class Large(TrainerCallback):
