@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -81,7 +81,7 @@ def test_a_plain_vault_is_forked_into_an_encrypted_one(
 
 
 @pytest.fixture
-def signing(tmp_path: Path) -> Iterator[Callable[[], None]]:
+def signing(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Sets a new key to sign with, as often as it is called; afterwards none is set."""
     serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -91,8 +91,7 @@ def signing(tmp_path: Path) -> Iterator[Callable[[], None]]:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    with pytest.MonkeyPatch.context() as patch:
-        yield lambda: patch.setenv(SIGNING, Ed25519PrivateKey.generate().private_bytes(*form).decode())
+    return lambda: monkeypatch.setenv(SIGNING, Ed25519PrivateKey.generate().private_bytes(*form).decode())
 
 
 def test_an_unsigned_vault_is_forked_into_a_signed_one(
