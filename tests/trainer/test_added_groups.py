@@ -224,7 +224,9 @@ def test_a_group_that_each_start_adds_is_refused(tmp_path: Path) -> None:
     """A group that a callback gives at each begin of a training is refused with what to do, not by torch's words."""
     vault = tmp_path / "vault"
     dies(tmp_path / "a", vault, Eager())
-    with pytest.raises(OtherRunError, match=r"(once train\(\) had begun|once more at this start).* ahead of train"):
+    with pytest.raises(
+        OtherRunError, match=r"(once train\(\) had begun|once more at this start).* ahead of train"
+    ):
         made(tmp_path / "a", vault, steps, Eager()).train()
 
 
