@@ -47,7 +47,8 @@ def test_example_is_killed_and_goes_on(s3_server, s3_env, tmp_path) -> None:
         env=environment(PATH=path, **fate),
     )
     assert done.returncode == 0, done.stderr
-    assert said(done.stderr) == said(shown)
+    # Whether an interpreter is ready ahead of the end of so short a run is the machine's business.
+    assert [line for line in said(done.stderr) if "an interpreter is kept ready" not in line] == said(shown)
 
 
 def test_table_of_causes_is_that_of_the_code() -> None:
