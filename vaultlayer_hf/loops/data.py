@@ -18,6 +18,7 @@ from vaultlayer_hf.loops.ways import Followed, LoaderPosition, Other, Way, loade
 from vaultlayer_hf.state.data.followed import follower_of, why_not, why_open
 from vaultlayer_hf.state.data.follower import Follower
 from vaultlayer_hf.state.data.guard import Guard, no_longer
+from vaultlayer_hf.state.data.placed import in_doubt
 from vaultlayer_hf.state.data.samplers import left_out, parts, raise_counters
 from vaultlayer_hf.state.random_state import put_random_state, take_random_state
 
@@ -225,9 +226,7 @@ class LoopData:
         """Log, behind the first batch of a pass that went on, what there is to say of it."""
         doubts, notices = way.remarks()
         if doubts:
-            self._events.warn(
-                EventKind.INEXACT, f"the numbers may differ from an unbroken run's: {'; '.join(doubts)}"
-            )
+            self._events.warn(EventKind.INEXACT, in_doubt(doubts))
         for notice in notices:
             self._events.info(EventKind.NOTICE, notice)
 

@@ -115,10 +115,16 @@ def groups_stay(optimizers: Iterable[Any]) -> Iterator[None]:
             one.state = states
 
 
-def _bare(optimizer: Any) -> Any:
-    """Return an optimizer that loads as torch's do, without accelerate's wrapper; None where it doesn't."""
+def unwrapped_optimizer(optimizer: Any) -> Any:
+    """Return an optimizer without accelerate's wrapper."""
     while any(cls.__name__ == "AcceleratedOptimizer" for cls in type(optimizer).__mro__):
         optimizer = optimizer.optimizer
+    return optimizer
+
+
+def _bare(optimizer: Any) -> Any:
+    """Return an optimizer that loads as torch's do, without accelerate's wrapper; None where it doesn't."""
+    optimizer = unwrapped_optimizer(optimizer)
     # One around another that loads in a way of its own has the inner one's groups, and sees to that itself.
     as_torch = getattr(type(optimizer), "load_state_dict", None) is torch.optim.Optimizer.load_state_dict
     there = hasattr(optimizer, "param_groups") and hasattr(optimizer, "state")

@@ -23,7 +23,7 @@ from vaultlayer_hf.state.asked import Asked, read_asked
 
 def schedules_name(schedulers: Iterable[Any]) -> str:
     """Return the class names of schedules, without accelerate's wrapper around each; empty where there is none."""
-    return "+".join(type(_inner(one)).__name__ for one in schedulers if one is not None)
+    return "+".join(type(unwrapped_schedule(one)).__name__ for one in schedulers if one is not None)
 
 
 @contextmanager
@@ -60,7 +60,7 @@ def _refused_by_schedule(error: Exception, schedulers: list[Any], folder: Path) 
 
     None where it came from elsewhere.
     """
-    known = {id(_inner(one)) for one in schedulers}
+    known = {id(unwrapped_schedule(one)) for one in schedulers}
     if not any(
         frame.f_code.co_name == "load_state_dict" and id(frame.f_locals.get("self")) in known
         for frame, _ in walk_tb(error.__traceback__)
@@ -94,7 +94,7 @@ class _GroupsRead:
         """Raise OtherRunError where what a schedule reads there is gone behind the load of a checkpoint folder."""
         gone = {name for then, now in zip(self._before, self._names(), strict=False) for name in then - now}
         for one in self._schedulers:
-            if lacking := sorted(gone & _texts_of(_inner(one))):
+            if lacking := sorted(gone & _texts_of(unwrapped_schedule(one))):
                 raise _other_schedule(
                     folder, [one], f"the optimizer's groups there have no {', '.join(lacking)}"
                 )
@@ -121,7 +121,7 @@ def _texts_of(scheduler: Any) -> set[str]:
     # What all schedules of torch have in common sets the rate that it begins with, and doesn't need it again.
     classes = [cls for cls in type(scheduler).__mro__ if cls not in (LRScheduler, object)]
     own = {text for cls in classes for text in _texts_in_class(cls)}
-    return own.union(*(_texts_of(_inner(one)) for one in inside))
+    return own.union(*(_texts_of(unwrapped_schedule(one)) for one in inside))
 
 
 @functools.cache
@@ -139,5 +139,6 @@ def _texts_in(code: CodeType) -> Iterator[str]:
             yield from _texts_in(one)
 
 
-def _inner(scheduler: Any) -> Any:
+def unwrapped_schedule(scheduler: Any) -> Any:
+    """Return a schedule without accelerate's wrapper."""
     return getattr(scheduler, "scheduler", scheduler)

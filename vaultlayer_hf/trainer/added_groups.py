@@ -15,7 +15,8 @@ from typing import Any
 from vaultlayer_hf.errors import OtherRunError
 from vaultlayer_hf.state.added_groups import UNNAMED, give_groups, groups_by_name
 from vaultlayer_hf.state.named_functions import find_function, name_function
-from vaultlayer_hf.state.object_files import peeled, read_state, write_state
+from vaultlayer_hf.state.object_files import peeled, read_state, unwrapped_optimizer, write_state
+from vaultlayer_hf.state.schedules import unwrapped_schedule
 from vaultlayer_hf.state.tensor_digests import plain_name
 from vaultlayer_hf.trainer.wrapping import wrapped
 
@@ -112,7 +113,11 @@ class AddedGroups:
     def not_carried(self, functions: Sequence[Any]) -> list[Any]:
         """Return those of a schedule's functions that each start makes, or that none can bring back."""
         schedules = [one for one in _with_lambdas(self._schedule) if one.lr_lambdas is functions]
-        first = self._lambdas[0] if schedules and schedules[0] is _inner(self._schedule) else len(functions)
+        first = (
+            self._lambdas[0]
+            if schedules and schedules[0] is unwrapped_schedule(self._schedule)
+            else len(functions)
+        )
         return [
             *functions[:first],
             *(one for one in functions[first:] if _kept(one, functions[:first])[1] is None),
@@ -162,7 +167,7 @@ class AddedGroups:
 
             return add_param_group
 
-        self._guard.enter_context(wrapped(_inner_optimizer(self._optimizer), {"add_param_group": around}))
+        self._guard.enter_context(wrapped(unwrapped_optimizer(self._optimizer), {"add_param_group": around}))
 
 
 def groups_of(trainer: Any) -> AddedGroups | None:
@@ -203,18 +208,8 @@ def _refused(folder: Path, why: str) -> OtherRunError:
 
 def _with_lambdas(schedule: Any) -> Iterator[Any]:
     """Yield a schedule, and those within it, that have functions of their own for each group."""
-    schedule = _inner(schedule)
+    schedule = unwrapped_schedule(schedule)
     if isinstance(getattr(schedule, "lr_lambdas", None), list):
         yield schedule
     for one in getattr(schedule, "_schedulers", ()):
         yield from _with_lambdas(one)
-
-
-def _inner(schedule: Any) -> Any:
-    return getattr(schedule, "scheduler", schedule)
-
-
-def _inner_optimizer(optimizer: Any) -> Any:
-    while any(cls.__name__ == "AcceleratedOptimizer" for cls in type(optimizer).__mro__):
-        optimizer = optimizer.optimizer
-    return optimizer

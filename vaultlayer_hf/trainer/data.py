@@ -152,7 +152,7 @@ class TrainerData:
                     f"{state.global_step} for the end of a pass through the data, and it was within one, for steps "
                     "ahead of it had another number of batches: so it trains a whole pass from its beginning"
                 )
-            self._events.warn(EventKind.INEXACT, f"the numbers may differ from an unbroken run's: {why}")
+            self._events.warn(EventKind.INEXACT, in_doubt([why]))
             self._guard.end(OwnLoopError(why))
 
     def count_epoch(self, args: TrainingArguments, state: TrainerState) -> None:
@@ -291,7 +291,7 @@ class TrainerData:
         if words and self._ranks.rank == 0:
             self._events.warn(
                 EventKind.INEXACT,
-                f"{folder.name}: the numbers may differ from an unbroken run's: {'; '.join(words)}",
+                f"{folder.name}: {in_doubt(words)}",
             )
         if self._follower is not None and usable and not self._guard.why:
             self._follower.resume(position)
