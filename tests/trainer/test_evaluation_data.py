@@ -76,3 +76,26 @@ def test_evaluations_go_on_where_the_one_before_ended(data: Any, tmp_path: Path)
         ]
         found.append((weights(run.model), measured))
     assert found[-1] == found[0]
+
+
+@pytest.mark.parametrize("persists", [True, False])
+def test_what_persistent_workers_of_evaluations_draw_is_said(persists: bool, tmp_path: Path) -> None:
+    """Generators that evaluations draw from are named where workers keep what was drawn, and only there."""
+    run = trainer(
+        tmp_path / "a",
+        resume=tmp_path / "vault",
+        max_steps=2,
+        train_dataset=Tokens(8),
+        eval_dataset=Drawing(2),
+        eval_strategy="steps",
+        eval_steps=1,
+        save_strategy="no",
+        dataloader_num_workers=1,
+        dataloader_persistent_workers=persists,
+    )
+    seen = Recorder(run)
+    run.train()
+    said = [event.message for event in seen.of("inexact") if "persistent workers draw" in event.message]
+    assert [("evaluation.own" in one, "dataloader_persistent_workers" in one) for one in said] == (
+        [(True, True)] if persists else []
+    )

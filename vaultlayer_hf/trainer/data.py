@@ -86,7 +86,7 @@ class TrainerData:
 
     def _follow(self, loader: Any, args: TrainingArguments, handler: Any | None) -> None:
         if handler is not None:
-            self._evaluations = Evaluations(handler, self._guard)
+            self._evaluations = Evaluations(handler, self._guard, self._say_drawing)
         self._why = why_not(loader)
         self._likeness = take_likeness(loader, self._ranks.world_size, args.gradient_accumulation_steps)
         self._skipping.replace(self._trainer, loader, args.gradient_accumulation_steps)
@@ -99,6 +99,10 @@ class TrainerData:
         """Note that the following has ended, and say so once."""
         self._why = why
         self._events.warn_once("data", EventKind.NOTICE, no_longer(why))
+
+    def _say_drawing(self, words: str) -> None:
+        if self._ranks.rank == 0:
+            self._events.warn_once("evaluation workers", EventKind.INEXACT, words)
 
     def end_owed_epoch(self) -> bool:
         """Do what an unbroken run does at the end of an epoch between the save and the next step. All ranks.

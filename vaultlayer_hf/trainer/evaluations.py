@@ -3,12 +3,15 @@
 Torch draws it from the process's random numbers when a DataLoader starts its workers, so with persistent ones in the
 first evaluation only. A run that goes on behind that one has to start them again, and would have drawn once more than
 an unbroken run from there on: another dropout, another order of the next epoch.
+
+What such workers have drawn from a generator of the data set's own stays in them, so that is said.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -23,6 +26,7 @@ from vaultlayer_hf.state.data.followed import (
     workers_run,
 )
 from vaultlayer_hf.state.data.guard import Guard
+from vaultlayer_hf.state.data.inner import Inner
 
 
 class Evaluations:
@@ -31,13 +35,15 @@ class Evaluations:
     Args:
         handler: the Trainer's CallbackHandler: it is given each loader before that is opened.
         guard: of the training's following: at its end the handler is as it was.
+        on_drawing: told, once, which random generators persistent workers draw from, in words.
 
     Attributes:
         owed: how many loaders, not opened here yet, had their workers in the run that this one goes on from.
     """
 
-    def __init__(self, handler: Any, guard: Guard) -> None:
+    def __init__(self, handler: Any, guard: Guard, on_drawing: Callable[[str], None]) -> None:
         self.owed = 0
+        self._on_drawing: Callable[[str], None] | None = on_drawing
         self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
         self._anew = False
         self._handler = handler
@@ -65,6 +71,18 @@ class Evaluations:
             if base.generator is None:
                 begin_following(base, _WithoutDrawing(base))
         self._seen.add(base)
+        self._look_for_generators(base)
+
+    def _look_for_generators(self, base: DataLoader[Any]) -> None:
+        with suppress(Exception):  # of objects of the script's own
+            names = Inner(evaluation=base.dataset, collator=base.collate_fn).generators
+            if names and self._on_drawing is not None:
+                self._on_drawing(
+                    f"persistent workers draw from a random generator of the data of evaluations ({names[0]}), and no "
+                    "checkpoint holds what they have drawn: behind a resume an evaluation may give other numbers than "
+                    "an unbroken run's. Leave out dataloader_persistent_workers to have the same"
+                )
+                self._on_drawing = None
 
 
 class _WithoutDrawing:

@@ -63,6 +63,14 @@ class Inner:
                     self._members[f"{path}:{name}"] = place
         self._first = self._numbers()
 
+    @property
+    def generators(self) -> list[str]:
+        """Paths of the random generators that were there at first."""
+        at_top = {
+            f"{path}.{name}" for path, owner in self._owners.items() for name in states_of(vars(owner))
+        }
+        return sorted(at_top | set(self._generators))
+
     def take(self) -> InnerState:
         """Return their states; only tensors, numbers, text and tuples."""
         found: InnerState = {}
