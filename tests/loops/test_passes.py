@@ -182,3 +182,53 @@ def test_a_pass_that_its_last_step_leaves_is_over_behind_a_resume(tmp_path: Path
     for stop in (2, 3, 7):
         folder = tmp_path / str(stop)
         assert run(folder, stop) + run(folder, 0) == whole
+
+
+class Staged(torch.utils.data.Dataset):  # type: ignore[type-arg]
+    """Items that tell which pass it is, what the loop has set ahead of it, and how many came before."""
+
+    def __init__(self) -> None:
+        self.epoch = self.level = self.count = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return ROWS
+
+    def __getitem__(self, index: int) -> tuple[int, int, int]:
+        self.count += 1
+        return self.epoch, self.level, self.count
+
+
+def stage(folder: Path, stop: int | None = None) -> list[Any]:
+    """Go through such data, in passes that the loop tells it; return what came."""
+    ckpt = Checkpointer(Settings(vault=str(folder / "vault")), output_dir=folder / "output", save_every=1)
+    start, seen = ckpt.resume(), []
+    data = Staged()
+    loader = DataLoader(data, batch_size=None)
+    try:
+        for epoch in ckpt.epochs(range(EPOCHS)):
+            data.set_epoch(epoch)
+            data.level = epoch * 10
+            for item in ckpt.batches(loader):
+                seen.append(item)
+                if start + len(seen) == stop:
+                    raise StopHere
+                ckpt.step()
+    except StopHere:
+        ckpt.close()
+    else:
+        ckpt.finish()
+    return seen
+
+
+def test_numbers_that_a_loop_sets_ahead_of_a_pass_are_that_passes(tmp_path: Path) -> None:
+    """Wherever it stopped, the data have the number of the pass under way, and go on counting."""
+    whole = stage(tmp_path / "whole")
+    for stop in (4, ROWS + 1, ROWS + 3, 2 * ROWS + 1):
+        folder = tmp_path / str(stop)
+        assert stage(folder, stop) == whole[:stop]
+        with open_vault(str(folder / "vault")) as vault:
+            newest = vault.checkpoints()[-1].step
+        assert stage(folder) == whole[newest:], (stop, newest)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+from types import SimpleNamespace
 
-from vaultlayer_hf.state.places import Members
+from vaultlayer_hf.state.places import FunctionVariables, Members
 
 
 def test_what_a_partial_has_bound_is_put_back_into_it() -> None:
@@ -15,3 +16,14 @@ def test_what_a_partial_has_bound_is_put_back_into_it() -> None:
     place.put("ndigits", 3)
     assert bound() == 7.654
     assert place.values() == {"0": 7.654321, "ndigits": 3}
+
+
+def test_a_default_is_put_back_into_its_argument_alone() -> None:
+    """Also where the function uses its name for an attribute: no global of that name comes to be."""
+
+    def note(value: int, best: list[int] = []) -> None:  # noqa: B006
+        SimpleNamespace().best = (value, best)
+
+    FunctionVariables(note).put("best", [1])
+    assert note.__defaults__ == ([1],)
+    assert "best" not in globals()

@@ -96,6 +96,17 @@ class Bare(torch.optim.Optimizer):
         self.steps += 1
 
 
+class Many:
+    """Has more attributes than of a container are looked at."""
+
+    def __init__(self) -> None:
+        vars(self).update({f"option_{number}": number for number in range(99)}, total=0)
+
+
+def _many_modules(dropout: float = 0.1) -> torch.nn.Module:
+    return torch.nn.Sequential(*(torch.nn.Linear(1, 1) for _ in range(40)), torch.nn.Dropout(dropout))
+
+
 def _nested(depth: int) -> dict[str, Any]:
     made: dict[str, Any] = {"count": 0}
     for _ in range(depth):
@@ -130,6 +141,8 @@ _MOVING = {
     "meters in a dict": (lambda: {"loss": _meter()}, lambda value: _count_meter(value["loss"])),
     "an optimizer": (lambda: Momentum([torch.zeros(2)]), lambda value: value.step()),
     "a bare optimizer": (Bare, lambda value: value.step()),
+    "many attributes": (Many, lambda value: vars(value).update(total=1)),
+    "many modules": (_many_modules, lambda value: value[0].weight.data.add_(1)),
 }
 
 
@@ -137,6 +150,8 @@ def _shown(value: Any) -> Any:
     """Return what of a value is to be the same."""
     if isinstance(value, torch.Tensor):
         return value.tolist()
+    if isinstance(value, torch.nn.Module):
+        return _shown(dict(value.state_dict()))
     if isinstance(value, dict):
         return {name: _shown(one) for name, one in value.items()}
     if isinstance(value, list):
@@ -167,6 +182,16 @@ def test_what_moves_is_seen_and_comes_back(what: str, tmp_path: Any) -> None:
     assert _shown(new) != _shown(value)
     assert _shown(put_value(kept, new)) == _shown(value)
     assert put_value(kept, new) is new  # others may hold it, too
+
+
+def test_what_has_not_moved_is_this_starts() -> None:
+    """Numbers of a large module that training doesn't change are as this start makes them."""
+    value, new = _many_modules(), _many_modules(0.5)
+    then = take_fingerprints({"it": {"value": value}}, ())
+    value[0].weight.data.add_(1)
+    kept = take_value(value, Room(), first=then["it.value"])
+    put_value(kept, new)
+    assert (new[0].weight.item(), new[-1].p) == (value[0].weight.item(), 0.5)
 
 
 def test_in_data_no_meter_is_looked_at() -> None:

@@ -192,3 +192,44 @@ def test_what_a_stream_keeps_between_its_rows_is_said_where_it_is_lost(
         said += [event.message for event in seen.of("inexact")] if seen is not None else []
     assert (found[0] == found[-1]) == exact
     assert any("Packing.waiting" in message for message in said) != exact, said
+
+
+class Staged(Tokens):
+    """Rows that hang on a number that each pass sets, on one of the class that a callback sets, and on a count."""
+
+    level = 0
+
+    def __init__(self) -> None:
+        super().__init__(8)
+        self.epoch = self.seen = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        self.seen += 1
+        row = self.rows[index].clone()
+        row[0], row[1], row[2] = self.epoch, self.seen % 64, Staged.level
+        return {"input_ids": row, "labels": row}
+
+
+@pytest.mark.parametrize("fails", [9, 11])
+def test_what_a_pass_begins_with_is_its_own(fails: int, tmp_path: Path) -> None:
+    """Behind a save at the end of a pass, or within one, what the next pass sets is that pass's, not the last's."""
+    found = []
+    for place, at in (("u", 0), ("a", fails), ("c", 0)):
+        Staged.level = 0
+        run = trainer(
+            tmp_path / place,
+            resume=None if place == "u" else tmp_path / "vault",
+            train_dataset=Staged(),
+            max_steps=13,
+            callbacks=[
+                Do(on_epoch_begin=lambda state: setattr(Staged, "level", 7 * int(state.epoch or 0) % 14)),
+                *([FailAt(at), Patient(tmp_path / "vault")] if at else []),
+            ],
+        )
+        with pytest.raises(Boom) if at else nullcontext():
+            run.train()
+        found.append(weights(run.model))
+    assert found[0] == found[-1]

@@ -109,7 +109,7 @@ class Followed:
         elif before is not None:
             put_samplers(self.loader, before.between)
         self._begin.samplers = take_samplers(self.loader)
-        follower.begin_epoch()
+        follower.begin_epoch(set_since=True)
 
     def go_on(self, at: LoaderPosition, batches: int, random: dict[str, Any]) -> Iterator[Any]:
         """Open the pass that was left behind so many batches, and be in that random state there."""

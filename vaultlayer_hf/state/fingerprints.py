@@ -50,6 +50,8 @@ _FEW = 1 << 10
 """Values up to which the short containers among them are looked into: of 64 numbers each it takes 3 ms."""
 _WHOLE = 1 << 24
 """Bytes of an array of numpy up to which all of it is looked at: unlike torch, numpy doesn't count changes."""
+_NAME = 200
+"""Characters of an attribute's name, such as a path to a module, that are told apart."""
 DEPTH, _DEEPEST = 3, -2
 """How deep objects within objects are looked at: from this level down to that; plain values in containers deeper."""
 
@@ -154,7 +156,7 @@ def fingerprint(value: Any, known: Collection[int], depth: int, *, meters: bool 
     if isinstance(value, (set, frozenset)):
         return ("set", len(value), hash(frozenset(value)))
     if has_attributes(value) and (meters or not is_meter(value)):
-        return _of_mapping(attributes_of(value), {*known, id(value)}, depth, meters)
+        return _of_attributes(attributes_of(value), {*known, id(value)}, depth, meters)
     if knows_its_state(value):
         with contextlib.suppress(Exception):  # a library's object that isn't ready for that
             return fingerprint(value.state_dict(), known, depth, meters=meters)
@@ -182,7 +184,7 @@ def _of_table(value: Any) -> Any:
 
 def _of_beside(value: Any, known: Collection[int], depth: int, meters: bool) -> Any:
     beside = beside_state(value)
-    return _of_mapping(beside, {*known, id(value)}, depth, meters) if beside else None
+    return _of_attributes(beside, {*known, id(value)}, depth, meters) if beside else None
 
 
 def _of_items(items: Any, known: Collection[int], depth: int, meters: bool) -> Any:
@@ -212,6 +214,18 @@ def _of_all(items: Collection[Any]) -> int:
         with contextlib.suppress(ValueError):  # of what isn't plain throughout
             seen.append(marshal.dumps(short, 2))
     return hash(tuple(seen))
+
+
+def seen_name(name: str) -> str:
+    """Return an attribute's name, or the dotted one of a module's within another, as ``_of_attributes`` has it."""
+    return name if len(name) <= _NAME else f"{name[: _NAME // 2]}…{name[-_NAME // 2 :]}"
+
+
+def _of_attributes(attributes: Mapping[str, Any], known: Collection[int], depth: int, meters: bool) -> Any:
+    """Return what is seen of each, by its name, however many there are: a save keeps those alone that have moved."""
+    every = list(attributes.items())  # its own thread may add to it
+    seen = tuple((seen_name(name), fingerprint(one, known, depth - 1, meters=meters)) for name, one in every)
+    return None if every and all(one is None for _, one in seen) else (len(every), seen)
 
 
 def _of_mapping(items: Mapping[Any, Any], known: Collection[int], depth: int, meters: bool) -> Any:

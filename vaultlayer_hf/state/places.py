@@ -78,10 +78,10 @@ class FunctionVariables:
             return
         if name in (cells := self._cells()):
             cells[name].cell_contents = value
+        elif name not in self._function.__globals__ and self._put_default(name, value):
+            return  # else the name may be that of an attribute in the code as well
         elif name in names_in_code(self._function.__code__):
             self._function.__globals__[name] = value
-        else:
-            self._put_default(name, value)
 
     def _places_of_defaults(self) -> dict[str, int]:
         code, count = self._function.__code__, len(self._function.__defaults__ or ())
@@ -93,13 +93,17 @@ class FunctionVariables:
         found |= self._function.__kwdefaults__ or {}
         return {name: one for name, one in found.items() if isinstance(one, _LASTING) or has_attributes(one)}
 
-    def _put_default(self, name: str, value: Any) -> None:
+    def _put_default(self, name: str, value: Any) -> bool:
+        """Have an argument's default be this; return whether there is such a default."""
         if name in (named := self._function.__kwdefaults__ or {}):
             named[name] = value
         elif name in (places := self._places_of_defaults()):
             values = list(self._function.__defaults__ or ())
             values[places[name]] = value
             self._function.__defaults__ = tuple(values)
+        else:
+            return False
+        return True
 
     def _cells(self) -> dict[str, Any]:
         return dict(zip(self._function.__code__.co_freevars, self._function.__closure__ or (), strict=True))

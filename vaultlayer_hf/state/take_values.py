@@ -31,7 +31,7 @@ import numpy
 import torch
 
 from vaultlayer_hf.base.secrets import is_secret
-from vaultlayer_hf.state.fingerprints import DEPTH, fingerprint
+from vaultlayer_hf.state.fingerprints import DEPTH, fingerprint, seen_name
 from vaultlayer_hf.state.generator_states import GENERATORS, state_of
 from vaultlayer_hf.state.object_kinds import (
     BUFFERS,
@@ -259,8 +259,9 @@ def _take_attributes(
     count, before = (first[0], dict(first[1] or ())) if looked_at else (-1, {})
     level, found = DEPTH - 1 - (_DEPTH - depth), {}
     for name, one in attributes.items():
-        then = before.get(name[:64])
-        if name[:64] in before and fingerprint(one, known, level) == then:
+        seen = seen_name(name)
+        then = before.get(seen)
+        if seen in before and fingerprint(one, known, level) == then:
             continue
         if _is_kept(one):
             found[name] = take_attribute(one, room, known, depth - 1, name=name, first=then)
@@ -270,9 +271,7 @@ def _take_attributes(
             except UnkeptError:
                 if then is not None and then != ("none",):
                     raise
-        elif (then is not None or (name[:64] not in before and count == len(before))) and has_come(
-            one, known
-        ):
+        elif (then is not None or (seen not in before and count == len(before))) and has_come(one, known):
             raise UnkeptError
     return found
 

@@ -161,8 +161,9 @@ class AddedGroups:
                         raise
                     raise _refused(
                         folder,
-                        "the script gives them once more at this start: give them ahead of train(), or only where "
-                        "the optimizer hasn't got them",
+                        "the script gives them once more at this start, as on_epoch_begin does, which is called again "
+                        "where a start goes on within an epoch: give them only where the optimizer hasn't got them, or "
+                        "ahead of train()",
                     ) from error
 
             return add_param_group

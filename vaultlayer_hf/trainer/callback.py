@@ -152,8 +152,8 @@ class VaultLayerCallback(TrainerCallback):
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self.run.data is not None:
-            self.run.data.begin_epoch()
+        if self._handler is None:  # else it is heard of ahead of the script's own callbacks
+            self._begin_epoch()
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -256,10 +256,14 @@ class VaultLayerCallback(TrainerCallback):
             )
         # Ahead of the reporters: what is added to a log behind them is reported nowhere. A new list, because
         # the handler may be going through the old one right now.
-        first = FirstCallback(self.run.figures, self.run.count_epoch, self._had_no_batch)
+        first = FirstCallback(self.run.figures, self._begin_epoch, self.run.count_epoch, self._had_no_batch)
         handler.callbacks = [first, TrackersCallback(self.run), *ahead_of_printing(handler.callbacks)]
 
-    def _had_no_batch(self) -> bool:  # a method, as a Trainer is pickled with its callbacks
+    def _begin_epoch(self) -> None:  # a method, as a Trainer is pickled with its callbacks
+        if self.run.data is not None:
+            self.run.data.begin_epoch()
+
+    def _had_no_batch(self) -> bool:
         return self.run.data is not None and self.run.data.had_no_batch
 
     def stand_last(self) -> None:

@@ -17,15 +17,14 @@ class EvaluationData:
     """What the data of the evaluations hold; of what they share with the training's, the place in these wins.
 
     Args:
-        trainer: whose ``eval_dataset`` it is: one, or a dictionary or a list of them; None where it isn't known.
+        trainer: whose ``eval_dataset`` it is: one, or a dictionary of them; None where it isn't known.
         dataset: of the training: it isn't looked at, nor what it has wrapped.
     """
 
     def __init__(self, trainer: Any, dataset: Any) -> None:
         self._inner: Inner | None = None
         found = getattr(trainer, "eval_dataset", None)
-        every = dict(enumerate(found)) if isinstance(found, list) else found
-        named = every if isinstance(every, dict) else {"": every}
+        named = found if isinstance(found, dict) else {"": found}
         with contextlib.suppress(Exception):  # of objects of the script's own
             training = {id(one) for one in data_sets(dataset)}
             things = {f"evaluation {name}": unwrapped(one) for name, one in named.items()}

@@ -26,6 +26,7 @@ class FirstCallback(TrainerCallback):
 
     Args:
         figures: returns the figures.
+        begin_epoch: told that a pass through the data begins, ahead of what others set for it.
         count_epoch: sets the state's epoch at the end of a step, where the Trainer's own count is another run's.
         had_no_batch: tells whether the pass that ends was gone on with behind its last batch.
     """
@@ -33,10 +34,17 @@ class FirstCallback(TrainerCallback):
     def __init__(
         self,
         figures: Callable[[], dict[str, float]],
+        begin_epoch: Callable[[], None],
         count_epoch: Callable[[TrainingArguments, TrainerState], None],
         had_no_batch: Callable[[], bool],
     ) -> None:
-        self._figures, self._count_epoch, self._had_no_batch = figures, count_epoch, had_no_batch
+        self._figures, self._begin_epoch = figures, begin_epoch
+        self._count_epoch, self._had_no_batch = count_epoch, had_no_batch
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._begin_epoch()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -161,10 +161,8 @@ class TrainingUnderWay:
         if capture is None:
             if self._kept != save.folder:  # it was saved by another way than the Trainer's own
                 self._keep(save.folder, args, state, trained)
-            elif any(
-                map(_acts_on_save, self._callbacks())
-            ):  # what these draw and count is done by the next step
-                self._keep_small(save.folder, args, state, trained)
+            elif any(map(_acts_on_save, self._callbacks())):
+                self._keep_again(save.folder, state)
             self._kept = None
             nonfinite = trained.nonfinite(session.ranks.rank, state.log_history)
             training.save(replace(save, nonfinite=nonfinite))
@@ -248,6 +246,18 @@ class TrainingUnderWay:
         keep_asked(folder, session, with_parts(self._asked, trained))
         save_added(folder, session, self._added())
         keep_runs(folder, session, self._callbacks(), args)
+
+    def _keep_again(self, folder: Path, state: TrainerState) -> None:
+        """Keep what callbacks have drawn and counted behind the save: they have done so by the next step.
+
+        What the script has added is written again on one rank alone: telling its state may need all of them, and not
+        each rank has such a callback.
+        """
+        session = self._training.session
+        if self.data is not None:
+            self.data.save(folder, state)
+        if session.ranks.world_size == 1:
+            save_added(folder, session, self._own)
 
     def _as_it_is(self, trained: Trained) -> Trained:
         """Return what is trained with the optimizer and the schedule that the Trainer saves.

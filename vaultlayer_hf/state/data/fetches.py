@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
-from vaultlayer_hf.state.data.inner import Inner
+from vaultlayer_hf.state.data.inner import Inner, is_number_kept
 from vaultlayer_hf.state.data.position import Moment
 from vaultlayer_hf.state.data.sources import unwrapped
 from vaultlayer_hf.state.data.workers import LOST, Mark, Marking, packed, unmarked, unpacked
@@ -70,6 +71,14 @@ class Fetches:
         if moment.random is not None:
             put_random_state(moment.random)
         self._inner.put(moment.inner)
+
+    def put_numbers(self, moment: Moment, *, steady: Collection[str]) -> Moment:
+        """Put the numbers of a moment back, as ``Inner.put`` does; return the moment without them."""
+        numbers = {path: kept for path, kept in moment.inner.items() if is_number_kept(kept)}
+        self._inner.put(numbers, steady=steady)
+        return replace(
+            moment, inner={path: kept for path, kept in moment.inner.items() if path not in numbers}
+        )
 
     # Each fetch -----------------------------------------------------------------------------------------
 

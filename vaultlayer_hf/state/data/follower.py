@@ -32,6 +32,7 @@ from vaultlayer_hf.state.data.followed import (
     workers_run,
 )
 from vaultlayer_hf.state.data.guard import Guard
+from vaultlayer_hf.state.data.inner import steady_numbers
 from vaultlayer_hf.state.data.opening import Opening, StatefulOpening, begun
 from vaultlayer_hf.state.data.position import Moment, Position
 from vaultlayer_hf.state.data.probed import why_distrusted
@@ -162,9 +163,18 @@ class Follower:
         now, between = self._fetches.moment(), take_samplers(self.outer)
         self._pending = replace(at, over=True, now=now, between=between)
 
-    def begin_epoch(self) -> None:
-        """Note that the loop is about to open a pass: one that is opened without this is somebody else's."""
+    def begin_epoch(self, *, set_since: bool = False) -> None:
+        """Note that the loop is about to open a pass: one that is opened without this is somebody else's.
+
+        What the data set counts is put back here, not when the pass is opened: the loop, or accelerate, may tell the
+        data set meanwhile which pass this is. ``set_since``: it may have done so already.
+        """
         self._expected, self.stood_behind = True, False
+        if self._pending is not None and self._pending.over:
+            at = self._pending
+            # What counts moves within a pass; what a loop sets ahead of each pass doesn't.
+            steady = steady_numbers(at.begin.inner, at.now.inner) if set_since else ()
+            self._pending = replace(at, now=self._fetches.put_numbers(at.now, steady=steady))
         self._at.over = False
         if not self.opens:
             self._at.batches = 0
@@ -337,7 +347,9 @@ class Follower:
         self.stood_behind = True
         self._at, self._fetches.workers, self._expected = replace(at, ahead=[]), pickled(at.workers), False
         self._fetches.put(at.now)
-        self._pending = replace(at, now=replace(at.now, random=None))
+        self._pending = replace(
+            at, now=Moment(source=at.now.source)
+        )  # the rest is there, and the loop may change it
 
     def _gave_last(self, drawn: int) -> bool:
         """Tell whether the last batch was given out.

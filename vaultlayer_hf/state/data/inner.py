@@ -3,14 +3,15 @@
 Objects that tell their own state (``state_dict``) are asked for it elsewhere; this is for the others. Generators are
 found a few attributes deep, and among what their functions read, as an ``rng`` at a script's top. Of plain numbers only
 those are kept that have moved since the run began, also in attributes of classes, modules and functions: the others
-are the script's to choose.
+are the script's to choose. Of those that have moved it is known what they began with, so that one that a script sets
+ahead of each pass can be told from one that counts.
 """
 
 from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from vaultlayer_hf.state.functions import reached
@@ -66,9 +67,7 @@ class Inner:
     @property
     def generators(self) -> list[str]:
         """Paths of the random generators that were there at first."""
-        at_top = {
-            f"{path}.{name}" for path, owner in self._owners.items() for name in states_of(vars(owner))
-        }
+        at_top = {f"{path}.{name}" for path, owner in self._owners.items() for name in states_of(vars(owner))}
         return sorted(at_top | set(self._generators))
 
     def take(self) -> InnerState:
@@ -81,15 +80,25 @@ class Inner:
                 found[path] = state
         for path, value in self._numbers().items():
             if self._first.get(path) != value:
-                found[path] = ("process", None) if _is_of_process(path, value) else ("number", value)
+                of_process = _is_of_process(path, value)
+                found[path] = ("process", None) if of_process else ("number", value, self._first.get(path))
         return found
 
-    def put(self, state: InnerState) -> None:
-        """Put back what ``take`` returned, where there still is such a place."""
+    def put(self, state: InnerState, *, steady: Collection[str] = ()) -> None:
+        """Put back what ``take`` returned, where there still is such a place.
+
+        ``steady``: paths of numbers that the script may have set by now. One that isn't what the run began with is such
+        a one, and stays.
+        """
+        numbers = self._numbers() if steady else {}
         for path, kept in state.items():
+            if kept[0] == "number" and len(kept) > 2:
+                self._first[path] = kept[2]
+                if path in steady and numbers.get(path) != kept[2]:
+                    continue
             above, _, name = path.rpartition(".")
             owner, name = self._generators.get(path, (self._owners.get(above), name))
-            number = kept[0] in ("number", "process")
+            number = is_number_kept(kept)
             if number and path in self._counters:
                 place, name = self._counters[path]
                 place.put(name, _number_of(kept))
@@ -209,15 +218,29 @@ def _is_of_process(path: str, value: int | float) -> bool:
     return value == os.getpid() and "pid" in path.rpartition(".")[2].lower()
 
 
-def _number_of(kept: tuple[str, Any]) -> int | float:
+def steady_numbers(then: InnerState, now: InnerState) -> set[str]:
+    """Return the paths of numbers that have moved since the run began, and not between two states."""
+    return {
+        path
+        for path, kept in now.items()
+        if kept[0] == "number" and path in then and tuple(kept[:2]) == tuple(then[path][:2])
+    }
+
+
+def is_number_kept(kept: Sequence[Any]) -> bool:
+    """Tell whether what ``Inner.take`` has returned for a place is a number, and not a generator's state."""
+    return kept[0] in ("number", "process")
+
+
+def _number_of(kept: Sequence[Any]) -> int | float:
     """Return the number that was kept; of one that is its process's, this process's."""
     number: int | float = os.getpid() if kept[0] == "process" else kept[1]
     return number
 
 
-def _put(owner: Any, name: str, kept: tuple[str, Any]) -> None:
-    kind, _ = kept
-    if kind in ("number", "process"):
+def _put(owner: Any, name: str, kept: Any) -> None:
+    kind = kept[0]
+    if is_number_kept(kept):
         setattr(owner, name, _number_of(kept))
         return
     value = _get(owner, name)

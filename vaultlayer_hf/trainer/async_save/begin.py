@@ -1,7 +1,8 @@
 """Begins to save beside a training, where the settings ask for it and that is safe.
 
-It isn't the default. Its files are stock's and its kills lose nothing more; but no quiet machine has shown yet that a
-whole run is shorter with it where no core is left over, nor has any GPU: the figures are in tests/benchmarks/README.md.
+It isn't the default. Its files are stock's, its kills lose nothing more, and a save holds training up for a twentieth
+of the time; but it hasn't been shown that a whole run is shorter with it where no core is left over, nor that it works
+on a GPU: the figures are in tests/benchmarks/README.md.
 """
 
 from __future__ import annotations
