@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 
 from tests.trainer.kit import (
     Boom,
+    Do,
     FailAt,
     Patient,
     Recorder,
@@ -147,3 +150,22 @@ def test_epochs_that_a_callback_ends_early(fails: int, tmp_path: Path) -> None:
     assert found[0][1] == 12
     assert found[0] == found[2]
     assert found[2][:2] == found[3][:2]
+
+
+def test_a_signal_as_a_callback_ends_the_epoch(tmp_path: Path) -> None:
+    """Where a process is told to end at the step with which a callback ends an epoch, that epoch has ended."""
+    vault = tmp_path / "vault"
+    more: dict[str, Any] = {"train_dataset": Tokens(20), "max_steps": -1, "num_train_epochs": 4}
+    unbroken = trainer(tmp_path / "u", callbacks=[Short()], **more)
+    unbroken.train()
+
+    def end(state: Any) -> None:
+        if state.global_step == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit):
+        trainer(tmp_path / "a", resume=vault, callbacks=[Short(), Do(on_step_end=end)], **more).train()
+    again = trainer(tmp_path / "b", resume=vault, callbacks=[Short()], **more)
+    again.train()
+    assert again.state.global_step == unbroken.state.global_step == 12
+    assert weights(again.model) == weights(unbroken.model)

@@ -205,6 +205,39 @@ def test_stop_by_a_clock_is_no_end(added: str, tmp_path: Path, reference: Refere
     assert weights(again.model) == reference.weights
 
 
+class StopsInTime(transformers.TrainerCallback):
+    """Stops the training behind its third step, as one that watches the clock; ``both``: and the epoch with it."""
+
+    def __init__(self, *, both: bool) -> None:
+        self.both = both
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 3:
+            control.should_training_stop = True
+            control.should_epoch_stop = self.both
+
+
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("saves", ["steps", "epoch"])
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_stop_within_an_epoch_leaves_none_of_it_out(
+    epochs: int, saves: str, both: bool, tmp_path: Path
+) -> None:
+    """A callback that stops the training, whether or not it also ends the epoch, ends neither: all of it is trained."""
+    vault = tmp_path / "vault"
+    # An epoch is 5 steps.
+    more: dict[str, Any] = {"max_steps": -1, "num_train_epochs": epochs, "save_strategy": saves}
+    unbroken = trainer(tmp_path / "u", **more)
+    unbroken.train()
+    first = trainer(tmp_path / "a", resume=vault, callbacks=[StopsInTime(both=both)], **more)
+    assert first.train().global_step == 3
+    assert (steps_of(vault)[-1], state_of(vault).finished) == (3, None)
+    again = trainer(tmp_path / "b", resume=vault, **more)
+    assert again.train().global_step == 5 * epochs
+    assert weights(again.model) == weights(unbroken.model)
+    assert state_of(vault).finished == 5 * epochs
+
+
 def test_end_that_was_not_noted(tmp_path: Path, reference: Reference) -> None:
     """A run that was stopped after its last commit and before its end was noted is over all the same."""
     vault = tmp_path / "vault"

@@ -175,7 +175,7 @@ class VaultLayerCallback(TrainerCallback):
         if self._handler is None:  # so there is no callback of ours ahead of the others
             self.run.count_epoch(args, state)
         if self.run.data is not None:
-            self.run.data.end_batch()
+            self.run.data.end_step(state, control)
         if self.run.evaluation is not None:
             self.run.evaluation.complete = True
         if self.training is not None and self.run.active:
@@ -199,7 +199,7 @@ class VaultLayerCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if self.run.data is not None:
-            self.run.data.end_epoch(cut=control.should_training_stop and not control.should_epoch_stop)
+            self.run.data.end_epoch(control)
             if self.run.data.is_through(unseen=True):
                 control.should_training_stop = True
         if self.training is not None and self.run.active and self.training.ending is not None:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerState, TrainingArguments
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import RanksError
@@ -60,7 +60,7 @@ class TrainerData:
         self._beside: tuple[str, Sequence[str]] | None = None  # noted by a checkpoint, until the first step
         self._steps_a_pass: tuple[int, ...] = ()  # as the Trainer counts them; empty where that isn't known
         self._batches, self._passes = 0, 0.0  # of a pass, and how many of these; 0 where that isn't known
-        self._cut = False
+        self._cut = self._epoch_stopped = False
 
     # The Trainer's events -------------------------------------------------------------------------------
 
@@ -75,7 +75,8 @@ class TrainerData:
         self._guard, self._why, self._likeness = Guard(self._stop), "", {}
         self._trainer = trainer
         self._losses = LoggedLoss(trainer) if trainer is not None else None
-        self._batches, self._passes, self._cut = 0, 0.0, False
+        self._batches, self._passes = 0, 0.0
+        self._cut = self._epoch_stopped = False
         with suppress(TypeError):  # of data without a length
             self._batches = len(begun.loader)
             self._passes = begun.args.num_train_epochs if begun.args.max_steps <= 0 else 0.0
@@ -185,16 +186,30 @@ class TrainerData:
         if self._follower is not None:
             self._guard.run(self._follower.batch_done)
 
+    def end_step(self, state: TrainerState, control: TrainerControl) -> None:
+        """Note that a step is done, and whether a callback ends the pass with it.
+
+        One that stops the training as well, such as for the time, wants the rest of the pass later: the Trainer's own
+        stop is one behind the last step.
+        """
+        self.end_batch()
+        stops = control.should_training_stop and state.global_step < state.max_steps
+        self._epoch_stopped = control.should_epoch_stop and not stops
+
     @property
     def had_no_batch(self) -> bool:
         """Whether the pass under way had none left where it was gone on with: there is another one behind it."""
         return self._follower is not None and self._follower.stood_behind
 
-    def end_epoch(self, *, cut: bool) -> None:
-        """Note that a pass has ended; ``cut``: because the training stops."""
-        self._cut = cut
-        if self._follower is not None:
+    def end_epoch(self, control: TrainerControl) -> None:
+        """Note that the loop leaves a pass: it does so at its end, and where the training stops."""
+        self._cut = control.should_training_stop and not self._ends_pass(control)
+        if self._follower is not None and not (self._cut and _has_more(self._follower)):
             self._guard.run(self._follower.end_epoch)
+
+    def _ends_pass(self, control: TrainerControl) -> bool:
+        """Tell whether a callback ends the pass under way, and not the training alone."""
+        return bool(control.should_epoch_stop) and (self._epoch_stopped or not control.should_training_stop)
 
     def save(self, folder: Path, state: TrainerState) -> None:
         """Write this rank's file into a checkpoint folder; trouble costs the file's content, never the training.
@@ -205,7 +220,7 @@ class TrainerData:
         if self._follower is not None and not self._guard.why:
             try:
                 position = self._follower.position()
-                if self._trainer is not None and self._trainer.control.should_epoch_stop:
+                if self._trainer is not None and self._ends_pass(self._trainer.control):
                     position = replace(position, emptied=True)  # a callback ends the pass here
             except Exception as error:
                 why = self._not_kept("can't be had", error)
@@ -307,3 +322,11 @@ class TrainerData:
 
     def _warn_of(self, trouble: OwnTrouble, names: Sequence[str], folder: Path) -> None:
         warn_of(trouble, self._events, self._ranks.rank, names, folder=folder.name)
+
+
+def _has_more(follower: Follower) -> bool:
+    """Tell whether a pass that the loop leaves isn't through: the next start goes on within it."""
+    try:
+        return not follower.position().emptied
+    except Exception:  # what can't be had is said at the save
+        return False
