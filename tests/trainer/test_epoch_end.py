@@ -169,3 +169,27 @@ def test_a_signal_as_a_callback_ends_the_epoch(tmp_path: Path) -> None:
     again.train()
     assert again.state.global_step == unbroken.state.global_step == 12
     assert weights(again.model) == weights(unbroken.model)
+
+
+def test_an_owed_evaluation_is_the_only_one_at_a_start(tmp_path: Path) -> None:
+    """With eval_on_start, too: the log and early stopping have each evaluation once, and the argument is as given."""
+    found, vault = [], tmp_path / "vault"
+    for place in ("u", "a", "c"):
+        stopping = EarlyStoppingCallback(9)
+        run = trainer(
+            tmp_path / place,
+            resume=None if place == "u" else vault,
+            train_dataset=Tokens(8),
+            eval_dataset=Tokens(4),
+            callbacks=[stopping, *([FailAtEnd(4, vault)] if place == "a" else [])],
+            eval_on_start=True,
+            eval_strategy="epoch",
+            metric_for_best_model="eval_loss",
+        )
+        with pytest.raises(Boom) if place == "a" else nullcontext():
+            run.train()
+        evaluated = [entry["step"] for entry in run.state.log_history if "eval_loss" in entry]
+        found.append((evaluated, stopping.early_stopping_patience_counter, weights(run.model)))
+    assert found[0][0] == [0, 4, 8]
+    assert found[0] == found[2]
+    assert run.args.eval_on_start

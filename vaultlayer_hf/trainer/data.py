@@ -108,8 +108,8 @@ class TrainerData:
     def end_owed_epoch(self) -> bool:
         """Do what an unbroken run does at the end of an epoch between the save and the next step. All ranks.
 
-        Where the Trainer is known, and its loop doesn't do so itself. Return whether the training stops there. Raises
-        what callbacks and evaluations raise.
+        Where the Trainer is known, and its loop doesn't do so itself. Return whether there was one; its control says
+        whether the training stops there. Raises what callbacks and evaluations raise.
         """
         follower, trainer, losses = self._follower, self._trainer, self._losses
         loss = losses.pending() if losses is not None else None
@@ -124,7 +124,9 @@ class TrainerData:
         self._guard.run(follower.stand_at_end)
         end_epoch(trainer, loss)
         self._guard.run(follower.leave_end)
-        return bool(trainer.control.should_training_stop) or self.is_through()
+        if self.is_through():
+            trainer.control.should_training_stop = True
+        return True
 
     def begin_epoch(self) -> None:
         """Note that a pass begins."""

@@ -33,12 +33,9 @@ class FirstStep(TrainerCallback):
         args: of the Trainer; ``eval_on_start`` is False in them until the first step.
         trained: what is trained.
         folder: of the checkpoint that the training goes on from.
-
-    Attributes:
         own: what the script's own objects hold; None where it isn't followed.
+        within: whether an unbroken run is in the middle of an epoch here.
     """
-
-    own: OwnState | None = None
 
     def __init__(
         self,
@@ -47,12 +44,16 @@ class FirstStep(TrainerCallback):
         args: TrainingArguments,
         trained: Trained,
         folder: Path,
+        own: OwnState | None,
+        *,
+        within: bool,
     ) -> None:
         self._session, self._handler, self._args = session, handler, args
         self._trained, self._folder = trained, folder
+        self._own, self._within = own, within
         self._evaluates = args.eval_on_start
         args.eval_on_start = False
-        self._last = _Last(self)
+        self._last = _Last(own if within else None)
         # What others do at each step's begin belongs to the step, what they do at an epoch's begin doesn't.
         handler.callbacks = [self, *handler.callbacks, self._last]
 
@@ -61,10 +62,10 @@ class FirstStep(TrainerCallback):
     ) -> None:
         """Have trained again what was, say which weights aren't what was loaded any more, and leave."""
         self.leave()
-        if not is_within_epoch(state):
+        if not self._within:
             return
-        if self.own is not None:
-            self.own.parts.put_flags()
+        if self._own is not None:
+            self._own.parts.put_flags()
         try:
             saved = read_digests(self._folder, self._session.ranks.rank)
             world_size = self._session.ranks.world_size
@@ -94,8 +95,8 @@ class FirstStep(TrainerCallback):
     ) -> None:
         """Leave: the epoch had no step left, and what the next one begins anew isn't put back."""
         self.leave()
-        if self.own is not None and is_within_epoch(state):
-            self.own.parts.put_flags()
+        if self._own is not None and self._within:
+            self._own.parts.put_flags()
 
     def leave(self) -> None:
         """Put back what was changed. Safe to call twice."""
@@ -109,14 +110,14 @@ class FirstStep(TrainerCallback):
 class _Last(TrainerCallback):
     """Puts back what others have begun to count anew."""
 
-    def __init__(self, first: FirstStep) -> None:
-        self._first = first
+    def __init__(self, own: OwnState | None) -> None:
+        self._own = own
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self._first.own is not None and is_within_epoch(state):
-            self._first.own.put_again()
+        if self._own is not None:
+            self._own.put_again()
 
 
 def is_within_epoch(state: TrainerState) -> bool:

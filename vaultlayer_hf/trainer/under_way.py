@@ -29,7 +29,7 @@ from vaultlayer_hf.trainer.asked import FORK_HOLDS, HOLDS, asked_for, with_parts
 from vaultlayer_hf.trainer.begun import Begun
 from vaultlayer_hf.trainer.callback_states import restore_from
 from vaultlayer_hf.trainer.data import TrainerData
-from vaultlayer_hf.trainer.first_step import FirstStep
+from vaultlayer_hf.trainer.first_step import FirstStep, is_within_epoch
 from vaultlayer_hf.trainer.fork_numbers import ForkNumbers
 from vaultlayer_hf.trainer.in_evaluation import InEvaluation
 from vaultlayer_hf.trainer.kept_runs import keep_runs
@@ -128,18 +128,22 @@ class TrainingUnderWay:
             )
             self.evaluation = InEvaluation(trainer, training, end)
         session = training.session
-        if resumed is not None and self._handler is not None:
-            self._first = FirstStep(session, self._handler, args, trained, resumed)
         say_inexact(session, trainer, self._callbacks(), resumed)
+        owed = False
         if session.settings.exact_data == "on":
             self.data = TrainerData(session.events, session.ranks)
             added = [one.thing for one in self._added()]
             self._own_state = OwnState(trainer, self._callbacks(), trained, begun.loader, added)
             self.data.begin(begun, self._handler, trainer, self._own_state)
-            if self._first is not None:
-                self._first.own = self._own_state
-            if resumed is not None and self.data.end_owed_epoch():
+            owed = resumed is not None and self.data.end_owed_epoch()
+            if owed and trainer is not None and trainer.control.should_training_stop:
                 end(begun.state)
+                return
+        if resumed is not None and self._handler is not None:
+            within = not owed and is_within_epoch(begun.state)
+            self._first = FirstStep(
+                session, self._handler, args, trained, resumed, self._own_state, within=within
+            )
 
     def save(self, args: TrainingArguments, state: TrainerState, trained: Trained) -> None:
         """Have a checkpoint that the Trainer has saved committed in the background. Raises FencedError."""
