@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 from transformers import EarlyStoppingCallback, TrainerCallback
 
 from tests.trainer.kit import (
@@ -24,6 +25,7 @@ from tests.trainer.kit import (
     wait_for,
     weights,
 )
+from vaultlayer_hf import VaultLayerCallback
 
 
 class Ends(TrainerCallback):
@@ -51,17 +53,17 @@ class FailAtEnd(TrainerCallback):
 
 
 class Short(TrainerCallback):
-    """Ends each epoch behind its third step."""
+    """Ends each epoch behind its third step, or another one."""
 
-    def __init__(self) -> None:
-        self.steps = 0
+    def __init__(self, last: int = 3) -> None:
+        self.last, self.steps = last, 0
 
     def on_epoch_begin(self, *args: Any, **kwargs: Any) -> None:
         self.steps = 0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.steps += 1
-        if self.steps == 3:
+        if self.steps == self.last:
             control.should_epoch_stop = True
 
 
@@ -193,3 +195,37 @@ def test_an_owed_evaluation_is_the_only_one_at_a_start(tmp_path: Path) -> None:
     assert found[0][0] == [0, 4, 8]
     assert found[0] == found[2]
     assert run.args.eval_on_start
+
+
+@pytest.mark.parametrize("end", [8, 10], ids=["stopped early", "all epochs trained"])
+def test_the_callback_alone_says_that_an_owed_end_ends_the_training(end: int, tmp_path: Path) -> None:
+    """Stock trains one more step there, which isn't committed, and no epoch beyond those that are asked for."""
+    place = tmp_path / "vault"
+    more: dict[str, Any] = {"train_dataset": Tokens(20), "num_train_epochs": 2, "save_steps": 5}
+    if end == 8:
+        more = {"train_dataset": Tokens(8), "num_train_epochs": 5, "eval_strategy": "epoch"}
+        more |= {"eval_dataset": Tokens(4), "metric_for_best_model": "eval_loss"}
+
+    def made(folder: str, vault: VaultLayerCallback, *callbacks: Any) -> Any:
+        ending = EarlyStoppingCallback(1, 100.0) if end == 8 else Short(5)
+        callbacks = (vault, ending, *callbacks)
+        return trainer(
+            tmp_path / folder, cls=transformers.Trainer, callbacks=[*callbacks], max_steps=-1, **more
+        )
+
+    vault = VaultLayerCallback(place)
+    first = made("a", vault, FailAtEnd(end, place))
+    with pytest.raises(Boom):
+        first.train(resume_from_checkpoint=vault.pull())
+    vault.close()
+
+    vault = VaultLayerCallback(place)
+    again = made("b", vault)
+    seen = Recorder(vault)
+    folder = vault.pull()
+    assert vault.finished is None
+    assert again.train(resume_from_checkpoint=folder).global_step == end + 1
+    assert [event.fields.get("step") for event in seen.of("notice") if "one more step" in event.message] == [
+        end
+    ]
+    assert (steps_of(place)[-1], state_of(place).finished) == (end, end)

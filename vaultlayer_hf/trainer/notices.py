@@ -67,8 +67,19 @@ def say_untrained(events: Events, vault: str) -> None:
     events.warn_once("untrained", EventKind.NOTICE, text)
 
 
-def warn_of_one_more_step(events: Events, earlier: EarlierRun) -> None:
-    """Warn that stock transformers trains a step more, though the run is over."""
+def warn_of_one_more_step(events: Events, state: TrainerState, earlier: EarlierRun | None) -> None:
+    """Warn that stock transformers trains a step more, though none is left to train.
+
+    ``earlier``: what the run had come to that was over before; None: it has come to its end, or a stop, at this start.
+    """
+    if earlier is None:
+        events.warn(
+            EventKind.NOTICE,
+            f"training ends at step {state.global_step}, with what was left to do at the end of the epoch: stock "
+            "transformers trains one more step, which isn't committed",
+            step=state.global_step,
+        )
+        return
     events.warn(
         EventKind.FINISHED,
         f"this run is already over, at step {earlier.finished or earlier.step}: stock transformers trains one "

@@ -191,14 +191,13 @@ class TrainerRun:
         training.begin(state.global_step, getattr(Trainer.train, "__code__", None))
         self.active = self._spent = True
         warn_of_arguments(training.session.events, args, paced=training.pacer.active)
-        if self._over:
+        self._under_way = under_way
+        if not (self._over and self.stops_when_finished):
+            under_way.begin(begun, self.end)
+        if self._over or not self.active:  # it may just have ended
             if self.stops_when_finished:
                 raise AlreadyFinishedError
-            warn_of_one_more_step(training.session.events, earlier)
-        self._under_way = under_way
-        under_way.begin(begun, self.end)
-        if not self.active and self.stops_when_finished:  # it has ended; else stock trains one more step
-            raise AlreadyFinishedError
+            warn_of_one_more_step(training.session.events, state, earlier if self._over else None)
 
     def resumed_folder(self, args: TrainingArguments, state: TrainerState) -> Path | None:
         """Return the folder of the checkpoint that a training begins behind; None for one from the start."""
