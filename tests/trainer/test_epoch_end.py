@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tqdm
 import transformers
 from transformers import EarlyStoppingCallback, TrainerCallback
 
@@ -25,7 +26,7 @@ from tests.trainer.kit import (
     wait_for,
     weights,
 )
-from vaultlayer_hf import VaultLayerCallback
+from vaultlayer_hf import SettingsError, VaultLayerCallback
 
 
 class Ends(TrainerCallback):
@@ -229,3 +230,62 @@ def test_the_callback_alone_says_that_an_owed_end_ends_the_training(end: int, tm
         end
     ]
     assert (steps_of(place)[-1], state_of(place).finished) == (end, end)
+
+
+class Bar(TrainerCallback):
+    """Shows a bar for each epoch, which is made as the epoch begins."""
+
+    def on_epoch_begin(self, *args: Any, **kwargs: Any) -> None:
+        self.bar = tqdm.tqdm(total=4, disable=True)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any, **kwargs: Any) -> None:
+        if "loss" in logs:
+            self.bar.set_postfix(loss=logs["loss"])
+
+    def on_epoch_end(self, *args: Any, **kwargs: Any) -> None:
+        self.bar.close()
+
+
+def test_a_callback_that_fails_at_an_owed_end_is_named_and_ends_nothing(tmp_path: Path) -> None:
+    """What it goes by was made as the epoch began, in another process; the others and the evaluation do their part."""
+    found, vault = [], tmp_path / "vault"
+    for place in ("u", "a", "c"):
+        ends = Ends()
+        run = trainer(
+            tmp_path / place,
+            resume=None if place == "u" else vault,
+            train_dataset=Tokens(8),
+            eval_dataset=Tokens(4),
+            callbacks=[Bar(), ends, *([FailAt(5), Patient(vault)] if place == "a" else [])],
+            eval_strategy="epoch",
+            logging_strategy="epoch",
+        )
+        seen = Recorder(run) if place == "c" else None
+        with pytest.raises(Boom) if place == "a" else nullcontext():
+            run.train()
+        found.append((weights(run.model), ends.epochs, logged(run)))
+    assert seen is not None
+    said = [event.message for event in seen.of("inexact")]
+    assert [one.partition(" raised AttributeError: ")[0] for one in said] == [
+        "Bar.on_epoch_end",
+        "Bar.on_log",
+    ]
+    assert found[0] == found[2]
+
+
+class Refuses(TrainerCallback):
+    """Raises an error of this package at the end of the first epoch, where that is owed."""
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 4:
+            raise SettingsError("no more")
+
+
+def test_an_error_of_this_package_passes_an_owed_end(tmp_path: Path) -> None:
+    """It ends the training there as everywhere."""
+    vault = tmp_path / "vault"
+    more: dict[str, Any] = {"train_dataset": Tokens(8)}
+    with pytest.raises(Boom):
+        trainer(tmp_path / "a", resume=vault, callbacks=[FailAt(5), Patient(vault)], **more).train()
+    with pytest.raises(SettingsError, match="no more"):
+        trainer(tmp_path / "b", resume=vault, callbacks=[Refuses()], **more).train()

@@ -109,7 +109,7 @@ class TrainerData:
         """Do what an unbroken run does at the end of an epoch between the save and the next step. All ranks.
 
         Where the Trainer is known, and its loop doesn't do so itself. Return whether there was one; its control says
-        whether the training stops there. Raises what callbacks and evaluations raise.
+        whether the training stops there. Raises what evaluations raise.
         """
         follower, trainer, losses = self._follower, self._trainer, self._losses
         loss = losses.pending() if losses is not None else None
@@ -122,7 +122,7 @@ class TrainerData:
         if not owes or follower is None or trainer is None:
             return False
         self._guard.run(follower.stand_at_end)
-        end_epoch(trainer, loss)
+        end_epoch(trainer, loss, self._events)
         self._guard.run(follower.leave_end)
         if self.is_through():
             trainer.control.should_training_stop = True

@@ -3,14 +3,26 @@
 A save by steps comes ahead of what is done at an epoch's end, where both fall on one step, and a resume from there
 begins with the next epoch. So callbacks that lower a rate then, thaw a layer or count epochs wouldn't be called, and an
 evaluation by epochs, which early stopping counts, wouldn't be made: the Trainer leaves that out without a word.
+
+This process hasn't begun that epoch. A callback that goes by what its ``on_epoch_begin`` makes, such as a bar on the
+screen, fails at its end, and it would at each further start: it is left out, and named.
 """
 
 from __future__ import annotations
 
+import copy
 import time
+from collections.abc import Callable
 from typing import Any
 
+from vaultlayer_hf.base.events import EventKind, Events
+from vaultlayer_hf.errors import VaultLayerError
+from vaultlayer_hf.state.object_kinds import OURS
 from vaultlayer_hf.trainer.loop_locals import local_of_loop
+from vaultlayer_hf.trainer.wrapping import wrapped
+
+_EVENTS = ("on_epoch_end", "on_evaluate", "on_log", "on_prediction_step")
+"""What callbacks are told at an epoch's end."""
 
 
 def begins_next_epoch(trainer: Any) -> bool:
@@ -18,17 +30,53 @@ def begins_next_epoch(trainer: Any) -> bool:
     return bool(local_of_loop(trainer, "steps_trained_in_current_epoch", int) == 0)
 
 
-def end_epoch(trainer: Any, loss: Any) -> None:
-    """Do what the Trainer does at the end of an epoch. Raises what its callbacks and its evaluation raise.
+def end_epoch(trainer: Any, loss: Any, events: Events) -> None:
+    """Do what the Trainer does at the end of an epoch. Raises what its evaluation raises, and VaultLayerError.
 
     Args:
         trainer: about to begin the next one.
         loss: the sum since the last log, as the loop holds it.
+        events: where it is told that a callback has failed.
     """
     handler, args, state = trainer.callback_handler, trainer.args, trainer.state
-    trainer.control = handler.on_epoch_end(args, state, trainer.control)
-    trainer.control.should_save = False  # it goes on from the checkpoint of this step
-    ignored = local_of_loop(trainer, "ignore_keys_for_eval", list)
-    trainer._maybe_log_save_evaluate(
-        loss, None, trainer.model_wrapped, None, state.epoch, ignored, time.time()
+    with wrapped(handler, {"call_event": lambda original: _each_alone(handler, original, events)}):
+        trainer.control = handler.on_epoch_end(args, state, trainer.control)
+        trainer.control.should_save = False  # it goes on from the checkpoint of this step
+        ignored = local_of_loop(trainer, "ignore_keys_for_eval", list)
+        trainer._maybe_log_save_evaluate(
+            loss, None, trainer.model_wrapped, None, state.epoch, ignored, time.time()
+        )
+
+
+def _each_alone(handler: Any, original: Callable[..., Any], events: Events) -> Callable[..., Any]:
+    """Have a handler's callbacks called so that one that fails keeps neither the others nor the training."""
+
+    def call_event(event: str, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        if event not in _EVENTS:
+            return original(event, args, state, control, **kwargs)
+        for callback in list(handler.callbacks):
+            alone = copy.copy(handler)
+            alone.callbacks = [callback]
+            try:
+                control = type(handler).call_event(alone, event, args, state, control, **kwargs)
+            except VaultLayerError:
+                raise
+            except Exception as error:
+                if type(callback).__module__.partition(".")[0] == OURS:
+                    raise
+                _say_left_out(events, f"{type(callback).__name__}.{event}", error)
+        return control
+
+    return call_event
+
+
+def _say_left_out(events: Events, name: str, error: Exception) -> None:
+    said = f"{type(error).__name__}: {error}".splitlines()[0]
+    events.warn_once(
+        f"owed {name}",
+        EventKind.INEXACT,
+        f"{name} raised {said}, and is left out. The checkpoint was saved at the last step of an epoch, ahead of "
+        "what is done at the epoch's end. That is done now, by a process that hasn't begun the epoch: what "
+        "on_epoch_begin and the steps make isn't there. If what it does changes the training, the numbers differ from "
+        "an unbroken run's",
     )
