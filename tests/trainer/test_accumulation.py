@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from transformers import TrainerCallback
 
-from tests.trainer.kit import Boom, FailAt, Patient, Recorder, Tokens, trainer
+from tests.trainer.kit import Boom, FailAt, Patient, Recorder, Tokens, state_of, trainer
 
 
 class Accumulates(TrainerCallback):
@@ -69,3 +69,30 @@ def test_an_accumulation_that_a_callback_has_changed(tmp_path: Path) -> None:
     assert any("accumulation: 4 then, 2 now" in one for one in words)
     assert not any("isn't this transformers' own" in one for one in words)
     assert not any("changed between the load and the first step" in one for one in words)
+
+
+@pytest.mark.parametrize(("then", "now", "end"), [(2, 1, 20), (1, 2, 15)], ids=["lowered", "raised"])
+def test_epochs_whose_steps_are_others_than_the_trainer_counts(
+    then: int, now: int, end: int, tmp_path: Path
+) -> None:
+    """No more epochs are trained than are asked for; a schedule or an epoch that is left is named at the end."""
+    more: dict[str, Any] = {"max_steps": -1, "num_train_epochs": 3, "save_steps": 10}  # 5 or 10 steps each
+    with pytest.raises(Boom):
+        start(tmp_path, then, FailAt(11), Patient(tmp_path / "v"), **more).train()
+    run = start(tmp_path, now, **more)
+    words = said(run)[-1]
+    assert (run.state.global_step, state_of(tmp_path / "v").finished) == (end, end)
+    if now == 1:
+        assert words.startswith("training ends at step 20 of 30: the 3 epochs that are asked for are trained")
+    else:
+        assert words.startswith(
+            "training ends at step 15, its last, and 2 of the 3 epochs that are asked for"
+        )
+    assert "(gradient_accumulation_steps: 1, 2)" in words
+
+
+def test_epochs_that_a_callback_gives_other_steps_are_its_own_doing(tmp_path: Path) -> None:
+    """In a run that nobody has changed nothing is said of it."""
+    log = Recorder(run := start(tmp_path, 2, Accumulates(), max_steps=-1, num_train_epochs=2))
+    run.train()
+    assert not log.of("inexact")

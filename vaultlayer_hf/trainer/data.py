@@ -32,6 +32,7 @@ from vaultlayer_hf.trainer.data_file import Record, newest_loss, read_record, re
 from vaultlayer_hf.trainer.epoch_end import begins_next_epoch, end_epoch
 from vaultlayer_hf.trainer.evaluations import Evaluations
 from vaultlayer_hf.trainer.logged_loss import LoggedLoss, sums_from
+from vaultlayer_hf.trainer.notices import warn_of_fewer_passes, warn_of_schedule
 from vaultlayer_hf.trainer.outside import accumulated
 from vaultlayer_hf.trainer.own_state import OwnState
 from vaultlayer_hf.trainer.own_warnings import OwnTrouble, warn_of
@@ -61,6 +62,7 @@ class TrainerData:
         self._steps_a_pass: tuple[int, ...] = ()  # as the Trainer counts them; empty where that isn't known
         self._batches, self._passes = 0, 0.0  # of a pass, and how many of these; 0 where that isn't known
         self._cut = self._epoch_stopped = False
+        self._accumulations: set[int] = set()  # gradient_accumulation_steps of the run's starts
 
     # The Trainer's events -------------------------------------------------------------------------------
 
@@ -77,6 +79,7 @@ class TrainerData:
         self._losses = LoggedLoss(trainer) if trainer is not None else None
         self._batches, self._passes = 0, 0.0
         self._cut = self._epoch_stopped = False
+        self._accumulations = {begun.args.gradient_accumulation_steps}
         with suppress(TypeError):  # of data without a length
             self._batches = len(begun.loader)
             self._passes = begun.args.num_train_epochs if begun.args.max_steps <= 0 else 0.0
@@ -183,6 +186,19 @@ class TrainerData:
             return False
         return follower.ended >= self._passes and not (unseen and follower.epoch is None)
 
+    def say_passes(self, state: TrainerState) -> None:
+        """Say where other steps, or passes, are trained at the run's end than its schedule, or the script, goes by."""
+        follower, passes = self._follower, self._passes
+        if follower is None or self._guard.why or self._ranks.rank:
+            return
+        if not passes or len(self._accumulations) == 1:
+            return
+        trained = max(float(follower.ended), state.epoch or 0.0)
+        if self.is_through() and state.global_step < state.max_steps:
+            warn_of_schedule(self._events, state, passes, self._accumulations)
+        elif state.global_step >= state.max_steps and trained < passes:
+            warn_of_fewer_passes(self._events, state, trained, passes, self._accumulations)
+
     def end_batch(self) -> None:
         """Note that a batch was trained on."""
         if self._follower is not None:
@@ -240,6 +256,7 @@ class TrainerData:
         found: dict[str, Any] = {"step": state.global_step, "loss": newest_loss(state.log_history)}
         if self._trainer is not None:  # a callback may have changed it
             found["accumulation"] = self._trainer.args.gradient_accumulation_steps
+        found["accumulations"] = sorted(self._accumulations)
         if self._ranks.rank == 0:
             found["beside"] = names_beside(self._output_dir)
         if self._own is not None:
@@ -317,6 +334,10 @@ class TrainerData:
         if self._follower is not None and usable and not self._guard.why:
             self._follower.resume(position)
             self._follower.after = Moment()
+        if usable and record is not None:
+            # Earlier releases kept the newest one alone.
+            then = record.likeness.get("accumulation", args.gradient_accumulation_steps)
+            self._accumulations.update(record.likeness.get("accumulations", [then]))
         if self._evaluations is not None and usable and record is not None:
             self._evaluations.owed = record.likeness.get("evaluations", 0)
         if self._losses is not None and summed and losses is not None:

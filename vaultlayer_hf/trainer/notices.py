@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from transformers import TrainerState, TrainingArguments
 
 from vaultlayer_hf.base.events import EventKind, Events
@@ -86,6 +88,37 @@ def warn_of_one_more_step(events: Events, state: TrainerState, earlier: EarlierR
         "more step, which isn't committed; ask `if vault.finished is None` before train(), or for more steps",
         step=earlier.step,
     )
+
+
+def warn_of_schedule(
+    events: Events, state: TrainerState, passes: float, accumulations: Collection[int]
+) -> None:
+    """Warn that all epochs are trained, and the schedule was made for more steps than these have."""
+    events.warn(
+        EventKind.INEXACT,
+        f"training ends at step {state.global_step} of {state.max_steps}: the {passes:g} epochs that are asked for are "
+        f"trained. Some steps had more batches than others ({_in_words(accumulations)}), so these epochs have "
+        "fewer steps than the schedule of the learning rate is made for, and it isn't at its end; with "
+        f"max_steps={state.global_step} it would be",
+        step=state.global_step,
+    )
+
+
+def warn_of_fewer_passes(
+    events: Events, state: TrainerState, trained: float, passes: float, accumulations: Collection[int]
+) -> None:
+    """Warn that all steps are trained, and fewer epochs than are asked for."""
+    events.warn(
+        EventKind.INEXACT,
+        f"training ends at step {state.global_step}, its last, and {trained:.3g} of the {passes:g} epochs that are "
+        f"asked for are trained: some steps had fewer batches than others ({_in_words(accumulations)}), and the "
+        "Trainer counts with the same number in all of them. To train the rest, ask for more steps: max_steps",
+        step=state.global_step,
+    )
+
+
+def _in_words(accumulations: Collection[int]) -> str:
+    return "gradient_accumulation_steps: " + ", ".join(map(str, sorted(accumulations)))
 
 
 def say_stopped(events: Events, state: TrainerState) -> None:

@@ -255,6 +255,8 @@ class TrainerRun:
             return
         self.active, self._ended = False, True
         self.complete = self._over or has_ended(state, self._handler, self.data)
+        if self.complete and not self._over and self.data is not None:
+            self.data.say_passes(state)
         self._leave_trainer(together=True)
         flushed, ending = training.flush(), training.ending
         if flushed and self._over and self._earlier.ended:
