@@ -69,8 +69,8 @@ class Short(TrainerCallback):
 
 
 def logged(run: Any) -> list[dict[str, Any]]:
-    """What a run has logged of its steps, but for times, and what only a step itself knows."""
-    left_out = ("runtime", "per_second", "vault/", "grad_norm", "learning_rate")
+    """What a run has logged of its steps, but for times."""
+    left_out = ("runtime", "per_second", "vault/")
     return [
         {name: value for name, value in entry.items() if not any(part in name for part in left_out)}
         for entry in run.state.log_history
@@ -289,3 +289,20 @@ def test_an_error_of_this_package_passes_an_owed_end(tmp_path: Path) -> None:
         trainer(tmp_path / "a", resume=vault, callbacks=[FailAt(5), Patient(vault)], **more).train()
     with pytest.raises(SettingsError, match="no more"):
         trainer(tmp_path / "b", resume=vault, callbacks=[Refuses()], **more).train()
+
+
+def test_an_owed_log_leaves_out_what_the_checkpoint_does_not_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of checkpoints of earlier releases: the rate that the Trainer would log there is the next step's."""
+    vault = tmp_path / "vault"
+    more: dict[str, Any] = {"train_dataset": Tokens(8), "logging_strategy": "epoch"}
+    with monkeypatch.context() as earlier, pytest.raises(Boom):
+        earlier.setattr("vaultlayer_hf.trainer.data.figures_of_step", lambda trainer: {})
+        trainer(tmp_path / "a", resume=vault, callbacks=[FailAt(5), Patient(vault)], **more).train()
+    run = trainer(tmp_path / "b", resume=vault, **more)
+    run.train()
+    found = {entry["step"]: entry for entry in logged(run)}
+    assert "loss" in found[4]
+    assert not {"learning_rate", "grad_norm"} & set(found[4])
+    assert {"loss", "learning_rate", "grad_norm"} <= set(found[8])

@@ -29,7 +29,7 @@ from vaultlayer_hf.state.data.position import Moment, Position, state_lost
 from vaultlayer_hf.state.random_state import put_random_state
 from vaultlayer_hf.trainer.begun import Begun
 from vaultlayer_hf.trainer.data_file import Record, newest_loss, read_record, record_of, usable_record
-from vaultlayer_hf.trainer.epoch_end import begins_next_epoch, end_epoch
+from vaultlayer_hf.trainer.epoch_end import begins_next_epoch, end_epoch, figures_of_step
 from vaultlayer_hf.trainer.evaluations import Evaluations
 from vaultlayer_hf.trainer.logged_loss import LoggedLoss, sums_from
 from vaultlayer_hf.trainer.notices import warn_of_fewer_passes, warn_of_schedule
@@ -63,6 +63,7 @@ class TrainerData:
         self._batches, self._passes = 0, 0.0  # of a pass, and how many of these; 0 where that isn't known
         self._cut = self._epoch_stopped = False
         self._accumulations: set[int] = set()  # gradient_accumulation_steps of the run's starts
+        self._figures: dict[str, float] = {}  # of the step that it goes on behind
 
     # The Trainer's events -------------------------------------------------------------------------------
 
@@ -80,6 +81,7 @@ class TrainerData:
         self._batches, self._passes = 0, 0.0
         self._cut = self._epoch_stopped = False
         self._accumulations = {begun.args.gradient_accumulation_steps}
+        self._figures = {}
         with suppress(TypeError):  # of data without a length
             self._batches = len(begun.loader)
             self._passes = begun.args.num_train_epochs if begun.args.max_steps <= 0 else 0.0
@@ -125,7 +127,7 @@ class TrainerData:
         if not owes or follower is None or trainer is None:
             return False
         self._guard.run(follower.stand_at_end)
-        end_epoch(trainer, loss, self._events)
+        end_epoch(trainer, loss, self._figures, self._events)
         self._guard.run(follower.leave_end)
         if self.is_through():
             trainer.control.should_training_stop = True
@@ -256,6 +258,7 @@ class TrainerData:
         found: dict[str, Any] = {"step": state.global_step, "loss": newest_loss(state.log_history)}
         if self._trainer is not None:  # a callback may have changed it
             found["accumulation"] = self._trainer.args.gradient_accumulation_steps
+            found["figures"] = figures_of_step(self._trainer)
         found["accumulations"] = sorted(self._accumulations)
         if self._ranks.rank == 0:
             found["beside"] = names_beside(self._output_dir)
@@ -338,6 +341,7 @@ class TrainerData:
             # Earlier releases kept the newest one alone.
             then = record.likeness.get("accumulation", args.gradient_accumulation_steps)
             self._accumulations.update(record.likeness.get("accumulations", [then]))
+            self._figures = record.likeness.get("figures", {})
         if self._evaluations is not None and usable and record is not None:
             self._evaluations.owed = record.likeness.get("evaluations", 0)
         if self._losses is not None and summed and losses is not None:

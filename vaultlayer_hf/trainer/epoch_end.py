@@ -11,9 +11,10 @@ screen, fails at its end, and it would at each further start: it is left out, an
 from __future__ import annotations
 
 import copy
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
+
+import torch
 
 from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import VaultLayerError
@@ -23,6 +24,7 @@ from vaultlayer_hf.trainer.wrapping import wrapped
 
 _EVENTS = ("on_epoch_end", "on_evaluate", "on_log", "on_prediction_step")
 """What callbacks are told at an epoch's end."""
+_FIGURES = ("grad_norm", "learning_rate")
 
 
 def begins_next_epoch(trainer: Any) -> bool:
@@ -30,12 +32,24 @@ def begins_next_epoch(trainer: Any) -> bool:
     return bool(local_of_loop(trainer, "steps_trained_in_current_epoch", int) == 0)
 
 
-def end_epoch(trainer: Any, loss: Any, events: Events) -> None:
+def figures_of_step(trainer: Any) -> dict[str, float]:
+    """Return what the loop alone knows of its newest step, of what an epoch's end may log. Within a save."""
+    found = {name: local_of_loop(trainer, name, (int, float, torch.Tensor)) for name in _FIGURES}
+    return {name: float(value) for name, value in found.items() if _is_number(value)}
+
+
+def _is_number(value: Any) -> bool:
+    # A tensor that is spread over ranks has a class of its own: all of them would have to be asked together.
+    return isinstance(value, (int, float)) or (type(value) is torch.Tensor and value.numel() == 1)
+
+
+def end_epoch(trainer: Any, loss: Any, figures: Mapping[str, float], events: Events) -> None:
     """Do what the Trainer does at the end of an epoch. Raises what its evaluation raises, and VaultLayerError.
 
     Args:
         trainer: about to begin the next one.
         loss: the sum since the last log, as the loop holds it.
+        figures: as ``figures_of_step`` had them at the save; what is missing isn't logged.
         events: where it is told that a callback has failed.
     """
     handler, args, state = trainer.callback_handler, trainer.args, trainer.state
@@ -43,9 +57,22 @@ def end_epoch(trainer: Any, loss: Any, events: Events) -> None:
         trainer.control = handler.on_epoch_end(args, state, trainer.control)
         trainer.control.should_save = False  # it goes on from the checkpoint of this step
         ignored = local_of_loop(trainer, "ignore_keys_for_eval", list)
-        trainer._maybe_log_save_evaluate(
-            loss, None, trainer.model_wrapped, None, state.epoch, ignored, time.time()
-        )
+        norm, rate = map(figures.get, _FIGURES)
+        with wrapped(trainer, {} if rate is not None else {"log": _without_rate}):
+            # No time at its begin: figures per second would be of no training at all.
+            trainer._maybe_log_save_evaluate(
+                loss, norm, trainer.model_wrapped, None, state.epoch, ignored, None, learning_rate=rate
+            )
+
+
+def _without_rate(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Have no rate logged: the Trainer takes that of the next step where it isn't given the last one's."""
+
+    def log(logs: dict[str, float], *args: Any, **kwargs: Any) -> Any:
+        logs.pop(_FIGURES[1], None)
+        return original(logs, *args, **kwargs)
+
+    return log
 
 
 def _each_alone(handler: Any, original: Callable[..., Any], events: Events) -> Callable[..., Any]:

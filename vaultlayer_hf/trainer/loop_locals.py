@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any
 
 
-def local_of_loop(trainer: Any, name: str, kind: type) -> Any:
+def local_of_loop(trainer: Any, name: str, kind: type | tuple[type, ...]) -> Any:
     """Return what a variable holds in the innermost method of a Trainer that has one of this kind; else None."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
