@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import tqdm
 import transformers
 from transformers import EarlyStoppingCallback, TrainerCallback
@@ -26,7 +28,7 @@ from tests.trainer.kit import (
     wait_for,
     weights,
 )
-from vaultlayer_hf import SettingsError, VaultLayerCallback
+from vaultlayer_hf import Settings, SettingsError, VaultLayerCallback
 
 
 class Ends(TrainerCallback):
@@ -66,6 +68,13 @@ class Short(TrainerCallback):
         self.steps += 1
         if self.steps == self.last:
             control.should_epoch_stop = True
+
+
+class Stream(torch.utils.data.IterableDataset[Any]):
+    """Twenty rows without a length: the Trainer goes through them until max_steps."""
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        return map(Tokens(20).__getitem__, range(20))
 
 
 def logged(run: Any) -> list[dict[str, Any]]:
@@ -153,6 +162,19 @@ def test_epochs_that_a_callback_ends_early(fails: int, tmp_path: Path) -> None:
     assert found[0][1] == 12
     assert found[0] == found[2]
     assert found[2][:2] == found[3][:2]
+
+
+def test_more_steps_are_asked_for_behind_an_epoch_that_a_callback_has_ended(tmp_path: Path) -> None:
+    """The last step of the run before has ended that epoch, too, though the Trainer stopped the training with it."""
+    vault = tmp_path / "vault"
+    more: dict[str, Any] = {"train_dataset": Stream(), "lr_scheduler_type": "constant"}
+    unbroken = trainer(tmp_path / "u", callbacks=[Short()], max_steps=9, **more)
+    unbroken.train()
+    trainer(tmp_path / "a", resume=vault, callbacks=[Short()], max_steps=6, **more).train()
+    again = trainer(tmp_path / "b", resume=vault, callbacks=[Short()], max_steps=9, **more)
+    again.train()
+    assert again.state.global_step == unbroken.state.global_step == 9
+    assert weights(again.model) == weights(unbroken.model)
 
 
 def test_a_signal_as_a_callback_ends_the_epoch(tmp_path: Path) -> None:
@@ -297,12 +319,47 @@ def test_an_owed_log_leaves_out_what_the_checkpoint_does_not_say(
     """Of checkpoints of earlier releases: the rate that the Trainer would log there is the next step's."""
     vault = tmp_path / "vault"
     more: dict[str, Any] = {"train_dataset": Tokens(8), "logging_strategy": "epoch"}
-    with monkeypatch.context() as earlier, pytest.raises(Boom):
+    with monkeypatch.context() as earlier:
         earlier.setattr("vaultlayer_hf.trainer.data.figures_of_step", lambda trainer: {})
-        trainer(tmp_path / "a", resume=vault, callbacks=[FailAt(5), Patient(vault)], **more).train()
+        first = trainer(tmp_path / "a", resume=vault, callbacks=[FailAt(5), Patient(vault)], **more)
+        with pytest.raises(Boom):
+            first.train()
     run = trainer(tmp_path / "b", resume=vault, **more)
     run.train()
     found = {entry["step"]: entry for entry in logged(run)}
     assert "loss" in found[4]
     assert not {"learning_rate", "grad_norm"} & set(found[4])
     assert {"loss", "learning_rate", "grad_norm"} <= set(found[8])
+
+
+class Falls(EarlyStoppingCallback):
+    """Stops behind the second evaluation, which is the better one, but not by enough."""
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any, **kwargs: Any) -> None:
+        metrics["eval_loss"] = 10.0 / state.global_step
+        super().on_evaluate(args, state, control, metrics, **kwargs)
+
+
+def test_the_best_model_that_an_owed_evaluation_finds_is_loaded_at_the_end(tmp_path: Path) -> None:
+    """Also by a further start, on an empty disk: it is the one that an unbroken run ends with."""
+    found, vault = [], tmp_path / "vault"
+    for place in ("u", "a", "c", "d"):
+        run = trainer(
+            tmp_path / place,
+            resume=None if place == "u" else Settings(vault=str(vault), save_every="4 steps"),
+            train_dataset=Tokens(8),
+            eval_dataset=Tokens(4),
+            callbacks=[Falls(1, 100.0), *([FailAtEnd(8, vault)] if place == "a" else [])],
+            max_steps=-1,
+            num_train_epochs=5,
+            eval_strategy="epoch",
+            save_strategy="epoch",
+            metric_for_best_model="eval_loss",
+            greater_is_better=False,
+            load_best_model_at_end=True,
+        )
+        with pytest.raises(Boom) if place == "a" else nullcontext():
+            run.train()
+        found.append((Path(run.state.best_model_checkpoint).name, weights(run.model)))
+    assert found[0][0] == "checkpoint-8"
+    assert found[0] == found[2] == found[3]

@@ -29,7 +29,7 @@ from vaultlayer_hf.state.data.position import Moment, Position, state_lost
 from vaultlayer_hf.state.random_state import put_random_state
 from vaultlayer_hf.trainer.begun import Begun
 from vaultlayer_hf.trainer.data_file import Record, newest_loss, read_record, record_of, usable_record
-from vaultlayer_hf.trainer.epoch_end import begins_next_epoch, end_epoch, figures_of_step
+from vaultlayer_hf.trainer.epoch_end import begins_next_epoch, end_epoch, figures_of_step, save_best
 from vaultlayer_hf.trainer.evaluations import Evaluations
 from vaultlayer_hf.trainer.logged_loss import LoggedLoss, sums_from
 from vaultlayer_hf.trainer.notices import warn_of_fewer_passes, warn_of_schedule
@@ -131,6 +131,8 @@ class TrainerData:
         self._guard.run(follower.leave_end)
         if self.is_through():
             trainer.control.should_training_stop = True
+        if trainer.control.should_training_stop:
+            save_best(trainer)
         return True
 
     def begin_epoch(self) -> None:

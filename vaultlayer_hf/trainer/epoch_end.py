@@ -19,6 +19,7 @@ import torch
 from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import VaultLayerError
 from vaultlayer_hf.state.object_kinds import OURS
+from vaultlayer_hf.trainer.layout import best_step
 from vaultlayer_hf.trainer.loop_locals import local_of_loop
 from vaultlayer_hf.trainer.wrapping import wrapped
 
@@ -57,12 +58,24 @@ def end_epoch(trainer: Any, loss: Any, figures: Mapping[str, float], events: Eve
         trainer.control = handler.on_epoch_end(args, state, trainer.control)
         trainer.control.should_save = False  # it goes on from the checkpoint of this step
         ignored = local_of_loop(trainer, "ignore_keys_for_eval", list)
-        norm, rate = map(figures.get, _FIGURES)
+        norm, rate = (figures.get(name) for name in _FIGURES)
         with wrapped(trainer, {} if rate is not None else {"log": _without_rate}):
             # No time at its begin: figures per second would be of no training at all.
             trainer._maybe_log_save_evaluate(
                 loss, norm, trainer.model_wrapped, None, state.epoch, ignored, None, learning_rate=rate
             )
+
+
+def save_best(trainer: Any) -> None:
+    """Save once more where training ends with an evaluation that has found this step the best.
+
+    Stock notes the best checkpoint in a save alone, so neither this start nor a later one would load it at the end.
+    """
+    state, handler = trainer.state, trainer.callback_handler
+    noted = best_step({"best_model_checkpoint": state.best_model_checkpoint})
+    if getattr(state, "best_global_step", None) == state.global_step and noted != state.global_step:
+        trainer._save_checkpoint(trainer.model, None)
+        trainer.control = handler.on_save(trainer.args, state, trainer.control)
 
 
 def _without_rate(original: Callable[..., Any]) -> Callable[..., Any]:
