@@ -148,3 +148,64 @@ def test_after_its_end_a_run_can_be_made_longer(tmp_path: Path) -> None:
     training.ckpt.finish()
     with open_vault(str(tmp_path / "vault")) as vault:
         assert vault.checkpoint().step == STEPS + 1
+
+
+CELL = """
+losses = []
+training.ckpt.resume()
+(losses,) = training.ckpt.carry(lambda: {"losses": losses})
+for step, batch in training.ckpt.steps(epochs=3):
+    loss = training.learn(batch)
+    if step in fails:
+        fails.remove(step)
+        raise ValueError("of the cell's own")
+    losses.append(loss.item())
+    training.ckpt.step()
+training.ckpt.finish()
+"""
+
+
+@pytest.fixture
+def shell() -> Iterator[Any]:
+    """The shell of a notebook's kernel."""
+    from IPython.core.interactiveshell import InteractiveShell
+
+    yield InteractiveShell.instance()
+    InteractiveShell.clear_instance()
+
+
+def test_a_cell_that_an_error_has_ended_is_run_again(shell: Any, tmp_path: Path) -> None:
+    """It goes on from the newest checkpoint, and not in the middle of the step that the error has left."""
+    whole = Training(tmp_path / "whole")
+    shell.user_ns.update(training=whole, fails=set())
+    assert shell.run_cell(CELL).success
+    losses = shell.user_ns["losses"]
+    again = Training(tmp_path / "again")
+    shell.user_ns.update(training=again, fails={4, 7})
+    assert [shell.run_cell(CELL).success for _ in range(3)] == [False, False, True]
+    assert again.weights() == whole.weights()
+    assert shell.user_ns["losses"] == losses
+
+
+def test_variables_of_another_cell_are_kept_on(shell: Any, tmp_path: Path) -> None:
+    """Only the loop's cell is run again behind a Ctrl-C: what another cell carries is saved as before."""
+    training = Training(tmp_path)
+    shell.user_ns.update(training=training, interrupt=interrupt)
+    head = "seen = []\ntraining.ckpt.resume()\n(seen,) = training.ckpt.carry(lambda: {'seen': seen})"
+    loop = """
+for step, batch in training.ckpt.steps(epochs=3):
+    training.learn(batch)
+    seen.append(step)
+    if step == 4 and seen.count(4) == 1:
+        interrupt()
+    training.ckpt.step()
+"""
+    assert shell.run_cell(head).success
+    assert not shell.run_cell(loop).success
+    assert shell.run_cell(loop).success
+    training.ckpt.finish()
+    again = Training(tmp_path)
+    shell.user_ns.update(training=again)
+    assert shell.run_cell(head).success
+    assert shell.user_ns["seen"] == list(range(9))
+    again.ckpt.close()

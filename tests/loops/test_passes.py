@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from vaultlayer_hf import Checkpointer, Settings, open_vault
+from vaultlayer_hf import Checkpointer, Settings, SettingsError, open_vault
 
 EPOCHS, ROWS = 3, 6
 
@@ -232,3 +232,48 @@ def test_numbers_that_a_loop_sets_ahead_of_a_pass_are_that_passes(tmp_path: Path
         with open_vault(str(folder / "vault")) as vault:
             newest = vault.checkpoints()[-1].step
         assert stage(folder) == whole[newest:], (stop, newest)
+
+
+class _TwoPasses:
+    """Epochs of two passes, through two loaders, with a random number for each batch."""
+
+    def __init__(self, folder: Path) -> None:
+        torch.manual_seed(3)
+        self.ckpt = Checkpointer(str(folder / "vault"), output_dir=folder / "output", save_every=1)
+        self.loaders = [DataLoader(range(start, start + 4), shuffle=True) for start in (0, 10)]
+        self.seen: list[Any] = []
+
+    def walk(self, stop: int | None = None) -> list[Any]:
+        """Go through the data; broken off, as by a kill, behind ``stop`` batches."""
+        self.ckpt.resume()
+        for epoch in self.ckpt.epochs(range(3)):
+            for loader in self.loaders:
+                total = 0
+                (total,) = self.ckpt.carry(lambda: {"total": total}, in_pass=True)  # noqa: B023
+                for row in self.ckpt.batches(loader):
+                    total += int(row)
+                    self.seen.append((epoch, int(row), total, torch.rand(()).item()))
+                    self.ckpt.step()
+                    if len(self.seen) == stop:
+                        self.ckpt.close()
+                        return self.seen
+        self.ckpt.finish()
+        return self.seen
+
+
+@pytest.mark.parametrize("stop", [2, 6, 11, 14])
+def test_an_epoch_of_two_passes(tmp_path: Path, stop: int) -> None:
+    """A resume in the second pass of an epoch goes on there: no batch is lost, or given twice."""
+    whole = _TwoPasses(tmp_path / "whole").walk()
+    first = _TwoPasses(tmp_path / "broken").walk(stop)
+    assert first + _TwoPasses(tmp_path / "broken").walk() == whole
+
+
+def test_a_pass_within_a_pass_is_refused(tmp_path: Path) -> None:
+    """Two passes at once have two places, of which a checkpoint keeps one."""
+    ckpt = Checkpointer(str(tmp_path / "vault"), output_dir=tmp_path / "output", save_every="none")
+    ckpt.resume()
+    both = zip(ckpt.batches(DataLoader(range(3))), ckpt.batches(DataLoader(range(3))), strict=True)
+    with pytest.raises(SettingsError, match=r"goes on behind another one.*Checkpointer\.stream"):
+        list(both)
+    ckpt.close()

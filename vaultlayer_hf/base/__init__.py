@@ -1,5 +1,6 @@
 """What anything may use: events, files, digests, spans of time, texts.
 
+    cells.py      the cells of a notebook
     digest.py     digests of content: ``blake3:<64 hex digits>``
     events.py     everything that happens to a run's checkpoints, said once, in one line
     files.py      durable operations on local files

@@ -24,7 +24,9 @@
     loose_parameters.py tensors that an optimizer trains and no model holds
     model_names.py      weights that one rank wrote and several load, or the other way round
     objects.py          what a loop's checkpoint consists of
+    other_optimizers.py optimizers that train a loop's parameters, and that its Checkpointer hasn't got
     passes.py           a script's own loops over epochs and batches, led past what is done
+    pending_gradients.py gradients that no optimizer has used yet
     placed_tensors.py   tensors within what is carried, back on their devices
     running.py          a loop under way, from ``resume()`` to its end
     script_folders.py   folders that an attached script's own save_state writes

@@ -97,7 +97,17 @@ class Prepared:
     @property
     def doubts(self) -> list[str]:
         """What speaks against the numbers of an unbroken run behind a load, in words."""
-        return self._added.doubts
+        accelerator = self.accelerator
+        within = getattr(accelerator, "step", 0) % accelerator.gradient_accumulation_steps
+        if not self.engine or not within:
+            return self._added.doubts
+        lost = f"the checkpoint was saved between two batches of one update, whose gradients {self.engine} doesn't save"
+        return [*self._added.doubts, lost]
+
+    @property
+    def unkept(self) -> str:
+        """Why no start can go on from a checkpoint of now, in words; empty where one can."""
+        return self._added.unkept
 
     def tensors(self, world_size: int) -> StateTensors:
         """List the tensors of the prepared models', optimizers' and schedules' state on this rank.

@@ -14,6 +14,7 @@ import torch
 from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import ResumeError
 from vaultlayer_hf.loops.carried_values import large_attributes, put_variable, take_variable
+from vaultlayer_hf.state.fingerprints import take_fingerprints
 
 Variables = Callable[[], dict[str, Any]]
 
@@ -31,6 +32,7 @@ class Carried:
         self._loop: dict[str, tuple[Variables, dict[str, Any]]] = {}
         self._of_pass: dict[str, tuple[Variables, dict[str, Any]]] = {}
         self._saved: dict[str, Any] = {}
+        self._taken: dict[str, tuple[Variables, dict[str, Any]]] = {}
 
     def carry(self, now: Variables, in_pass: bool) -> tuple[Any, ...]:
         """Keep what ``now()`` returns with each checkpoint; return that of the resumed checkpoint, else that of now.
@@ -46,6 +48,24 @@ class Carried:
             for name, value in found.items()
         )
 
+    def take_over(self, earlier: Carried) -> None:
+        """Keep what an earlier loop of this process kept, until the script calls ``carry`` again."""
+        self._taken = dict(earlier._loop)
+        self._loop = {**self._taken, **self._loop}
+
+    def settle(self) -> list[str]:
+        """Bring back what was taken over and not asked for since, in place; return the names where that can't be."""
+        left, taken = [], self._taken
+        self._taken = {}
+        for key, kept in taken.items():
+            if self._loop.get(key) is not kept:
+                continue
+            for name, value in kept[0]().items():
+                again = self._restored(name, value, self._saved.pop(_key(name, False), None))
+                if again is not value and _differ(again, value):
+                    left.append(name)
+        return left
+
     @staticmethod
     def _restored(name: str, value: Any, saved: Any) -> Any:
         if saved is None:
@@ -54,6 +74,11 @@ class Carried:
             return put_variable(saved, value)
         except Exception as error:  # an object of the script's own: it raises what it likes
             raise ResumeError(f"{name} can't be brought back: {type(error).__name__}: {error}") from error
+
+    def values(self) -> list[Any]:
+        """Return what the variables are now."""
+        kept = [*self._loop.values(), *self._of_pass.values()]
+        return [value for now, _ in kept for value in now().values()]
 
     def end_pass(self) -> None:
         """Forget what belonged to the pass that is over."""
@@ -81,6 +106,11 @@ class Carried:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Have ``carry`` return what was saved, once each."""
         self._saved = dict(state)
+
+
+def _differ(one: Any, other: Any) -> bool:
+    taken = [take_fingerprints({"": {"value": each}}, ()) for each in (one, other)]
+    return taken[0] != taken[1]
 
 
 def _around(value: Any, elsewhere: set[int]) -> set[int]:

@@ -121,7 +121,10 @@ class Checkpointer(Keepable):
             settings = replace(settings, local_keep_last=settings.keep_last)
         if self._asked is None:  # once: behind a first start the objects hold what the loop has made of them
             self._asked = self._state.asked(self._loader)
+        earlier = self._run
         run = RunningLoop(settings, self._folder, self._state, self._asked, self._events)
+        if isinstance(earlier, RunningLoop) and earlier.interrupted:
+            run.carried.take_over(earlier.carried)
         self._run, self.finished = run, run.finished
         return run.step
 
@@ -139,7 +142,10 @@ class Checkpointer(Keepable):
         Right behind ``resume()``. ``in_pass``: for variables of one pass through the data, right ahead of its batches;
         they are forgotten behind it. Raises ResumeError for an object that can't take the state that was saved of it.
         """
-        return self._looped("carry()").carried.carry(variables, in_pass)
+        run = self._looped("carry()")
+        if in_pass and run.position.passes_over:  # those of the pass that was under way come later
+            return tuple(variables().values())
+        return run.carried.carry(variables, in_pass)
 
     def attach(self, accelerator: Any) -> Path | None:
         """Lead the save_state and load_state of a script's own Accelerator through the vault; instead of ``resume()``.
@@ -213,7 +219,7 @@ class Checkpointer(Keepable):
         run = self._looped("batches()")
         run.note_data(dataloader)
         over = run.passes.is_over(self.finished is not None)
-        return Batches(run.position, dataloader, over=over)
+        return Batches(run.position, dataloader, over=over or run.position.pass_over())
 
     @property
     def batches_done(self) -> int:
@@ -283,4 +289,7 @@ class Checkpointer(Keepable):
                 f"{what} comes after the end of this loop at step {run.step}: call resume() again, which goes on from "
                 "the newest checkpoint"
             )
+        run.touch()
+        if again:
+            run.settle_variables()
         return run

@@ -13,7 +13,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from vaultlayer_hf.base.events import EventKind, Events
-from vaultlayer_hf.errors import ResumeError
+from vaultlayer_hf.errors import ResumeError, SettingsError
 from vaultlayer_hf.loops.ways import Followed, LoaderPosition, Other, Way, loader_position_from
 from vaultlayer_hf.state.data.followed import follower_of, why_not, why_open
 from vaultlayer_hf.state.data.follower import Follower
@@ -25,6 +25,8 @@ from vaultlayer_hf.state.random_state import put_random_state, take_random_state
 FORMAT = 2
 _OF_LEFT_PASS = 3
 """Of a position in a pass that was left before its last batch, which earlier versions would go on with."""
+_OF_FURTHER_PASS = 4
+"""Of a position in a second pass, or later, of one epoch: earlier versions would go on with the next epoch."""
 
 
 class LoopData:
@@ -55,6 +57,10 @@ class LoopData:
         self._ended: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()  # why, by loader
         self._under_way = False
         self._left_pass = False  # the current one, before its last batch: nothing of it is to do
+        self._epoch: int | None = None  # that of ``begin_epoch``, while it is under way
+        self._behind = 0  # passes of it that are over
+        self._to_pass_over = 0  # of them, those that a resumed script still asks for
+        self._opened = 0  # passes, in this process
         # How many batches the current pass has left out at its begin, and how many of them the loader of now doesn't.
         self._left_out = self._passed_over = 0
         # Of when the epoch began: the code ahead of its batches runs again behind a resume, and draws the same.
@@ -68,6 +74,7 @@ class LoopData:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what ``load_state_dict`` needs, between two batches."""
+        further = self._behind + self._to_pass_over if self._under_way else 0
         place = self._kept
         if place is None and self._way is not None:
             place = self._way.place()
@@ -76,10 +83,12 @@ class LoopData:
                     "data", EventKind.NOTICE, f"the place in the data isn't kept: {place.why}"
                 )
         return {
-            "format": _OF_LEFT_PASS if self._left_pass else FORMAT,
-            "passes": self.passes,
+            "format": self._format(),
+            "passes": self._epoch if further and self._epoch is not None else self.passes,
+            "behind": further,
             "batches": self.batches,
             "left": self.left,
+            "left_pass": self._left_pass,
             "left_out": self._left_out,
             "first": self.first,
             "dawn": self._epoch_random,
@@ -93,16 +102,18 @@ class LoopData:
         The next ``batches_of`` goes on from there, with the random state given; None: with that of now. Raises
         ResumeError.
         """
-        if state.get("format") not in (FORMAT, _OF_LEFT_PASS):
+        if state.get("format") not in (FORMAT, _OF_LEFT_PASS, _OF_FURTHER_PASS):
             raise ResumeError(
                 f"its place in the data is of format {state.get('format')}, and this version of vaultlayer-hf reads "
-                f"formats {FORMAT} and {_OF_LEFT_PASS}: go on with the version that wrote it"
+                f"formats {FORMAT} to {_OF_FURTHER_PASS}: go on with the version that wrote it"
             )
         self.passes, self.left, self._epoch_random = state["passes"], state["left"], state["dawn"]
         self.first = state.get("first")
         self.batches = state["batches"] * written // self.world_size
         self._left_out = state.get("left_out", 0) * written // self.world_size
-        self._under_way, self._left_pass = state["under_way"], state["format"] == _OF_LEFT_PASS
+        self._under_way = state["under_way"]
+        self._left_pass = state.get("left_pass", state["format"] == _OF_LEFT_PASS)
+        self._to_pass_over = state.get("behind", 0)
         self._kept = loader_position_from(state["place"]) if state["place"] is not None else None
         self._random = random or take_random_state()
 
@@ -129,6 +140,9 @@ class LoopData:
     def begin_epoch(self, number: int) -> None:
         """Begin an epoch, or begin again the one that was under way: with the same random numbers."""
         self.passes = number
+        self._epoch, self._behind = number, 0
+        if self._kept is None:  # what was under way before is given up
+            self._under_way = False
         if self._kept is not None and self._under_way and self._epoch_random is not None:
             put_random_state(self._epoch_random)
         else:
@@ -139,8 +153,33 @@ class LoopData:
         if self._under_way and self._way is not None:
             self._way.end()
         self.passes, self.batches, self._under_way, self._epoch_random = number + 1, 0, False, None
+        self._epoch, self._behind = None, 0
         self._left_pass = False
         self._pass_ended()
+
+    @property
+    def passes_over(self) -> bool:
+        """Whether the next pass that is asked for is behind the run."""
+        return bool(self._to_pass_over)
+
+    def pass_over(self) -> bool:
+        """Tell whether the pass that is asked for is behind the run, in the epoch that it goes on within."""
+        if not self._to_pass_over:
+            return False
+        self._events.warn_once(
+            "further pass",
+            EventKind.NOTICE,
+            "this run goes on within an epoch behind the first of its passes through data: the code of the epoch ahead "
+            "of the pass that was under way runs again",
+        )
+        self._to_pass_over -= 1
+        self._behind += 1
+        return True
+
+    def _format(self) -> int:
+        if self._under_way and self._behind + self._to_pass_over:
+            return _OF_FURTHER_PASS
+        return _OF_LEFT_PASS if self._left_pass else FORMAT
 
     def begin_pass(self) -> None:
         """Be at the start of a pass, unless a restored one is to go on."""
@@ -165,6 +204,7 @@ class LoopData:
                 put_random_state(self._random)
                 batches = iter(())
         else:
+            self._behind += self._epoch is not None and self._under_way  # the pass before was left
             self._left_pass = False
             self.passes, self.batches = number, 0
             self._left_out, self._passed_over = left_out(loader), 0
@@ -174,10 +214,17 @@ class LoopData:
                 _set_epoch(loader, number)
             batches = way.begin(kept)
         self._way, self._under_way, self._kept = way, True, None
-        return self._given(way, batches)
+        self._opened += 1
+        return self._given(way, batches, self._opened)
 
-    def _given(self, way: Way, batches: Iterator[Any]) -> Iterator[Any]:
+    def _given(self, way: Way, batches: Iterator[Any], number: int) -> Iterator[Any]:
         for batch in batches:
+            if number != self._opened:
+                raise SettingsError(
+                    "a pass through the data goes on behind another one that was begun within it by batches() or "
+                    "steps(), and the place in two of them can't be kept: go through the inner loader itself, as for "
+                    "an evaluation, or draw from it by Checkpointer.stream(loader)"
+                )
             self.batches += 1
             way.given()
             self._log_remarks(way)
@@ -185,6 +232,8 @@ class LoopData:
         self._log_remarks(way)
         way.end()
         self.passes, self.batches, self._under_way, self._left_pass = self.passes + 1, 0, False, False
+        if self._epoch is not None:
+            self._behind += 1
         self._pass_ended()
 
     def leave(self) -> None:

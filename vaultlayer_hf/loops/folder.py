@@ -26,10 +26,13 @@ from vaultlayer_hf.loops.files import (
     write_about,
 )
 from vaultlayer_hf.loops.objects import Stateful
+from vaultlayer_hf.loops.other_optimizers import OtherOptimizers
+from vaultlayer_hf.loops.pending_gradients import PendingGradients
 from vaultlayer_hf.session.checkpoint_files import CheckpointFiles
 from vaultlayer_hf.session.save.beside import names_beside
 from vaultlayer_hf.session.save.plan import Save
 from vaultlayer_hf.state.asked import check_optimizers
+from vaultlayer_hf.state.data.placed import in_doubt
 from vaultlayer_hf.state.finite import nonfinite_later, nonfinite_state
 from vaultlayer_hf.state.layouts import missing_shards
 from vaultlayer_hf.state.loadable import Kind, LoadTrial
@@ -123,12 +126,23 @@ class LoopFiles(StateFiles):
         state: the objects of the training.
         position: where the loop is in its data.
         carried: the variables that it hands on from one round to the next.
+        gradients: what its next update begins with.
+        others: optimizers that train its parameters, and aren't saved.
         events: where to tell what was brought back.
     """
 
-    def __init__(self, state: Stateful, position: LoopData, carried: Carried, events: Events) -> None:
+    def __init__(
+        self,
+        state: Stateful,
+        position: LoopData,
+        carried: Carried,
+        gradients: PendingGradients,
+        others: OtherOptimizers,
+        events: Events,
+    ) -> None:
         super().__init__(state)
         self._position, self._carried, self._events = position, carried, events
+        self._gradients, self._others = gradients, others
         self._digested: tuple[int, ...] = (0,)
         """Ranks that have written digests of what they hold, at the last save."""
         self.beside: tuple[str, Sequence[str]] | None = None
@@ -152,11 +166,23 @@ class LoopFiles(StateFiles):
         Raises what the objects raise.
         """
         folder.mkdir(parents=True, exist_ok=True)
+        if unkept := self._state.unkept:
+            self._events.warn_once(
+                "added groups",
+                EventKind.INEXACT,
+                f"the optimizer was given groups of parameters in mid-run, and {unkept}. No start can go on from this "
+                "checkpoint, or from later ones",
+            )
         self._state.write(folder, rank)
         random_file, data_file = rank_files(rank)
         write_state(folder / random_file, take_random_state())
         modes = {name: take_modes(model) for name, model in self._state.models().items()}
-        loop: dict[str, Any] = {"carried": self._carried.state_dict(), "modes": modes}
+        loop: dict[str, Any] = {
+            "carried": self._carried.state_dict(),
+            "modes": modes,
+            "gradients": self._gradients.state_dict(),
+            "others": self._others.names,
+        }
         if rank == 0:
             loop["beside"] = names_beside(output_dir)
         write_state(folder / data_file, {**self._position.state_dict(), **loop})
@@ -179,6 +205,7 @@ class LoopFiles(StateFiles):
         Raises ResumeError (OtherRunError, NotLoadedError), and what the objects raise.
         """
         about = read_about(folder)
+        self._gradients.clear()
         self._state.read(folder)
         check_optimizers(self._state.optimizers)
         written = int(about["world_size"])
@@ -189,6 +216,10 @@ class LoopFiles(StateFiles):
         self._position.load_state_dict(position, random, written)
         self._carried.load_state_dict(position.get("carried", {}))  # earlier versions kept none
         self._put_modes(position.get("modes", {}))
+        self._put_gradients(position.get("gradients", {}), same=written == world_size)
+        if rank == 0 and (others := position.get("others")):
+            doubt = f"{', '.join(others)} trained parameters of this loop, and the checkpoint doesn't hold its state"
+            self._events.warn(EventKind.INEXACT, in_doubt([doubt]))
         self.beside = folder.name, position.get("beside", ())
         if random is not None:
             put_random_state(random)
@@ -204,6 +235,17 @@ class LoopFiles(StateFiles):
             self._events.info(
                 EventKind.NOTICE,
                 f"frozen or trained as when the checkpoint was saved (requires_grad): {listed}",
+            )
+
+    def _put_gradients(self, saved: dict[str, Any], *, same: bool) -> None:
+        lost = self._gradients.load_state_dict(saved) if same else list(saved)
+        if lost:
+            why = "of other parameters" if same else "of another number of ranks"
+            self._events.warn(
+                EventKind.INEXACT,
+                in_doubt(
+                    [f"the checkpoint was saved between two batches of one update, with gradients {why}"]
+                ),
             )
 
     def unwritten(self, folder: Path, paths: set[str], *, world_size: int) -> list[str]:

@@ -14,7 +14,8 @@ import torch
 from torch.optim.lr_scheduler import LRScheduler
 
 from vaultlayer_hf.errors import ResumeError, SettingsError
-from vaultlayer_hf.loops import added_groups, left_gradients, loose_parameters
+from vaultlayer_hf.loops import left_gradients, loose_parameters
+from vaultlayer_hf.loops.added_groups import AddedGroups
 from vaultlayer_hf.loops.asked import asked_of
 from vaultlayer_hf.loops.files import read_model, whole, write_model
 from vaultlayer_hf.state.asked import Asked
@@ -58,6 +59,10 @@ class Stateful(Protocol):
     @property
     def doubts(self) -> list[str]:
         """What speaks against the numbers of an unbroken run behind a load, in words."""
+
+    @property
+    def unkept(self) -> str:
+        """Why no start can go on from a checkpoint of now, in words; empty where one can."""
 
     def tensors(self, world_size: int) -> StateTensors:
         """List the tensors of the models', optimizers' and schedules' state on this rank."""
@@ -116,7 +121,7 @@ class Objects:
         self._elsewhere = elsewhere
         self.doubts: list[str] = []
         self._things: dict[str, Any] = {}
-        self._groups: dict[str, int] = {}  # of each optimizer, as the script has made it
+        self._added = AddedGroups()
         for name, thing in (("optimizer", optimizer), ("scheduler", scheduler)):
             if thing is not None:
                 self._take_in(name, thing)
@@ -136,8 +141,7 @@ class Objects:
     def _take_in(self, name: str, thing: Any) -> None:
         check_stateful(name, thing)
         self._things[name] = thing
-        if isinstance(thing, torch.optim.Optimizer):
-            self._groups[name] = len(thing.param_groups)
+        self._added.note(name, thing)
 
     def model_identity(self) -> ModelIdentity:
         """Return the identity of the model, and of models that were added."""
@@ -154,9 +158,6 @@ class Objects:
             if isinstance(thing, torch.nn.Module):
                 yield name, whole(thing)
 
-    def _named_optimizers(self) -> dict[str, Any]:
-        return {name: self._things[name] for name in self._groups}
-
     def _loose(self) -> dict[str, torch.Tensor]:
         """Return what the optimizers train and no model holds."""
         return loose_parameters.loose_parameters(
@@ -172,8 +173,7 @@ class Objects:
         for name, thing in self._things.items():
             thing = whole(thing) if isinstance(thing, torch.nn.Module) else thing
             write_state(folder / f"{name}.pt", thing.state_dict())
-        if added := added_groups.added_groups(self._named_optimizers(), self._groups, self.models()):
-            write_state(folder / added_groups.FILE, added)
+        self._added.write(folder, self.models())
         if left := left_gradients.left_gradients(self.models(), self.optimizers):
             write_state(folder / left_gradients.FILE, left)
         if loose := self._loose():
@@ -184,9 +184,7 @@ class Objects:
         self.doubts = []
         if self.model is not None:
             read_model(folder, whole(self.model))
-        if (folder / added_groups.FILE).exists():
-            saved = read_state(folder / added_groups.FILE)
-            added_groups.add_groups(saved, self._named_optimizers(), self._groups, self.models())
+        self._added.give(folder, self.models())
         schedules = [one for one in self._things.values() if isinstance(one, LRScheduler)]
         with loading_schedules(self.optimizers, self.schedulers, folder, added=schedules):
             for name, thing in self._things.items():
@@ -208,6 +206,11 @@ class Objects:
         except Exception as error:  # the object is the script's own: it raises what it likes
             what = f"{type(error).__name__}: {error}"
             raise ResumeError(f"{name}.pt of {folder.name} can't be loaded: {what}") from error
+
+    @property
+    def unkept(self) -> str:
+        """Why no start can go on from a checkpoint of now, in words; empty where one can."""
+        return self._added.lost
 
     def tensors(self, world_size: int) -> StateTensors:
         """List the tensors of the model's, the optimizer's and the schedule's state, and those of models added."""

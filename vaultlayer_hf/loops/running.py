@@ -8,16 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vaultlayer_hf.base.cells import at_end_of_cells
 from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.loops.asked import holds_of, loader_digest
+from vaultlayer_hf.loops.async_facts import plain_optimizers
 from vaultlayer_hf.loops.async_saves import begin_async_saves
 from vaultlayer_hf.loops.carried import Carried
 from vaultlayer_hf.loops.data import LoopData
 from vaultlayer_hf.loops.folder import LoopFiles
 from vaultlayer_hf.loops.life import begin_training, end_training
 from vaultlayer_hf.loops.objects import Stateful
+from vaultlayer_hf.loops.other_optimizers import OtherOptimizers
 from vaultlayer_hf.loops.passes import Passes
+from vaultlayer_hf.loops.pending_gradients import PendingGradients
 from vaultlayer_hf.session.save.beside import say_what_is_gone
 from vaultlayer_hf.session.save.plan import Save
 from vaultlayer_hf.session.save.writing import write_on_all
@@ -45,7 +49,8 @@ class RunningLoop:
         step: how many steps are done.
         finished: the step at which the run was finished before, or None.
         ended: whether it is over, for whatever reason.
-        interrupted: whether it was told to stop: the same Checkpointer goes on from its last save.
+        interrupted: whether it was told to stop, or an error has ended its notebook's cell: the same Checkpointer goes
+            on from its last save.
 
     Raises what ``Checkpointer.resume`` does.
     """
@@ -57,17 +62,23 @@ class RunningLoop:
         self.carried = Carried(events, lambda: state.saved)
         self.position = LoopData(events, pass_ended=self.carried.end_pass)
         self.passes = Passes(self.position)
-        self.files = LoopFiles(state, self.position, self.carried, events)
+        self._gradients = PendingGradients(lambda: [] if state.engine else plain_optimizers(state))
+        self._others = OtherOptimizers(self._holders, lambda: state.models().values(), self._say_other)
+        self.files = LoopFiles(state, self.position, self.carried, self._gradients, self._others, events)
         self.ended = self.interrupted = False
         self._asked, self._then, self._over = asked, Asked(), False
         self._loss: Any = None
         self._due = False  # a save, when the epoch is over
+        self._touched = True  # since the last cell of a notebook has ended
         self.training, step = begin_training(settings, output_dir, self.files, events, self._load)
         self.position.on(self.session.ranks.rank, self.session.ranks.world_size)
         self.step = self._saved = step or 0  # the step of the newest checkpoint
         self.finished: int | None = self.session.state.finished if step is not None else None
         self._before = self._saved  # the step of the checkpoint before the newest
         self._beside = begin_async_saves(self.training, state, self.files)
+        self._leave_cells = at_end_of_cells(self._cell_ended)
+        self._gradients.begin()
+        self._others.begin()
 
     @property
     def session(self) -> Session:
@@ -80,7 +91,7 @@ class RunningLoop:
         watch, alone = self.training.watch, self.session.ranks.world_size == 1
         # Several ranks stop together, a few steps after the request: till then the loop goes on.
         asked = watch.hurried or (alone and watch.pending(time.time(), 0.0, time.time()) is not None)
-        return not self.ended and not asked
+        return not self.ended and not self.interrupted and not asked
 
     def _load(self, session: Session, folder: Path) -> int:
         before = session.entered.before
@@ -168,6 +179,7 @@ class RunningLoop:
             return
         self._settle(wait=True)
         folder = session.output_dir / f"checkpoint-{self.step}"
+        self._others.saved()
         self.training.before_save(folder)
         figures = self._figures() if ranks.rank == 0 else {}
         if self._beside is not None and not last:
@@ -221,6 +233,41 @@ class RunningLoop:
             if self._beside is not None:
                 stack.callback(self._beside.close)
             stack.callback(self.position.leave)
+            stack.callback(self._gradients.leave)
+            stack.callback(self._others.leave)
+            stack.callback(self._leave_cells)
+
+    def touch(self) -> None:
+        """Note that the loop is under way in this cell of a notebook: the end of another one has ended the watch."""
+        if not self._touched and self.session.claim is not None and not self.session.disabled:
+            self.training.watch.open()
+        self._touched = True
+
+    def settle_variables(self) -> None:
+        """Bring back variables that were carried in the loop before this one, and that the script carries no more."""
+        if left := self.carried.settle():
+            self.session.warn_all(
+                EventKind.INEXACT,
+                f"{', '.join(left)}: as the cell that was broken off left it, and not as at step {self.step}: "
+                "run the cell with resume() and carry() again",
+            )
+
+    def _cell_ended(self, failed: bool) -> None:
+        # Where in a step the error came nobody knows: weights and variables may be between two steps.
+        self.interrupted = self.interrupted or (failed and self._touched and not self.ended)
+        self._touched = False
+
+    def _holders(self) -> list[Any]:
+        """Return what is saved and may be an optimizer, or hold one."""
+        return [*plain_optimizers(self._state), *self._state.saved, *self.carried.values()]
+
+    def _say_other(self, name: str) -> None:
+        self.session.warn_all(
+            EventKind.INEXACT,
+            f"this loop's parameters are trained by an optimizer, {name}, that its Checkpointer hasn't got: "
+            "checkpoints don't hold its state, and the numbers behind a resume may differ from an unbroken run's. Give "
+            "it to the Checkpointer, or add() it, ahead of resume(), one that the loop comes to later, too",
+        )
 
     def _figures(self) -> dict[str, float]:
         try:

@@ -1,6 +1,7 @@
 """What a training's state is: torch, and neither the vault nor transformers.
 
     adapters.py         a model's adapters, and whether a checkpoint's go on as what they were
+    added_functions.py  functions that a schedule is given on its way
     added_groups.py     groups of parameters that an optimizer is given on its way
     asked.py            what a training is asked for, and what of it differs from a checkpoint's
     assigned_names.py   which names a function assigns

@@ -10,7 +10,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Mapping
-from types import CellType, CodeType, FunctionType
+from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 _PLAIN = (bool, int, float, str, type(None))
@@ -34,7 +34,7 @@ def name_function(function: Any) -> dict[str, Any] | None:
         return kept
     cells = [_content(cell) for cell in function.__closure__ or ()]
     values = [cells, function.__defaults__, function.__kwdefaults__]
-    same = [number for number, one in enumerate(found) if one is function.__code__]
+    same = [number for number, one in enumerate(found) if one == function.__code__]
     own = getattr(sys.modules.get(function.__module__), "__dict__", None) is function.__globals__
     return {**kept, "number": same[0], "values": values} if own and same and _is_plain(values) else None
 
@@ -75,10 +75,21 @@ def _inside(one: Any, name: str) -> list[Any]:
         one = one.__code__
     if isinstance(one, CodeType):
         return [code for code in one.co_consts if isinstance(code, CodeType) and code.co_name == name]
+    if isinstance(one, ModuleType) and name.startswith("<"):  # as <lambda>: no name of the module leads to it
+        return _codes_in_file(one, name)
     if name not in getattr(one, "__dict__", {}):
         return []
     inside = one.__dict__[name]
     return [inspect.unwrap(getattr(inside, "__func__", inside))]
+
+
+def _codes_in_file(module: ModuleType, name: str) -> list[Any]:
+    """Return the codes of this name that stand at the top of a module, as its file has them now."""
+    try:
+        code = compile(inspect.getsource(module), module.__file__ or "", "exec", dont_inherit=True)
+    except (OSError, TypeError, SyntaxError, ValueError):  # a notebook has none
+        return []
+    return [one for one in code.co_consts if isinstance(one, CodeType) and one.co_name == name]
 
 
 def _content(cell: CellType) -> Any:

@@ -7,14 +7,21 @@ and a start gives them to its optimizer ahead of the load, which brings their op
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from vaultlayer_hf.errors import OtherRunError
+from vaultlayer_hf.state.added_functions import (
+    added_functions,
+    give_functions,
+    kept_function,
+    lost_function,
+    with_functions,
+    without_those_there,
+)
 from vaultlayer_hf.state.added_groups import UNNAMED, give_groups, groups_by_name
-from vaultlayer_hf.state.named_functions import find_function, name_function
 from vaultlayer_hf.state.object_files import peeled, read_state, unwrapped_optimizer, write_state
 from vaultlayer_hf.state.schedules import unwrapped_schedule
 from vaultlayer_hf.state.tensor_digests import plain_name
@@ -53,7 +60,7 @@ class AddedGroups:
             return
         self._optimizer, self._schedule = self._trainer.optimizer, self._trainer.lr_scheduler
         self._first = len(getattr(self._optimizer, "param_groups", ()))
-        self._lambdas = [len(one.lr_lambdas) for one in _with_lambdas(self._schedule)]
+        self._lambdas = [len(one.lr_lambdas) for one in with_functions(self._schedule)]
 
     def write(self, folder: Path) -> str:
         """Write which groups there are besides, if any. Raises OSError.
@@ -83,11 +90,9 @@ class AddedGroups:
         here = len(self._optimizer.param_groups) if self._optimizer is not None else 0
         if here < saved["first"]:
             return  # it is another optimizer, as its load says
-        groups, added = saved["groups"][here - saved["first"] :], list(saved["lambdas"])
+        groups = saved["groups"][here - saved["first"] :]
         # What the script by now gives ahead of the training is there already.
-        for number, (one, kept) in enumerate(zip(_with_lambdas(self._schedule), added, strict=False)):
-            there = max(len(one.lr_lambdas) - kept["first"], 0)
-            added[number] = {**kept, "functions": kept["functions"][there:]}
+        added = without_those_there(self._schedule, saved["lambdas"])
         if lost := _lost({"groups": groups, "lambdas": added}):
             raise _refused(folder, lost)
         named = self._named()
@@ -112,7 +117,7 @@ class AddedGroups:
 
     def not_carried(self, functions: Sequence[Any]) -> list[Any]:
         """Return those of a schedule's functions that each start makes, or that none can bring back."""
-        schedules = [one for one in _with_lambdas(self._schedule) if one.lr_lambdas is functions]
+        schedules = [one for one in with_functions(self._schedule) if one.lr_lambdas is functions]
         first = (
             self._lambdas[0]
             if schedules and schedules[0] is unwrapped_schedule(self._schedule)
@@ -120,7 +125,7 @@ class AddedGroups:
         )
         return [
             *functions[:first],
-            *(one for one in functions[first:] if _kept(one, functions[:first])[1] is None),
+            *(one for one in functions[first:] if kept_function(one, functions[:first])[1] is None),
         ]
 
     def _named(self) -> dict[str, Any]:
@@ -130,20 +135,11 @@ class AddedGroups:
         """Return what came to the functions of each schedule, unless the schedule is another one by now."""
         if self._trainer.lr_scheduler is not self._schedule:
             return []
-        return [
-            {
-                "first": first,
-                "functions": [_kept(one, own.lr_lambdas[:first]) for one in own.lr_lambdas[first:]],
-            }
-            for own, first in zip(_with_lambdas(self._schedule), self._lambdas, strict=False)
-        ]
+        return added_functions(self._schedule, self._lambdas)
 
     def _give_functions(self, saved: Sequence[dict[str, Any]]) -> None:
-        for number, (one, kept) in enumerate(zip(_with_lambdas(self._schedule), saved, strict=False)):
-            for name, how in kept["functions"]:
-                if isinstance(how, int) and how >= len(one.lr_lambdas):
-                    raise LookupError(name)
-                one.lr_lambdas.append(one.lr_lambdas[how] if isinstance(how, int) else find_function(how))
+        give_functions(self._schedule, saved)
+        for number, kept in enumerate(saved[: len(self._lambdas)]):
             self._lambdas[number] = kept["first"]
 
     def _refuse_again(self, groups: Sequence[Sequence[str]], folder: Path) -> None:
@@ -177,27 +173,13 @@ def groups_of(trainer: Any) -> AddedGroups | None:
     return found if isinstance(found, AddedGroups) else None
 
 
-def _kept(function: Any, earlier: Sequence[Any]) -> tuple[str, Any]:
-    """Return a function's name for people, and what it is found by: the place of an earlier one, or its name."""
-    name = getattr(function, "__qualname__", type(function).__qualname__)
-    same = [number for number, one in enumerate(earlier) if one is function]
-    return name, same[0] if same else name_function(function)
-
-
 def _lost(content: dict[str, Any]) -> str:
     if any(UNNAMED in group for group in content["groups"]):
         return (
             "parameters in them are none of the model's, so no start can find them: make them a part of the model, or "
             "give them to the optimizer ahead of train()"
         )
-    lost = [name for one in content["lambdas"] for name, how in one["functions"] if how is None]
-    return (
-        lost
-        and (
-            f"the schedule's function {lost[0]}, which was added with them, holds objects or stands nowhere in the "
-            "script's code, so no start can make it: use one that reads numbers alone"
-        )
-    ) or ""
+    return lost_function(content["lambdas"])
 
 
 def _refused(folder: Path, why: str) -> OtherRunError:
@@ -205,12 +187,3 @@ def _refused(folder: Path, why: str) -> OtherRunError:
         f"{folder.name} was saved when its optimizer had groups of parameters that were added in mid-run "
         f"(add_param_group), and {why}; {_NEW_VAULT}"
     )
-
-
-def _with_lambdas(schedule: Any) -> Iterator[Any]:
-    """Yield a schedule, and those within it, that have functions of their own for each group."""
-    schedule = unwrapped_schedule(schedule)
-    if isinstance(getattr(schedule, "lr_lambdas", None), list):
-        yield schedule
-    for one in getattr(schedule, "_schedulers", ()):
-        yield from _with_lambdas(one)

@@ -6,15 +6,15 @@ import math
 import os
 import queue
 import signal
-import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import CodeType
 from typing import Any
 
+from vaultlayer_hf.base.cells import at_end_of_cells, shell
 from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.session.stop.clouds import NoticeSource, sources
 from vaultlayer_hf.session.stop.exits import INTERRUPTED, PREEMPTED
@@ -49,6 +49,7 @@ class NoticeWatch:
         self._traps = Traps(signals, self._caught, self._hurry, self._interrupt)
         self._signals = signals
         self._thread: threading.Thread | None = None
+        self._leave_cells: Callable[[], None] = lambda: None
         self.hurried = False
         """A second SIGINT has asked to end at once."""
         self.over = False
@@ -73,11 +74,13 @@ class NoticeWatch:
         looks = sources(self._notices) if os.environ.get("LOCAL_RANK", "0") == "0" else []
         self._thread = threading.Thread(target=self._run, args=(looks,), name="vaultlayer-watch", daemon=True)
         self._thread.start()
-        _at_end_of_cell(self.close)
+        # A training whose cell broke off leaves no handler behind.
+        self._leave_cells = at_end_of_cells(lambda _: self.close())
 
     def close(self, *_: Any, leaving: bool = False) -> None:
         """Stop watching, and put the handlers back. ``leaving``: the process ends now, with a code of its own."""
-        self._traps.release(leaving=leaving and _shell() is None)
+        self._leave_cells()
+        self._traps.release(leaving=leaving and shell() is None)
         if self._thread is not None:
             self._words.put(None)
             self._thread = None
@@ -216,22 +219,3 @@ def _key(notice: Notice) -> tuple[str, str]:
 def _why(source: NoticeSource, error: Exception) -> str:
     hint = "; in a container its hop limit has to be 2" if source.name == "AWS" else ""
     return f"its metadata server can't be asked ({error}){hint}"
-
-
-def _shell() -> Any:
-    """Return the IPython shell that this runs in, or None."""
-    module = sys.modules.get("IPython")
-    return module.get_ipython() if module is not None else None
-
-
-def _at_end_of_cell(close: Any) -> None:
-    """In a notebook, have a training whose cell broke off leave no handler behind."""
-    shell = _shell()
-    if shell is None:
-        return
-
-    def once(*_: Any) -> None:
-        shell.events.unregister("post_run_cell", once)
-        close()
-
-    shell.events.register("post_run_cell", once)

@@ -16,15 +16,16 @@ def optimizer_facts(optimizers: Sequence[Any], parameters: Iterable[torch.Tensor
     ``parameters``: what is trained.
     """
     return OptimizerFacts(
-        has_step_hooks=all(map(_has_step_hooks, optimizers)),
-        steps_another=any(map(_steps_another, optimizers)),
+        has_step_hooks=all(map(has_step_hooks, optimizers)),
+        steps_another=any(map(held_by, optimizers)),
         steps_in_backward=any(callable(getattr(one, "fused_backward", None)) for one in optimizers)
         or any(getattr(one, "_post_accumulate_grad_hooks", None) for one in parameters),
         swaps_for_evaluation=any(callable(getattr(one, "eval", None)) for one in optimizers),
     )
 
 
-def _has_step_hooks(optimizer: Any) -> bool:
+def has_step_hooks(optimizer: Any) -> bool:
+    """Tell whether an optimizer calls hooks around its steps."""
     # Torch puts its hooks around the step of a class when the first optimizer of it is made. One that doesn't call
     # torch's own __init__, as wrappers do, takes hooks and never calls them.
     return isinstance(optimizer, torch.optim.Optimizer) and bool(
@@ -32,10 +33,11 @@ def _has_step_hooks(optimizer: Any) -> bool:
     )
 
 
-def _steps_another(optimizer: Any) -> bool:
+def held_by(optimizer: Any) -> list[Any]:
+    """Return the optimizers that another one holds, as SAM and Lookahead do."""
     held = [*getattr(optimizer, "__dict__", {}).values()]
     held += [one for each in held if isinstance(each, (list, tuple)) for one in each]
-    return any(isinstance(one, torch.optim.Optimizer) for one in held)
+    return [one for one in held if isinstance(one, torch.optim.Optimizer)]
 
 
 def plain(optimizer: Any) -> Any:
