@@ -35,7 +35,7 @@ def test_attributes_that_come_meanwhile() -> None:
     data.restless = _Restless(data)  # type: ignore[attr-defined]
     inner = Inner(dataset=data)
     data.count = 2
-    assert inner.take()["dataset.count"] == ("number", 2)
+    assert inner.take()["dataset.count"] == ("number", 2, 1)
 
 
 class _Wrapping:
