@@ -141,7 +141,8 @@ def headline(found: dict[str, Any]) -> str:
     """Return how the run is in one sentence."""
     step = "no step yet" if found["step"] is None else f"step {found['step']}"
     of = f" of {found['max_steps']}" if found["max_steps"] is not None and found["step"] is not None else ""
-    text = f"{found['state']}: {step}{of}"
+    state = "not known whether it runs" if found["state"] == "unknown" else found["state"]
+    text = f"{state}: {step}{of}"
     if found["steps_per_second"]:
         text += f", {found['steps_per_second']:.3g} steps/s"
     if found["seconds_left"] is not None:
@@ -200,7 +201,7 @@ def attempt_rows(found: dict[str, Any]) -> list[tuple[object, ...]]:
             item["number"],
             moment_text(item["begin"]),
             known(item["began_at"]),
-            "none" if item["step"] is None and item["end"] is not None else known(item["step"]),
+            "no step" if item["step"] is None and item["end"] is not None else known(item["step"]),
             known(item["lost"]),
             item["cause"] or ("alive" if item is last else "not known"),
             item["detail"],

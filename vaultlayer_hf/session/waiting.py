@@ -100,7 +100,7 @@ def wait_for_uploads(
                 return why
             waits_for = uploader.trouble or f"{size_text(uploader.unsent)} are to be sent"
             if full is not None:
-                waits_for = f"the vault is full: {uploader.trouble}"
+                waits_for = f"the vault is full: {uploader.trouble}; this disk has the checkpoint meanwhile"
             if now >= next_line or (last_said and waits_for != last_said and uploader.trouble):
                 next_line, last_said = now + _SAY_EVERY, waits_for
                 what = f"waiting up to {duration_text(end - now)} for {uploader.newest_name}: {waits_for}"

@@ -21,7 +21,9 @@ from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.errors import CorruptError, NoSuchCheckpointError, ObjectNotFoundError, StoreError
 from vaultlayer_hf.session.output_dir import checkpoints
 from vaultlayer_hf.session.session import Session
+from vaultlayer_hf.state.loadable import LoadTrial
 from vaultlayer_hf.trainer.layout import WEIGHTS, missing_files
+from vaultlayer_hf.trainer.loadable import kind_of
 
 if TYPE_CHECKING:
     from vaultlayer_hf.trainer.callback import VaultLayerCallback
@@ -159,10 +161,16 @@ def _newest_whole(
         if last is None or step <= last
     }
 
+    torn: dict[int, str] = {}
+    """By its step what can't be loaded of a folder that has all files: the same on all ranks."""
+
     def pick(found: list[dict[int, set[str]]]) -> tuple[int | None, str]:
         steps = sorted({step for ranks_own in found for step in ranks_own}, reverse=True)
         reasons = [] if last is None or last in steps else [f"{output_dir}/checkpoint-{last} isn't there"]
         for step in steps:
+            if step in torn:
+                reasons.append(f"checkpoint-{step}: {torn[step]}")
+                continue
             # The folder may be one of all nodes, or each node's own with the files of its ranks.
             lacking = _missing({path for ranks_own in found for path in ranks_own.get(step, ())}, world_size)
             if not lacking and all(step in ranks_own for ranks_own in found):
@@ -171,10 +179,19 @@ def _newest_whole(
         return None, f": {'; '.join(reasons) or f'{output_dir} holds none'}"
 
     own = {step: paths for step, (_, paths) in here.items()}
-    step, why = session.ranks.decide(own, pick)
-    if step is None:
-        return None, why
-    return (Path(str(explicit)) if step == last else here[step][0]), why
+    while True:
+        step, why = session.ranks.decide(own, pick)
+        if step is None:
+            return None, why
+        # A power cut may have torn a file whose name is there.
+        bad = session.ranks.decide(LoadTrial(kind_of)(*here[step]), _first_of_any)
+        if not bad:
+            return (Path(str(explicit)) if step == last else here[step][0]), why
+        torn[step] = bad
+
+
+def _first_of_any(found: list[list[str]]) -> str:
+    return next((one for ranks_own in found for one in ranks_own), "")
 
 
 def _paths(folder: Path) -> set[str]:

@@ -141,13 +141,14 @@ def say_end_not_held(session: Session, state: TrainerState) -> None:
         )
 
 
-def say_over(events: Events, state: TrainerState, earlier: EarlierRun) -> None:
+def say_over(events: Events, state: TrainerState, earlier: EarlierRun, *, is_fork: bool) -> None:
     """Say that no step is trained: the run was over already, or has gone beyond what is asked for now."""
     what = f"this run is already over, at step {state.global_step} of {state.max_steps}"
     if not earlier.ended:
         what = f"this run is at step {earlier.step} of {earlier.max_steps}, and {state.max_steps} are asked for now"
+    else_ = "fork an earlier step of it (fork='…@STEP')" if is_fork else "name another vault to train anew"
     events.info(
         EventKind.FINISHED,
-        f"{what}: no step is trained; ask for more steps to go on, or name another vault to train anew",
+        f"{what}: no step is trained; ask for more steps to go on, or {else_}",
         step=state.global_step,
     )
