@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.run.insert.kit import STEP, proposed
 
 
@@ -38,6 +40,31 @@ for step in range(10):
     after = proposed(tmp_path, STEP + loop).after.decode()
     assert 'ckpt.add("shadow", shadow)' in after
     assert 'targets, nets = ckpt.carry(lambda: {"targets": targets, "nets": nets})' in after
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "class Notes:\n    def __init__(self):\n        self.losses, self.seen = list(), 0\n        self.losses = []\n",
+        "@dataclass(slots=True)\nclass Notes:\n    seen: int = 0\n    losses: list = field(default_factory=list)\n",
+    ],
+)
+def test_lists_in_objects_of_the_scripts_own_come_back(made: str, tmp_path) -> None:
+    """A history that the loop fills in an attribute is carried, as one in a variable is."""
+    loop = f"""from dataclasses import dataclass, field
+{made}
+notes = Notes()
+for step in range(10):
+    optimizer.zero_grad()
+    loss = model(torch.ones(1, 2)).sum()
+    loss.backward()
+    optimizer.step()
+    notes.losses.append(loss.item())
+"""
+    assert (
+        b'(notes.losses,) = ckpt.carry(lambda: {"notes.losses": notes.losses})'
+        in proposed(tmp_path, STEP + loop).after
+    )
 
 
 def test_what_the_last_batch_leaves_is_there_behind_a_resume_at_it(tmp_path) -> None:

@@ -32,6 +32,7 @@ from vaultlayer_hf.run.insert.loop_names import Names
 from vaultlayer_hf.run.insert.maybe_set import maybe_set, set_ahead
 from vaultlayer_hf.run.insert.named_values import GENERATORS, NamedValues
 from vaultlayer_hf.run.insert.out_of_sight import refuse_held_elsewhere
+from vaultlayer_hf.run.insert.own_classes import GROWS
 from vaultlayer_hf.run.insert.own_functions import parameters_of
 from vaultlayer_hf.run.insert.own_resume import moved_starts
 from vaultlayer_hf.run.insert.pass_variables import changed_in_pass, left_by_pass, names_of_pass, walk_of
@@ -251,6 +252,10 @@ class _Finder:
         found: list[str] = []
         calls = [(on, method, call) for on, method, call in walk.calls if on.partition(".")[0] in before]
         for on, method, call in calls:
+            owner, _, attribute = on.rpartition(".")
+            if owner and GROWS.fullmatch(method) and self.named.holds_container(owner, attribute):
+                found.append(on)
+                continue
             for name in prefixes(on):
                 if (
                     name in self.known

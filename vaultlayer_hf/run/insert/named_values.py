@@ -27,6 +27,7 @@ from vaultlayer_hf.run.insert.own_classes import (
     called_unasked,
     changes_itself,
     classes_of,
+    containers_of,
     holds_iterator,
     is_kind,
 )
@@ -137,6 +138,11 @@ class NamedValues:
         """Tell whether a variable is brought back as a value: a list, a dict, a tensor, an array."""
         made = self.made(name)
         return not made or any(one in CONTAINERS or _ARRAYS.search(one) for one in made)
+
+    def holds_container(self, owner: str, attribute: str) -> bool:
+        """Tell whether an attribute of an object of the script's own class is a list, a dict or the like."""
+        kinds = [self.classes[one] for one in self.made(owner) if one in self.classes]
+        return any(attribute in containers_of(kind) for kind in kinds)
 
     def keeps_values(self, name: str) -> bool:
         """Tell whether what changes in a variable can be seen in its value, or its own class says so."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.run.insert import cst
-from vaultlayer_hf.run.insert.calls import assignments
+from vaultlayer_hf.run.insert.calls import assignments, function_of
 from vaultlayer_hf.run.insert.source import Script, dotted
 from vaultlayer_hf.run.insert.walk import Walk
 
@@ -117,6 +117,30 @@ def is_kind(script: Script, kind: Any, ending: str, classes: dict[str, Any]) -> 
         for base in bases
         if base in classes and base != node.name.value
     )
+
+
+def containers_of(kind: Any) -> set[str]:
+    """Return the attributes that the objects of a class begin with a list, a dict or the like in."""
+    home, node = kind
+    found = set()
+    for one in assignments(home, node, fields=True):
+        of_class = isinstance(one.node, cst.AnnAssign) and function_of(home, one.node) is None
+        for name in map(dotted, one.targets):
+            if (name.startswith("self.") or of_class) and _begins_container(home, one.value):
+                found.add(name.removeprefix("self."))
+    return found
+
+
+def _begins_container(home: Script, value: Any) -> bool:
+    if isinstance(value, cst.Call):
+        made = [home.path(value.func)]
+        made += [
+            home.path(one.value)
+            for one in value.args
+            if one.keyword and one.keyword.value == "default_factory"
+        ]
+        return any(one in _CONTAINERS for one in made)
+    return isinstance(value, (cst.List, cst.Dict, cst.Set))
 
 
 _TENSORS = re.compile(
