@@ -184,7 +184,7 @@ def test_a_pass_that_its_last_step_leaves_is_over_behind_a_resume(tmp_path: Path
         assert run(folder, stop) + run(folder, 0) == whole
 
 
-class Staged(torch.utils.data.Dataset):  # type: ignore[type-arg]
+class Staged(torch.utils.data.Dataset[Any]):
     """Items that tell which pass it is, what the loop has set ahead of it, and how many came before."""
 
     def __init__(self) -> None:
@@ -249,7 +249,7 @@ class _TwoPasses:
         for epoch in self.ckpt.epochs(range(3)):
             for loader in self.loaders:
                 total = 0
-                (total,) = self.ckpt.carry(lambda: {"total": total}, in_pass=True)  # noqa: B023
+                (total,) = self.ckpt.carry(lambda: {"total": total}, in_pass=True)  # noqa: B023  the one of now
                 for row in self.ckpt.batches(loader):
                     total += int(row)
                     self.seen.append((epoch, int(row), total, torch.rand(()).item()))

@@ -21,7 +21,7 @@ def test_what_a_partial_has_bound_is_put_back_into_it() -> None:
 def test_a_default_is_put_back_into_its_argument_alone() -> None:
     """Also where the function uses its name for an attribute: no global of that name comes to be."""
 
-    def note(value: int, best: list[int] = []) -> None:  # noqa: B006
+    def note(value: int, best: list[int] = []) -> None:  # noqa: B006  what it holds is what is tested
         SimpleNamespace().best = (value, best)
 
     FunctionVariables(note).put("best", [1])

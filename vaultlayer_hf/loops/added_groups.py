@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from vaultlayer_hf.errors import OtherRunError, ResumeError, SettingsError
+from vaultlayer_hf.errors import ResumeError, SettingsError
 from vaultlayer_hf.state.added_functions import (
     Added,
     added_functions,
@@ -20,7 +20,7 @@ from vaultlayer_hf.state.added_functions import (
     with_functions,
     without_those_there,
 )
-from vaultlayer_hf.state.added_groups import UNNAMED, give_groups, groups_by_name
+from vaultlayer_hf.state.added_groups import UNNAMED, give_groups, groups_by_name, refused_groups
 from vaultlayer_hf.state.object_files import read_state, write_state
 
 FILE = "added_groups.pt"
@@ -84,24 +84,18 @@ class AddedGroups:
             schedule = self._schedules[key][0]
             missing = without_those_there(schedule, added)
             if lost := lost_function(missing):
-                raise _refused(folder, lost)
+                raise refused_groups(folder, lost)
             try:
                 give_functions(schedule, missing)
             except LookupError as error:
-                raise _refused(folder, f"the schedule's function isn't in this script: {error}") from error
+                raise refused_groups(
+                    folder, f"the schedule's function isn't in this script: {error}"
+                ) from error
 
     def _functions(self) -> dict[str, list[Added]]:
         """Return, by the schedule's name, the functions that came; those that none came to are left out."""
         found = {name: added_functions(thing, first) for name, (thing, first) in self._schedules.items()}
         return {name: added for name, added in found.items() if any(one["functions"] for one in added)}
-
-
-def _refused(folder: Path, why: str) -> OtherRunError:
-    return OtherRunError(
-        f"{folder.name} was saved when its optimizer had groups of parameters that were added in mid-run "
-        f"(add_param_group), and {why}; or load the checkpoint's model in the script and name a new vault. Nothing was "
-        "trained"
-    )
 
 
 def _named(models: Mapping[str, torch.nn.Module]) -> dict[str, torch.nn.Parameter]:

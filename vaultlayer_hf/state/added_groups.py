@@ -7,9 +7,12 @@ they are, by the names that the model has for them, and a resume adds them first
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+
+from vaultlayer_hf.errors import OtherRunError
 
 UNNAMED = "?"
 """Stands for a parameter that no model has."""
@@ -33,3 +36,12 @@ def give_groups(
     for group in groups:
         given = [(name, named[name]) if with_names else named[name] for name in group]
         optimizer.add_param_group({"params": given})
+
+
+def refused_groups(folder: Path, why: str) -> OtherRunError:
+    """Return the error for a checkpoint whose groups of mid-run a start can't have; ``why``: in words."""
+    return OtherRunError(
+        f"{folder.name} was saved when its optimizer had groups of parameters that were added in mid-run "
+        f"(add_param_group), and {why}; or load the checkpoint's model in the script and name a new vault. Nothing was "
+        "trained"
+    )

@@ -12,7 +12,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from vaultlayer_hf.errors import OtherRunError
 from vaultlayer_hf.state.added_functions import (
     added_functions,
     give_functions,
@@ -21,7 +20,7 @@ from vaultlayer_hf.state.added_functions import (
     with_functions,
     without_those_there,
 )
-from vaultlayer_hf.state.added_groups import UNNAMED, give_groups, groups_by_name
+from vaultlayer_hf.state.added_groups import UNNAMED, give_groups, groups_by_name, refused_groups
 from vaultlayer_hf.state.object_files import peeled, read_state, unwrapped_optimizer, write_state
 from vaultlayer_hf.state.schedules import unwrapped_schedule
 from vaultlayer_hf.state.tensor_digests import plain_name
@@ -29,7 +28,6 @@ from vaultlayer_hf.trainer.wrapping import wrapped
 
 FILE = "vaultlayer_added_groups.pt"
 _ATTRIBUTE = "_vaultlayer_groups"
-_NEW_VAULT = "or load the checkpoint's model in the script and name a new vault. Nothing was trained"
 
 
 class AddedGroups:
@@ -94,17 +92,17 @@ class AddedGroups:
         # What the script by now gives ahead of the training is there already.
         added = without_those_there(self._schedule, saved["lambdas"])
         if lost := _lost({"groups": groups, "lambdas": added}):
-            raise _refused(folder, lost)
+            raise refused_groups(folder, lost)
         named = self._named()
         if unknown := [name for group in groups for name in group if name not in named]:
-            raise _refused(folder, f"this start's model has no {', '.join(unknown[:3])}")
+            raise refused_groups(folder, f"this start's model has no {', '.join(unknown[:3])}")
         try:
             give_groups(self._optimizer, groups, named)
             self._give_functions(added)
         except ValueError as error:
-            raise _refused(folder, f"this start's optimizer can't take them ({error})") from error
+            raise refused_groups(folder, f"this start's optimizer can't take them ({error})") from error
         except LookupError as error:
-            raise _refused(folder, f"the schedule's function isn't in this script: {error}") from error
+            raise refused_groups(folder, f"the schedule's function isn't in this script: {error}") from error
         if not _lost(saved):
             self._first = saved["first"]
         if groups:
@@ -155,7 +153,7 @@ class AddedGroups:
                     given = group["params"]
                     if not any(id(one) in brought for one in (given if isinstance(given, list) else [given])):
                         raise
-                    raise _refused(
+                    raise refused_groups(
                         folder,
                         "the script gives them once more at this start, as on_epoch_begin does, which is called again "
                         "where a start goes on within an epoch: give them only where the optimizer hasn't got them, or "
@@ -180,10 +178,3 @@ def _lost(content: dict[str, Any]) -> str:
             "give them to the optimizer ahead of train()"
         )
     return lost_function(content["lambdas"])
-
-
-def _refused(folder: Path, why: str) -> OtherRunError:
-    return OtherRunError(
-        f"{folder.name} was saved when its optimizer had groups of parameters that were added in mid-run "
-        f"(add_param_group), and {why}; {_NEW_VAULT}"
-    )

@@ -18,6 +18,7 @@ import torch
 
 from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import VaultLayerError
+from vaultlayer_hf.state.data.guard import reason_of
 from vaultlayer_hf.state.object_kinds import OURS
 from vaultlayer_hf.trainer.layout import best_step
 from vaultlayer_hf.trainer.loop_locals import local_of_loop
@@ -111,12 +112,11 @@ def _each_alone(handler: Any, original: Callable[..., Any], events: Events) -> C
 
 
 def _say_left_out(events: Events, name: str, error: Exception) -> None:
-    said = f"{type(error).__name__}: {error}".splitlines()[0]
     events.warn_once(
         f"owed {name}",
         EventKind.INEXACT,
-        f"{name} raised {said}, and is left out. The checkpoint was saved at the last step of an epoch, ahead of "
-        "what is done at the epoch's end. That is done now, by a process that hasn't begun the epoch: what "
+        f"{name} raised {reason_of(error)}, and is left out. The checkpoint was saved at the last step of an epoch, "
+        "ahead of what is done at the epoch's end. That is done now, by a process that hasn't begun the epoch: what "
         "on_epoch_begin and the steps make isn't there. If what it does changes the training, the numbers differ from "
         "an unbroken run's",
     )

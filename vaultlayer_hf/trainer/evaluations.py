@@ -70,13 +70,16 @@ class Evaluations:
             self.owed -= 1
             if base.generator is None:
                 begin_following(base, _WithoutDrawing(base))
+        if base not in self._seen:
+            self._look_for_generators(base)
         self._seen.add(base)
-        self._look_for_generators(base)
 
     def _look_for_generators(self, base: DataLoader[Any]) -> None:
+        if self._on_drawing is None:
+            return
         with suppress(Exception):  # of objects of the script's own
             names = Inner(evaluation=base.dataset, collator=base.collate_fn).generators
-            if names and self._on_drawing is not None:
+            if names:
                 self._on_drawing(
                     f"persistent workers draw from a random generator of the data of evaluations ({names[0]}), and no "
                     "checkpoint holds what they have drawn: behind a resume an evaluation may give other numbers than "

@@ -132,15 +132,14 @@ def containers_of(kind: Any) -> set[str]:
 
 
 def _begins_container(home: Script, value: Any) -> bool:
-    if isinstance(value, cst.Call):
-        made = [home.path(value.func)]
-        made += [
-            home.path(one.value)
-            for one in value.args
-            if one.keyword and one.keyword.value == "default_factory"
-        ]
-        return any(one in _CONTAINERS for one in made)
-    return isinstance(value, (cst.List, cst.Dict, cst.Set))
+    made_by = [one for one in getattr(value, "args", ()) if one.keyword is not None]
+    fields = [one.value for one in made_by if one.keyword.value == "default_factory"]
+    return _is_container(home, value) or any(home.path(one) in _CONTAINERS for one in fields)
+
+
+def _is_container(home: Script, value: Any) -> bool:
+    made = isinstance(value, cst.Call) and home.path(value.func) in _CONTAINERS
+    return made or isinstance(value, (cst.List, cst.Dict, cst.Set))
 
 
 _TENSORS = re.compile(
@@ -198,6 +197,6 @@ def _is_plain(home: Script, value: Any, containers: bool) -> bool:
     if isinstance(value, (cst.Integer, cst.Float)) or dotted(value) in ("None", "True", "False"):
         return True
     path = home.path(value.func) if isinstance(value, cst.Call) else ""
-    if containers and (isinstance(value, (cst.List, cst.Dict, cst.Set)) or path in _CONTAINERS):
+    if containers and _is_container(home, value):
         return True
     return bool(_TENSORS.search(path))
