@@ -38,7 +38,7 @@ def test_pull_leaves_alone_what_is_there(trained: Path, tmp_path: Path) -> None:
     assert again["fetched"] == 0
     before = tree(target)
     other = vl("pull", f"{trained}@60", str(target))
-    assert (other.code, "isn't this checkpoint" in other.err) == (2, True)
+    assert (other.code, "else than this checkpoint" in other.err) == (2, True)
     assert tree(target) == before
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.faults.kinds import clear_up, small_disk, unmount_disk
+from tests.faults.kinds import NOTHING, clear_up, small_disk, unmount_disk
 from tests.faults.training import BEGIN, END, STEPS
 from tests.forks import ForkServer
 from tests.servers import SeaweedServer
@@ -40,7 +40,8 @@ class Row:
         lost: of these, how many the vault doesn't have, or not whole.
         wrong: starts that went on from another step than the newest whole commit's, or from other bytes than its.
         stopped: trainings that ended before their last step, though nobody killed them.
-        slowed: seconds of training over those of an undisturbed one, less 1; of each training that came to its end.
+        slowed: seconds of training over those of an undisturbed one right before it, which had the same proxy or disk,
+            less 1; of each training that came to its end.
         back: seconds from the fault's end to the next commit; of each training that had one.
         said: what went wrong, in words.
     """
@@ -72,15 +73,12 @@ class Board:
 
     def __init__(self, forks: ForkServer, server: SeaweedServer | None, scratch: Path) -> None:
         self.forks, self.server, self.scratch = forks, server, scratch
-        self.undisturbed: dict[bool, list[float]] = {False: [], True: []}
-        """Seconds of trainings that nothing disturbs, by whether the vault is on the S3 server."""
+        self._undisturbed = 0.0  # seconds of the last training that nothing disturbed
 
     def measure(self, fault: str) -> None:
-        """Run once without a fault on the kind of vault that a fault is tried on, to compare with."""
-        remote = self._remote(fault)
-        with self._place("") as (vault, place):
-            lines = self._run(vault, place, "first", "", remote=remote)
-            self.undisturbed[remote].append(_seconds(lines))
+        """Run once without a fault where one of its layer is tried, to compare with."""
+        with self._place(_nothing(fault)) as (vault, place):
+            self._undisturbed = _seconds(self._run(vault, place, "first", _nothing(fault)))
 
     def attempt(self, row: Row, way: str) -> None:
         """One training with a fault, the start after it, and what they show; added to ``row``."""
@@ -110,8 +108,7 @@ class Board:
             row.stopped += 1
             row.said.append(f"{way}: it stopped: {_end_of(lines)}")
         elif way == "ends":
-            usual = self.undisturbed[self._remote(row.fault)]
-            row.slowed += [_seconds(lines) / statistics.median(usual) - 1] if usual else []
+            row.slowed += [_seconds(lines) / self._undisturbed - 1] if self._undisturbed else []
             over = next((line["time"] for line in lines if "end" in line), None)
             commits = [line["time"] for line in lines if "commit" in line and over and line["time"] > over]
             row.back += [commits[0] - over] if over is not None and commits else []
@@ -180,15 +177,11 @@ class Board:
         name: str,
         fault: str,
         *,
-        remote: bool = False,
         same_disk: bool = False,
         steps: int = STEPS,
         kill_at: int | None = None,
     ) -> list[dict[str, Any]]:
         """Run the program to its end and return its journal."""
-        if remote and "://" not in vault:
-            assert self.server is not None
-            vault = f"s3://{self.server.bucket}/{place.name}"
         journal = place / f"{name}.journal"
         output = place / ("output" if name == "first" or same_disk else "other")
         if fault.startswith("disk/") and not fault.endswith("vault"):
@@ -254,10 +247,15 @@ def read(journal: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
+def _nothing(fault: str) -> str:
+    """Return the name of what happens to nothing where a fault would happen: the same proxy, the same disks."""
+    return f"{fault.partition('/')[0]}/{NOTHING}{' to the vault' if fault.endswith(' vault') else ''}"
+
+
 def _seconds(lines: list[dict[str, Any]]) -> float:
-    """Return the seconds from the first step's end to the last one's."""
+    """Return the seconds from the first step's end to the last one's, without what makes and ends the fault."""
     steps = [line["time"] for line in lines if "step" in line]
-    return float(steps[-1] - steps[0])
+    return float(steps[-1] - steps[0] - sum(line.get("aside", 0.0) for line in lines))
 
 
 def _end_of(lines: list[dict[str, Any]]) -> str:

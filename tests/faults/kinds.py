@@ -34,6 +34,8 @@ _MS_REMOUNT, _MS_RDONLY, _MS_BIND, _MS_REC, _MS_PRIVATE = 32, 1, 4096, 16384, 1 
 _CLONE_NEWNS = 0x00020000
 _START_SECONDS = 1.5
 """How long a fault around a start lasts."""
+NOTHING = "nothing"
+"""Begins the kind of a fault that is prepared as others of its layer, which are compared with it, and never begins."""
 HOST = "store.faults.test"
 """The name of the server where names can fail."""
 
@@ -50,6 +52,7 @@ class Fault:
     def __init__(self, name: str, place: Path, note: Callable[..., None]) -> None:
         self.name, self.place, self.note = name, place, note
         self.kind = name.partition("/")[2]
+        self.begins = not self.kind.startswith(NOTHING)
 
     def prepare(self) -> None:
         """Before the training is made."""

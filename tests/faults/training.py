@@ -67,12 +67,17 @@ class Script(TrainerCallback):
         step = state.global_step
         self._journal.note(step=step)
         if self._fault is not None and not self._resuming:
+            began = time.monotonic()
             if step == BEGIN:
                 session_of(self.trainer).uploader.wait(20)  # what was saved before is in
-                self._fault.begin()
+                if self._fault.begins:
+                    self._fault.begin()
                 self._journal.note(begin=self._fault.name)
             elif step == END:
                 self._end()
+            self._journal.note(
+                aside=time.monotonic() - began
+            )  # the fault's own making, which training waits for
         if step == self._kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -86,7 +91,8 @@ class Script(TrainerCallback):
 
     def _end(self) -> None:
         assert self._fault is not None
-        self._fault.end()
+        if self._fault.begins:
+            self._fault.end()
         self._journal.note(end=self._fault.name)
 
 
@@ -99,7 +105,8 @@ def _fault(name: str, place: Path, journal: Journal) -> Iterator[Fault | None]:
         yield fault
     finally:
         if fault is not None:
-            fault.end()
+            if fault.begins:
+                fault.end()
             fault.close()
 
 

@@ -125,6 +125,31 @@ def test_a_loop_that_goes_on_is_not_begun_again(tmp_path: Path) -> None:
     training.ckpt.close()
 
 
+def test_a_training_is_tried_again_behind_except(tmp_path: Path) -> None:
+    """An error that the script itself catches, within a step: resume() goes on from the newest checkpoint."""
+
+    failed: list[bool] = []
+
+    def fail_once() -> None:
+        failed.append(True)
+        if failed == [True]:
+            raise ZeroDivisionError
+
+    ended = []
+    for name in ("again", "whole"):
+        training = Training(tmp_path / name)
+        for _ in range(2):
+            try:
+                training.ckpt.resume()
+                done = training.cell("steps", fail_once, at=4)
+                break
+            except ZeroDivisionError:
+                training.optimizer.zero_grad()
+        ended.append((done, training.weights()))
+    assert [done for done, _ in ended] == [list(range(3, STEPS)), list(range(STEPS))]
+    assert ended[0][1] == ended[1][1]
+
+
 def test_a_loop_alone_that_counts_by_itself_is_told(tmp_path: Path) -> None:
     """A loop that is run again without resume() would count from an old step: step() says what to call."""
     training = Training(tmp_path)

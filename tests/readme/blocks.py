@@ -57,6 +57,7 @@ KINDS: dict[str, Callable[[str], bool]] = {
     "python:pulls": lambda text: "open_vault" in text and "from_pretrained" in text,
     "python:store": lambda text: "(Store):" in text or "(StoreConformance):" in text,
     "toml:entry-point": lambda text: "entry-points" in text,
+    "sh:wheel": lambda text: " wheel " in text,
     "sh:install": lambda text: text.startswith("python -m venv"),
     "sh:server": lambda text: "AWS_ENDPOINT_URL" in text,
     "sh:script": lambda text: text.startswith("#!/bin/bash"),

@@ -68,10 +68,24 @@ def loop(folder: Path) -> dict[str, Any]:
         optimizer.zero_grad()
         return loss
 
+    scaler = torch.amp.GradScaler("cpu")
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.9**step)
+
+    def train_batch(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        loss: torch.Tensor = model(**batch).loss
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        scheduler.step()
+        optimizer.zero_grad()
+        return loss
+
     return {
         "model": model,
         "optimizer": optimizer,
-        "scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.9**step),
+        "scheduler": scheduler,
+        "scaler": scaler,
+        "train_batch": train_batch,
         "loader": DataLoader(made["ds"], batch_size=8, shuffle=True),
         "total": STEPS,
         "train_step": train_step,

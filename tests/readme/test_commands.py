@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests import ROOT
-from tests.readme.blocks import Block, of_kind
+from tests.readme.blocks import README, Block, of_kind
 
 
 def place(block: Block) -> str:
@@ -84,6 +84,23 @@ def test_script_runs(block, s3_server, s3_env, tmp_path) -> None:
 def _program(path: Path, line: str) -> None:
     path.write_text(f"#!/bin/sh\n{line}\n")
     path.chmod(0o755)
+
+
+@pytest.mark.slow
+def test_wheel_has_the_name_that_is_told(tmp_path) -> None:
+    """The command that makes a wheel, in a copy of the checkout, makes the one that README names."""
+    (block,) = of_kind("sh:wheel")
+    names = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for name in names.split("\n"):
+        if name.startswith("vaultlayer_hf/") or (name and "/" not in name):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    _program(tmp_path / ".venv" / "bin" / "pip", f'exec "{sys.executable}" -m pip "$@"')
+    subprocess.run(["bash", "-euc", block.text], cwd=tmp_path, check=True, timeout=300)
+    (wheel,) = tmp_path.glob("*.whl")
+    for text in (README, ROOT / "notebooks" / "README.md", *(ROOT / "notebooks").glob("*.ipynb")):
+        assert wheel.name in text.read_text()
 
 
 def test_vaults_commands_work(trained, tmp_path) -> None:

@@ -82,6 +82,12 @@ CASES = {
     "told to end": (replace(TRAINING, code=None, signal="SIGTERM", told="SIGTERM"), Cause.TOLD, Action.LEAVE, 75),
     "Ctrl-C": (replace(TRAINING, code=None, signal="SIGINT", told="SIGINT"), Cause.TOLD, Action.LEAVE, 130),
     "told, and it ends well": (Death(code=0, told="SIGTERM"), Cause.FINISHED, Action.DONE, 0),
+    "told, and it ends well within its training": (
+        replace(TRAINING, code=0, signal=None, told="SIGTERM"), Cause.TOLD, Action.LEAVE, 75,
+    ),
+    "told, and its training was over": (
+        replace(TRAINING, code=0, signal=None, told="SIGTERM", over=True), Cause.FINISHED, Action.DONE, 0,
+    ),
     "ends well, but for its last upload": (Death(code=0, unfinished=True), Cause.UNFINISHED, Action.STOP, 3),
     "vault out of reach": (
         Death(code=1, errors=[error("vaultlayer_hf.errors.VaultUnreachableError")]), Cause.STORE, Action.RESTART, 3,

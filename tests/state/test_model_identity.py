@@ -87,3 +87,13 @@ def test_models_side_by_side_keep_their_own_names() -> None:
     assert both.is_frozen("0.weight")
     assert not both.is_frozen("ema/weight")
     assert identity_of(torch.nn.Linear(2, 2).requires_grad_(False)).within("ema/").is_frozen("ema/weight")
+
+
+def test_a_model_that_was_prepared_twice_is_told_so() -> None:
+    """A notebook's cell that calls prepare() again adds to its Accelerator: that is said, and what to call."""
+    then, again = identity_of(net()), identity_of(net()).within("1/")
+    found = compare_parameters(then.parameters, joined([then, again])).refusal
+    assert "1 model(s) more" in found
+    assert "free_memory()" in found
+    wider = identity_of(net(width=4))
+    assert "only in the model" in compare_parameters(then.parameters, joined([wider, again])).refusal

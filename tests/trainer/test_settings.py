@@ -13,7 +13,8 @@ from vaultlayer_hf import Settings, SettingsError
 from vaultlayer_hf.base.spans import parse_cadence
 from vaultlayer_hf.run.vaults import choose_vault
 from vaultlayer_hf.session.option_names import check_variables, misspelt_variables
-from vaultlayer_hf.session.settings import parse_rate, settings_table
+from vaultlayer_hf.session.option_values import parse_rate
+from vaultlayer_hf.session.settings import settings_table
 
 VARIABLES: dict[str, tuple[str, Any]] = {
     "vault": ("s3://bucket/run", "s3://bucket/run"),
@@ -143,6 +144,23 @@ def test_bad_values_in_code(given: dict[str, Any]) -> None:
     """A value of the wrong type in code is a SettingsError that names the option."""
     with pytest.raises(SettingsError, match=f"{next(iter(given))}|bandwidth"):
         Settings(**given)
+
+
+def test_all_that_is_wrong_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Misspelt variables, texts that can't be read and values that can't be meant: one error has them all."""
+    monkeypatch.setenv("VAULTLAYER_KEEPLAST", "2")
+    monkeypatch.setenv("VAULTLAYER_UPLOAD_CONCURRENCY", "many")
+    with pytest.raises(SettingsError) as caught:
+        Settings(keep_every=0, save_every="often")
+    first, *others = str(caught.value).splitlines()
+    assert first == "4 settings can't be used:"
+    for name in (
+        "VAULTLAYER_KEEPLAST",
+        "VAULTLAYER_UPLOAD_CONCURRENCY",
+        "keep_every=0",
+        "save_every='often'",
+    ):
+        assert sum(line.startswith("- ") and name in line for line in others) == 1
 
 
 @pytest.mark.parametrize(("given", "seconds"), [("2min", 120.0), ("90", 90.0), ("1.5 h", 5400.0), (7, 7.0)])

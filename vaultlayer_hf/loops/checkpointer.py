@@ -105,15 +105,19 @@ class Checkpointer(Keepable):
     def resume(self) -> int:
         """Claim the vault, bring everything back, and return the first step still to do; 0 on an empty vault.
 
-        Call it right before the loop: the random numbers go on from here. Called again while the loop is under way, it
-        returns the step at which that is; once it has ended, such as by Ctrl-C, it goes on from the newest checkpoint,
-        so that a notebook's cell can be run again. All ranks.
+        Call it right before the loop: the random numbers go on from here. Called again between two steps of a loop that
+        is under way, it returns the step at which that is; where the loop has ended, such as by Ctrl-C, or an error has
+        left it within a step, it goes on from the newest checkpoint, so that a notebook's cell can be run again, or
+        a training be tried again behind ``except``. All ranks.
 
         Raises VaultUnreachableError, WrongModelError, NoUsableCheckpointError, NoSuchCheckpointError, ResumeError,
         RanksError: nothing was trained then, and nothing is started at step 0 in silence.
         """
         if isinstance(self._run, RunningLoop) and self._run.goes_on:
-            return self._run.step
+            if not self._run.broken_off:
+                return self._run.step
+            # Weights, gradients and variables may be between two steps: nobody knows where in it the loop was left.
+            self._run.interrupted = True
         if self._run is not None:
             self._run.close()
         settings = self._settings

@@ -37,6 +37,7 @@ class LoopData:
         batches: how many batches of the current pass it was given.
         left: whether the loop over epochs was left before its end.
         first: the first number of a loop over a ``range`` of epochs, as this run began it; None until it is known.
+        in_step: whether a batch was given out since the last step was done.
         rank, world_size: of this process, by ``on``; known when the run goes on.
 
     Args:
@@ -48,7 +49,7 @@ class LoopData:
         self._pass_ended = pass_ended
         self.passes = 0
         self.batches = 0
-        self.left = False
+        self.left = self.in_step = False
         self.first: int | None = None
         self.rank, self.world_size = 0, 1
         self._events = events
@@ -226,10 +227,12 @@ class LoopData:
                     "an evaluation, or draw from it by Checkpointer.stream(loader)"
                 )
             self.batches += 1
+            self.in_step = True
             way.given()
             self._log_remarks(way)
             yield batch
         self._log_remarks(way)
+        self.in_step = False
         way.end()
         self.passes, self.batches, self._under_way, self._left_pass = self.passes + 1, 0, False, False
         if self._epoch is not None:

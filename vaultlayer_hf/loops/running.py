@@ -93,6 +93,11 @@ class RunningLoop:
         asked = watch.hurried or (alone and watch.pending(time.time(), 0.0, time.time()) is not None)
         return not self.ended and not self.interrupted and not asked
 
+    @property
+    def broken_off(self) -> bool:
+        """Whether a batch of ``steps()`` or ``batches()`` was given out whose step wasn't done."""
+        return self.position.in_step
+
     def _load(self, session: Session, folder: Path) -> int:
         before = session.entered.before
         self._over = before is not None and folder.name == f"checkpoint-{before.finished}"
@@ -143,6 +148,7 @@ class RunningLoop:
             self._beside.prepare()
         self._say_what_is_gone()
         self.step += 1
+        self.position.in_step = False
         decision = self.training.at_step(self.step)
         # What follows the last batch of an epoch belongs to it; told to end there is no time for it.
         self._due = decision.save and decision.stop is None and self.passes.at_end

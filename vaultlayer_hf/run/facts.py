@@ -94,6 +94,8 @@ def gather(
         seconds=seconds,
         vault=str(last.get("vault") or vault or ""),
         unfinished=any(map(_unfinished, notes.values())),
+        over=bool(notes_of(notes, "trained"))
+        or any(line.get("event") in ("finish", "finished") for line in notes_of(notes, "vault")),
         elsewhere=_ranks_elsewhere(notes),
         left=left() if any(error.not_empty for error in errors) else (),
     )

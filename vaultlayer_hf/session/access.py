@@ -146,9 +146,9 @@ class Access:
         kind = VaultUnreachableError if passing else VaultDeniedError
         fix = error.hint or "check the address, the network and the credentials"
         return kind(
-            f"{self.address.uri}: {error.reason}. Nothing was trained: it isn't known which checkpoint to go on from, "
-            f"and training doesn't start at step 0 in silence. {fix[0].upper()}{fix[1:]}; then start again. To train "
-            "without a vault, leave out resume="
+            f"{self.address.uri}: {error.reason}. Nothing was trained: whether there is a checkpoint to go on from "
+            f"can't be seen, and a start at step 0 could throw a run away. {fix[0].upper()}{fix[1:]}; then start again. To "
+            "train without a vault, leave out resume="
         )
 
     def _say_retry(self, error: StoreError, attempt: int, delay: float) -> None:

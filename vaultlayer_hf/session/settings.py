@@ -9,107 +9,36 @@ from __future__ import annotations
 import functools
 import math
 import os
-import re
-import signal
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Self, TypeVar, cast, overload
+from dataclasses import dataclass, fields
+from typing import Any, Literal, cast
 
 from vaultlayer_hf.base import short_traceback
 from vaultlayer_hf.base.spans import parse_cadence, parse_duration, parse_seconds
 from vaultlayer_hf.errors import SettingsError
-from vaultlayer_hf.session.option_names import check_variables, no_such
+from vaultlayer_hf.session.option_names import check_variables
+from vaultlayer_hf.session.option_values import (
+    NONE,
+    Seconds,
+    Unusable,
+    flag,
+    from_environment,
+    or_none,
+    parse_rate,
+    parse_signals,
+    suggesting,
+)
 from vaultlayer_hf.stores.uri import parse_vault
 
 CLOUDS = ("aws", "gcp", "azure")
 """Whose notices of preemption are known."""
-_T = TypeVar("_T")
-_NONE = ("none", "off")
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+_CHOICES = {"on_fenced": ("stop", "continue"), "async_save": ("auto", "off"), "exact_data": ("on", "off")}
+_NUMBERS = ("keep_last", "keep_every", "local_keep_last", "local_keep_every", "bandwidth")
+_TIMES = ("grace", "flush_timeout", "part_timeout", "resume_timeout")
+_FLAGS = ("keep_best", "log_figures")
 
 
-def parse_signals(text: str) -> tuple[str, ...]:
-    """Return the names in ``"SIGTERM, USR1"``; raises ValueError for what isn't a signal that can be caught."""
-    names = []
-    for part in filter(None, (part.strip().upper() for part in text.split(","))):
-        name = part if part.startswith("SIG") else f"SIG{part}"
-        if name not in signal.Signals.__members__ or name in ("SIGKILL", "SIGSTOP"):
-            raise ValueError(f"{part} is no signal that can be caught")
-        names.append(name)
-    return tuple(dict.fromkeys(names))
-
-
-def parse_rate(text: str | float | None) -> float | None:
-    """Return bytes per second from a number or from text such as ``"50MB"``, ``"1.5 GiB/s"``; None is no cap.
-
-    Raises SettingsError.
-    """
-    if text is None or (isinstance(text, (int, float)) and not isinstance(text, bool)):
-        return None if text is None else float(text)
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?(?:/s)?\s*", str(text).lower())
-    if match is None:
-        raise SettingsError(f"bandwidth={text!r}: use bytes per second, such as '50MB' or '1.5GiB'")
-    return float(match[1]) * _UNITS[match[2] or ""]
-
-
-def _flag(text: str) -> bool:
-    if text.lower() not in ("1", "true", "yes", "on", "0", "false", "no", "off"):
-        raise ValueError
-    return text.lower() in ("1", "true", "yes", "on")
-
-
-class _Seconds:
-    """For type checkers: what is given as a number of seconds or as text such as ``"2min"`` is read as seconds."""
-
-    @overload
-    def __get__(self, instance: None, owner: Any) -> Self: ...
-    @overload
-    def __get__(self, instance: object, owner: Any) -> float: ...
-    def __get__(self, instance: Any, owner: Any) -> Any: ...
-    def __set__(self, instance: Any, value: float | str) -> None: ...
-
-
-def _or_none(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    return lambda text: None if text.lower() in _NONE else parse(text)
-
-
-def _from_environment(
-    name: str, parse: Callable[[str], Any], default: Any, kind: str = "a whole number"
-) -> Any:
-    """Return a dataclass field whose default is read from its variable when an object is made.
-
-    ``kind``: what its value is, as an error says it of one that can't be used.
-    """
-    variable = f"VAULTLAYER_{name.upper()}"
-
-    def read() -> Any:
-        text = os.environ.get(variable, "").strip()
-        if not text:
-            return default
-        try:
-            return parse(text)
-        except ValueError as error:
-            remedy = "'yes' or 'no'" if parse is _flag else kind + (", or 'none'" if parse is not int else "")
-            raise SettingsError(f"{variable}={text!r} can't be used: {name} is {remedy}") from error
-
-    return field(default_factory=read)
-
-
-def _suggesting(cls: type[_T]) -> type[_T]:
-    """Have a dataclass answer an unknown option with the one that was meant, as Python itself does from 3.13 on."""
-    init, known = cls.__init__, [item.name for item in fields(cls)]  # type: ignore[arg-type]
-
-    @functools.wraps(init)
-    def checked(self: Any, *given: Any, **options: Any) -> None:
-        if unknown := options.keys() - set(known):
-            raise TypeError(no_such("option", unknown, known))
-        init(self, *given, **options)
-
-    cls.__init__ = checked  # type: ignore[method-assign]
-    return cls
-
-
-@_suggesting
+@suggesting
 @dataclass(frozen=True)
 class Settings:
     """Options of a run.
@@ -162,76 +91,115 @@ class Settings:
     that doesn't exist.
     """
 
-    vault: str | None = _from_environment("vault", str, None)
-    fork: str | None = _from_environment("fork", _or_none(str), None)
-    on_fenced: Literal["stop", "continue"] = _from_environment(
+    vault: str | None = from_environment("vault", str, None)
+    fork: str | None = from_environment("fork", or_none(str), None)
+    on_fenced: Literal["stop", "continue"] = from_environment(
         "on_fenced", lambda text: cast(Literal["stop", "continue"], text), "stop"
     )
-    save_every: str | int | None = _from_environment("save_every", str, None)
-    max_loss: float | str | None = _from_environment("max_loss", str, None)
-    signals: str = _from_environment("signals", str, "SIGTERM,SIGINT")
-    grace: _Seconds = _from_environment("grace", str, 30.0)  # noqa: RUF009  a field, as the others
-    notices: str = _from_environment("notices", str, "auto")
-    upload_concurrency: int = _from_environment("upload_concurrency", int, 8)
-    bandwidth: float | str | None = _from_environment(
-        "bandwidth", _or_none(parse_rate), None, "bytes per second, such as '50MB'"
+    save_every: str | int | None = from_environment("save_every", str, None)
+    max_loss: float | str | None = from_environment("max_loss", str, None)
+    signals: str = from_environment("signals", str, "SIGTERM,SIGINT")
+    grace: Seconds = from_environment("grace", str, 30.0)  # noqa: RUF009  a field, as the others
+    notices: str = from_environment("notices", str, "auto")
+    upload_concurrency: int = from_environment("upload_concurrency", int, 8)
+    bandwidth: float | str | None = from_environment(
+        "bandwidth", or_none(parse_rate), None, "bytes per second, such as '50MB'"
     )
-    keep_last: int | None = _from_environment("keep_last", _or_none(int), 3)
-    keep_every: int | None = _from_environment("keep_every", _or_none(int), None)
-    keep_best: bool = _from_environment("keep_best", _flag, True)
-    local_keep_last: int | None = _from_environment("local_keep_last", _or_none(int), None)
-    local_keep_every: int | None = _from_environment("local_keep_every", _or_none(int), None)
-    async_save: Literal["auto", "off"] = _from_environment(
+    keep_last: int | None = from_environment("keep_last", or_none(int), 3)
+    keep_every: int | None = from_environment("keep_every", or_none(int), None)
+    keep_best: bool = from_environment("keep_best", flag, True)
+    local_keep_last: int | None = from_environment("local_keep_last", or_none(int), None)
+    local_keep_every: int | None = from_environment("local_keep_every", or_none(int), None)
+    async_save: Literal["auto", "off"] = from_environment(
         "async_save", lambda text: cast(Literal["auto", "off"], text.lower()), "off"
     )
-    exact_data: Literal["on", "off"] = _from_environment(
+    exact_data: Literal["on", "off"] = from_environment(
         "exact_data", lambda text: cast(Literal["on", "off"], text.lower()), "on"
     )
-    log_figures: bool = _from_environment("log_figures", _flag, True)
-    flush_timeout: _Seconds = _from_environment("flush_timeout", str, 1800.0)  # noqa: RUF009  a field, as the others
-    part_timeout: _Seconds = _from_environment("part_timeout", str, 600.0)  # noqa: RUF009  a field, as the others
-    resume_timeout: _Seconds = _from_environment("resume_timeout", str, 120.0)  # noqa: RUF009  a field, as the others
+    log_figures: bool = from_environment("log_figures", flag, True)
+    flush_timeout: Seconds = from_environment("flush_timeout", str, 1800.0)  # noqa: RUF009  a field, as the others
+    part_timeout: Seconds = from_environment("part_timeout", str, 600.0)  # noqa: RUF009  a field, as the others
+    resume_timeout: Seconds = from_environment("resume_timeout", str, 120.0)  # noqa: RUF009  a field, as the others
 
     def __post_init__(self) -> None:
         short_traceback.install()
-        check_variables(os.environ, [item.name for item in fields(self)])
+        wrong = list[SettingsError]()
+        for item in fields(self):
+            if isinstance(value := getattr(self, item.name), Unusable):
+                wrong.append(SettingsError(value.message))
+                self._set(item.name, value.default)
+        checks: tuple[Callable[[], object], ...] = (
+            lambda: check_variables(os.environ, [item.name for item in fields(self)]),
+            self._read_addresses,
+            lambda: self._set("bandwidth", parse_rate(self.bandwidth)),
+            lambda: self._set("max_loss", parse_duration(self.max_loss, "max_loss")),
+            lambda: parse_cadence(self.save_every),
+            self._read_signals,
+            self._read_notices,
+            *(functools.partial(self._check_choice, name) for name in _CHOICES),
+            self._check_concurrency,
+            *(functools.partial(self._check_number, name) for name in _NUMBERS),
+            *(functools.partial(self._read_seconds, name) for name in _TIMES),
+            *(functools.partial(self._check_flag, name) for name in _FLAGS),
+        )
+        for check in checks:
+            try:
+                check()
+            except SettingsError as error:
+                wrong.append(error)
+        if len(wrong) == 1:
+            raise wrong[0]
+        if wrong:  # all at once, or a start is lost to each
+            raise SettingsError("\n- ".join([f"{len(wrong)} settings can't be used:", *map(str, wrong)]))
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def _read_addresses(self) -> None:
         if self.vault is None:  # written out, None still means the variable
-            object.__setattr__(self, "vault", os.environ.get("VAULTLAYER_VAULT", "").strip() or None)
+            self._set("vault", os.environ.get("VAULTLAYER_VAULT", "").strip() or None)
         elif isinstance(self.vault, os.PathLike):
-            object.__setattr__(self, "vault", os.fspath(self.vault))
+            self._set("vault", os.fspath(self.vault))
         if self.fork is not None:
             _check_fork(self.fork, self.vault)
-            object.__setattr__(self, "fork", os.fspath(self.fork))
-        object.__setattr__(self, "bandwidth", parse_rate(self.bandwidth))
-        object.__setattr__(self, "max_loss", parse_duration(self.max_loss, "max_loss"))
-        parse_cadence(self.save_every)
+            self._set("fork", os.fspath(self.fork))
+
+    def _read_signals(self) -> None:
         try:
-            names = () if str(self.signals).lower() in _NONE else parse_signals(str(self.signals))
+            names = () if str(self.signals).lower() in NONE else parse_signals(str(self.signals))
         except ValueError as error:
             raise SettingsError(
                 f"signals={self.signals!r}: {error}; use such as 'SIGTERM,SIGINT,SIGUSR1'"
             ) from error
-        object.__setattr__(self, "signals", ",".join(names) or "none")
-        object.__setattr__(self, "notices", str(self.notices).lower().replace(" ", ""))
+        self._set("signals", ",".join(names) or "none")
+
+    def _read_notices(self) -> None:
+        self._set("notices", str(self.notices).lower().replace(" ", ""))
         if self.notices not in ("auto", "none") and not set(self.notices.split(",")) <= set(CLOUDS):
             raise SettingsError(f"notices={self.notices!r}: use 'auto', 'none', 'aws', 'gcp' or 'azure'")
-        if self.on_fenced not in ("stop", "continue"):
-            raise SettingsError(f"on_fenced={self.on_fenced!r}: use 'stop' or 'continue'")
-        if self.async_save not in ("auto", "off"):
-            raise SettingsError(f"async_save={self.async_save!r}: use 'auto' or 'off'")
-        if self.exact_data not in ("on", "off"):
-            raise SettingsError(f"exact_data={self.exact_data!r}: use 'on' or 'off'")
+
+    def _check_choice(self, name: str) -> None:
+        value, choices = getattr(self, name), _CHOICES[name]
+        if value not in choices:
+            raise SettingsError(f"{name}={value!r}: use {' or '.join(map(repr, choices))}")
+
+    def _check_concurrency(self) -> None:
         if not _is_number(self.upload_concurrency, whole=True) or not 1 <= self.upload_concurrency <= 64:
             raise SettingsError(f"upload_concurrency={self.upload_concurrency!r}: use 1 to 64")
-        for name in ("keep_last", "keep_every", "local_keep_last", "local_keep_every", "bandwidth"):
-            value = getattr(self, name)
-            if value is not None and not (_is_number(value, whole=name != "bandwidth") and value > 0):
-                raise SettingsError(f"{name}={value!r}: use a number above 0, or None")
-        for name in ("grace", "flush_timeout", "part_timeout", "resume_timeout"):
-            object.__setattr__(self, name, parse_seconds(getattr(self, name), name))
-        for name in ("keep_best", "log_figures"):
-            if not isinstance(getattr(self, name), bool):
-                raise SettingsError(f"{name}={getattr(self, name)!r}: use True or False")
+
+    def _check_number(self, name: str) -> None:
+        value = getattr(self, name)
+        if name == "bandwidth" and isinstance(value, str):
+            return  # no rate, as has been told
+        if value is not None and not (_is_number(value, whole=name != "bandwidth") and value > 0):
+            raise SettingsError(f"{name}={value!r}: use a number above 0, or None")
+
+    def _read_seconds(self, name: str) -> None:
+        self._set(name, parse_seconds(getattr(self, name), name))
+
+    def _check_flag(self, name: str) -> None:
+        if not isinstance(getattr(self, name), bool):
+            raise SettingsError(f"{name}={getattr(self, name)!r}: use True or False")
 
     @property
     def signal_names(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ stock does, and what is different is said.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -117,7 +117,21 @@ def compare_parameters(saved: Parameters, model: ModelIdentity) -> Comparison:
             found[name] = (
                 f"{name} is {_words(shape, dtype)} in the checkpoint, {_words(own_shape, own_dtype)} in the model"
             )
-    return Comparison(_listed(refused.values()), _listed(passed.values()))
+    return Comparison(_models_more(refused, there) or _listed(refused.values()), _listed(passed.values()))
+
+
+def _models_more(refused: Collection[str], there: Collection[str]) -> str:
+    """Return words for an Accelerator that holds what the checkpoint does, and further models; else nothing."""
+    numbers = {name.partition("/")[0] for name in refused if name not in there and "/" in name}
+    if not numbers or not all(name.partition("/")[0] in numbers for name in refused):
+        return ""
+    if not all(number.isdigit() for number in numbers):
+        return ""
+    return (
+        f"this run's Accelerator has prepared {len(numbers)} model(s) more than the checkpoint holds. prepare() "
+        "adds to what was prepared before, also where a notebook's cell calls it again: call accelerator.free_memory() "
+        "ahead of it there"
+    )
 
 
 def _module_of(name: str) -> str:

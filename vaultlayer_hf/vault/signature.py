@@ -101,16 +101,17 @@ def check_may_write(signed: bool, uri: str) -> None:
         _ = found.signer  # raises where there is none
     elif signed:
         raise SettingsError(
-            f"{uri}: its entries are signed: set {SIGNING} to write to it. What is written without the key counts for "
-            "nobody who has it"
+            f"{uri}: its entries are signed: set {SIGNING} to write to it. Who has the key passes over what was "
+            "written without it"
         )
 
 
 def of_another_key(uri: str, error: SignatureError) -> SignatureError:
     """Return the error for a vault none of whose entries is signed by the key that is set, such as ``error`` says."""
     return SignatureError(
-        f"{uri}: {error}, and no entry is. A key fits the vaults alone that it has signed from their first entry on: "
-        "set the key of this vault, or name a vault of this key. One that was made without a key is used without one"
+        f"{uri}: {error}, and no entry of this log is. A key fits only a vault whose log it has signed from the first "
+        "entry on: set the key of this vault, or name a vault of this key. One that was made without a key is used "
+        "without one"
     )
 
 

@@ -229,7 +229,9 @@ def verify_snapshot(snapshot: Snapshot) -> Snapshot:
     for entry in snapshot.manifest.files:
         path = snapshot.files / entry.path
         if digest_file(path) != (entry.digest, entry.size):
-            raise CorruptError(f"{path}: its content isn't what was saved (its digest is another one)")
+            raise CorruptError(
+                f"{path}: its content isn't what was saved (its digest isn't that of the save)"
+            )
         found = path.stat()
         stats[entry.path] = (found.st_size, found.st_mtime_ns)
     return replace(snapshot, stats=stats)

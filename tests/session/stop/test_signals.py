@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests import ROOT
-from vaultlayer_hf.session.settings import parse_signals
+from vaultlayer_hf.session.option_values import parse_signals
 from vaultlayer_hf.session.stop.signals import Traps
 
 USED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)

@@ -138,7 +138,7 @@ def test_a_target_that_is_taken(stocked, tmp_path: Path) -> None:
     (tmp_path / "more" / "notes.txt").write_bytes(b"mine")
     (tmp_path / "other" / "config.json").write_bytes(b"mine".ljust(len(content["config.json"])))
     for name in ("file", "empty", "more", "other"):
-        with pytest.raises(SettingsError, match="isn't this checkpoint"):
+        with pytest.raises(SettingsError, match="something else than this checkpoint"):
             pull(store, commit, tmp_path / name)
     assert (tmp_path / "file").read_bytes() == b"mine"
     assert (tmp_path / "more" / "notes.txt").read_bytes() == b"mine"

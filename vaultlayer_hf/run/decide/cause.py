@@ -80,6 +80,7 @@ class Death:
         seconds: since the start.
         vault: the URI of the vault that it had.
         unfinished: its training is over, and its last checkpoint isn't in the vault.
+        over: its training has noted its end.
         elsewhere: the training has ranks that another `vl run` has started, on another node.
         left: output folders in which this attempt or an earlier one of this run has trained; looked up only where an
             error is about one that isn't empty.
@@ -105,6 +106,7 @@ class Death:
     seconds: float = 0.0
     vault: str = ""
     unfinished: bool = False
+    over: bool = False
     elsewhere: bool = False
     left: Sequence[str] = ()
 
@@ -158,7 +160,9 @@ def blame(errors: Sequence[Error]) -> Error | None:
 
 def classify(death: Death, trained_before: bool = False) -> Cause:
     """Return what ended an attempt; ``trained_before``: an earlier one has trained a step."""
-    if death.code == 0:
+    # A script that catches the signal by itself may save, and end well, in the middle of its training.
+    left_early = death.told is not None and death.began and not death.over
+    if death.code == 0 and not left_early:
         return Cause.UNFINISHED if death.unfinished else Cause.FINISHED
     if death.told is not None:
         return Cause.TOLD

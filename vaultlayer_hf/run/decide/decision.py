@@ -111,7 +111,8 @@ def decide_restart(death: Death, history: RestartHistory, limits: Limits | None 
     if cause is Cause.UNFINISHED:
         # Not started again: what the script did behind its training would be done twice.
         return stop(
-            "once what kept it out is mended, the same command on this machine uploads it, or trains what is missing"
+            "mend what kept it out, which the error above names; the same command on this machine then uploads it, or "
+            "trains what is missing"
         )
     if cause is Cause.TOLD:
         reason = f"vl run was sent {death.told}: the same command goes on from {say.checkpoint()}"
@@ -149,7 +150,7 @@ def decide_restart(death: Death, history: RestartHistory, limits: Limits | None 
     if cause is Cause.NOT_EMPTY:
         reason = f"what earlier attempts left there is put aside until it trains; {reason}"
     if cause is Cause.DISK_FULL:
-        reason = f"what retention allows is deleted from the disk first; {reason}"
+        reason = f"local checkpoints that the vault holds, all but the newest, are deleted first; {reason}"
     return RestartDecision(
         Action.RESTART,
         cause,

@@ -54,7 +54,7 @@ class Words:
             Cause.FINISHED: "it ended with exit code 0",
             Cause.UNFINISHED: "the training is over, and its last checkpoint isn't in the vault",
             Cause.TOLD: f"{ended} {self.where()}",
-            Cause.PREEMPTED: f"it was preempted and drained {self.where()}",
+            Cause.PREEMPTED: f"it was told that its machine ends, saved, and stopped {self.where()}",
             Cause.HANG: f"no rank showed a sign of life for {death.silent or 0:.0f} s {self.where()}",
             Cause.NONFINITE: f"the loss is nan or inf since step {death.nonfinite}",
             Cause.HOST_MEMORY: f"the kernel killed it for memory {self.where()}",

@@ -19,7 +19,7 @@ from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.session.stop.clouds import NoticeSource, sources
 from vaultlayer_hf.session.stop.exits import INTERRUPTED, PREEMPTED
 from vaultlayer_hf.session.stop.launchers import deadly_signals, short_shutdown
-from vaultlayer_hf.session.stop.notice import Action, Notice
+from vaultlayer_hf.session.stop.notice import LEAD, Action, Notice
 from vaultlayer_hf.session.stop.signals import Traps
 
 _TICK = 1.0
@@ -156,7 +156,9 @@ class NoticeWatch:
             what = f"Ctrl-C: {now_does}; press it again to end at once, without that"
             self._note(Notice(name, what, code=INTERRUPTED, seen=now))
         else:
+            early = ", two minutes ahead of that at the latest" if self._grace > LEAD else ""
             what = f"{name}: this process is to end within {self._grace:g} s (grace), so training saves and stops"
+            what += early
             self._note(Notice(name, what, now + self._grace, code=PREEMPTED, seen=now))
 
     def _hurry(self) -> None:

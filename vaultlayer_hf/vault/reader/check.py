@@ -43,7 +43,7 @@ def check(
             continue
         if digest.text() != entry.digest:
             problems.append(
-                f"{folder}/{entry.path}: its content isn't what was uploaded (its digest is another one)"
+                f"{folder}/{entry.path}: its content isn't what was uploaded (its digest isn't the manifest's)"
             )
     return problems
 

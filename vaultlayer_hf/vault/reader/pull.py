@@ -74,7 +74,8 @@ def pull(
     if os.path.lexists(target):
         if not holds(target, manifest, progress):
             raise SettingsError(
-                f"{target} is there and isn't this checkpoint: choose another folder, or remove it"
+                f"{target} is there and holds something else than this checkpoint: name another folder, or remove "
+                f"{target} first"
             )
         return 0
     part = target.parent / f".{target.name}.{commit.manifest.rpartition(':')[2][:16]}.{some}part"
@@ -133,7 +134,7 @@ def _fetch_all(
         if not sound:
             files.remove_file(part / entry.path)
             raise CorruptError(
-                f"{folder}/{entry.path}: its content isn't what was uploaded (its digest is another one)"
+                f"{folder}/{entry.path}: its content isn't what was uploaded (its digest isn't the manifest's)"
             )
     return fetched
 

@@ -184,7 +184,9 @@ class Vault:
         except ObjectNotFoundError as error:
             raise CorruptError(f"{key}: it is missing") from error
         if digest_bytes(data) != entry.digest:
-            raise CorruptError(f"{key}: its content isn't what was uploaded (its digest is another one)")
+            raise CorruptError(
+                f"{key}: its content isn't what was uploaded (its digest isn't the manifest's)"
+            )
         return data
 
     def pull(

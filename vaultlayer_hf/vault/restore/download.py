@@ -75,7 +75,7 @@ def download(
                         flushed = end
             if digest.text() != entry.digest:
                 raise CorruptError(
-                    f"{folder}/{entry.path}: its content isn't what was uploaded (its digest is another one)"
+                    f"{folder}/{entry.path}: its content isn't what was uploaded (its digest isn't the manifest's)"
                 )
             flusher.submit(files.start_flush, target / entry.path)
 
