@@ -6,6 +6,7 @@
     messages.py          messages between ranks
     observers.py         told of each training of this process
     option_names.py      options and variables that don't exist, each with the one that may have been meant
+    option_values.py     how options are read from text and from variables
     output_dir.py        what lies in ``output_dir``
     place.py             which ranks see one file system
     process_group.py     the ranks of the process group that torch.distributed has set up in this process

@@ -147,8 +147,8 @@ class Access:
         fix = error.hint or "check the address, the network and the credentials"
         return kind(
             f"{self.address.uri}: {error.reason}. Nothing was trained: whether there is a checkpoint to go on from "
-            f"can't be seen, and a start at step 0 could throw a run away. {fix[0].upper()}{fix[1:]}; then start again. To "
-            "train without a vault, leave out resume="
+            f"can't be seen, and a start at step 0 could throw a run away. {fix[0].upper()}{fix[1:]}; then start "
+            "again. To train without a vault, leave out resume="
         )
 
     def _say_retry(self, error: StoreError, attempt: int, delay: float) -> None:

@@ -109,7 +109,7 @@ def test_an_unsigned_vault_is_forked_into_a_signed_one(
     assert not heard.reasons("notice")
     assert tree(Path(origin)) == before
     signing()
-    with pytest.raises(SignatureError, match="no entry is"):
+    with pytest.raises(SignatureError, match="no entry of this log is"):
         start(vault, tmp_path / "fourth")
 
 
@@ -122,7 +122,7 @@ def test_a_signed_vault_is_not_forked_without_its_key(
     train(signed, tmp_path / "ours", 2)
     key = os.environ[SIGNING]
     signing()
-    with pytest.raises(SignatureError, match="no entry is"):
+    with pytest.raises(SignatureError, match="no entry of this log is"):
         start(str(tmp_path / "new"), tmp_path / "second", fork=signed)
     monkeypatch.setenv(SIGNING, key)
     log = Path(signed) / "log"
