@@ -210,3 +210,40 @@ def test_the_data_behind_a_load(tmp_path: Path, way: str) -> None:
             "stateful, shuffled": "use_stateful_dataloader",
         }
         assert names[way] in words
+
+
+@pytest.mark.parametrize("way", ["accumulate", "by hand", "other accumulation"])
+@pytest.mark.parametrize("batches", [6, 8])
+def test_a_save_between_two_batches_of_an_update(tmp_path: Path, way: str, batches: int) -> None:
+    """accelerate saves no gradients: a load of what was saved within an update of four batches says so."""
+
+    def script(batches: int, update: int) -> list[str]:
+        made = Accelerator(cpu=True, project_dir=str(tmp_path), gradient_accumulation_steps=update)
+        inner = torch.nn.Linear(2, 2)
+        model, optimizer = made.prepare(inner, torch.optim.SGD(inner.parameters(), lr=0.1))
+        ckpt = Checkpointer(tmp_path / "v")
+        said: list[Event] = []
+        listen(ckpt, said.append)
+        if ckpt.attach(made) is not None:
+            made.load_state()
+        for number in range(1, batches + 1):
+            if way == "by hand":
+                made.backward(model(torch.ones(1, 2)).sum())
+                if number % 4 == 0:
+                    optimizer.step()
+                    optimizer.zero_grad()
+                continue
+            with made.accumulate(model):
+                made.backward(model(torch.ones(1, 2)).sum())
+                optimizer.step()
+                optimizer.zero_grad()
+        if batches:
+            made.save_state(str(tmp_path / f"step_{batches}"))
+        ckpt.close()
+        made.free_memory()
+        return [one.message for one in said if one.kind == "inexact"]
+
+    update = 1 if way == "by hand" else 4
+    script(batches, update)
+    said = script(0, 3 if way == "other accumulation" else update)
+    assert ["between two batches of one update" in one for one in said] == [True] * (batches == 6)

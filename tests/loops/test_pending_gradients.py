@@ -9,7 +9,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from tests.kit.inside import listen
 from vaultlayer_hf import Checkpointer
+from vaultlayer_hf.base.events import Event, EventKind
+from vaultlayer_hf.loops.pending_gradients import PendingGradients
 from vaultlayer_hf.state.object_files import read_state
 
 BATCHES, UPDATE = 10, 4
@@ -113,3 +116,61 @@ def test_gradients_of_a_broken_step_are_dropped(tmp_path: Path) -> None:
     assert training.ckpt.resume() == 6
     assert torch.equal(training.model[0].weight.grad, saved)
     training.ckpt.close()
+
+
+def test_zeros_come_back_on_another_number_of_ranks(tmp_path: Path) -> None:
+    """They are no gradients of an update under way: they are given back, and nothing is said."""
+    training = Training(tmp_path)
+    training.ckpt.resume()
+    training.model(torch.ones(1, 3)).sum().backward()
+    training.optimizer.step()
+    training.optimizer.zero_grad(set_to_none=False)
+    gradients = PendingGradients(lambda: [training.optimizer])
+    state = gradients.state_dict()
+    gradients.clear()
+    assert gradients.load_state_dict(state, same=False) == []
+    assert training.model[0].weight.grad.tolist() == torch.zeros(3, 3).tolist()
+    training.model(torch.ones(1, 3)).sum().backward()
+    (said,) = gradients.load_state_dict(gradients.state_dict(), same=False)
+    assert "another number of ranks" in said
+    training.ckpt.close()
+
+
+def test_gradients_that_are_not_finite_are_dropped(tmp_path: Path) -> None:
+    """Of an update that the loop leaves out, and whose gradients it clears only after step(): which is said."""
+
+    def run(folder: Path, stop: int | None = None) -> tuple[list[float], list[str]]:
+        training = Training(folder)
+        said: list[Event] = []
+        listen(training.ckpt, said.append)
+        for step in range(training.ckpt.resume(), 6):
+            loss = training.model(torch.full((1, 3), float("nan") if step == 2 else 1.0)).pow(2).mean()
+            loss.backward()
+            if loss.isfinite():
+                training.optimizer.step()
+            training.ckpt.step()
+            training.optimizer.zero_grad()
+            if step + 1 == stop:
+                break
+        training.ckpt.close()
+        return training.weights(), [one.message for one in said if one.kind is EventKind.INEXACT]
+
+    whole, _ = run(tmp_path / "whole")
+    run(tmp_path / "broken", 3)
+    again, said = run(tmp_path / "broken")
+    assert again == whole
+    assert ["aren't finite" in one for one in said] == [True]
+
+
+def test_gradients_made_in_inference_mode(tmp_path: Path) -> None:
+    """As evolution strategies make them: they tell no version, and neither a step nor a save asks for it."""
+    training = Training(tmp_path)
+    training.ckpt.resume()
+    for _ in range(3):
+        with torch.inference_mode():
+            for one in training.model.parameters():
+                one.grad = torch.ones_like(one)
+        training.optimizer.step()
+        training.ckpt.step()
+    training.ckpt.close()
+    assert read_state(tmp_path / "out" / "checkpoint-3" / "data_0.pt")["gradients"] == {}

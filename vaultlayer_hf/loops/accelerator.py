@@ -27,6 +27,8 @@ from vaultlayer_hf.state.tensor_digests import is_shard
 
 _WHOLE = ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_NPU", "MULTI_XPU", "MULTI_MLU", "MULTI_HPU", "MULTI_MUSA")
 """Kinds of training in which each rank has the whole model."""
+UPDATE_LOST = "the checkpoint was saved between two batches of one update, whose gradients {} doesn't save"
+"""What speaks against the numbers behind a load then; of an engine, or of accelerate itself."""
 
 
 class Prepared:
@@ -97,12 +99,13 @@ class Prepared:
     @property
     def doubts(self) -> list[str]:
         """What speaks against the numbers of an unbroken run behind a load, in words."""
+        return self._added.doubts
+
+    @property
+    def within_update(self) -> bool:
+        """Whether accelerate has counted batches of an update that is still to come."""
         accelerator = self.accelerator
-        within = getattr(accelerator, "step", 0) % accelerator.gradient_accumulation_steps
-        if not self.engine or not within:
-            return self._added.doubts
-        lost = f"the checkpoint was saved between two batches of one update, whose gradients {self.engine} doesn't save"
-        return [*self._added.doubts, lost]
+        return bool(getattr(accelerator, "step", 0) % accelerator.gradient_accumulation_steps)
 
     @property
     def unkept(self) -> str:

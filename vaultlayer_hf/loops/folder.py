@@ -14,6 +14,7 @@ from typing import Any
 from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.base.versions import versions
 from vaultlayer_hf.errors import NotLoadedError
+from vaultlayer_hf.loops.accelerator import UPDATE_LOST
 from vaultlayer_hf.loops.carried import Carried
 from vaultlayer_hf.loops.data import LoopData
 from vaultlayer_hf.loops.files import (
@@ -177,12 +178,15 @@ class LoopFiles(StateFiles):
         random_file, data_file = rank_files(rank)
         write_state(folder / random_file, take_random_state())
         modes = {name: take_modes(model) for name, model in self._state.models().items()}
+        engine = self._state.engine
         loop: dict[str, Any] = {
             "carried": self._carried.state_dict(),
             "modes": modes,
-            "gradients": self._gradients.state_dict(),
+            "gradients": {} if engine else self._gradients.state_dict(),
             "others": self._others.names,
         }
+        if engine:
+            loop["within_update"] = self._gradients.exist or self._state.within_update
         if rank == 0:
             loop["beside"] = names_beside(output_dir)
         write_state(folder / data_file, {**self._position.state_dict(), **loop})
@@ -205,7 +209,8 @@ class LoopFiles(StateFiles):
         Raises ResumeError (OtherRunError, NotLoadedError), and what the objects raise.
         """
         about = read_about(folder)
-        self._gradients.clear()
+        if not self._state.engine:
+            self._gradients.clear()
         self._state.read(folder)
         check_optimizers(self._state.optimizers)
         written = int(about["world_size"])
@@ -216,7 +221,7 @@ class LoopFiles(StateFiles):
         self._position.load_state_dict(position, random, written)
         self._carried.load_state_dict(position.get("carried", {}))  # earlier versions kept none
         self._put_modes(position.get("modes", {}))
-        self._put_gradients(position.get("gradients", {}), same=written == world_size)
+        self._put_gradients(position, same=written == world_size, lead=rank == 0)
         if rank == 0 and (others := position.get("others")):
             doubt = f"{', '.join(others)} trained parameters of this loop, and the checkpoint doesn't hold its state"
             self._events.warn(EventKind.INEXACT, in_doubt([doubt]))
@@ -237,16 +242,16 @@ class LoopFiles(StateFiles):
                 f"frozen or trained as when the checkpoint was saved (requires_grad): {listed}",
             )
 
-    def _put_gradients(self, saved: dict[str, Any], *, same: bool) -> None:
-        lost = self._gradients.load_state_dict(saved) if same else list(saved)
-        if lost:
-            why = "of other parameters" if same else "of another number of ranks"
-            self._events.warn(
-                EventKind.INEXACT,
-                in_doubt(
-                    [f"the checkpoint was saved between two batches of one update, with gradients {why}"]
-                ),
-            )
+    def _put_gradients(self, position: dict[str, Any], *, same: bool, lead: bool) -> None:
+        engine, gradients = self._state.engine, position.get("gradients", {})
+        doubts = [] if engine else self._gradients.load_state_dict(gradients, same=same)
+        if doubts:
+            self._events.warn(EventKind.INEXACT, in_doubt(doubts))
+        # Earlier versions didn't note it: accelerate's own count, which came back with its state, tells of theirs.
+        within = position.get("within_update", bool(engine) and self._state.within_update)
+        within = within or (engine and any(one is not None for one in gradients.values()))
+        if lead and within:
+            self._events.warn(EventKind.INEXACT, in_doubt([UPDATE_LOST.format(engine or "its engine")]))
 
     def unwritten(self, folder: Path, paths: set[str], *, world_size: int) -> list[str]:
         """Return what a folder lacks that this run has just written: digests, which earlier versions didn't write."""

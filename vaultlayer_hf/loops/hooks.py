@@ -16,11 +16,12 @@ from vaultlayer_hf.base import files
 from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.base.versions import versions
 from vaultlayer_hf.errors import RanksError
-from vaultlayer_hf.loops.accelerator import Prepared
+from vaultlayer_hf.loops.accelerator import UPDATE_LOST, Prepared
 from vaultlayer_hf.loops.asked import holds_of
 from vaultlayer_hf.loops.files import read_about, write_about
 from vaultlayer_hf.loops.folder import StateFiles
 from vaultlayer_hf.loops.life import begin_training, end_training
+from vaultlayer_hf.loops.pending_gradients import PendingGradients
 from vaultlayer_hf.loops.script_folders import (
     OURS,
     link_tree,
@@ -39,6 +40,7 @@ from vaultlayer_hf.session.settings import Settings
 from vaultlayer_hf.session.start.asked import keep_asked, say_what_differs
 from vaultlayer_hf.state.asked import check_optimizers
 from vaultlayer_hf.state.capture.fit import Fit
+from vaultlayer_hf.state.capture.stepped import plain
 from vaultlayer_hf.state.data.followed import base_of
 from vaultlayer_hf.state.data.placed import SKIPPED, in_doubt, keeps_place, loaded_by_accelerate
 from vaultlayer_hf.state.own_numbers import OwnNumbers, put_numbers, take_numbers
@@ -71,6 +73,8 @@ class AttachedScript:
         prepared = Prepared(accelerator)
         self._prepared, self._files, self._asked = prepared, StateFiles(prepared), prepared.asked(None)
         self._own: OwnNumbers | None = None  # of a fork: put back behind its load
+        self._within: bool | None = None  # an update, when the restored folder was saved
+        self._gradients = PendingGradients(lambda: map(plain, accelerator._optimizers))
         self.folder: Path | None = None
         self.ended = self._loaded = False
         # Nobody asks after each step whether to save or to stop: signals do what they do without us.
@@ -86,6 +90,7 @@ class AttachedScript:
         self._before = {name: vars(accelerator).get(name) for name in _METHODS}
         for name in _METHODS:
             setattr(accelerator, name, getattr(self, name))
+        self._gradients.begin()
 
     @property
     def session(self) -> Session:
@@ -103,21 +108,23 @@ class AttachedScript:
                     f"load_state({str(named)!r}) wins over {self.folder}, the newest of {self.session.address.uri}",
                 )
         else:
-            what = "no folder was named" if named is None else f"{named} isn't here"
-            events.info(
-                EventKind.NOTICE, f"load_state() loads {self.folder}, restored from the vault: {what}"
-            )
+            why = "no folder was named" if named is None else f"{named} isn't here"
+            events.info(EventKind.NOTICE, f"load_state() loads {self.folder}, restored from the vault: {why}")
             input_dir = str(self.folder)
         prepared, folder = self._prepared, Path(str(input_dir))
         with prepared.loading(folder):
             loaded = self._load(input_dir, *args, **kwargs)
             check_optimizers(prepared.optimizers)
-        if self._own is not None and self.folder is not None and str(input_dir) == str(self.folder):
+        of_ours = self.folder is not None and str(input_dir) == str(self.folder)
+        if self._own is not None and of_ours:
             said = put_numbers(self._own, prepared.optimizers, prepared.schedulers)
             self.session.warn_all(EventKind.NOTICE, said)
         for loader in self._accelerator._dataloaders:
             if keeps_place(base := base_of(loader)):  # by use_stateful_dataloader
                 self._doubt(loaded_by_accelerate(base))
+        noted = self._within if of_ours else None  # earlier versions didn't note it
+        if noted or (noted is None and prepared.within_update):
+            self._doubt(UPDATE_LOST.format("save_state()"))
         self._loaded = True
         return loaded
 
@@ -185,6 +192,7 @@ class AttachedScript:
     def close(self) -> None:
         """Wait for what is under way, and put the Accelerator's own methods back; the run isn't noted as done."""
         self.ended = True
+        self._gradients.leave()
         for name, before in self._before.items():
             if vars(self._accelerator).get(name) != getattr(self, name):
                 continue  # somebody has put something around ours since: that calls us, and we pass through
@@ -242,8 +250,9 @@ class AttachedScript:
                 link_tree(location, tree)
                 keep_asked(tree, session, self._asked)
             if session.ranks.rank == 0:
-                folder = str(named_from(self._root, location))
-                write_about(tree, step=self.step, world_size=world_size, versions=versions(), folder=folder)
+                about: dict[str, Any] = {"step": self.step, "world_size": world_size, "versions": versions()}
+                about["within_update"] = self._gradients.exist or self._prepared.within_update
+                write_about(tree, folder=str(named_from(self._root, location)), **about)
         except OSError as error:
             failed = f"{location} can't be linked to {tree}: {error}"
             session.events.warn(EventKind.TROUBLE, failed)
@@ -268,6 +277,7 @@ class AttachedScript:
         options = self._accelerator.project_configuration
         if options.automatic_checkpoint_naming and own is not None:
             options.iteration = int(own[1]) + 1
+        self._within = about.get("within_update")
         self.folder = target
         return int(about["step"])
 

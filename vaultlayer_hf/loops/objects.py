@@ -61,6 +61,10 @@ class Stateful(Protocol):
         """What speaks against the numbers of an unbroken run behind a load, in words."""
 
     @property
+    def within_update(self) -> bool:
+        """Whether batches are counted of an update that is still to come."""
+
+    @property
     def unkept(self) -> str:
         """Why no start can go on from a checkpoint of now, in words; empty where one can."""
 
@@ -206,6 +210,11 @@ class Objects:
         except Exception as error:  # the object is the script's own: it raises what it likes
             what = f"{type(error).__name__}: {error}"
             raise ResumeError(f"{name}.pt of {folder.name} can't be loaded: {what}") from error
+
+    @property
+    def within_update(self) -> bool:
+        """No: nobody counts them; gradients that wait for an update are kept."""
+        return False
 
     @property
     def unkept(self) -> str:
