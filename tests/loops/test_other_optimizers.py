@@ -12,6 +12,7 @@ import torch
 from tests.kit.inside import listen
 from vaultlayer_hf import Checkpointer
 from vaultlayer_hf.base.events import Event, EventKind
+from vaultlayer_hf.loops.other_optimizers import OtherOptimizers
 
 
 class Loop:
@@ -121,3 +122,92 @@ def test_one_within_another_whose_state_is_not_saved(tmp_path: Path) -> None:
     loop.start = loop.ckpt.resume()
     loop.train(4, lambda _: [around])
     assert ["an optimizer, SGD, that its Checkpointer hasn't got" in text for text in loop.said] == [True]
+
+
+@pytest.mark.parametrize("then", ["gone", "rests"])
+def test_one_of_a_warm_up_is_named_no_more(tmp_path: Path, then: str) -> None:
+    """A second one that trained at first, and has done its work: later checkpoints lack nothing."""
+    loop = Loop(tmp_path)
+    others = [momentum(loop.model)]
+
+    def who(step: int) -> list[Any]:
+        if step == 3 and then == "gone":
+            others.clear()
+        return [loop.own, *others] if step < 3 else [loop.own]
+
+    loop.train(5, who)
+    assert len(loop.said) == 1
+    again = Loop(tmp_path)
+    assert again.said == []
+    again.ckpt.close()
+
+
+def test_one_that_is_made_anew_while_the_loops_own_rests(tmp_path: Path) -> None:
+    """Between two steps of the loop's own several have come and gone: none has taken its place."""
+    loop = Loop(tmp_path)
+    loop.train(4, lambda step: [momentum(loop.model)] if step else [loop.own])
+    again = Loop(tmp_path)
+    assert again.said == []
+    again.ckpt.close()
+
+
+def test_what_raises_as_it_is_looked_at_costs_a_checkpoint_only(tmp_path: Path) -> None:
+    """What carry() was given fails at a save: the run goes on, and the next save is whole."""
+    loop = Loop(tmp_path)
+    fails: set[int] = set()
+    loop.ckpt.carry(lambda: {"value": [][0] if fails else 1})
+
+    def who(step: int) -> list[Any]:
+        fails.clear()
+        fails.update({step} & {0})
+        return [loop.own]
+
+    loop.train(3, who)
+    assert [
+        "checkpoint-1 isn't committed" in one.message for one in loop.events if one.kind == "abandon"
+    ] == [True]
+    assert Loop(tmp_path).start == 3
+
+
+class Spread(Around):
+    """Tells its state only where it was gathered, as torch's ZeroRedundancyOptimizer does on other ranks."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Never here."""
+        raise RuntimeError("the state has not been consolidated on this rank")
+
+
+def test_one_that_tells_no_state_here_is_not_named(tmp_path: Path) -> None:
+    """Whether it has the state of one that it holds can't be known: nothing is said, and nothing raised."""
+    loop = Loop(tmp_path)
+    loop.ckpt.close()
+    around = Spread(momentum(loop.model))
+    others = OtherOptimizers(lambda: [around], lambda: [loop.model], loop.said.append)
+    others.begin()
+    for _ in range(3):
+        loop.model(torch.ones(1, 2)).sum().backward()
+        around.step()
+        others.saved()
+    others.leave()
+    assert others.names == []
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")
+def test_a_compiled_step(tmp_path: Path) -> None:
+    """What looks at the steps isn't compiled with them: not even what it says of one, which is much."""
+    from torch._dynamo.utils import counters
+
+    loop = Loop(tmp_path)
+    other = momentum(loop.model)
+    steps = [torch.compile(lambda one=one: one.step(), backend="eager") for one in (loop.own, other)]
+    compiled = []
+    for _ in range(5):
+        loop.model(torch.ones(1, 2)).sum().backward()
+        for step in steps:
+            step()
+        loop.ckpt.step()
+        loop.model.zero_grad()
+        compiled.append(counters["frames"]["total"])
+    loop.ckpt.close()
+    assert len(loop.said) == 1
+    assert compiled[-1] - compiled[0] < 5, compiled

@@ -7,6 +7,7 @@ has stepped behind a save at which it had a state, or where none of the loop's o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from weakref import WeakSet
@@ -32,6 +33,8 @@ class OtherOptimizers:
         models: returns its models.
         found: told the name of the class of each that counts, once.
 
+    Attributes:
+        names: class names of those that the newest save lacks.
     """
 
     def __init__(
@@ -45,18 +48,17 @@ class OtherOptimizers:
         self._lately: WeakSet[Any] = WeakSet()  # since the newest save
         self._kept: WeakSet[Any] = WeakSet()
         self._saved_over: WeakSet[Any] = WeakSet()
+        self._counted: WeakSet[Any] = WeakSet()
+        self._made: Counter[str] = Counter()  # how many have stepped, by the names of their classes
+        self._told: set[str] = set()
         self._hook: Any = None
-        self._names: list[str] = []
-        self._maybe: list[str] = []
-
-    @property
-    def names(self) -> list[str]:
-        """Class names of those that the newest save lacks."""
-        return list(dict.fromkeys([*self._names, *self._maybe]))
+        self.names: list[str] = []
 
     def begin(self) -> None:
         """Look from here on."""
-        self._hook = register_optimizer_step_post_hook(self._step)
+        # Else torch would compile it with a step that is compiled.
+        hook = torch.compiler.disable(self._step)  # type: ignore[no-untyped-call] # torch's own
+        self._hook = register_optimizer_step_post_hook(hook)
 
     def leave(self) -> None:
         """Look no more."""
@@ -64,7 +66,25 @@ class OtherOptimizers:
             self._hook.remove()
 
     def saved(self) -> None:
-        """Note that a checkpoint is saved."""
+        """Note that a checkpoint is saved. Never raises: where the script's objects can't be looked at, none counts."""
+        lately, self._lately, self._saved_over, self.names = self._lately, WeakSet(), WeakSet(), []
+        try:
+            over = self._find_others()
+        except Exception:  # of a state_dict() of theirs, or of what carry() was given
+            return
+        self._saved_over = over
+        # One that has rested since the save before has done its work, as that of a warm-up.
+        counted = {type(one).__name__ for one in self._counted if one in lately}
+        if not any(
+            one in self._kept for one in lately
+        ):  # where none of the loop's own has stepped, one has its place
+            counted |= {
+                name for name in (type(one).__name__ for one in over) if not self._comes_and_goes(name)
+            }
+        self.names = sorted(counted)
+
+    def _find_others(self) -> WeakSet[Any]:
+        """Return those that have a state, train the loop's parameters, and aren't saved."""
         unknown = [one for one in self._stepped if one not in self._kept]
         if unknown:
             mine = {id(one) for kept in self._known() for one in _optimizers_in(kept)}
@@ -72,26 +92,30 @@ class OtherOptimizers:
                 if id(one) in mine:
                     self._kept.add(one)
         others = [one for one in unknown if one not in self._kept and one.state]
-        idle = not any(one in self._kept for one in self._lately)
-        self._lately, self._saved_over, self._maybe = WeakSet(), WeakSet(), []
-        if others:
-            trained = {id(one) for model in self._models() for one in model.parameters()}
-            self._saved_over = WeakSet(
-                one
-                for one in others
-                if any(id(each) in trained for group in one.param_groups for each in group["params"])
-            )
-            if idle:  # where none of the loop's own has stepped, one has taken its place
-                self._maybe = sorted({type(one).__name__ for one in self._saved_over})
+        if not others:
+            return WeakSet()
+        trained = {id(one) for model in self._models() for one in model.parameters()}
+        return WeakSet(
+            one
+            for one in others
+            if any(id(each) in trained for group in one.param_groups for each in group["params"])
+        )
+
+    def _comes_and_goes(self, name: str) -> bool:
+        """Tell whether optimizers of this class were there that are gone: one is made anew for each round."""
+        return self._made[name] > sum(type(one).__name__ == name for one in self._stepped)
 
     def _step(self, optimizer: Any, *_: Any) -> None:
-        self._stepped.add(optimizer)
+        name = type(optimizer).__name__
+        if optimizer not in self._stepped:
+            self._stepped.add(optimizer)
+            self._made[name] += 1
         self._lately.add(optimizer)
         if optimizer in self._saved_over:
             self._saved_over.discard(optimizer)
-            name = type(optimizer).__name__
-            if name not in self._names:
-                self._names.append(name)
+            self._counted.add(optimizer)
+            if name not in self._told:
+                self._told.add(name)
                 self._found(name)
 
 
