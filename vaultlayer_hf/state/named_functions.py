@@ -2,11 +2,15 @@
 
 A schedule's ``lr_lambdas`` are such: pickle takes no lambda, and torch saves none. So what is kept says where in the
 script's code a function stands, and it is made again of the code that stands there now.
+
+Several functions may stand under one name, as the lambdas of a file do, and be told apart by their order alone. So what
+is kept also knows such a code by a digest: after another one has come in ahead of it, it is found all the same.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import inspect
 import sys
 from collections.abc import Mapping
@@ -14,6 +18,8 @@ from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 _PLAIN = (bool, int, float, str, type(None))
+_VERSION = str(sys.implementation.cache_tag)
+"""Of the code that this Python makes: another one makes another of the same text."""
 
 
 def name_function(function: Any) -> dict[str, Any] | None:
@@ -36,17 +42,20 @@ def name_function(function: Any) -> dict[str, Any] | None:
     values = [cells, function.__defaults__, function.__kwdefaults__]
     same = [number for number, one in enumerate(found) if one == function.__code__]
     own = getattr(sys.modules.get(function.__module__), "__dict__", None) is function.__globals__
-    return {**kept, "number": same[0], "values": values} if own and same and _is_plain(values) else None
+    if not (own and same and _is_plain(values)):
+        return None
+    code = [_VERSION, _digest_of(function.__code__)]
+    return {**kept, "number": same[0], "among": len(found), "code": code, "values": values}
 
 
 def find_function(kept: Mapping[str, Any]) -> Any:
-    """Return the function that this was kept of. Raises LookupError where the script's code has none of that name."""
+    """Return the function that this was kept of. Raises LookupError where the script's code has it no more."""
     if "partial" in kept:
         args, keywords = kept["bound"]
         return functools.partial(find_function(kept["partial"]), *args, **keywords)
     found = _found(kept.get("class", kept))
     try:
-        one = found[kept.get("number", 0)]
+        one = found[_number_of(kept, found)]
         if "class" in kept:
             return one.__new__(one)
         if not isinstance(one, CodeType):
@@ -60,6 +69,44 @@ def find_function(kept: Mapping[str, Any]) -> Any:
         raise LookupError(f"{kept.get('class', kept)['name']}: {error}") from error
     made.__kwdefaults__, made.__qualname__, made.__module__ = named, kept["name"], kept["module"]
     return made
+
+
+def _number_of(kept: Mapping[str, Any], found: list[Any]) -> int:
+    """Return which of those under its name a function is now. Raises LookupError where none is, or it isn't known."""
+    number: int = kept.get("number", 0)
+    version, digest = kept.get("code", ("", ""))  # earlier versions kept none
+    now = [_digest_of(one) for one in found] if version == _VERSION else []
+    if not now or digest in now[number : number + 1]:
+        return number
+    if digest in now:
+        return now.index(digest)
+    if len(now) == kept["among"] == 1:  # somebody has edited it
+        return 0
+    raise LookupError(
+        f"{kept['name']}: none of the {len(now)} of this name has the code that it had; give it a name by def"
+    )
+
+
+def _digest_of(code: Any) -> str:
+    """Return a digest of what a code does, wherever it stands; of anything else nothing."""
+    if not isinstance(code, CodeType):
+        return ""
+    names = code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars
+    more = code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS)
+    takes = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, more
+    text = repr((code.co_code, names, takes, [_constant(one) for one in code.co_consts]))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _constant(value: Any) -> str:
+    if isinstance(value, CodeType):
+        return _digest_of(value)
+    if isinstance(value, (tuple, frozenset)):
+        parts = [_constant(one) for one in value]
+        return repr(
+            parts if isinstance(value, tuple) else sorted(parts)
+        )  # a set's order is each process's own
+    return f"{type(value).__name__} {value!r}"
 
 
 def _found(kept: Mapping[str, Any]) -> list[Any]:
