@@ -234,3 +234,32 @@ for step, batch in training.ckpt.steps(epochs=3):
     assert shell.run_cell(head).success
     assert shell.user_ns["seen"] == list(range(9))
     again.ckpt.close()
+
+
+def test_a_loop_that_an_error_has_left_is_not_gone_on_with(shell: Any, tmp_path: Path) -> None:
+    """In another cell nothing is saved, and no end is noted, of a state between two steps: resume() comes first."""
+    training = Training(tmp_path)
+    shell.user_ns.update(training=training, fails={4})
+    assert not shell.run_cell(CELL).success
+    ckpt = training.ckpt
+    calls = [
+        ckpt.step,
+        ckpt.save,
+        ckpt.finish,
+        lambda: ckpt.batches(training.loader),
+        lambda: ckpt.carry(dict),
+    ]
+    for call in calls:
+        with pytest.raises(
+            SettingsError, match=r"an error in the cell of this loop at step 4: call resume\(\)"
+        ):
+            call()
+    settle(ckpt)
+    with open_vault(str(tmp_path / "vault")) as vault:
+        assert vault.checkpoint().step == 3
+        assert vault.state is not None
+        assert vault.state.finished is None
+    assert shell.run_cell(CELL).success
+    with open_vault(str(tmp_path / "vault")) as vault:
+        assert vault.state is not None
+        assert vault.state.finished == 9

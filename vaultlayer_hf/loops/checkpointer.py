@@ -231,7 +231,9 @@ class Checkpointer(Keepable):
         return self._run.position.batches if isinstance(self._run, RunningLoop) else 0
 
     def step(self, loss: Any = None, *, last: bool = False) -> None:
-        """Note that a step is done, at its very end; saves when it is time to. All ranks.
+        """Note that a step is done, at its very end: after zero_grad(), too. Saves when it is time to. All ranks.
+
+        Gradients that are there and that no optimizer has used are taken for those of an update under way, and kept.
 
         ``loss``: a number or a tensor of one, kept with the next checkpoint. ``last``: the loop is about to leave its
         pass through ``batches()`` by ``break``, so a resume at this step does no more of it.
@@ -252,11 +254,13 @@ class Checkpointer(Keepable):
     def finish(self) -> None:
         """Save what isn't saved yet, wait for its commit, and note in the vault that the run is done. All ranks.
 
-        A run whose end couldn't be saved isn't noted as done. Raises FencedError. Safe to call twice.
+        A run whose end couldn't be saved isn't noted as done. Safe to call twice. Raises FencedError, and SettingsError
+        where an error has ended the loop's cell in a notebook: that is no end of the run, and resume() goes on.
         """
         run = self._begun("finish()")
-        if not run.ended:
-            run.finish()
+        if run.ended:
+            return
+        (self._looped("finish()") if isinstance(run, RunningLoop) else run).finish()
 
     def close(self) -> None:
         """Wait for what is under way, and stop; the run isn't noted as done. Safe to call twice."""
@@ -288,10 +292,11 @@ class Checkpointer(Keepable):
             raise SettingsError(
                 f"{what} isn't for a script whose Accelerator is attached: it saves by save_state()"
             )
-        if run.ended:
+        if run.ended or run.interrupted:
+            end = "the end of this loop" if run.ended else "an error in the cell of this loop"
             raise SettingsError(
-                f"{what} comes after the end of this loop at step {run.step}: call resume() again, which goes on from "
-                "the newest checkpoint"
+                f"{what} comes after {end} at step {run.step}: call resume() again, which goes on from the newest "
+                "checkpoint"
             )
         run.touch()
         if again:
