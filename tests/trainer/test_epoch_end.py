@@ -303,14 +303,29 @@ class Refuses(TrainerCallback):
             raise SettingsError("no more")
 
 
-def test_an_error_of_this_package_passes_an_owed_end(tmp_path: Path) -> None:
-    """It ends the training there as everywhere."""
+class Pruned(Exception):
+    """As a tuner ends a trial by one."""
+
+
+class Prunes(TrainerCallback):
+    """Ends a trial by what the first epoch's evaluation finds, where that is owed."""
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 4:
+            raise Pruned
+
+
+@pytest.mark.parametrize(("callback", "error"), [(Refuses, SettingsError), (Prunes, Pruned)])
+def test_what_is_raised_on_purpose_passes_an_owed_end(
+    tmp_path: Path, callback: type[TrainerCallback], error: type[Exception]
+) -> None:
+    """An error of this package, or of a class of its own, ends the training there as everywhere."""
     vault = tmp_path / "vault"
-    more: dict[str, Any] = {"train_dataset": Tokens(8)}
+    more: dict[str, Any] = {"train_dataset": Tokens(8), "eval_dataset": Tokens(4), "eval_strategy": "epoch"}
     with pytest.raises(Boom):
         trainer(tmp_path / "a", resume=vault, callbacks=[FailAt(5), Patient(vault)], **more).train()
-    with pytest.raises(SettingsError, match="no more"):
-        trainer(tmp_path / "b", resume=vault, callbacks=[Refuses()], **more).train()
+    with pytest.raises(error):
+        trainer(tmp_path / "b", resume=vault, callbacks=[callback()], **more).train()
 
 
 def test_an_owed_log_leaves_out_what_the_checkpoint_does_not_say(

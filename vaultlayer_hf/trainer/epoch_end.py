@@ -5,19 +5,20 @@ begins with the next epoch. So callbacks that lower a rate then, thaw a layer or
 evaluation by epochs, which early stopping counts, wouldn't be made: the Trainer leaves that out without a word.
 
 This process hasn't begun that epoch. A callback that goes by what its ``on_epoch_begin`` makes, such as a bar on the
-screen, fails at its end, and it would at each further start: it is left out, and named.
+screen, fails at its end, and it would at each further start: it is left out, and named. Only what Python raises where
+something isn't there counts as that: any other error may be raised on purpose, as a tuner ends a trial.
 """
 
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 from vaultlayer_hf.base.events import EventKind, Events
-from vaultlayer_hf.errors import VaultLayerError
 from vaultlayer_hf.state.data.guard import reason_of
 from vaultlayer_hf.state.object_kinds import OURS
 from vaultlayer_hf.trainer.layout import best_step
@@ -27,6 +28,8 @@ from vaultlayer_hf.trainer.wrapping import wrapped
 _EVENTS = ("on_epoch_end", "on_evaluate", "on_log", "on_prediction_step")
 """What callbacks are told at an epoch's end."""
 _FIGURES = ("grad_norm", "learning_rate")
+_LACKING = (AttributeError, LookupError, NameError, TypeError, ValueError, ZeroDivisionError)
+"""What Python raises where an attribute, an item or a variable isn't there, is None, or is empty."""
 
 
 def begins_next_epoch(trainer: Any) -> bool:
@@ -46,7 +49,9 @@ def _is_number(value: Any) -> bool:
 
 
 def end_epoch(trainer: Any, loss: Any, figures: Mapping[str, float], events: Events) -> None:
-    """Do what the Trainer does at the end of an epoch. Raises what its evaluation raises, and VaultLayerError.
+    """Do what the Trainer does at the end of an epoch.
+
+    Raises what its evaluation raises, what a callback raises on purpose, and VaultLayerError.
 
     Args:
         trainer: about to begin the next one.
@@ -90,7 +95,7 @@ def _without_rate(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _each_alone(handler: Any, original: Callable[..., Any], events: Events) -> Callable[..., Any]:
-    """Have a handler's callbacks called so that one that fails keeps neither the others nor the training."""
+    """Have a handler's callbacks called so that one that lacks something keeps neither the others nor the training."""
 
     def call_event(event: str, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         if event not in _EVENTS:
@@ -100,10 +105,9 @@ def _each_alone(handler: Any, original: Callable[..., Any], events: Events) -> C
             alone.callbacks = [callback]
             try:
                 control = type(handler).call_event(alone, event, args, state, control, **kwargs)
-            except VaultLayerError:
-                raise
-            except Exception as error:
-                if type(callback).__module__.partition(".")[0] == OURS:
+            except _LACKING as error:
+                of_python = type(error).__module__ in sys.stdlib_module_names
+                if not of_python or type(callback).__module__.partition(".")[0] == OURS:
                     raise
                 _say_left_out(events, f"{type(callback).__name__}.{event}", error)
         return control
