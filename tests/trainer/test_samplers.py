@@ -93,20 +93,30 @@ class Focal(transformers.Trainer):
         return super().compute_loss(*args, **kwargs)
 
 
-def test_weights_of_a_librarys_sampler_are_said(tmp_path: Path) -> None:
-    """No checkpoint holds them, and the next pass is drawn by them: a save says so, and a resume."""
-    for place, fails in (("a", 5), ("b", 0)):
-        run = resumable(Focal)(
+def test_weights_of_a_librarys_sampler_come_back(tmp_path: Path) -> None:
+    """Broken off within the first pass, and in the second: each row comes as in an unbroken run."""
+
+    def made(place: str, vault: Path | None, *callbacks: Any) -> Any:
+        return resumable(Focal)(
             model=model(),
-            args=arguments(tmp_path / place),
+            args=arguments(tmp_path / place, max_steps=14),
             train_dataset=Tokens(8),
-            resume=str(tmp_path / "vault"),
-            callbacks=[FailAt(fails), Patient(tmp_path / "vault")] if fails else [],
+            resume=vault,
+            callbacks=list(callbacks),
         )
-        seen = Recorder(run)
-        with pytest.raises(Boom) if fails else nullcontext():
-            run.train()
-        assert any("WeightedRandomSampler.weights" in one.message for one in seen.of("inexact"))
+
+    unbroken = made("u", None)
+    unbroken.train()
+    vault = tmp_path / "vault"
+    for step in (3, 7, 9):
+        with pytest.raises(Boom):
+            made(str(step), vault, FailAt(step), Patient(vault)).train()
+    again = made("b", vault)
+    seen = Recorder(again)
+    again.train()
+    assert weights(again.model) == weights(unbroken.model)
+    assert again.drawn_by.weights.tolist() == unbroken.drawn_by.weights.tolist()
+    assert not seen.of("inexact")
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["another", "the same"])

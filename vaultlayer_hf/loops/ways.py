@@ -14,7 +14,13 @@ from vaultlayer_hf.state.data.feed import Emptied
 from vaultlayer_hf.state.data.follower import Follower
 from vaultlayer_hf.state.data.likeness import Likeness, data_differences, take_likeness
 from vaultlayer_hf.state.data.position import Moment, Position, content_of, position_from, state_lost
-from vaultlayer_hf.state.data.samplers import SamplerStates, put_samplers, raise_counters, take_samplers
+from vaultlayer_hf.state.data.samplers import (
+    SamplerStates,
+    put_sampler_weights,
+    put_samplers,
+    raise_counters,
+    take_samplers,
+)
 from vaultlayer_hf.state.random_state import put_random_state, same_random_state, take_random_state
 
 _NOTHING = object()
@@ -218,11 +224,12 @@ class Other:
         tells = at.loader is not None and self._tells
         if tells:
             put_samplers(self.loader, at.between)
+            put_sampler_weights(self.loader, at.samplers)
             self.loader.load_state_dict(at.loader)
             opened: Iterator[Any] = iter(self.loader)
         else:
             put_random_state(at.random)
-            put_samplers(self.loader, at.samplers)
+            put_samplers(self.loader, at.samplers, began=True)
             opened = iter(self.loader)
             first: dict[str, Any] = {}
             for number in range(batches):
@@ -230,6 +237,7 @@ class Other:
                 first = first if number else take_random_state()
             if batches and not same_random_state(first, take_random_state()):
                 self._remarks.append(_DRAWS)
+        put_sampler_weights(self.loader, at.between)
         put_random_state(random)
         return opened
 

@@ -10,6 +10,7 @@ import torch
 from vaultlayer_hf.state.data.followed import base_of
 from vaultlayer_hf.state.data.samplers import parts
 from vaultlayer_hf.state.data.sources import unwrapped
+from vaultlayer_hf.state.data.weights import WEIGHTS
 from vaultlayer_hf.state.fingerprints import Fingerprints, take_fingerprints
 from vaultlayer_hf.state.object_files import peeled
 from vaultlayer_hf.state.object_kinds import is_of_script, own_attributes
@@ -53,11 +54,16 @@ class OwnFingerprints:
             return {_ALL: object()}, set()
 
     def _weights(self, held: Sequence[Held]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield the tensors of libraries' samplers: by how they weigh the rows, the next pass is drawn."""
+        """Yield the tensors of libraries' samplers by which the next pass is drawn."""
         elsewhere = {id(value) for one in held for value in one.values.values()}
         for path, part in parts(self._loader).items():
             if path.endswith("sampler") and hasattr(part, "__dict__") and not is_of_script(type(part)):
-                tensors = {name: one for name, one in vars(part).items() if isinstance(one, torch.Tensor)}
+                tensors = {
+                    name: one
+                    for name, one in vars(part).items()
+                    if isinstance(one, torch.Tensor)
+                    and name != WEIGHTS  # which go with the place in the data
+                }
                 yield type(part).__name__, {n: one for n, one in tensors.items() if id(one) not in elsewhere}
 
     def _known(self) -> set[int]:

@@ -15,6 +15,7 @@
     position.py   what is kept of a training's place in its data
     samplers.py   what the order of a loader follows from
     sources.py    data sets that tell where they are
+    weights.py    the weights by which a sampler draws rows, where the loop changes them
     workers.py    the state of a loader's worker processes
 
 Following only reads: an unbroken run draws the same random numbers with it and without.

@@ -103,7 +103,7 @@ class Anew:
             self._base.next_iter_state = None
         put_random_state(self._random)
         with contextlib.suppress(Exception):  # the user's samplers
-            put_samplers(self._loader, self._samplers)
+            put_samplers(self._loader, self._samplers, began=True)
         batches = self._plain()
         for _ in range(self._behind + more):
             next(batches, None)

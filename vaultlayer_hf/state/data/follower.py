@@ -36,7 +36,12 @@ from vaultlayer_hf.state.data.inner import steady_numbers
 from vaultlayer_hf.state.data.opening import Opening, StatefulOpening, begun
 from vaultlayer_hf.state.data.position import Moment, Position
 from vaultlayer_hf.state.data.probed import why_distrusted
-from vaultlayer_hf.state.data.samplers import generators_only, put_samplers, take_samplers
+from vaultlayer_hf.state.data.samplers import (
+    generators_only,
+    put_sampler_weights,
+    put_samplers,
+    take_samplers,
+)
 from vaultlayer_hf.state.data.sources import source_of, unwrapped
 
 
@@ -324,12 +329,13 @@ class Follower:
         """Open a pass where it was left."""
         self._note_offset(at.passes)
         self._set_epoch(at.passes)
-        put_samplers(self.outer, at.samplers)
+        put_samplers(self.outer, at.samplers, began=True)
         same_way = at.again == self._at.again  # else its workers are noted for the other way of going on
         self._at = replace(at, again=self._at.again, emptied=False, ahead=[], loader=None)
         self._fetches.workers = pickled(at.workers if same_way else {})
         self._fetches.start(at.drawn, at.ended)
         batches = self._reopen(at, plain, at.drawn)
+        put_sampler_weights(self.outer, at.between)  # the order is drawn
         return Feed(self._fetches, batches, list(at.ahead), at.now, self._emptied, self.guard, anew.open)
 
     def _reopen(self, at: Position, plain: Opener, drawn: int) -> Iterator[Any]:

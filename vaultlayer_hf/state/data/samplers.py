@@ -1,4 +1,4 @@
-"""What the order of a loader follows from: generators and counters of the loader and of its samplers."""
+"""What the order of a loader follows from: generators, counters and weights of the loader and of its samplers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from vaultlayer_hf.state.data.inner import own_numbers, put_generators
+from vaultlayer_hf.state.data.weights import KEYS, put_weights, take_weights
 from vaultlayer_hf.state.generator_states import states_of
 
 _INSIDE = ("base_dataloader", "dataloader", "batch_sampler", "sampler", "iterable")
@@ -48,7 +49,7 @@ def left_out(loader: Any) -> int:
 
 
 def take_samplers(loader: Any) -> SamplerStates:
-    """Return the generators' states and the counters from which a loader's next order follows."""
+    """Return the generators' states, counters and weights from which a loader's next order follows."""
     states: SamplerStates = {}
     for path, part in parts(loader).items():
         state: dict[str, Any] = {
@@ -65,14 +66,19 @@ def take_samplers(loader: Any) -> SamplerStates:
             if hasattr(part, "set_epoch"):  # a pass that begins sets them
                 moved = {}
             state |= {name: found for name, found in ((_OWN, own), (_MOVED, moved)) if found}
+        state |= take_weights(part)
         if state:
             states[path] = state
     return states
 
 
-def put_samplers(loader: Any, states: SamplerStates) -> None:
-    """Put back what ``take_samplers`` returned, where the loader still has such a part."""
+def put_samplers(loader: Any, states: SamplerStates, *, began: bool = False) -> None:
+    """Put back what ``take_samplers`` returned, where the loader still has such a part.
+
+    ``began``: of a pass that has begun, so weights that the script has set since don't count.
+    """
     here = parts(loader)
+    put_sampler_weights(loader, states, began=began)
     for path, state in states.items():
         if path not in here:
             continue
@@ -80,6 +86,8 @@ def put_samplers(loader: Any, states: SamplerStates) -> None:
         if _is_of_script(part):
             _first_numbers(part)
         for name, value in state.items():
+            if name in KEYS:
+                continue
             if name == _OWN:
                 put_generators(part, value)
             elif name == _MOVED:
@@ -92,6 +100,12 @@ def put_samplers(loader: Any, states: SamplerStates) -> None:
                 part.generator.set_state(value)
             else:
                 part.generator = torch.Generator().set_state(value)  # made by the first pass
+
+
+def put_sampler_weights(loader: Any, states: SamplerStates, *, began: bool = True) -> None:
+    """Put back the samplers' weights alone: behind the opening of a pass that goes on, those of the save."""
+    for path, part in parts(loader).items():  # each: this may be its first sight
+        put_weights(part, states.get(path, {}), began=began)
 
 
 def _is_of_script(part: Any) -> bool:
@@ -118,6 +132,6 @@ def raise_counters(loader: Any, states: SamplerStates) -> None:
 def generators_only(states: SamplerStates) -> SamplerStates:
     """Return the states without counters that a loop sets: for a pass of which the epoch was set already."""
     return {
-        path: {name: value for name, value in state.items() if name in ("generator", _OWN, _MOVED)}
+        path: {name: value for name, value in state.items() if name in ("generator", _OWN, _MOVED, *KEYS)}
         for path, state in states.items()
     }
