@@ -106,9 +106,8 @@ class Checkpointer(Keepable):
         """Claim the vault, bring everything back, and return the first step still to do; 0 on an empty vault.
 
         Call it right before the loop: the random numbers go on from here. Called again between two steps of a loop that
-        is under way, it returns the step at which that is; where the loop has ended, such as by Ctrl-C, or an error has
-        left it within a step, it goes on from the newest checkpoint, so that a notebook's cell can be run again, or
-        a training be tried again behind ``except``. All ranks.
+        is under way, it returns the step at which that is; where the loop has ended, or an error has left it within a
+        step, it goes on from the newest checkpoint: for a notebook's cell that is run again, say. All ranks.
 
         Raises VaultUnreachableError, WrongModelError, NoUsableCheckpointError, NoSuchCheckpointError, ResumeError,
         RanksError: nothing was trained then, and nothing is started at step 0 in silence.
@@ -233,10 +232,9 @@ class Checkpointer(Keepable):
     def step(self, loss: Any = None, *, last: bool = False) -> None:
         """Note that a step is done, at its very end: after zero_grad(), too. Saves when it is time to. All ranks.
 
-        Gradients that are there and that no optimizer has used are taken for those of an update under way, and kept.
-
-        ``loss``: a number or a tensor of one, kept with the next checkpoint. ``last``: the loop is about to leave its
-        pass through ``batches()`` by ``break``, so a resume at this step does no more of it.
+        Gradients that no optimizer has used are kept, as those of an update under way. ``loss``: a number or a tensor
+        of one, kept with the next checkpoint. ``last``: the loop is about to leave its pass through ``batches()`` by
+        ``break``, so a resume at this step does no more of it.
 
         Raises SettingsError for any other loss, and FencedError where another process has taken the vault. Where this
         process is about to be ended (SIGTERM, a notice of the cloud), saves if that still fits, waits for the upload,
@@ -258,9 +256,8 @@ class Checkpointer(Keepable):
         where an error has ended the loop's cell in a notebook: that is no end of the run, and resume() goes on.
         """
         run = self._begun("finish()")
-        if run.ended:
-            return
-        (self._looped("finish()") if isinstance(run, RunningLoop) else run).finish()
+        if not run.ended:
+            (self._looped("finish()") if isinstance(run, RunningLoop) else run).finish()
 
     def close(self) -> None:
         """Wait for what is under way, and stop; the run isn't noted as done. Safe to call twice."""
@@ -294,10 +291,8 @@ class Checkpointer(Keepable):
             )
         if run.ended or run.interrupted:
             end = "the end of this loop" if run.ended else "an error in the cell of this loop"
-            raise SettingsError(
-                f"{what} comes after {end} at step {run.step}: call resume() again, which goes on from the newest "
-                "checkpoint"
-            )
+            newest = "call resume() again, which goes on from the newest checkpoint"
+            raise SettingsError(f"{what} comes after {end} at step {run.step}: {newest}")
         run.touch()
         if again:
             run.settle_variables()
