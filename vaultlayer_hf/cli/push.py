@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable
@@ -64,8 +65,11 @@ def push(
     Example: vl push s3://bucket/my-run@best me/my-model --private
     """
     with one_line_errors(debug), open_at(checkpoint) as (vault, commit):
-        if repository.count("/") != 1 or not all(repository.split("/")):
-            raise fail(ExitCode.USAGE, f"{repository!r} is no repository of the Hub: write user/model")
+        if not _is_repository(repository):
+            raise fail(
+                ExitCode.USAGE,
+                f"{repository!r} is no repository of the Hub: write user/model. `vl pull` copies into a folder",
+            )
         manifest = vault.manifest(commit)
         if not has_weights(manifest):
             raise fail(
@@ -108,6 +112,12 @@ def push(
             typer.echo(json.dumps(found, indent=2))
             return
         typer.echo(f"step {commit.step} of {vault.uri} is in {repository}: {found['url']}")
+
+
+def _is_repository(name: str) -> bool:
+    """Tell whether a name is ``user/model``, by the rule of huggingface_hub's ``validate_repo_id``."""
+    fits = re.fullmatch(r"\b[\w\-.]+\b/\b[\w\-.]{1,96}\b", name)
+    return fits is not None and "--" not in name and ".." not in name and not name.endswith(".git")
 
 
 def _show_plan(found: dict[str, Any], as_json: bool) -> None:
