@@ -21,15 +21,20 @@
     kept_gradients.py   gradients that a loop hands on from one step to the next
     left_gradients.py   gradients of parameters that no optimizer trains
     life.py             how the training of a loop begins and ends on a vault
+    loader_places.py    which place of a checkpoint belongs to which of a run's loaders
+    loader_ways.py      which way there is to a place in each of a loop's loaders
     loose_parameters.py tensors that an optimizer trains and no model holds
     model_names.py      weights that one rank wrote and several load, or the other way round
     objects.py          what a loop's checkpoint consists of
     other_optimizers.py optimizers that train a loop's parameters, and that its Checkpointer hasn't got
+    pass_notices.py     what is said of passes that a resume doesn't do as an unbroken run does
     passes.py           a script's own loops over epochs and batches, led past what is done
     pending_gradients.py gradients that no optimizer has used yet
     placed_tensors.py   tensors within what is carried, back on their devices
+    position_format.py  formats of a loop's place in its data
     running.py          a loop under way, from ``resume()`` to its end
     script_folders.py   folders that an attached script's own save_state writes
+    shared_data.py      what loaders of one run share, which is brought back once
     stream.py           a loader that a loop draws from with next()
     ways.py             ways to a place in a loader
 

@@ -81,8 +81,10 @@ class Carried:
         return [value for now, _ in kept for value in now().values()]
 
     def end_pass(self) -> None:
-        """Forget what belonged to the pass that is over."""
+        """Forget what belonged to the pass that is over, and what a checkpoint has kept of it."""
         self._of_pass.clear()
+        of_pass = _key("", True)
+        self._saved = {name: value for name, value in self._saved.items() if not name.startswith(of_pass)}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what ``load_state_dict`` needs."""

@@ -114,6 +114,7 @@ class Checkpointer(Keepable):
         """
         if isinstance(self._run, RunningLoop) and self._run.goes_on:
             if not self._run.broken_off:
+                self._run.passes.begin_again()
                 return self._run.step
             # Weights, gradients and variables may be between two steps: nobody knows where in it the loop was left.
             self._run.interrupted = True
@@ -221,13 +222,12 @@ class Checkpointer(Keepable):
         """
         run = self._looped("batches()")
         run.note_data(dataloader)
-        over = run.passes.is_over(self.finished is not None)
-        return Batches(run.position, dataloader, over=over or run.position.pass_over())
+        return Batches(run.passes, run.position, dataloader, self.finished is not None)
 
     @property
     def batches_done(self) -> int:
         """How many batches of the current pass are done: ``enumerate(ckpt.batches(loader), ckpt.batches_done)``."""
-        return self._run.position.batches if isinstance(self._run, RunningLoop) else 0
+        return self._run.position.batches_done if isinstance(self._run, RunningLoop) else 0
 
     def step(self, loss: Any = None, *, last: bool = False) -> None:
         """Note that a step is done, at its very end: after zero_grad(), too. Saves when it is time to. All ranks.

@@ -6,27 +6,18 @@ says; from any other one the batches that are done are fetched again, in the ord
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from torch.utils.data import DataLoader
-
-from vaultlayer_hf.base.events import EventKind, Events
-from vaultlayer_hf.errors import ResumeError, SettingsError
-from vaultlayer_hf.loops.ways import Followed, LoaderPosition, Other, Way, loader_position_from
-from vaultlayer_hf.state.data.followed import follower_of, why_not, why_open
-from vaultlayer_hf.state.data.follower import Follower
-from vaultlayer_hf.state.data.guard import Guard, no_longer
-from vaultlayer_hf.state.data.placed import in_doubt
-from vaultlayer_hf.state.data.samplers import left_out, parts, raise_counters
+from vaultlayer_hf.base.events import Events
+from vaultlayer_hf.errors import SettingsError
+from vaultlayer_hf.loops.loader_places import NOT_NUMBERED, Known, LoaderPlaces
+from vaultlayer_hf.loops.loader_ways import LoaderWays, set_epoch_of
+from vaultlayer_hf.loops.pass_notices import say_further_pass, say_given_up, say_tail
+from vaultlayer_hf.loops.position_format import OF_LEFT_PASS, check_format, format_of
+from vaultlayer_hf.loops.ways import LoaderPosition, Way, loader_position_from
+from vaultlayer_hf.state.data.samplers import left_out, raise_counters
 from vaultlayer_hf.state.random_state import put_random_state, take_random_state
-
-FORMAT = 2
-_OF_LEFT_PASS = 3
-"""Of a position in a pass that was left before its last batch, which earlier versions would go on with."""
-_OF_FURTHER_PASS = 4
-"""Of a position in a second pass, or later, of one epoch: earlier versions would go on with the next epoch."""
 
 
 class LoopData:
@@ -38,7 +29,8 @@ class LoopData:
         left: whether the loop over epochs was left before its end.
         first: the first number of a loop over a ``range`` of epochs, as this run began it; None until it is known.
         in_step: whether a batch was given out since the last step was done.
-        rank, world_size: of this process, by ``on``; known when the run goes on.
+        loops: how many epochs each of the script's loops over epochs had that are behind the current one.
+        stopping: whether the run is about to end where it is.
 
     Args:
         events: where to tell what happens.
@@ -47,55 +39,74 @@ class LoopData:
 
     def __init__(self, events: Events, pass_ended: Callable[[], None] = lambda: None) -> None:
         self._pass_ended = pass_ended
-        self.passes = 0
-        self.batches = 0
-        self.left = self.in_step = False
+        self.passes = self.batches = 0
+        self.left = self.in_step = self.stopping = False
         self.first: int | None = None
-        self.rank, self.world_size = 0, 1
+        self.loops: list[int] = []
         self._events = events
+        self._ways = LoaderWays(events)
         self._way: Way | None = None
-        self._followers: weakref.WeakSet[Follower] = weakref.WeakSet()
-        self._ended: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()  # why, by loader
+        self._current: Known | None = None  # the loader of the newest pass
+        self._places = LoaderPlaces()
         self._under_way = False
         self._left_pass = False  # the current one, before its last batch: nothing of it is to do
         self._epoch: int | None = None  # that of ``begin_epoch``, while it is under way
         self._behind = 0  # passes of it that are over
         self._to_pass_over = 0  # of them, those that a resumed script still asks for
         self._opened = 0  # passes, in this process
+        self._dropped = 0  # number of the pass whose batches the loop has left
+        self._asked = False  # for batches that aren't opened yet
         # How many batches the current pass has left out at its begin, and how many of them the loader of now doesn't.
         self._left_out = self._passed_over = 0
         # Of when the epoch began: the code ahead of its batches runs again behind a resume, and draws the same.
         self._epoch_random: dict[str, Any] | None = None
-        self._kept: LoaderPosition | None = None  # of a checkpoint, until a pass is opened
+        # Of a checkpoint, until a pass is opened: the place in the pass that was under way, and its loader's number.
+        self._kept: LoaderPosition | None = None
+        self._number = NOT_NUMBERED
         self._random: dict[str, Any] = {}
 
     def on(self, rank: int, world_size: int) -> None:
         """Say which rank this process is, of how many."""
-        self.rank, self.world_size = rank, world_size
+        self._ways.rank, self._ways.world_size = rank, world_size
 
     def state_dict(self) -> dict[str, Any]:
         """Return what ``load_state_dict`` needs, between two batches."""
         further = self._behind + self._to_pass_over if self._under_way else 0
-        place = self._kept
-        if place is None and self._way is not None:
-            place = self._way.place()
-            if place.why:
-                self._events.warn_once(
-                    "data", EventKind.NOTICE, f"the place in the data isn't kept: {place.why}"
-                )
+        number, place = self._newest_place()
+        others = self._places.others(number, place, self._ways.place_between)
         return {
-            "format": self._format(),
-            "passes": self._epoch if further and self._epoch is not None else self.passes,
+            "format": format_of(
+                several=bool(others or self.loops), further=further > 0, left=self._left_pass
+            ),
+            "passes": self._passes_behind(),
             "behind": further,
             "batches": self.batches,
             "left": self.left,
             "left_pass": self._left_pass,
             "left_out": self._left_out,
             "first": self.first,
+            "loops": list(self.loops),
+            "tail": ("stopped" if self.stopping else "saved") if self.in_tail else "",
             "dawn": self._epoch_random,
             "under_way": self._under_way,
+            "loader": number,
             "place": place.state_dict() if place is not None else None,
+            "places": {one: other.state_dict() for one, other in others.items()},
         }
+
+    def _passes_behind(self) -> int:
+        """Return how many passes are behind the run, where each epoch is one, however many it has."""
+        if self._epoch is None or not self._behind + self._to_pass_over:
+            return self.passes
+        return self._epoch + self.in_tail
+
+    def _newest_place(self) -> tuple[int, LoaderPosition | None]:
+        """Return the number of the newest pass's loader, and the place in it."""
+        if self._kept is not None:
+            return self._number, self._kept
+        if self._way is None or self._current is None:
+            return self._places.newest, self._places.kept.get(self._places.newest)
+        return self._places.number_of(self._current), self._ways.place_of(self._way)
 
     def load_state_dict(self, state: dict[str, Any], random: dict[str, Any] | None, written: int) -> None:
         """Be where the loop was, on as many ranks as have ``written`` it or on others.
@@ -103,20 +114,25 @@ class LoopData:
         The next ``batches_of`` goes on from there, with the random state given; None: with that of now. Raises
         ResumeError.
         """
-        if state.get("format") not in (FORMAT, _OF_LEFT_PASS, _OF_FURTHER_PASS):
-            raise ResumeError(
-                f"its place in the data is of format {state.get('format')}, and this version of vaultlayer-hf reads "
-                f"formats {FORMAT} to {_OF_FURTHER_PASS}: go on with the version that wrote it"
-            )
+        check_format(state)
         self.passes, self.left, self._epoch_random = state["passes"], state["left"], state["dawn"]
-        self.first = state.get("first")
-        self.batches = state["batches"] * written // self.world_size
-        self._left_out = state.get("left_out", 0) * written // self.world_size
+        self.first, self.loops = state.get("first"), list(state.get("loops", ()))
+        self.batches = state["batches"] * written // self._ways.world_size
+        self._left_out = state.get("left_out", 0) * written // self._ways.world_size
         self._under_way = state["under_way"]
-        self._left_pass = state.get("left_pass", state["format"] == _OF_LEFT_PASS)
+        self._left_pass = state.get("left_pass", state["format"] == OF_LEFT_PASS)
         self._to_pass_over = state.get("behind", 0)
-        self._kept = loader_position_from(state["place"]) if state["place"] is not None else None
+        self._number, self._kept = state.get("loader", NOT_NUMBERED), None
+        others = {one: loader_position_from(place) for one, place in state.get("places", {}).items()}
+        self._places = LoaderPlaces(others, self._number)
+        if state["place"] is not None:
+            place = loader_position_from(state["place"])
+            self._kept = place if self._under_way else None
+            if not self._under_way:
+                self._places.kept[self._number] = place
         self._random = random or take_random_state()
+        if not self._ways.rank:
+            say_tail(self._events, state.get("tail", ""))
 
     @property
     def at_end(self) -> bool:
@@ -128,6 +144,11 @@ class LoopData:
             return self._under_way and given
         except TypeError:
             return False
+
+    @property
+    def in_tail(self) -> bool:
+        """Whether an epoch is under way, and no pass of it: one is behind it, and perhaps all are."""
+        return self._epoch is not None and not self._under_way and self._behind > 0
 
     @property
     def under_way(self) -> bool:
@@ -142,65 +163,98 @@ class LoopData:
         """Begin an epoch, or begin again the one that was under way: with the same random numbers."""
         self.passes = number
         self._epoch, self._behind = number, 0
+        self._places.begin_epoch()
         if self._kept is None:  # what was under way before is given up
-            self._under_way = False
-        if self._kept is not None and self._under_way and self._epoch_random is not None:
+            self._under_way, self._to_pass_over = False, 0
+        if self._kept is not None and self._epoch_random is not None:
             put_random_state(self._epoch_random)
         else:
             self._epoch_random = take_random_state()
 
     def end_epoch(self, number: int) -> None:
         """Be behind an epoch, whether or not it has gone through all of its batches."""
-        if self._under_way and self._way is not None:
+        if self._kept is not None or self._to_pass_over:
+            self._give_up()
+        elif self._under_way and self._way is not None:
             self._way.end()
         self.passes, self.batches, self._under_way, self._epoch_random = number + 1, 0, False, None
         self._epoch, self._behind = None, 0
         self._left_pass = False
         self._pass_ended()
 
+    def _give_up(self) -> None:
+        """Go on behind the pass that was under way when the checkpoint was saved: the script hasn't come to it."""
+        if self._kept is not None:
+            self._places.kept[self._number] = self._kept
+        self._kept, self._to_pass_over = None, 0
+        if not self._ways.rank:
+            say_given_up(self._events)
+
+    def leave_epoch(self) -> None:
+        """Note that the loop over epochs is left: nothing of its epoch is to do but what is left of a pass."""
+        self.left = True
+        if self._epoch is not None:
+            self.passes = self._epoch + self.in_tail
+        if not self._under_way:
+            self._epoch, self._behind = None, 0
+
+    def begin_loop(self) -> None:
+        """Begin another loop over epochs: they are counted from here."""
+        if self._kept is not None or self._to_pass_over:
+            self._give_up()
+        self.loops.append(self.passes - sum(self.loops))
+        self.first = None
+
     @property
     def passes_over(self) -> bool:
         """Whether the next pass that is asked for is behind the run."""
         return bool(self._to_pass_over)
 
-    def pass_over(self) -> bool:
-        """Tell whether the pass that is asked for is behind the run, in the epoch that it goes on within."""
+    def pass_over(self, loader: Iterable[Any]) -> bool:
+        """Tell whether the pass of a loader that is asked for is behind the run, in the epoch that it goes on within."""
         if not self._to_pass_over:
             return False
-        self._events.warn_once(
-            "further pass",
-            EventKind.NOTICE,
-            "this run goes on within an epoch behind the first of its passes through data: the code of the epoch ahead "
-            "of the pass that was under way runs again",
-        )
+        say_further_pass(self._events)
+        self._of_epoch(loader)
         self._to_pass_over -= 1
         self._behind += 1
         return True
 
-    def _format(self) -> int:
-        if self._under_way and self._behind + self._to_pass_over:
-            return _OF_FURTHER_PASS
-        return _OF_LEFT_PASS if self._left_pass else FORMAT
+    def ask(self) -> None:
+        """Note that the script has asked for the batches of a pass, which it may open or not."""
+        self._asked = True
 
-    def begin_pass(self) -> None:
-        """Be at the start of a pass, unless a restored one is to go on."""
-        if self._kept is None or not self._under_way:
-            self.batches = 0
+    @property
+    def batches_done(self) -> int:
+        """How many batches of the current pass are done, or of the one that the script has asked for last."""
+        return 0 if self._asked and self._opened and self._dropped == self._opened else self.batches
+
+    @property
+    def of_now(self) -> tuple[int, int | None]:
+        """What tells the current pass, or the current epoch where none is open, from another one."""
+        return self._opened, self._epoch
 
     def behind(self, loader: Iterable[Any]) -> int:
-        """Return how many batches of a loader the current pass is behind, with those that it was begun without."""
-        return self.batches + max(0, self._left_out - left_out(loader)) if self.batches else 0
+        """Return how many batches of a loader the pass is behind that goes on next, with those that it left out."""
+        if self._kept is None or not self.batches:
+            return 0
+        return self.batches + max(0, self._left_out - left_out(loader))
+
+    def name(self, loader: Iterable[Any]) -> None:
+        """Take note of the loader of a pass that is behind the run, where each pass of the run is asked for."""
+        self._places.of_run(loader)
 
     def batches_of(self, loader: Iterable[Any], number: int, *, set_epoch: bool = True) -> Iterator[Any]:
         """Return the batches of pass ``number``, or what is left of it; ``set_epoch``: samplers get that number.
 
         The loader is opened at once, as ``iter(loader)`` does it: with the random numbers of now.
         """
-        way = self._way_of(loader)
-        kept, goes_on = self._kept, self._kept is not None and self._under_way
-        if kept is not None and goes_on:
+        known = self._places.of_run(loader) if set_epoch else self._of_epoch(loader)
+        way = self._ways.way_to(loader, self._way)
+        if self._kept is not None:
+            self._places.go_on(known, loader, self._kept)
             self._passed_over = max(0, self._left_out - left_out(loader))
-            batches = way.go_on(kept, self.batches + self._passed_over, self._random)
+            batches = way.go_on(self._kept, self.batches + self._passed_over, self._random)
             if self._left_pass:  # what is drawn from here on is drawn behind it
                 put_random_state(self._random)
                 batches = iter(())
@@ -209,14 +263,21 @@ class LoopData:
             self._left_pass = False
             self.passes, self.batches = number, 0
             self._left_out, self._passed_over = left_out(loader), 0
-            if kept is not None:
-                raise_counters(loader, kept.between)
+            before = self._places.begin(known, loader, way.likeness)
+            if before is not None:
+                raise_counters(loader, before.between)
             if set_epoch:
-                _set_epoch(loader, number)
-            batches = way.begin(kept)
-        self._way, self._under_way, self._kept = way, True, None
+                set_epoch_of(loader, number)
+            batches = way.begin(before)
+        self._way, self._current, self._under_way, self._kept = way, known, True, None
         self._opened += 1
+        self._asked = False
         return self._given(way, batches, self._opened)
+
+    def _of_epoch(self, loader: Iterable[Any]) -> Known:
+        if self._epoch is None:  # each pass stands for itself
+            self._places.begin_epoch()
+        return self._places.of_epoch(loader)
 
     def _given(self, way: Way, batches: Iterator[Any], number: int) -> Iterator[Any]:
         for batch in batches:
@@ -229,9 +290,13 @@ class LoopData:
             self.batches += 1
             self.in_step = True
             way.given()
-            self._log_remarks(way)
-            yield batch
-        self._log_remarks(way)
+            self._ways.log_remarks(way)
+            try:
+                yield batch
+            except GeneratorExit:
+                self._dropped = number
+                raise
+        self._ways.log_remarks(way)
         self.in_step = False
         way.end()
         self.passes, self.batches, self._under_way, self._left_pass = self.passes + 1, 0, False, False
@@ -241,52 +306,4 @@ class LoopData:
 
     def leave(self) -> None:
         """Leave all loaders as they were."""
-        for follower in list(self._followers):
-            follower.leave()
-
-    def _way_of(self, loader: Any) -> Way:
-        ended = self._ended.get(loader, "") if isinstance(loader, DataLoader) else ""
-        why = ended or why_not(loader)
-        follower = follower_of(loader)
-        now = self._way
-        same = isinstance(now, Other) if why else getattr(now, "follower", None) is follower
-        if now is not None and now.loader is loader and same:
-            return now
-        if not why and (follower is None or follower not in self._followers or follower.outer is not loader):
-            guard = Guard(lambda reason: self._stop(loader, reason))
-            way = guard.run(self._followed, loader, guard)
-            if way is not None:
-                return way
-            why = ended = guard.why
-        if why:
-            shown = getattr(loader, "iterable", None)  # of a bar
-            return Other(loader, why if isinstance(loader, DataLoader) else why_open(shown), ended)
-        return Followed(follower, self.world_size)
-
-    def _followed(self, loader: Any, guard: Guard) -> Followed:
-        follower = Follower(loader, self.rank, self.world_size, guard)
-        way = Followed(follower, self.world_size)
-        self._followers.add(follower)
-        return way
-
-    def _stop(self, loader: Any, why: str) -> None:
-        """Note that a loader isn't followed any more, and say so once."""
-        self._ended[loader] = why
-        self._events.warn_once("data", EventKind.NOTICE, no_longer(why))
-
-    def _log_remarks(self, way: Way) -> None:
-        """Log, behind the first batch of a pass that went on, what there is to say of it."""
-        doubts, notices = way.remarks()
-        if doubts:
-            self._events.warn(EventKind.INEXACT, in_doubt(doubts))
-        for notice in notices:
-            self._events.info(EventKind.NOTICE, notice)
-
-
-def _set_epoch(loader: Any, epoch: int) -> None:
-    """Tell a plain loader's samplers which pass this is, as torch asks of scripts; accelerate's count themselves."""
-    if hasattr(loader, "base_dataloader"):
-        return
-    for part in parts(loader).values():
-        if part is not loader and callable(getattr(part, "set_epoch", None)):
-            part.set_epoch(epoch)
+        self._ways.leave()

@@ -21,6 +21,7 @@ class Passes:
     def __init__(self, position: LoopData) -> None:
         self._position = position
         self._inside = self._began = False
+        self._loops = 0  # over epochs, in this process
         self.asked = 0
         """Passes that ``steps`` was asked for, those that are behind the run too."""
 
@@ -36,6 +37,7 @@ class Passes:
             count = count - 1 if count is not None else None
             self.asked += 1
             if self.asked <= self._position.passes:
+                self._position.name(loader)
                 continue
             if total is not None and done() >= total:
                 return
@@ -50,8 +52,11 @@ class Passes:
 
     @property
     def at_end(self) -> bool:
-        """Whether the last batch of an epoch of ``epochs`` was given out: what is left of it is its own code."""
-        return self._inside and self._position.at_end
+        """Whether the last batch of a pass within an epoch of ``epochs`` was given out: its own code is what is left.
+
+        Perhaps that of another pass: it isn't known ahead.
+        """
+        return self._inside and (self._position.at_end or self._position.in_tail)
 
     @property
     def inside(self) -> bool:
@@ -59,55 +64,86 @@ class Passes:
         return self._inside
 
     def is_over(self, finished: bool) -> bool:
-        """Whether the pass that is asked for, outside of ``epochs``, is the one that the run was ``finished`` with."""
-        first, self._began = not self._began, True
-        return finished and first and not self._inside and not self._position.under_way
+        """Whether the pass that is asked for next, outside of ``epochs``, is the one that ``finished`` the run."""
+        return finished and not self._began and not self._inside and not self._position.under_way
+
+    def begin_pass(self, finished: bool) -> bool:
+        """Tell, once, what ``is_over`` does: the next pass is another one."""
+        over = self.is_over(finished)
+        self._began = True
+        return over
+
+    def begin_again(self) -> None:
+        """Have the next loop over epochs be the script's first, as where a notebook's cell is run again."""
+        if not self._inside:
+            self._loops = 0
 
     def epochs(self, epochs: Iterable[_T], finished: bool, over: Callable[[], None]) -> Iterator[_T]:
         """Yield the epochs that aren't over; ``over`` is called behind each.
 
         The epoch that was under way begins with the random numbers that it began with. One that was left by ``break``
-        ends a run that is ``finished``.
+        ends a run that is ``finished``. A script may have several such loops, each with epochs of its own.
         """
-        if finished and self._position.left:
+        position = self._position
+        loop, self._loops = self._loops, self._loops + 1
+        if (finished and position.left) or loop < len(position.loops):
             return
+        if loop > len(position.loops):
+            position.begin_loop()
         if isinstance(epochs, range):
             # A script that resumes by itself, too, begins with another epoch than this run did: counted is from there.
-            if self._position.first is None:
-                self._position.first = epochs.start
-            epochs = range(self._position.first, epochs.stop, epochs.step)  # type: ignore[assignment]
-        for number, epoch in enumerate(epochs):
-            if number < self._position.passes:
+            if position.first is None:
+                position.first = epochs.start
+            epochs = range(position.first, epochs.stop, epochs.step)  # type: ignore[assignment]
+        for number, epoch in enumerate(epochs, sum(position.loops)):
+            if number < position.passes:
                 continue
-            self._position.begin_epoch(number)
+            position.left = False  # another loop before this one may have been
+            position.begin_epoch(number)
             self._inside = True
             try:
                 yield epoch
             except GeneratorExit:
-                self._position.left = True
+                position.leave_epoch()
                 raise
             finally:
                 self._inside = False
-            self._position.end_epoch(number)
+            position.end_epoch(number)
             over()
 
 
 class Batches:
-    """The batches of one pass, or what is left of it; its length is their number, where that is known.
+    """The batches of the pass that comes when they are gone through, or what is left of it.
 
-    ``over``: none is left, and the position stays what it is.
+    Their length is how many these are, where that is known. It only looks: nothing is begun by it.
+
+    Args:
+        passes: walk through the run's data.
+        position: where the run is in its data.
+        loader: whose batches they are.
+        finished: whether the run was finished before.
     """
 
-    def __init__(self, position: LoopData, loader: Iterable[Any], *, over: bool = False) -> None:
-        self._position, self._loader, self._over = position, loader, over
-        if not over:
-            position.begin_pass()
-        self._done = position.behind(loader)
+    def __init__(self, passes: Passes, position: LoopData, loader: Iterable[Any], finished: bool) -> None:
+        self._passes, self._position, self._loader, self._finished = passes, position, loader, finished
+        self._begun: tuple[int, int | None] | None = None  # which pass was
+        self._over, self._done = False, 0
+        position.ask()
 
     def __len__(self) -> int:
-        return 0 if self._over else len(self._loader) - self._done  # type: ignore[arg-type]
+        over, done = self._over, self._done
+        if self._begun != self._position.of_now:
+            over = self._passes.is_over(self._finished) or self._position.passes_over
+            done = self._position.behind(self._loader)
+        return 0 if over else len(self._loader) - done  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Any]:
-        if self._over:
-            return iter(())
+        position = self._position
+        self._over = self._passes.begin_pass(self._finished) or position.pass_over(self._loader)
+        self._done = position.behind(self._loader)
+        batches = iter(()) if self._over else self._open()
+        self._begun = position.of_now
+        return batches
+
+    def _open(self) -> Iterator[Any]:
         return self._position.batches_of(self._loader, self._position.passes, set_epoch=False)

@@ -150,9 +150,12 @@ class RunningLoop:
         self.step += 1
         self.position.in_step = False
         decision = self.training.at_step(self.step)
-        # What follows the last batch of an epoch belongs to it; told to end there is no time for it.
-        self._due = decision.save and decision.stop is None and self.passes.at_end
-        if decision.save and not self._due:
+        # What follows the last batch of an epoch belongs to it; told to end there is no time for it. Where another pass
+        # of the epoch follows, a save that fell due is made within that.
+        due = decision.save or (self._due and decision.stop is None)
+        self._due = due and decision.stop is None and self.passes.at_end
+        if due and not self._due:
+            self.position.stopping = decision.stop is not None
             self.save(last=decision.stop is not None)
         if decision.stop is not None:
             self._settle(wait=True)

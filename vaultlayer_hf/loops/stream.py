@@ -64,7 +64,6 @@ class Stream:
     def _open(self) -> Iterator[Any]:
         if self._batches is not None:  # given up before its end
             self._position.end_epoch(self._position.passes)
-        self._position.begin_pass()
         self._batches = self._position.batches_of(self._loader, self._position.passes, set_epoch=False)
         return self._batches
 

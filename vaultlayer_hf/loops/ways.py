@@ -61,9 +61,14 @@ def loader_position_from(state: dict[str, Any]) -> LoaderPosition:
 
 
 class Way(Protocol):
-    """How to be at a place in one loader."""
+    """How to be at a place in one loader.
+
+    Attributes:
+        likeness: what the loader is like; empty where that isn't known.
+    """
 
     loader: Any
+    likeness: Likeness
 
     def begin(self, before: LoaderPosition | None) -> Iterator[Any]:
         """Open a pass, behind a place of a checkpoint where there is one."""
@@ -95,7 +100,7 @@ class Followed:
     def __init__(self, follower: Follower, world_size: int) -> None:
         self.loader = follower.outer
         self.follower = follower
-        self._likeness = take_likeness(self.loader, world_size, 1)
+        self.likeness = take_likeness(self.loader, world_size, 1)
         self._begin = LoaderPosition({}, {}, {})
         self._remarks: list[str] = []
         self._emptied = False
@@ -145,7 +150,7 @@ class Followed:
 
     def _compared(self, at: LoaderPosition, position: Position) -> tuple[list[str], bool]:
         """Return what is different now, and whether the position holds."""
-        words, holds = data_differences(at.print, self._likeness, workers_draw=bool(position.workers))
+        words, holds = data_differences(at.print, self.likeness, workers_draw=bool(position.workers))
         return words, holds and "world size" not in {word.partition(":")[0] for word in words}
 
     def given(self) -> None:
@@ -172,7 +177,7 @@ class Followed:
             self._begin,
             between=between or {},
             position=position,
-            print=self._likeness,
+            print=self.likeness,
             why=why,
         )
 
@@ -191,6 +196,22 @@ _DRAWS = (
 )
 
 
+def place_between(loader: Any, bars: int, follower: Follower | None, world_size: int) -> LoaderPosition | None:
+    """Return what the next pass of a loader begins with that isn't gone through now; None: nothing of its own.
+
+    Args:
+        loader: without the bars that were around it.
+        bars: how many these were.
+        follower: of this loader; None where it isn't followed.
+        world_size: number of ranks.
+    """
+    if follower is not None and not bars:
+        return Followed(follower, world_size).place()
+    inside = ".".join(["iterable"] * bars)
+    states = {f"{inside}.{path}".strip("."): state for path, state in _samplers_of(loader).items()}
+    return LoaderPosition({}, {}, states) if states else None
+
+
 class Other:
     """A loader that can't be followed.
 
@@ -202,6 +223,7 @@ class Other:
 
     def __init__(self, loader: Any, why: str, ended: str = "") -> None:
         self.loader = loader
+        self.likeness: Likeness = {}
         self._why, self._ended = why, ended
         self._remarks: list[str] = []
         self._begin = LoaderPosition({}, {}, {})

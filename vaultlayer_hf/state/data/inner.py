@@ -45,7 +45,7 @@ class Inner:
     """
 
     def __init__(self, **things: Any) -> None:
-        self._owners = dict(_wrapped(things))
+        self._owners = owners(**things)
         self._generators: dict[str, _At] = {}
         self._counters: dict[str, tuple[FunctionVariables, str]] = {}
         self._members: dict[str, Place] = {}  # of classes, modules and functions
@@ -142,6 +142,11 @@ def _wrapped(things: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
                 *((str(n), one) for n, one in enumerate(every)),
             ]
         waiting += [(f"{path}.{name}", one) for name, one in inside if one is not None]
+
+
+def owners(**things: Any) -> dict[str, Any]:
+    """Return the objects that hold what ``Inner`` keeps, by their paths."""
+    return dict(_wrapped(things))
 
 
 def data_sets(dataset: Any) -> list[Any]:

@@ -14,6 +14,8 @@ from vaultlayer_hf.state.data.sources import unwrapped
 Likeness = dict[str, Any]
 _ORDER = ("samples", "batch size", "data set", "sampler", "last batches", "loader", "data loading processes")
 """The data's order follows from these: where they differ, the place of one run is none in that of the other."""
+_DATA = ("samples", "data set", "sampler")
+"""Two loaders that differ in these aren't one and the same, made anew by a later start."""
 _WORKERS = ("worker processes", "persistent workers")
 """Each worker draws from a seed of its own: so these change numbers, but only where workers draw any."""
 
@@ -71,6 +73,11 @@ def data_differences(then: Likeness, now: Likeness, *, workers_draw: bool) -> tu
             words.append(f"{name}: {value} then, {now[name]} now")
             holds = holds and name not in _ORDER
     return words, holds
+
+
+def same_data(then: Likeness, now: Likeness) -> bool:
+    """Return whether a loader may be the one of then, as far as it is known of both what they are like."""
+    return all(then[name] == now[name] for name in _DATA if name in then and name in now)
 
 
 def steps_a_pass(loader: Any, accumulation: int) -> tuple[int, ...]:

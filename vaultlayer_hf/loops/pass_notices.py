@@ -1,0 +1,37 @@
+"""What is said of passes through the data that a resume doesn't do as an unbroken run does."""
+
+from __future__ import annotations
+
+from vaultlayer_hf.base.events import EventKind, Events
+from vaultlayer_hf.state.data.placed import in_doubt
+
+
+def say_further_pass(events: Events) -> None:
+    """Say that an epoch goes on behind the first of its passes."""
+    events.warn_once(
+        "further pass",
+        EventKind.NOTICE,
+        "this run goes on within an epoch behind the first of its passes through data: the code of the epoch ahead "
+        "of the pass that was under way runs again",
+    )
+
+
+def say_given_up(events: Events) -> None:
+    """Say that an epoch has ended ahead of the pass that a checkpoint was saved in."""
+    left = (
+        "this run went on within an epoch, and the script has ended that epoch ahead of the pass through data that was "
+        "under way: what was left of the pass isn't trained"
+    )
+    events.warn(EventKind.INEXACT, in_doubt([left]))
+
+
+def say_tail(events: Events, tail: str) -> None:
+    """Say what a checkpoint leaves undone that was saved in an epoch's code behind its batches.
+
+    ``tail``: ``"stopped"``, or ``"saved"`` by the script itself, perhaps as the last of the epoch; empty for any other.
+    """
+    where = "in the code of an epoch that follows its batches: what of that code was still to come isn't done"
+    if tail == "stopped":
+        events.warn(EventKind.INEXACT, in_doubt([f"the run was told to end {where}"]))
+    elif tail:
+        events.info(EventKind.NOTICE, f"the checkpoint was saved by save() {where}")
