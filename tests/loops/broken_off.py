@@ -40,7 +40,9 @@ class Training:
         )
         self.seen: list[int] = []
         self.inexact: list[str] = []
-        listen(self.ckpt, lambda event: self.inexact.append(event.message) if event.kind == "inexact" else None)
+        listen(
+            self.ckpt, lambda event: self.inexact.append(event.message) if event.kind == "inexact" else None
+        )
         self._stop = stop
         self.steps = 0
 

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from tests.kit.inside import data_of
 from tests.loops.broken_off import Training, differing, train
 
 ROWS, EPOCHS = 4, 3
@@ -34,7 +35,8 @@ def test_two_loaders_in_each_epoch(tmp_path: Path, first: int | None, second: in
             for loader in loaders:
                 training.learn(training.ckpt.batches(loader))
 
-    assert differing(body, tmp_path) == {}
+    assert differing(body, tmp_path / "within") == {}
+    assert differing(body, tmp_path / "between", (5, 9), every=4) == {}  # saved at the ends of epochs
 
 
 def test_two_loaders_by_steps(tmp_path: Path) -> None:
@@ -71,13 +73,16 @@ def test_other_data_in_later_epochs(tmp_path: Path) -> None:
         for epoch in training.ckpt.epochs(range(4)):
             training.learn(training.ckpt.batches(easy if epoch < 2 else hard))
 
-    assert differing(body, tmp_path, (2, 3, 4, 5, 7)) == {}
+    assert differing(body, tmp_path / "within", (3, 5, 7)) == {}
+    assert differing(body, tmp_path / "between", (3, 5), every=2) == {}
 
 
 @pytest.mark.parametrize("bar", [False, True])
 def test_loaders_with_one_generator(tmp_path: Path, bar: bool) -> None:
     """What two loaders draw from together is brought back once, alone or in bars."""
-    around: Callable[[Any], Any] = (lambda loader: tqdm(loader, disable=True)) if bar else (lambda loader: loader)
+    around: Callable[[Any], Any] = (
+        (lambda loader: tqdm(loader, disable=True)) if bar else (lambda loader: loader)
+    )
 
     def body(training: Training) -> None:
         own = torch.Generator().manual_seed(5)
@@ -86,7 +91,8 @@ def test_loaders_with_one_generator(tmp_path: Path, bar: bool) -> None:
             for loader in loaders:
                 training.learn(training.ckpt.batches(around(loader)))
 
-    assert differing(body, tmp_path, (1, 3, 4, 6)) == {}
+    assert differing(body, tmp_path / "within", (1, 3, 6)) == {}
+    assert differing(body, tmp_path / "between", (5,), every=4) == {}
 
 
 def test_bars_around_two_loaders(tmp_path: Path) -> None:
@@ -98,7 +104,8 @@ def test_bars_around_two_loaders(tmp_path: Path) -> None:
             for loader in loaders:
                 training.learn(training.ckpt.batches(tqdm(loader, disable=True)))
 
-    assert differing(body, tmp_path, (1, 3, 4, 6)) == {}
+    assert differing(body, tmp_path / "within", (1, 3, 6)) == {}
+    assert differing(body, tmp_path / "between", (5,), every=4) == {}
 
 
 class Counting(Dataset[int]):
@@ -128,7 +135,8 @@ def test_loaders_of_one_data_set(tmp_path: Path, anew: bool) -> None:
             for loader in loaders:
                 training.learn(training.ckpt.batches(loader))
 
-    assert differing(body, tmp_path, (1, 3, 4, 6)) == {}
+    assert differing(body, tmp_path / "within", (1, 3, 6)) == {}
+    assert differing(body, tmp_path / "between", (5,), every=4) == {}
 
 
 def test_a_place_that_an_earlier_version_wrote(tmp_path: Path) -> None:
@@ -154,7 +162,7 @@ def _goes_on(body: Callable[[Training], None], folder: Path, state: dict[str, An
     """Go on from a state of another version in place of the newest checkpoint's; return the rows."""
     training = Training(folder)
     training.ckpt.resume()
-    training.ckpt._run.position.load_state_dict(state, None, 1)  # type: ignore[union-attr]
+    data_of(training.ckpt).load_state_dict(state, None, 1)
     body(training)
     training.ckpt.close()
     return training.seen

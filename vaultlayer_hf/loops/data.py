@@ -54,7 +54,7 @@ class LoopData:
         self._behind = 0  # passes of it that are over
         self._to_pass_over = 0  # of them, those that a resumed script still asks for
         self._opened = 0  # passes, in this process
-        self._dropped = 0  # number of the pass whose batches the loop has left
+        self._dropped = 0  # number of the one whose batches the loop has left
         self._asked = False  # for batches that aren't opened yet
         # How many batches the current pass has left out at its begin, and how many of them the loader of now doesn't.
         self._left_out = self._passed_over = 0
@@ -74,10 +74,9 @@ class LoopData:
         further = self._behind + self._to_pass_over if self._under_way else 0
         number, place = self._newest_place()
         others = self._places.others(number, place, self._ways.place_between)
+        several = bool(others or self.loops)
         return {
-            "format": format_of(
-                several=bool(others or self.loops), further=further > 0, left=self._left_pass
-            ),
+            "format": format_of(several=several, further=further > 0, left=self._left_pass),
             "passes": self._passes_behind(),
             "behind": further,
             "batches": self.batches,
@@ -122,14 +121,13 @@ class LoopData:
         self._under_way = state["under_way"]
         self._left_pass = state.get("left_pass", state["format"] == OF_LEFT_PASS)
         self._to_pass_over = state.get("behind", 0)
-        self._number, self._kept = state.get("loader", NOT_NUMBERED), None
+        self._number = state.get("loader", NOT_NUMBERED)
         others = {one: loader_position_from(place) for one, place in state.get("places", {}).items()}
         self._places = LoaderPlaces(others, self._number)
-        if state["place"] is not None:
-            place = loader_position_from(state["place"])
-            self._kept = place if self._under_way else None
-            if not self._under_way:
-                self._places.kept[self._number] = place
+        place = loader_position_from(state["place"]) if state["place"] is not None else None
+        self._kept = place if self._under_way else None
+        if place is not None and not self._under_way:
+            self._places.kept[self._number] = place
         self._random = random or take_random_state()
         if not self._ways.rank:
             say_tail(self._events, state.get("tail", ""))
@@ -137,11 +135,10 @@ class LoopData:
     @property
     def at_end(self) -> bool:
         """Whether all batches of the current pass were given out, where their number is known, or it is being left."""
+        if not self._under_way or self._way is None:
+            return False
         try:
-            given = self._way is not None and (
-                self._left_pass or self.batches + self._passed_over == len(self._way.loader)
-            )
-            return self._under_way and given
+            return self._left_pass or self.batches + self._passed_over == len(self._way.loader)
         except TypeError:
             return False
 
@@ -166,10 +163,10 @@ class LoopData:
         self._places.begin_epoch()
         if self._kept is None:  # what was under way before is given up
             self._under_way, self._to_pass_over = False, 0
-        if self._kept is not None and self._epoch_random is not None:
+        elif self._epoch_random is not None:
             put_random_state(self._epoch_random)
-        else:
-            self._epoch_random = take_random_state()
+            return
+        self._epoch_random = take_random_state()
 
     def end_epoch(self, number: int) -> None:
         """Be behind an epoch, whether or not it has gone through all of its batches."""
@@ -178,8 +175,7 @@ class LoopData:
         elif self._under_way and self._way is not None:
             self._way.end()
         self.passes, self.batches, self._under_way, self._epoch_random = number + 1, 0, False, None
-        self._epoch, self._behind = None, 0
-        self._left_pass = False
+        self._epoch, self._behind, self._left_pass = None, 0, False
         self._pass_ended()
 
     def _give_up(self) -> None:
@@ -211,7 +207,7 @@ class LoopData:
         return bool(self._to_pass_over)
 
     def pass_over(self, loader: Iterable[Any]) -> bool:
-        """Tell whether the pass of a loader that is asked for is behind the run, in the epoch that it goes on within."""
+        """Tell whether the pass that is asked for is behind the run, in the epoch that it goes on within."""
         if not self._to_pass_over:
             return False
         say_further_pass(self._events)
@@ -270,8 +266,7 @@ class LoopData:
                 set_epoch_of(loader, number)
             batches = way.begin(before)
         self._way, self._current, self._under_way, self._kept = way, known, True, None
-        self._opened += 1
-        self._asked = False
+        self._opened, self._asked = self._opened + 1, False
         return self._given(way, batches, self._opened)
 
     def _of_epoch(self, loader: Iterable[Any]) -> Known:
@@ -300,8 +295,7 @@ class LoopData:
         self.in_step = False
         way.end()
         self.passes, self.batches, self._under_way, self._left_pass = self.passes + 1, 0, False, False
-        if self._epoch is not None:
-            self._behind += 1
+        self._behind += self._epoch is not None
         self._pass_ended()
 
     def leave(self) -> None:

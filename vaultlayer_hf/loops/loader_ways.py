@@ -55,9 +55,7 @@ class LoaderWays:
         """Return the place on a way; say where it can't be had."""
         place = way.place()
         if place.why:
-            self._events.warn_once(
-                "data", EventKind.NOTICE, f"the place in the data isn't kept: {place.why}"
-            )
+            self._events.warn_once("data", EventKind.NOTICE, f"the place in the data isn't kept: {place.why}")
         return place
 
     def place_between(self, loader: Any, bars: int) -> LoaderPosition | None:

@@ -1,7 +1,7 @@
 """What loaders of one run share: a data set, a generator, a sampler, a count that a class keeps.
 
-A checkpoint has it in the place of each of them, as it was at the save. The first loader that goes on brings it back, and
-its pass moves it on: the next one must leave it as it is then.
+A checkpoint has it in the place of each of them, as it was at the save. The first loader that goes on brings it back,
+and its pass moves it on: the next one must leave it as it is then.
 """
 
 from __future__ import annotations

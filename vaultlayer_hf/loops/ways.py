@@ -196,7 +196,9 @@ _DRAWS = (
 )
 
 
-def place_between(loader: Any, bars: int, follower: Follower | None, world_size: int) -> LoaderPosition | None:
+def place_between(
+    loader: Any, bars: int, follower: Follower | None, world_size: int
+) -> LoaderPosition | None:
     """Return what the next pass of a loader begins with that isn't gone through now; None: nothing of its own.
 
     Args:
