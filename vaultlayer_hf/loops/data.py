@@ -60,9 +60,10 @@ class LoopData:
         self._left_out = self._passed_over = 0
         # Of when the epoch began: the code ahead of its batches runs again behind a resume, and draws the same.
         self._epoch_random: dict[str, Any] | None = None
-        # Of a checkpoint, until a pass is opened: the place in the pass that was under way, and its loader's number.
-        self._kept: LoaderPosition | None = None
-        self._number = NOT_NUMBERED
+        self._kept: LoaderPosition | None = (
+            None  # of a checkpoint, until the pass that was under way is opened
+        )
+        self._number = NOT_NUMBERED  # its loader's
         self._random: dict[str, Any] = {}
 
     def on(self, rank: int, world_size: int) -> None:
@@ -74,9 +75,10 @@ class LoopData:
         further = self._behind + self._to_pass_over if self._under_way else 0
         number, place = self._newest_place()
         others = self._places.others(number, place, self._ways.place_between)
-        several = bool(others or self.loops)
         return {
-            "format": format_of(several=several, further=further > 0, left=self._left_pass),
+            "format": format_of(
+                several=bool(others or self.loops), further=further > 0, left=self._left_pass
+            ),
             "passes": self._passes_behind(),
             "behind": further,
             "batches": self.batches,
@@ -135,9 +137,9 @@ class LoopData:
     @property
     def at_end(self) -> bool:
         """Whether all batches of the current pass were given out, where their number is known, or it is being left."""
-        if not self._under_way or self._way is None:
-            return False
         try:
+            if not self._under_way or self._way is None:
+                return False
             return self._left_pass or self.batches + self._passed_over == len(self._way.loader)
         except TypeError:
             return False

@@ -335,6 +335,8 @@ class Follower:
         self._fetches.workers = pickled(at.workers if same_way else {})
         self._fetches.start(at.drawn, at.ended)
         batches = self._reopen(at, plain, at.drawn)
+        if self._stateful:  # it draws its order once more, and the seed of its workers in between
+            put_samplers(self.outer, generators_only(at.between))
         put_sampler_weights(self.outer, at.between)  # the order is drawn
         return Feed(self._fetches, batches, list(at.ahead), at.now, self._emptied, self.guard, anew.open)
 
@@ -353,9 +355,13 @@ class Follower:
         self.stood_behind = True
         self._at, self._fetches.workers, self._expected = replace(at, ahead=[]), pickled(at.workers), False
         self._fetches.put(at.now)
-        self._pending = replace(
-            at, now=Moment(source=at.now.source)
-        )  # the rest is there, and the loop may change it
+        between = at.between
+        # Workers and accelerate's loaders fetch ahead: by the last batch they have met the samplers' end.
+        if not (self.iterable or self.base.num_workers or hasattr(self.outer, "end_of_dataloader")):
+            self._opening.go_past_end(self.outer, at)
+            between = take_samplers(self.outer)
+        # The rest is there, and the loop may change it.
+        self._pending = replace(at, now=Moment(source=at.now.source), between=between)
 
     def _gave_last(self, drawn: int) -> bool:
         """Tell whether the last batch was given out.

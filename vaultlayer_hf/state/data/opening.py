@@ -17,6 +17,7 @@ from vaultlayer_hf.state.data.followed import Opener, keep_queues, workers_persi
 from vaultlayer_hf.state.data.guard import Guard
 from vaultlayer_hf.state.data.order import Order
 from vaultlayer_hf.state.data.position import Moment, Position
+from vaultlayer_hf.state.data.samplers import generators_only, put_samplers
 from vaultlayer_hf.state.data.sources import why_fetched_again
 from vaultlayer_hf.state.data.workers import Mark, Marking, Placing, same
 
@@ -127,6 +128,24 @@ class Opening:
                 batch = next(batches, None)
             if isinstance(batch, Mark):
                 self._fetches.note(batch)
+
+    def go_past_end(self, loader: Any, at: Position) -> None:
+        """Have the samplers do what they do behind a pass's last item, which a loop's next fetch would have had done.
+
+        torch's ``RandomSampler`` draws once more there, from the generator that it was given; a script's own may count.
+        ``at``: of a save at the last batch, ahead of that fetch.
+        """
+        base = self._base
+        put_samplers(loader, at.samplers, began=True)
+        self._fetches.put(at.begin)
+        with self._guard.users():
+            items = iter(base.sampler if base.batch_sampler is None else base.batch_sampler)
+            for _ in islice(items, at.drawn):
+                pass
+        put_samplers(loader, generators_only(at.between))
+        self._fetches.put(at.now)
+        with self._guard.users():
+            next(items, None)
 
     def _leave_out(self, count: int, order: str | None) -> None:
         assert self._order is not None
