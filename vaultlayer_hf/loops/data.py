@@ -13,7 +13,7 @@ from vaultlayer_hf.base.events import Events
 from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.loops.loader_places import NOT_NUMBERED, Known, LoaderPlaces
 from vaultlayer_hf.loops.loader_ways import LoaderWays, set_epoch_of
-from vaultlayer_hf.loops.pass_notices import say_further_pass, say_given_up, say_tail
+from vaultlayer_hf.loops.pass_notices import OF_TWO_AT_ONCE, say_further_pass, say_given_up, say_tail
 from vaultlayer_hf.loops.position_format import OF_LEFT_PASS, check_format, format_of
 from vaultlayer_hf.loops.ways import LoaderPosition, Way, loader_position_from
 from vaultlayer_hf.state.data.samplers import left_out, raise_counters
@@ -97,17 +97,16 @@ class LoopData:
 
     def _passes_behind(self) -> int:
         """Return how many passes are behind the run, where each epoch is one, however many it has."""
-        if self._epoch is None or not self._behind + self._to_pass_over:
-            return self.passes
-        return self._epoch + self.in_tail
+        within = self._epoch if self._behind + self._to_pass_over else None
+        return self.passes if within is None else within + self.in_tail
 
     def _newest_place(self) -> tuple[int, LoaderPosition | None]:
         """Return the number of the newest pass's loader, and the place in it."""
         if self._kept is not None:
             return self._number, self._kept
-        if self._way is None or self._current is None:
-            return self._places.newest, self._places.kept.get(self._places.newest)
-        return self._places.number_of(self._current), self._ways.place_of(self._way)
+        if self._way is not None and self._current is not None:
+            return self._places.number_of(self._current), self._ways.place_of(self._way)
+        return self._places.newest, self._places.kept.get(self._places.newest)
 
     def load_state_dict(self, state: dict[str, Any], random: dict[str, Any] | None, written: int) -> None:
         """Be where the loop was, on as many ranks as have ``written`` it or on others.
@@ -234,9 +233,8 @@ class LoopData:
 
     def behind(self, loader: Iterable[Any]) -> int:
         """Return how many batches of a loader the pass is behind that goes on next, with those that it left out."""
-        if self._kept is None or not self.batches:
-            return 0
-        return self.batches + max(0, self._left_out - left_out(loader))
+        goes_on = self._kept is not None and self.batches
+        return self.batches + max(0, self._left_out - left_out(loader)) if goes_on else 0
 
     def name(self, loader: Iterable[Any]) -> None:
         """Take note of the loader of a pass that is behind the run, where each pass of the run is asked for."""
@@ -279,11 +277,7 @@ class LoopData:
     def _given(self, way: Way, batches: Iterator[Any], number: int) -> Iterator[Any]:
         for batch in batches:
             if number != self._opened:
-                raise SettingsError(
-                    "a pass through the data goes on behind another one that was begun within it by batches() or "
-                    "steps(), and the place in two of them can't be kept: go through the inner loader itself, as for "
-                    "an evaluation, or draw from it by Checkpointer.stream(loader)"
-                )
+                raise SettingsError(OF_TWO_AT_ONCE)
             self.batches += 1
             self.in_step = True
             way.given()
