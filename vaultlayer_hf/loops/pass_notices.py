@@ -6,8 +6,8 @@ from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.state.data.placed import in_doubt
 
 OF_TWO_AT_ONCE = (
-    "a pass through the data goes on behind another one that was begun within it by batches() or steps(), and the place "
-    "in two of them can't be kept: go through the inner loader itself, as for an evaluation, or draw from it by "
+    "a pass through the data goes on behind another one that was begun within it by batches() or steps(), and the "
+    "place in two of them can't be kept: go through the inner loader itself, as for an evaluation, or draw from it by "
     "Checkpointer.stream(loader)"
 )
 
