@@ -6,6 +6,9 @@ Nothing here imports torch or runs the script.
 
     ahead_of_batches.py  what an epoch does ahead of its batches, and a resume within it does again
     apply.py             write a proposal into the script and keep what it was; put that back
+    asked_again.py       conditions that are asked once more behind what they decide on
+    asked_bars.py        loops that ask a progress bar how far they are
+    averages.py          averages of weights that a loop moves along
     bare_tensors.py      optimizers of tensors that no module holds
     batch_edits.py       the loops over the epochs and their batches, led past what is done
     between_trainings.py what goes from one training of a script to the next
@@ -13,13 +16,16 @@ Nothing here imports torch or runs the script.
     called_models.py     which of its parameters a function trains that is called several times
     callers.py           who calls a function of a script's own, and how often
     calls.py             calls in a script: of methods by name, on what, and what a name was made by
+    changed_members.py   objects in a list or a dict that a loop changes one by one
     changed_modules.py   modules outside of the optimizer that a loop changes, and what a model counts
+    class_methods.py     which method a call on self leads to
     clock_stops.py       loops that a clock or a signal ends, where the next start is to go on
     cst.py               libcst, imported where something of it is first asked for
     defined_before.py    which names are set where a statement begins: surely, or at all
     drawn_ahead.py       shuffled data that a script goes through ahead of its loop
     drawn_loaders.py     loaders that a loop draws from with next(), and the Streams that stand for them
     draws.py             data that a script draws anew at each start
+    early_ends.py        rounds that end by continue or break ahead of where others do
     find_loop.py         find a script's training loop
     frameworks.py        scripts whose loop isn't in them
     given.py             lists, dicts and objects that the caller of the loop's function holds, too
@@ -36,9 +42,11 @@ Nothing here imports torch or runs the script.
     loop_start.py        the lines ahead of a loop
     loop_variables.py    variables and objects that a loop changes beside its model and optimizer
     loss_name.py         what a loop's loss is called where a step ends
+    made_ahead.py        values that an epoch makes ahead of its batches of what these change
     maybe_set.py         names that a script sets only under a condition ahead of its loop
     model_part.py        which part of `a.b.c`, whose parameters an optimizer trains, is the module that is saved
     named_values.py      what the names of a loop hold
+    of_pass.py           what belongs to one pass through the data
     out_of_sight.py      state that functions keep where no variable of the loop leads: closures, defaults, caches
     outer_loops.py       the loops around the one over the batches: epochs and trainings
     own_classes.py       classes of the script's own: whether a call of their methods changes the object
@@ -58,6 +66,7 @@ Nothing here imports torch or runs the script.
     step_counter.py      the variable by which a loop counts its steps
     step_end.py          where a step of a loop ends
     streams.py           iterators that outlive a pass through the data
+    switched.py          attributes and globals that a loop sets on its way, and only code out of sight reads
     trainers.py          scripts that make a Trainer: it gets ``resume=``, and nothing else changes
     training_vaults.py   the vaults of a script that trains several times
     trainings.py         scripts that train several times

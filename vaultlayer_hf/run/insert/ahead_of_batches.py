@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from vaultlayer_hf.run.insert import cst
-from vaultlayer_hf.run.insert.calls import assignments, is_method
+from vaultlayer_hf.run.insert.calls import is_method
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
 from vaultlayer_hf.run.insert.loop_limits import ahead, ahead_within, schedules
 from vaultlayer_hf.run.insert.loop_names import Names, at_top
@@ -24,10 +24,10 @@ def again_objects(script: Script, loop: Loop, names: Names) -> list[tuple[str, s
     """
     if loop.outer is None:
         return []
-    own = _own_names(script, loop, names)
+    own = own_names(script, loop, names)
     found: list[tuple[str, str]] = []
     direct = [*ahead(script, loop), *ahead_within(script, loop)]
-    called = _functions(script, loop, direct)
+    called = functions_led_to(script, loop, direct)
     stepped: list[tuple[str, int]] = []
     for name, line in [
         *schedules(script, direct, loop.outer),
@@ -47,21 +47,21 @@ def again_objects(script: Script, loop: Loop, names: Names) -> list[tuple[str, s
     ]
     seen = set()
     for name in touched:
-        outer = _at_top(script, loop, name)
+        outer = known_at_top(script, loop, name)
         if outer not in seen:
             seen.add(outer)
             found.append((f"{name}_options", f"Checkpointer.options({name})"))
     return found
 
 
-def _at_top(script: Script, loop: Loop, name: str) -> str:
+def known_at_top(script: Script, loop: Loop, name: str) -> str:
     try:
         return at_top(script, loop.calls[loop.crossed :], name)
     except UnclearError:
         return name
 
 
-def _own_names(script: Script, loop: Loop, names: Names) -> dict[str, str]:
+def own_names(script: Script, loop: Loop, names: Names) -> dict[str, str]:
     """Return what the optimizers and schedules are called where the batches begin, each with what it is."""
     kinds = {names.scheduler: "schedule", names.optimizer: "optimizer"}
     kinds |= {name: "optimizer" for name in loop.optimizers if not loop.crossed}
@@ -73,7 +73,7 @@ def _own_names(script: Script, loop: Loop, names: Names) -> dict[str, str]:
     function = inner[0].function
     found = {}
     for name in parameters_of(function):
-        outer = _at_top(script, loop, name)
+        outer = known_at_top(script, loop, name)
         if outer in kinds:
             found[name] = kinds[outer]
     given = set(found.values())
@@ -84,7 +84,7 @@ def _own_names(script: Script, loop: Loop, names: Names) -> dict[str, str]:
     }
 
 
-def _functions(script: Script, loop: Loop, statements: list[Any]) -> list[Any]:
+def functions_led_to(script: Script, loop: Loop, statements: list[Any]) -> list[Any]:
     """Return the functions of the script's own that some statements lead to, without those of the loop itself."""
     functions = {one.name.value: one for one in script.all(cst.FunctionDef)}
     found: list[Any] = []
@@ -108,34 +108,3 @@ def _touches(script: Script, statements: list[Any], called: list[Any], optimizer
                 return True
     given = [call for one in statements for call in script.all(cst.Call, one)]
     return any(dotted(argument.value) == optimizer for call in given for argument in call.args)
-
-
-def made_ahead(script: Script, loop: Loop, names: Names) -> list[str]:
-    """Return the names that an epoch makes of weights, options or schedules ahead of its batches, and that these read.
-
-    Raises UnclearError where these are the data.
-    """
-    statements = [*ahead(script, loop), *ahead_within(script, loop)]
-    inner = loop.calls[loop.crossed :]
-    models = set(names.models)
-    if inner:
-        models |= {
-            name for name in parameters_of(inner[0].function) if _at_top(script, loop, name) in names.models
-        }
-    stepped = set(_own_names(script, loop, names))
-    found: list[str] = []
-    for node in [one for statement in statements for one in assignments(script, statement)]:
-        read = {dotted(one) for kind in (cst.Name, cst.Attribute) for one in script.all(kind, node.value)}
-        of_weights = isinstance(node.value, cst.Call) and read & {*models, *found}
-        if of_weights or read & stepped:
-            found += [one.value for target in node.targets for one in script.all(cst.Name, target)]
-    data = script.all(cst.Name, loop.inner.iter) if isinstance(loop.inner, cst.For) else []
-    for name in [one.value for one in data if one.value in found]:
-        raise UnclearError(
-            f"line {script.line(loop.inner)} goes through {name}, which the epoch makes of the weights that it begins "
-            "with, and a resume within it hasn't got those"
-        )
-    behind = script.span(loop.inner)[1]
-    later = {one.value for one in script.all(cst.Name, loop.inner.body)}
-    later |= {one.value for one in script.all(cst.Name, loop.outer) if script.span(one)[0] > behind}
-    return [name for name in dict.fromkeys(found) if name in later]

@@ -109,13 +109,16 @@ def pass_edits(script: Script, loop: Loop, ckpt: str, variables: Variables) -> l
     """Return the edits that bring variables back where a pass through the data goes on."""
     reset, again, left = variables.reset, variables.again, variables.left
     names = [*variables.in_pass, *left]
-    if not names and not reset and not again:
+    if not names and not reset and not again and not variables.again_members:
         return []
     lines = [f"{' = '.join(left)} = None"] if left else []
     lines += carry_lines(ckpt, names, in_pass=True) if names else []
     lines += carry_lines(ckpt, [*reset, *again], assign=False, in_pass=True) if reset or again else []
+    lines += [one.line(ckpt, in_pass=True) for one in variables.again_members]
     if loop.phase:
         lines = [f"if {loop.phase}:", *(f"    {line}" for line in lines)]
-    listed = ", ".join([*names, *reset, *(key for key, _ in again)])
+    listed = ", ".join(
+        [*names, *reset, *(key for key, _ in again), *(one.name for one in variables.again_members)]
+    )
     why = f"Brought back where a pass through the data goes on: {listed}."
     return [script.lines_before(loop.inner, lines, why)]

@@ -117,10 +117,12 @@ def _optimizer_steps(script: Script) -> list[tuple[Any, str]]:
     cleared = {receiver(call) for call in method_calls(script, "zero_grad")}
     found = []
     rounds = _local_rounds(script)
+    functions = {one.name.value for one in script.all(cst.FunctionDef)}
     for call in method_calls(script, "step"):
         if receiver(call) in rounds:
             continue
         on, first = receiver(call), dotted(call.args[0].value) if call.args else ""
+        first = "" if first in functions else first  # optimizer.step(closure)
         if first and (first in cleared or _OPTIMIZER.search(first)):
             found.append((call, first))  # scaler.step(optimizer)
         elif on and not SCHEDULER.search(on) and (on in cleared or _is_optimizer(script, on)):

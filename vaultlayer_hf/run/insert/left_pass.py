@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from vaultlayer_hf.run.insert import cst
+from vaultlayer_hf.run.insert.asked_again import changes_object
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
 from vaultlayer_hf.run.insert.source import Edit, Script
 from vaultlayer_hf.run.insert.walk import Walk
@@ -56,6 +57,7 @@ def _breaks_of_pass(script: Script, loop: Loop, kept: set[str]) -> list[str]:
     changed = Walk(script)
     changed.target(loop.inner.target)
     changed.block(loop.top.body.body)
+    objects = {on for on, method, _ in changed.calls if on and changes_object(script, on, method)}
     found = []
     loops = (cst.For, cst.While)
     noted = leaves_pass(script, loop)
@@ -82,7 +84,7 @@ def _breaks_of_pass(script: Script, loop: Loop, kept: set[str]) -> list[str]:
         read = Walk(script)
         for test in tests:
             read.expression(test)
-        moved = set(read.read_first) & set(changed.written)
+        moved = set(read.read_first) & {*changed.written, *changed.changed, *objects}
         trial = any(_TRIAL.search(script.code(test)) for test in tests)
         if tests and ((not moved and not read.calls) or trial):
             continue  # the same in each pass: a run of one batch, to try the script

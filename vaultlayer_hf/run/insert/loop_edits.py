@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from vaultlayer_hf.run.insert import cst
+from vaultlayer_hf.run.insert.asked_bars import refuse_asked_bars
 from vaultlayer_hf.run.insert.batch_edits import batch_edits, epoch_edits, pass_edits
 from vaultlayer_hf.run.insert.between_trainings import refuse_left_behind, refuse_unfollowed
 from vaultlayer_hf.run.insert.calls import is_method, method_calls, receiver
@@ -105,9 +106,10 @@ class _Planner:
         opens = [call for one in drawn for call in one.opens]
         refuse_what_cannot_resume(script, loop, opens + ([by_next.opening] if by_next is not None else []))
         refuse_clocks(script, loop)
+        refuse_asked_bars(script, loop)
         refuse_pass_ahead(script, loop)
         fresh = fresh_values(script, loop, self.names.models) + first_batches(script, loop)
-        counter = step_counter(script, loop) if self.rounds is None else ""
+        counter = step_counter(script, loop, rounds=self._counts_steps()) if self.rounds is None else ""
         if loop.trainings is not None:
             counted = self._counts_steps()
             refuse_unfollowed(
@@ -149,13 +151,16 @@ class _Planner:
                 self.edits += batch_edits(script, loop, self.ckpt)
             else:
                 self.edits += pass_by_next_edits(script, loop, self.ckpt, by_next)
-            kept = {counter, *self.variables.loop, *self.variables.in_pass}
+            kept = {counter, *self.variables.loop, *self.variables.in_pass, *self.variables.objects}
             self.edits += leave_again(script, loop, self.ckpt, kept)
             self.edits += pass_edits(script, loop, self.ckpt, self.variables)
             self.edits += epoch_edits(script, loop, self.ckpt)
         met = self.rounds.met if self.rounds else ""
         last = by_next.last(script) if by_next is not None else ""
-        self.edits += StepEnd(script, loop, self.names, self.ckpt, self.variables, met, last).plan()
+        end = StepEnd(
+            script, loop, self.names, self.ckpt, self.variables, met, last, rounds=self._counts_steps()
+        )
+        self.edits += end.plan()
         where = maybe_set(script, loop.top) | self.variables.maybe
         self.edits += set_first(script, [*self.names.maybe, *self.variables.maybe], where)
         why = "Saves the end, waits until it is committed, and notes that the run is done."

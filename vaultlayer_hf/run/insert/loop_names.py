@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vaultlayer_hf.run.insert import cst
+from vaultlayer_hf.run.insert.averages import is_average, is_from_elsewhere, lacks_state
 from vaultlayer_hf.run.insert.bare_tensors import refuse_bare_tensors, trained_tensors, trains_tensors_alone
 from vaultlayer_hf.run.insert.called_models import called_beside, called_models, is_own
 from vaultlayer_hf.run.insert.calls import (
@@ -22,13 +23,10 @@ from vaultlayer_hf.run.insert.defined_before import defined_before, is_known
 from vaultlayer_hf.run.insert.loop import Call, Loop, UnclearError
 from vaultlayer_hf.run.insert.loss_name import loss_name
 from vaultlayer_hf.run.insert.maybe_set import maybe_set
-from vaultlayer_hf.run.insert.model_part import model_part
+from vaultlayer_hf.run.insert.model_part import members_of, model_part
 from vaultlayer_hf.run.insert.source import Script, dotted
 
 _PARAMETERS = re.compile(r"([A-Za-z_][\w.]*)\.(?:named_)?parameters\(\)")
-_LIBRARIES = re.compile(r"(?:torch|timm|diffusers|accelerate|torch_ema|ema_pytorch|copy)\b")
-"""Whose averages have a ``state_dict``."""
-_AVERAGE = re.compile(r"ema|averag|swa", re.IGNORECASE)
 
 
 @dataclass
@@ -83,9 +81,9 @@ def find_names(script: Script, loop: Loop) -> Names:
     for name in ("update", "update_parameters"):
         for node in region:
             for call in method_calls(script, name, node):
-                if _AVERAGE.search(receiver(call)) and not _lacks_state(script, receiver(call)):
+                if is_average(script, receiver(call)) and not lacks_state(script, receiver(call)):
                     one = at_top(script, loop.calls, receiver(call))
-                    (names.unseen if _is_from_elsewhere(script, receiver(call)) else names.others).append(one)
+                    (names.unseen if is_from_elsewhere(script, receiver(call)) else names.others).append(one)
     for optimizer in optimizers:
         if accelerator:
             refuse_bare_tensors(script, optimizer)
@@ -183,15 +181,16 @@ def _models(script: Script, loop: Loop, optimizer: str, region: list[Any]) -> li
     if not assigned and "." in optimizer and not optimizer.startswith("self."):
         assigned = sources_of(script, optimizer.rpartition(".")[0])
     for value in assigned:
-        texts = [script.code(value)]
+        parts = [value]
         arguments = value.args if isinstance(value, cst.Call) else ()
         for argument in arguments:  # groups that were put together before
-            texts += [
-                script.code(node.value)
+            parts += [
+                node.value
                 for node in assignments(script)
                 if any(dotted(one) == dotted(argument.value) != "" for one in node.targets)
             ]
-        found += [model_part(script, name) for text in texts for name in _PARAMETERS.findall(text)]
+        named = [(part, name) for part in parts for name in _PARAMETERS.findall(script.code(part))]
+        found += [model_part(script, one) for part, name in named for one in members_of(script, part, name)]
     if not found:  # its groups are made by a function that is given the model
         called = _called(script, loop, region)
         found = [name for name in _given(script, assigned) if name in called]
@@ -269,27 +268,6 @@ def _is_of_pass(script: Script, loop: Loop, name: str) -> bool:
         and all(any(up is one for up in way for one in places) for way in ways)
         and not any(up is loop.inner for way in ways for up in way)
     )
-
-
-def _lacks_state(script: Script, name: str) -> bool:
-    """Tell whether an object is of a class of the script's own that has no ``state_dict``: its attributes are kept."""
-    classes = {one.name.value: one for one in script.all(cst.ClassDef)}
-    for made in made_by(script, name):
-        kind = classes.get(made)
-        if kind is not None and not any(
-            script.path(base.value) for base in kind.bases if base.value.value != "object"
-        ):
-            return not any(one.name.value == "state_dict" for one in script.all(cst.FunctionDef, kind))
-    return False
-
-
-def _is_from_elsewhere(script: Script, name: str) -> bool:
-    """Tell whether an object is of a class that is imported, and of no library that is known here."""
-    values = sources_of(script, name)
-    values += [way for one in values if isinstance(one, cst.IfExp) for way in (one.body, one.orelse)]
-    made = [script.path(one.func) for one in values if isinstance(one, cst.Call)]
-    imported = set(script.imports.values())
-    return any(one in imported and not _LIBRARIES.match(one) for one in made)
 
 
 def _distinct(names: Any) -> list[str]:

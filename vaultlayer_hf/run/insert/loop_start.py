@@ -59,6 +59,7 @@ class LoopStart:
         contents = [(name, f"Checkpointer.contents({name})") for name in kept.contents]
         stay: list[str | tuple[str, str]] = [*kept.objects, *contents]
         lines += carry_lines(ckpt, stay, assign=False) if stay else []
+        lines += [one.line(ckpt) for one in kept.members]
         if self.rounds is not None:
             lines += carry_lines(ckpt, [self.rounds.model, names.optimizer], assign=False)
         return self.script.lines_before(self.loop.top, lines, self._why(others))
@@ -93,6 +94,7 @@ class LoopStart:
             else ", ".join(filter(None, [*names.models[:1], names.optimizer, names.scheduler]))
         )
         listed = [*others, *kept.files, *kept.loop, *kept.objects, *kept.contents]
+        listed += [one.name for one in kept.members]
         return (
             f"Saved, and brought back by resume(): {what}{''.join(f', {name}' for name in listed)}, random numbers"
             f"{'' if self.by_steps else ', the position in the data'}."

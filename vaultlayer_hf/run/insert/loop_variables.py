@@ -10,36 +10,28 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vaultlayer_hf.run.insert import cst
-from vaultlayer_hf.run.insert.ahead_of_batches import again_objects, made_ahead
 from vaultlayer_hf.run.insert.calls import assignments
-from vaultlayer_hf.run.insert.changed_modules import (
-    changed_modules,
-    counted_by_modules,
-    prefixes,
-    refuse_counting_ahead,
-)
+from vaultlayer_hf.run.insert.changed_members import Members, changed_ahead, changed_members
+from vaultlayer_hf.run.insert.changed_modules import changed_modules, counted_by_modules, prefixes
 from vaultlayer_hf.run.insert.defined_before import defined_before
 from vaultlayer_hf.run.insert.given import given_to_loop
 from vaultlayer_hf.run.insert.kept_files import kept_files
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
-from vaultlayer_hf.run.insert.loop_limits import (
-    ahead,
-    ahead_within,
-    refuse_new_groups,
-    refuse_what_repeats,
-)
+from vaultlayer_hf.run.insert.loop_limits import ahead, ahead_within, refuse_new_groups
 from vaultlayer_hf.run.insert.loop_names import Names
 from vaultlayer_hf.run.insert.maybe_set import maybe_set, set_ahead
 from vaultlayer_hf.run.insert.named_values import GENERATORS, NamedValues
+from vaultlayer_hf.run.insert.of_pass import Kept, find_of_pass
 from vaultlayer_hf.run.insert.out_of_sight import refuse_held_elsewhere
 from vaultlayer_hf.run.insert.own_classes import GROWS
 from vaultlayer_hf.run.insert.own_functions import parameters_of
 from vaultlayer_hf.run.insert.own_resume import moved_starts
-from vaultlayer_hf.run.insert.pass_variables import changed_in_pass, left_by_pass, names_of_pass, walk_of
+from vaultlayer_hf.run.insert.pass_variables import walk_of
 from vaultlayer_hf.run.insert.pieces import exclude_each_other, prepares, same_conditions
 from vaultlayer_hf.run.insert.read_behind import read_behind
 from vaultlayer_hf.run.insert.saved_states import kept_by_hooks
 from vaultlayer_hf.run.insert.source import Script, dotted
+from vaultlayer_hf.run.insert.switched import switched
 from vaultlayer_hf.run.insert.walk import Walk, local_names
 
 _REMADE = re.compile(r"(?:^torch\.optim\b(?!.*swa)|DataLoader$|lr_scheduler\.|(?:^|\.)GradScaler$)")
@@ -61,6 +53,8 @@ class Variables:
         again: (key, code) of what the code ahead of an epoch's batches may change of optimizers and schedules.
         maybe: of all these, those that are set only under a condition, and the statement that does it first.
         files: the code of the paths of files that the loop writes, and that are read behind it.
+        members: lists and dicts whose objects the loop changes one by one.
+        again_members: of these, those whose objects an epoch changes ahead of its batches.
         contents: of lists, dicts and the like which the loop's function was given: what they hold comes back.
     """
 
@@ -76,6 +70,8 @@ class Variables:
     maybe: dict[str, Any] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
     contents: list[str] = field(default_factory=list)
+    members: list[Members] = field(default_factory=list)
+    again_members: list[Members] = field(default_factory=list)
 
 
 def find_variables(script: Script, loop: Loop, names: Names, known: set[str]) -> Variables:
@@ -152,29 +148,21 @@ class _Finder:
         there = {*found.loop, *found.objects, *found.models, *found.contents, *self.known}
         found.objects += [name for name in dict.fromkeys(self.names.unseen) if name not in there | hooked]
         found.loop += [name for name in counted_by_modules(self.named, walk) if name not in found.loop]
+        found.loop += switched(
+            self.named, walk, {*found.loop, *behind, *walk.read_first}, found.objects, before
+        )
+        found.members = changed_members(self.named, before)
         refuse_held_elsewhere(script, loop, walk, found.loop)
         refuse_new_groups(script, loop, walk, bool(self.names.accelerator))
         found.files = kept_files(script, loop, walk)
         if loop.outer is not None:
-            # What an epoch sets ahead of its batches, be it under a condition, is set again where the epoch goes on.
-            again = Walk(script)
-            again.block(ahead(script, loop))
-            again.block(ahead_within(script, loop))
-            changed = changed_in_pass(self.named, walk_of(script, loop.inner))
-            clears = {on for on, method, _ in again.calls if method in ("reset", "clear")}
-            found.reset = [name for name in found.objects if name in clears and name in changed]
-            kept = found.loop + found.objects + found.models + found.contents
-            refuse_counting_ahead(self.named, again)
-            refuse_what_repeats(script, loop, again, kept, self.names, found.reset)
-            found.again = again_objects(script, loop, self.names)
-            carried = (set(found.loop) & set(walk.read_first)) - set(again.written)
-            found.in_pass = names_of_pass(self.named, carried, found.unset)
-            made = [name for name in changed if name in again.written]
-            for name in dict.fromkeys(made + made_ahead(script, loop, self.names)):
-                new = name.isidentifier() and name not in found.in_pass and name not in self.known
-                if new and self.named.is_variable(name):
-                    found.in_pass.append(name)
-            found.left = left_by_pass(self.named, again, found.loop + found.in_pass)
+            found.again_members = changed_ahead(
+                self.named, [*ahead(script, loop), *ahead_within(script, loop)], found.members
+            )
+            kept = Kept(found.loop, found.objects, [*found.models, *found.contents], found.unset)
+            of_pass = find_of_pass(self.named, kept, walk)
+            found.reset, found.again = of_pass.reset, of_pass.again
+            found.in_pass, found.left = of_pass.in_pass, of_pass.left
         for name in self.names.of_pass:
             if name not in found.in_pass:
                 raise UnclearError(

@@ -28,12 +28,17 @@ def loss_name(script: Script, loop: Loop) -> str:
             and re.search("accel|fabric|engine|scaler", receiver(call))
         ):
             value = call.args[0].value  # accelerator.backward(loss)
-        elif isinstance(value, cst.Call) and value.args:
+        elif isinstance(value, cst.Call) and value.args and _scales(value):
             value = value.args[0].value  # scaler.scale(loss).backward()
         name = dotted(value)
         if name and "." not in name and any(one is loop.inner for one in script.around(call)):
             return name if name in _defined_at_end(script, loop) else ""
     return ""
+
+
+def _scales(call: Any) -> bool:
+    """Tell whether a call returns the loss that it is given, scaled: ``F.mse_loss(pred, y)`` is given no loss."""
+    return isinstance(call.func, cst.Attribute) and call.func.attr.value in ("scale", "scale_loss")
 
 
 def _defined_at_end(script: Script, loop: Loop) -> set[str]:

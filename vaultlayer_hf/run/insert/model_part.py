@@ -1,11 +1,15 @@
-"""Which part of ``a.b.c``, whose parameters an optimizer trains, is the module that is saved."""
+"""Which part of ``a.b.c``, whose parameters an optimizer trains, is the module that is saved; and of ``for net in nets``."""
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
-from vaultlayer_hf.run.insert.calls import assignments, made_by
+from vaultlayer_hf.run.insert import cst
+from vaultlayer_hf.run.insert.calls import assignments, made_by, method_calls, receiver, sources_of
+from vaultlayer_hf.run.insert.loop import UnclearError
 from vaultlayer_hf.run.insert.own_classes import classes_of
+from vaultlayer_hf.run.insert.seen_names import root
 from vaultlayer_hf.run.insert.source import Script, dotted
 
 _PIPELINE = re.compile(r"Pipeline(?:\.from_\w+)?$")
@@ -21,6 +25,43 @@ def model_part(script: Script, name: str) -> str:
                 return ".".join(parts[:number])
         return name
     return ".".join(parts[:2]) if len(parts) > 1 and _is_no_module(script, parts[0]) else parts[0]
+
+
+def members_of(script: Script, part: Any, name: str) -> list[str]:
+    """Return the modules that a name within some code stands for: of ``[… for net in nets …]`` all that are in ``nets``.
+
+    Raises UnclearError where they aren't seen.
+    """
+    first = name.partition(".")[0]
+    for one in script.all(cst.CompFor, part):
+        if first not in {target.value for target in script.all(cst.Name, one.target)}:
+            continue
+        over = one.iter
+        if isinstance(over, cst.Call) and isinstance(over.func, cst.Attribute) and not over.args:
+            over = over.func.value  # nets.values(), model.children()
+        members = _listed(script, over)
+        if not members:
+            raise UnclearError(
+                f"line {script.line(part)} takes parameters of {script.code(one.iter)}, and which modules those are "
+                "isn't seen"
+            )
+        return members
+    return [name]
+
+
+def _listed(script: Script, over: Any) -> list[str]:
+    """Return the names of the modules that a list, a tuple or a dict holds; that of a module which holds modules."""
+    name = root(over)
+    values = sources_of(script, name) if name else [over]
+    if name and not any(isinstance(one, (cst.List, cst.Tuple, cst.Dict, cst.ListComp)) for one in values):
+        return [name]
+    if len(values) != 1 or not isinstance(values[0], (cst.List, cst.Tuple, cst.Dict)):
+        return []
+    grown = [call for way in ("append", "extend", "insert", "update") for call in method_calls(script, way)]
+    if name and any(receiver(call) == name for call in grown):
+        return []
+    found = [dotted(one.value) for one in values[0].elements]
+    return found if all(found) else []
 
 
 def _assigned(script: Script, name: str) -> bool:

@@ -59,6 +59,19 @@ _DEVICES = re.compile(r"^torch\.(?:device|\w+\.current_(?:device|accelerator))$"
 LOGS = re.compile(
     r"tqdm|trange|SummaryWriter|wandb|logg|writer|rich\.|Progress|open$|argparse|neptune|mlflow|time\."
 )
+_BARS = re.compile(r"tqdm|trange|track$")
+_COUNTS_ROWS = re.compile(r"BatchNorm|InstanceNorm|track_running_stats")
+"""Layers of torch whose buffers each batch changes."""
+
+
+def _names_of_functions(script: Script) -> set[str]:
+    """Return the names of functions; a method's is an attribute, and a variable may be called the same."""
+    functions = script.all(cst.FunctionDef)
+    return {
+        one.name.value
+        for one in functions
+        if not isinstance(script.parent(script.parent(one)), cst.ClassDef)
+    }
 
 
 class NamedValues:
@@ -94,7 +107,7 @@ class NamedValues:
         first = name.partition(".")[0]
         if name in self.known or first in self.script.imports or name in self.classes:
             return False
-        if name in {one.name.value for one in self.script.all(cst.FunctionDef)}:
+        if name in _names_of_functions(self.script):
             return False
         sources, made = self.sources(name), self.made(name)
         clocks = [one for one in made if CLOCK.search(one)]
@@ -104,9 +117,19 @@ class NamedValues:
             return False  # another machine has others
         if self._only_moves(name):
             return False
-        if any(LOGS.search(one) for one in made) or any(ENVIRONMENT.search(one) for one in made):
+        if self._is_log(name) or any(ENVIRONMENT.search(one) for one in made):
             return False
         return "iter" not in made and not any(one in ("enumerate", "zip", "range", "map") for one in made)
+
+    def _is_log(self, name: str) -> bool:
+        """Tell whether a name is that of a log, a bar or the like; what is made of its own value, but no bar, is none."""
+        script = self.script
+        for one in map(call_that_makes, self.sources(name)):
+            if isinstance(one, cst.Call) and LOGS.search(script.path(one.func)):
+                given = {dotted(each) for part in one.args for each in script.all((cst.Name, cst.Attribute), part)}
+                if name not in given or _BARS.search(script.path(one.func)):
+                    return True
+        return False
 
     def _only_moves(self, name: str) -> bool:
         """Tell whether the loop assigns a name only what it holds, on another device: ``vae = vae.to("cpu")``."""
@@ -159,11 +182,24 @@ class NamedValues:
                 if isinstance(one, cst.Call)
                 for argument in one.args
             )
-        return any(
+        return self._counts_rows(name) or any(
             is_kind(self.script, self.classes[one], "Module", self.classes)
             for one in made
             if one in self.classes
         )
+
+    def _counts_rows(self, name: str) -> bool:
+        """Tell whether a name is that of a module of torch's own layers whose buffers each batch changes."""
+        script = self.script
+        made = [one for one in self.sources(name) if isinstance(call_that_makes(one), cst.Call)]
+        if not any(script.path(call_that_makes(one).func).startswith("torch.nn.") for one in made):
+            return False
+        trains = any(receiver(call) == name for call in method_calls(script, "train"))
+        fixed = any(receiver(call) == name for call in method_calls(script, "eval")) and not trains
+        counts = any(
+            _COUNTS_ROWS.search(script.code(one)) and not script.code(one).endswith(".eval()") for one in made
+        )
+        return counts and not fixed
 
     def acts_as_module(self, name: str) -> bool:
         """Tell whether the script asks an object somewhere for what only modules have."""

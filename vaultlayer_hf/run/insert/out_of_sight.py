@@ -19,7 +19,7 @@ from vaultlayer_hf.run.insert.source import Script, dotted
 from vaultlayer_hf.run.insert.walk import Walk, local_names
 
 _CACHE = re.compile(r"(?:^|\.)(?:lru_cache|cache|cached_property|memoize)$")
-_OF_PARTS = ("p", "momentum", "eps", "dropout", "inplace", "num_heads", "stride", "padding")
+OF_PARTS = ("p", "momentum", "eps", "dropout", "inplace", "num_heads", "stride", "padding")
 """Attributes of torch's layers that decide what they give, and that no ``state_dict()`` has."""
 _NEW_PARTS = re.compile(r"(?:^|\.)nn\.utils\.(?:prune|parametrize|parametrizations)\.(?!is_)\w+$")
 _PARTS = re.compile(r"\.(?:modules|children|named_modules|named_children)\(\)")
@@ -30,7 +30,7 @@ def refuse_out_of_sight(script: Script, loop: Loop, models: list[str]) -> None:
 
     ``models``: names of the modules that are saved.
     """
-    used = _run_by(script, loop)
+    used = run_by(script, loop)
     _refuse_closures(script, loop, used)
     _refuse_partials(script, used)
     _refuse_defaults(script, used)
@@ -39,7 +39,7 @@ def refuse_out_of_sight(script: Script, loop: Loop, models: list[str]) -> None:
     _refuse_new_parameters(script, used)
 
 
-def _run_by(script: Script, loop: Loop) -> list[Any]:
+def run_by(script: Script, loop: Loop) -> list[Any]:
     """Return the loop and the functions that it calls, one through the other; methods by their names alone."""
     around = list(script.around(loop.top))
     functions = [one for one in script.all(cst.FunctionDef) if not any(one is up for up in around)]
@@ -185,7 +185,7 @@ def _refuse_changed_parts(script: Script, used: list[Any], models: list[str]) ->
     """``model[3].p = 0.1``: a part of the model without a name, and what no state_dict() has of it."""
     kinds = (cst.AssignTarget, cst.AugAssign)
     for target in [node.target for part in used for kind in kinds for node in script.all(kind, part)]:
-        if not isinstance(target, cst.Attribute) or target.attr.value not in _OF_PARTS:
+        if not isinstance(target, cst.Attribute) or target.attr.value not in OF_PARTS:
             continue
         if (not dotted(target) and _root(target) in models) or _is_member(script, target):
             raise UnclearError(

@@ -17,6 +17,7 @@ from vaultlayer_hf.run.insert.walk import Walk
 GROWS = re.compile(
     r"append|appendleft|extend|insert|add|update|pop|popleft|popitem|remove|discard|clear|setdefault|sort|reverse"
 )
+_DRAWS = ("shuffle", "integers", "random", "permutation", "choice", "randint")
 COUNTS = re.compile(r"step|update|update_\w+|push|push_\w+|record|observe|put|store|check")
 
 
@@ -68,19 +69,34 @@ def changes_itself(script: Script, kind: Any, method: str, classes: dict[str, An
             GROWS.fullmatch(called) or COUNTS.fullmatch(called) or called.endswith("_")
         ):
             return True
-        if on.startswith("self.") and called in (
-            "shuffle",
-            "integers",
-            "random",
-            "permutation",
-            "choice",
-            "randint",
-        ):
+        if on.startswith("self.") and called in _DRAWS:
             return True
     return any(
         home.path(call.func).endswith("shuffle") or home.path(call.func) == "next"
         for call in home.all(cst.Call, body)
     )
+
+
+def moves_on(script: Script, kind: Any, method: str, classes: dict[str, Any], depth: int = 4) -> bool:
+    """Tell whether a method changes its object by what that holds, so that called twice it does more than once."""
+    home, node = kind
+    functions = {one.name.value: one for one in home.all(cst.FunctionDef, node)}
+    if method not in functions:
+        bases = [classes[dotted(base.value)] for base in node.bases if dotted(base.value) in classes]
+        return any(moves_on(script, base, method, classes, depth) for base in bases)
+    walk = Walk(home, follow=False)
+    walk.suite(functions[method].body)
+    begun = {name for name in walk.written if name not in walk.read_first}
+    if any(name.startswith("self.") and name not in begun for name in (*walk.written, *walk.changed)):
+        return True
+    for on, called, _ in walk.calls:
+        inner = on == "self" and depth > 0 and called != method and called in functions
+        if inner and moves_on(script, kind, called, classes, depth - 1):
+            return True
+        held = on.startswith("self.") and on not in begun
+        if held and (GROWS.fullmatch(called) or COUNTS.fullmatch(called) or called in _DRAWS):
+            return True
+    return False
 
 
 def called_unasked(kind: Any) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence, Set
 from typing import Any
 
 from vaultlayer_hf.run.insert import cst
+from vaultlayer_hf.run.insert.class_methods import MethodsOfClasses
 from vaultlayer_hf.run.insert.source import Script, dotted
 
 _DEPTH = 5
@@ -30,13 +31,14 @@ def functions_of(script: Script) -> OwnFunctions:
 
 
 class OwnFunctions:
-    """The functions and methods that a script defines; of two of one name the first."""
+    """The functions and methods that a script defines; of two of one name the first that the call can lead to."""
 
     def __init__(self, script: Script) -> None:
         self._script = script
         self._functions: dict[str, Any] = {}
         for one in script.all(cst.FunctionDef):
             self._functions.setdefault(one.name.value, one)
+        self._methods = MethodsOfClasses(script)
 
     def called(self, call: Any, within: Sequence[Any]) -> Any:
         """Return the function that a call leads to, of methods those that are called on ``self``; else None.
@@ -45,7 +47,10 @@ class OwnFunctions:
         """
         name = dotted(call.func)
         first, dot, rest = name.partition(".")
-        function = self._functions.get(rest if dot and first == "self" else name)
+        on_self = bool(dot) and first == "self"
+        function = self._functions.get(rest if on_self else name)
+        if on_self and function is not None:
+            function = self._methods.called(call, rest, within) or function
         if function is None or any(function is one for one in within) or len(within) >= _DEPTH:
             return None
         home = [

@@ -7,6 +7,7 @@ from typing import Any
 
 from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.defined_before import defined_before
+from vaultlayer_hf.run.insert.loop import UnclearError
 from vaultlayer_hf.run.insert.maybe_set import maybe_set
 from vaultlayer_hf.run.insert.named_values import NamedValues
 from vaultlayer_hf.run.insert.read_behind import read_behind
@@ -38,23 +39,43 @@ def changed_in_pass(named: NamedValues, inner: Walk) -> list[str]:
     return [name for name in dict.fromkeys(found) if name not in named.known and not named.is_module(name)]
 
 
-def names_of_pass(named: NamedValues, carried: set[str], unset: set[str]) -> list[str]:
-    """Return the names that one batch leaves to the next; ``carried``: those that epochs do, too."""
+def names_of_pass(named: NamedValues, carried: set[str], unset: set[str], again: Walk) -> list[str]:
+    """Return the names that one batch leaves to the next; ``carried``: those that epochs do, too.
+
+    ``again``: the walk of what an epoch does ahead of its batches: an attribute that it surely sets is one of the pass.
+    """
     script, inner = named.script, named.loop.inner
     walk, behind = walk_of(script, inner), read_behind(script, named.loop, inner)
     before = defined_before(script, inner) | unset | set(maybe_set(script, inner))
     return [
         name
         for name in walk.written
-        if "." not in name
-        and name in before
+        if (name in before if name.isidentifier() else is_attribute(named, name, before, again))
         and (name in walk.read_first or name in behind)
         and name not in carried
         and name not in named.known
         and named.is_variable(name)
         and not _is_target(script, inner, name)
-        and _sets_before(script, inner, name)
+        and ("." in name or _sets_before(script, inner, name))
     ]
+
+
+def is_attribute(named: NamedValues, name: str, before: set[str], again: Walk) -> bool:
+    """Tell whether a name is that of an attribute which an epoch sets ahead of its batches.
+
+    Raises UnclearError where it may not be there yet: it is set under a condition, and nowhere else.
+    """
+    if "." not in name or name not in again.written or name.partition(".")[0] not in before:
+        return False
+    script, loop = named.script, named.loop
+    within = [loop.top, *(call.function for call in loop.calls)]
+    ways = [list(script.around(one)) for one in named.sources(name)]
+    if name in again.defined or any(not any(one in way for one in within) for way in ways):
+        return True
+    raise UnclearError(
+        f"line {again.written[name]} sets {name} under a condition ahead of an epoch's batches, and whether it is there "
+        "else isn't seen: set it ahead of the loop"
+    )
 
 
 def left_by_pass(named: NamedValues, again: Walk, kept: Collection[str]) -> list[str]:

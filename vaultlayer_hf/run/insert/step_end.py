@@ -6,7 +6,9 @@ import re
 from typing import Any
 
 from vaultlayer_hf.run.insert import cst
+from vaultlayer_hf.run.insert.asked_again import changes_answer
 from vaultlayer_hf.run.insert.calls import method_calls, receiver
+from vaultlayer_hf.run.insert.early_ends import early_ends, keeps_gradients
 from vaultlayer_hf.run.insert.left_pass import leaves_pass
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
 from vaultlayer_hf.run.insert.loop_names import Names
@@ -30,6 +32,7 @@ class StepEnd:
         variables: what a checkpoint keeps beside the objects.
         met: the condition under which ranks that train by themselves have just met; ``""`` where none do.
         last: the condition under which the step is the last one of its pass, though batches may be left; ``""``: none.
+        rounds: whether a resume goes on by the number of steps as that of a round, so that each round has to be a step.
     """
 
     def __init__(
@@ -41,9 +44,11 @@ class StepEnd:
         variables: Variables,
         met: str = "",
         last: str = "",
+        *,
+        rounds: bool = False,
     ) -> None:
         self.script, self.loop, self.names, self.ckpt, self.variables = script, loop, names, ckpt, variables
-        self.met, self.last = met, last
+        self.met, self.last, self.rounds = met, last, rounds
         self.edits: list[Edit] = []
 
     def plan(self) -> list[Edit]:
@@ -134,17 +139,24 @@ class StepEnd:
                     self.edits.append(script.lines_before(line, _under(guards, said), why))
 
     def _before_early_ends(self, why: str) -> None:
-        """Note the step where a round ends behind the first of several optimizers: its loss may have no value yet."""
+        """Note the step where a round ends behind the first of several optimizers: its loss may have no value yet.
+
+        Where rounds are counted, also one that ends ahead of the optimizer's step.
+        """
         script, loop = self.script, self.loop
-        if len(loop.optimizers) < 2 or loop.suite is not loop.inner.body:
+        if loop.suite is not loop.inner.body or (len(loop.optimizers) < 2 and not self.rounds):
             return
         begin, end = script.span(loop.steps[0])[1], script.span(loop.tail[0])[0]
-        for node in script.all(cst.Continue, loop.inner.body, nested=False):
-            of_loop = next(one for one in script.around(node) if isinstance(one, (cst.For, cst.While)))
+        begin = script.span(loop.inner.body)[0] if self.rounds else begin
+        for node in early_ends(script, loop):
             line = script.parent(node)
-            if of_loop is loop.inner and begin < script.span(node)[0] < end:
+            if begin < script.span(node)[0] < end:
                 if not isinstance(script.parent(line), cst.IndentedBlock):
                     raise UnclearError(f"line {script.line(node)} leaves a step on the line of its condition")
+                if self.rounds and keeps_gradients(script, loop, node):
+                    raise UnclearError(
+                        f"line {script.line(node)} ends a round behind backward(), whose gradients the next one adds to"
+                    )
                 guards = [f"{self.names.accelerator}.sync_gradients"] if loop.sync else []
                 self.edits.append(script.lines_before(line, _under(guards, f"{self.ckpt}.step()"), why))
 
@@ -154,6 +166,7 @@ class StepEnd:
         node = loop.suite
         behind: list[Any] = []
         guards: list[str] = []
+        conditions: list[Any] = []
         asked: list[Any] = []
         if loop.sync and loop.condition is None:
             guards.append(f"{self.names.accelerator}.sync_gradients")
@@ -167,6 +180,7 @@ class StepEnd:
             elif isinstance(up, cst.If):
                 test = script.code(up.test)
                 asked += script.all(cst.Call, up.test)
+                conditions.append(up)
                 guards.append(test if up.body is node else f"not ({test})")
             body = getattr(up, "body", ())
             if isinstance(body, (list, tuple)) and any(one is node for one in body):
@@ -181,10 +195,14 @@ class StepEnd:
                     f"line {script.line(one)} asks {script.code(one.func)}() which batches make a step, and "
                     f"{sorted(changed)[0]} changes behind that: asked once more, it may say another thing"
                 )
-        walk = Walk(script)
-        walk.block(behind)
-        read = {one.group() for guard in guards for one in re.finditer(r"[A-Za-z_]\w*", guard)}
-        if read & set(walk.written) or any(_leaves(script, one) for one in behind):
+        within = [] if loop.suite is loop.inner.body else list(loop.suite.body)
+        moved = changes_answer(script, conditions, [*within, *behind])
+        leaves = any(_leaves(script, one) for one in behind)
+        if moved and not leaves and (noted := self._note_answer(conditions)):
+            guards[-1] = noted
+        elif moved or leaves:
+            walk = Walk(script)
+            walk.block(behind)
             name = sorted(changed)[0]
             raise UnclearError(
                 f"line {walk.written.get(name, script.line(behind[0]))} changes {name} after the end of the step: "
@@ -192,6 +210,21 @@ class StepEnd:
             )
         self.edits.append(script.lines_behind(loop.inner.body.body[-1], _under(guards, call), why))
         return True
+
+
+    def _note_answer(self, conditions: list[Any]) -> str:
+        """Give what a condition says a name, for the end of the round; return it, or ``""`` for several conditions."""
+        script = self.script
+        one = conditions[0]
+        if len(conditions) > 1 or script.parent(one) is not self.loop.inner.body or self.loop.crossed:
+            return ""
+        if not any(one.body is up for up in [self.loop.suite, *script.around(self.loop.suite)]):
+            return ""
+        name = script.free("stepped", "has_stepped", "makes_step")
+        start, end = script.span(one.test)
+        why = "Notes whether this round makes a step, for its end."
+        self.edits += [Edit(start, start, f"{name} := (", why), Edit(end, end, ")", why)]
+        return name
 
 
 def _under(guards: list[str], call: str) -> list[str]:

@@ -1,0 +1,134 @@
+"""Objects in a list or a dict that a loop changes one by one: callbacks, meters, schedules. Each stays the same object.
+
+    for callback in callbacks:        for meter in meters.values():        plans["head"].step()
+        callback.on_epoch_end()           meter.update(loss)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from vaultlayer_hf.run.insert import cst
+from vaultlayer_hf.run.insert.calls import SCHEDULER, call_that_makes, function_of, method_calls, receiver
+from vaultlayer_hf.run.insert.loop import UnclearError
+from vaultlayer_hf.run.insert.named_values import NamedValues
+from vaultlayer_hf.run.insert.out_of_sight import run_by
+from vaultlayer_hf.run.insert.own_classes import changes_itself, is_kind
+from vaultlayer_hf.run.insert.seen_names import root
+from vaultlayer_hf.run.insert.source import dotted
+
+
+@dataclass(frozen=True)
+class Members:
+    """What a list or a dict holds.
+
+    Attributes:
+        name: of the list or dict.
+        of_dict: whether it is a dict.
+    """
+
+    name: str
+    of_dict: bool
+
+    def line(self, ckpt: str, *, in_pass: bool = False) -> str:
+        """Return the line that keeps each of them."""
+        pairs = f"{self.name}.items()" if self.of_dict else f"enumerate({self.name})"
+        more = ", in_pass=True" if in_pass else ""
+        return f'{ckpt}.carry(lambda: {{f"{self.name}[{{key}}]": one for key, one in {pairs}}}{more})'
+
+
+@dataclass(frozen=True)
+class _Use:
+    container: Any
+    method: str
+    call: Any
+
+
+def changed_members(named: NamedValues, before: set[str]) -> list[Members]:
+    """Return the lists and dicts whose members a loop changes; ``before``: names set ahead of it. Raises UnclearError."""
+    script, loop = named.script, named.loop
+    found: dict[str, Members] = {}
+    home = function_of(script, loop.top)
+    for use in [one for part in run_by(script, loop) for one in _uses(named, part)]:
+        name = root(_bare(use.container))
+        if not name or name in named.known or not _changes(named, name, use.method):
+            continue
+        here = name.partition(".")[0] == "self" or function_of(script, use.call) is home
+        values = _values(named, name)
+        listed = all(isinstance(one, (cst.List, cst.Tuple, cst.Dict, cst.ListComp, cst.DictComp)) for one in values)
+        if not here or not listed or name.partition(".")[0] not in before or not dotted(_bare(use.container)):
+            raise UnclearError(
+                f"line {script.line(use.call)} changes what {script.code(use.container)} holds by "
+                f"{use.method}(), where a checkpoint doesn't find it"
+            )
+        of_dict = any(isinstance(one, (cst.Dict, cst.DictComp)) for one in values)
+        found[name] = Members(name, of_dict or script.code(use.container) != name)
+    return list(found.values())
+
+
+def changed_ahead(named: NamedValues, statements: list[Any], members: list[Members]) -> list[Members]:
+    """Return those of these whose members some statements change."""
+    uses = [use for one in statements for use in _uses(named, one)]
+    names = {root(_bare(one.container)) for one in uses if _changes(named, root(_bare(one.container)), one.method)}
+    return [one for one in members if one.name in names]
+
+
+def _bare(node: Any) -> Any:
+    """Return ``meters`` of ``meters.values()`` and of ``meters.items()``."""
+    method = isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute) and not node.args
+    return node.func.value if method else node
+
+
+def _uses(named: NamedValues, part: Any) -> list[_Use]:
+    """Return the calls of methods of what a list or dict holds, by a loop through it or by its place."""
+    script = named.script
+    found = []
+    for loop in script.all(cst.For, part):
+        over = loop.iter
+        if isinstance(over, cst.Call) and dotted(over.func) in ("enumerate", "list", "reversed") and over.args:
+            over = over.args[0].value
+        names = {one.value for one in script.all(cst.Name, loop.target)}
+        for call in script.all(cst.Call, loop.body):
+            if isinstance(call.func, cst.Attribute) and receiver(call) in names:
+                found.append(_Use(over, call.func.attr.value, call))
+    for call in script.all(cst.Call, part):
+        if isinstance(call.func, cst.Attribute) and isinstance(call.func.value, cst.Subscript):
+            found.append(_Use(call.func.value.value, call.func.attr.value, call))
+    return found
+
+
+def _changes(named: NamedValues, name: str, method: str) -> bool:
+    """Tell whether a method changes what a list or dict holds: objects of the script's own classes, schedules."""
+    script, classes = named.script, named.classes
+    made = [script.path(one.func) for one in _members(named, name) if isinstance(one, cst.Call)]
+    kinds = [classes[one] for one in made if one in classes]
+    kinds = [one for one in kinds if not is_kind(script, one, "Module", classes)]
+    if method == "step" and any("lr_scheduler" in one or SCHEDULER.search(one) for one in made):
+        return True
+    return any(changes_itself(script, kind, method, classes) for kind in kinds)
+
+
+def _values(named: NamedValues, name: str) -> list[Any]:
+    """Return what a name is assigned, and what the names are that it is assigned."""
+    found = []
+    for one in named.sources(name):
+        found += (named.sources(dotted(one)) if dotted(one) else []) or [one]
+    return found
+
+
+def _members(named: NamedValues, name: str) -> list[Any]:
+    """Return what makes the members of a list or dict, as far as it is seen."""
+    found = []
+    for value in _values(named, name):
+        if isinstance(value, (cst.List, cst.Tuple, cst.Dict)):
+            found += [one.value for one in value.elements]
+        elif isinstance(value, cst.ListComp):
+            found.append(value.elt)
+        elif isinstance(value, cst.DictComp):
+            found.append(value.value)
+    for call in method_calls(named.script, "append"):
+        if receiver(call) == name and call.args:
+            found.append(call.args[0].value)
+    named_ones = [source for one in found if dotted(one) for source in named.sources(dotted(one))]
+    return [call_that_makes(one) for one in [*found, *named_ones]]
