@@ -87,7 +87,7 @@ for net in nets:
 optimizer = torch.optim.SGD([p for net in nets for p in net.parameters()], lr=0.1)
 """
     after = edited(tmp_path, f"{begin}for x in data:\n{BATCH}".replace("model(x)", "head(encoder(x))"))
-    assert "model=encoder" in after and 'ckpt.add("head", head)' in after
+    assert 'ckpt.add("encoder", encoder)\nckpt.add("head", head)\nckpt.resume()' in after
     grown = begin.replace("for net in nets:\n", "nets.append(torch.nn.Linear(2, 2))\nfor net in nets:\n", 1)
     assert "which modules those are isn't seen" in reason(tmp_path, f"{grown}for x in data:\n{BATCH}")
 

@@ -53,7 +53,7 @@ class LoopStart:
         option = option_in(self.script, self.loop.top)
         if option:  # what was asked for is what the vault's run has begun with
             lines += [f"if {start or lines.pop()}:", f"    {option} = None"]
-        lines += [f"{name} = None" for name in kept.loop if name in kept.unset]
+        lines += [f"{name} = {_unset(name)}" for name in kept.loop if name in kept.unset]
         lines += [f'{name} = locals().get("{name}")' for name in kept.loop if name in kept.gone]
         lines += carry_lines(ckpt, kept.loop) if kept.loop else []
         contents = [(name, f"Checkpointer.contents({name})") for name in kept.contents]
@@ -99,3 +99,9 @@ class LoopStart:
             f"Saved, and brought back by resume(): {what}{''.join(f', {name}' for name in listed)}, random numbers"
             f"{'' if self.by_steps else ', the position in the data'}."
         )
+
+
+def _unset(name: str) -> str:
+    """Return the code of what a name that nothing sets ahead of the loop is there; an attribute may be set elsewhere."""
+    owner, _, attribute = name.rpartition(".")
+    return f'getattr({owner}, "{attribute}", None)' if owner else "None"

@@ -31,7 +31,7 @@ from vaultlayer_hf.run.insert.pieces import exclude_each_other, prepares, same_c
 from vaultlayer_hf.run.insert.read_behind import read_behind
 from vaultlayer_hf.run.insert.saved_states import kept_by_hooks
 from vaultlayer_hf.run.insert.source import Script, dotted
-from vaultlayer_hf.run.insert.switched import switched
+from vaultlayer_hf.run.insert.switched import is_begun, switched
 from vaultlayer_hf.run.insert.walk import Walk, local_names
 
 _REMADE = re.compile(r"(?:^torch\.optim\b(?!.*swa)|DataLoader$|lr_scheduler\.|(?:^|\.)GradScaler$)")
@@ -121,6 +121,8 @@ class _Finder:
                     found.loop.append(name)
                     if "." not in name and name not in before:
                         (found.gone if name in set_ahead(script, top) else found.unset).add(name)
+                    elif name not in walk.read_first and not is_begun(self.named, name):
+                        found.unset.add(name)
         if isinstance(top, cst.For):
             found.loop += [
                 name
@@ -134,6 +136,8 @@ class _Finder:
         for name in self._changed_objects(walk, before):
             if name in modules or name in (*given.containers, *given.objects):
                 continue
+            if "." in name and name in walk.written and name not in {*walk.read_first, *behind}:
+                continue  # each round begins it itself
             if self.named.is_module(name):
                 found.models.append(name)
             elif self.named.is_container(name):

@@ -107,15 +107,46 @@ def _of_class(named: NamedValues, name: str) -> tuple[bool, bool]:
     reads = begins = False
     for home, node in kinds or (classes if owner.partition(".")[0] != owner else []):
         own = [one for one in home.all(cst.Attribute, node) if dotted(one) == f"self.{attribute}"]
-        read = [one for one in own if not isinstance(home.parent(one), (cst.AssignTarget, cst.AnnAssign))]
+        read = [one for one in own if not _is_target(home, one)]
         reads = reads or bool(read)
-        begins = begins or (bool(read) and _begins_with(home, node, attribute))
+        begins = begins or (bool(read) and begins_with(home, node, attribute))
     at = script.span(named.loop.top)
     begins = begins or any(not at[0] <= script.span(one)[0] < at[1] for one in sources_of(script, name))
     return reads, begins
 
 
-def _begins_with(home: Any, node: Any, attribute: str) -> bool:
+def is_begun(named: NamedValues, name: str) -> bool:
+    """Tell whether an attribute is there ahead of the loop: set by ``__init__()``, a class, or the module."""
+    script, loop = named.script, named.loop
+    attribute = name.rpartition(".")[2]
+    for one in named.sources(name):
+        function = function_of(script, one)
+        inside = any(up is loop.top for up in script.around(one))
+        if not inside and (function is None or function.name.value == "__init__"):
+            return True
+        if function is function_of(script, loop.top) and script.span(one)[0] < script.span(loop.top)[0]:
+            return True
+    if "." not in name or not name.startswith("self."):
+        return True
+    around = [one for one in script.around(loop.top) if isinstance(one, cst.ClassDef)]
+    return any(begins_with(script, one, attribute) for one in around)
+
+
+def _is_target(home: Any, node: Any) -> bool:
+    """Tell whether something is only assigned to, be it as one of several."""
+    before = node
+    for up in home.around(node):
+        if isinstance(up, cst.AnnAssign):
+            return before is up.target
+        if isinstance(up, cst.AssignTarget):
+            return True
+        if not isinstance(up, (cst.Element, cst.Tuple, cst.List)):
+            return False
+        before = up
+    return False
+
+
+def begins_with(home: Any, node: Any, attribute: str) -> bool:
     for one in assignments(home, node, fields=True):
         function = function_of(home, one.node)
         named = {dotted(part) for target in one.targets for part in _parts(target)}
