@@ -18,11 +18,14 @@ STEPS = "steps.json"
 """What the run leaves: how many times this process has stepped an optimizer."""
 
 
-def run(script: str, die_at: int | None = None, vault: str = "", by_hand: bool = False) -> None:
+def run(
+    script: str, die_at: int | None = None, vault: str = "", by_hand: bool = False, least: int = 0
+) -> None:
     """Run ``script`` in its own folder; die by SIGKILL at the ``die_at``-th step, once ``vault`` holds a commit.
 
     ``vault``: a folder; of several vaults in it the last one that was begun. ``by_hand``: the script has no optimizer,
-    and each call of ``backward()`` is a step.
+    and each call of ``backward()`` is a step. ``least``: the step that the commit has to be behind: a kill with the
+    first one proves nothing of what only later epochs change.
     """
     folder, name = os.path.split(script)
     os.chdir(folder)
@@ -35,7 +38,7 @@ def run(script: str, die_at: int | None = None, vault: str = "", by_hand: bool =
         nonlocal done
         done += 1
         if done == die_at:
-            _wait_for_commit(Path(vault))
+            _wait_for_commit(Path(vault), least)
             os.kill(os.getpid(), signal.SIGKILL)
 
     if by_hand:
@@ -69,9 +72,9 @@ def vaults_in(folder: Path) -> list[Path]:
     return sorted(Path(root) for root, folders, _ in os.walk(folder) if "log" in folders)
 
 
-def _wait_for_commit(vault: Path, seconds: float = 30.0) -> None:
+def _wait_for_commit(vault: Path, least: int, seconds: float = 30.0) -> None:
     end = time.monotonic() + seconds
-    while not any(map(commits, vaults_in(vault)[-1:])):
+    while not any(step > least for one in vaults_in(vault)[-1:] for step in commits(one)):
         if time.monotonic() > end:
             raise SystemExit("nothing was committed before the kill")
         time.sleep(0.01)

@@ -1,16 +1,17 @@
-"""What `vl init` finds of objects that a loop changes at one remove: in a list, by a function of another name, for all."""
+"""What `vl init` finds of objects that a loop changes at one remove: in a list, by a method, for code out of sight."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.run.insert.kit import STEP
 from tests.run.insert.test_moved_ahead import BATCH, BATCHES, edited, reason
 
 
 def test_only_what_scales_a_loss_is_looked_through(tmp_path) -> None:
     """The first argument of what makes a loss is no loss, such as a batch's predictions."""
-    loop = BATCH.replace("    loss = model(x).sum()\n    loss.backward()\n", "    pred = model(x)\n    {}.backward()\n")
+    loop = BATCH.replace(
+        "    loss = model(x).sum()\n    loss.backward()\n", "    pred = model(x)\n    {}.backward()\n"
+    )
     loop = "from torch.nn import functional as F\nscaler = torch.amp.GradScaler()\nfor x in data:\n" + loop
     assert "ckpt.step()\n" in edited(tmp_path, loop.format("F.mse_loss(pred, x)"))
     assert "ckpt.step(loss=pred)\n" in edited(tmp_path, loop.format("scaler.scale(pred)"))
@@ -73,7 +74,9 @@ def test_averages_are_known_by_their_class(tmp_path) -> None:
 
 def test_norms_outside_of_the_optimizer_are_saved(tmp_path) -> None:
     """A layer whose buffers each batch changes is saved, also where no optimizer trains anything of it."""
-    loop = "norm = torch.nn.BatchNorm1d(2, affine=False)\nfor x in data:\n" + BATCH.replace("(x)", "(norm(x))")
+    loop = "norm = torch.nn.BatchNorm1d(2, affine=False)\nfor x in data:\n" + BATCH.replace(
+        "(x)", "(norm(x))"
+    )
     assert 'ckpt.add("norm", norm)' in edited(tmp_path, loop)
     assert "norm)" not in edited(tmp_path, loop.replace("for x", "norm.eval()\nfor x")).replace("norm(x)", "")
 
@@ -121,14 +124,21 @@ CALLBACK = """class Lower:
 )
 def test_objects_in_lists_and_dicts_come_back_one_by_one(made, change, line, tmp_path) -> None:
     """Callbacks and schedules that the loop goes through stay the same objects, and get their state back."""
-    after = edited(tmp_path, f"{CALLBACK}{made}\nfor epoch in range(3):\n    for x in data:\n{BATCHES}    {change}\n")
+    after = edited(
+        tmp_path, f"{CALLBACK}{made}\nfor epoch in range(3):\n    for x in data:\n{BATCHES}    {change}\n"
+    )
     assert f"ckpt.resume()\n{line}\n" in after
 
 
 def test_members_that_are_set_back_ahead_of_the_batches_come_back_there_too(tmp_path) -> None:
     """Meters that an epoch begins and its batches add to go on within the pass."""
-    begin = "class Meter:\n    n = 0\n    def reset(self):\n        self.n = 0\n    def note(self):\n        self.n += 1\n"
-    loop = "    for one in meters:\n        one.reset()\n    for x in data:\n" + BATCHES + "        meters[0].note()\n"
+    begin = "class Meter:\n    n = 0\n    def reset(self):\n        self.n = 0\n"
+    begin += "    def note(self):\n        self.n += 1\n"
+    loop = (
+        "    for one in meters:\n        one.reset()\n    for x in data:\n"
+        + BATCHES
+        + "        meters[0].note()\n"
+    )
     after = edited(tmp_path, f"{begin}meters = [Meter(), Meter()]\nfor epoch in range(3):\n{loop}")
     assert after.count("enumerate(meters)}, in_pass=True)") == 1
 
@@ -161,5 +171,6 @@ def test_what_is_switched_once_stays_switched_in_later_epochs(name: str, tmp_pat
 
 def test_a_bar_is_no_counter(tmp_path) -> None:
     """No checkpoint has how far a bar is, so a loop that asks it is left alone."""
-    loop = f"from tqdm import tqdm\nbar = tqdm(total=9)\nn = 0\nwhile bar.n < 9:\n{BATCH}    bar.update(1)\n    n += 1\n"
+    loop = "from tqdm import tqdm\nbar = tqdm(total=9)\nn = 0\nwhile bar.n < 9:\n"
+    loop += f"{BATCH}    bar.update(1)\n    n += 1\n"
     assert "line 7 asks bar.n" in reason(tmp_path, loop)

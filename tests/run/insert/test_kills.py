@@ -38,7 +38,7 @@ TURNS = {
     "penalty": 3,
 }
 """How many optimizers step in one step of a script, where it is more than one."""
-UNEVEN = ("critic_turns", "states_by_epoch")
+UNEVEN = ("critic_turns", "left_out_rounds", "states_by_epoch")
 """Scripts whose checkpoints aren't numbered by how often their optimizers have stepped."""
 
 
@@ -89,12 +89,15 @@ class Story:
         assert done.code in (0, -9), done.errors
         return done.code
 
-    def play(self, before_end: int) -> tuple[int, int]:
-        """Kill the edited script so many steps before its end; return how many steps are in vaults, and of how many."""
+    def play(self, before_end: int, least: int = 0) -> tuple[int, int]:
+        """Kill the edited script so many steps before its end; return how many steps are in vaults, and of how many.
+
+        ``least``: the step that the newest commit has to be behind.
+        """
         assert self.run(self.plain) == 0
         turns = TURNS.get(self.name, 1)
         total = steps_of(self.plain.parent)
-        assert self.run(self.edited, die_at=total - before_end, vault=str(self.vault)) == -9
+        assert self.run(self.edited, die_at=total - before_end, vault=str(self.vault), least=least) == -9
         newest = sum(commits(vault)[-1] for vault in vaults_in(self.vault))
         for path in self.edited.parent.iterdir():
             if path.name not in ("train.py", "vaults"):
@@ -124,6 +127,13 @@ def test_saved_at_the_end_of_an_epoch(name, epoch, forks: ForkServer, tmp_path) 
     """A checkpoint that falls due at an epoch's last batch resumes with the next epoch, in its own order."""
     newest, _ = Story(name, forks, tmp_path, every=f"{epoch} steps").play(before_end=2)
     assert newest % epoch == 0
+
+
+@pytest.mark.parametrize("name", ["moves_ahead", "left_out_rounds"])
+def test_goes_on_within_a_later_epoch(name, forks: ForkServer, tmp_path) -> None:
+    """What an epoch or a left out round has moved on before the kill is neither done twice nor left out."""
+    newest, _ = Story(name, forks, tmp_path).play(before_end=2, least=13)
+    assert newest > 13
 
 
 @pytest.mark.parametrize("name", ["step_loop", "epochs"])

@@ -1,4 +1,4 @@
-"""What an epoch does ahead of its batches, or a round ahead of its step, and `vl init` must not do twice or leave out."""
+"""What an epoch does ahead of its batches, or a round ahead of its step: neither done twice nor left out."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ PASSES = {
         "import random\nrng = random.Random(0)\n",
         "    order = rng.sample(range(9), 9)\n",
         "        x = rows[order[0]]\n",
-        '(order,) = ckpt.carry(lambda: {"order": order}, in_pass=True)\n    ckpt.carry(lambda: {"rng": rng}, in_pass=True)',
+        '(order,) = ckpt.carry(lambda: {"order": order}, in_pass=True)\n'
+        '    ckpt.carry(lambda: {"rng": rng}, in_pass=True)',
     ),
     "a value of the counter": (
         "seen = 0\n",
@@ -72,7 +73,7 @@ PASSES = {
 
 @pytest.mark.parametrize("what", PASSES)
 def test_what_an_epoch_moves_on_ahead_of_its_batches_comes_back_behind_that(what: str, tmp_path) -> None:
-    """A resume within an epoch runs that code again, with what the batches have left: what it makes then is replaced."""
+    """A resume within an epoch runs that code again, with what the batches have left; that is replaced."""
     begin, ahead, batch, line = PASSES[what]
     after = edited(tmp_path, f"{begin}for epoch in range(3):\n{ahead}    for x in data:\n{batch}{BATCHES}")
     assert f"    {line}\n    for x in ckpt.batches(data):" in after
@@ -116,10 +117,12 @@ def test_while_loops_over_epochs_keep_what_they_draw(tmp_path) -> None:
 
 
 def test_rounds_that_are_left_out_count_where_rounds_are_counted(tmp_path) -> None:
-    """``range()`` goes on by the number of steps, so a round that ``continue`` ends is one; its gradients may not stay."""
+    """``range()`` goes on by the number of steps, so a round that ``continue`` ends is one."""
     loop = "for step in range(9):\n    x = rows[step]\n    if step % 5 == 3:\n        continue\n" + BATCH
     assert "        ckpt.step()\n        continue\n" in edited(tmp_path, loop)
-    kept = loop.replace("    optimizer.zero_grad()\n", "").replace("    if step", "    model(x).sum().backward()\n    if step")
+    kept = loop.replace("    optimizer.zero_grad()\n", "").replace(
+        "    if step", "    model(x).sum().backward()\n    if step"
+    )
     assert "whose gradients the next one adds to" in reason(tmp_path, kept + "    optimizer.zero_grad()\n")
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import assignments, made_by
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
+from vaultlayer_hf.run.insert.random_calls import quiet
 from vaultlayer_hf.run.insert.source import Script, dotted
 
 _BAR = re.compile(r"(?:^|\.)(?:tqdm|trange|tqdm_notebook|Progress|alive_bar|track)$")
@@ -23,7 +25,11 @@ def refuse_asked_bars(script: Script, loop: Loop) -> None:
         and isinstance(item.item, cst.Call)
         and _BAR.search(script.path(item.item.func))
     }
-    asking = [one.test for one in script.all((cst.If, cst.While, cst.IfExp), loop.top)]
+    asking = [
+        one.test
+        for one in script.all((cst.If, cst.While, cst.IfExp), loop.top)
+        if not isinstance(one, cst.If) or not _only_shows(script, one)
+    ]
     asking += [one.value for one in assignments(script, loop.top)]
     for one in [node for part in asking for node in script.all(cst.Attribute, part)]:
         name = dotted(one.value)
@@ -34,3 +40,10 @@ def refuse_asked_bars(script: Script, loop: Loop) -> None:
                 f"line {script.line(one)} asks {script.code(one)}, and a checkpoint hasn't got how far a bar is: count "
                 "in a variable"
             )
+
+
+def _only_shows(script: Script, asks: Any) -> bool:
+    """Tell whether what a condition decides on only prints and logs."""
+    changes = (cst.Assign, cst.AugAssign, cst.AnnAssign, cst.Break, cst.Continue, cst.Return, cst.Raise)
+    parts = [asks.body, *([asks.orelse] if asks.orelse is not None else [])]
+    return all(not script.all(changes, one) and quiet(script, one) for one in parts)

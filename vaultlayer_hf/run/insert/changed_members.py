@@ -1,7 +1,7 @@
 """Objects in a list or a dict that a loop changes one by one: callbacks, meters, schedules. Each stays the same object.
 
-    for callback in callbacks:        for meter in meters.values():        plans["head"].step()
-        callback.on_epoch_end()           meter.update(loss)
+for callback in callbacks:        for meter in meters.values():        plans["head"].step()
+    callback.on_epoch_end()           meter.update(loss)
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from vaultlayer_hf.run.insert import cst
+from vaultlayer_hf.run.insert.callers import calls_of, given_values
 from vaultlayer_hf.run.insert.calls import SCHEDULER, call_that_makes, function_of, method_calls, receiver
 from vaultlayer_hf.run.insert.loop import UnclearError
 from vaultlayer_hf.run.insert.named_values import NamedValues
 from vaultlayer_hf.run.insert.out_of_sight import run_by
 from vaultlayer_hf.run.insert.own_classes import changes_itself, is_kind
+from vaultlayer_hf.run.insert.own_functions import parameters_of
 from vaultlayer_hf.run.insert.seen_names import root
 from vaultlayer_hf.run.insert.source import dotted
 
@@ -46,7 +48,7 @@ class _Use:
 
 
 def changed_members(named: NamedValues, before: set[str]) -> list[Members]:
-    """Return the lists and dicts whose members a loop changes; ``before``: names set ahead of it. Raises UnclearError."""
+    """Return the lists and dicts whose members a loop changes; ``before``: names set ahead. Raises UnclearError."""
     script, loop = named.script, named.loop
     found: dict[str, Members] = {}
     home = function_of(script, loop.top)
@@ -56,7 +58,9 @@ def changed_members(named: NamedValues, before: set[str]) -> list[Members]:
             continue
         here = name.partition(".")[0] == "self" or function_of(script, use.call) is home
         values = _values(named, name)
-        listed = all(isinstance(one, (cst.List, cst.Tuple, cst.Dict, cst.ListComp, cst.DictComp)) for one in values)
+        listed = all(
+            isinstance(one, (cst.List, cst.Tuple, cst.Dict, cst.ListComp, cst.DictComp)) for one in values
+        )
         if not here or not listed or name.partition(".")[0] not in before or not dotted(_bare(use.container)):
             raise UnclearError(
                 f"line {script.line(use.call)} changes what {script.code(use.container)} holds by "
@@ -70,7 +74,9 @@ def changed_members(named: NamedValues, before: set[str]) -> list[Members]:
 def changed_ahead(named: NamedValues, statements: list[Any], members: list[Members]) -> list[Members]:
     """Return those of these whose members some statements change."""
     uses = [use for one in statements for use in _uses(named, one)]
-    names = {root(_bare(one.container)) for one in uses if _changes(named, root(_bare(one.container)), one.method)}
+    names = {
+        root(_bare(one.container)) for one in uses if _changes(named, root(_bare(one.container)), one.method)
+    }
     return [one for one in members if one.name in names]
 
 
@@ -86,7 +92,11 @@ def _uses(named: NamedValues, part: Any) -> list[_Use]:
     found = []
     for loop in script.all(cst.For, part):
         over = loop.iter
-        if isinstance(over, cst.Call) and dotted(over.func) in ("enumerate", "list", "reversed") and over.args:
+        if (
+            isinstance(over, cst.Call)
+            and dotted(over.func) in ("enumerate", "list", "reversed")
+            and over.args
+        ):
             over = over.args[0].value
         names = {one.value for one in script.all(cst.Name, loop.target)}
         for call in script.all(cst.Call, loop.body):
@@ -103,18 +113,49 @@ def _changes(named: NamedValues, name: str, method: str) -> bool:
     script, classes = named.script, named.classes
     made = [script.path(one.func) for one in _members(named, name) if isinstance(one, cst.Call)]
     kinds = [classes[one] for one in made if one in classes]
+    if not made and not any(isinstance(one, cst.Call) for one in _values(named, name)):
+        kinds = [one for one in classes.values() if method in _methods(one)]  # any of them may be in it
     kinds = [one for one in kinds if not is_kind(script, one, "Module", classes)]
     if method == "step" and any("lr_scheduler" in one or SCHEDULER.search(one) for one in made):
         return True
     return any(changes_itself(script, kind, method, classes) for kind in kinds)
 
 
+def _methods(kind: Any) -> set[str]:
+    home, node = kind
+    return {one.name.value for one in home.all(cst.FunctionDef, node)}
+
+
 def _values(named: NamedValues, name: str) -> list[Any]:
     """Return what a name is assigned, and what the names are that it is assigned."""
-    found = []
-    for one in named.sources(name):
-        found += (named.sources(dotted(one)) if dotted(one) else []) or [one]
+    script = named.script
+    found: list[Any] = []
+    coming = list(named.sources(name)) or _given(named, name, function_of(script, named.loop.top))
+    for one in coming:
+        if isinstance(one, cst.BooleanOperation):  # callbacks or []
+            coming += [one.left, one.right]
+            continue
+        further = named.sources(dotted(one)) if dotted(one) else []
+        further = further or (_given(named, dotted(one), function_of(script, one)) if dotted(one) else [])
+        if further and not any(one is each for each in further):
+            found += further
+        else:
+            found.append(one)
     return found
+
+
+def _given(named: NamedValues, name: str, function: Any) -> list[Any]:
+    """Return what calls of a function give it for a parameter; of ``__init__()`` those that make an object."""
+    script = named.script
+    if function is None or name not in parameters_of(function):
+        return []
+    calls = calls_of(script, function)
+    if function.name.value == "__init__":
+        home = next((one for one in script.around(function) if isinstance(one, cst.ClassDef)), None)
+        calls = [
+            call for call in script.all(cst.Call) if home is not None and dotted(call.func) == home.name.value
+        ]
+    return [one for one in given_values(script, function, calls, name) if one is not None]
 
 
 def _members(named: NamedValues, name: str) -> list[Any]:

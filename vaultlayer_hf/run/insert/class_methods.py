@@ -28,10 +28,14 @@ class MethodsOfClasses:
     def called(self, call: Any, method: str, within: Sequence[Any]) -> Any:
         """Return the method of this name of the object whose method the call is in; None where that isn't seen.
 
-        ``within``: the functions in which the call was met. An object of a class may be one of a class made of it, whose
+        ``within``: the functions in which the call was met. Its object may be of a class made of that class, whose
         own method goes ahead: one that the script makes objects of.
         """
-        home = self._home(call) or next(filter(None, map(self._home, reversed(within))), "")
+        home = (
+            self._home(call)
+            or self._home(call.func)
+            or next(filter(None, map(self._home, reversed(within))), "")
+        )
         if not home:
             return None
         made = [name for name in self._classes if name in self._made and home in self._line(name)]

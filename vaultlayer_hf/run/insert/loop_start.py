@@ -102,6 +102,6 @@ class LoopStart:
 
 
 def _unset(name: str) -> str:
-    """Return the code of what a name that nothing sets ahead of the loop is there; an attribute may be set elsewhere."""
+    """Return the code of what a name is that nothing sets ahead of the loop; an attribute may be set elsewhere."""
     owner, _, attribute = name.rpartition(".")
     return f'getattr({owner}, "{attribute}", None)' if owner else "None"

@@ -160,13 +160,13 @@ class _Finder:
         refuse_new_groups(script, loop, walk, bool(self.names.accelerator))
         found.files = kept_files(script, loop, walk)
         if loop.outer is not None:
-            found.again_members = changed_ahead(
-                self.named, [*ahead(script, loop), *ahead_within(script, loop)], found.members
-            )
+            first = [*ahead(script, loop), *ahead_within(script, loop)]
+            found.again_members = changed_ahead(self.named, first, found.members)
             kept = Kept(found.loop, found.objects, [*found.models, *found.contents], found.unset)
             of_pass = find_of_pass(self.named, kept, walk)
             found.reset, found.again = of_pass.reset, of_pass.again
             found.in_pass, found.left = of_pass.in_pass, of_pass.left
+        found.members = [one for one in found.members if one.name not in found.loop]
         for name in self.names.of_pass:
             if name not in found.in_pass:
                 raise UnclearError(
@@ -274,10 +274,8 @@ class _Finder:
             if method == "load_state_dict" and on not in walk.modules and self.named.sources(on):
                 found.append(on)
         for name in walk.read_first:
-            if name in before and (
-                self.named.is_module(name)
-                or any(one in GENERATORS for one in self.named.made(name))
-                or self.named.changes_unasked(name)
-            ):
+            draws = any(one in GENERATORS for one in self.named.made(name))
+            held = draws and name.partition(".")[0] in before  # self.rng
+            if held or (name in before and (self.named.is_module(name) or self.named.changes_unasked(name))):
                 found.append(name)
         return [name for name in dict.fromkeys(found) if name not in self.known]

@@ -1,6 +1,6 @@
 """Values that an epoch makes ahead of its batches of what these change: a resume within it would make others.
 
-Of weights, of options and schedules, of a counter, of an object or a generator that moves on; where ``while`` counts the
+Of weights, options and schedules, of a counter, of an object or a generator that moves on; where ``while`` counts the
 epochs, of random numbers, too. They are brought back right ahead of the batches.
 """
 
@@ -52,7 +52,7 @@ def made_ahead(script: Script, loop: Loop, names: Names, moving: Collection[str]
             found |= dict.fromkeys([name for one in node.targets for name in _names_in(script, one)], node)
     _refuse_data(script, loop, found, models, moving)
     behind = script.span(loop.inner)[1]
-    later = {one.value for one in script.all(cst.Name, loop.inner.body)}
+    later = {one.value for one in script.all(cst.Name, loop.inner)}
     later |= {one.value for one in script.all(cst.Name, loop.outer) if script.span(one)[0] > behind}
     return [name for name in found if name in later or "." in name]
 
@@ -114,8 +114,8 @@ def _draws(script: Script, loop: Loop, statements: list[Any]) -> list[Any]:
         if is_draw(script.path(call.func)) or script.code(call.func).rpartition(".")[2] in names:
             if not any(isinstance(up, (cst.Assign, cst.AnnAssign)) for up in script.around(call)):
                 raise UnclearError(
-                    f"line {script.line(call)} draws random numbers ahead of an epoch's batches, and where a resume goes "
-                    "on within the epoch, a while loop draws others: count the epochs by for"
+                    f"line {script.line(call)} draws random numbers ahead of an epoch's batches, and where a resume "
+                    "goes on within the epoch, a while loop draws others: count the epochs by for"
                 )
             found.append(call)
     return found
@@ -124,7 +124,7 @@ def _draws(script: Script, loop: Loop, statements: list[Any]) -> list[Any]:
 def _refuse_data(
     script: Script, loop: Loop, found: dict[str, Assignment], models: set[str], moving: Collection[str]
 ) -> None:
-    """Raise UnclearError where the batches are made of what changes in the epoch, but for plain values: these come back."""
+    """Raise UnclearError where the batches are made of what changes in the epoch; plain values come back."""
     data = script.all(cst.Name, loop.inner.iter) if isinstance(loop.inner, cst.For) else []
     for name in [one.value for one in data if one.value in found]:
         value = found[name].value

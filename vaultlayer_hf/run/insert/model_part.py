@@ -1,4 +1,4 @@
-"""Which part of ``a.b.c``, whose parameters an optimizer trains, is the module that is saved; and of ``for net in nets``."""
+"""Which part of ``a.b.c``, whose parameters an optimizer trains, is saved; and what ``for net in nets`` stands for."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def model_part(script: Script, name: str) -> str:
 
 
 def members_of(script: Script, part: Any, name: str) -> list[str]:
-    """Return the modules that a name within some code stands for: of ``[… for net in nets …]`` all that are in ``nets``.
+    """Return the modules that a name within some code stands for: of ``[… for net in nets …]`` all in ``nets``.
 
     Raises UnclearError where they aren't seen.
     """

@@ -68,9 +68,7 @@ def _names_of_functions(script: Script) -> set[str]:
     """Return the names of functions; a method's is an attribute, and a variable may be called the same."""
     functions = script.all(cst.FunctionDef)
     return {
-        one.name.value
-        for one in functions
-        if not isinstance(script.parent(script.parent(one)), cst.ClassDef)
+        one.name.value for one in functions if not isinstance(script.parent(script.parent(one)), cst.ClassDef)
     }
 
 
@@ -122,11 +120,13 @@ class NamedValues:
         return "iter" not in made and not any(one in ("enumerate", "zip", "range", "map") for one in made)
 
     def _is_log(self, name: str) -> bool:
-        """Tell whether a name is that of a log, a bar or the like; what is made of its own value, but no bar, is none."""
+        """Tell whether a name is that of a log, a bar or the like; what is made of its own value is none, but a bar."""
         script = self.script
         for one in map(call_that_makes, self.sources(name)):
             if isinstance(one, cst.Call) and LOGS.search(script.path(one.func)):
-                given = {dotted(each) for part in one.args for each in script.all((cst.Name, cst.Attribute), part)}
+                given = {
+                    dotted(each) for part in one.args for each in script.all((cst.Name, cst.Attribute), part)
+                }
                 if name not in given or _BARS.search(script.path(one.func)):
                     return True
         return False

@@ -1,6 +1,6 @@
 """What belongs to one pass through the data, and is to be brought back right ahead of the batches where a pass goes on.
 
-What an epoch sets ahead of its batches, be it under a condition, is set again there, and what it moves on moves on again.
+What an epoch sets ahead of its batches, be it under a condition, is set again there; what it moves on, moves on again.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ def find_of_pass(named: NamedValues, kept: Kept, walk: Walk) -> OfPass:
     inner = walk_of(script, loop.inner)
     changed = changed_in_pass(named, inner)
     found = OfPass()
-    lasts = [one for one in inner.written if one in kept.loop or (one in known and one.isidentifier())]
+    trained = {*named.names.models, *named.names.others, named.names.optimizer, *loop.optimizers}
+    counted = {one for one in known - trained if one.isidentifier()}
+    lasts = [one for one in inner.written if one in kept.loop or one in counted]
     found.reset = _moved_ahead(named, again, inner, kept.objects, {*lasts, *changed})
     refuse_counting_ahead(named, again)
     listed = kept.loop + kept.objects + kept.others

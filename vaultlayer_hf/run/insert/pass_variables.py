@@ -50,13 +50,13 @@ def names_of_pass(named: NamedValues, carried: set[str], unset: set[str], again:
     return [
         name
         for name in walk.written
-        if (name in before if name.isidentifier() else is_attribute(named, name, before, again))
-        and (name in walk.read_first or name in behind)
+        if (name in walk.read_first or name in behind)
         and name not in carried
         and name not in named.known
         and named.is_variable(name)
         and not _is_target(script, inner, name)
-        and ("." in name or _sets_before(script, inner, name))
+        and ("." in name or (name in before and _sets_before(script, inner, name)))
+        and ("." not in name or is_attribute(named, name, before, again))
     ]
 
 
@@ -73,8 +73,8 @@ def is_attribute(named: NamedValues, name: str, before: set[str], again: Walk) -
     if name in again.defined or any(not any(one in way for one in within) for way in ways):
         return True
     raise UnclearError(
-        f"line {again.written[name]} sets {name} under a condition ahead of an epoch's batches, and whether it is there "
-        "else isn't seen: set it ahead of the loop"
+        f"line {again.written[name]} sets {name} under a condition ahead of an epoch's batches, and whether it is "
+        "there else isn't seen: set it ahead of the loop"
     )
 
 

@@ -44,7 +44,7 @@ def step_counter(script: Script, loop: Loop, *, rounds: bool = False) -> str:
 
 
 def _parted(script: Script, loop: Loop, counts: Any, rounds: bool) -> bool:
-    """Tell whether a round may end between the optimizer's step and where it is counted: one comes without the other."""
+    """Tell whether a round may end between the optimizer's step and where it is counted."""
     ends = early_ends(script, loop, breaks=loop.outer is not None)
     if rounds:
         return any(script.span(one)[0] < script.span(loop.tail[-1])[1] for one in ends)

@@ -211,7 +211,6 @@ class StepEnd:
         self.edits.append(script.lines_behind(loop.inner.body.body[-1], _under(guards, call), why))
         return True
 
-
     def _note_answer(self, conditions: list[Any]) -> str:
         """Give what a condition says a name, for the end of the round; return it, or ``""`` for several conditions."""
         script = self.script

@@ -1,7 +1,7 @@
 """Attributes and globals that a loop sets on its way, and that only code out of its sight reads.
 
-    if epoch == 90:
-        dataset.mosaic = False  # read by __getitem__(); a start in a later epoch wouldn't set it
+if epoch == 90:
+    dataset.mosaic = False  # read by __getitem__(); a start in a later epoch wouldn't set it
 """
 
 from __future__ import annotations
@@ -45,10 +45,17 @@ def switched(
         read, begins = _of_class(named, name)
         if read and not begins:
             raise UnclearError(
-                f"line {line} sets {name} on the way, and whether it is there at the start isn't seen: set it in __init__()"
+                f"line {line} sets {name} on the way, and whether it is there at the start isn't seen: set it in "
+                "__init__()"
             )
         if read:
             found.append(name)
+    for name in found:
+        owner, _, attribute = name.rpartition(".")
+        if any(f"{one}.{attribute}" in found for one in prefixes(owner)[1:]):
+            raise UnclearError(
+                f"line {walk.written[name]} sets {name} or {attribute} of what holds it, and which is there isn't seen"
+            )
     return found
 
 
@@ -110,26 +117,30 @@ def _of_class(named: NamedValues, name: str) -> tuple[bool, bool]:
         read = [one for one in own if not _is_target(home, one)]
         reads = reads or bool(read)
         begins = begins or (bool(read) and begins_with(home, node, attribute))
-    at = script.span(named.loop.top)
-    begins = begins or any(not at[0] <= script.span(one)[0] < at[1] for one in sources_of(script, name))
-    return reads, begins
+    return reads, begins or _set_ahead(named, name)
 
 
 def is_begun(named: NamedValues, name: str) -> bool:
     """Tell whether an attribute is there ahead of the loop: set by ``__init__()``, a class, or the module."""
-    script, loop = named.script, named.loop
-    attribute = name.rpartition(".")[2]
-    for one in named.sources(name):
-        function = function_of(script, one)
-        inside = any(up is loop.top for up in script.around(one))
-        if not inside and (function is None or function.name.value == "__init__"):
-            return True
-        if function is function_of(script, loop.top) and script.span(one)[0] < script.span(loop.top)[0]:
-            return True
-    if "." not in name or not name.startswith("self."):
+    script, attribute = named.script, name.rpartition(".")[2]
+    if _set_ahead(named, name) or not name.startswith("self."):
         return True
-    around = [one for one in script.around(loop.top) if isinstance(one, cst.ClassDef)]
+    around = [one for one in script.around(named.loop.top) if isinstance(one, cst.ClassDef)]
     return any(begins_with(script, one, attribute) for one in around)
+
+
+def _set_ahead(named: NamedValues, name: str) -> bool:
+    """Tell whether the loop's function sets an attribute ahead of it, or the module, or an ``__init__()``."""
+    script, top = named.script, named.loop.top
+    for one in sources_of(script, name):
+        function = function_of(script, one)
+        if any(up is top for up in script.around(one)):
+            continue
+        if function is None or function.name.value == "__init__":
+            return True
+        if function is function_of(script, top) and script.span(one)[0] < script.span(top)[0]:
+            return True
+    return False
 
 
 def _is_target(home: Any, node: Any) -> bool:
