@@ -12,6 +12,7 @@ from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import (
     ConstantLR,
     CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
     CyclicLR,
     LambdaLR,
     OneCycleLR,
@@ -354,6 +355,50 @@ def test_what_a_schedule_comes_to_in_a_fork() -> None:
         own, [now], [new]
     )
     assert now.param_groups[0]["lr"] == 0.1
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda one, lr: OneCycleLR(one, max_lr=lr, total_steps=20 if lr == 0.1 else 30),
+        lambda one, lr: CosineAnnealingWarmRestarts(one, T_0=3, T_mult=2, eta_min=lr / 10),
+    ],
+)
+def test_a_schedule_of_a_fork_goes_on_as_if_it_had_been_the_scripts_from_the_start(make: Any) -> None:
+    """Rates, and betas where the schedule moves them, are those that the script's own schedule has at that place."""
+
+    def stepped(lr: float, steps: int) -> Any:
+        optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))], lr=lr)
+        schedule = make(optimizer, lr)
+        for _ in range(steps):
+            optimizer.step()
+            schedule.step()
+        return optimizer, schedule
+
+    (then, old), (now, new), (whole, other) = stepped(0.1, 7), stepped(0.4, 0), stepped(0.4, 7)
+    own = take_numbers([now], [new])
+    now.load_state_dict(then.state_dict())
+    new.load_state_dict(old.state_dict())
+    assert "learning rate, weight decay, betas and schedule hold" in put_numbers(own, [now], [new])
+    for _ in range(12):
+        ours, theirs = now.param_groups[0], whole.param_groups[0]
+        assert (ours["lr"], ours["betas"]) == (pytest.approx(theirs["lr"]), pytest.approx(theirs["betas"]))
+        for one in (now, new, whole, other):
+            one.step()
+
+
+def test_a_schedule_that_is_too_short_for_a_fork_is_refused() -> None:
+    """torch's error of a step too many comes ahead of the training, in words."""
+    now, then = (torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))]) for _ in range(2))
+    new, old = OneCycleLR(now, max_lr=0.1, total_steps=5), OneCycleLR(then, max_lr=0.1, total_steps=20)
+    for _ in range(7):
+        then.step()
+        old.step()
+    own = take_numbers([now], [new])
+    now.load_state_dict(then.state_dict())
+    new.load_state_dict(old.state_dict())
+    with pytest.raises(errors.ResumeError, match="Give it more steps"):
+        put_numbers(own, [now], [new])
 
 
 def test_an_attached_script_forks(tmp_path: Path) -> None:

@@ -16,3 +16,24 @@ def test_another_number_of_workers(then: int, now: int, draw: bool, said: bool) 
     words, holds = data_differences({"worker processes": then}, {"worker processes": now}, workers_draw=draw)
     assert (words == [f"worker processes: {then} then, {now} now"]) is said
     assert holds
+
+
+@pytest.mark.parametrize(
+    ("size", "accumulation", "said"),
+    [(16, 1, "aren't trained on"), (4, 1, "come once more"), (4, 2, ""), (8, 2, None)],
+)
+def test_what_another_batch_size_does_to_an_epoch_is_said(
+    size: int, accumulation: int, said: str | None
+) -> None:
+    """An epoch goes on behind as many batches as then: with others some samples are left out, or come again."""
+    then = {"batch size": 8, "accumulation": 1}
+    words, holds = data_differences(
+        then, {"batch size": size, "accumulation": accumulation}, workers_draw=False
+    )
+    about = [text for text in words if text.startswith("batch size")]
+    assert len(about) == (said is not None)
+    if said is not None:
+        assert not holds
+        assert about[0].startswith(f"batch size: 8 then, {size} now")
+        assert ("an epoch under way" in about[0]) == bool(said)
+        assert said in about[0]

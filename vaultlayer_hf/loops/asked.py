@@ -62,6 +62,10 @@ def holds_of(asked: Asked, *, fork: bool = False) -> dict[str, str]:
     if fork:
         return {"seed": RANDOM_STATE_HOLDS}
     holds = {name: START_HOLDS if name in _OF_START else CHECKPOINT_HOLDS for name in asked.arguments}
+    if "total_steps" in holds:
+        holds["total_steps"] = (
+            f"{CHECKPOINT_HOLDS}. OneCycleLR raises an error at any step beyond its total_steps"
+        )
     return {**holds, "seed": RANDOM_STATE_HOLDS}
 
 
@@ -82,6 +86,9 @@ def _optimizer_numbers(optimizers: Sequence[Any]) -> Iterator[tuple[str, Any]]:
             values = [group.get(key, group.get(name)) for group in optimizer.param_groups]
             shown = dict.fromkeys(str(float(one) if isinstance(one, torch.Tensor) else one) for one in values)
             yield (f"{name} of optimizer {number}" if number else name), " and ".join(shown)
+        highest = dict.fromkeys(str(group["max_lr"]) for group in optimizer.param_groups if "max_lr" in group)
+        if highest:  # OneCycleLR's: that is the rate which a script names, and the first one follows from it
+            yield (f"max_lr of optimizer {number}" if number else "max_lr"), " and ".join(highest)
 
 
 def _schedule_numbers(schedulers: Sequence[Any]) -> Iterator[tuple[str, Any]]:

@@ -15,13 +15,17 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
+from vaultlayer_hf.errors import ResumeError
+
 _NUMBERS = (
     *("lr", "initial_lr", "weight_decay", "betas", "eps", "momentum", "dampening", "nesterov", "amsgrad"),
-    *("alpha", "rho", "lambd", "maximize"),
+    *("alpha", "rho", "lambd", "maximize", "max_lr", "min_lr", "max_momentum", "base_momentum"),
 )
 """What is a script's choice in an optimizer's groups; others may be what an optimizer counts, as Prodigy does."""
-_PLACE = {"last_epoch", "best", "num_bad_epochs", "cooldown_counter"}
+_PLACE = {"last_epoch", "best", "num_bad_epochs", "cooldown_counter", "T_cur", "T_i"}
 """Where a schedule is: the checkpoint's."""
+_BY_PLACE = {"OneCycleLR": ("_schedule_phases", "_anneal_func_type"), "CosineAnnealingWarmRestarts": ()}
+"""Schedules whose ``get_lr()`` follows from their place and their options alone, with those that are no numbers."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def put_numbers(own: OwnNumbers, optimizers: Sequence[Any], schedulers: Sequence
     for scheduler, before in zip(kept, own.schedules, strict=False):
         if before is None or scheduler in moving:
             continue
-        if _is_same(scheduler, before) and not isinstance(scheduler, LambdaLR):
+        if _is_same(scheduler, before) and not _is_computed(scheduler):
             # A closed form may round otherwise than the steps that led here: a fork that changes nothing stays exact.
             rates = list(scheduler._last_lr)
         else:
@@ -87,6 +91,14 @@ def _is_same(scheduler: Any, before: tuple[list[float], dict[str, Any]]) -> bool
     return bool(scheduler.base_lrs == before[0]) and before[1].items() <= vars(scheduler).items()
 
 
+def _is_computed(scheduler: Any) -> bool:
+    """Tell whether rates are computed anew though no number differs.
+
+    Of functions nothing is known; and a schedule that moves the betas, too, has to set them again behind the script's.
+    """
+    return isinstance(scheduler, LambdaLR) or bool(getattr(scheduler, "cycle_momentum", False))
+
+
 def _rates(scheduler: Any, numbers: tuple[list[float], dict[str, Any]] | None) -> list[float] | None:
     """Return the learning rates of a schedule at its place; None where they can't be computed from that alone."""
     if numbers is None or len(numbers[0]) != len(_groups(getattr(scheduler, "optimizer", None))):
@@ -97,7 +109,22 @@ def _rates(scheduler: Any, numbers: tuple[list[float], dict[str, Any]] | None) -
             float(base * shape(place)) for base, shape in zip(numbers[0], scheduler.lr_lambdas, strict=True)
         ]
     closed = getattr(scheduler, "_get_closed_form_lr", None)
-    return [float(rate) for rate in closed()] if closed is not None else None
+    if type(scheduler).__name__ in _BY_PLACE:
+        closed = scheduler.get_lr
+    if closed is None:
+        return None
+    scheduler._get_lr_called_within_step = (
+        True  # else torch warns that this isn't how to ask for the newest rate
+    )
+    try:
+        return [float(rate) for rate in closed()]
+    except ValueError as error:  # OneCycleLR has an end
+        raise ResumeError(
+            f"the script's {type(scheduler).__name__} can't be where the checkpoint is, behind step "
+            f"{scheduler.last_epoch} of the schedule: {error}. Give it more steps"
+        ) from error
+    finally:
+        scheduler._get_lr_called_within_step = False
 
 
 def _schedule(scheduler: Any) -> tuple[list[float], dict[str, Any]] | None:
@@ -109,6 +136,7 @@ def _schedule(scheduler: Any) -> tuple[list[float], dict[str, Any]] | None:
         for name, value in vars(scheduler).items()
         if isinstance(value, (int, float)) and math.isfinite(value) and name not in _PLACE and name[:1] != "_"
     }
+    plain |= {name: getattr(scheduler, name) for name in _BY_PLACE.get(type(scheduler).__name__, ())}
     return [float(rate) for rate in rates], plain
 
 

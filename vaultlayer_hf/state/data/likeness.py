@@ -70,9 +70,23 @@ def data_differences(then: Likeness, now: Likeness, *, workers_draw: bool) -> tu
         # Whether the data draw random numbers isn't known of those that this process has read itself.
         elsewhere = name == "worker processes" and not (value and now[name])
         if workers_draw or elsewhere or name not in _WORKERS:
-            words.append(f"{name}: {value} then, {now[name]} now")
+            more = _left_of_epoch(then, now) if name == "batch size" else ""
+            words.append(f"{name}: {value} then, {now[name]} now{more}")
             holds = holds and name not in _ORDER
     return words, holds
+
+
+def _left_of_epoch(then: Likeness, now: Likeness) -> str:
+    """Return what other batches do to an epoch under way, which goes on behind as many of them as then."""
+    sizes = [
+        one.get("batch size", 0) * one.get("accumulation", 1)
+        for one in (then, now)
+        if isinstance(one.get("batch size"), int)
+    ]
+    if len(sizes) < 2 or sizes[0] == sizes[1]:
+        return ""
+    fate = "aren't trained on" if sizes[1] > sizes[0] else "come once more"
+    return f" (an epoch under way goes on behind as many batches as then, so some of its samples {fate})"
 
 
 def same_data(then: Likeness, now: Likeness) -> bool:
