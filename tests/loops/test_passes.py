@@ -106,6 +106,41 @@ def test_a_finished_run_has_nothing_left_and_can_be_made_longer(tmp_path: Path) 
     assert walk(tmp_path / "three", epochs=5)[0] == seen[EPOCHS * ROWS :]
 
 
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_loop_that_was_left_goes_on_where_its_step_is_named(
+    by_hand: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Left by ``break`` it stays over, whoever has saved last; the log names the step by which it goes on there."""
+
+    def epochs_of(vault: str, patience: int) -> list[int]:
+        ckpt = Checkpointer(
+            Settings(vault=vault, keep_last=None), output_dir=tmp_path / "output", save_every="none"
+        )
+        ckpt.add("count", Count())
+        ckpt.resume()
+        bad, seen = 0, []
+        (bad,) = ckpt.carry(lambda: {"bad": bad})
+        for epoch in ckpt.epochs(range(10)):
+            for _ in ckpt.batches([1, 2]):
+                ckpt.step()
+            bad += 1
+            seen.append(epoch)
+            if by_hand:
+                ckpt.save()
+            if bad == patience:
+                break
+        ckpt.finish()
+        return seen
+
+    vault = str(tmp_path / "vault")
+    assert epochs_of(vault, 2) == [0, 1]
+    with caplog.at_level("INFO", "vaultlayer_hf"):
+        assert epochs_of(vault, 4) == []
+    assert f"with more patience, say, name file://{vault}@4" in caplog.text
+    for seen in ([2, 3], []):
+        assert epochs_of(f"{vault}@4", 4) == seen
+
+
 def test_a_finished_run_of_one_pass_trains_nothing_more(tmp_path: Path) -> None:
     """A script without epochs that is started again after its end has no batches; one that asks for more has some."""
     for expected in ([1, 2], []):

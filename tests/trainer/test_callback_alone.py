@@ -11,7 +11,7 @@ import pytest
 import transformers
 
 from tests.trainer.conftest import Reference
-from tests.trainer.kit import STEPS, Boom, Do, FailAt, state_of, steps_of, trainer, weights
+from tests.trainer.kit import STEPS, Boom, Do, FailAt, model, state_of, steps_of, trainer, weights
 from vaultlayer_hf import SettingsError, VaultLayerCallback
 from vaultlayer_hf.vault.snapshot import LOCAL
 
@@ -31,6 +31,59 @@ def test_goes_on_to_the_same_weights(tmp_path: Path, reference: Reference) -> No
     assert second.train(resume_from_checkpoint=path).global_step == STEPS
     assert weights(second.model) == reference.weights
     assert state_of(tmp_path / "vault").finished == STEPS
+
+
+def _tuned(tmp_path: Path, name: str, vault: VaultLayerCallback, adapter: bool) -> Any:
+    """A stock Trainer with the callback, of a model or of an adapter upon it."""
+    net = model()
+    if adapter:
+        peft = pytest.importorskip("peft")
+        net = peft.get_peft_model(net, peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    return trainer(tmp_path / name, cls=transformers.Trainer, model=net, callbacks=[vault])
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
+@pytest.mark.parametrize("adapter", [False, True], ids=["model", "adapter"])
+def test_a_run_that_is_over_is_loaded_and_trains_none(adapter: bool, tmp_path: Path) -> None:
+    """train() of the callback trains to the end; started again on a new disk it loads that end and trains no step."""
+    first = _tuned(tmp_path, "a", vault := VaultLayerCallback(tmp_path / "vault"), adapter)
+    untrained = weights(first.model)
+    assert vault.train(first).global_step == STEPS
+    again = _tuned(tmp_path, "b", vault := VaultLayerCallback(tmp_path / "vault"), adapter)
+    assert weights(again.model) == untrained
+    assert vault.train(again).global_step == STEPS
+    assert weights(again.model) == weights(first.model) != untrained
+    assert vault.finished == STEPS
+
+
+def test_what_pull_has_not_loaded_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """pull() of a run that is over warns, once, that the model in memory isn't the trained one; else it doesn't."""
+    vault = VaultLayerCallback(tmp_path / "vault")
+    first = trainer(tmp_path / "a", cls=transformers.Trainer, callbacks=[vault])
+    first.train(resume_from_checkpoint=vault.pull())
+    assert "isn't the trained one" not in caplog.text
+    for steps, said in ((STEPS, 1), (STEPS + 1, 0)):
+        caplog.clear()
+        vault = VaultLayerCallback(tmp_path / "vault")
+        trainer(tmp_path / "b", cls=transformers.Trainer, callbacks=[vault], max_steps=steps)
+        vault.pull()
+        vault.pull()
+        vault.close()
+        warned = [r for r in caplog.records if "isn't the trained one" in r.getMessage()]
+        assert [r.levelno for r in warned] == [logging.WARNING] * said
+
+
+def test_train_takes_a_trainer_without_the_callback(tmp_path: Path, reference: Reference) -> None:
+    """A Trainer that was made without it gets it, and goes on behind an exception; a second vault is refused."""
+    vault = VaultLayerCallback(tmp_path / "vault")
+    with pytest.raises(Boom):
+        vault.train(trainer(tmp_path / "a", cls=transformers.Trainer, callbacks=[FailAt(5)]))
+    vault = VaultLayerCallback(tmp_path / "vault")
+    second = trainer(tmp_path / "b", cls=transformers.Trainer)
+    assert vault.train(second).global_step == STEPS
+    assert weights(second.model) == reference.weights
+    with pytest.raises(SettingsError, match="one vault"):
+        vault.train(trainer(tmp_path / "c", resume=tmp_path / "other"))
 
 
 def test_pull_needs_the_trainer(tmp_path: Path) -> None:

@@ -179,6 +179,23 @@ def test_early_stop_is_an_end(tmp_path: Path) -> None:
     assert more.train().global_step == 9
 
 
+def test_a_named_step_goes_on_behind_an_early_stop(tmp_path: Path) -> None:
+    """VAULT@STEP of the step of an early stop goes on there with more patience, which the start before it has said."""
+    vault = tmp_path / "vault"
+    trainer(tmp_path / "a", resume=vault, save_steps=2, **_early()).train()
+    patient = {"save_steps": 2, **_early(patience=3)}
+    over = trainer(tmp_path / "b", resume=vault, **patient)
+    record = Recorder(over)
+    assert over.train().global_step == 6
+    assert (
+        f"it was stopped early, by its metric: to go on there, with more patience, say, name file://{vault}@6"
+        in (record.of("finished")[0].message)
+    )
+    for _ in range(2):  # behind that it is over as any run
+        assert trainer(tmp_path / "c", resume=f"{vault}@6", **patient).train().global_step == STEPS
+        assert state_of(vault).finished == STEPS
+
+
 @pytest.mark.parametrize("added", ["before", "after"])
 def test_stop_by_a_clock_is_no_end(added: str, tmp_path: Path, reference: Reference) -> None:
     """A callback that stops the training in time loses no step, and the next start goes on, to the same weights.

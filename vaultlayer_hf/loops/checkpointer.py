@@ -213,7 +213,7 @@ class Checkpointer(Keepable):
         random numbers that it had; a save that falls due at the last batch waits for the code behind.
         """
         run = self._looped("epochs()", again=True)
-        return run.passes.epochs(epochs, self.finished is not None, run.save_if_due)
+        return run.passes.epochs(epochs, run.ends_epochs, run.save_if_due)
 
     def batches(self, dataloader: Iterable[Any]) -> Batches:
         """Return the batches of one pass, or what is left of it, for a script's own loop that calls ``step()``.

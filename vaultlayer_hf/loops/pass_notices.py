@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vaultlayer_hf.base.events import EventKind, Events
+from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.state.data.placed import in_doubt
 
 OF_TWO_AT_ONCE = (
@@ -41,3 +42,17 @@ def say_tail(events: Events, tail: str) -> None:
         events.warn(EventKind.INEXACT, in_doubt([f"the run was told to end {where}"]))
     elif tail:
         events.info(EventKind.NOTICE, f"the checkpoint was saved by save() {where}")
+
+
+def run_is_over(session: Session, step: int, *, left: bool) -> str:
+    """Return what is said where a run is over that is started again; ``left``: by leaving its loop over epochs."""
+    if left:
+        return (
+            f"this run is over, at step {step}: its loop over epochs was left early, so epochs() gives none, however "
+            f"many are asked for; to go on there, with more patience, say, name {session.address.uri}@{step}; to train "
+            "anew, name another vault"
+        )
+    return (
+        f"this run is over, at step {step}: a loop that asks for no more steps trains none; to train anew, name "
+        "another vault"
+    )

@@ -20,6 +20,7 @@ from vaultlayer_hf.loops.folder import LoopFiles
 from vaultlayer_hf.loops.life import begin_training, end_training
 from vaultlayer_hf.loops.objects import Stateful
 from vaultlayer_hf.loops.other_optimizers import OtherOptimizers
+from vaultlayer_hf.loops.pass_notices import run_is_over
 from vaultlayer_hf.loops.passes import Passes
 from vaultlayer_hf.loops.pending_gradients import PendingGradients
 from vaultlayer_hf.session.save.beside import say_what_is_gone
@@ -75,6 +76,7 @@ class RunningLoop:
         self.step = self._saved = step or 0  # the step of the newest checkpoint
         self.finished: int | None = self.session.state.finished if step is not None else None
         self._before = self._saved  # the step of the checkpoint before the newest
+        self._saved_left = self.position.left  # whether the newest says that the loop over epochs was left
         self._beside = begin_async_saves(self.training, state, self.files)
         self._leave_cells = at_end_of_cells(self._cell_ended)
         self._gradients.begin()
@@ -94,25 +96,27 @@ class RunningLoop:
         return not self.ended and not self.interrupted and not asked
 
     @property
+    def ends_epochs(self) -> bool:
+        """Whether a loop over epochs that was left early stays so: the run is over, and nobody asks to go on there."""
+        return self.finished is not None and not self.session.goes_back
+
+    @property
     def broken_off(self) -> bool:
         """Whether a batch of ``steps()`` or ``batches()`` was given out whose step wasn't done."""
         return self.position.in_step
 
     def _load(self, session: Session, folder: Path) -> int:
         before = session.entered.before
-        self._over = before is not None and folder.name == f"checkpoint-{before.finished}"
-        if before is not None and self._over and session.ranks.rank == 0:
-            session.events.info(
-                EventKind.NOTICE,
-                f"this run is over, at step {before.finished}: a loop that asks for no more steps trains none; to "
-                "train anew, name another vault",
-            )
+        at_end = before is not None and folder.name == f"checkpoint-{before.finished}"
+        self._over = at_end and not session.goes_back
         self._then = read_asked(folder) or Asked()
         fork = session.forked is not None
         say_what_differs(session, folder, self._asked, holds_of(self._asked, fork=fork), over=self._over)
         own = take_numbers(self._state.optimizers, self._state.schedulers) if fork else None
         self.position.on(session.ranks.rank, session.ranks.world_size)
         step = self.files.read(folder, rank=session.ranks.rank, world_size=session.ranks.world_size)
+        if self._over and session.ranks.rank == 0:
+            session.events.info(EventKind.NOTICE, run_is_over(session, step, left=self.position.left))
         if self._state.doubts:
             session.warn_all(EventKind.INEXACT, in_doubt(self._state.doubts))
         if own is not None:
@@ -187,6 +191,7 @@ class RunningLoop:
         if session.disabled:
             return
         self._settle(wait=True)
+        self._saved_left = self.position.left
         folder = session.output_dir / f"checkpoint-{self.step}"
         self._others.saved()
         self.training.before_save(folder)
@@ -226,7 +231,8 @@ class RunningLoop:
     def finish(self) -> None:
         """Save what isn't saved, wait, and note the end: see ``Checkpointer.finish``."""
         self._settle(wait=True)
-        if self.step > self._saved:
+        # A loop left behind its last save is asked for no more epochs, and the checkpoint has to say so.
+        if self.step > self._saved or (self.position.left and not self._saved_left):
             self.save(last=True)
         done = end_training(self.training, self.step, self._figures() or dict(self.session.state.metrics))
         ending = self.training.ending

@@ -34,6 +34,7 @@
     micro_batches.py    of all ranks, compared before they train
     named.py            what a train() goes on from where the script names a checkpoint
     notices.py          what a Trainer's run says to whoever reads its log
+    on_stack.py         which Trainer, and which of its handlers, is calling a callback
     optimizer_load.py   a Trainer's load of its optimizer and its schedule
     origin.py           what a Trainer's training goes on from
     outside.py          what a Trainer trains outside its model

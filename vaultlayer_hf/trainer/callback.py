@@ -6,9 +6,6 @@ It can be used alone with any Trainer, and it is what ``Trainer(resume=…)`` of
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable
-from types import FrameType
 from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -23,10 +20,12 @@ from vaultlayer_hf.stores.uri import VaultAddress
 from vaultlayer_hf.trainer.begun import Begun
 from vaultlayer_hf.trainer.first_callback import FirstCallback, ahead_of_printing
 from vaultlayer_hf.trainer.first_save import prepare_first_save
-from vaultlayer_hf.trainer.notices import say_untrained
+from vaultlayer_hf.trainer.notices import say_untrained, warn_of_unloaded
+from vaultlayer_hf.trainer.on_stack import calling_handler, on_stack
 from vaultlayer_hf.trainer.run import TrainerRun
 from vaultlayer_hf.trainer.terms import save_the_end, stop_now
 from vaultlayer_hf.trainer.trackers import TrackersCallback
+from vaultlayer_hf.trainer.train_on import train_on
 from vaultlayer_hf.trainer.trained import Trained
 
 
@@ -35,10 +34,10 @@ class VaultLayerCallback(TrainerCallback):
 
         vault = VaultLayerCallback("s3://bucket/my-run")
         trainer = Trainer(..., callbacks=[vault])
-        trainer.train(resume_from_checkpoint=vault.pull())
+        vault.train(trainer)
 
-    From a checkpoint of a run that is over, stock transformers trains one more step. It isn't committed; a
-    script that wants none of it asks ``if vault.finished is None`` before train().
+    Where something else calls train(), it needs ``resume_from_checkpoint=vault.pull()``. From a checkpoint of a run
+    that is over (``vault.finished``), stock transformers then trains one more step, which isn't committed.
 
     A subclass may have events of its own; in each it calls ``super()``.
 
@@ -76,6 +75,24 @@ class VaultLayerCallback(TrainerCallback):
             raise SettingsError(f"add({name!r}) comes too late: call it before train()")
         self.run.added.add(name, thing, each_rank=each_rank)
 
+    def train(self, trainer: Any, *args: Any, **kwargs: Any) -> Any:
+        """Call ``trainer.train(…)``, which goes on from the vault's newest checkpoint, as with ``resume=``.
+
+        Of a run that is over nothing is trained, and what it has trained is loaded. Raises what ``pull`` does, and
+        SettingsError where the Trainer has another vault.
+        """
+        if getattr(trainer, "_vaultlayer", None) is self:  # made with resume=: its train() does it
+            return trainer.train(*args, **kwargs)
+        if self not in trainer.callback_handler.callbacks:
+            trainer.add_callback(self)
+        if self._handler is not trainer.callback_handler:
+            self.bind(trainer.args, trainer.model, trainer.callback_handler)
+        self.run.stops_when_finished = True
+        try:
+            return train_on(self, trainer, trainer.train, args, kwargs)
+        finally:
+            self.run.stops_when_finished = False
+
     def pull(self) -> str | None:
         """Claim the vault and bring the checkpoint to resume from; return its local path, None if there is none.
 
@@ -85,7 +102,11 @@ class VaultLayerCallback(TrainerCallback):
         process has taken the vault from this one.
         """
         self.stand_last()
-        return self.run.pull()
+        said = self.run.claimed or self.run.stops_when_finished
+        path = self.run.pull()
+        if self.session is not None and self.finished is not None and not said:
+            warn_of_unloaded(self.session, self.finished, path)
+        return path
 
     @property
     def finished(self) -> int | None:
@@ -121,7 +142,7 @@ class VaultLayerCallback(TrainerCallback):
     def on_init_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.bind(args, kwargs.get("model"), _calling_handler(self))
+        self.bind(args, kwargs.get("model"), calling_handler(self))
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -132,7 +153,7 @@ class VaultLayerCallback(TrainerCallback):
             run.events.warn_once(reason, EventKind.NOTICE, reason)
             return
         if self._handler is None:  # a subclass has an on_init_end of its own, or the callback was added later
-            self.bind(args, kwargs.get("model"), _calling_handler(self))
+            self.bind(args, kwargs.get("model"), calling_handler(self))
         if self._handler is None:
             run.events.warn_once(
                 "handler",
@@ -143,7 +164,7 @@ class VaultLayerCallback(TrainerCallback):
         if not run.claimed:
             self.stand_last()
             run.start_unpulled(state)
-        trainer = _on_stack(lambda one: isinstance(one, Trainer) and one.callback_handler is self._handler)
+        trainer = on_stack(lambda one: isinstance(one, Trainer) and one.callback_handler is self._handler)
         if trainer is not None:
             run.attach(trainer)
         resumed = run.resumed_folder(args, state)
@@ -275,26 +296,3 @@ class VaultLayerCallback(TrainerCallback):
 def _trained(kwargs: dict[str, Any]) -> Trained:
     """Return what a Trainer tells its callbacks of what it trains."""
     return Trained(kwargs["model"], kwargs.get("optimizer"), kwargs.get("lr_scheduler"))
-
-
-def _calling_handler(callback: TrainerCallback) -> CallbackHandler | None:
-    """Return the handler that is calling this callback; None where nobody on the stack is it."""
-    found: CallbackHandler | None = _on_stack(
-        lambda one: isinstance(one, CallbackHandler) and any(other is callback for other in one.callbacks)
-    )
-    return found
-
-
-def _on_stack(fits: Callable[[Any], bool]) -> Any:
-    """Return the innermost object that fits and of which a method is being called; None where there is none.
-
-    A callback is told neither of its handler nor of its Trainer. However many methods lie between (a subclass's own, a
-    decorator's), theirs are further out on the stack.
-    """
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        found = frame.f_locals.get("self")
-        if found is not None and fits(found):
-            return found
-        frame = frame.f_back
-    return None

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.errors import CorruptError, NoSuchCheckpointError, ObjectNotFoundError, StoreError
@@ -24,9 +24,7 @@ from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.state.loadable import LoadTrial
 from vaultlayer_hf.trainer.layout import WEIGHTS, missing_files
 from vaultlayer_hf.trainer.loadable import kind_of
-
-if TYPE_CHECKING:
-    from vaultlayer_hf.trainer.callback import VaultLayerCallback
+from vaultlayer_hf.trainer.run import TrainerRun
 
 NAMED = "named"
 """Name in a claim's detail: the folder elsewhere that the run began from, as the script says it."""
@@ -34,7 +32,17 @@ Explicit = str | os.PathLike[str] | bool | None
 """What a script may name."""
 
 
-def choose(vault: VaultLayerCallback, trainer: Any, explicit: Explicit) -> Explicit:
+class RunCallback(Protocol):
+    """What is asked here of a VaultLayerCallback, which itself begins trainings by this."""
+
+    run: TrainerRun
+
+    def pull(self) -> str | None: ...
+    def stand_last(self) -> None: ...
+    def close(self) -> None: ...
+
+
+def choose(vault: RunCallback, trainer: Any, explicit: Explicit) -> Explicit:
     """Claim the vault and return what to resume from, given what the script names. All ranks.
 
     Raises what ``VaultLayerCallback.pull`` raises.
@@ -62,9 +70,7 @@ def choose(vault: VaultLayerCallback, trainer: Any, explicit: Explicit) -> Expli
     return _from_vault(vault, session, says)
 
 
-def _from_elsewhere(
-    vault: VaultLayerCallback, session: Session, folder: str, says: str, world_size: int
-) -> str:
+def _from_elsewhere(vault: RunCallback, session: Session, folder: str, says: str, world_size: int) -> str:
     """Begin from a folder that isn't one of the run's own checkpoints, whatever the vault holds."""
     session.ranks.on_every_rank(lambda: _check_there(folder, says))
     lacking = _missing(_paths(Path(folder)), world_size)
@@ -75,7 +81,7 @@ def _from_elsewhere(
 
 
 def _from_own_folder(
-    vault: VaultLayerCallback, session: Session, folder: Path | None, says: str, why: str
+    vault: RunCallback, session: Session, folder: Path | None, says: str, why: str
 ) -> str | None:
     """Begin from a whole checkpoint in output_dir, where the vault holds none; ``folder``: None where none is whole."""
     if folder is not None:
@@ -92,7 +98,7 @@ def _from_own_folder(
     return path
 
 
-def _from_vault(vault: VaultLayerCallback, session: Session, says: str) -> str | None:
+def _from_vault(vault: RunCallback, session: Session, says: str) -> str | None:
     """Go on from the vault, and say so where it isn't what the script names."""
     path = vault.pull()
     if path is not None and session.forked is not None:
@@ -122,7 +128,7 @@ def _check_there(explicit: str, says: str) -> None:
         )
 
 
-def _start(vault: VaultLayerCallback, explicit: str, why: str) -> None:
+def _start(vault: RunCallback, explicit: str, why: str) -> None:
     vault.stand_last()
     vault.run.start(explicit, why)
 

@@ -69,6 +69,17 @@ def say_untrained(events: Events, vault: str) -> None:
     events.warn_once("untrained", EventKind.NOTICE, text)
 
 
+def warn_of_unloaded(session: Session, step: int, folder: str | None) -> None:
+    """Warn that a run is over, and that nothing has loaded what it has trained. All ranks."""
+    session.warn_all(
+        EventKind.NOTICE,
+        f"this run is over, at step {step}, and the model in memory isn't the trained one: pull() loads nothing. "
+        f"`vault.train(trainer)` loads it, and trains only what is left to train; or load {folder} ahead of evaluating "
+        "or saving the model; or ask for more steps",
+        step=step,
+    )
+
+
 def warn_of_one_more_step(events: Events, state: TrainerState, earlier: EarlierRun | None) -> None:
     """Warn that stock transformers trains a step more, though none is left to train.
 
@@ -85,7 +96,7 @@ def warn_of_one_more_step(events: Events, state: TrainerState, earlier: EarlierR
     events.warn(
         EventKind.FINISHED,
         f"this run is already over, at step {earlier.finished or earlier.step}: stock transformers trains one "
-        "more step, which isn't committed; ask `if vault.finished is None` before train(), or for more steps",
+        "more step, which isn't committed; `vault.train(trainer)` trains none, or ask for more steps",
         step=earlier.step,
     )
 
@@ -141,14 +152,20 @@ def say_end_not_held(session: Session, state: TrainerState) -> None:
         )
 
 
-def say_over(events: Events, state: TrainerState, earlier: EarlierRun, *, is_fork: bool) -> None:
+def say_over(session: Session, state: TrainerState, earlier: EarlierRun, *, is_fork: bool) -> None:
     """Say that no step is trained: the run was over already, or has gone beyond what is asked for now."""
     what = f"this run is already over, at step {state.global_step} of {state.max_steps}"
     if not earlier.ended:
         what = f"this run is at step {earlier.step} of {earlier.max_steps}, and {state.max_steps} are asked for now"
+    more = "ask for more steps to go on"
+    if earlier.step == earlier.finished and earlier.step < state.max_steps:
+        more = (
+            f"it was stopped early, by its metric: to go on there, with more patience, say, name "
+            f"{session.address.uri}@{earlier.step}"
+        )
     else_ = "fork an earlier step of it (fork='…@STEP')" if is_fork else "name another vault to train anew"
-    events.info(
+    session.events.info(
         EventKind.FINISHED,
-        f"{what}: no step is trained; ask for more steps to go on, or {else_}",
+        f"{what}: no step is trained; {more}, or {else_}",
         step=state.global_step,
     )

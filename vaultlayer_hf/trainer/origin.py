@@ -82,7 +82,8 @@ def from_vault(
             warn_of_trained_weights(session, trained)
         return Origin(numbers=numbers)
     try:
-        earlier = EarlierRun.read(path, session.state.finished)
+        # Who names a step goes on from there, be it the one at which the run was stopped early.
+        earlier = EarlierRun.read(path, None if session.goes_back else session.state.finished)
     except (OSError, ValueError, KeyError, TypeError):
         return Origin(path, numbers=numbers)  # the Trainer will say what is wrong with it
     asked = asked_steps(earlier, args.max_steps, args.num_train_epochs)

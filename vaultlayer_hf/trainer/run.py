@@ -276,7 +276,7 @@ class TrainerRun:
         assert training is not None
         self.active, self._ended, self.complete = False, True, True
         self._leave_trainer()
-        say_over(training.session.events, state, self._earlier, is_fork=self.is_fork())
+        say_over(training.session, state, self._earlier, is_fork=self.is_fork())
         metrics = dict(training.session.state.metrics)
         if training.flush() and self._earlier.ended:
             training.finish_again()

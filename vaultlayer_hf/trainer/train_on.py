@@ -15,8 +15,7 @@ from transformers.trainer_utils import TrainOutput
 from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.trainer.adapter_load import adapters_kept
 from vaultlayer_hf.trainer.call import Call
-from vaultlayer_hf.trainer.callback import VaultLayerCallback
-from vaultlayer_hf.trainer.named import choose
+from vaultlayer_hf.trainer.named import RunCallback, choose
 from vaultlayer_hf.trainer.optimizer_load import load_checked
 from vaultlayer_hf.trainer.origin import note_trained
 from vaultlayer_hf.trainer.over import AlreadyFinishedError
@@ -24,7 +23,7 @@ from vaultlayer_hf.trainer.terms import end_figures
 
 
 def train_on(
-    vault: VaultLayerCallback,
+    vault: RunCallback,
     trainer: Any,
     train: Callable[..., Any],
     args: tuple[Any, ...],
@@ -42,7 +41,7 @@ def train_on(
     if call.get("trial", 1) is not None:
         with vault.run.suspended("a hyperparameter search"):
             return call.do()
-    if vault.run.complete and (inserted or trainer._vaultlayer_phase != Phase.of(trainer)):
+    if vault.run.complete and (inserted or getattr(trainer, "_vaultlayer_phase", None) != Phase.of(trainer)):
         with vault.run.suspended("another training of a Trainer that has ended one"):
             return call.do()
     if not call.takes("resume_from_checkpoint"):
@@ -66,7 +65,7 @@ def train_on(
         _remove_noise(trainer)
         raise
     finally:
-        note_trained(trainer, vault.vault.uri)
+        note_trained(trainer, vault.run.address.uri)
         trainer._vaultlayer_phase = Phase.of(trainer)
         vault.close()
 
@@ -111,7 +110,7 @@ def _remove_noise(trainer: Any) -> None:
         handle.remove()
 
 
-def _end_untrained(vault: VaultLayerCallback, trainer: Any) -> TrainOutput:
+def _end_untrained(vault: RunCallback, trainer: Any) -> TrainOutput:
     """End a train() that has nothing left to train: stock would train one more step."""
     trainer.is_in_train = False
     _remove_noise(trainer)
