@@ -138,6 +138,10 @@ def test_what_is_predicted() -> None:
     assert found is not None
     assert (found.upload, found.at_risk, found.restore, found.stall) == (110, 1910, 50, 0.005)
     assert judge(found, 1800) == Finding("prediction", "ok", judge(found, 1800).text)
+    assert (
+        "for the 10 s in which its files are written, and for 5 ms more with a vault"
+        in judge(found, 1800).text
+    )
     often = judge(predict(10**10, 60, measured), 60)
     assert (often.state, "every 1.83 min" in often.fix) == ("warning", True)
     copied = predict(

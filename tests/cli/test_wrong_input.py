@@ -105,6 +105,17 @@ def test_an_output_dir_is_told_from_a_vault(tmp_path: Path) -> None:
         assert (done.code, "a vault lies where resume= or --vault says" in done.err) == (1, True), done.err
 
 
+@pytest.mark.parametrize(
+    ("names", "told"), [("ab", "2 lie in it, a, b"), ("abcde", "5 lie in it, a, b, c and 2 more")]
+)
+def test_the_vaults_of_a_folder_are_named(names: str, told: str, tmp_path: Path) -> None:
+    """A folder that holds several vaults is none itself: who names it is told which lie in it."""
+    for name in names:
+        train(tmp_path / "runs" / name, tmp_path / name, 1)
+    done = vl("ls", str(tmp_path / "runs"))
+    assert (done.code, f"no vault at file://{tmp_path}/runs yet: {told}\n" in done.err) == (1, True), done.err
+
+
 def test_a_script_that_was_never_run_is_told_so(tmp_path: Path) -> None:
     """`vl status train.py` ahead of the first run isn't taken for a vault of that name."""
     (tmp_path / "train.py").write_text("")

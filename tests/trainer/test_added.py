@@ -137,6 +137,18 @@ def test_what_is_added_on_one_side_alone_is_said(
     assert len([event for event in seen.of("inexact") if said in event.message]) == 1
 
 
+def test_a_checkpoint_of_stock_lacks_what_is_added(tmp_path: Path) -> None:
+    """Where a checkpoint was saved without a vault, that is given as the reason, and no other."""
+    with pytest.raises(Boom):
+        trainer(tmp_path / "out", cls=transformers.Trainer, callbacks=[FailAt(3)]).train()
+    again = trainer(tmp_path / "out", resume=tmp_path / "vault", max_steps=4)
+    again.vault.add("ema", model())
+    seen = Recorder(again)
+    again.train(resume_from_checkpoint=True)
+    said = [event.message for event in seen.of("inexact") if "holds nothing of ema" in event.message]
+    assert [one.rpartition(": ")[2] for one in said] == ["the checkpoint was saved without a vault"]
+
+
 def test_an_object_that_cannot_be_loaded_ends_the_start(tmp_path: Path) -> None:
     """Nothing is trained on half of a state: the error names the object's file."""
     vault = tmp_path / "vault"

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from vaultlayer_hf.vault.log.entry import Commit
     from vaultlayer_hf.vault.reader.vault import Vault
 
+_SHOWN = 3
+"""Vaults of a folder that are named."""
+
 
 def open_if_there(uri: str) -> Vault | None:
     """Open a vault for reading; None where there is none yet.
@@ -55,11 +58,15 @@ def no_vault(address: str) -> str:
     """Return the sentence that there is no vault, with the name of one beside it that may have been meant."""
     from vaultlayer_hf.cli.run_folders import vault_of_run
     from vaultlayer_hf.stores.uri import parse_vault
-    from vaultlayer_hf.vault.near import near_vault
+    from vaultlayer_hf.vault.near import near_vault, vaults_within
 
     place = parse_vault(address)
-    near = near_vault(place)
     said = f"there is no vault at {place.uri} yet"
+    within = vaults_within(place)
+    if len(within) > 1:
+        more = f" and {len(within) - _SHOWN} more" if len(within) > _SHOWN else ""
+        return f"{said}: {len(within)} lie in it, {', '.join(within[:_SHOWN])}{more}"
+    near = near_vault(place)
     if place.scheme == "file" and (used := vault_of_run(place.path)) is not None:
         return f"{said}: the vault of the run that was started there is {used}"
     if near is None and place.scheme == "file" and _is_output_dir(place.path):

@@ -62,7 +62,10 @@ def judge_copy(found: Prediction, interval: float, free: int | None, *, asked: b
     copy = size_text(found.checkpoint)
     has = f"{size_text(free)} are free here" if free is not None else "what is free here isn't known"
     if not fits(found.checkpoint, free):
-        text = f"a save keeps training waiting until it is written: a copy of {copy} is too much, {has}"
+        text = (
+            f"a save can't be written beside the training: its copy of {copy} in host memory is too much, {has}; so "
+            "training waits at each save until its files are written, with or without a vault"
+        )
         fix = (
             "give the training more memory, or expect it to wait for the files of each save" if asked else ""
         )
@@ -79,9 +82,10 @@ def judge(found: Prediction, interval: float, whose: str = "") -> Finding:
     """Say whether a prediction is fine; ``whose``: what is said of the checkpoint's size, where nobody named it."""
     upload, every = duration_text(found.upload), duration_text(interval)
     text = (
-        f"a checkpoint of {size_text(found.checkpoint)}{whose}: the vault holds training up for "
-        f"{duration_text(found.stall)} a save, it is committed {upload} after the save; saving every {every}, a death "
-        f"costs {duration_text(found.at_risk)} at most, and {duration_text(found.restore)} to fetch it again"
+        f"a checkpoint of {size_text(found.checkpoint)}{whose}: a save holds training up for the "
+        f"{duration_text(found.written)} in which its files are written, and for {duration_text(found.stall)} more "
+        f"with a vault; it is committed {upload} after the save; saving every {every}, a death costs "
+        f"{duration_text(found.at_risk)} at most, and {duration_text(found.restore)} to fetch it again"
     )
     if found.upload > interval:
         fix = f"save every {upload} or more rarely: a newer checkpoint replaces one that still waits"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -91,7 +92,13 @@ def _never(uri: str, step: int | None, number: int | None, orphans: list[str]) -
     if number is not None:
         return f"log entry {number} of {uri} is no commit"
     if step is None:
-        return f"{uri} holds no checkpoint, so the next start begins at step 0"
+        fork = os.environ.get("VAULTLAYER_FORK", "").strip()
+        begins = (
+            f"is a fork of {fork}, as VAULTLAYER_FORK says"
+            if fork
+            else "begins at step 0, unless it is a fork"
+        )
+        return f"{uri} holds no checkpoint, so the next start {begins}"
     left = [folder for folder in orphans if folder.rpartition("/")[2].split(".")[0] == f"checkpoint-{step}"]
     if left:
         return (

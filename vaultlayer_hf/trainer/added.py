@@ -150,10 +150,12 @@ def load_added(folder: Path, session: Session, added: Iterable[Added]) -> None:
     names = {one.name for one in here}
     held = {path.name.split(".")[0] for path in (folder / FOLDER).glob("*.pt")}
     if lacking:
+        with_vault = any(folder.glob("vaultlayer_*"))
+        why = "it was added later, or another number of ranks has saved it"
         session.warn_all(
             EventKind.INEXACT,
             f"{folder.name} holds nothing of {', '.join(lacking)} for this rank, so that begins as it is now, and the "
-            "numbers may differ: it was added later, or another number of ranks has saved it",
+            f"numbers may differ: {why if with_vault else 'the checkpoint was saved without a vault'}",
         )
     if held - names:
         session.warn_all(

@@ -46,6 +46,11 @@ def near_vault(address: VaultAddress) -> str | None:
     return next(iter(answers), None)
 
 
+def vaults_within(address: VaultAddress) -> list[str]:
+    """Return the names of the vaults that lie in a folder; empty for a place of another kind."""
+    return [one.name for one in _folders_within(Path(address.path))] if address.scheme == "file" else []
+
+
 def is_slip(name: str, other: str) -> bool:
     """Tell whether one name is most likely the other one, mistyped.
 
@@ -73,11 +78,7 @@ def _near_folder(path: Path) -> Path | None:
     )
     if around is not None:
         return around
-    try:
-        within = [one for one in path.iterdir() if (one / "log").is_dir() and (one / "data").is_dir()]
-    except OSError:
-        within = []
-    if len(within) == 1:
+    if len(within := _folders_within(path)) == 1:
         return within[0]
     try:
         others = [one.name for one in path.parent.iterdir() if one != path and (one / "log").is_dir()]
@@ -85,6 +86,13 @@ def _near_folder(path: Path) -> Path | None:
         return None
     near = difflib.get_close_matches(path.name, others, n=1)
     return path.parent / near[0] if near else None
+
+
+def _folders_within(path: Path) -> list[Path]:
+    try:
+        return sorted(one for one in path.iterdir() if (one / "log").is_dir() and (one / "data").is_dir())
+    except OSError:
+        return []
 
 
 def _look(address: VaultAddress, answers: list[str]) -> None:

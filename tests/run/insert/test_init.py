@@ -64,13 +64,16 @@ def test_undo_restores_to_the_byte(name, tmp_path) -> None:
 
 
 def test_undo_never_loses_what_was_edited_since(script) -> None:
-    """A script that somebody has worked on after `vl init` is not overwritten: the backup is named instead."""
+    """A script that was worked on after `vl init` isn't overwritten: the command that does it nevertheless is named."""
+    before = script.read_bytes()
     backup = apply(propose(script, VAULT))
     script.write_text(script.read_text() + "# mine\n")
-    with pytest.raises(SettingsError, match=backup.name):
+    with pytest.raises(SettingsError, match=backup.name) as refused:
         undo(script)
     assert script.read_text().endswith("# mine\n")
     assert backup.exists()
+    subprocess.run(str(refused.value).rpartition(": ")[2], shell=True, check=True)
+    assert script.read_bytes() == before
 
 
 def test_undo_without_a_backup_says_so(script) -> None:

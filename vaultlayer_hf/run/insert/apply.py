@@ -9,6 +9,7 @@ the two is whole. Its name tells what was written, so an undo knows whether some
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from vaultlayer_hf.base import files
@@ -47,12 +48,18 @@ def undo(path: str | os.PathLike[str]) -> None:
         if backup.exists():
             files.rename(backup, real)
             return
-        others = sorted(one.name for one in real.parent.glob(f"{_escaped(real.name)}{_MARK}*"))
+        others = sorted(
+            real.parent.glob(f"{_escaped(real.name)}{_MARK}*"), key=lambda one: one.stat().st_mtime
+        )
     except OSError as error:
         raise SettingsError(f"{path} can't be put back: {error.strerror or error}") from error
     if others:
+        # The newest is the script as it was ahead of the last vl init.
+        newest = others[-1] if path.is_symlink() else path.with_name(others[-1].name)
+        named = " and ".join(one.name for one in others)
         raise SettingsError(
-            f"{path} was edited after vl init, which undo would lose: compare it with {' and '.join(others)} beside it"
+            f"{path} was edited after vl init, which undo would lose: compare it with {named} beside it; to give that "
+            f"edit up all the same: {shlex.join(['cp', str(newest), str(path)])}"
         )
     raise SettingsError(f"{path} can't be put back: vl init has left no backup of it")
 

@@ -162,7 +162,7 @@ class _Restore:
         session.events.info(
             EventKind.RESTORE,
             f"{commit.name} (log entry {commit.number}) restored and verified: {size_text(fetched)} fetched, {passed}"
-            f"{size_text(share.bytes - fetched)} were on this disk; {self.purpose}",
+            f"{size_text(share.bytes - fetched)} taken from this disk; {self.purpose}",
             step=commit.step,
             number=commit.number,
             fetched=fetched,
