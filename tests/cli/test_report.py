@@ -17,6 +17,8 @@ from vaultlayer_hf.cli.charts import draw_steps, loss_lines
 from vaultlayer_hf.cli.side_by_side import side_by_side
 from vaultlayer_hf.run.assemble import assemble
 from vaultlayer_hf.run.story import AttemptStory, RunStory
+from vaultlayer_hf.stores import open_store
+from vaultlayer_hf.vault.log.log import Log, Writer
 
 from . import schema
 from .conftest import vl
@@ -167,6 +169,44 @@ def test_several_runs_side_by_side(tmp_path: Path) -> None:
     assert text.count("<svg") == 2  # for a light page and for a dark one
     assert text.count("90 steps were trained twice") == 2
     assert vl("report", str(first), str(second), "--png", "x.png", cwd=tmp_path).code == 2
+
+
+def test_losses_and_the_settings_that_differ_come_side_by_side(trained: Path, tmp_path: Path) -> None:
+    """Two vaults: the last and the lowest loss of each, and of the settings the rate alone, which differs."""
+    from tests.cli.trained_run import train
+
+    train(str(tmp_path / "out"), str(tmp_path / "other"), learning_rate=0.01)
+    done = vl("report", str(trained), str(tmp_path / "other"), "--out", "two.html", "--json", cwd=tmp_path)
+    assert done.code == 0, done.err
+    text = (tmp_path / "two.html").read_text()
+    for vault, run in zip((trained, tmp_path / "other"), done.json()["runs"], strict=True):
+        state = json.loads(next(vault.glob("data/*/checkpoint-60/trainer_state.json")).read_text())
+        losses = {item["step"]: item["loss"] for item in state["log_history"] if "loss" in item}
+        lowest = min(losses, key=losses.__getitem__)
+        told = {"step": 60, "value": losses[60], "lowest_step": lowest, "lowest_value": losses[lowest]}
+        assert run["figures"]["loss"] == told
+        shown = f"{losses[60]:.4f} (step 60)"
+        shown += f"; lowest {losses[lowest]:.4f} (step {lowest})" if lowest != 60 else ""
+        assert f"<td>{shown}</td>" in text
+    differ = text.partition("Settings that differ")[2].partition("</section>")[0]
+    rows = re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td></tr>", differ)
+    assert rows == [("learning_rate", "5e-05", "0.01")]
+
+
+def test_the_journal_of_a_vault_is_found(tmp_path: Path) -> None:
+    """A vault that is named beside the `.vl` of its run has the run's steps; one that was claimed since has not."""
+    run, vault = a_run(tmp_path / "a")
+    done = vl("report", str(vault), "--json", cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert (done.json()["lost_steps"], done.json()["watched"]) == (LOST, True)
+    (tmp_path / "runs").mkdir()
+    run.rename(tmp_path / ".vl")  # where the command is given
+    assert vl("report", str(vault), "--json", cwd=tmp_path / "runs").json()["lost_steps"] == LOST
+    Writer.claim(
+        open_store(str(vault)), Log(open_store(str(vault)))
+    )  # ten minutes behind the end of that run
+    again = vl("report", str(vault), "--json", cwd=tmp_path).json()
+    assert (again["lost_steps"], again["watched"]) == (None, False)
 
 
 def test_a_start_is_split_into_its_stages() -> None:

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 
-def train(output: str, vault: str) -> None:
+def train(output: str, vault: str, **more: Any) -> None:
     """Train 60 steps with a save at 20, 40 and 60, each committed before the next."""
     import torch
     from transformers import TrainerCallback, TrainingArguments, set_seed
@@ -30,6 +30,6 @@ def train(output: str, vault: str) -> None:
     rows = [{"input_ids": row, "labels": row} for row in torch.randint(0, 64, (64, 16))]
     args = TrainingArguments(
         output, max_steps=60, save_steps=20, logging_steps=10, per_device_train_batch_size=4, use_cpu=True,
-        report_to=[], disable_tqdm=True,
+        report_to=[], disable_tqdm=True, **more,
     )  # fmt: skip
     Trainer(model=model, args=args, train_dataset=rows, callbacks=[Patient()], resume=vault).train()

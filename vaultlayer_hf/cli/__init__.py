@@ -9,6 +9,7 @@ completion must answer at once.
     charts.py       pictures of a run, drawn by matplotlib from its story
     checks.py       what `vl doctor` tries
     common.py       what the commands share
+    compared.py     what tells runs apart that are side by side: losses, metrics, settings
     copy.py         `vl copy`
     demo.py         `vl demo`
     demo_run.py     one training process of `vl demo`, seen from its parent
@@ -19,6 +20,7 @@ completion must answer at once.
     gather.py       finds what a person means by TARGET, a run folder or a vault
     init.py         `vl init`
     jobs.py         finds a job of another machine, and asks its engine
+    journal_of_vault.py  finds the run folder of a vault that was named
     logs.py         `vl logs`
     ls.py           `vl ls`: the checkpoints of a vault, newest last
     mistyped.py     what was mistyped in the command of `vl run`

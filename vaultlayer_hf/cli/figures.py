@@ -35,6 +35,12 @@ def logged(state: dict[str, Any]) -> list[dict[str, Any]]:
     return [item for item in history if isinstance(item, dict)] if isinstance(history, list) else []
 
 
+def is_figure(name: str, value: object) -> bool:
+    """Tell whether something that was logged is the loss, or a metric of an evaluation."""
+    metric = name.startswith("eval_") and not name.endswith(_SPEEDS)
+    return (name == "loss" or metric) and type(value) in (int, float)
+
+
 def newest_figures(state: dict[str, Any], about: dict[str, Any]) -> dict[str, float]:
     """Return the newest loss and the metrics of the newest evaluation, by name. Pure.
 
@@ -45,8 +51,7 @@ def newest_figures(state: dict[str, Any], about: dict[str, Any]) -> dict[str, fl
     found: dict[str, float] = {}
     for item in [about, *logged(state)]:
         for name, value in item.items():
-            metric = name.startswith("eval_") and not name.endswith(_SPEEDS)
-            if (name == "loss" or metric) and type(value) in (int, float):
+            if is_figure(name, value):
                 found[name] = value
     return found
 

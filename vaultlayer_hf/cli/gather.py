@@ -13,6 +13,7 @@ import typer
 
 from vaultlayer_hf.cli.common import ExitCode, fail
 from vaultlayer_hf.cli.jobs import job_homes, named_job, newest_job
+from vaultlayer_hf.cli.journal_of_vault import with_journal
 from vaultlayer_hf.cli.named_vault import full_uri, no_vault, open_if_there, refuse_step
 from vaultlayer_hf.cli.run_folders import Target, find_run, find_run_folder
 from vaultlayer_hf.errors import VaultLayerError
@@ -88,8 +89,10 @@ def _of_job(job: Job) -> Target:
     return Target(None, job.vault or None, job=job)
 
 
-def gather(target: Target) -> RunStory:
+def gather(target: Target, *, seek: bool = False) -> RunStory:
     """Read all that there is. A vault that can't be read is said in the story, where something else tells the rest.
+
+    ``seek``: look for the run folder of a vault that was named.
 
     Raises typer.Exit where a vault was asked for and there is none; StoreError, CorruptError.
     """
@@ -112,6 +115,8 @@ def gather(target: Target) -> RunStory:
             if target.folder is None and target.job is None:
                 raise
             trouble.append(str(error))
+    if seek:
+        target = with_journal(target, history)
     notes: dict[int, Any] = {}
     beats: dict[int, dict[str, Any]] = {}
     for number in journal.attempts(target.folder) if target.folder else ():

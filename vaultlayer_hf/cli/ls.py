@@ -145,7 +145,7 @@ def _print_metrics(found: dict[str, Any]) -> None:
             item["step"],
             item["time"].replace("T", " ")[:19],
             item["state"],
-            *(_number(item["metrics"].get(name)) for name in names),
+            *(number_text(item["metrics"].get(name)) for name in names),
         )
         for item in found["checkpoints"]
     ]
@@ -157,7 +157,8 @@ def _print_metrics(found: dict[str, Any]) -> None:
     _print_end(found)
 
 
-def _number(value: float | None) -> str:
+def number_text(value: float | None) -> str:
+    """Return a loss or metric as it is shown; nothing for None."""
     if value is None:
         return ""
     return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.3g}"

@@ -11,12 +11,14 @@ import typer
 
 from vaultlayer_hf.base.text import size_text
 from vaultlayer_hf.cli.common import DebugOption, ExitCode, JsonOption, fail, moment_text, one_line_errors
+from vaultlayer_hf.cli.compared import figure_rows, outcome_of, setting_rows
 from vaultlayer_hf.cli.gather import TargetsArgument, find_target, gather
 from vaultlayer_hf.cli.status import ATTEMPT_HEADINGS, attempt_rows, describe, facts, headline
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from vaultlayer_hf.cli.compared import Outcome
     from vaultlayer_hf.run.story import RunStory
 
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="The file to write.")]
@@ -92,8 +94,8 @@ def report(
 ) -> None:
     """Write one HTML file with pictures: steps over wall time, deaths, commits, lost work, exposure, goodput.
 
-    Of several runs it shows how each is, side by side. The file needs no network. With --json the figures behind it are
-    printed, too.
+    Of several runs it shows how each is, side by side, with losses and the settings that differ. The file needs no
+    network. With --json the figures behind it are printed, too.
 
     Example: vl report .vl --out report.html --png report.png
     """
@@ -108,14 +110,19 @@ def report(
 
         for path in filter(None, (out, png)):
             path.parent.mkdir(parents=True, exist_ok=True)
-        stories = [gather(find_target(name)) for name in targets or ()] or [gather(find_target(None))]
+        named_runs: list[str | None] = [*targets] if targets else [None]
+        stories = [gather(find_target(name), seek=True) for name in named_runs]
         if len(stories) > 1:
             if png is not None:
                 raise fail(ExitCode.USAGE, "--png is of one run: leave it out, or name one run")
             named = list(zip(targets or [], stories, strict=True))
-            out.write_text(comparison(named), encoding="utf-8")
+            outcomes = [outcome_of(story) for story in stories]
+            out.write_text(comparison(named, outcomes), encoding="utf-8")
             if as_json:
-                runs = [{"run": name, **describe(story)} for name, story in named]
+                runs = [
+                    {"run": name, **describe(story), "figures": one.told, "settings": one.settings}
+                    for (name, story), one in zip(named, outcomes, strict=True)
+                ]
                 typer.echo(json.dumps({"files": [str(out)], "runs": runs}, indent=2))
             else:
                 typer.echo(f"{out}: {size_text(out.stat().st_size)}")
@@ -135,8 +142,8 @@ def report(
             typer.echo(f"{path}: {size_text(path.stat().st_size)}")
 
 
-def comparison(runs: Sequence[tuple[str, RunStory]]) -> str:
-    """Return the page of several runs, each with its name. Raises MissingExtraError."""
+def comparison(runs: Sequence[tuple[str, RunStory]], outcomes: Sequence[Outcome]) -> str:
+    """Return the page of several runs, each with its name and what it has come to. Raises MissingExtraError."""
     from vaultlayer_hf.base.versions import __version__
     from vaultlayer_hf.cli.side_by_side import side_by_side
 
@@ -149,11 +156,14 @@ def comparison(runs: Sequence[tuple[str, RunStory]]) -> str:
         for what in dict.fromkeys(key for one in told for key in one)
     ]
     rows.append(("attempts", *(len(one["attempts"]) for one in found)))
+    rows += figure_rows(outcomes)
+    differing = setting_rows(outcomes)
     # Its text is drawn, so a dark page needs a picture of its own.
     pictures = f'<div class="light">{side_by_side(runs)}</div>'
     pictures += f'<div class="dark">{side_by_side(runs, dark=True)}</div>'
     sections = [
         _section("", _table(("", *names), rows, "facts")),
+        *([_section("Settings that differ", _table(("", *names), differing, "facts"))] if differing else []),
         _section("Steps over wall time", pictures),
     ]
     return _PAGE.format(

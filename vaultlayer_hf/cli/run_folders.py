@@ -40,11 +40,14 @@ def vault_of_run(folder: str) -> str | None:
 def find_run(text: str | None) -> Target | None:
     """Return the run folder that is meant, with its vault; None where there is none."""
     folder = find_run_folder(text)
-    if folder is not None:
-        lines = journal.read_journal(folder)
-        named = [str(line["vault"]) for line in lines if line["kind"] == "begin" and line.get("vault")]
-        return Target(folder, _used_vault(folder, named[-1] if named else None), lines)
-    return None
+    return run_of(folder) if folder is not None else None
+
+
+def run_of(folder: Path) -> Target:
+    """Return a run folder with its journal and its vault."""
+    lines = journal.read_journal(folder)
+    named = [str(line["vault"]) for line in lines if line["kind"] == "begin" and line.get("vault")]
+    return Target(folder, _used_vault(folder, named[-1] if named else None), lines)
 
 
 def _used_vault(folder: Path, named: str | None) -> str | None:

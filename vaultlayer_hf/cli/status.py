@@ -26,7 +26,9 @@ WatchOption = Annotated[
 _EVERY = 2.0
 """Seconds."""
 _UNKNOWN = "not known"
-_UNSEEN = f"{_UNKNOWN}: the vault's log tells of commits, and no `vl run` has kept a journal of the steps"
+_UNSEEN = (
+    f"{_UNKNOWN}: the vault's log tells of commits, and no journal of a `vl run` with the steps was found"
+)
 
 
 def status(
