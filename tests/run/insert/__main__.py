@@ -3,8 +3,8 @@
     python -m tests.run.insert [--before FOLDER] [--play] [NAME ...]
 
 ``--before``: another checkout, whose answers stand beside ours. ``--play``: run each script whole, and edited, killed
-and started again on an emptied disk. A script that is edited and doesn't end the same is wrong. Those of this checkout
-are forked, so that each run doesn't import torch anew.
+twice and started again on an emptied disk. A script that is edited and doesn't end the same is wrong. Those of this
+checkout are forked, so that each run doesn't import torch anew.
 """
 
 from __future__ import annotations
@@ -26,19 +26,20 @@ from tqdm import tqdm
 from tests import ROOT
 from tests.forks import ForkServer
 from tests.run.insert.conftest import PRELOADED
-from tests.run.insert.kit import BY_HAND, EDITED, LEFT_ALONE, SCRIPTS, VAULT, proposal
-from tests.run.insert.test_kills import Story
+from tests.run.insert.kit import BY_HAND, EDITED, LEFT_ALONE, SCRIPTS, TURNS, VAULT, proposal
+from tests.run.insert.run_script import STEPS, newest_commits
+from tests.run.insert.story import MODEL, Story, empty_disk, kill_steps
 from vaultlayer_hf.run.insert.propose import Unrecognised
 
 _COMPARE = """
 import sys, torch
-from tests.run.insert.test_kills import same
+from tests.run.insert.story import same
 sys.exit(not same(torch.load(sys.argv[1], weights_only=False), torch.load(sys.argv[2], weights_only=False)))
 """
 _RUN = f"""
 import runpy, sys
 run = runpy.run_path({str(ROOT / "tests/run/insert/run_script.py")!r})["run"]
-run(sys.argv[1], int(sys.argv[2]) or None, sys.argv[3], len(sys.argv) > 4)
+run(sys.argv[1], int(sys.argv[2]) or None, sys.argv[3], bool(sys.argv[4]), float(sys.argv[5]), int(sys.argv[6]))
 """
 """By its path: another checkout has tests of its own, which are older."""
 
@@ -62,7 +63,7 @@ def forked(name: str, forks: ForkServer) -> str:
         return f"left alone: {found.kind}"
     with tempfile.TemporaryDirectory() as folder:
         try:
-            Story(name, forks, Path(folder)).play(before_end=2)
+            Story(name, forks, Path(folder)).play()
         except AssertionError as error:
             return f"edited: WRONG ({' '.join(str(error).split())[-200:]})"
         except pytest.skip.Exception as why:
@@ -86,30 +87,35 @@ def outcome(name: str, package: Path, play: bool) -> str:
             return f"wrong: vl init failed: {init.stderr.strip().splitlines()[-1:]}"
         if not found["edited"]:
             return f"left alone: {found.get('reason', found['kind'])}"
-        more = ["by hand"] if name in BY_HAND else []
-        return f"edited{_played(package, plain, edited, more)}" if play else "edited"
+        return f"edited{_played(package, name, plain, edited)}" if play else "edited"
 
 
-def _played(package: Path, plain: Path, edited: Path, more: list[str]) -> str:
+def _played(package: Path, name: str, plain: Path, edited: Path) -> str:
     every = "2 steps" if b"Checkpointer" in edited.read_bytes() else ""
-    vault = edited.parent / VAULT
-    if python(package, "-c", _RUN, str(plain), "0", "", *more).returncode:
+    vault, turns = edited.parent / VAULT, TURNS.get(name, 1)
+
+    def run(script: Path, die_at: int = 0) -> subprocess.CompletedProcess[str]:
+        before = round(sum(newest_commits(vault)) * turns)
+        by_hand = "by hand" if name in BY_HAND else ""
+        arguments = (str(script), str(die_at), str(vault), by_hand, str(turns), str(before))
+        return python(package, "-c", _RUN, *arguments, every=every)
+
+    if run(plain).returncode:
         return ", and doesn't run here"
-    total = json.loads((plain.parent / "steps.json").read_text())
-    killed = python(package, "-c", _RUN, str(edited), str(total - 2), str(vault), *more, every=every)
-    if killed.returncode != -9:
-        return f": WRONG, it fails ({''.join(killed.stderr.strip().splitlines()[-1:])})"
-    for path in edited.parent.iterdir():
-        if path.name not in ("train.py", "vaults"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    again = python(package, "-c", _RUN, str(edited), "0", str(vault), *more, every=every)
+    total = json.loads((plain.parent / STEPS).read_text())
+    for at in kill_steps(total):
+        killed = run(edited, at)
+        if killed.returncode != -9:
+            return (
+                f": WRONG, it fails ahead of step {at} ({''.join(killed.stderr.strip().splitlines()[-1:])})"
+            )
+        empty_disk(edited)
+    again = run(edited)
     if again.returncode:
         return (
             f": WRONG, it fails when it is started again ({''.join(again.stderr.strip().splitlines()[-1:])})"
         )
-    same = python(
-        ROOT, "-c", _COMPARE, str(plain.parent / "model.pt"), str(edited.parent / "model.pt")
-    ).returncode
+    same = python(ROOT, "-c", _COMPARE, str(plain.parent / MODEL), str(edited.parent / MODEL)).returncode
     return ": WRONG, another end" if same else ", the same end"
 
 

@@ -25,6 +25,23 @@ LEFT_ALONE = (
 """Scripts in which nothing is changed."""
 BY_HAND = ("counted_for_ever", "maybe_optimizer", "names_of_letters", "word_model")
 """Scripts that change the parameters without an optimizer."""
+TURNS = {
+    "two_optimizers": 2,
+    "bare_tensor": 2,
+    "cleared_behind": 2,
+    "adversaries": 2,
+    "encoder_decoder": 2,
+    "penalty": 3,
+    # Two optimizers at each third batch, one at the others: 30 times at 21 batches.
+    "critic_turns": 30 / 21,
+    # The round of a checkpoint counts those that are left out: 24 of 30 train.
+    "left_out_rounds": 24 / 30,
+    # accelerate's save_state() at the end of each epoch of 8 steps makes a checkpoint, and a step of the vault.
+    "states_by_epoch": 8,
+}
+"""How many times optimizers step in one step of a script's checkpoints, where it isn't once."""
+UNEVEN = ("critic_turns", "left_out_rounds")
+"""Scripts of which that is a mean."""
 EDITED = tuple(sorted(path.stem for path in SCRIPTS.glob("*.py") if path.stem not in LEFT_ALONE))
 
 STEP = """\

@@ -19,13 +19,26 @@ STEPS = "steps.json"
 
 
 def run(
-    script: str, die_at: int | None = None, vault: str = "", by_hand: bool = False, least: int = 0
+    script: str,
+    die_at: int | None = None,
+    vault: str = "",
+    by_hand: bool = False,
+    turns: float = 1,
+    before: int = 0,
 ) -> None:
-    """Run ``script`` in its own folder; die by SIGKILL at the ``die_at``-th step, once ``vault`` holds a commit.
+    """Run ``script`` in its own folder; die by SIGKILL at a step, once ``vault`` holds what came before its middle.
 
-    ``vault``: a folder; of several vaults in it the last one that was begun. ``by_hand``: the script has no optimizer,
-    and each call of ``backward()`` is a step. ``least``: the step that the commit has to be behind: a kill with the
-    first one proves nothing of what only later epochs change.
+    A kill with the first commit proves nothing of what only later epochs change. So the kill waits for one that is
+    behind half of the steps that the training under way has done by then. A script that trains several times has a
+    vault for each training: that of the last one that was begun counts, without the steps of those before it.
+
+    Args:
+        script: its path.
+        die_at: the step, counted from the training's begin over all its starts; None to run to the end.
+        vault: a folder with one vault or several.
+        by_hand: the script has no optimizer, and each call of ``backward()`` is a step.
+        turns: how many such steps make one step of a checkpoint.
+        before: how many steps the vaults held as this process began.
     """
     folder, name = os.path.split(script)
     os.chdir(folder)
@@ -37,8 +50,8 @@ def run(
     def stepped(*_: Any) -> None:
         nonlocal done
         done += 1
-        if done == die_at:
-            _wait_for_commit(Path(vault), least)
+        if before + done == die_at:
+            _wait_for_commit(Path(vault), int((before + done - 1) / turns))
             os.kill(os.getpid(), signal.SIGKILL)
 
     if by_hand:
@@ -72,9 +85,20 @@ def vaults_in(folder: Path) -> list[Path]:
     return sorted(Path(root) for root, folders, _ in os.walk(folder) if "log" in folders)
 
 
-def _wait_for_commit(vault: Path, least: int, seconds: float = 30.0) -> None:
+def newest_commits(folder: Path) -> list[int]:
+    """The newest step of each vault in a folder, 0 where there is none yet."""
+    return [max(commits(one), default=0) for one in vaults_in(folder)]
+
+
+def _wait_for_commit(folder: Path, done: int, seconds: float = 30.0) -> None:
     end = time.monotonic() + seconds
-    while not any(step > least for one in vaults_in(vault)[-1:] for step in commits(one)):
+    while True:
+        *over, newest = newest_commits(folder) or [0]
+        least = (done - sum(over)) // 2
+        if newest > least:
+            return
         if time.monotonic() > end:
-            raise SystemExit("nothing was committed before the kill")
+            raise SystemExit(
+                f"nothing behind step {least} was committed before the kill, the newest is {newest}"
+            )
         time.sleep(0.01)

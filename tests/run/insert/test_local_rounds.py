@@ -12,7 +12,7 @@ import torch
 from tests.forks import ForkServer
 from tests.run.insert.kit import SCRIPTS
 from tests.run.insert.run_script import STEPS, commits
-from tests.run.insert.test_kills import same
+from tests.run.insert.story import same
 from tests.servers import free_ports
 from vaultlayer_hf.run.insert.apply import apply
 from vaultlayer_hf.run.insert.propose import Proposal, propose

@@ -23,7 +23,7 @@ class EarlyStopper:
 def main():
     accelerator = Accelerator(cpu=True)
     set_seed(124)
-    callback = EarlyStopper(0.5, 4)
+    callback = EarlyStopper(0.05, 6)
     loader = DataLoader(TensorDataset(torch.randn(64, 4)), shuffle=True, batch_size=4)
     model = torch.nn.Linear(4, 4)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
