@@ -297,3 +297,30 @@ def test_a_tensor_that_gradients_are_asked_of_comes_back_as_one(tmp_path: Path) 
     assert delta.grad is not None
     assert delta.grad.tolist() == [3.0, 3.0]
     assert isinstance(plain, torch.nn.Parameter)
+
+
+def test_what_an_epoch_changes_ahead_of_its_batches_comes_back_behind_that(tmp_path: Path) -> None:
+    """A list in an object that is carried for the loop and for the pass: what the epoch adds to it is gone again."""
+
+    def course(batches: int) -> list[int]:
+        loop, seen = Loop(tmp_path), Seen()
+        loop.ckpt.carry(lambda: {"seen": seen})
+        for epoch in loop.ckpt.epochs(range(1)):
+            seen.numbers.append(epoch)
+            loop.ckpt.carry(lambda: {"seen": seen}, in_pass=True)
+            for _ in loop.ckpt.batches(range(4)):
+                if loop.ckpt.batches_done > batches:
+                    break
+                loop.ckpt.step()
+        loop.ckpt.close()
+        return seen.numbers
+
+    assert course(2) == [0]
+    assert course(4) == [0]
+
+
+class Seen:
+    """Holds a list."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []

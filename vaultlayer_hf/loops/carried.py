@@ -6,6 +6,7 @@ it, too: a random generator, anything with ``state_dict``, an object of a class 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -106,8 +107,15 @@ class Carried:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Have ``carry`` return what was saved, once each."""
-        self._saved = dict(state)
+        """Have ``carry`` return what was saved, once each.
+
+        What belongs to the pass, too, is brought back twice: ahead of the epoch, whose code may change it before its
+        batches, and behind that code. Both are one object in the file, so the first is a copy.
+        """
+        self._saved = {
+            name: copy.deepcopy(value) if _key(name, True) in state else value
+            for name, value in state.items()
+        }
 
 
 def _differ(one: Any, other: Any) -> bool:

@@ -81,6 +81,26 @@ def test_norms_outside_of_the_optimizer_are_saved(tmp_path) -> None:
     assert "norm)" not in edited(tmp_path, loop.replace("for x", "norm.eval()\nfor x")).replace("norm(x)", "")
 
 
+def test_norms_in_attributes_are_saved(tmp_path) -> None:
+    """Modules that an object holds beside its model, and calls itself or in a method, have buffers that move."""
+    text = """class Course:
+    def __init__(self):
+        self.norm, self.model = torch.nn.BatchNorm1d(2), torch.nn.Linear(2, 2)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
+    def prepare(self, x):
+        return self.norm(x)
+    def fit(self):
+        for x in data:
+            self.optimizer.zero_grad()
+            self.model(self.prepare(x)).sum().backward()
+            self.optimizer.step()
+Course().fit()
+"""
+    assert 'ckpt.add("norm", self.norm)' in edited(tmp_path, text)
+    part = text.replace("self.norm, self.model = torch.nn.BatchNorm1d(2),", "self.model =")
+    assert "ckpt.add" not in edited(tmp_path, part.replace("self.norm(x)", "x"))
+
+
 def test_optimizers_of_several_nets_name_each_of_them(tmp_path) -> None:
     """``[… for net in nets …]`` stands for all that are in ``nets``, be there a variable ``net`` or not."""
     begin = """encoder, head = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
@@ -113,6 +133,11 @@ CALLBACK = """class Lower:
         (
             'calls = {"a": Lower()}',
             "for one in calls.values():\n        one.on_end()",
+            'ckpt.carry(lambda: {f"calls[{key}]": one for key, one in calls.items()})',
+        ),
+        (
+            'calls = {"a": Lower()}',
+            'calls["a"].on_end()',
             'ckpt.carry(lambda: {f"calls[{key}]": one for key, one in calls.items()})',
         ),
         (

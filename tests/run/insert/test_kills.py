@@ -19,6 +19,7 @@ QUICK = (
     "moving_average",
     "moves_ahead",
     "left_out_rounds",
+    "asked_ahead",
 )
 """Edited and killed in each run of the tests; an even share of the others are slow tests, the command takes all."""
 SHARE = [*EDITED[::2], *sorted(path.stem for path in VARIANTS.glob("*.py"))]
@@ -43,7 +44,7 @@ def test_saved_at_the_end_of_an_epoch(name, epoch, forks: ForkServer, tmp_path) 
     assert not any(newest % epoch for newest in held)
 
 
-@pytest.mark.parametrize("name", ["step_loop", "epochs"])
+@pytest.mark.parametrize("name", ["step_loop", "epochs", "passes_by_while"])
 def test_started_again_after_its_end_it_trains_nothing(name, forks: ForkServer, tmp_path) -> None:
     """An edited script whose run is finished ends at once, with the weights that it had."""
     story = Story(name, forks, tmp_path)

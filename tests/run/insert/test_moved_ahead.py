@@ -184,3 +184,41 @@ for epoch in range(3):
             break
 """
     assert "if ckpt.batches_done > 1 and (meter.count >= 2):\n            break" in edited(tmp_path, text)
+
+
+ASKED = {
+    "left where enough is done": (
+        "    if n >= 4:\n        break\n",
+        "    if not ckpt.batches_done and (n >= 4):\n        break\n",
+    ),
+    "left out where too little is": (
+        "    if n < 4:\n        print(n)\n    else:\n        continue\n",
+        "    if ckpt.batches_done or (n < 4):\n",
+    ),
+    "asked by the weights": (
+        "    if (model.weight > 4).any():\n        break\n",
+        "    if not ckpt.batches_done and ((model.weight > 4).any()):\n",
+    ),
+}
+"""What stands ahead of an epoch's batches, and what becomes of it."""
+
+
+@pytest.mark.parametrize("what", ASKED)
+def test_what_was_answered_ahead_of_a_pass_is_not_asked_again_within_it(what: str, tmp_path) -> None:
+    """The batches may have changed the answer, and a resume within their pass would leave the rest of it out."""
+    asks, line = ASKED[what]
+    loop = f"n = 0\nfor epoch in range(9):\n{asks}    for x in data:\n{BATCHES}        n += 1\n"
+    assert line in edited(tmp_path, loop)
+    for_epochs = "    if epoch == 2:\n        continue\n"
+    assert for_epochs in edited(tmp_path, loop.replace(asks, for_epochs))
+
+
+def test_passes_that_a_condition_is_around_of_go_on(tmp_path) -> None:
+    """``while`` and ``if`` around the batches, too; but a pass that was left may still be the newest one."""
+    within = f"        for x in data:\n{BATCHES}        n += 1\n".replace("        ", "            ")
+    within = within.replace("            for", "        for", 1)
+    loop = f"n = 0\nfor epoch in range(9):\n    if n < 4:\n{within}"
+    assert "    if ckpt.batches_done or (n < 4):\n" in edited(tmp_path, loop)
+    loop = f"n = 0\nwhile n < 4:\n    for x in data:\n{BATCHES}        n += 1\n"
+    assert "while (ckpt.finished is None and ckpt.batches_done) or (n < 4):\n" in edited(tmp_path, loop)
+    assert "while n < 4:\n" in edited(tmp_path, f"{loop}        if n >= 4:\n            break\n")

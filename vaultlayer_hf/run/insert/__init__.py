@@ -6,6 +6,7 @@ Nothing here imports torch or runs the script.
 
     ahead_of_batches.py  what an epoch does ahead of its batches, and a resume within it does again
     apply.py             write a proposal into the script and keep what it was; put that back
+    asked_ahead.py       conditions ahead of an epoch's batches, which a resume within it has passed
     asked_again.py       conditions that are asked once more behind what they decide on
     asked_bars.py        loops that ask a progress bar how far they are
     averages.py          averages of weights that a loop moves along

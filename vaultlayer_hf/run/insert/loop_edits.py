@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from vaultlayer_hf.run.insert import cst
+from vaultlayer_hf.run.insert.asked_ahead import answered_ahead
 from vaultlayer_hf.run.insert.asked_bars import refuse_asked_bars
 from vaultlayer_hf.run.insert.batch_edits import batch_edits, epoch_edits, pass_edits
 from vaultlayer_hf.run.insert.between_trainings import refuse_left_behind, refuse_unfollowed
@@ -149,6 +150,7 @@ class _Planner:
             self._create(counter)
             if by_next is None:
                 self.edits += batch_edits(script, loop, self.ckpt)
+                self.edits += answered_ahead(script, loop, self.ckpt, known)
             else:
                 self.edits += pass_by_next_edits(script, loop, self.ckpt, by_next)
             kept = {counter, *self.variables.loop, *self.variables.in_pass, *self.variables.objects}

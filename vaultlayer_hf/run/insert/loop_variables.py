@@ -239,6 +239,11 @@ class _Finder:
             )
         return True
 
+    def _is_own_module(self, name: str) -> bool:
+        """Tell whether an attribute is a module that is no part of what a checkpoint has anyway."""
+        held = any(one in self.known for one in prefixes(name))
+        return "." in name and not held and self.named.is_module(name)
+
     def _changed_objects(self, walk: Walk, before: set[str]) -> list[str]:
         """Return the objects from before the loop whose state it changes. Raises UnclearError."""
         found: list[str] = []
@@ -270,6 +275,8 @@ class _Finder:
             known = any(one in self.known for one in prefixes(name))
             if first and not known and first.partition(".")[0] in before and first not in walk.written:
                 found.append(first)
+        # self.norm(x): whoever has it as a plain variable is found by its name below.
+        found += [on for on, method, _ in calls if method == "__call__" and self._is_own_module(on)]
         for on, method, _ in calls:  # of one that is held in a list or a dict
             if method == "load_state_dict" and on not in walk.modules and self.named.sources(on):
                 found.append(on)
