@@ -63,7 +63,29 @@ def test_a_step_between_two_passes(tmp_path: Path) -> None:
                 if loader is loaders[0]:
                     training.step()
 
-    assert differing(body, tmp_path) == {}
+    found = differing(body, tmp_path)
+    assert list(found) == [5, 6, 11, 12, 17]  # within the second pass, which that step is ahead of
+    for first, rest, whole, said in found.values():
+        assert first + rest[-(len(whole) - len(first)) :] == whole
+        assert len(said) == 1
+        assert "trained, and counted, once more" in said[0]
+
+
+def test_a_step_ahead_of_the_batches_is_said(tmp_path: Path) -> None:
+    """Where a resume trains a step once more that an epoch has ahead of its batches, that is said."""
+
+    def body(training: Training) -> None:
+        loader = _loader(2)
+        for epoch in training.ckpt.epochs(range(EPOCHS)):
+            if epoch != 1:
+                training.gather(torch.tensor([9]))
+                training.step()
+            training.learn(training.ckpt.batches(loader))
+
+    for stop, (_, _, _, said) in differing(body, tmp_path).items():
+        assert stop in (1, 2, 3, 6, 7)
+        assert len(said) == 1, stop
+        assert "trained, and counted, once more" in said[0]
 
 
 def test_a_stop_behind_the_batches_is_said(tmp_path: Path) -> None:

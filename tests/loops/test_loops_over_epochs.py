@@ -8,6 +8,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from tests.loops.broken_off import Training, differing, train
+from vaultlayer_hf import SettingsError
 
 
 @pytest.mark.parametrize("second", [range(5), range(3, 8)])
@@ -74,3 +75,15 @@ def test_resume_again_counts_from_the_first_loop(tmp_path: Path) -> None:
             training.learn(training.ckpt.batches(loader))
         assert len(training.seen) == expected
     training.ckpt.close()
+
+
+def test_a_loop_within_another(tmp_path: Path) -> None:
+    """One within an epoch of another is refused, since a resume would find its place in neither."""
+
+    def body(training: Training) -> None:
+        for _ in training.ckpt.epochs(range(2)):
+            for _ in training.ckpt.epochs(range(2)):
+                pass
+
+    with pytest.raises(SettingsError, match="within an epoch of another"):
+        train(body, tmp_path)

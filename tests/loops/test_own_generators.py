@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.data import DataLoader, RandomSampler, Sampler
 
+from tests.loops.broken_off import Training, differing
 from vaultlayer_hf import Checkpointer
 
 EPOCHS, BATCHES = 3, 3
@@ -106,3 +107,37 @@ def test_orders_are_those_of_an_unbroken_run(tmp_path: Path, make: Any, loop: An
     for stop in range(1, len(whole)):
         folder = tmp_path / str(stop)
         assert train(folder, make, loop, stop) + train(folder, make, loop) == whole, f"broken off at {stop}"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_generator_that_the_loop_draws_from_too(tmp_path: Path, workers: int) -> None:
+    """One generator of the loader and of the loop's own code goes on as it was at the save."""
+
+    def body(training: Training) -> None:
+        own = torch.Generator().manual_seed(1)
+        loader = DataLoader(range(3), shuffle=True, generator=own, num_workers=workers)
+        for _ in training.ckpt.epochs(range(2)):
+            for batch in training.ckpt.batches(loader):
+                training.learn([batch + torch.randint(0, 9, (), generator=own)])
+
+    assert differing(body, tmp_path, (2, 4) if workers else None) == {}
+
+
+class Longer(Sampler[list[int]]):
+    """Says that it has half as many batches as it gives."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(torch.randperm(4).reshape(4, 1).tolist())
+
+
+def test_more_batches_than_the_length_says(tmp_path: Path) -> None:
+    """Killed behind the last batch by a sampler's length, the run goes on with those behind it."""
+
+    def body(training: Training) -> None:
+        loader = DataLoader(range(4), batch_sampler=Longer())
+        training.learn(batch for _, batch in training.ckpt.steps(loader, epochs=2))
+
+    assert differing(body, tmp_path, (1, 2, 3, 6)) == {}

@@ -12,7 +12,7 @@ from typing import Any
 from vaultlayer_hf.base.events import Events
 from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.loops.loader_places import NOT_NUMBERED, Known, LoaderPlaces
-from vaultlayer_hf.loops.loader_ways import LoaderWays, set_epoch_of
+from vaultlayer_hf.loops.loader_ways import LoaderWays, length_of, set_epoch_of
 from vaultlayer_hf.loops.pass_notices import OF_TWO_AT_ONCE, say_further_pass, say_given_up, say_tail
 from vaultlayer_hf.loops.position_format import OF_LEFT_PASS, check_format, format_of
 from vaultlayer_hf.loops.ways import LoaderPosition, Way, loader_position_from
@@ -28,6 +28,7 @@ class LoopData:
         batches: how many batches of the current pass it was given.
         left: whether the loop over epochs was left before its end.
         first: the first number of a loop over a ``range`` of epochs, as this run began it; None until it is known.
+        under_way: whether a pass was begun that isn't over.
         in_step: whether a batch was given out since the last step was done.
         loops: how many epochs each of the script's loops over epochs had that are behind the current one.
         stopping: whether the run is about to end where it is.
@@ -48,7 +49,7 @@ class LoopData:
         self._way: Way | None = None
         self._current: Known | None = None  # the loader of the newest pass
         self._places = LoaderPlaces()
-        self._under_way = False
+        self.under_way = False
         self._left_pass = False  # the current one, before its last batch: nothing of it is to do
         self._epoch: int | None = None  # that of ``begin_epoch``, while it is under way
         self._behind = 0  # passes of it that are over
@@ -56,13 +57,14 @@ class LoopData:
         self._opened = 0  # passes, in this process
         self._dropped = 0  # number of the one whose batches the loop has left
         self._asked = False  # for batches that aren't opened yet
+        # Ahead of all passes of its epoch: a step was done there, and one that is done now was done before.
+        self._stepped_ahead = self._again_ahead = False
         # How many batches the current pass has left out at its begin, and how many of them the loader of now doesn't.
         self._left_out = self._passed_over = 0
         # Of when the epoch began: the code ahead of its batches runs again behind a resume, and draws the same.
         self._epoch_random: dict[str, Any] | None = None
-        self._kept: LoaderPosition | None = (
-            None  # of a checkpoint, until the pass that was under way is opened
-        )
+        # Of a checkpoint, until the pass that was under way is opened.
+        self._kept: LoaderPosition | None = None
         self._number = NOT_NUMBERED  # its loader's
         self._random: dict[str, Any] = {}
 
@@ -72,7 +74,7 @@ class LoopData:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what ``load_state_dict`` needs, between two batches."""
-        further = self._behind + self._to_pass_over if self._under_way else 0
+        further = self._behind + self._to_pass_over if self.under_way else 0
         number, place = self._newest_place()
         others = self._places.others(number, place, self._ways.place_between)
         return {
@@ -89,7 +91,8 @@ class LoopData:
             "loops": list(self.loops),
             "tail": ("stopped" if self.stopping else "saved") if self.in_tail else "",
             "dawn": self._epoch_random,
-            "under_way": self._under_way,
+            "under_way": self.under_way,
+            "stepped_ahead": self._stepped_ahead,
             "loader": number,
             "place": place.state_dict() if place is not None else None,
             "places": {one: other.state_dict() for one, other in others.items()},
@@ -119,15 +122,16 @@ class LoopData:
         self.first, self.loops = state.get("first"), list(state.get("loops", ()))
         self.batches = state["batches"] * written // self._ways.world_size
         self._left_out = state.get("left_out", 0) * written // self._ways.world_size
-        self._under_way = state["under_way"]
+        self.under_way = state["under_way"]
         self._left_pass = state.get("left_pass", state["format"] == OF_LEFT_PASS)
         self._to_pass_over = state.get("behind", 0)
+        self._again_ahead = state.get("stepped_ahead", False) and not self.under_way
         self._number = state.get("loader", NOT_NUMBERED)
         others = {one: loader_position_from(place) for one, place in state.get("places", {}).items()}
         self._places = LoaderPlaces(others, self._number)
         place = loader_position_from(state["place"]) if state["place"] is not None else None
-        self._kept = place if self._under_way else None
-        if place is not None and not self._under_way:
+        self._kept = place if self.under_way else None
+        if place is not None and not self.under_way:
             self._places.kept[self._number] = place
         self._random = random or take_random_state()
         if not self._ways.rank:
@@ -136,34 +140,32 @@ class LoopData:
     @property
     def at_end(self) -> bool:
         """Whether all batches of the current pass were given out, where their number is known, or it is being left."""
-        try:
-            if not self._under_way or self._way is None:
-                return False
-            return self._left_pass or self.batches + self._passed_over == len(self._way.loader)
-        except TypeError:
+        if not self.under_way or self._way is None:
             return False
+        return self._left_pass or self.batches + self._passed_over == length_of(self._way.loader)
 
     @property
     def in_tail(self) -> bool:
         """Whether an epoch is under way, and no pass of it: one is behind it, and perhaps all are."""
-        return self._epoch is not None and not self._under_way and self._behind > 0
+        return self._epoch is not None and not self.under_way and self._behind > 0
 
-    @property
-    def under_way(self) -> bool:
-        """Whether a pass was begun that isn't over."""
-        return self._under_way
+    def step_done(self) -> bool:
+        """Note that a step is done; tell whether it was done before, in code of an epoch that a resume runs again."""
+        self.in_step = False
+        self._stepped_ahead |= self._epoch is not None and not self.under_way and not self._behind
+        return self._epoch is not None and (self._kept is not None or self._again_ahead)
 
     def leave_pass(self) -> None:
         """Note that the loop is about to leave the current pass, though batches of it are left."""
-        self._left_pass = self._under_way
+        self._left_pass = self.under_way
 
     def begin_epoch(self, number: int) -> None:
         """Begin an epoch, or begin again the one that was under way: with the same random numbers."""
         self.passes = number
-        self._epoch, self._behind = number, 0
+        self._epoch, self._behind, self._stepped_ahead = number, 0, False
         self._places.begin_epoch()
         if self._kept is None:  # what was under way before is given up
-            self._under_way, self._to_pass_over = False, 0
+            self.under_way, self._to_pass_over = False, 0
         elif self._epoch_random is not None:
             put_random_state(self._epoch_random)
             return
@@ -173,10 +175,10 @@ class LoopData:
         """Be behind an epoch, whether or not it has gone through all of its batches."""
         if self._kept is not None or self._to_pass_over:
             self._give_up()
-        elif self._under_way and self._way is not None:
+        elif self.under_way and self._way is not None:
             self._way.end()
-        self.passes, self.batches, self._under_way, self._epoch_random = number + 1, 0, False, None
-        self._epoch, self._behind, self._left_pass = None, 0, False
+        self.passes, self.batches, self.under_way, self._epoch_random = number + 1, 0, False, None
+        self._epoch, self._behind, self._left_pass, self._again_ahead = None, 0, False, False
         self._pass_ended()
 
     def _give_up(self) -> None:
@@ -192,7 +194,7 @@ class LoopData:
         self.left = True
         if self._epoch is not None:
             self.passes = self._epoch + self.in_tail
-        if not self._under_way:
+        if not self.under_way:
             self._epoch, self._behind = None, 0
 
     def begin_loop(self) -> None:
@@ -213,8 +215,7 @@ class LoopData:
             return False
         say_further_pass(self._events)
         self._of_epoch(loader)
-        self._to_pass_over -= 1
-        self._behind += 1
+        self._to_pass_over, self._behind = self._to_pass_over - 1, self._behind + 1
         return True
 
     def ask(self) -> None:
@@ -255,7 +256,7 @@ class LoopData:
                 put_random_state(self._random)
                 batches = iter(())
         else:
-            self._behind += self._epoch is not None and self._under_way  # the pass before was left
+            self._behind += self._epoch is not None and self.under_way  # the pass before was left
             self._left_pass = False
             self.passes, self.batches = number, 0
             self._left_out, self._passed_over = left_out(loader), 0
@@ -265,8 +266,8 @@ class LoopData:
             if set_epoch:
                 set_epoch_of(loader, number)
             batches = way.begin(before)
-        self._way, self._current, self._under_way, self._kept = way, known, True, None
-        self._opened, self._asked = self._opened + 1, False
+        self._way, self._current, self.under_way, self._kept = way, known, True, None
+        self._opened, self._asked, self._again_ahead = self._opened + 1, False, False
         return self._given(way, batches, self._opened)
 
     def _of_epoch(self, loader: Iterable[Any]) -> Known:
@@ -290,7 +291,7 @@ class LoopData:
         self._ways.log_remarks(way)
         self.in_step = False
         way.end()
-        self.passes, self.batches, self._under_way, self._left_pass = self.passes + 1, 0, False, False
+        self.passes, self.batches, self.under_way, self._left_pass = self.passes + 1, 0, False, False
         self._behind += self._epoch is not None
         self._pass_ended()
 

@@ -81,7 +81,7 @@ class LoaderWays:
         return follower is not None and follower in self._followers and follower.outer is loader
 
     def _followed(self, loader: Any, guard: Guard) -> Followed:
-        follower = Follower(loader, self.rank, self.world_size, guard)
+        follower = Follower(loader, self.rank, self.world_size, guard, by_length=False)
         way = Followed(follower, self.world_size)
         self._followers.add(follower)
         return way
@@ -99,3 +99,11 @@ def set_epoch_of(loader: Any, epoch: int) -> None:
     for part in parts(loader).values():
         if part is not loader and callable(getattr(part, "set_epoch", None)):
             part.set_epoch(epoch)
+
+
+def length_of(loader: Any) -> int | None:
+    """Return how many batches a loader says that it has; None where it doesn't."""
+    try:
+        return len(loader)
+    except TypeError:
+        return None

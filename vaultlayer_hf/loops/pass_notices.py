@@ -56,3 +56,12 @@ def run_is_over(session: Session, step: int, *, left: bool) -> str:
         f"this run is over, at step {step}: a loop that asks for no more steps trains none; to train anew, name "
         "another vault"
     )
+
+
+def say_step_again(events: Events) -> None:
+    """Say that a step is done once more, which an epoch has ahead of the pass that was under way."""
+    why = (
+        "this run went on within a pass of an epoch, and the epoch has a step() ahead of that pass: a resume runs that "
+        "code again, so the step is trained, and counted, once more"
+    )
+    events.warn_once("step again", EventKind.INEXACT, in_doubt([why]))

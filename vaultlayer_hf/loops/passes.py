@@ -9,6 +9,10 @@ from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.loops.data import LoopData
 
 _T = TypeVar("_T")
+_WITHIN_ANOTHER = (
+    "epochs() is asked for within an epoch of another epochs() loop, and a run's place is that in one loop: give "
+    "epochs() to one of the two, the inner one, say, and let the outer one be plain"
+)
 
 
 class Passes:
@@ -82,8 +86,11 @@ class Passes:
         """Yield the epochs that aren't over; ``over`` is called behind each.
 
         The epoch that was under way begins with the random numbers that it began with. One that was left by ``break``
-        ends a run that is ``finished``. A script may have several such loops, each with epochs of its own.
+        ends a run that is ``finished``. A script may have several such loops, each with epochs of its own, one behind
+        the other. Raises SettingsError for one within another.
         """
+        if self._inside:
+            raise SettingsError(_WITHIN_ANOTHER)
         position = self._position
         loop, self._loops = self._loops, self._loops + 1
         if (finished and position.left) or loop < len(position.loops):

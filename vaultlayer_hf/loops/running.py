@@ -20,7 +20,7 @@ from vaultlayer_hf.loops.folder import LoopFiles
 from vaultlayer_hf.loops.life import begin_training, end_training
 from vaultlayer_hf.loops.objects import Stateful
 from vaultlayer_hf.loops.other_optimizers import OtherOptimizers
-from vaultlayer_hf.loops.pass_notices import run_is_over
+from vaultlayer_hf.loops.pass_notices import run_is_over, say_step_again
 from vaultlayer_hf.loops.passes import Passes
 from vaultlayer_hf.loops.pending_gradients import PendingGradients
 from vaultlayer_hf.session.save.beside import say_what_is_gone
@@ -151,8 +151,9 @@ class RunningLoop:
         if self._beside is not None:
             self._beside.prepare()
         self._say_what_is_gone()
+        if self.position.step_done() and self.session.ranks.rank == 0:
+            say_step_again(self.session.events)
         self.step += 1
-        self.position.in_step = False
         decision = self.training.at_step(self.step)
         # What follows the last batch of an epoch belongs to it; told to end there is no time for it. Where another pass
         # of the epoch follows, a save that fell due is made within that.

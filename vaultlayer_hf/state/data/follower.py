@@ -38,6 +38,8 @@ from vaultlayer_hf.state.data.position import Moment, Position
 from vaultlayer_hf.state.data.probed import why_distrusted
 from vaultlayer_hf.state.data.samplers import (
     generators_only,
+    is_of_script,
+    parts,
     put_sampler_weights,
     put_samplers,
     take_samplers,
@@ -52,6 +54,7 @@ class Follower:
         loader: accelerate's, or a plain DataLoader. ``why_not`` has no objection to it.
         rank, world_size: of this process.
         guard: all that follows goes through it: at the first error of ours the loader is as it was.
+        by_length: whether the loop takes as many batches as the loader says that it has; else as many as it gives.
 
     Attributes:
         guard: the same.
@@ -61,8 +64,11 @@ class Follower:
         doubts: why numbers may differ behind a pass that was reopened, in words; a seam warns of them.
     """
 
-    def __init__(self, loader: Any, rank: int, world_size: int, guard: Guard) -> None:
+    def __init__(
+        self, loader: Any, rank: int, world_size: int, guard: Guard, *, by_length: bool = True
+    ) -> None:
         self.outer, self.base, self.guard = loader, base_of(loader), guard
+        self._by_length = by_length
         self._expected = self._near = False
         self._pending: Position | None = None
         self._skip: int | None = None
@@ -227,7 +233,7 @@ class Follower:
         """Leave out ``count`` batches of the pass that is about to be opened; return the loader to open."""
         at = self._pending
         self._skip, self.unasked = count, False
-        if at is not None and at.emptied and not at.over:
+        if at is not None and at.emptied and not at.over and (self._by_length or not self._may_give_more):
             return Emptied(self.outer, lambda: self.guard.run(self._stand_behind, at))
         if at is not None and not self.opens:
             self._at = replace(at, ahead=[])
@@ -334,9 +340,12 @@ class Follower:
         self._at = replace(at, again=self._at.again, emptied=False, ahead=[], loader=None)
         self._fetches.workers = pickled(at.workers if same_way else {})
         self._fetches.start(at.drawn, at.ended)
+        near = self._near
         batches = self._reopen(at, plain, at.drawn)
-        if self._stateful:  # it draws its order once more, and the seed of its workers in between
-            put_samplers(self.outer, generators_only(at.between))
+        # One that keeps its position draws its order once more, and the seed of its workers in between. From any other
+        # one's generator the loop may draw, too; accelerate's loaders are a batch ahead of what is opened here.
+        if self._stateful or not (near or hasattr(self.outer, "end_of_dataloader")):
+            put_samplers(self.outer, generators_only(at.between), began=True)
         put_sampler_weights(self.outer, at.between)  # the order is drawn
         return Feed(self._fetches, batches, list(at.ahead), at.now, self._emptied, self.guard, anew.open)
 
@@ -347,7 +356,15 @@ class Follower:
             self._opening.fetch_again(batches, at.drawn if near else 0)
             return batches
         near = near and self.iterable
-        return self._opening.again(at, plain, drawn, near=near, refetch=at.again or self._at.again or near)
+        refetch = at.again or self._at.again or near
+        return self._opening.again(self.outer, at, plain, drawn, near=near, refetch=refetch)
+
+    @property
+    def _may_give_more(self) -> bool:
+        """Whether there may be batches behind the last one by the length, which a script's own sampler tells."""
+        return not hasattr(self.outer, "end_of_dataloader") and any(
+            map(is_of_script, parts(self.base).values())
+        )
 
     def _stand_behind(self, at: Position) -> None:
         """Stand at the end of a pass that has no batch left."""

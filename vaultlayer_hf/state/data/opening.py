@@ -81,10 +81,13 @@ class Opening:
             base.collate_fn, base.worker_init_fn = collate, init
             order.held = False
 
-    def again(self, at: Position, plain: Opener, drawn: int, *, near: bool, refetch: bool) -> Iterator[Any]:
+    def again(
+        self, loader: Any, at: Position, plain: Opener, drawn: int, *, near: bool, refetch: bool
+    ) -> Iterator[Any]:
         """Make the iterator as it was when the pass began, and go past ``drawn`` batches.
 
-        ``near``: it is another run's. ``refetch``: the data set knows neither indices nor its position.
+        ``loader``: with what is around the DataLoader. ``near``: the iterator is another run's. ``refetch``: the data
+        set knows neither indices nor its position.
         """
         base, fetches = self._base, self._fetches
         if not base.num_workers:
@@ -102,8 +105,12 @@ class Opening:
             base._iterator = None  # workers that the script has started are others than then
             fetches.put(at.birth)
             batches = self.make(plain, fetches.workers, held=True, ended=[] if refetch else at.ended)
-            if not same(asdict(at.birth), asdict(at.begin)):
+            # Workers that persist are older than a later pass. Where they and the order draw from the loader's own
+            # generator the random state may be the same all the same; and to start them here has drawn from that.
+            later = workers_persist(base) and at.passes > 0 and base.generator is not None
+            if later or not same(asdict(at.birth), asdict(at.begin)):
                 fetches.put(at.begin)
+                put_samplers(loader, at.samplers, began=True)
                 with self._guard.users():
                     indices = iter(self._order)  # type: ignore[arg-type] # it is one: ``make`` has set it
                 batches._sampler_iter = indices  # type: ignore[attr-defined] # no public name
