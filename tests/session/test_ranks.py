@@ -294,6 +294,27 @@ def test_what_one_rank_wants_happens_at_the_same_step_on_all() -> None:
         assert found == [(10, "rank 2 is fenced")] * world
 
 
+def test_ranks_that_are_several_steps_apart() -> None:
+    """Where only each fifth step keeps ranks together, a slow one's word is acted on at one step, too."""
+    world, steps, update = 2, 30, 5
+    with ranks_of(world) as ranks:
+        update_done = [threading.Barrier(world) for _ in range(steps)]
+
+        def train(one: Ranks) -> tuple[int, str] | None:
+            one.apart = update
+            for step in range(steps):
+                if step % update == update - 1:
+                    update_done[step].wait(20)
+                elif one.rank:
+                    time.sleep(0.02)
+                word = one.request(step, "stop" if one.rank and step == 10 else None)
+                if word is not None:
+                    return step, word
+            return None
+
+        assert on_all(ranks, train) == [(16, "stop")] * world
+
+
 def test_nodes_are_found_by_what_they_see(tmp_path: Path) -> None:
     """Ranks 0 and 2 share one folder, 1 and 3 another: two nodes, led by 0 and 1; no probe is left."""
     with ranks_of(4) as ranks:

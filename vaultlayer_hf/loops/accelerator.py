@@ -108,6 +108,11 @@ class Prepared:
         return bool(getattr(accelerator, "step", 0) % accelerator.gradient_accumulation_steps)
 
     @property
+    def batches_an_update(self) -> int:
+        """How many batches an update has."""
+        return int(self.accelerator.gradient_accumulation_steps)
+
+    @property
     def unkept(self) -> str:
         """Why no start can go on from a checkpoint of now, in words; empty where one can."""
         return self._added.unkept

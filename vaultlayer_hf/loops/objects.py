@@ -65,6 +65,10 @@ class Stateful(Protocol):
         """Whether batches are counted of an update that is still to come."""
 
     @property
+    def batches_an_update(self) -> int:
+        """How many batches an update has at most, where it is known; else 1."""
+
+    @property
     def unkept(self) -> str:
         """Why no start can go on from a checkpoint of now, in words; empty where one can."""
 
@@ -215,6 +219,11 @@ class Objects:
     def within_update(self) -> bool:
         """No: nobody counts them; gradients that wait for an update are kept."""
         return False
+
+    @property
+    def batches_an_update(self) -> int:
+        """One, until updates are seen."""
+        return 1
 
     @property
     def unkept(self) -> str:

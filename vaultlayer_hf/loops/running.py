@@ -23,6 +23,7 @@ from vaultlayer_hf.loops.other_optimizers import OtherOptimizers
 from vaultlayer_hf.loops.pass_notices import run_is_over, say_step_again
 from vaultlayer_hf.loops.passes import Passes
 from vaultlayer_hf.loops.pending_gradients import PendingGradients
+from vaultlayer_hf.loops.update_length import UpdateLength
 from vaultlayer_hf.session.save.beside import say_what_is_gone
 from vaultlayer_hf.session.save.plan import Save
 from vaultlayer_hf.session.save.writing import write_on_all
@@ -81,6 +82,7 @@ class RunningLoop:
         self._leave_cells = at_end_of_cells(self._cell_ended)
         self._gradients.begin()
         self._others.begin()
+        self._update = UpdateLength(state.batches_an_update)
 
     @property
     def session(self) -> Session:
@@ -153,6 +155,7 @@ class RunningLoop:
         self._say_what_is_gone()
         if self.position.step_done() and self.session.ranks.rank == 0:
             say_step_again(self.session.events)
+        self.session.ranks.apart = self._update.step_done()
         self.step += 1
         decision = self.training.at_step(self.step)
         # What follows the last batch of an epoch belongs to it; told to end there is no time for it. Where another pass
@@ -250,6 +253,7 @@ class RunningLoop:
                 stack.callback(self._beside.close)
             stack.callback(self.position.leave)
             stack.callback(self._gradients.leave)
+            stack.callback(self._update.leave)
             stack.callback(self._others.leave)
             stack.callback(self._leave_cells)
 

@@ -34,12 +34,6 @@ thousand ranks that wait for minutes don't keep rank 0's host busy. The store's 
 two warnings to stderr at each time-out, and no other thread can use the store meanwhile."""
 _KEPT_ROUNDS = 8
 """Results that stay in the store: who takes part is at most one round behind, so it has read all older ones."""
-LAG = 2
-"""Steps between a request and the step at whose end all ranks act on it.
-
-Each training step holds a collective (DDP's all-reduce), so ranks are at most one step apart: who asks at the end of
-step n is seen by all at n + 1 at the latest. A loop without one (LocalSGD, no_sync over many steps) must not use this.
-"""
 _LEFT = "left"
 """Topic of the status of a rank that has left."""
 
@@ -56,6 +50,7 @@ class Ranks:
         store: how they talk; None for a single process.
         timeout: seconds that a rank waits for another at the start and at a save.
         nonce: secret of this conversation, the same on all ranks and never used before: see ``process_group``.
+        apart: how many steps ranks are apart at most: one with a collective (DDP's all-reduce) keeps them within one.
     """
 
     def __init__(
@@ -65,10 +60,10 @@ class Ranks:
         store: KeyValueStore | None = None,
         timeout: float = 600.0,
         nonce: str = "0",
+        apart: int = 1,
     ):
-        self.rank = rank
-        self.world_size = world_size
-        self.timeout = timeout
+        self.rank, self.world_size = rank, world_size
+        self.timeout, self.apart = timeout, apart
         self._messages = MessageStore(store, nonce) if store is not None else None
         self._count = 0
         self._requests: dict[str, int] = {}
@@ -267,10 +262,15 @@ class Ranks:
             return ResumeError(f"{where}{error}")
         return RanksError(f"{where}{type(error).__name__}: {first_line(error)}")
 
+    @property
+    def lag(self) -> int:
+        """Steps between a request and the step at whose end all ranks act on it: all see it one ahead of that."""
+        return self.apart + 1
+
     def request(self, step: int, wanted: str | None, topic: str = "stop") -> str | None:
         """Ask at the end of ``step`` for something that all ranks are to do, such as to stop; None: ask for nothing.
 
-        Returns what was asked for, ``LAG`` steps later and at the end of the same step on every rank; None until then.
+        Returns what was asked for, ``lag`` steps later and at the end of the same step on every rank; None until then.
         Of several requests under one ``topic`` the first wins. Costs one small request to the store a step. Where the
         store can't be reached nothing is agreed on.
         """
@@ -280,7 +280,7 @@ class Ranks:
         name = f"request/{topic}/{count}"
         try:
             if wanted is not None:
-                self._messages.put_first(name, (step + LAG, wanted))
+                self._messages.put_first(name, (step + self.lag, wanted))
             if not self._messages.there([name]):
                 return None
             target, agreed = self._messages.get(name)

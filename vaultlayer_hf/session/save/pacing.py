@@ -13,7 +13,7 @@ from collections.abc import Callable
 from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.base.spans import Cadence
 from vaultlayer_hf.base.text import duration_text
-from vaultlayer_hf.session.ranks import LAG, Ranks
+from vaultlayer_hf.session.ranks import Ranks
 from vaultlayer_hf.session.save.cadence import Interval, SaveCosts, choose_interval
 from vaultlayer_hf.vault.log.history import VaultHistory
 
@@ -165,7 +165,7 @@ class Pacer:
                 now - self._thought > _THINK_EVERY or self._history() != self._past
             ):
                 self._think()
-            ahead = LAG * self._step_seconds if self._ranks.world_size > 1 else 0.0
+            ahead = self._ranks.lag * self._step_seconds if self._ranks.world_size > 1 else 0.0
             wanted = not saves and now - self._last + min(ahead, self._interval / 2) >= self._interval
         if self._ranks.request(step, "save" if wanted else None, topic="save") is None:
             return False

@@ -1,0 +1,43 @@
+"""How many of a loop's steps an update takes: where each batch of it is one, ranks wait for each other only at its end.
+
+So they may be as many steps apart, and what one of them asks for at a step is done by all as many steps later.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+_MOST = 32
+"""Steps that ranks are taken to be apart at most: a stop waits for as many."""
+
+
+class UpdateLength:
+    """Counts the steps of the updates of a loop.
+
+    Args:
+        known: how many batches an update has, where something says so ahead.
+    """
+
+    def __init__(self, known: int = 1) -> None:
+        self._newest = self._before = known
+        self._since, self._updated = 0, False
+        note = torch.compiler.disable(self._note)  # type: ignore[no-untyped-call] # torch's own
+        self._hook = register_optimizer_step_post_hook(note)
+
+    def _note(self, *_: Any) -> None:
+        self._updated = True
+
+    def step_done(self) -> int:
+        """Note that a step is done; return how many the longer one of the last two updates had."""
+        self._since += 1
+        if self._updated:
+            self._newest, self._before = self._since, self._newest
+            self._since, self._updated = 0, False
+        return min(max(self._newest, self._before), _MOST)
+
+    def leave(self) -> None:
+        """Count no more."""
+        self._hook.remove()
