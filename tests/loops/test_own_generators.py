@@ -141,3 +141,21 @@ def test_more_batches_than_the_length_says(tmp_path: Path) -> None:
         training.learn(batch for _, batch in training.ckpt.steps(loader, epochs=2))
 
     assert differing(body, tmp_path, (1, 2, 3, 6)) == {}
+
+
+@pytest.mark.parametrize("made_anew", [False, True])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_generator_that_each_epoch_seeds(tmp_path: Path, made_anew: bool, workers: int) -> None:
+    """Saved at an epoch's end, the next one has the order of the seed that the script gives it."""
+
+    def body(training: Training) -> None:
+        own = torch.Generator()
+        loader = DataLoader(range(4), shuffle=True, generator=own, num_workers=workers)
+        for epoch in training.ckpt.epochs(range(EPOCHS)):
+            if made_anew:
+                own = torch.Generator()
+                loader = DataLoader(range(4), shuffle=True, generator=own, num_workers=workers)
+            own.manual_seed(7 + epoch)
+            training.learn(training.ckpt.batches(loader))
+
+    assert differing(body, tmp_path, (2, 5, 9), every=4) == {}

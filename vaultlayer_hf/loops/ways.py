@@ -20,6 +20,7 @@ from vaultlayer_hf.state.data.samplers import (
     put_samplers,
     raise_counters,
     take_samplers,
+    without_seeded_anew,
 )
 from vaultlayer_hf.state.random_state import put_random_state, same_random_state, take_random_state
 
@@ -116,9 +117,10 @@ class Followed:
         if before is not None and before.position is not None:
             # The loop's own code between the two passes may have drawn already: it has its random state.
             now = replace(before.position.now, random=None)
-            follower.resume(replace(before.position, over=True, now=now))
+            between = without_seeded_anew(self.loader, before.position.between)
+            follower.resume(replace(before.position, over=True, now=now, between=between))
         elif before is not None:
-            put_samplers(self.loader, before.between)
+            put_samplers(self.loader, without_seeded_anew(self.loader, before.between))
         self._begin.samplers = take_samplers(self.loader)
         follower.begin_epoch(set_since=True)
 
@@ -173,13 +175,8 @@ class Followed:
                 position = self.follower.position()
             except Exception as error:
                 why = state_lost("couldn't be had", error)
-        return replace(
-            self._begin,
-            between=between or {},
-            position=position,
-            print=self.likeness,
-            why=why,
-        )
+        kept = replace(self._begin, between=between or {}, position=position)
+        return replace(kept, print=self.likeness, why=why)
 
     def remarks(self) -> tuple[list[str], list[str]]:
         """Return, once, why numbers may differ behind a pass that went on; and what else there is to say of it."""
@@ -237,7 +234,7 @@ class Other:
     def begin(self, before: LoaderPosition | None) -> Iterator[Any]:
         """Open a pass, behind a place of a checkpoint where there is one."""
         if before is not None:
-            put_samplers(self.loader, before.between)
+            put_samplers(self.loader, without_seeded_anew(self.loader, before.between))
         self._begin = LoaderPosition(take_random_state(), _samplers_of(self.loader), {})
         return iter(self.loader)
 

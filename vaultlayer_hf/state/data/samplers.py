@@ -136,3 +136,30 @@ def generators_only(states: SamplerStates) -> SamplerStates:
         path: {name: value for name, value in state.items() if name in ("generator", _OWN, _MOVED, *KEYS)}
         for path, state in states.items()
     }
+
+
+def without_seeded_anew(loader: Any, states: SamplerStates) -> SamplerStates:
+    """Return states without those of generators that the script has just seeded with another number than they had.
+
+    So does a loop that seeds each epoch by its number, or makes a loader with such a generator. accelerate's samplers
+    seed theirs by themselves.
+    """
+    if hasattr(loader, "end_of_dataloader"):
+        return states
+    here = parts(loader)
+    return {
+        path: {
+            name: value
+            for name, value in state.items()
+            if name != "generator" or not _is_seeded_anew(getattr(here.get(path), "generator", None), value)
+        }
+        for path, state in states.items()
+    }
+
+
+def _is_seeded_anew(now: Any, then: torch.Tensor) -> bool:
+    if not isinstance(now, torch.Generator) or now.device.type != "cpu":
+        return False
+    seed = now.initial_seed()
+    fresh = torch.Generator().manual_seed(seed).get_state()
+    return torch.equal(now.get_state(), fresh) and torch.Generator().set_state(then).initial_seed() != seed
