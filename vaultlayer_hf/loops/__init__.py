@@ -36,6 +36,7 @@
     script_folders.py   folders that an attached script's own save_state writes
     shared_data.py      what loaders of one run share, which is brought back once
     stream.py           a loader that a loop draws from with next()
+    update_length.py    how many steps an update takes, and so how many ranks may be apart
     ways.py             ways to a place in a loader
 
 Imports session and below, never trainer or transformers; cli and run may import it.
