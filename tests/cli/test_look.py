@@ -16,6 +16,8 @@ from vaultlayer_hf import Checkpointer, Settings
 from vaultlayer_hf.session.save.plan import Save
 from vaultlayer_hf.session.start.resume import resume
 from vaultlayer_hf.session.training import Training
+from vaultlayer_hf.stores import open_store
+from vaultlayer_hf.vault.log.log import Log, Writer
 from vaultlayer_hf.vault.manifest import encode_mark
 
 from .conftest import vl
@@ -112,6 +114,17 @@ def test_why_of_what_was_uploaded_and_never_committed(vault: Path) -> None:
     assert done.code == 1
     assert "never committed" in done.err
     assert "data/1/checkpoint-50" in done.err
+
+
+def test_why_of_an_empty_vault_heeds_the_fork_that_is_named(tmp_path: Path) -> None:
+    """A vault without a checkpoint begins at step 0, or as the fork that VAULTLAYER_FORK names."""
+    store = open_store(str(tmp_path / "vault"))
+    Writer.claim(store, Log(store))
+    assert (
+        "begins at step 0, unless it is a fork" in vl("why", str(tmp_path / "vault"), VAULTLAYER_FORK="").err
+    )
+    told = vl("why", str(tmp_path / "vault"), VAULTLAYER_FORK="s3://bucket/run@5")
+    assert (told.code, "is a fork of s3://bucket/run@5, as VAULTLAYER_FORK says" in told.err) == (1, True)
 
 
 def test_diff_of_two_steps(trained: Path) -> None:
