@@ -51,8 +51,9 @@ def test_two_ranks_that_meet_now_and_then_go_on_where_they_met(forks: ForkServer
     plain, edited = tmp_path / "plain", tmp_path / "edited"
     assert _run(forks, plain, "whole") == [0, 0]
     total = json.loads((plain / "rank-0" / STEPS).read_text())
-    assert _run(forks, edited, "killed", die_at=total - 1, vault=str(vault)) == [-9, -9]
-    assert commits(vault)
+    # A checkpoint counts the meetings, one in each epoch of four steps: the kill waits for that of the second epoch.
+    assert _run(forks, edited, "killed", die_at=total - 1, vault=str(vault), turns=3) == [-9, -9]
+    assert commits(vault)[-1] == 2
     for rank in range(2):
         for path in (edited / f"rank-{rank}").iterdir():
             if path.name != "train.py":
