@@ -114,9 +114,8 @@ def _figure_text(name: str, points: dict[int, float]) -> str:
         return ""
     last, lowest = max(points), _lowest(points)
     text = f"{number_text(points[last])} (step {last})"
-    if (
-        lowest is None or lowest == last or not name.endswith("loss")
-    ):  # of other metrics the highest may be the best
+    # Of other metrics the highest may be the best.
+    if lowest is None or lowest == last or not name.endswith("loss"):
         return text
     return f"{text}; lowest {number_text(points[lowest])} (step {lowest})"
 

@@ -32,9 +32,10 @@ def with_journal(target: Target, history: Sequence[Entry]) -> Target:
             found = run_of(folder)
             begins = [line["time"] for line in found.journal if line["kind"] == "begin"]
             ends = [line["time"] for line in found.journal if line["kind"] == "end"]
+            if found.vault != target.vault or not begins or begins[0] - _EARLY > claimed:
+                continue
             over = bool(ends) and ends[-1] >= begins[-1]
-            its = found.vault == target.vault and begins and begins[0] - _EARLY <= claimed
-            if its and not (over and claimed > ends[-1] + _EARLY):
+            if not (over and claimed > ends[-1] + _EARLY):
                 return replace(found, vault=target.vault)
     return target
 

@@ -35,6 +35,7 @@
     running.py          a loop under way, from ``resume()`` to its end
     script_folders.py   folders that an attached script's own save_state writes
     shared_data.py      what loaders of one run share, which is brought back once
+    step_hook.py        told of each step of any optimizer
     stream.py           a loader that a loop draws from with next()
     update_length.py    how many steps an update takes, and so how many ranks may be apart
     ways.py             ways to a place in a loader

@@ -14,8 +14,8 @@ from weakref import WeakSet
 
 import torch
 from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from vaultlayer_hf.loops.step_hook import after_each_step
 from vaultlayer_hf.state.capture.stepped import held_by, tensors_in
 from vaultlayer_hf.state.object_kinds import attributes_of
 
@@ -56,9 +56,7 @@ class OtherOptimizers:
 
     def begin(self) -> None:
         """Look from here on."""
-        # Else torch would compile it with a step that is compiled.
-        hook = torch.compiler.disable(self._step)  # type: ignore[no-untyped-call] # torch's own
-        self._hook = register_optimizer_step_post_hook(hook)
+        self._hook = after_each_step(self._step)
 
     def leave(self) -> None:
         """Look no more."""
@@ -75,12 +73,10 @@ class OtherOptimizers:
         self._saved_over = over
         # One that has rested since the save before has done its work, as that of a warm-up.
         counted = {type(one).__name__ for one in self._counted if one in lately}
-        if not any(
-            one in self._kept for one in lately
-        ):  # where none of the loop's own has stepped, one has its place
-            counted |= {
-                name for name in (type(one).__name__ for one in over) if not self._comes_and_goes(name)
-            }
+        # Where none of the loop's own has stepped since, one of the others has taken its place.
+        if not any(one in self._kept for one in lately):
+            names = {type(one).__name__ for one in over}
+            counted |= {name for name in names if not self._comes_and_goes(name)}
         self.names = sorted(counted)
 
     def _find_others(self) -> WeakSet[Any]:

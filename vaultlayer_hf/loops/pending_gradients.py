@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from vaultlayer_hf.loops.step_hook import after_each_step
 from vaultlayer_hf.state.capture.stepped import has_step_hooks
 from vaultlayer_hf.state.tensor_digests import local_part
 
@@ -37,10 +37,8 @@ class PendingGradients:
 
     def begin(self) -> None:
         """Mark what is used from here on."""
-        # By all optimizers: one that steps another within it, as SAM does, isn't called itself. Where a step
-        # is compiled torch would compile this, too.
-        hook = torch.compiler.disable(_mark)  # type: ignore[no-untyped-call] # torch's own
-        self._hook = register_optimizer_step_post_hook(hook)
+        # By all optimizers: one that steps another within it, as SAM does, isn't called itself.
+        self._hook = after_each_step(_mark)
 
     def leave(self) -> None:
         """Mark no more."""

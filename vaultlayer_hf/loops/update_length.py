@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch.optim.optimizer import register_optimizer_step_post_hook
+from vaultlayer_hf.loops.step_hook import after_each_step
 
 _MOST = 32
 """Steps that ranks are taken to be apart at most: a stop waits for as many."""
@@ -24,8 +23,7 @@ class UpdateLength:
     def __init__(self, known: int = 1) -> None:
         self._newest = self._before = known
         self._since, self._updated = 0, False
-        note = torch.compiler.disable(self._note)  # type: ignore[no-untyped-call] # torch's own
-        self._hook = register_optimizer_step_post_hook(note)
+        self._hook = after_each_step(self._note)
 
     def _note(self, *_: Any) -> None:
         self._updated = True

@@ -103,9 +103,8 @@ def _constant(value: Any) -> str:
         return _digest_of(value)
     if isinstance(value, (tuple, frozenset)):
         parts = [_constant(one) for one in value]
-        return repr(
-            parts if isinstance(value, tuple) else sorted(parts)
-        )  # a set's order is each process's own
+        # A set's order is each process's own.
+        return repr(parts if isinstance(value, tuple) else sorted(parts))
     return f"{type(value).__name__} {value!r}"
 
 

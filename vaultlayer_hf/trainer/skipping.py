@@ -25,6 +25,7 @@ import transformers.trainer
 from packaging.version import Version
 
 from vaultlayer_hf.state.data.followed import follower_of
+from vaultlayer_hf.state.data.samplers import looks_ahead
 
 _NAME = "skip_first_batches"
 _ASKS_BEHIND_THE_END = Version("4.52") > Version(transformers.__version__)
@@ -114,7 +115,7 @@ def _rest(loader: Any, left_out: int) -> Any:
     """
     follower = follower_of(loader)
     user = next((one for one, _ in _users if follower_of(one.loader) is follower), None)
-    if user is None or hasattr(loader, "end_of_dataloader"):
+    if user is None or looks_ahead(loader):
         return loader
     try:
         length, rows = len(user.loader), len(user.loader.dataset)

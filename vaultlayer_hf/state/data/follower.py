@@ -39,6 +39,7 @@ from vaultlayer_hf.state.data.probed import why_distrusted
 from vaultlayer_hf.state.data.samplers import (
     generators_only,
     is_of_script,
+    looks_ahead,
     parts,
     put_sampler_weights,
     put_samplers,
@@ -344,7 +345,7 @@ class Follower:
         batches = self._reopen(at, plain, at.drawn)
         # One that keeps its position draws its order once more, and the seed of its workers in between. From any other
         # one's generator the loop may draw, too; accelerate's loaders are a batch ahead of what is opened here.
-        if self._stateful or not (near or hasattr(self.outer, "end_of_dataloader")):
+        if self._stateful or not (near or looks_ahead(self.outer)):
             put_samplers(self.outer, generators_only(at.between), began=True)
         put_sampler_weights(self.outer, at.between)  # the order is drawn
         return Feed(self._fetches, batches, list(at.ahead), at.now, self._emptied, self.guard, anew.open)
@@ -362,9 +363,7 @@ class Follower:
     @property
     def _may_give_more(self) -> bool:
         """Whether there may be batches behind the last one by the length, which a script's own sampler tells."""
-        return not hasattr(self.outer, "end_of_dataloader") and any(
-            map(is_of_script, parts(self.base).values())
-        )
+        return not looks_ahead(self.outer) and any(map(is_of_script, parts(self.base).values()))
 
     def _stand_behind(self, at: Position) -> None:
         """Stand at the end of a pass that has no batch left."""
@@ -374,7 +373,7 @@ class Follower:
         self._fetches.put(at.now)
         between = at.between
         # Workers and accelerate's loaders fetch ahead: by the last batch they have met the samplers' end.
-        if not (self.iterable or self.base.num_workers or hasattr(self.outer, "end_of_dataloader")):
+        if not (self.iterable or self.base.num_workers or looks_ahead(self.outer)):
             self._opening.go_past_end(self.outer, at)
             between = take_samplers(self.outer)
         # The rest is there, and the loop may change it.
@@ -386,7 +385,7 @@ class Follower:
         accelerate's own loaders look a batch ahead and say so. Of any other its length tells: a Trainer takes as many
         batches as there are and never asks for one more within the step at whose end it saves.
         """
-        if hasattr(self.outer, "end_of_dataloader"):
+        if looks_ahead(self.outer):
             return bool(self.outer.end_of_dataloader)
         try:
             return not self.iterable and 0 < drawn == len(self.base)
@@ -395,5 +394,5 @@ class Follower:
 
     def _emptied(self) -> None:
         """Note that the DataLoader has no more batches; accelerate's own loaders say so themselves."""
-        if not hasattr(self.outer, "end_of_dataloader"):
+        if not looks_ahead(self.outer):
             self._at.emptied = True

@@ -42,6 +42,11 @@ def parts(loader: Any) -> dict[str, Any]:
     return found
 
 
+def looks_ahead(loader: Any) -> bool:
+    """Tell whether a loader is one of accelerate's: these fetch a batch ahead, and say which is the last."""
+    return hasattr(loader, "end_of_dataloader")
+
+
 def left_out(loader: Any) -> int:
     """Return how many batches a loader leaves out at its begin, as accelerate's ``skip_first_batches`` makes one."""
     found = (getattr(part, "skip_batches", 0) for part in parts(loader).values())
@@ -144,7 +149,7 @@ def without_seeded_anew(loader: Any, states: SamplerStates) -> SamplerStates:
     So does a loop that seeds each epoch by its number, or makes a loader with such a generator. accelerate's samplers
     seed theirs by themselves.
     """
-    if hasattr(loader, "end_of_dataloader"):
+    if looks_ahead(loader):
         return states
     here = parts(loader)
     return {
