@@ -1,9 +1,8 @@
 """Compares ``auto`` with fixed cadences: ``python -m tests.cadence``; writes a table, fails where it isn't good enough.
 
 For each world the goodput of ``auto`` stands beside that of the best fixed cadence chosen in hindsight: the best of
-those that keep saves under 1 % of the training, as ``auto`` has to, and the best of all: what the bound costs where
-a failure comes about as often as a hundred saves would take. In the last two worlds the script saves by itself, too,
-and the 1 % are those of the saves beside its own.
+all, and the best of those that keep saves under 1 % of the training, as ``auto`` has to before anything has died.
+Where the script saves by itself, too, these are the saves beside its own.
 """
 
 from __future__ import annotations
@@ -73,18 +72,17 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10, help="runs a world (default 10)")
     seeds = range(parser.parse_args().seeds)
     print(f"{'failure every':>14} {'shape':>5} {'stall':>7} {'upload':>7} {'auto':>7} {'in saves':>8} "
-          f"{'best fixed':>11} {'at':>8} {'behind':>7} {'unbounded':>10}")  # fmt: skip
+          f"{'best fixed':>11} {'at':>8} {'behind':>7} {'under 1 %':>10}")  # fmt: skip
     bad = 0
     for world in WORLDS:
         found, best, free = compare(world, seeds)
-        behind = best[1].goodput - found.goodput
-        bad += behind > ALLOWED or found.stalled > IO_SHARE
+        behind = free[1].goodput - found.goodput
+        bad += behind > ALLOWED
         print(f"{duration_text(world.mtbf):>14} {world.shape:5} {duration_text(world.stall):>7} "
-              f"{duration_text(world.upload):>7} {found.goodput:7.2%} {found.stalled:8.2%} {best[1].goodput:11.2%} "
-              f"{duration_text(best[0]):>8} {behind:7.2%} {free[1].goodput:10.2%}", flush=True)  # fmt: skip
+              f"{duration_text(world.upload):>7} {found.goodput:7.2%} {found.stalled:8.2%} {free[1].goodput:11.2%} "
+              f"{duration_text(free[0]):>8} {behind:7.2%} {best[1].goodput:10.2%}", flush=True)  # fmt: skip
     print(
-        f"{len(WORLDS) - bad} of {len(WORLDS)} worlds: saves take under {IO_SHARE:.0%}, and goodput is within "
-        f"{ALLOWED:.0%} of the best fixed cadence of which that is true"
+        f"{len(WORLDS) - bad} of {len(WORLDS)} worlds: goodput is within {ALLOWED:.0%} of the best fixed cadence's"
     )
     sys.exit(1 if bad else 0)
 

@@ -1,7 +1,9 @@
 """Goodput of a training that is killed every 30 seconds for 5 minutes, with `vl run` and without, as a table.
 
-Goodput is the share of the wall clock that went into steps which count. A training that nobody kills stays below 100 %,
-too: it starts once, and its saves keep it waiting. So the last column has the steps over those of such a training.
+Goodput is the share of the wall clock that went into steps which count, with what the Trainer does between two of
+them: a step takes as long as one of the stock training that nobody kills does in the median, where no save lies
+behind it. Such a training stays below 100 %, too: it starts once, and its saves keep it waiting. So the last column
+has the steps over its.
 
 python -m tests.goodput [--seconds 300] [--every 30] [--at-once 1] [--only TEXT]
 """
@@ -9,6 +11,7 @@ python -m tests.goodput [--seconds 300] [--every 30] [--at-once 1] [--only TEXT]
 from __future__ import annotations
 
 import argparse
+import itertools
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -57,15 +60,23 @@ def main() -> None:
         played = pool.map(
             lambda way, folder: train_under_kills(way, folder, asked.seconds, asked.every), ways, folders
         )
-        undisturbed, spent = 0, list[tuple[str, float, Spent]]()
-        for way, one in zip(ways, played, strict=True):
-            if way == UNDISTURBED:
-                undisturbed = one.reached
-            share = f"{one.reached / undisturbed:.0%}" if undisturbed else ""
-            lost = one.trained - one.reached
-            row = (way, one.kills, one.failed, one.reached, one.trained, lost, f"{one.goodput:.1%}", share)
+        undisturbed, spent = next(played), list[tuple[str, float, Spent]]()
+        for way, one in zip(ways, itertools.chain([undisturbed], played), strict=True):
+            share = f"{one.reached / undisturbed.reached:.1%}"
+            goodput = f"{one.goodput(undisturbed.pace):.1%}"
+            row = (
+                way,
+                one.kills,
+                one.failed,
+                one.reached,
+                one.trained,
+                one.trained - one.reached,
+                goodput,
+                share,
+            )
             print("| " + " | ".join(map(str, row)) + " |", flush=True)
-            spent.append((way, one.seconds, one.spent))
+            spent.append((way, one.seconds, one.spent(undisturbed.pace)))
+    print(f"\nA step of the training that nobody kills takes {undisturbed.pace * 1e3:.1f} ms.")
     _print_spent(spent)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import textwrap
@@ -20,7 +22,7 @@ from tests.run.programs import environment
 from tests.servers import die_with_parent
 
 PACE = 0.1
-"""Seconds that a step takes."""
+"""Seconds that a step takes, without what the Trainer does between two."""
 SAVE_STEPS = 20
 
 SCRIPT = textwrap.dedent(
@@ -93,25 +95,51 @@ class Result:
     """What came of the time.
 
     Attributes:
-        seconds: of wall clock.
-        kills: how often the training was killed.
-        reached: the step that the training stood at in the end: each step counts once.
-        trained: steps trained in all, those that were lost among them.
+        begun, seconds: when it began, and how long it took, by the wall clock.
+        steps: all steps that were trained, in order.
+        killed_at: when the training was killed.
         failed: starts that ended by an exception: a kill in a save leaves half a checkpoint.
-        spent: where the time went that didn't go into steps which count.
     """
 
+    begun: float
     seconds: float
-    kills: int
-    reached: int
-    trained: int
+    steps: list[Step]
+    killed_at: list[float]
     failed: int
-    spent: Spent
 
     @property
-    def goodput(self) -> float:
-        """Share of the wall clock that went into steps which weren't lost."""
-        return self.reached * PACE / self.seconds
+    def kills(self) -> int:
+        """How often the training was killed."""
+        return len(self.killed_at)
+
+    @property
+    def reached(self) -> int:
+        """The step that the training stood at in the end: each step counts once."""
+        return self.steps[-1].number if self.steps else 0
+
+    @property
+    def trained(self) -> int:
+        """Steps trained in all, those that were lost among them."""
+        return len(self.steps)
+
+    @property
+    def pace(self) -> float:
+        """Seconds from one step's end to the next one's, in the median, where no save lies between them."""
+        pairs = itertools.pairwise(self.steps)
+        return statistics.median(
+            after.at - before.at
+            for before, after in pairs
+            if before.number % SAVE_STEPS and before.pid == after.pid
+        )
+
+    def goodput(self, pace: float) -> float:
+        """Return the share of the wall clock that went into steps which weren't lost, of ``pace`` seconds each."""
+        return self.reached * pace / self.seconds
+
+    def spent(self, pace: float) -> Spent:
+        """Return where the time went that didn't go into steps which count, of ``pace`` seconds each."""
+        end = self.begun + self.seconds
+        return spent_beside(self.steps, self.begun, self.killed_at, end, pace, SAVE_STEPS)
 
 
 def train_under_kills(
@@ -149,8 +177,7 @@ def train_under_kills(
         _end(process)
     trained = [Step(float(at), int(step), int(pid)) for at, step, pid in map(str.split, _lines(steps))]
     failed = (folder / "log").read_text(errors="replace").count("Traceback (most recent call last)")
-    spent = spent_beside(trained, begun, killed_at, begun + seconds, PACE, SAVE_STEPS)
-    return Result(seconds, len(killed_at), trained[-1].number if trained else 0, len(trained), failed, spent)
+    return Result(begun, seconds, trained, killed_at, failed)
 
 
 def warm_up() -> None:

@@ -56,7 +56,8 @@ class Settings:
         on_fenced: when another process has claimed the vault: ``"stop"`` ends train() with FencedError at
             the next step; ``"continue"`` trains on without a vault.
         save_every: also save at this cadence, on top of the training's own saves: ``"5min"``, ``"200 steps"`` or that
-            number alone, or ``"auto"``, which measures and keeps these under 1 % of the time; None: no other saves.
+            number alone, or ``"auto"``, which measures and keeps these under 1 % of the time, and 1 % more for each
+            death; None: no other saves.
         max_loss: for ``"auto"``: training that a failure may cost at most, such as ``"10min"`` or a number of
             seconds; None: no bound.
         signals: which signals announce the end of this process, such as ``"SIGTERM,SIGINT,SIGUSR1"``: training

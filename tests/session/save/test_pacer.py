@@ -75,15 +75,15 @@ def test_auto_keeps_its_share_and_says_why_once() -> None:
     """It measures with its first save, makes up for it, keeps its share, and says so in three lines."""
     clock, events, heard = Clock(), Events(), list[Event]()
     events.listen(heard.append)
-    made = pacer(Cadence("auto"), clock, events, history=lambda: VaultHistory(400, 3600.0))
+    made = pacer(Cadence("auto"), clock, events, history=lambda: VaultHistory(1, 60.0))
     made.begin()
-    saved = drive(made, clock, 5000, seconds=1.0, stall=2.0)
+    saved = drive(made, clock, 1000, seconds=1.0, stall=2.0)
     assert saved[0] == 60
-    assert 18 < len(saved) < 26
-    assert made.share < 0.0101
+    assert 7 < len(saved) < 12
+    assert made.share < 0.0201
     assert [event.kind for event in heard] == ["cadence"] * 3
     assert "measures" in heard[0].message
-    assert all("may take 1% of the time" in event.message for event in heard[1:])
+    assert all("may take 2% of the time" in event.message for event in heard[1:])
 
 
 def test_auto_saves_between_the_scripts_own_saves() -> None:
@@ -102,9 +102,8 @@ def test_auto_saves_between_the_scripts_own_saves() -> None:
             clock.now += 0.1
             made.saved()
     assert not [step for step in saved if step % 20 == 0]
-    assert len(saved) >= 5
-    assert made.share > 0.025
-    assert made.share - 20 * 0.1 / (clock.now - 1000.0) < 0.0101
+    assert 15 <= len(saved) <= 20  # one between each two
+    assert made.share > 0.04
 
 
 def test_auto_leaves_alone_what_the_script_saves_often_enough() -> None:
