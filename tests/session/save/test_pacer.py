@@ -77,13 +77,13 @@ def test_auto_keeps_its_share_and_says_why_once() -> None:
     events.listen(heard.append)
     made = pacer(Cadence("auto"), clock, events, history=lambda: VaultHistory(1, 60.0))
     made.begin()
-    saved = drive(made, clock, 1000, seconds=1.0, stall=2.0)
+    saved = drive(made, clock, 300, seconds=1.0, stall=2.0)
     assert saved[0] == 60
-    assert 7 < len(saved) < 12
+    assert saved[1:] == pytest.approx([198, 296], abs=5)  # the first one came early, and is made up for
     assert made.share < 0.0201
     assert [event.kind for event in heard] == ["cadence"] * 3
     assert "measures" in heard[0].message
-    assert all("may take 2% of the time" in event.message for event in heard[1:])
+    assert "may take 2% of the time" in heard[1].message and "2 s and a failure in" in heard[2].message
 
 
 def test_auto_saves_between_the_scripts_own_saves() -> None:
