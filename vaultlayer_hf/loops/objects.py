@@ -66,7 +66,7 @@ class Stateful(Protocol):
 
     @property
     def batches_an_update(self) -> int:
-        """How many batches an update has at most, where it is known; else 1."""
+        """How many batches an update has at most, where that is known; else 0."""
 
     @property
     def unkept(self) -> str:
@@ -222,8 +222,8 @@ class Objects:
 
     @property
     def batches_an_update(self) -> int:
-        """One, until updates are seen."""
-        return 1
+        """Nothing says so before updates are seen."""
+        return 0
 
     @property
     def unkept(self) -> str:

@@ -17,10 +17,11 @@ class UpdateLength:
     """Counts the steps of the updates of a loop.
 
     Args:
-        known: how many batches an update has, where something says so ahead.
+        known: how many batches an update has, where something says so ahead; 0: nothing does. Within the first update
+            ranks may be as far apart then as they ever are.
     """
 
-    def __init__(self, known: int = 1) -> None:
+    def __init__(self, known: int = 0) -> None:
         self._newest = self._before = known
         self._since, self._updated = 0, False
         self._hook = after_each_step(self._note)
@@ -34,6 +35,8 @@ class UpdateLength:
         if self._updated:
             self._newest, self._before = self._since, self._newest
             self._since, self._updated = 0, False
+        if not self._newest:  # behind so many steps it is a loop that never updates, or out of sight
+            return _MOST if self._since < _MOST else 1
         return min(max(self._newest, self._before), _MOST)
 
     def leave(self) -> None:
