@@ -93,6 +93,7 @@ PROVED: dict[str, tuple[str, ...]] = {
         "exact/test_exact.py::test_another_run_is_said",
         f"{_ASKED}::test_another_machine_is_said_and_the_place_is_kept",
         f"{_ASKED}::test_another_number_of_ranks_is_said",
+        "trainer/test_asked_epochs.py::test_each_row_is_trained_on_once_an_epoch",
     ),
 }
 """By a row's first cell, as it stands in the guide, the tests that show what its second one says."""

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import Trainer as Stock
 from transformers import TrainerCallback
 
-from tests.trainer.kit import Boom, FailAt, Patient, Recorder, Tokens, state_of, trainer
+from tests.trainer.kit import Boom, FailAt, Patient, Recorder, Tokens, state_of, steps_of, trainer
+from vaultlayer_hf import VaultLayerCallback
 
 
 class Accumulates(TrainerCallback):
@@ -75,12 +77,24 @@ def test_an_accumulation_that_a_callback_has_changed(tmp_path: Path) -> None:
 def test_epochs_whose_steps_are_others_than_the_trainer_counts(
     then: int, now: int, end: int, tmp_path: Path
 ) -> None:
-    """No more epochs are trained than are asked for; a schedule or an epoch that is left is named at the end."""
+    """No more epochs are trained than are asked for; a schedule or an epoch that is left is named at the end.
+
+    That is where the script calls train() by itself: else the Trainer counts this start's steps.
+    """
     more: dict[str, Any] = {"max_steps": -1, "num_train_epochs": 3, "save_steps": 10}  # 5 or 10 steps each
     with pytest.raises(Boom):
         start(tmp_path, then, FailAt(11), Patient(tmp_path / "v"), **more).train()
-    run = start(tmp_path, now, **more)
-    words = said(run)[-1]
+    vault = VaultLayerCallback(str(tmp_path / "v"))
+    own = {
+        "cls": Stock,
+        "callbacks": [vault],
+        "train_dataset": Tokens(20),
+        "gradient_accumulation_steps": now,
+    }
+    run = trainer(tmp_path / "o", **own, **more)
+    log = Recorder(vault)
+    run.train(resume_from_checkpoint=vault.pull())
+    words = log.of("inexact")[-1].message
     assert (run.state.global_step, state_of(tmp_path / "v").finished) == (end, end)
     if now == 1:
         assert words.startswith("training ends at step 20 of 30: the 3 epochs that are asked for are trained")
@@ -96,3 +110,20 @@ def test_epochs_that_a_callback_gives_other_steps_are_its_own_doing(tmp_path: Pa
     log = Recorder(run := start(tmp_path, 2, Accumulates(), max_steps=-1, num_train_epochs=2))
     run.train()
     assert not log.of("inexact")
+
+
+def test_epochs_of_fewer_steps_than_counted_end_in_a_checkpoint(tmp_path: Path) -> None:
+    """Their last step is saved, so the next start trains nothing; and it says nothing of a metric that there isn't."""
+    more: dict[str, Any] = {"max_steps": -1, "num_train_epochs": 2, "save_steps": 5}
+    first = start(tmp_path, 2, Accumulates(), **more)
+    first.train()
+    end = first.state.global_step
+    assert end < first.state.max_steps
+    assert end % 5
+    assert (steps_of(tmp_path / "v")[-1], state_of(tmp_path / "v").finished) == (end, end)
+    log = Recorder(again := start(tmp_path, 2, **more))
+    assert again.train().global_step == end
+    words = log.of("finished")[0].message
+    assert words.startswith(
+        f"this run is already over, at step {end} of 10: no step is trained; ask for more steps"
+    )

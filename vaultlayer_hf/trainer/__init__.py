@@ -7,6 +7,7 @@
     argument.py         what the values of ``resume=`` mean
     asked.py            what a training is asked for
     async_save/         a Trainer's save beside its training
+    asked_epochs.py     the epochs that are asked for, where steps have another number of samples than they had
     begun.py            a training that a Trainer has begun, as it hands it to its callbacks
     call.py             a call of ``train()``, of which one argument is read and may be replaced
     callback.py         the callback: the Trainer's events on one side, its run on a vault on the other

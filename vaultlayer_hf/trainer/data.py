@@ -27,6 +27,7 @@ from vaultlayer_hf.state.data.likeness import Likeness, steps_a_pass, take_liken
 from vaultlayer_hf.state.data.placed import in_doubt
 from vaultlayer_hf.state.data.position import Moment, Position, state_lost
 from vaultlayer_hf.state.random_state import put_random_state
+from vaultlayer_hf.trainer.asked_epochs import MIXED, SAMPLES, TrainedEpochs, counts_samples, samples_of
 from vaultlayer_hf.trainer.begun import Begun
 from vaultlayer_hf.trainer.data_file import Record, newest_loss, read_record, record_of, usable_record
 from vaultlayer_hf.trainer.epoch_end import begins_next_epoch, end_epoch, figures_of_step, save_best
@@ -63,6 +64,7 @@ class TrainerData:
         self._batches, self._passes = 0, 0.0  # of a pass, and how many of these; 0 where that isn't known
         self._cut = self._epoch_stopped = False
         self._accumulations: set[int] = set()  # gradient_accumulation_steps of the run's starts
+        self._mixed = False  # whether steps of this run have had other numbers of samples
         self._figures: dict[str, float] = {}  # of the step that it goes on behind
 
     # The Trainer's events -------------------------------------------------------------------------------
@@ -81,13 +83,15 @@ class TrainerData:
         self._batches, self._passes = 0, 0.0
         self._cut = self._epoch_stopped = False
         self._accumulations = {begun.args.gradient_accumulation_steps}
-        self._figures = {}
+        self._figures, self._mixed = {}, False
         with suppress(TypeError):  # of data without a length
             self._batches = len(begun.loader)
             self._passes = begun.args.num_train_epochs if begun.args.max_steps <= 0 else 0.0
         self._guard.run(self._follow, begun.loader, begun.args, handler)
         if begun.resumed is not None:
             self._steps_a_pass = steps_a_pass(begun.loader, begun.args.gradient_accumulation_steps)
+            trained = TrainedEpochs.read(begun.resumed) if self._ranks.rank == 0 else None
+            self._mixed = trained is not None and trained.differs(samples_of(self._likeness))
             self._go_on(begun.resumed, begun.args, begun.state)
 
     def _follow(self, loader: Any, args: TrainingArguments, handler: Any | None) -> None:
@@ -262,6 +266,7 @@ class TrainerData:
             found["accumulation"] = self._trainer.args.gradient_accumulation_steps
             found["figures"] = figures_of_step(self._trainer)
         found["accumulations"] = sorted(self._accumulations)
+        found |= {SAMPLES: samples_of(self._likeness), MIXED: self._mixed}
         if self._ranks.rank == 0:
             found["beside"] = names_beside(self._output_dir)
         if self._own is not None:
@@ -317,7 +322,14 @@ class TrainerData:
         losses = sums_from(own.losses) if isinstance(own, Record) and self._losses is not None else None
         found = None
         if self._follower is not None:
-            found = self._guard.run(usable_record, own, self._follower, self._likeness, args.ignore_data_skip)
+            found = self._guard.run(
+                usable_record,
+                own,
+                self._follower,
+                self._likeness,
+                args.ignore_data_skip,
+                by_samples=counts_samples(self._trainer),
+            )
         record, words = found if found is not None else (None, [self._why])
         position = record.position if record is not None else None
         try:

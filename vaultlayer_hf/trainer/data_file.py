@@ -94,7 +94,12 @@ def record_of(folder: Path, ranks: Ranks, step: int, loss: float | None) -> Reco
 
 
 def usable_record(
-    record: Record | str, follower: Follower, likeness: Likeness, ignore_data_skip: bool
+    record: Record | str,
+    follower: Follower,
+    likeness: Likeness,
+    ignore_data_skip: bool,
+    *,
+    by_samples: bool = False,
 ) -> tuple[Record | None, list[str]]:
     """Return the record to go on from, and what speaks against the same numbers.
 
@@ -103,6 +108,7 @@ def usable_record(
         follower: of this start's loader.
         likeness: what this start is like.
         ignore_data_skip: the Trainer's argument.
+        by_samples: whether a pass under way goes on behind as many samples as then, and not as many batches.
     """
     if isinstance(record, str):
         return None, [record]
@@ -110,7 +116,9 @@ def usable_record(
         return None, [record.why]
     if ignore_data_skip and record.position.batches and not record.position.over:
         return None, ["ignore_data_skip=True begins the data anew"]
-    words, holds = data_differences(record.likeness, likeness, workers_draw=bool(record.position.workers))
+    words, holds = data_differences(
+        record.likeness, likeness, workers_draw=bool(record.position.workers), by_samples=by_samples
+    )
     if follower.doubt:
         words.append(follower.doubt)
     return (record if holds else None), words

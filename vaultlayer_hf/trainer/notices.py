@@ -158,7 +158,7 @@ def say_over(session: Session, state: TrainerState, earlier: EarlierRun, *, is_f
     if not earlier.ended:
         what = f"this run is at step {earlier.step} of {earlier.max_steps}, and {state.max_steps} are asked for now"
     more = "ask for more steps to go on"
-    if earlier.step == earlier.finished and earlier.step < state.max_steps:
+    if earlier.stopped_early:
         more = (
             f"it was stopped early, by its metric: to go on there, with more patience, say, name "
             f"{session.address.uri}@{earlier.step}"

@@ -16,6 +16,7 @@ from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.start.resume import resume
 from vaultlayer_hf.state.model_identity import ModelIdentity
+from vaultlayer_hf.trainer.asked_epochs import TrainedEpochs
 from vaultlayer_hf.trainer.fork_numbers import ForkNumbers
 from vaultlayer_hf.trainer.loadable import load_trial
 from vaultlayer_hf.trainer.notices import say_named_checkpoint, warn_of_passed_over, warn_of_trained_weights
@@ -48,6 +49,7 @@ class Origin:
         named: whether it is the script that names the folder.
         earlier: what the run had come to; None where that isn't known.
         finished: step at which the run was over already; None where there is something to train.
+        trained: how many epochs its checkpoint was trained; None where there is none, or it doesn't say.
         numbers: this script's own learning rate and schedule, where it is a fork that keeps them.
     """
 
@@ -55,6 +57,7 @@ class Origin:
     named: bool = False
     earlier: EarlierRun | None = None
     finished: int | None = None
+    trained: TrainedEpochs | None = None
     numbers: ForkNumbers | None = None
 
     @property
@@ -77,19 +80,20 @@ def from_vault(
         session.warn_all(EventKind.INEXACT, f"{name}: {files.left_out}; the run goes on without them")
     numbers = ForkNumbers.of(session, trainer)
     if path is None:
-        trained = _steps_of(trainer, session.address.uri) if trainer is not None else 0
-        if trained and getattr(trainer, "model_init", None) is None:
-            warn_of_trained_weights(session, trained)
+        steps = _steps_of(trainer, session.address.uri) if trainer is not None else 0
+        if steps and getattr(trainer, "model_init", None) is None:
+            warn_of_trained_weights(session, steps)
         return Origin(numbers=numbers)
+    trained = session.ranks.on_rank_zero(lambda: TrainedEpochs.read(path))
     try:
         # Who names a step goes on from there, be it the one at which the run was stopped early.
         earlier = EarlierRun.read(path, None if session.goes_back else session.state.finished)
     except (OSError, ValueError, KeyError, TypeError):
-        return Origin(path, numbers=numbers)  # the Trainer will say what is wrong with it
+        return Origin(path, trained=trained, numbers=numbers)  # the Trainer will say what is wrong with it
     asked = asked_steps(earlier, args.max_steps, args.num_train_epochs)
     over = is_over(earlier, asked, loads_best=bool(args.load_best_model_at_end))
     finished = (earlier.finished or earlier.step) if over else None
-    return Origin(path, earlier=earlier, finished=finished, numbers=numbers)
+    return Origin(path, earlier=earlier, finished=finished, trained=trained, numbers=numbers)
 
 
 def from_named(session: Session, folder: str, why: str) -> Origin:
@@ -98,7 +102,8 @@ def from_named(session: Session, folder: str, why: str) -> Origin:
     say_named_checkpoint(session, folder, why)
     before = session.enter().before
     session.start_uploads(None, spared=[before.newest] if before and before.newest else [])
-    return Origin(Path(folder), named=True)
+    trained = session.ranks.on_rank_zero(lambda: TrainedEpochs.read(Path(folder)))
+    return Origin(Path(folder), named=True, trained=trained)
 
 
 def from_nothing(session: Session, step: int) -> Origin:

@@ -28,6 +28,7 @@ class EarlierRun:
         epochs: how many epochs were asked for then, rounded up.
         finished: step at which the run ended, by the log; None where it didn't.
         best_step: step of the best checkpoint, or None.
+        passes: how many epochs were trained, with the fraction of the one under way.
     """
 
     step: int
@@ -35,29 +36,39 @@ class EarlierRun:
     epochs: int = 0
     finished: int | None = None
     best_step: int | None = None
+    passes: float = 0.0
 
     @property
     def ended(self) -> bool:
         """Whether it had come to its own end; where fewer steps are asked for now, it may be over all the same."""
         return self.finished is not None or self.step >= self.max_steps
 
+    @property
+    def stopped_early(self) -> bool:
+        """Whether it ended ahead of its steps and of its epochs, which fewer steps may be enough for."""
+        ahead = self.finished is not None and self.step == self.finished < self.max_steps
+        return ahead and not 0 < self.epochs <= self.passes
+
     @classmethod
     def read(cls, folder: Path, finished: int | None) -> EarlierRun:
         """Read a checkpoint folder's trainer state. Raises OSError, ValueError, KeyError."""
         state = json.loads((folder / STATE).read_text())
         epochs = math.ceil(state.get("num_train_epochs") or 0)
-        return cls(int(state["global_step"]), int(state["max_steps"]), epochs, finished, best_step(state))
+        step, passes = int(state["global_step"]), float(state.get("epoch") or 0)
+        return cls(step, int(state["max_steps"]), epochs, finished, best_step(state), passes)
 
 
-def is_over(past: EarlierRun, max_steps: int, *, loads_best: bool) -> bool:
+def is_over(past: EarlierRun, max_steps: int, *, loads_best: bool, epochs: float | None = None) -> bool:
     """Return whether a run of ``max_steps`` steps has nothing left to train.
 
     ``loads_best``: the end of training loads the best checkpoint; then a run that has ended is over also
-    where its newest checkpoint is the best one and not the last step.
+    where its newest checkpoint is the best one and not the last step. ``epochs``: how many are asked for, where steps
+    are others than they were, and more of them says nothing.
     """
     if past.step >= max_steps:
         return True
-    if past.finished is None or max_steps > past.max_steps:
+    more = max_steps > past.max_steps if epochs is None else math.ceil(epochs) > past.epochs
+    if past.finished is None or more:
         return False
     return past.step == past.finished or (loads_best and past.step == past.best_step)
 

@@ -23,12 +23,13 @@ from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.state.model_identity import ModelIdentity, identity_of
 from vaultlayer_hf.stores.uri import VaultAddress, parse_vault
 from vaultlayer_hf.trainer.added import AddedObjects
+from vaultlayer_hf.trainer.asked_epochs import has_none_left
 from vaultlayer_hf.trainer.begun import Begun
 from vaultlayer_hf.trainer.data import TrainerData
 from vaultlayer_hf.trainer.in_evaluation import InEvaluation
 from vaultlayer_hf.trainer.notices import say_over, say_stopped, warn_of_arguments, warn_of_one_more_step
 from vaultlayer_hf.trainer.origin import Origin, from_named, from_nothing, from_vault
-from vaultlayer_hf.trainer.over import AlreadyFinishedError, EarlierRun, is_over
+from vaultlayer_hf.trainer.over import AlreadyFinishedError, EarlierRun
 from vaultlayer_hf.trainer.terms import has_ended, note_end, session_for
 from vaultlayer_hf.trainer.trained import Trained, is_adapter
 from vaultlayer_hf.trainer.under_way import TrainingUnderWay
@@ -51,6 +52,7 @@ class TrainerRun:
         events: where what happens to this run's checkpoints is told.
         added: what the script carries with each checkpoint beside the model.
         training: what is driven; None before the vault is claimed.
+        origin: what it goes on from; None until the vault is claimed.
         active: whether a training that is committed is between its begin and its end.
         complete: whether its newest training came to the run's end: all steps, or stopped early by its metric.
         stops_when_finished: whether ``begin`` raises AlreadyFinishedError for a run that is over.
@@ -68,7 +70,7 @@ class TrainerRun:
         self._trainer: Any = None
         self._handler: CallbackHandler | None = None
         self._identity = ModelIdentity()
-        self._origin: Origin | None = None  # None until the vault is claimed
+        self.origin: Origin | None = None
         self._under_way: TrainingUnderWay | None = None
         self._suspended: str | None = None  # why trainings are kept away from the vault now
         self._spent = False  # ``training`` was begun or closed: the next train() needs another
@@ -114,21 +116,20 @@ class TrainerRun:
                 "pull() needs to know output_dir and the model: make the Trainer with callbacks=[vault] first (a "
                 "subclass of VaultLayerCallback with an on_init_end of its own calls super().on_init_end in it)"
             )
-        if self._origin is not None and not self._spent:
-            return self._origin.path
+        if self.origin is not None and not self._spent:
+            return self.origin.path
         session = self.open()
-        if self._at_step is not None:
-            session.at_step, self._at_step = self._at_step, None
-        self._origin = from_vault(session, self._args, self._identity, self._trainer)
-        return self._origin.path
+        session.at_step, self._at_step = self._at_step or session.at_step, None
+        self.origin = from_vault(session, self._args, self._identity, self._trainer)
+        return self.origin.path
 
     def start(self, explicit: str, why: str) -> None:
         """Claim the vault without resuming from it: the script names its own checkpoint, and wins for a reason."""
-        self._origin = from_named(self.open(), explicit, why)
+        self.origin = from_named(self.open(), explicit, why)
 
     def start_unpulled(self, state: TrainerState) -> None:
         """Claim the vault for a training that was begun without ``pull``, and say what that passes over."""
-        self._origin = from_nothing(self.open(), state.global_step)
+        self.origin = from_nothing(self.open(), state.global_step)
 
     @contextmanager
     def suspended(self, what: str) -> Iterator[None]:
@@ -149,12 +150,12 @@ class TrainerRun:
     @property
     def claimed(self) -> bool:
         """Whether the vault is claimed, and it is known what to go on from."""
-        return self._origin is not None
+        return self.origin is not None
 
     @property
     def finished(self) -> int | None:
         """Step at which the run was over when it was pulled; None where there is something to train."""
-        return self._origin.finished if self._origin is not None else None
+        return self.origin.finished if self.origin is not None else None
 
     def open(self) -> Session:
         """Return a session to claim the vault with; one whose training broke off is left first."""
@@ -163,7 +164,7 @@ class TrainerRun:
             self.close()
             if self.training.session.disabled:
                 raise FencedError(f"{self.address.uri}: another process took this vault from this Trainer")
-            self.training = self._origin = None
+            self.training = self.origin = None
         self.active = self.complete = self._ended = self._spent = False
         model = self._model
         self._identity = ModelIdentity() if model is None else identity_of(model, adapter=is_adapter(model))
@@ -177,12 +178,11 @@ class TrainerRun:
         Raises AlreadyFinishedError where that is asked for, OtherRunError where what is asked for now can't go on from
         the checkpoint, NotLoadedError where what was loaded isn't what was saved.
         """
-        training, origin = self.training, self._origin
-        assert training is not None
-        assert origin is not None  # claimed, by ``pull`` or one of the two starts
+        training, origin = self.training, self.origin or Origin()
+        assert training is not None  # the vault is claimed, by ``pull`` or one of the two starts
         args, state = begun.args, begun.state
         earlier = self._earlier = origin.earlier or EarlierRun(state.global_step, state.max_steps)
-        self._over = is_over(earlier, state.max_steps, loads_best=bool(args.load_best_model_at_end))
+        self._over = has_none_left(training.session, begun, self._trainer, earlier, origin.trained)
         self._leave_trainer()  # of a training that broke off
         under_way = TrainingUnderWay(
             training, self._trainer, self._handler, self._identity, over=self._over, added=self.added
@@ -203,7 +203,7 @@ class TrainerRun:
         """Return the folder of the checkpoint that a training begins behind; None for one from the start."""
         if not state.global_step:
             return None
-        folder = self._origin.folder if self._origin is not None else None
+        folder = self.origin and self.origin.folder
         return folder or Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
 
     @property
@@ -233,7 +233,7 @@ class TrainerRun:
     def goes_back(self) -> bool:
         """Tell whether it goes on from a step that is named: what was done behind that counts no more."""
         session = self.training.session if self.training is not None else None
-        named = self._origin is not None and self._origin.named
+        named = self.origin is not None and self.origin.named
         return named or (session is not None and (session.goes_back or session.at_step is not None))
 
     def is_fork(self) -> bool:
@@ -242,8 +242,8 @@ class TrainerRun:
 
     def figures(self) -> dict[str, float]:
         """Return what belongs into the Trainer's logs."""
-        shown = self.active and self.settings.log_figures
-        return self.training.metrics() if self.training is not None and shown else {}
+        shown = self.training if self.active and self.settings.log_figures else None
+        return shown.metrics() if shown is not None else {}
 
     def end(self, state: TrainerState) -> None:
         """End the training: wait for uploads, and note whether the run is over.

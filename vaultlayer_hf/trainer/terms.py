@@ -75,6 +75,25 @@ def save_the_end(args: TrainingArguments, control: TrainerControl, *, paced: boo
         control.should_save = True
 
 
+def end_passes(
+    data: TrainerData,
+    training: Training | None,
+    saved: int | None,
+    args: TrainingArguments,
+    state: TrainerState,
+    control: TrainerControl,
+) -> None:
+    """Have the Trainer stop behind the last pass asked for, where it has counted more steps than these have had.
+
+    ``saved``: the newest step that is saved. Stock saves the last one that it has counted, and this one comes earlier.
+    """
+    early = state.global_step < state.max_steps
+    if data.is_through(unseen=not early):
+        control.should_training_stop = True
+        if early and training is not None and saved != state.global_step:
+            save_the_end(args, control, paced=training.pacer.active)
+
+
 def stop_now(control: TrainerControl, *, save: bool) -> None:
     """Have the Trainer stop behind this step, with nothing but a save where there is time for one."""
     control.should_training_stop, control.should_save, control.should_evaluate = True, save, False

@@ -14,6 +14,7 @@ from transformers.trainer_utils import TrainOutput
 
 from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.trainer.adapter_load import adapters_kept
+from vaultlayer_hf.trainer.asked_epochs import epochs_kept
 from vaultlayer_hf.trainer.call import Call
 from vaultlayer_hf.trainer.named import RunCallback, choose
 from vaultlayer_hf.trainer.optimizer_load import load_checked
@@ -57,7 +58,9 @@ def train_on(
             chosen = choose(vault, trainer, explicit)
             if chosen is not explicit:
                 call.set("resume_from_checkpoint", 0, chosen)
-            with adapters_kept(trainer):
+            origin = vault.run.origin
+            trained = origin.trained if origin is not None else None
+            with adapters_kept(trainer), epochs_kept(trainer, vault.run.training, trained):
                 return call.do()
     except AlreadyFinishedError:
         return _end_untrained(vault, trainer)

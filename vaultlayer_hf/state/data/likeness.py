@@ -61,8 +61,13 @@ def sampler_name(base: Any) -> str:
     return type(sampler).__name__
 
 
-def data_differences(then: Likeness, now: Likeness, *, workers_draw: bool) -> tuple[list[str], bool]:
-    """Return in words what has changed so that numbers may differ, and whether the place in the data still holds."""
+def data_differences(
+    then: Likeness, now: Likeness, *, workers_draw: bool, by_samples: bool = False
+) -> tuple[list[str], bool]:
+    """Return in words what has changed so that numbers may differ, and whether the place in the data still holds.
+
+    ``by_samples``: whether an epoch under way goes on behind as many samples as then, and not as many batches.
+    """
     words, holds = [], True
     for name, value in then.items():
         if name not in now or now[name] == value:
@@ -70,7 +75,7 @@ def data_differences(then: Likeness, now: Likeness, *, workers_draw: bool) -> tu
         # Whether the data draw random numbers isn't known of those that this process has read itself.
         elsewhere = name == "worker processes" and not (value and now[name])
         if workers_draw or elsewhere or name not in _WORKERS:
-            more = _left_of_epoch(then, now) if name == "batch size" else ""
+            more = _left_of_epoch(then, now) if name == "batch size" and not by_samples else ""
             words.append(f"{name}: {value} then, {now[name]} now{more}")
             holds = holds and name not in _ORDER
     return words, holds
