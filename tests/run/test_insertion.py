@@ -53,7 +53,7 @@ def attempt(tmp_path, monkeypatch):
     monkeypatch.setattr(hook.report, "_folder", folder)
     monkeypatch.setattr(hook.report, "_pid", 0)
     monkeypatch.setattr(hook.report, "watch_uncaught", lambda: None)
-    monkeypatch.setattr(inside, "_count", 0)
+    monkeypatch.setattr(inside, "_used", set())
     monkeypatch.setenv("VAULTLAYER_VAULT", str(tmp_path / "vault"))
     monkeypatch.setattr(logging.getLogger("vaultlayer_hf"), "propagate", True)
     return folder
@@ -83,7 +83,7 @@ def crash(cls, output, step=5):
 
 def fresh_process(monkeypatch) -> None:
     """Be as a new process, in which no Trainer has trained yet."""
-    monkeypatch.setattr(inside, "_count", 0)
+    monkeypatch.setattr(inside, "_used", set())
 
 
 def test_an_unedited_trainer_goes_on_from_the_vault(changed, attempt, tmp_path, monkeypatch) -> None:
@@ -128,6 +128,45 @@ def test_an_empty_vault_leaves_it_to_the_script(torn, changed, attempt, tmp_path
     kit.trainer(tmp_path / "output", changed).train(found)
     assert started_at(attempt) == (2 if torn else 4)
     assert ("lacks optimizer.pt" if torn else "is followed, as the script says") in caplog.text
+
+
+def test_a_stage_that_is_skipped_keeps_its_vault(changed, attempt, tmp_path, monkeypatch, caplog) -> None:
+    """A later start that begins with the second stage gives it a vault of its own, and finds that again."""
+    caplog.set_level("INFO", "vaultlayer_hf")
+    kit.trainer(tmp_path / "one", changed).train()
+    fresh_process(monkeypatch)
+    crash(changed, tmp_path / "two")
+    assert kit.steps_of(tmp_path / "vault-2")[-1] == 4
+    assert (
+        f"/two has the vault file://{tmp_path / 'vault-2'}, since trainings in other folders" in caplog.text
+    )
+    fresh_process(monkeypatch)
+    again = kit.trainer(tmp_path / "two", changed)
+    again.train()
+    assert (started_at(attempt), kit.state_of(tmp_path / "vault-2").finished) == (4, kit.STEPS)
+    fresh_process(monkeypatch)  # and the first one, where it isn't skipped
+    kit.trainer(tmp_path / "two", changed).train()
+    first = kit.trainer(tmp_path / "one", changed)
+    first.train()
+    assert not (tmp_path / "vault-3").exists()
+    assert first._vaultlayer_inserted.vault.path == str(tmp_path / "vault")
+
+
+@pytest.mark.parametrize("insert", ["0", "1"])
+@pytest.mark.parametrize("stops", [True, False])
+def test_a_training_that_a_callback_stops_is_noted_as_not_over(
+    stops, insert, changed, attempt, tmp_path, monkeypatch
+) -> None:
+    """train() returns either way; whether that is the training's end is in the note."""
+    monkeypatch.setenv("VAULTLAYER_RUN_INSERT", insert)
+
+    class Stops(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            control.should_training_stop = stops and state.global_step == 3
+
+    kit.trainer(tmp_path / "out", changed, callbacks=[Stops()]).train()
+    found = [line for line in read_notes(attempt)[0] if line["kind"] == "trained"]
+    assert [(line["step"], line["over"]) for line in found] == [(3, False) if stops else (kit.STEPS, True)]
 
 
 def test_a_script_with_a_vault_of_its_own_is_left_alone(changed, attempt, tmp_path) -> None:

@@ -94,11 +94,25 @@ def gather(
         seconds=seconds,
         vault=str(last.get("vault") or vault or ""),
         unfinished=any(map(_unfinished, notes.values())),
-        over=bool(notes_of(notes, "trained"))
-        or any(line.get("event") in ("finish", "finished") for line in notes_of(notes, "vault")),
+        over=any(map(_over, notes.values())),
         elsewhere=_ranks_elsewhere(notes),
         left=left() if any(error.not_empty for error in errors) else (),
     )
+
+
+def _over(lines: Sequence[dict[str, Any]]) -> bool:
+    """Tell whether the newest training of a rank has come to its end: a script may have several, in turn."""
+    over = False
+    for line in lines:
+        if line["kind"] == "train":
+            over = False
+        elif (
+            line["kind"] == "trained"
+        ):  # a script's own callback may have stopped it, which train() returns from
+            over = over or bool(line.get("over", True))
+        elif line["kind"] == "vault":
+            over = over or line.get("event") in ("finish", "finished")
+    return over
 
 
 def _printed_errors(output: str, *, began: bool) -> list[Error]:

@@ -40,7 +40,7 @@ A rank's notes:
     cold      reason, pid: this rank wasn't forked by the process that has its imports done, so it starts cold
     error     type (qualified name), message, traceback, memory (bool: out of memory), full (bool: no space),
               divide (by what all nodes must divide their micro-batches; only where they differ)
-    trained   step: train() has returned
+    trained   step: train() has returned; over (bool): at the training's end
 
 The pulse: ``{"time", "step", "phase", "beats"}``; beats counts signs of life of any kind (micro-batches, evaluation
 steps, steps). Phases: ``start`` (until the first step), ``train``, ``between`` (logs, evaluation and saves between two

@@ -61,7 +61,7 @@ def choose(vault: RunCallback, trainer: Any, explicit: Explicit) -> Explicit:
     if isinstance(explicit, str) and Path(explicit).absolute().resolve() == output_dir.absolute().resolve():
         explicit = True  # the folder of all its checkpoints
     if isinstance(explicit, str) and not _is_own(output_dir, Path(explicit)):
-        session.noted = {NAMED: explicit}
+        session.noted[NAMED] = explicit
         if named_before != explicit:
             return _from_elsewhere(vault, session, explicit, says, world_size)
     elif not holds:

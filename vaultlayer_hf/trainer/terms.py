@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from transformers import EarlyStoppingCallback, TrainerControl, TrainerState, TrainingArguments
@@ -21,6 +22,9 @@ from vaultlayer_hf.trainer.layout import best_step
 from vaultlayer_hf.trainer.micro_batches import check_micro_batches
 from vaultlayer_hf.trainer.notices import say_end_not_held
 from vaultlayer_hf.trainer.trainer_files import TrainerFiles
+
+OUTPUT_DIR = "output_dir"
+"""Name in a claim's detail: the folder that its Trainer writes into. It tells the trainings of one script apart."""
 
 
 def ranks_of(args: TrainingArguments, timeout: float) -> Ranks:
@@ -47,8 +51,15 @@ def session_for(args: TrainingArguments, settings: Settings, events: Events) -> 
         needs_best=bool(args.load_best_model_at_end),
         progress=not args.disable_tqdm,
     )
+    session.noted[OUTPUT_DIR] = folder_noted(args)
     check_micro_batches(session, args)
     return session
+
+
+def folder_noted(args: TrainingArguments) -> str:
+    """Return a Trainer's output folder as a claim notes it: as seen from the current folder, where it is within."""
+    folder = os.path.abspath(str(args.output_dir))
+    return os.path.relpath(folder) if Path(folder).is_relative_to(Path.cwd()) else folder
 
 
 def save_of(args: TrainingArguments, state: TrainerState, files: TrainerFiles) -> Save:

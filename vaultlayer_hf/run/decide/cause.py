@@ -80,7 +80,7 @@ class Death:
         seconds: since the start.
         vault: the URI of the vault that it had.
         unfinished: its training is over, and its last checkpoint isn't in the vault.
-        over: its training has noted its end.
+        over: its newest training has noted its end.
         elsewhere: the training has ranks that another `vl run` has started, on another node.
         left: output folders in which this attempt or an earlier one of this run has trained; looked up only where an
             error is about one that isn't empty.

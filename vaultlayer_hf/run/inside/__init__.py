@@ -2,6 +2,7 @@
 
     hook.py          what `vl run` does to ``transformers.Trainer`` in the processes that it starts
     micro_batch.py   a smaller micro-batch with more accumulation
+    numbered.py      which vault a Trainer gets: VAULT, VAULT-2 and so on, by its output folder
     observer.py      reports training loops of their own
     trainer.py       puts a vault into a Trainer that trains under `vl run`, and watches its training
     watch.py         watches one training for `vl run`

@@ -140,7 +140,8 @@ def _train(original: Any) -> Any:
             raise
         finally:
             self._vaultlayer_training = False
-        report.note("trained", step=self.state.global_step)
+        over = inside.is_over(self) if inside is not None else self.state.global_step >= self.state.max_steps
+        report.note("trained", step=self.state.global_step, over=over)
         report.beat(phase="done")
         return output
 

@@ -1,7 +1,7 @@
 """Puts a vault into a Trainer that trains under `vl run`, and watches its training. Imported by hook.py, late.
 
 A Trainer that has a vault already (``resume=`` or a VaultLayerCallback) keeps it, and is only reported. The second
-Trainer of a process that trains gets a vault of its own beside the first one's: ``VAULT-2``, and so on.
+Trainer of a script that trains gets a vault of its own beside the first one's, ``VAULT-2`` and so on: see numbered.py.
 """
 
 from __future__ import annotations
@@ -9,20 +9,25 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
+from transformers import TrainingArguments
+
+from vaultlayer_hf.base.events import EventKind
+from vaultlayer_hf.run.inside.numbered import numbered, pick_number, stage_of
 from vaultlayer_hf.run.inside.watch import TrainingMonitor
 from vaultlayer_hf.run.report import AT_VARIABLE, INSERT_VARIABLE, report
 from vaultlayer_hf.session.settings import Settings
 from vaultlayer_hf.stores.uri import parse_vault
 from vaultlayer_hf.trainer.callback import VaultLayerCallback
+from vaultlayer_hf.trainer.terms import folder_noted, has_ended, ranks_of
 from vaultlayer_hf.trainer.train_on import train_on
 
 __all__ = ["install", "train"]
 
-_count = 0
-"""How many Trainers of this process have got a vault here."""
+_used: set[int] = set()
+"""The numbers of the vaults that Trainers of this process have got here."""
 
 
 def install() -> None:
@@ -52,9 +57,15 @@ def train(trainer: Any, bound: Callable[..., Any], args: tuple[Any, ...], kwargs
     return train_on(vault, trainer, bound, args, kwargs, inserted=True)
 
 
+def is_over(trainer: Any) -> bool:
+    """Tell whether a Trainer whose ``train()`` has returned is at its end; a script's callback may have stopped it."""
+    handler = trainer.callback_handler
+    vaults = (one for one in handler.callbacks if isinstance(one, VaultLayerCallback))
+    return has_ended(trainer.state, handler, None) or any(vault.run.complete for vault in vaults)
+
+
 def _vault_of(trainer: Any) -> tuple[VaultLayerCallback | None, bool]:
     """Return a Trainer's vault and whether it was put in here; None where it is to have none."""
-    global _count
     inserted = trainer.__dict__.get("_vaultlayer_inserted")
     if inserted is not None:
         return inserted, True
@@ -65,16 +76,35 @@ def _vault_of(trainer: Any) -> tuple[VaultLayerCallback | None, bool]:
     settings = Settings()
     if os.environ.get(INSERT_VARIABLE, "1") == "0" or not settings.vault:
         return None, False
-    _count += 1
-    if _count > 1:
-        address = parse_vault(settings.vault)
-        settings = replace(settings, vault=f"{address.uri}-{_count}", fork=None)
+    number = _number_of(trainer.args, settings)
+    settings, others = numbered(settings, number), number - len(_used) - 1
+    _used.add(number)
     vault = VaultLayerCallback(settings)
+    if others:
+        vault.events.info(
+            EventKind.NOTICE,
+            f"the training in {folder_noted(trainer.args)} has the vault {settings.vault}, since trainings in other "
+            f"folders have {_in_words(others)} before it",
+        )
     vault.bind(trainer.args, trainer.model, trainer.callback_handler)
     vault.run.stops_when_finished = True
     trainer.add_callback(vault)
     trainer._vaultlayer_inserted = vault
     return vault, True
+
+
+def _in_words(others: int) -> str:
+    return "the one" if others == 1 else f"the {others}"
+
+
+def _number_of(args: TrainingArguments, settings: Settings) -> int:
+    """Return the number of the vault for a Trainer of these arguments: rank 0 looks for all."""
+    ranks = ranks_of(args, settings.part_timeout)
+
+    def pick() -> int:
+        return pick_number(folder_noted(args), _used, partial(stage_of, settings), os.path.isdir)
+
+    return ranks.on_rank_zero(pick, within=3 * settings.resume_timeout)
 
 
 def _watch(trainer: Any, vault: VaultLayerCallback | None) -> None:
