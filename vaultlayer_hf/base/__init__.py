@@ -4,6 +4,7 @@
     digest.py     digests of content: ``blake3:<64 hex digits>``
     events.py     everything that happens to a run's checkpoints, said once, in one line
     files.py      durable operations on local files
+    forks.py      what a forked child is to forget
     locks.py      locks on files and folders against other processes
     priority.py   uploads give way to training
     secrets.py    secrets are taken out of what this package writes

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from vaultlayer_hf.base import files
+from vaultlayer_hf.base.forks import forget_in_children
 from vaultlayer_hf.loops.async_facts import all_tensors, loop_facts, others, places, plain_optimizers, stepped
 from vaultlayer_hf.loops.async_fit import choose_for_loop
 from vaultlayer_hf.loops.folder import LoopFiles
@@ -81,6 +82,8 @@ class AsyncLoopSaves:
                 one.register_step_pre_hook(lambda *_: self._copier.before_change()),
                 one.register_step_post_hook(lambda *_: self._copier.after_step()),
             ]
+        self._inherited = False
+        forget_in_children(self.forget)
         atexit.register(self.close)  # ahead of the training's own end
 
     def save(
@@ -171,9 +174,15 @@ class AsyncLoopSaves:
         if size >= copier.SMALL:
             self._copier.prepare(size)
 
+    def forget(self) -> None:
+        """In a forked child: what is captured is the parent's to write, and the memory isn't this process's."""
+        self._capture, self._inherited = None, True
+
     def close(self) -> None:
         """Settle what is captured, and give memory and thread back. Safe to call twice. Raises FencedError."""
         atexit.unregister(self.close)
+        if self._inherited:
+            return
         hooks, self._hooks = self._hooks, []
         try:
             self.settle(wait=True)

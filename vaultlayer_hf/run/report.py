@@ -67,6 +67,14 @@ class AttemptReport:
         return self._folder
 
     @property
+    def inherited(self) -> bool:
+        """Whether the process that this one was forked from has given signs of life: the rank is that one.
+
+        Until a training begins here. A launcher that forks its ranks has trained nothing.
+        """
+        return self._beats > 0 and self._pid != os.getpid()
+
+    @property
     def rank(self) -> int:
         """This process's rank as its launcher has told it; 0 without one."""
         found = (os.environ.get(name, "") for name in _RANKS)
@@ -77,6 +85,10 @@ class AttemptReport:
         self.trains = self.trains or kind == "train"
         if self.folder is None:
             return
+        if kind == "train" and self._pid != os.getpid():
+            self.open()
+        if self.inherited:
+            return
         try:
             append(self.folder / f"rank-{self.rank}.jsonl", {"time": time.time(), "kind": kind, **fields})
         except OSError:
@@ -84,7 +96,7 @@ class AttemptReport:
 
     def beat(self, step: int | None = None, phase: str | None = None) -> None:
         """Give a sign of life."""
-        if self.folder is None:
+        if self.folder is None or self.inherited:
             return
         if self._pid != os.getpid():
             self.open()
@@ -113,7 +125,7 @@ class AttemptReport:
 
     def error(self, error: BaseException) -> None:
         """Note an exception, once."""
-        if error is self._said or isinstance(error, (SystemExit, KeyboardInterrupt)):
+        if self.inherited or error is self._said or isinstance(error, (SystemExit, KeyboardInterrupt)):
             return
         self._said = error
         cls = type(error)

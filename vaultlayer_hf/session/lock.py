@@ -16,12 +16,12 @@ import json
 import os
 import platform
 import time
-import weakref
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vaultlayer_hf.base import files, locks
 from vaultlayer_hf.base.events import EventKind, Events
+from vaultlayer_hf.base.forks import forget_in_children
 from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.vault.workspace import leave_workspace, workspace
 
@@ -68,6 +68,8 @@ class OutputLock:
         self._path = workspace(output_dir) / _NAME
         self._file: int | None = None
         self.held = False
+        # DataLoader's workers and the like would hold the lock of a process that was killed.
+        forget_in_children(self.forget)
 
     def acquire(self) -> None:
         """Take the lock, unless a process of the same vault has it. Raises SettingsError where another run has it."""
@@ -157,7 +159,6 @@ class OutputLock:
             except OSError as error:
                 self._warn(error)
                 return False
-        _locks.add(self)
         return True
 
     def _try(self) -> bool:
@@ -204,16 +205,3 @@ def _is_at(file: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(file), os.lstat(path))
     except OSError:
         return False
-
-
-_locks: weakref.WeakSet[OutputLock] = weakref.WeakSet()
-
-
-def _forget_all() -> None:
-    for lock in list(_locks):
-        lock.forget()
-
-
-if hasattr(os, "register_at_fork"):
-    # DataLoader's workers and the like would hold the lock of a process that was killed.
-    os.register_at_fork(after_in_child=_forget_all)

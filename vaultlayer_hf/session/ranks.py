@@ -14,7 +14,7 @@ import platform
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar, cast
 
 from vaultlayer_hf.errors import RanksError, ResumeError, StoreError, VaultLayerError
@@ -101,9 +101,8 @@ class Ranks:
                 else:
                     result, failure = self._lead_round(self._messages, name, value, function, bound, on_wait)
             except (RuntimeError, OSError) as error:
-                raise RanksError(
-                    f"rank {self.rank} can't reach the others any more: {first_line(error)}"
-                ) from error
+                what = f"rank {self.rank} can't reach the others any more: {first_line(error)}"
+                raise RanksError(what) from error
         if failure is not None:
             raise failure
         return cast(T, result)
@@ -182,6 +181,10 @@ class Ranks:
                 self.leave()
             raise
 
+    def forget(self) -> None:
+        """In a forked child: talk to nobody. The parent is the rank, and its connection is no other process's."""
+        self._messages = None
+
     def leave(self) -> None:
         """Say that this rank takes no further part, so that nobody waits for it; best effort."""
         self.set_status(_LEFT, self._who)
@@ -204,19 +207,16 @@ class Ranks:
     def set_status(self, topic: str, text: str) -> None:
         """Leave a text that others can look at meanwhile; it replaces the last one. Best effort. On any thread."""
         if self._messages is not None:
-            try:
+            with suppress(RuntimeError, OSError):
                 self._messages.put(f"status/{topic}", text)
-            except (RuntimeError, OSError):
-                pass
 
     def get_status(self, topic: str) -> str:
         """Return the text that a rank has left last; empty where there is none. On any thread."""
         name = f"status/{topic}"
-        try:
-            there = self._messages is not None and self._messages.there([name])
-            return str(self._messages.get(name)) if self._messages is not None and there else ""
-        except (RuntimeError, OSError, RanksError):
-            return ""
+        with suppress(RuntimeError, OSError, RanksError):
+            if self._messages is not None and self._messages.there([name]):
+                return str(self._messages.get(name))
+        return ""
 
     def broadcast(self, value: Any, *, timeout: float | None = None) -> Any:
         """Return what rank 0 gave; the others' value is ignored. Raises RanksError."""

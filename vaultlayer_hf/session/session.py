@@ -80,33 +80,30 @@ class Session:
         self.output_dir = output_dir.absolute()
         self.former = former_output_dirs(self.output_dir)
         self.lock = OutputLock(self.output_dir, self.address.uri, self.events)
-        self.progress = progress
-        self.at_step = at_step
+        self.progress, self.at_step = progress, at_step
         self.goes_back = False  # this start goes on from an older step on purpose
         self._needs_best = needs_best
         self._keep_best = settings.keep_best or needs_best
         self._commits: dict[int, Commit] = {}
         self.standing: set[str] = set()
         """Names of checkpoint folders that were there at the start, or that this run has saved."""
-        self.noted: dict[str, Any] = {}
-        """What the claim's entry is to note besides."""
+        self.noted: dict[str, Any] = {}  # what the claim's entry is to note besides
         self.claim: Claim | None = None
         self.topology: Topology | None = None
         self._writer: Writer | None = None
         self._uploader: Uploader | None = None
-        self._seq = 0
+        self._seq = self.step = 0
         self._used_names: set[str] = set()
         self._lock = threading.Lock()
-        self.step = 0
         self.resumed_from: int | None = None
         self.read_back: set[int] = set()
         """Numbers of commits of which this process has read every file from the vault, and found it whole."""
-        self.nonfinite: set[int] = set()
-        """Steps of checkpoints whose weights or loss are nan, as far as this process knows."""
+        self.nonfinite: set[int] = (
+            set()
+        )  # steps of checkpoints whose weights or loss are nan, as far as is known
         self.disabled = False
         self._best_step: int | None = None
-        self.part_bytes: int | None = None
-        """Bytes of this node's part of a checkpoint; None while that isn't known."""
+        self.part_bytes: int | None = None  # of this node's part of a checkpoint; None while that isn't known
         self.save_stall = 0.0  # seconds that a save keeps training waiting, so far; noted with each commit
 
     def __repr__(self) -> str:
@@ -122,7 +119,6 @@ class Session:
         and returns what the claim's entry notes.
         Raises VaultUnreachableError, CorruptError, RanksError; SettingsError where another run uses ``output_dir``.
         """
-
         looked: list[tuple[tuple[int, Entry | None], Mapping[str, Any]]] = []
 
         def look() -> None:
@@ -257,6 +253,12 @@ class Session:
         with self._lock:
             uploader, self._uploader = self._uploader, None
         return uploader
+
+    def forget(self) -> None:
+        """In a forked child: leave the vault to the parent, whose threads aren't here, without a word."""
+        self.disabled, self._uploader, self._writer = True, None, None
+        self._lock = threading.Lock()
+        self.ranks.forget()
 
     def close(self) -> None:
         """Let go of the vault at once, without waiting for uploads; safe to call twice."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import CodeType
 
 from vaultlayer_hf.base.events import EventKind
+from vaultlayer_hf.base.forks import forget_in_children
 from vaultlayer_hf.errors import RanksError
 from vaultlayer_hf.session.observers import notify
 from vaultlayer_hf.session.save import rounds
@@ -27,8 +28,7 @@ from vaultlayer_hf.session.stop.stopping import Ending, StepDecision, Stopping
 from vaultlayer_hf.session.stop.watch import NoticeWatch
 from vaultlayer_hf.vault.retention.tidy import clear_trash
 
-_OTHER_NODES_SECONDS = 15.0
-"""Seconds that the end of a failed training waits for parts of other nodes."""
+_OTHER_NODES_SECONDS = 15.0  # that the end of a failed training waits for parts of other nodes
 
 
 class Training:
@@ -47,7 +47,6 @@ class Training:
         session: what this rank holds; claimed by ``resume`` or ``enter``, before ``begin``.
 
     Attributes:
-        session: as given.
         watch: what announces the end of this process.
         pacer: when to save.
         stall_seconds: how long the last save kept training waiting.
@@ -60,15 +59,14 @@ class Training:
         self.pacer = pacer_of(session)
         self._stopping = Stopping(session, self.watch, self.pacer)
         self.stall_seconds = 0.0
-        self._under_way = False
-        self._flush_failed = False
-        self._ranks_lost = False
+        self._under_way = self._flush_failed = self._ranks_lost = False
         self._evaluated = 0  # batches of evaluations: ranks count alike
         self._last_save = ""  # the name of its folder
+        # Rounds of ``before_save`` so far: a count of its own, since not every one is followed by a save, and ranks
+        # don't wait for each other in a round whose name was used before.
         self._folders_cleared = 0
-        """Rounds of ``before_save`` so far: a count of its own, since not every one is followed by a save, and ranks
-        don't wait for each other in a round whose name was used before."""
         atexit.register(self.close)
+        forget_in_children(self.forget)
 
     def __repr__(self) -> str:
         return f"Training({self.session!r}, step {self.session.step})"
@@ -110,9 +108,7 @@ class Training:
         if self.session.disabled:  # trains on without a vault: nothing here ends it when a signal comes
             self.watch.hand_back()
             return StepDecision()
-        if decision is None:
-            return StepDecision(save=self.pacer.due(step, saves=saves))
-        return decision
+        return decision or StepDecision(save=self.pacer.due(step, saves=saves))
 
     def in_evaluation(self) -> StepDecision | None:
         """Return what to do at once between two steps, in an evaluation that may outlast the grace; None: nothing.
@@ -267,13 +263,19 @@ class Training:
             session.events.warn(EventKind.TROUBLE, str(error))
         session.stop_if_fenced(fenced)
 
+    def forget(self) -> None:
+        """In a forked child, between begin and close: do nothing from now on. It is the parent that trains."""
+        if self._under_way or self.watch.opened:
+            self._under_way = False
+            self.watch.forget()
+            self.session.forget()
+
     def close(self) -> None:
         """Wait for what is under way, unless ``flush`` just did so in vain, then stop; safe to call twice.
 
         Without a ``flush`` before, which alone has the whole of ``flush_timeout``, it is waited for as long as bytes
-        move: an exception is on its way out then, and a person, or a launcher that starts the run again, waits for the
-        process to end. What isn't uploaded is sealed on the disk, and the next start there goes on from it. Not for
-        long for other nodes, either: where training failed, theirs may be gone.
+        move, and not for long for other nodes, whose training may be gone: an exception is on its way out, and a
+        person, or a launcher, waits for this process to end. The next start on this disk goes on from what is left.
         """
         session = self.session
         uploader = session.release_uploader()
@@ -295,6 +297,4 @@ class Training:
 
     def _last_wait(self) -> float | None:
         """Return how long the end may wait for the upload thread to give up; None: as usual."""
-        if self.watch.hurried:
-            return 0.0
-        return MARGIN / 2 if self._stopping.late else None
+        return 0.0 if self.watch.hurried else MARGIN / 2 if self._stopping.late else None

@@ -2,6 +2,11 @@
 
 Python runs handlers on the main thread, between two of its instructions: one that is deep in a kernel or waits for
 another rank takes note when it comes back. Traps can be set on the main thread only.
+
+A child that is forked while they are set has them, too. SIGTERM ends it as it does without us: it is how whoever made
+the child ends it (``Process.terminate()``). Any other one is sent to all processes of a job at once, by a terminal or
+by Slurm, and means the training, which goes on for a while and needs its children, such as DataLoader's workers: they
+let it pass, and a second SIGINT does what it did before. (Those workers set a handler of their own for SIGTERM.)
 """
 
 from __future__ import annotations
@@ -11,8 +16,11 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import CodeType, FrameType
 from typing import Any
+
+from vaultlayer_hf.base.forks import forget_in_children
 
 
 class Traps:
@@ -41,7 +49,9 @@ class Traps:
         self._before: dict[int, Any] = {}
         self._interrupted = False
         self._leaving = False
+        self._inherited = False
         self._within: tuple[CodeType, int] | None = None
+        forget_in_children(self.forget)
 
     def set(self, within: CodeType | None = None) -> bool:
         """Set the traps; return whether that can be done here. Safe to call again.
@@ -53,10 +63,10 @@ class Traps:
         self._within = _running(within, frame)
         if threading.current_thread() is not threading.main_thread():
             return False
-        self._leaving = False
+        self._leaving = self._inherited = False
         for number in self._numbers:
             # Those of a training that broke off (a cell run again): chained, each would hand the signal on for ever.
-            while (left := _traps(signal.getsignal(number))) and left is not self and left._outlived(frame):
+            while (left := _traps(signal.getsignal(number))) and left is not self and left._is_left(frame):
                 left.release()
             current = signal.getsignal(number)
             # Ignored on purpose (nohup, a shell's background job): it stays so. None: not Python's, can't be chained.
@@ -64,6 +74,8 @@ class Traps:
                 continue
             self._before[number] = current
             signal.signal(number, self._caught)
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])  # on purpose: it stays so
+        _held_back.update({signal.SIGTERM} & self._before.keys() - blocked)
         return True
 
     @property
@@ -87,8 +99,26 @@ class Traps:
                 signal.signal(number, handler)
             del self._before[number]
 
+    def forget(self) -> None:
+        """In a forked child: nothing that comes from now on is noted."""
+        if not self._before:
+            return
+        self._inherited, self._leaving, self._woken = True, False, False
+        if signal.getsignal(signal.SIGTERM) == self._caught:
+            signal.signal(signal.SIGTERM, self._before[signal.SIGTERM])
+
+    def _caught_in_child(self, number: int, frame: FrameType | None) -> None:
+        """Do what was done before it, where that is a function; SIGINT only when it comes again."""
+        before = self._before.get(number)
+        first, self._interrupted = not self._interrupted, self._interrupted or number == signal.SIGINT
+        if callable(before) and not (number == signal.SIGINT and first):
+            before(number, frame)
+
     def _caught(self, number: int, frame: FrameType | None) -> None:
         if self._leaving:
+            return
+        if self._inherited:
+            self._caught_in_child(number, frame)
             return
         if self._outlived(frame):
             self.release()
@@ -122,6 +152,9 @@ class Traps:
             self._woken = True
             signal.pthread_kill(threading.main_thread().ident or 0, number)
 
+    def _is_left(self, frame: FrameType | None) -> bool:
+        return self._inherited or self._outlived(frame)
+
     def _outlived(self, frame: FrameType | None) -> bool:
         if self._within is None:
             return False
@@ -147,3 +180,17 @@ def _callers(frame: FrameType | None) -> Iterator[FrameType]:
     while frame is not None:
         yield frame
         frame = frame.f_back
+
+
+_held_back: set[signal.Signals] = set()
+"""What isn't delivered while a process forks. Python drops a signal that it handles and that a child gets before it has
+come to its first instruction: ``terminate()`` right behind ``start()`` would end nothing on a busy machine."""
+
+if hasattr(os, "register_at_fork"):
+    # Functions in C, so that what another handler raises meanwhile leaves nothing blocked. Registered behind those of
+    # forks.py: a child's handlers are put back by then.
+    os.register_at_fork(
+        before=partial(signal.pthread_sigmask, signal.SIG_BLOCK, _held_back),
+        after_in_parent=partial(signal.pthread_sigmask, signal.SIG_UNBLOCK, _held_back),
+        after_in_child=partial(signal.pthread_sigmask, signal.SIG_UNBLOCK, _held_back),
+    )

@@ -85,6 +85,16 @@ class NoticeWatch:
             self._words.put(None)
             self._thread = None
 
+    @property
+    def opened(self) -> bool:
+        """Whether it watches."""
+        return self._thread is not None
+
+    def forget(self) -> None:
+        """In a forked child: it hasn't come for this process. The traps forget by themselves."""
+        self._found.clear()
+        self._thread = self._interruption = None
+
     def hand_back(self) -> None:
         """Stop watching a training that nobody stops any more, and let signals do what they did before it. Once.
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vaultlayer_hf.base import files
+from vaultlayer_hf.base.forks import forget_in_children
 from vaultlayer_hf.session.output_dir import PENDING
 from vaultlayer_hf.session.save.async_trouble import AsyncTrouble
 from vaultlayer_hf.session.training import Training
@@ -59,6 +60,8 @@ class AsyncSaves:
         self.capture: Capture | None = None
         self.folder_is_read = self._looked = False
         self._best_before: str | None = None
+        self._inherited = False
+        forget_in_children(self.forget)
         # Ahead of the training's own end: a script with the callback alone that fails comes to nothing but this.
         atexit.register(self.close)
 
@@ -167,6 +170,8 @@ class AsyncSaves:
         end together it was settled before.
         """
         atexit.unregister(self.close)
+        if self._inherited:
+            return
         try:
             capture = self.capture
             if capture is not None and not self.agreed.alone:
@@ -177,6 +182,10 @@ class AsyncSaves:
         finally:
             self._trouble.off = True
             self.copier.close()
+
+    def forget(self) -> None:
+        """In a forked child: what is captured is the parent's to write, and the memory isn't this process's."""
+        self.capture, self._inherited = None, True
 
     def prepare(self) -> None:
         """Make the memory ready beside the training, once the optimizer has made its state; once."""
