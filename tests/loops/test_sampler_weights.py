@@ -20,7 +20,7 @@ KINDS = ("in place", "another tensor", "at an epoch's end", "ahead of a pass")
 class Training:
     """Rows that are drawn the more often the higher their losses are."""
 
-    def __init__(self, folder: Path, kind: str, **more: Any) -> None:
+    def __init__(self, folder: Path, kind: str, *, by_steps: bool = False, **more: Any) -> None:
         torch.manual_seed(0)
         self.model = torch.nn.Linear(3, 1)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
@@ -29,6 +29,7 @@ class Training:
         rows = [(number, row) for number, row in enumerate(torch.randn(ROWS, 3))]
         self.loader = DataLoader(rows, batch_size=2, sampler=self.sampler, **more)
         self.losses = [1.0] * ROWS
+        self.by_steps = by_steps
         self.start = 0
         self.seen: list[list[int]] = []
         self.said: list[Event] = []
@@ -52,21 +53,21 @@ class Training:
         """Train; broken off, as by a kill, behind ``stop`` steps."""
         self.start = done = self.ckpt.resume()
         (self.losses,) = self.ckpt.carry(lambda: {"losses": self.losses})
+        if self.by_steps:
+            for _, (numbers, rows) in self.ckpt.steps(self.loader, epochs=EPOCHS):
+                done += 1
+                self.train(numbers, rows)
+                if done == stop:
+                    self.ckpt.close()
+                    return
+            self.ckpt.finish()
+            return
         for epoch in self.ckpt.epochs(range(EPOCHS)):
             if self.kind == "ahead of a pass" and epoch:
                 self.weigh()
             for numbers, rows in self.ckpt.batches(self.loader):
-                losses = self.model(rows).pow(2)
-                self.optimizer.zero_grad()
-                losses.mean().backward()
-                self.optimizer.step()
-                for number, loss in zip(numbers.tolist(), losses.flatten().tolist(), strict=True):
-                    self.losses[number] = loss
-                if self.kind in KINDS[:2]:
-                    self.weigh()
-                self.seen.append(numbers.tolist())
                 done += 1
-                self.ckpt.step()
+                self.train(numbers, rows)
                 if done == stop:
                     self.ckpt.close()
                     return
@@ -74,9 +75,36 @@ class Training:
                 self.weigh()
         self.ckpt.finish()
 
+    def train(self, numbers: torch.Tensor, rows: torch.Tensor) -> None:
+        """Make one step."""
+        losses = self.model(rows).pow(2)
+        self.optimizer.zero_grad()
+        losses.mean().backward()
+        self.optimizer.step()
+        for number, loss in zip(numbers.tolist(), losses.flatten().tolist(), strict=True):
+            self.losses[number] = loss
+        if self.kind in KINDS[:2]:
+            self.weigh()
+        self.seen.append(numbers.tolist())
+        self.ckpt.step()
+
     def result(self) -> tuple[list[float], list[float]]:
         """What it ends with."""
         return self.model.weight.flatten().tolist(), self.sampler.weights.tolist()
+
+
+@pytest.mark.parametrize("kind", KINDS[:2])
+def test_a_save_at_a_passs_last_batch(tmp_path: Path, kind: str) -> None:
+    """A loop over steps() saves there within the pass: the next one is drawn by the weights of then, in any pass."""
+    whole = Training(tmp_path / "whole", kind, by_steps=True)
+    whole.run()
+    for stop in range(1, len(whole.seen)):
+        folder = tmp_path / str(stop)
+        Training(folder, kind, by_steps=True).run(stop)
+        again = Training(folder, kind, by_steps=True)
+        again.run()
+        assert again.seen == whole.seen[again.start :], stop
+        assert again.result() == whole.result(), stop
 
 
 @pytest.mark.parametrize("kind", KINDS)
