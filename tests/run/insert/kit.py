@@ -36,11 +36,12 @@ TURNS = {
     "critic_turns": 30 / 21,
     # The round of a checkpoint counts those that are left out: 24 of 30 train.
     "left_out_rounds": 24 / 30,
+    "caught_rounds": 19 / 30,
     # accelerate's save_state() at the end of each epoch of 8 steps makes a checkpoint, and a step of the vault.
     "states_by_epoch": 8,
 }
 """How many times optimizers step in one step of a script's checkpoints, where it isn't once."""
-UNEVEN = ("critic_turns", "left_out_rounds")
+UNEVEN = ("caught_rounds", "critic_turns", "left_out_rounds")
 """Scripts of which that is a mean."""
 EDITED = tuple(sorted(path.stem for path in SCRIPTS.glob("*.py") if path.stem not in LEFT_ALONE))
 

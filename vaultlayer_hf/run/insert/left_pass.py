@@ -11,6 +11,7 @@ from typing import Any
 
 from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.asked_again import changes_object
+from vaultlayer_hf.run.insert.early_ends import ends_behind
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
 from vaultlayer_hf.run.insert.source import Edit, Script
 from vaultlayer_hf.run.insert.walk import Walk
@@ -23,11 +24,10 @@ def leaves_pass(script: Script, loop: Loop) -> list[Any]:
     """Return the statements that leave a pass through the data, of those that follow the step in its own block."""
     if loop.outer is None or not isinstance(loop.inner, cst.For):
         return []
-    behind = loop.tail[1:]
-    breaks = [node for one in behind for node in script.all(cst.Break, one, nested=False)]
-    found = [node for node in breaks if _loop_of(script, node) is loop.inner]
+    ends = [node for one in loop.tail for node in ends_behind(script, loop, one)]
+    found = [one for one in ends if isinstance(one, cst.Break) and _loop_of(script, one) is loop.inner]
     if len(loop.calls) > loop.crossed and not loop.crossed:  # the pass has a function of its own
-        found += [node for one in behind for node in script.all(cst.Return, one, nested=False)]
+        found += [one for one in ends if isinstance(one, cst.Return)]
     return found
 
 

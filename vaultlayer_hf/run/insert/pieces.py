@@ -78,6 +78,18 @@ def exclude_each_other(script: Script, one: Any, other: Any) -> bool:
     return any((test, not holds) in also for test, holds in needed)
 
 
+def in_other_branch(script: Script, one: Any, other: Any) -> bool:
+    """Tell whether two pieces of code are in the two branches of one condition."""
+    mine, its = list(script.around(one)), list(script.around(other))
+    return any(
+        isinstance(up, cst.If)
+        and up.orelse is not None
+        and any(up is way for way in its)
+        and any(up.orelse is way for way in mine) != any(up.orelse is way for way in its)
+        for up in mine
+    )
+
+
 def same_conditions(script: Script, one: Any, other: Any) -> bool:
     """Tell whether the same options decide on two pieces of code, in one block or in blocks of one."""
     return _conditions(script, one) == _conditions(script, other)

@@ -11,6 +11,7 @@ from vaultlayer_hf.run.insert.calls import assignments, function_of, is_method, 
 from vaultlayer_hf.run.insert.drawn_ahead import seed_to_give
 from vaultlayer_hf.run.insert.draws import in_use
 from vaultlayer_hf.run.insert.loop import Loop
+from vaultlayer_hf.run.insert.pieces import in_other_branch
 from vaultlayer_hf.run.insert.source import Script, dotted
 
 
@@ -133,19 +134,7 @@ def _is_elsewhere(script: Script, loop: Loop, call: Any) -> bool:
             for place in calls_of(script, up)
         ),
     ]
-    return all(any(_exclude(script, place, way) for way in ways) for place in places)
-
-
-def _exclude(script: Script, one: Any, other: Any) -> bool:
-    """Tell whether two pieces of code are in the two branches of one condition."""
-    mine, its = list(script.around(one)), list(script.around(other))
-    return any(
-        isinstance(up, cst.If)
-        and up.orelse is not None
-        and any(up is way for way in its)
-        and any(up.orelse is way for way in mine) != any(up.orelse is way for way in its)
-        for up in mine
-    )
+    return all(any(in_other_branch(script, place, way) for way in ways) for place in places)
 
 
 def _leaves(script: Script, loop: Any) -> list[Any]:

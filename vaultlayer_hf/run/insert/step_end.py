@@ -8,7 +8,7 @@ from typing import Any
 from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.asked_again import changes_answer
 from vaultlayer_hf.run.insert.calls import method_calls, receiver
-from vaultlayer_hf.run.insert.early_ends import early_ends, keeps_gradients
+from vaultlayer_hf.run.insert.early_ends import early_ends, ends_behind, keeps_gradients
 from vaultlayer_hf.run.insert.left_pass import leaves_pass
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
 from vaultlayer_hf.run.insert.loop_names import Names
@@ -54,8 +54,10 @@ class StepEnd:
     def plan(self) -> list[Edit]:
         """Return the edits that note the end of a step, behind all that belongs to it."""
         script, tail = self.script, self.loop.tail
-        last = next((number for number, one in enumerate(tail) if number and _leaves(script, one)), len(tail))
-        for one in tail[last:]:
+        last = next(
+            (number for number, one in enumerate(tail) if ends_behind(script, self.loop, one)), len(tail)
+        )
+        for one in tail[max(last, 1) :]:
             if any(receiver(call) for call in method_calls(script, "step", one)):
                 raise UnclearError(f"line {script.line(tail[last])} may leave the step before its end")
         leaves = leaves_pass(script, self.loop)
@@ -75,7 +77,7 @@ class StepEnd:
             guards.append(self.loop.phase)
         if self.loop.only_if:
             guards.append(self._still_holds(self.loop.only_if))
-        if leaves or self._changed_by(tail[last:]):
+        if leaves or not last or self._changed_by(tail[last:]):
             synced_only = self.loop.sync and self.loop.condition is None
             under = [f"{self.names.accelerator}.sync_gradients", *guards] if synced_only else guards
             self._before_each_end(tail[last:], call, why, leaves, under)
@@ -118,25 +120,26 @@ class StepEnd:
         ``leaves``: those that leave the pass through the data as well: the step is its last one. ``guards``: conditions
         under which there is a step at all.
         """
+        script, loop = self.script, self.loop
+        for node in [end for one in statements for end in ends_behind(script, loop, one)]:
+            around = (one for one in script.around(node) if isinstance(one, (cst.For, cst.While)))
+            if not isinstance(node, cst.Return) and next(around) is not loop.inner:
+                continue
+            last = any(node is one for one in leaves)
+            said = f"{call[:-1]}{', ' if self.names.loss else ''}last=True)" if last else call
+            self._note_before(node, guards, said, why)
+
+    def _note_before(self, end: Any, guards: list[str], call: str, why: str) -> None:
+        """Note the step ahead of a statement that leaves it, and behind what stands on its line before it."""
         script = self.script
-        for kind in (cst.Break, cst.Continue, cst.Return):
-            for statement in statements:
-                for node in script.all(kind, statement, nested=False):
-                    line = script.parent(node)
-                    if not isinstance(script.parent(line), cst.IndentedBlock):
-                        raise UnclearError(
-                            f"line {script.line(node)} leaves a step on the line of its condition"
-                        )
-                    if kind is not cst.Return:
-                        loops = (cst.For, cst.While)
-                        if (
-                            next(one for one in script.around(node) if isinstance(one, loops))
-                            is not self.loop.inner
-                        ):
-                            continue
-                    last = any(node is one for one in leaves)
-                    said = f"{call[:-1]}{', ' if self.names.loss else ''}last=True)" if last else call
-                    self.edits.append(script.lines_before(line, _under(guards, said), why))
+        line = script.parent(end)
+        if len(line.body) == 1 and isinstance(script.parent(line), cst.IndentedBlock):
+            self.edits.append(script.lines_before(line, _under(guards, call), why))
+            return
+        if guards:
+            raise UnclearError(f"line {script.line(end)} leaves a step on the line of its condition")
+        start = script.span(end)[0]
+        self.edits.append(Edit(start, start, f"{call}; ", why))
 
     def _before_early_ends(self, why: str) -> None:
         """Note the step where a round ends behind the first of several optimizers: its loss may have no value yet.
@@ -146,19 +149,18 @@ class StepEnd:
         script, loop = self.script, self.loop
         if loop.suite is not loop.inner.body or (len(loop.optimizers) < 2 and not self.rounds):
             return
-        begin, end = script.span(loop.steps[0])[1], script.span(loop.tail[0])[0]
-        begin = script.span(loop.inner.body)[0] if self.rounds else begin
+        first = loop.inner.body if self.rounds else loop.steps[0]
+        begin, end = script.span(first)[0], script.span(loop.tail[0])[1]
+        noted = ends_behind(script, loop, loop.tail[0])
         for node in early_ends(script, loop):
-            line = script.parent(node)
-            if begin < script.span(node)[0] < end:
-                if not isinstance(script.parent(line), cst.IndentedBlock):
-                    raise UnclearError(f"line {script.line(node)} leaves a step on the line of its condition")
-                if self.rounds and keeps_gradients(script, loop, node):
-                    raise UnclearError(
-                        f"line {script.line(node)} ends a round behind backward(), whose gradients the next one adds to"
-                    )
-                guards = [f"{self.names.accelerator}.sync_gradients"] if loop.sync else []
-                self.edits.append(script.lines_before(line, _under(guards, f"{self.ckpt}.step()"), why))
+            if not begin < script.span(node)[0] < end or any(node is one for one in noted):
+                continue
+            if self.rounds and keeps_gradients(script, loop, node):
+                raise UnclearError(
+                    f"line {script.line(node)} ends a round behind backward(), whose gradients the next one adds to"
+                )
+            guards = [f"{self.names.accelerator}.sync_gradients"] if loop.sync else []
+            self._note_before(node, guards, f"{self.ckpt}.step()", why)
 
     def _at_end_of_round(self, call: str, why: str) -> bool:
         """Note the step at the end of the round, under its condition, where what follows it changes variables."""

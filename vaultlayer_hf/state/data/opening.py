@@ -149,7 +149,8 @@ class Opening:
             items = iter(base.sampler if base.batch_sampler is None else base.batch_sampler)
             for _ in islice(items, at.drawn):
                 pass
-        put_samplers(loader, generators_only(at.between), began=True)  # the weights are the begin's here, not the script's
+        # The weights here are now those of the pass's begin, and none that the script has set.
+        put_samplers(loader, generators_only(at.between), began=True)
         self._fetches.put(at.now)
         with self._guard.users():
             next(items, None)
