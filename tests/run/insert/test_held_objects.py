@@ -194,6 +194,34 @@ def test_what_is_switched_once_stays_switched_in_later_epochs(name: str, tmp_pat
     assert "carry" not in edited(tmp_path, begin + always + BATCHES)
 
 
+UNSEEN = {
+    "rows": "from shop import build\nrows = build()\nsizes = [16, 32]\n",
+    "rows.inner": "from torchvision.datasets import ImageFolder\nrows = torch.nn.Identity()\nrows.inner = ImageFolder('rows')\nsizes = (16, 32)\n",
+    "Rows": "from shop import Data\nclass Rows(Data):\n    def kept(self):\n        return 1\nsizes = {1: 16}\n",
+}
+
+
+@pytest.mark.parametrize("owner", UNSEEN)
+def test_switches_of_what_is_not_seen_come_back_by_their_names(owner: str, tmp_path) -> None:
+    """An attribute of a library's object gets its plain value back; of what else it may be given, the user is told."""
+    loop = "for epoch in range(3):\n    if epoch == 1:\n        {}\n    for x in data:\n" + BATCHES
+    for value in ("False", "sizes[epoch]", "epoch / 3", "min(9, epoch)"):
+        after = edited(tmp_path, UNSEEN[owner] + loop.format(f"{owner}.level = {value}"))
+        line = f'({owner}.level,) = ckpt.carry(lambda: {{"{owner}.level": {owner}.level}})'
+        assert f'{owner}.level = getattr({owner}, "level", None)\n{line}\n' in after
+    told = reason(tmp_path, UNSEEN[owner] + loop.format(f"{owner}.level = torch.nn.Identity()"))
+    assert f"sets {owner}.level on the way, and what reads it isn't seen" in told
+
+
+def test_a_class_of_the_scripts_own_that_a_function_makes_is_seen(tmp_path) -> None:
+    """What the class reads comes back, what nobody reads doesn't, and both are known to be there at the start."""
+    made = "class Rows:\n    size, name = 1, ''\n    def of(self, i):\n        return i + self.size\n"
+    made += "def build():\n    rows = Rows()\n    return rows\nrows = build()\n"
+    loop = "for epoch in range(3):\n    if epoch == 1:\n        rows.{} = 2\n    for x in data:\n"
+    assert "(rows.size,) = ckpt.carry" in edited(tmp_path, made + loop.format("size") + BATCHES)
+    assert "carry" not in edited(tmp_path, made + loop.format("name") + BATCHES)
+
+
 def test_a_bar_is_no_counter(tmp_path) -> None:
     """No checkpoint has how far a bar is, so a loop that asks it is left alone."""
     loop = "from tqdm import tqdm\nbar = tqdm(total=9)\nn = 0\nwhile bar.n < 9:\n"

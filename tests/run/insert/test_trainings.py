@@ -81,7 +81,7 @@ PHASE_EDITS = {
         "for rate in (0.2, 0.1):\n    fit(model, loader, rate)\n",
     ),
     "lines 17, 18 call": ("def fit(", "import functools\nrun = functools.partial\nrun(fit)\ndef fit("),
-    "sets model.best": (STEP, f"{STEP}            model.best = 1\n"),
+    "sets x.grad": (STEP, f"{STEP}            x.grad = None\n"),
     "an Accelerator": (
         "def fit(",
         "from accelerate import Accelerator\naccelerator = Accelerator()\ndef fit(",

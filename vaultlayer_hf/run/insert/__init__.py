@@ -68,6 +68,7 @@ Nothing here imports torch or runs the script.
     step_end.py          where a step of a loop ends
     streams.py           iterators that outlive a pass through the data
     switched.py          attributes and globals that a loop sets on its way, and only code out of sight reads
+    switched_unseen.py   such attributes of objects whose class the script doesn't show
     trainers.py          scripts that make a Trainer: it gets ``resume=``, and nothing else changes
     training_vaults.py   the vaults of a script that trains several times
     trainings.py         scripts that train several times

@@ -57,7 +57,7 @@ def changed_members(named: NamedValues, before: set[str]) -> list[Members]:
         if not name or name in named.known or not _changes(named, name, use.method):
             continue
         here = name.partition(".")[0] == "self" or function_of(script, use.call) is home
-        values = _values(named, name)
+        values = values_of(named, name)
         listed = all(
             isinstance(one, (cst.List, cst.Tuple, cst.Dict, cst.ListComp, cst.DictComp)) for one in values
         )
@@ -113,7 +113,7 @@ def _changes(named: NamedValues, name: str, method: str) -> bool:
     script, classes = named.script, named.classes
     made = [script.path(one.func) for one in _members(named, name) if isinstance(one, cst.Call)]
     kinds = [classes[one] for one in made if one in classes]
-    if not made and not any(isinstance(one, cst.Call) for one in _values(named, name)):
+    if not made and not any(isinstance(one, cst.Call) for one in values_of(named, name)):
         kinds = [one for one in classes.values() if method in _methods(one)]  # any of them may be in it
     kinds = [one for one in kinds if not is_kind(script, one, "Module", classes)]
     if method == "step" and any("lr_scheduler" in one or SCHEDULER.search(one) for one in made):
@@ -126,7 +126,7 @@ def _methods(kind: Any) -> set[str]:
     return {one.name.value for one in home.all(cst.FunctionDef, node)}
 
 
-def _values(named: NamedValues, name: str) -> list[Any]:
+def values_of(named: NamedValues, name: str) -> list[Any]:
     """Return what a name is assigned, and what the names are that it is assigned."""
     script = named.script
     found: list[Any] = []
@@ -161,7 +161,7 @@ def _given(named: NamedValues, name: str, function: Any) -> list[Any]:
 def _members(named: NamedValues, name: str) -> list[Any]:
     """Return what makes the members of a list or dict, as far as it is seen."""
     found = []
-    for value in _values(named, name):
+    for value in values_of(named, name):
         if isinstance(value, (cst.List, cst.Tuple, cst.Dict)):
             found += [one.value for one in value.elements]
         elif isinstance(value, cst.ListComp):

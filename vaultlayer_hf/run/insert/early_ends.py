@@ -35,7 +35,7 @@ def ends_behind(script: Script, loop: Loop, statement: Any) -> list[Any]:
 
 
 def _comes_behind(script: Script, loop: Loop, node: Any) -> bool:
-    """Tell whether something in the statement of the step is reached by way of the step: no other branch, no handler."""
+    """Tell whether something in the step's statement is reached by way of the step: no other branch, no handler."""
     step = loop.calls[loop.crossed - 1].call if loop.crossed else loop.steps[-1]
     if script.span(node)[0] < script.span(step)[1] or in_other_branch(script, node, step):
         return False

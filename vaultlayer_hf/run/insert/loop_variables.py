@@ -152,9 +152,10 @@ class _Finder:
         there = {*found.loop, *found.objects, *found.models, *found.contents, *self.known}
         found.objects += [name for name in dict.fromkeys(self.names.unseen) if name not in there | hooked]
         found.loop += [name for name in counted_by_modules(self.named, walk) if name not in found.loop]
-        found.loop += switched(
-            self.named, walk, {*found.loop, *behind, *walk.read_first}, found.objects, before
-        )
+        there = {*found.loop, *behind, *walk.read_first}
+        flags, unset = switched(self.named, walk, there, found.objects, before)
+        found.loop += flags
+        found.unset |= unset
         found.members = changed_members(self.named, before)
         refuse_held_elsewhere(script, loop, walk, found.loop)
         refuse_new_groups(script, loop, walk, bool(self.names.accelerator))

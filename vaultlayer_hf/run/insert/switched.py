@@ -18,21 +18,25 @@ from vaultlayer_hf.run.insert.named_values import NamedValues
 from vaultlayer_hf.run.insert.out_of_sight import OF_PARTS
 from vaultlayer_hf.run.insert.own_functions import parameters_of
 from vaultlayer_hf.run.insert.source import dotted
+from vaultlayer_hf.run.insert.switched_unseen import is_plain, is_unseen, kinds_of
 from vaultlayer_hf.run.insert.walk import Walk, local_names
 
 
 def switched(
     named: NamedValues, walk: Walk, there: Collection[str], objects: list[str], before: set[str]
-) -> list[str]:
-    """Return the names of these; ``walk``: of the outermost loop; ``there``: what is read in it, or comes back anyway.
+) -> tuple[list[str], set[str]]:
+    """Return the names of these, and those of them that may not be there at the start.
+
+    ``walk``: of the outermost loop; ``there``: what is read in it, or comes back anyway.
 
     ``objects``: those that come back with all their attributes; ``before``: names that are set ahead of the loop.
 
     What is set in each epoch or batch, ahead of what reads it, needs no coming back. Raises UnclearError for an
-    attribute that may not be there at the start.
+    attribute that may not be there at the start, and for one that gets more than plain values where no class is seen.
     """
     always = _always_set(named)
-    found = []
+    found: list[str] = []
+    unset: set[str] = set()
     for name, line in walk.written.items():
         kept = any(one in objects for one in prefixes(name)[1:])
         if name in there or name in always or kept or not named.is_variable(name):
@@ -50,13 +54,22 @@ def switched(
             )
         if read:
             found.append(name)
+        elif is_unseen(named, walk, name):
+            if not is_plain(named, name):
+                raise UnclearError(
+                    f"line {line} sets {name} on the way, and what reads it isn't seen: set it in each epoch, ahead of "
+                    "its batches"
+                )
+            found.append(name)
+            if not _set_ahead(named, name):
+                unset.add(name)
     for name in found:
         owner, _, attribute = name.rpartition(".")
         if any(f"{one}.{attribute}" in found for one in prefixes(owner)[1:]):
             raise UnclearError(
                 f"line {walk.written[name]} sets {name} or {attribute} of what holds it, and which is there isn't seen"
             )
-    return found
+    return found, unset
 
 
 def _always_set(named: NamedValues) -> set[str]:
@@ -102,18 +115,15 @@ def _is_read_by_function(named: NamedValues, name: str) -> bool:
 
 def _of_class(named: NamedValues, name: str) -> tuple[bool, bool]:
     """Tell whether a class of the script's own reads an attribute of its objects, and whether they begin with it."""
-    script = named.script
     owner, _, attribute = name.rpartition(".")
     if attribute in OF_PARTS and any(one in named.names.models for one in prefixes(owner)[1:]):
         return True, True
     classes = [one for path, one in named.classes.items() if "." not in path]
-    kinds = [named.classes[one] for one in named.made(owner) if one in named.classes]
-    if owner == "self":
-        around = [one for one in script.around(named.loop.top) if isinstance(one, cst.ClassDef)]
-        kinds = [(script, one) for one in around]
+    kinds = [one for one in kinds_of(named, owner) if one is not None]
     reads = begins = False
     for home, node in kinds or (classes if owner.partition(".")[0] != owner else []):
-        own = [one for one in home.all(cst.Attribute, node) if dotted(one) == f"self.{attribute}"]
+        ways = [f"{one}.{attribute}" for one in ("self", "cls", node.name.value)]
+        own = [one for one in home.all(cst.Attribute, node) if dotted(one) in ways]
         read = [one for one in own if not _is_target(home, one)]
         reads = reads or bool(read)
         begins = begins or (bool(read) and begins_with(home, node, attribute))
