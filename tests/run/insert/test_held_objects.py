@@ -196,7 +196,7 @@ def test_what_is_switched_once_stays_switched_in_later_epochs(name: str, tmp_pat
 
 UNSEEN = {
     "rows": "from shop import build\nrows = build()\nsizes = [16, 32]\n",
-    "rows.inner": "from torchvision.datasets import ImageFolder\nrows = torch.nn.Identity()\nrows.inner = ImageFolder('rows')\nsizes = (16, 32)\n",
+    "rows.inner": "from shop import build, Rows\nrows = build()\nrows.inner = Rows('rows')\nsizes = (16, 32)\n",
     "Rows": "from shop import Data\nclass Rows(Data):\n    def kept(self):\n        return 1\nsizes = {1: 16}\n",
 }
 

@@ -11,14 +11,23 @@ from typing import Any
 
 from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.callers import calls_of, given_values
-from vaultlayer_hf.run.insert.calls import SCHEDULER, call_that_makes, function_of, method_calls, receiver
+from vaultlayer_hf.run.insert.calls import (
+    SCHEDULER,
+    call_that_makes,
+    function_of,
+    method_calls,
+    receiver,
+    sources_of,
+)
 from vaultlayer_hf.run.insert.loop import UnclearError
+from vaultlayer_hf.run.insert.loop_limits import ahead, ahead_within
 from vaultlayer_hf.run.insert.named_values import NamedValues
 from vaultlayer_hf.run.insert.out_of_sight import run_by
 from vaultlayer_hf.run.insert.own_classes import changes_itself, is_kind
 from vaultlayer_hf.run.insert.own_functions import parameters_of
 from vaultlayer_hf.run.insert.seen_names import root
-from vaultlayer_hf.run.insert.source import dotted
+from vaultlayer_hf.run.insert.source import Script, dotted
+from vaultlayer_hf.run.insert.walk import Walk, local_names
 
 
 @dataclass(frozen=True)
@@ -28,10 +37,12 @@ class Members:
     Attributes:
         name: of the list or dict.
         of_dict: whether it is a dict.
+        of_pass: whether each epoch makes it ahead of its batches.
     """
 
     name: str
     of_dict: bool
+    of_pass: bool = False
 
     def line(self, ckpt: str, *, in_pass: bool = False) -> str:
         """Return the line that keeps each of them."""
@@ -51,24 +62,82 @@ def changed_members(named: NamedValues, before: set[str]) -> list[Members]:
     """Return the lists and dicts whose members a loop changes; ``before``: names set ahead. Raises UnclearError."""
     script, loop = named.script, named.loop
     found: dict[str, Members] = {}
-    home = function_of(script, loop.top)
+    home, of_batches = function_of(script, loop.top), function_of(script, loop.inner)
+    made_by_epoch = _made_by_epoch(named, before)
     for use in [one for part in run_by(script, loop) for one in _uses(named, part)]:
         name = root(_bare(use.container))
         if not name or name in named.known or not _changes(named, name, use.method):
             continue
-        here = name.partition(".")[0] == "self" or function_of(script, use.call) is home
+        where = function_of(script, use.call)
+        of_pass = where is of_batches and name in made_by_epoch
+        if not of_pass and (_is_made_within(named, use, name) or _is_of_object(named, use, name)):
+            continue
+        here = name.partition(".")[0] == "self" or where is home or of_pass
         values = values_of(named, name)
         listed = all(
             isinstance(one, (cst.List, cst.Tuple, cst.Dict, cst.ListComp, cst.DictComp)) for one in values
         )
-        if not here or not listed or name.partition(".")[0] not in before or not dotted(_bare(use.container)):
+        known = of_pass or name.partition(".")[0] in before
+        if not here or not listed or not known or not dotted(_bare(use.container)):
             raise UnclearError(
                 f"line {script.line(use.call)} changes what {script.code(use.container)} holds by "
                 f"{use.method}(), where a checkpoint doesn't find it"
             )
         of_dict = any(isinstance(one, (cst.Dict, cst.DictComp)) for one in values)
-        found[name] = Members(name, of_dict or script.code(use.container) != name)
+        found[name] = Members(name, of_dict or script.code(use.container) != name, of_pass)
     return list(found.values())
+
+
+def _made_by_epoch(named: NamedValues, before: set[str]) -> set[str]:
+    """Return the names that an epoch surely sets ahead of its batches; ``before``: set ahead of the loop."""
+    if named.loop.outer is None:
+        return set()
+    first = Walk(named.script)
+    first.block(ahead(named.script, named.loop))
+    first.block(ahead_within(named.script, named.loop))
+    return {name for name in first.written if name in first.defined} - before
+
+
+def _is_made_within(named: NamedValues, use: _Use, name: str) -> bool:
+    """Tell whether a function that the loop calls makes a list or dict by itself, with all that is in it.
+
+    ``evaluate()`` begins its meters anew at each call, so no checkpoint needs them.
+    """
+    script, where = named.script, function_of(named.script, use.call)
+    around = [named.loop.top, *(call.function for call in named.loop.calls)]
+    if where is None or any(one is where or any(up is where for up in script.around(one)) for one in around):
+        return False
+    if name in parameters_of(where) or name not in local_names(script, where):
+        return False
+    made = [one for one in sources_of(script, name) if function_of(script, one) is where]
+    held = [member for value in made for member in _held(value)] + [
+        call.args[0].value
+        for call in method_calls(script, "append", where.body)
+        if receiver(call) == name and call.args
+    ]
+    own = local_names(script, where)
+    return all(not dotted(one) or (dotted(one) in own and _makes_object(script, where, one)) for one in held)
+
+
+def _makes_object(script: Script, where: Any, name: Any) -> bool:
+    """Tell whether a function makes what a name of its own holds, and doesn't take it from elsewhere."""
+    values = [one for one in sources_of(script, dotted(name)) if function_of(script, one) is where]
+    return bool(values) and all(isinstance(one, cst.Call) for one in values)
+
+
+def _is_of_object(named: NamedValues, use: _Use, name: str) -> bool:
+    """Tell whether a method of another class than the loop's changes what its object holds, and is seen to do so.
+
+    The object is kept as a whole then, by whoever of the loop holds it.
+    """
+    script = named.script
+    if not name.startswith("self."):
+        return False
+    method = function_of(script, use.call)
+    home = next((one for one in script.around(use.call) if isinstance(one, cst.ClassDef)), None)
+    if method is None or home is None or any(up is home for up in script.around(named.loop.top)):
+        return False
+    return changes_itself(script, (script, home), method.name.value, named.classes)
 
 
 def changed_ahead(named: NamedValues, statements: list[Any], members: list[Members]) -> list[Members]:
@@ -162,14 +231,18 @@ def _members(named: NamedValues, name: str) -> list[Any]:
     """Return what makes the members of a list or dict, as far as it is seen."""
     found = []
     for value in values_of(named, name):
-        if isinstance(value, (cst.List, cst.Tuple, cst.Dict)):
-            found += [one.value for one in value.elements]
-        elif isinstance(value, cst.ListComp):
-            found.append(value.elt)
-        elif isinstance(value, cst.DictComp):
-            found.append(value.value)
+        found += _held(value)
     for call in method_calls(named.script, "append"):
         if receiver(call) == name and call.args:
             found.append(call.args[0].value)
     named_ones = [source for one in found if dotted(one) for source in named.sources(dotted(one))]
     return [call_that_makes(one) for one in [*found, *named_ones]]
+
+
+def _held(value: Any) -> list[Any]:
+    """Return what a list, tuple or dict is made with."""
+    if isinstance(value, (cst.List, cst.Tuple, cst.Dict)):
+        return [one.value for one in value.elements]
+    if isinstance(value, cst.ListComp):
+        return [value.elt]
+    return [value.value] if isinstance(value, cst.DictComp) else []

@@ -163,11 +163,15 @@ class _Finder:
         if loop.outer is not None:
             first = [*ahead(script, loop), *ahead_within(script, loop)]
             found.again_members = changed_ahead(self.named, first, found.members)
+            found.again_members += [
+                one for one in found.members if one.of_pass and one not in found.again_members
+            ]
             kept = Kept(found.loop, found.objects, [*found.models, *found.contents], found.unset)
             of_pass = find_of_pass(self.named, kept, walk)
             found.reset, found.again = of_pass.reset, of_pass.again
             found.in_pass, found.left = of_pass.in_pass, of_pass.left
-        found.members = [one for one in found.members if one.name not in found.loop]
+        found.again_members = [one for one in found.again_members if one.name not in found.in_pass]
+        found.members = [one for one in found.members if not one.of_pass and one.name not in found.loop]
         for name in self.names.of_pass:
             if name not in found.in_pass:
                 raise UnclearError(
