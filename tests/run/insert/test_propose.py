@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from tests.run.insert.kit import EDITED, GOLDEN, LEFT_ALONE, SCRIPTS, proposal, proposal_text, proposed
 from vaultlayer_hf.errors import VaultUriError
+from vaultlayer_hf.run.insert import loop_edits, trainers
+from vaultlayer_hf.run.insert.propose import Unrecognised, propose
 
 
 @pytest.mark.parametrize("name", [*EDITED, *LEFT_ALONE])
@@ -47,3 +51,21 @@ def test_vault_is_the_given_one_the_variable_or_a_folder(tmp_path, monkeypatch) 
     assert b'resume="vaults/train",' in proposed(tmp_path, text, None).after
     with pytest.raises(VaultUriError, match="ftp"):
         proposed(tmp_path, text, "ftp://nowhere")
+
+
+@pytest.mark.parametrize(("name", "part"), [("epochs", loop_edits), ("trainer", trainers)])
+@pytest.mark.parametrize("error", [TypeError("no name"), ValueError("no value"), RecursionError()])
+def test_an_error_of_ours_leaves_the_script_alone(name, part, error, monkeypatch, caplog) -> None:
+    """Whatever a part raises at code that nobody has thought of is said with its place, and its traceback is logged."""
+
+    def breaks(*_: object) -> None:
+        raise error
+
+    for planned in ("find_loop", "_trained"):
+        monkeypatch.setattr(part, planned, breaks, raising=False)
+    with caplog.at_level(logging.DEBUG, "vaultlayer_hf"):
+        found = propose(SCRIPTS / f"{name}.py", "v")
+    assert isinstance(found, Unrecognised)
+    assert f"isn't understood ({type(error).__name__} in test_propose.py, line" in found.reason
+    assert found.trains
+    assert "Traceback" in caplog.text

@@ -60,10 +60,6 @@ def plan_loop(script: Script, vault: str) -> TrainerEdit:
             refuse_environments(script)
         loop = find_loop(script)
         return _Planner(script, loop, find_names(script, loop), vault).plan()
-    except (AttributeError, IndexError, KeyError, StopIteration, RecursionError) as error:
-        # A shape of code that nobody has thought of: it is left alone, and a run that asked in passing goes on.
-        what = type(error).__name__
-        return TrainerEdit(reason=f"its loop is written in a way that isn't understood ({what})")
     except UnclearError as error:
         trains = bool(method_calls(script, "backward"))
         return TrainerEdit(reason=f"{error}{'' if trains else loop_elsewhere(script)}", trains=trains)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import logging
 import os
+import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from vaultlayer_hf.errors import SettingsError
+from vaultlayer_hf.errors import SettingsError, VaultLayerError
 from vaultlayer_hf.run.insert import loop_edits, saved_states, trainers
 from vaultlayer_hf.run.insert.source import Edit, Script, split_lines
+from vaultlayer_hf.run.insert.trainers import TrainerEdit
 from vaultlayer_hf.stores.uri import parse_vault
 
+Kind = Literal["trainer", "accelerate", "loop", "integrated"]
 _CONTEXT = 2
 """Lines shown around a change."""
 
@@ -47,7 +52,7 @@ class Proposal:
     """
 
     path: Path
-    kind: Literal["trainer", "accelerate", "loop", "integrated"]
+    kind: Kind
     before: bytes
     after: bytes
     hunks: tuple[Hunk, ...] = ()
@@ -98,23 +103,7 @@ def propose(path: str | os.PathLike[str], vault: str | None = None) -> Proposal 
     script = Script(data, str(path))
     if _integrated(script):
         return Proposal(path, "integrated", data, data)
-    if trainers.uses_trainer(script):
-        kind, lines = "trainer", trainers.LINES
-        plan = trainers.plan_trainer(script, literal or "True")
-    elif saved_states.saves_states(script):
-        kind, lines = "accelerate", loop_edits.LINES
-        plan = loop_edits.plan_loop(script, literal)
-        if plan.reason:  # its own way of resuming then, where that is exact
-            own = saved_states.plan_states(script, literal)
-            if not own.reason:
-                plan, lines = own, saved_states.LINES
-    else:
-        accelerate = any(path.startswith("accelerate.") for path in script.imports.values())
-        kind, lines = "accelerate" if accelerate else "loop", loop_edits.LINES
-        plan = loop_edits.plan_loop(script, literal)
-        unknown = trainers.unknown_trainer(script) if plan.reason else ""
-        if unknown:
-            plan, lines, literal = trainers.TrainerEdit(reason=unknown), trainers.LINES, literal or "True"
+    kind, plan, lines, literal = _plan(script, literal)
     if plan.reason:
         shown = tuple(line.format(vault=literal or "None") for line in lines)
         return Unrecognised(path, plan.reason, shown, plan.trains)
@@ -126,7 +115,46 @@ def propose(path: str | os.PathLike[str], vault: str | None = None) -> Proposal 
         shown = tuple(line.format(vault=literal or "None") for line in lines)
         return Unrecognised(path, f"its edit wouldn't be Python ({error})", shown)
     hunks = tuple(_hunks(script, plan.edits, after))
-    return Proposal(path, kind, data, after, hunks, tuple(plan.remarks), vault or "")  # type: ignore[arg-type]
+    return Proposal(path, kind, data, after, hunks, tuple(plan.remarks), vault or "")
+
+
+def _plan(script: Script, literal: str) -> tuple[Kind, TrainerEdit, tuple[str, ...], str]:
+    """Return the kind of a script, its edits, the lines for a person, and the code that names the vault in them.
+
+    ``literal``: that code, ``""`` for the vault of the variable.
+    """
+    if trainers.uses_trainer(script):
+        literal = literal or "True"
+        return "trainer", _understood(trainers.plan_trainer, script, literal), trainers.LINES, literal
+    plan = _understood(loop_edits.plan_loop, script, literal)
+    if saved_states.saves_states(script):
+        if plan.reason:  # its own way of resuming then, where that is exact
+            own = _understood(saved_states.plan_states, script, literal)
+            if not own.reason:
+                return "accelerate", own, saved_states.LINES, literal
+        return "accelerate", plan, loop_edits.LINES, literal
+    accelerate = any(path.startswith("accelerate.") for path in script.imports.values())
+    kind: Kind = "accelerate" if accelerate else "loop"
+    unknown = trainers.unknown_trainer(script) if plan.reason else ""
+    if unknown:
+        return kind, TrainerEdit(reason=unknown), trainers.LINES, literal or "True"
+    return kind, plan, loop_edits.LINES, literal
+
+
+def _understood(plan: Callable[[Script, str], TrainerEdit], script: Script, literal: str) -> TrainerEdit:
+    """Return a plan; of a shape of code that nobody has thought of, that it isn't understood.
+
+    Such a script is left alone, and a run whose start has asked in passing goes on.
+    """
+    try:
+        return plan(script, literal)
+    except VaultLayerError:  # of the vault's name, or of what isn't installed: said by itself
+        raise
+    except Exception as error:
+        logging.getLogger("vaultlayer_hf").debug("%s isn't understood", script.name, exc_info=True)
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{type(error).__name__} in {Path(place.filename).name}, line {place.lineno}"
+        return TrainerEdit(reason=f"it is written in a way that isn't understood ({where})")
 
 
 def _compile_own(data: bytes, path: Path) -> None:
