@@ -98,9 +98,7 @@ class Session:
         self.resumed_from: int | None = None
         self.read_back: set[int] = set()
         """Numbers of commits of which this process has read every file from the vault, and found it whole."""
-        self.nonfinite: set[int] = (
-            set()
-        )  # steps of checkpoints whose weights or loss are nan, as far as is known
+        self.nonfinite: set[int] = set()  # steps whose weights or loss are nan, as far as is known
         self.disabled = False
         self._best_step: int | None = None
         self.part_bytes: int | None = None  # of this node's part of a checkpoint; None while that isn't known
