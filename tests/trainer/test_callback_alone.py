@@ -82,8 +82,12 @@ def test_train_takes_a_trainer_without_the_callback(tmp_path: Path, reference: R
     second = trainer(tmp_path / "b", cls=transformers.Trainer)
     assert vault.train(second).global_step == STEPS
     assert weights(second.model) == reference.weights
+    third = trainer(tmp_path / "c", resume=tmp_path / "other")
     with pytest.raises(SettingsError, match="one vault"):
-        vault.train(trainer(tmp_path / "c", resume=tmp_path / "other"))
+        vault.train(third)
+    assert vault not in third.callback_handler.callbacks, "the next cell's train() would commit to both"
+    third.train()
+    assert steps_of(tmp_path / "other")[-1] == STEPS
 
 
 def test_pull_needs_the_trainer(tmp_path: Path) -> None:

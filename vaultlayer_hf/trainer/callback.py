@@ -83,6 +83,7 @@ class VaultLayerCallback(TrainerCallback):
         """
         if getattr(trainer, "_vaultlayer", None) is self:  # made with resume=: its train() does it
             return trainer.train(*args, **kwargs)
+        self._check_alone(trainer.callback_handler)
         if self not in trainer.callback_handler.callbacks:
             trainer.add_callback(self)
         if self._handler is not trainer.callback_handler:
@@ -209,11 +210,8 @@ class VaultLayerCallback(TrainerCallback):
             save_the_end(args, control, paced=self.training.pacer.active)
             if not self._save_prepared:
                 self._save_prepared = True
-                if (
-                    args.should_save
-                    and not control.should_save
-                    and hasattr(kwargs["model"], "save_pretrained")
-                ):
+                saves = args.should_save and not control.should_save
+                if saves and hasattr(kwargs["model"], "save_pretrained"):
                     prepare_first_save()  # behind the first step, which whoever restarts is waiting for
 
     def on_epoch_end(
@@ -267,18 +265,22 @@ class VaultLayerCallback(TrainerCallback):
 
         Raises SettingsError where the Trainer has a second callback of this kind.
         """
+        self._check_alone(handler)
         self.run.bind(args, model, handler)
         self._handler = handler
         if handler is None:
             return
-        if any(isinstance(other, VaultLayerCallback) and other is not self for other in handler.callbacks):
-            raise SettingsError(
-                "a Trainer has one vault: give it resume= or one VaultLayerCallback, not both"
-            )
         # Ahead of the reporters: what is added to a log behind them is reported nowhere. A new list, because
         # the handler may be going through the old one right now.
         first = FirstCallback(self.run.figures, self._begin_epoch, self.run.count_epoch, self._had_no_batch)
         handler.callbacks = [first, TrackersCallback(self.run), *ahead_of_printing(handler.callbacks)]
+
+    def _check_alone(self, handler: CallbackHandler | None) -> None:
+        found = handler.callbacks if handler is not None else ()
+        if any(isinstance(other, VaultLayerCallback) and other is not self for other in found):
+            raise SettingsError(
+                "a Trainer has one vault: give it resume= or one VaultLayerCallback, not both"
+            )
 
     def _begin_epoch(self) -> None:  # a method, as a Trainer is pickled with its callbacks
         if self.run.data is not None:
