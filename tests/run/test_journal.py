@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from vaultlayer_hf.cli.run_folders import run_of
 from vaultlayer_hf.run.journal import (
     Journal,
     append,
     attempt_folder,
     attempts,
+    owner_of,
     read_beats,
     read_journal,
     read_notes,
     run_folder,
+    run_folders,
 )
 
 
@@ -35,6 +44,46 @@ def test_attempts_are_numbered_over_all_runs_of_a_folder(tmp_path) -> None:
     assert folders == [attempt_folder(tmp_path, number) for number in (1, 2, 3)]
     assert attempts(tmp_path) == [1, 2, 3]
     assert first.run != second.run
+
+
+def test_folders_of_others_are_passed_over() -> None:
+    """Beside folders that this user may not look into, as in /scratch, or whose files it can't read, is its own."""
+    with tempfile.TemporaryDirectory() as name:  # where another user can go, which pytest's own isn't
+        home = Path(name)
+        home.chmod(0o755)
+        mine, closed, unread = (home / one for one in ("mine", "closed", "unread"))
+        for folder in (mine, closed, unread):
+            Journal(folder).write("begin", vault=str(folder))
+            (folder / "run.json").write_text("{}")
+        for path in (*unread.iterdir(), closed):
+            path.chmod(0)
+        try:
+            told = _as_another_user(
+                lambda: [sorted(run_of(one).vault or "" for one in run_folders(home)), owner_of(unread)]
+            )
+        finally:
+            closed.chmod(0o700)
+        assert json.loads(told) == [["", str(mine)], ["", ""]]
+
+
+def _as_another_user(function: Callable[[], object]) -> str:
+    """Call it in a child, as nobody where this is root, who may read all; return its result as JSON."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            if os.geteuid() == 0:
+                os.setuid(65534)
+            os.write(write, json.dumps(function()).encode())
+        except BaseException as error:
+            os.write(write, repr(error).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as file:
+        told = file.read()
+    os.waitpid(pid, 0)
+    return told
 
 
 def test_notes_and_pulse_are_read_by_rank(tmp_path) -> None:

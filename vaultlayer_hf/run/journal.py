@@ -53,9 +53,11 @@ import hashlib
 import json
 import os
 import re
+import stat
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -111,14 +113,22 @@ def owner_of(folder: Path) -> tuple[str, str] | None:
     except FileNotFoundError:
         begins = [line for line in read_lines(folder / JOURNAL) if line["kind"] == "begin"]
         return (str(begins[-1].get("program")), str(begins[-1].get("vault"))) if begins else None
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return "", ""  # somebody's: not to be written into
 
 
 def run_folders(home: Path) -> list[Path]:
-    """Return the run folders in ``home``, itself among them, the one that was written to last at the end."""
-    found = [path for path in (home, *home.glob("*/")) if (path / JOURNAL).is_file()]
-    return sorted(found, key=lambda path: (path / JOURNAL).stat().st_mtime)
+    """Return the run folders in ``home``, itself among them, the one that was written to last at the end.
+
+    Passed over: what can't be looked into, such as other users' folders in /scratch or /tmp.
+    """
+    found = []
+    for path in (home, *home.glob("*/")):
+        with suppress(OSError):
+            status = (path / JOURNAL).stat()
+            if stat.S_ISREG(status.st_mode):
+                found.append((status.st_mtime, path))
+    return [path for _, path in sorted(found, key=lambda one: one[0])]
 
 
 class Journal:
@@ -177,7 +187,9 @@ def attempt_folder(folder: Path, number: int) -> Path:
 
 def attempts(folder: Path) -> list[int]:
     """Return the numbers of the attempts that a run folder holds, in order."""
-    names = os.listdir(folder) if folder.is_dir() else []
+    names: list[str] = []
+    with suppress(OSError):
+        names = os.listdir(folder)
     return sorted(int(match[1]) for name in names if (match := _ATTEMPT.fullmatch(name)))
 
 
