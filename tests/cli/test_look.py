@@ -125,6 +125,8 @@ def test_why_of_an_empty_vault_heeds_the_fork_that_is_named(tmp_path: Path) -> N
     )
     told = vl("why", str(tmp_path / "vault"), VAULTLAYER_FORK="s3://bucket/run@5")
     assert (told.code, "is a fork of s3://bucket/run@5, as VAULTLAYER_FORK says" in told.err) == (1, True)
+    told = vl("why", str(tmp_path / "vault"), VAULTLAYER_FORK="None")  # as Settings read it
+    assert (told.code, "begins at step 0, unless it is a fork" in told.err) == (1, True)
 
 
 def test_diff_of_two_steps(trained: Path) -> None:

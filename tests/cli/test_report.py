@@ -8,12 +8,15 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+from tests.trainer.kit import trainer
 from vaultlayer_hf.cli.charts import draw_steps, loss_lines
+from vaultlayer_hf.cli.compared import losses_of, outcome_of
 from vaultlayer_hf.cli.side_by_side import side_by_side
 from vaultlayer_hf.run.assemble import assemble
 from vaultlayer_hf.run.story import AttemptStory, RunStory
@@ -191,6 +194,21 @@ def test_losses_and_the_settings_that_differ_come_side_by_side(trained: Path, tm
     differ = text.partition("Settings that differ")[2].partition("</section>")[0]
     rows = re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td></tr>", differ)
     assert rows == [("learning_rate", "5e-05", "0.01")]
+
+
+def test_what_a_later_attempt_left_behind_is_no_outcome(tmp_path: Path) -> None:
+    """Killed at step 9 and at 6 now, or sent back by @STEP: losses beyond the new begin count no more."""
+    first = AttemptStory(1, 0.0, step=9, losses=((3, 3.0), (6, 1.0), (9, 0.5)))
+    unknown = AttemptStory(2, 1.0, losses=())  # died ahead of its training
+    later = AttemptStory(3, 2.0, began_at=3, step=6, losses=((6, 2.0),))
+    assert losses_of([first, unknown, later]) == {3: 3.0, 6: 2.0}
+    vault = tmp_path / "vault"
+    trainer(tmp_path / "output", resume=vault, max_steps=4).train()
+    last = AttemptStory(2, 2.0, began_at=2, step=3, losses=((3, 2.0),))
+    story = RunStory(str(vault), "running", "", (last,), (), (), 8, 3.0)
+    assert outcome_of(story).figures["loss"].keys() == {1, 2, 3}
+    story = replace(story, attempts=(replace(last, step=4),))
+    assert outcome_of(story).figures["loss"].keys() == {1, 2, 3, 4}
 
 
 def test_the_journal_of_a_vault_is_found(tmp_path: Path) -> None:

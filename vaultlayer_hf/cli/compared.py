@@ -13,7 +13,7 @@ from vaultlayer_hf.cli.named_vault import open_if_there
 from vaultlayer_hf.errors import VaultLayerError
 
 if TYPE_CHECKING:
-    from vaultlayer_hf.run.story import RunStory
+    from vaultlayer_hf.run.story import AttemptStory, RunStory
     from vaultlayer_hf.vault.reader.vault import Vault
 
 _OF_STATE = ("max_steps", "num_train_epochs", "train_batch_size")
@@ -46,23 +46,37 @@ def outcome_of(story: RunStory) -> Outcome:
     A vault that can't be read is said elsewhere.
     """
     found = Outcome()
-    losses = {int(step): float(loss) for attempt in story.attempts for step, loss in attempt.losses}
-    if losses:
+    if losses := losses_of(story.attempts):
         found.figures["loss"] = losses
     try:
         vault = open_if_there(story.vault) if story.vault is not None else None
         if vault is not None:
             with vault:
-                _read(vault, found)
+                _read(vault, found, story.attempts[-1] if story.attempts else None)
     except VaultLayerError:
         pass
     return found
 
 
-def _read(vault: Vault, found: Outcome) -> None:
+def losses_of(attempts: Sequence[AttemptStory]) -> dict[int, float]:
+    """Return the losses by step of what counts: a later attempt leaves behind what lies beyond its begin. Pure."""
+    found: dict[int, float] = {}
+    for attempt in attempts:
+        if attempt.began_at is not None:
+            found = {step: loss for step, loss in found.items() if step <= attempt.began_at}
+        found.update((int(step), float(loss)) for step, loss in attempt.losses)
+    return found
+
+
+def _read(vault: Vault, found: Outcome, attempt: AttemptStory | None) -> None:
+    """Read what the newest checkpoint knows. ``attempt``: the newest one."""
     newest = vault.state.newest if vault.state is not None else None
     if newest is None:
         return
+    limit = math.inf
+    # The log counts what @STEP has left behind until the first commit beyond that step.
+    if attempt is not None and attempt.began_at is not None:
+        limit = attempt.began_at if newest.step > max(attempt.began_at, attempt.step or 0) else limit
     state = parsed(vault.read(newest, "trainer_state.json"))
     items = logged(state)
     if not state:
@@ -70,8 +84,9 @@ def _read(vault: Vault, found: Outcome) -> None:
         items = [parsed(vault.read(commit, "vaultlayer.json")) for commit in live]
     for item in items:
         for name, value in item.items():
-            if is_figure(name, value) and isinstance(item.get("step"), int):
-                found.figures.setdefault(name, {})[item["step"]] = value
+            step = item.get("step")
+            if is_figure(name, value) and isinstance(step, int) and step <= limit:
+                found.figures.setdefault(name, {})[step] = value
     asked = parsed(vault.read(newest, "vaultlayer_asked.json"))
     arguments = asked.get("arguments")
     found.settings.update({name: state[name] for name in _OF_STATE if name in state})

@@ -20,6 +20,7 @@ from vaultlayer_hf.cli.common import (
 )
 from vaultlayer_hf.cli.named_vault import no_vault, of_run_here, open_if_there, step_at
 from vaultlayer_hf.cli.tables import print_table, say
+from vaultlayer_hf.session.option_values import NONE
 
 EntryOption = Annotated[
     int | None, typer.Option("--entry", min=1, help="The checkpoint of this log entry, retired or not.")
@@ -95,7 +96,7 @@ def _never(uri: str, step: int | None, number: int | None, orphans: list[str]) -
         fork = os.environ.get("VAULTLAYER_FORK", "").strip()
         begins = (
             f"is a fork of {fork}, as VAULTLAYER_FORK says"
-            if fork
+            if fork and fork.lower() not in NONE
             else "begins at step 0, unless it is a fork"
         )
         return f"{uri} holds no checkpoint, so the next start {begins}"
