@@ -210,6 +210,23 @@ def test_a_restart_on_the_same_store_learns_nothing_of_the_dead_attempt() -> Non
     assert on_all(attempt("of the second"), second) == [("token 12", "", None)] * 2
 
 
+def test_a_forked_child_says_nothing_for_its_rank() -> None:
+    """A child that leaves what its parent is in the midst of doesn't tell the others that the rank has gone."""
+    stores: list[Any] = []
+
+    def seen(store: Any) -> Any:
+        stores.append(store)
+        return store
+
+    with ranks_of(2, within=seen) as ranks:
+        in_child = Ranks(0, 2, stores[0])  # the same connection
+        in_child.forget()
+        in_child.leave()
+        assert in_child.request(3, "stop") == "stop"
+        assert [one.get_status("left") for one in ranks] == ["", ""]
+        assert on_all(ranks, lambda one: one.broadcast(one.rank)) == [0, 0]
+
+
 @pytest.mark.parametrize("garbage", [b"", b"x" * 200, pickle.dumps(print)], ids=["none", "noise", "pickle"])
 @pytest.mark.parametrize("under", ["1", "all"])
 def test_what_strangers_leave_in_the_store_is_refused(garbage: bytes, under: str) -> None:

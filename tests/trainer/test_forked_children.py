@@ -16,7 +16,7 @@ from tests.trainer.kit import steps_of
 
 @pytest.mark.parametrize("mode", ["trainer", "async", "loop"])
 def test_they_end_and_leave_the_training_alone(tmp_path: Path, mode: str) -> None:
-    """``terminate()`` ends them, a pool's too; one that exits or fails in train() or a loop ends nothing of ours."""
+    """``terminate()`` ends them, a pool's too; one that exits or fails within a training ends nothing of ours."""
     command = [sys.executable, "-m", "tests.trainer.forking", mode]
     done = subprocess.run(
         [*command, str(tmp_path / "vault"), str(tmp_path / "output")],
