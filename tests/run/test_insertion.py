@@ -146,10 +146,12 @@ def test_a_stage_that_is_skipped_keeps_its_vault(changed, attempt, tmp_path, mon
     assert (started_at(attempt), kit.state_of(tmp_path / "vault-2").finished) == (4, kit.STEPS)
     fresh_process(monkeypatch)  # and the first one, where it isn't skipped
     kit.trainer(tmp_path / "two", changed).train()
-    first = kit.trainer(tmp_path / "one", changed)
-    first.train()
+    kit.trainer(tmp_path / "one", changed).train()
     assert not (tmp_path / "vault-3").exists()
-    assert first._vaultlayer_inserted.vault.path == str(tmp_path / "vault")
+    assert (tmp_path / "one" / "checkpoint-8").is_dir()
+    assert [one.step for one in kit.state_of(tmp_path / "vault").commits][-1] == kit.STEPS
+    claims = [open_vault(str(tmp_path / name)).history() for name in ("vault", "vault-2")]
+    assert [sum(one.kind == "claim" for one in found) for found in claims] == [2, 3]
 
 
 @pytest.mark.parametrize("insert", ["0", "1"])
@@ -162,7 +164,8 @@ def test_a_training_that_a_callback_stops_is_noted_as_not_over(
 
     class Stops(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
-            control.should_training_stop = stops and state.global_step == 3
+            if stops and state.global_step == 3:
+                control.should_training_stop = True
 
     kit.trainer(tmp_path / "out", changed, callbacks=[Stops()]).train()
     found = [line for line in read_notes(attempt)[0] if line["kind"] == "trained"]
