@@ -315,17 +315,46 @@ class Prunes(TrainerCallback):
             raise Pruned
 
 
-@pytest.mark.parametrize(("callback", "error"), [(Refuses, SettingsError), (Prunes, Pruned)])
+class Guards(TrainerCallback):
+    """Ends a training whose metric is too low, by an error of Python's."""
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 4:
+            raise ValueError("metric too low")
+
+
+class Lacks(TrainerCallback):
+    """Fails by the same kind of error in what it calls, since a list that the epoch fills is empty."""
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 4:
+            max([])
+
+
+@pytest.mark.parametrize(
+    ("callback", "error"), [(Refuses, SettingsError), (Prunes, Pruned), (Guards, ValueError)]
+)
 def test_what_is_raised_on_purpose_passes_an_owed_end(
     tmp_path: Path, callback: type[TrainerCallback], error: type[Exception]
 ) -> None:
-    """An error of this package, or of a class of its own, ends the training there as everywhere."""
+    """An error of this package, of a class of its own, or by the script's own raise ends the training there, too."""
     vault = tmp_path / "vault"
     more: dict[str, Any] = {"train_dataset": Tokens(8), "eval_dataset": Tokens(4), "eval_strategy": "epoch"}
     with pytest.raises(Boom):
         trainer(tmp_path / "a", resume=vault, callbacks=[FailAt(5), Patient(vault)], **more).train()
     with pytest.raises(error):
         trainer(tmp_path / "b", resume=vault, callbacks=[callback()], **more).train()
+
+
+def test_an_error_of_what_a_callback_calls_is_left_out_at_an_owed_end(tmp_path: Path) -> None:
+    """It is no raise of the script's own."""
+    vault = tmp_path / "vault"
+    more: dict[str, Any] = {"train_dataset": Tokens(8), "eval_dataset": Tokens(4), "eval_strategy": "epoch"}
+    with pytest.raises(Boom):
+        trainer(tmp_path / "a", resume=vault, callbacks=[FailAt(5), Patient(vault)], **more).train()
+    log = Recorder(run := trainer(tmp_path / "b", resume=vault, callbacks=[Lacks()], **more))
+    run.train()
+    assert any("Lacks.on_evaluate raised ValueError" in one.message for one in log.of("inexact"))
 
 
 def test_an_owed_log_leaves_out_what_the_checkpoint_does_not_say(

@@ -6,12 +6,14 @@ evaluation by epochs, which early stopping counts, wouldn't be made: the Trainer
 
 This process hasn't begun that epoch. A callback that goes by what its ``on_epoch_begin`` makes, such as a bar on the
 screen, fails at its end, and it would at each further start: it is left out, and named. Only what Python raises where
-something isn't there counts as that: any other error may be raised on purpose, as a tuner ends a trial.
+something isn't there counts as that: any other error may be raised on purpose, as a tuner ends a trial. So may be a
+ValueError or a TypeError that a ``raise`` statement of the script itself raises, as a guard of its metric does.
 """
 
 from __future__ import annotations
 
 import copy
+import dis
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,7 +22,7 @@ import torch
 
 from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.state.data.guard import reason_of
-from vaultlayer_hf.state.object_kinds import OURS
+from vaultlayer_hf.state.object_kinds import OURS, is_own_file
 from vaultlayer_hf.trainer.layout import best_step
 from vaultlayer_hf.trainer.loop_locals import local_of_loop
 from vaultlayer_hf.trainer.wrapping import wrapped
@@ -107,12 +109,30 @@ def _each_alone(handler: Any, original: Callable[..., Any], events: Events) -> C
                 control = type(handler).call_event(alone, event, args, state, control, **kwargs)
             except _LACKING as error:
                 of_python = type(error).__module__ in sys.stdlib_module_names
-                if not of_python or type(callback).__module__.partition(".")[0] == OURS:
+                if (
+                    not of_python
+                    or raised_on_purpose(error)
+                    or type(callback).__module__.partition(".")[0] == OURS
+                ):
                     raise
                 _say_left_out(events, f"{type(callback).__name__}.{event}", error)
         return control
 
     return call_event
+
+
+def raised_on_purpose(error: Exception) -> bool:
+    """Tell whether a ``raise`` statement of the script has raised a ValueError or TypeError, and not what it called.
+
+    An AttributeError or KeyError isn't asked for: a ``__getattr__`` raises them by such a statement, too.
+    """
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    if at is None or type(error) not in (ValueError, TypeError):
+        return False
+    code = at.tb_frame.f_code
+    return is_own_file(code.co_filename) and code.co_code[at.tb_lasti] == dis.opmap["RAISE_VARARGS"]
 
 
 def _say_left_out(events: Events, name: str, error: Exception) -> None:
