@@ -213,6 +213,15 @@ def test_switches_of_what_is_not_seen_come_back_by_their_names(owner: str, tmp_p
     assert f"sets {owner}.level on the way, and what reads it isn't seen" in told
 
 
+@pytest.mark.parametrize("made", ["types.SimpleNamespace()", "parser.parse_args()"])
+def test_options_get_plain_values_back(made: str, tmp_path) -> None:
+    """A flag of the options may be read anywhere; a path or the like among them is nobody's state."""
+    begin = f"import types, argparse\nparser = argparse.ArgumentParser()\nargs = {made}\n"
+    loop = "for epoch in range(3):\n    for x in data:\n" + BATCHES + "    if epoch == 1:\n        {}\n"
+    assert "(args.noise,) = ckpt.carry" in edited(tmp_path, begin + loop.format("args.noise = 0.5"))
+    assert "carry" not in edited(tmp_path, begin + loop.format("args.best = model.state_dict()"))
+
+
 def test_a_class_of_the_scripts_own_that_a_function_makes_is_seen(tmp_path) -> None:
     """What the class reads comes back, what nobody reads doesn't, and both are known to be there at the start."""
     made = "class Rows:\n    size, name = 1, ''\n    def of(self, i):\n        return i + self.size\n"

@@ -35,6 +35,7 @@ Nothing here imports torch or runs the script.
     kept_files.py        files that a loop writes and the script reads behind it
     lasting_gradients.py loops that never set their gradients to zero
     left_pass.py         passes through the data that a step ends before their last batch
+    listed_names.py      what the variables of a loop over a list in its head stand for
     local_rounds.py      Accelerate's LocalSGD
     loop.py              a training loop as it was found in a script
     loop_edits.py        scripts with a training loop of their own

@@ -29,6 +29,9 @@ from vaultlayer_hf.run.insert.seen_names import root
 from vaultlayer_hf.run.insert.source import Script, dotted
 from vaultlayer_hf.run.insert.walk import Walk, local_names
 
+_ANY = "*"
+"""In place of a method that is called by a name in a variable."""
+
 
 @dataclass(frozen=True)
 class Members:
@@ -81,7 +84,7 @@ def changed_members(named: NamedValues, before: set[str]) -> list[Members]:
         if not here or not listed or not known or not dotted(_bare(use.container)):
             raise UnclearError(
                 f"line {script.line(use.call)} changes what {script.code(use.container)} holds by "
-                f"{use.method}(), where a checkpoint doesn't find it"
+                f"{use.method if use.method != _ANY else 'getattr'}(), where a checkpoint doesn't find it"
             )
         of_dict = any(isinstance(one, (cst.Dict, cst.DictComp)) for one in values)
         found[name] = Members(name, of_dict or script.code(use.container) != name, of_pass)
@@ -159,22 +162,33 @@ def _uses(named: NamedValues, part: Any) -> list[_Use]:
     """Return the calls of methods of what a list or dict holds, by a loop through it or by its place."""
     script = named.script
     found = []
-    for loop in script.all(cst.For, part):
-        over = loop.iter
+    rounds = [(one.target, one.iter, one.body) for one in script.all(cst.For, part)]
+    comprehensions = script.all((cst.ListComp, cst.SetComp, cst.GeneratorExp), part)
+    rounds += [(one.for_in.target, one.for_in.iter, one.elt) for one in comprehensions]
+    for target, over, body in rounds:
         if (
             isinstance(over, cst.Call)
             and dotted(over.func) in ("enumerate", "list", "reversed")
             and over.args
         ):
             over = over.args[0].value
-        names = {one.value for one in script.all(cst.Name, loop.target)}
-        for call in script.all(cst.Call, loop.body):
+        names = {one.value for one in script.all(cst.Name, target)}
+        for call in script.all(cst.Call, body):
             if isinstance(call.func, cst.Attribute) and receiver(call) in names:
                 found.append(_Use(over, call.func.attr.value, call))
+            elif _calls_by_name(call) in names:
+                found.append(_Use(over, _ANY, call))
     for call in script.all(cst.Call, part):
         if isinstance(call.func, cst.Attribute) and isinstance(call.func.value, cst.Subscript):
             found.append(_Use(call.func.value.value, call.func.attr.value, call))
     return found
+
+
+def _calls_by_name(call: Any) -> str:
+    """Return ``callback`` of ``getattr(callback, event)(trainer)``; else ``""``."""
+    looked = call.func
+    by_name = isinstance(looked, cst.Call) and dotted(looked.func) == "getattr" and looked.args
+    return dotted(looked.args[0].value) if by_name else ""
 
 
 def _changes(named: NamedValues, name: str, method: str) -> bool:
@@ -183,11 +197,15 @@ def _changes(named: NamedValues, name: str, method: str) -> bool:
     made = [script.path(one.func) for one in _members(named, name) if isinstance(one, cst.Call)]
     kinds = [classes[one] for one in made if one in classes]
     if not made and not any(isinstance(one, cst.Call) for one in values_of(named, name)):
-        kinds = [one for one in classes.values() if method in _methods(one)]  # any of them may be in it
+        kinds = [one for one in classes.values() if method in (_ANY, *_methods(one))]  # any may be in it
     kinds = [one for one in kinds if not is_kind(script, one, "Module", classes)]
     if method == "step" and any("lr_scheduler" in one or SCHEDULER.search(one) for one in made):
         return True
-    return any(changes_itself(script, kind, method, classes) for kind in kinds)
+    return any(
+        changes_itself(script, kind, one, classes)
+        for kind in kinds
+        for one in (_methods(kind) - {"__init__"} if method == _ANY else {method})
+    )
 
 
 def _methods(kind: Any) -> set[str]:

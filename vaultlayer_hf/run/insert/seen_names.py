@@ -38,6 +38,8 @@ class SeenNames:
         self.given: dict[str, int] = {}
         self.members: dict[str, list[str]] = {}
         """Of the variables of loops on the way: what they go through."""
+        self._listed: dict[str, list[str]] = {}
+        """Of the variables of loops over lists in their heads: the names that each stands for."""
         self._names: dict[str, str] | None = None
         """In a function that is followed: what each of its own names stands for; ``""`` for none."""
 
@@ -49,7 +51,14 @@ class SeenNames:
         outer = self._names.get(first, first)
         return outer + dot + rest if outer else ""
 
+    def _stands_for(self, name: str) -> list[str]:
+        """Return what a name is of each member of a list that a loop goes through: of ``meter.sum`` ``loss.sum``."""
+        first, dot, rest = name.partition(".")
+        return [one + dot + rest for one in self._listed.get(first, ()) if one != first]
+
     def _read(self, name: str, line: int) -> None:
+        for one in self._stands_for(name):
+            self._read(one, line)
         name = self._named(name)
         parts = name.split(".") if name else []
         for number in range(1, len(parts) + 1):
@@ -63,6 +72,8 @@ class SeenNames:
                     return
 
     def _write(self, name: str, line: int) -> None:
+        for one in self._stands_for(name) if "." in name else ():
+            self._write(one, line)
         if self._names is not None and name in self._names:
             return  # a function's own name is bound anew, be it a parameter: nothing outside sees it
         name = self._named(name)

@@ -26,7 +26,7 @@ _BASES = re.compile(r"(?:^|\.)(?:object|ABC|Generic|Dataset|IterableDataset|Samp
 _IN_STATE = ("data", "grad", "requires_grad", "weight", "bias")
 """Attributes of tensors and layers, which a checkpoint of a model has."""
 _OPTIONS = re.compile(r"parse_(?:known_)?args|Namespace\(|EasyDict\(|OmegaConf|namedtuple")
-"""What makes options: only the script itself reads them."""
+"""What makes options. These hold all kinds of things that only the script reads, paths for instance."""
 _PLAIN_CALLS = ("int", "float", "bool", "str", "round", "min", "max", "len", "abs", "sum")
 
 
@@ -64,7 +64,8 @@ def is_unseen(named: NamedValues, walk: Walk, name: str) -> bool:
     in_state = {names.accelerator, names.optimizer, names.scheduler, *named.loop.optimizers}
     if attribute in _IN_STATE or owner in in_state or any(one in walk.written for one in prefixes(owner)):
         return False
-    if any(map(_OPTIONS.search, made)) or any(map(LOGS.search, named.made(owner))):
+    options = any(map(_OPTIONS.search, made))
+    if (options and not is_plain(named, name)) or any(map(LOGS.search, named.made(owner))):
         return False
     kinds = kinds_of(named, owner)
     return not kinds or any(kind is None or _hands_on(named, kind) for kind in kinds)

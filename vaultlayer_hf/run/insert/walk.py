@@ -14,6 +14,7 @@ from typing import Any
 
 from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import sources_of
+from vaultlayer_hf.run.insert.listed_names import listed_names
 from vaultlayer_hf.run.insert.own_functions import OF_MODULES, functions_of, parameters_of
 from vaultlayer_hf.run.insert.seen_names import SeenNames, root
 from vaultlayer_hf.run.insert.source import Script, dotted
@@ -86,6 +87,8 @@ class Walk(SeenNames):
         gone += [self._named(root(one)) for one in self.script.all(cst.Attribute, loop.iter)]
         for one in self.script.all(cst.Name, loop.target):
             self.members[one.value] = [name for name in gone if name]
+            self._listed.pop(one.value, None)
+        self._listed |= listed_names(loop.target, loop.iter)
 
     def _any(self, node: Any) -> None:
         if isinstance(node, (cst.BaseExpression,)):
@@ -266,6 +269,9 @@ class Walk(SeenNames):
                     self.changed.setdefault(one, self.script.line(node))
         if on and not followed:
             self.calls.append((on, method, node))
+            self.calls += [
+                (named, method, node) for one in self._stands_for(root(above)) if (named := self._named(one))
+            ]
             whole = self._named(name)
             # An object that is called itself.
             if whole.startswith("self.") and sources_of(self.script, whole):
