@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -164,12 +165,22 @@ def test_logs_of_each_event(tmp_path: Path) -> None:
 
 def test_a_vault_alone_claims_no_figures(tmp_path: Path) -> None:
     """What a log of commits can't tell is called not known: of one attempt, too."""
-    _, vault = a_run(tmp_path)
+    run, vault = a_run(tmp_path)
+    shutil.rmtree(run)
     found = vl("status", str(vault), "--json").json()
     assert found["goodput"] is None
     assert found["watched"] is False
     assert "goodput" in (told := vl("status", str(vault)).out)
     assert "% of" not in told
+
+
+def test_a_vault_is_told_with_the_run_folder_beside_it(tmp_path: Path) -> None:
+    """A vault that is named is told as its run is, where the folder of the `vl run` that trains it is at hand."""
+    run, vault = a_run(tmp_path)
+    by_vault, by_run = (vl("status", str(one), "--json").json() for one in (vault, run))
+    assert by_vault["watched"]
+    assert by_vault["lost_steps"] is not None
+    assert by_vault["attempts"] == by_run["attempts"]
 
 
 def test_a_script_with_a_vault_of_its_own(tmp_path: Path) -> None:

@@ -89,10 +89,10 @@ def _of_job(job: Job) -> Target:
     return Target(None, job.vault or None, job=job)
 
 
-def gather(target: Target, *, seek: bool = False) -> RunStory:
+def gather(target: Target) -> RunStory:
     """Read all that there is. A vault that can't be read is said in the story, where something else tells the rest.
 
-    ``seek``: look for the run folder of a vault that was named.
+    Of a vault that was named, the run folder that knows of it counts as well, where one is at hand.
 
     Raises typer.Exit where a vault was asked for and there is none; StoreError, CorruptError.
     """
@@ -115,8 +115,7 @@ def gather(target: Target, *, seek: bool = False) -> RunStory:
             if target.folder is None and target.job is None:
                 raise
             trouble.append(str(error))
-    if seek:
-        target = with_journal(target, history)
+    target = with_journal(target, history)
     notes: dict[int, Any] = {}
     beats: dict[int, dict[str, Any]] = {}
     for number in journal.attempts(target.folder) if target.folder else ():

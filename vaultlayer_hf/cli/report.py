@@ -111,7 +111,7 @@ def report(
         for path in filter(None, (out, png)):
             path.parent.mkdir(parents=True, exist_ok=True)
         named_runs: list[str | None] = [*targets] if targets else [None]
-        stories = [gather(find_target(name), seek=True) for name in named_runs]
+        stories = [gather(find_target(name)) for name in named_runs]
         if len(stories) > 1:
             if png is not None:
                 raise fail(ExitCode.USAGE, "--png is of one run: leave it out, or name one run")
