@@ -80,7 +80,7 @@ def _vault_of(trainer: Any) -> tuple[VaultLayerCallback | None, bool]:
     settings, others = numbered(settings, number), number - len(_used) - 1
     _used.add(number)
     vault = VaultLayerCallback(settings)
-    if others:
+    if others and trainer.args.process_index == 0:
         vault.events.info(
             EventKind.NOTICE,
             f"the training in {folder_noted(trainer.args)} has the vault {settings.vault}, since trainings in other "
