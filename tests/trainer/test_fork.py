@@ -9,6 +9,7 @@ import pytest
 from transformers import TrainingArguments
 
 from tests.trainer.kit import STEPS, Boom, Do, FailAt, Patient, Recorder, steps_of, trainer, wait_for, weights
+from tests.trainer.test_best import best_run
 from tests.vault.vaults import tree
 from vaultlayer_hf import Settings
 
@@ -83,6 +84,27 @@ def test_the_second_start_goes_on_by_itself(tmp_path: Path, origin: Path) -> Non
     plain.train()
     assert rates(again)[-2:] == rates(plain)[-2:]
     assert again.state.global_step == STEPS
+
+
+def test_the_best_may_be_of_the_run_that_it_was_forked_from(tmp_path: Path) -> None:
+    """Started again on an emptied disk, it loads the other vault's best at its end, and says nothing of a lack."""
+    origin = tmp_path / "origin"
+    kept = Settings(vault=str(origin), keep_last=None)
+    first = best_run(tmp_path / "first", resume=kept, callbacks=[Patient(origin)])
+    first.train()
+    settings = Settings(vault=str(tmp_path / "new"), fork=f"{origin}@4", keep_last=None)
+    patient = Do(
+        on_step_begin=lambda state: state.global_step != 6 or wait_for(lambda: 6 in steps_of(tmp_path / "new"))
+    )
+    with pytest.raises(Boom):
+        best_run(tmp_path / "second", resume=settings, callbacks=[FailAt(7), patient]).train()
+    again = best_run(tmp_path / "third", resume=settings)
+    record = Recorder(again)
+    again.train()
+    assert "6" in record.of("restore")[0].message
+    assert not [one.message for one in record.of("notice") if "best checkpoint" in one.message]
+    assert Path(again.state.best_model_checkpoint) == tmp_path / "third" / "checkpoint-2"
+    assert weights(again.model) == weights(first.model)
 
 
 def test_the_usual_idiom_begins_the_fork(tmp_path: Path, origin: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vaultlayer_hf.base.events import EventKind
+from vaultlayer_hf.errors import RanksError, StoreError, VaultLayerError
 from vaultlayer_hf.session.access import Access
 from vaultlayer_hf.session.checkpoint_files import CheckpointFiles
 from vaultlayer_hf.session.output_dir import settle
@@ -12,7 +13,9 @@ from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.start.bring import bring_everywhere, conversion_for
 from vaultlayer_hf.session.start.look import look
 from vaultlayer_hf.session.start.notices import say_world_size
+from vaultlayer_hf.vault.log.entries import read_entries
 from vaultlayer_hf.vault.log.entry import VaultState
+from vaultlayer_hf.vault.log.origin import FORK, fork_of
 from vaultlayer_hf.vault.manifest import Manifest
 
 
@@ -36,10 +39,37 @@ def settle_all(session: Session, step: int) -> None:
 def bring_best(
     source: Access, session: Session, seam_files: CheckpointFiles, state: VaultState, manifest: Manifest
 ) -> None:
-    """Bring the best checkpoint too, where the end of training will load it."""
+    """Bring the best checkpoint too, where the end of training will load it.
+
+    That of a fork may be the vault's that the run was forked from, as long as it has made no better one itself.
+    """
     step = manifest.best_step
     if not seam_files.best or step is None or step == manifest.step:
         return
+    if _bring_step(source, session, seam_files, state, step):
+        return
+    origin = session.origin
+    if origin is not None and origin is not source:
+        try:
+            within = 2 * session.settings.resume_timeout
+            before = session.ranks.on_rank_zero(lambda: _forked_from(session, origin, step), within=within)
+            if before is not None and _bring_step(origin, session, seam_files, before, step):
+                return
+        except RanksError:
+            raise
+        except VaultLayerError as error:  # alike on all ranks
+            session.warn_all(EventKind.WALK_BACK, f"the best checkpoint can't be restored: {error}")
+    session.warn_all(
+        EventKind.NOTICE,
+        f"the best checkpoint so far (step {step}) isn't in the vault: load_best_model_at_end can only choose among "
+        "later ones",
+    )
+
+
+def _bring_step(
+    source: Access, session: Session, seam_files: CheckpointFiles, state: VaultState, step: int
+) -> bool:
+    """Bring the checkpoint of a step from a vault in this state; tell whether it could be had. All ranks."""
     for commit in reversed(state.commits):
         if commit.step != step or commit.left_behind:
             continue
@@ -49,12 +79,26 @@ def bring_best(
                 session, seam_files, commit, best, purpose="the best so far", source=source
             )
         if reason is None:
-            return
+            return True
         session.warn_all(
             EventKind.WALK_BACK, f"the best checkpoint can't be restored: {reason}", reason=reason
         )
-    session.warn_all(
-        EventKind.NOTICE,
-        f"the best checkpoint so far (step {step}) isn't in the vault: load_best_model_at_end can only choose among "
-        "later ones",
-    )
+    return False
+
+
+def _forked_from(session: Session, origin: Access, step: int) -> VaultState | None:
+    """Return the state of the vault from which this run was forked; None unless ``step`` is from ahead of the fork.
+
+    On rank 0. Raises VaultUnreachableError, CorruptError.
+    """
+    before = session.entered.before
+    newest = before.newest if before is not None else None
+    try:
+        claim = fork_of(read_entries(session.access.store, lambda _: None), newest) if newest else None
+    except StoreError as error:
+        raise session.access.unreachable(error) from error
+    noted = claim.detail[FORK] if claim is not None else None
+    _, entry = origin.last()
+    if entry is None or noted is None or step > noted["step"] or noted.get("vault_id") != entry.state.vault_id:
+        return None
+    return entry.state
