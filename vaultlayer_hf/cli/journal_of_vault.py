@@ -12,7 +12,7 @@ from vaultlayer_hf.run import journal
 from vaultlayer_hf.stores.uri import parse_vault
 from vaultlayer_hf.vault.log.entry import Entry
 
-_EARLY = 60.0
+_CLOCK_SKEW = 60.0
 """Seconds by which two machines' clocks may differ."""
 
 
@@ -32,10 +32,10 @@ def with_journal(target: Target, history: Sequence[Entry]) -> Target:
             found = run_of(folder)
             begins = [line["time"] for line in found.journal if line["kind"] == "begin"]
             ends = [line["time"] for line in found.journal if line["kind"] == "end"]
-            if found.vault != target.vault or not begins or begins[0] - _EARLY > claimed:
+            if found.vault != target.vault or not begins or begins[0] - _CLOCK_SKEW > claimed:
                 continue
             over = bool(ends) and ends[-1] >= begins[-1]
-            if not (over and claimed > ends[-1] + _EARLY):
+            if not (over and claimed > ends[-1] + _CLOCK_SKEW):
                 return replace(found, vault=target.vault)
     return target
 

@@ -19,7 +19,7 @@ def changes_answer(script: Script, conditions: list[Any], statements: list[Any])
     walk.block(statements)
     changed = {*walk.written, *walk.changed}
     changed |= {on for on, method, _ in walk.calls if on and changes_object(script, on, method)}
-    return any(_overlap(one, other) for one in read for other in changed)
+    return any(overlap(one, other) for one in read for other in changed)
 
 
 def changes_object(script: Script, on: str, method: str) -> bool:
@@ -31,6 +31,6 @@ def changes_object(script: Script, on: str, method: str) -> bool:
     return any(changes_itself(script, kind, method, classes) for kind in kinds)
 
 
-def _overlap(one: str, other: str) -> bool:
+def overlap(one: str, other: str) -> bool:
     """Tell whether two names are of one object, or of an object and what is in it: ``state`` and ``state.n``."""
     return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")

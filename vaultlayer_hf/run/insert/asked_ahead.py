@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 from vaultlayer_hf.run.insert import cst
-from vaultlayer_hf.run.insert.asked_again import changes_object
+from vaultlayer_hf.run.insert.asked_again import changes_object, overlap
+from vaultlayer_hf.run.insert.calls import loop_of
 from vaultlayer_hf.run.insert.loop import Loop
 from vaultlayer_hf.run.insert.loop_limits import ahead, ahead_within
 from vaultlayer_hf.run.insert.pass_variables import walk_of
@@ -82,11 +83,7 @@ def _holds(script: Script, body: Any, loop: Loop) -> bool:
 def _reads(script: Script, test: Any, moving: set[str]) -> bool:
     read = Walk(script)
     read.expression(test)
-    return any(
-        one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
-        for one in read.read_first
-        for other in moving
-    )
+    return any(overlap(one, other) for one in read.read_first for other in moving)
 
 
 def _leaves_at_end(script: Script, loop: Loop, body: Any) -> bool:
@@ -96,16 +93,10 @@ def _leaves_at_end(script: Script, loop: Loop, body: Any) -> bool:
     small = last.body[-1] if isinstance(last, cst.SimpleStatementLine) else last
     if isinstance(small, cst.Return):
         return True
-    return isinstance(small, (cst.Break, cst.Continue)) and _loop_of(script, small) is loop.outer
+    return isinstance(small, (cst.Break, cst.Continue)) and loop_of(script, small) is loop.outer
 
 
 def _leaves(script: Script, inner: Any) -> bool:
     """Tell whether a pass may be left before its last batch."""
-    breaks = [
-        one for one in script.all(cst.Break, inner.body, nested=False) if _loop_of(script, one) is inner
-    ]
+    breaks = [one for one in script.all(cst.Break, inner.body, nested=False) if loop_of(script, one) is inner]
     return bool(breaks or script.all(cst.Return, inner.body, nested=False))
-
-
-def _loop_of(script: Script, node: Any) -> Any:
-    return next((one for one in script.around(node) if isinstance(one, (cst.For, cst.While))), None)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from vaultlayer_hf.run.insert import cst
-from vaultlayer_hf.run.insert.calls import assignments, made_by
+from vaultlayer_hf.run.insert.calls import BARS, assignments, made_by
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
 from vaultlayer_hf.run.insert.random_calls import quiet
 from vaultlayer_hf.run.insert.source import Script, dotted
 
-_BAR = re.compile(r"(?:^|\.)(?:tqdm|trange|tqdm_notebook|Progress|alive_bar|track)$")
 _PLACES = ("n", "last_print_n", "finished")
 """Attributes of bars that say how far they are."""
 
@@ -23,7 +21,7 @@ def refuse_asked_bars(script: Script, loop: Loop) -> None:
         for item in script.all(cst.WithItem)
         if item.asname is not None
         and isinstance(item.item, cst.Call)
-        and _BAR.search(script.path(item.item.func))
+        and BARS.search(script.path(item.item.func))
     }
     asking = [
         one.test
@@ -35,7 +33,7 @@ def refuse_asked_bars(script: Script, loop: Loop) -> None:
         name = dotted(one.value)
         if not name or one.attr.value not in _PLACES:
             continue
-        if name in opened or any(_BAR.search(path) for path in made_by(script, name)):
+        if name in opened or any(BARS.search(path) for path in made_by(script, name)):
             raise UnclearError(
                 f"line {script.line(one)} asks {script.code(one)}, and a checkpoint hasn't got how far a bar is: count "
                 "in a variable"

@@ -12,6 +12,8 @@ from vaultlayer_hf.run.insert.source import Script, dotted
 
 SCHEDULER = re.compile(r"sched|lr_", re.IGNORECASE)
 """Names of learning rate schedules."""
+BARS = re.compile(r"(?:^|\.)(?:tqdm|trange|tqdm_notebook|Progress|alive_bar|track)$")
+"""Progress bars."""
 CLOCK = re.compile(
     r"(?:^|\.)(?:(?:time|monotonic|perf_counter|process_time)(?:_ns)?|now|utcnow|today|Event)$"
 )
@@ -140,6 +142,11 @@ def is_method(script: Script, function: Any) -> bool:
     )
     listed = function.params.params
     return isinstance(home, cst.ClassDef) and bool(listed) and listed[0].name.value == "self"
+
+
+def loop_of(script: Script, node: Any) -> Any:
+    """Return the innermost loop around a node; None where there is none."""
+    return next((one for one in script.around(node) if isinstance(one, (cst.For, cst.While))), None)
 
 
 def function_of(script: Script, node: Any) -> Any:

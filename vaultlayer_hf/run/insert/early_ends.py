@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from vaultlayer_hf.run.insert import cst
-from vaultlayer_hf.run.insert.calls import method_calls
+from vaultlayer_hf.run.insert.calls import loop_of, method_calls
 from vaultlayer_hf.run.insert.loop import Loop
 from vaultlayer_hf.run.insert.pieces import in_other_branch
 from vaultlayer_hf.run.insert.source import Script
@@ -16,12 +16,11 @@ _CLEARS = re.compile(r"zero_grad|\.grad\s*=")
 
 def early_ends(script: Script, loop: Loop, *, breaks: bool = False) -> list[Any]:
     """Return the ``continue`` statements of the loop over the batches; ``breaks``: and its ``break`` statements."""
-    loops = (cst.For, cst.While)
     kinds = (cst.Continue, cst.Break) if breaks else (cst.Continue,)
     return [
         node
         for node in script.all(kinds, loop.inner.body, nested=False)
-        if next(one for one in script.around(node) if isinstance(one, loops)) is loop.inner
+        if loop_of(script, node) is loop.inner
     ]
 
 

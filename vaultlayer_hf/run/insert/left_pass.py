@@ -11,6 +11,7 @@ from typing import Any
 
 from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.asked_again import changes_object
+from vaultlayer_hf.run.insert.calls import loop_of
 from vaultlayer_hf.run.insert.early_ends import ends_behind
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
 from vaultlayer_hf.run.insert.source import Edit, Script
@@ -25,14 +26,10 @@ def leaves_pass(script: Script, loop: Loop) -> list[Any]:
     if loop.outer is None or not isinstance(loop.inner, cst.For):
         return []
     ends = [node for one in loop.tail for node in ends_behind(script, loop, one)]
-    found = [one for one in ends if isinstance(one, cst.Break) and _loop_of(script, one) is loop.inner]
+    found = [one for one in ends if isinstance(one, cst.Break) and loop_of(script, one) is loop.inner]
     if len(loop.calls) > loop.crossed and not loop.crossed:  # the pass has a function of its own
         found += [one for one in ends if isinstance(one, cst.Return)]
     return found
-
-
-def _loop_of(script: Script, node: Any) -> Any:
-    return next(one for one in script.around(node) if isinstance(one, (cst.For, cst.While)))
 
 
 def leave_again(script: Script, loop: Loop, ckpt: str, kept: set[str]) -> list[Edit]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.calls import (
+    BARS,
     CLOCK,
     assignments,
     call_that_makes,
@@ -59,7 +60,6 @@ _DEVICES = re.compile(r"^torch\.(?:device|\w+\.current_(?:device|accelerator))$"
 LOGS = re.compile(
     r"tqdm|trange|SummaryWriter|wandb|logg|writer|rich\.|Progress|open$|argparse|neptune|mlflow|time\."
 )
-_BARS = re.compile(r"tqdm|trange|track$")
 _COUNTS_ROWS = re.compile(r"BatchNorm|InstanceNorm|track_running_stats")
 """Layers of torch whose buffers each batch changes."""
 
@@ -127,7 +127,7 @@ class NamedValues:
                 given = {
                     dotted(each) for part in one.args for each in script.all((cst.Name, cst.Attribute), part)
                 }
-                if name not in given or _BARS.search(script.path(one.func)):
+                if name not in given or BARS.search(script.path(one.func)):
                     return True
         return False
 

@@ -70,7 +70,8 @@ def find_of_pass(named: NamedValues, kept: Kept, walk: Walk) -> OfPass:
     carried = (set(kept.loop) & set(walk.read_first)) - set(again.written)
     found.in_pass = names_of_pass(named, carried, kept.unset, again)
     before = defined_before(script, loop.inner)
-    begun = set(again.written) - set(again.read_first)  # by the epoch itself, the same again
+    # What an epoch sets without reading it first has the same value when a resume runs that code once more.
+    begun = set(again.written) - set(again.read_first)
     moving = ({*lasts, *changed} - begun) | set(found.reset)
     made = [name for name in changed if name in again.written]
     for name in dict.fromkeys(made + made_ahead(script, loop, named.names, moving)):

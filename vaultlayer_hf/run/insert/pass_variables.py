@@ -54,9 +54,12 @@ def names_of_pass(named: NamedValues, carried: set[str], unset: set[str], again:
         and name not in carried
         and name not in named.known
         and named.is_variable(name)
-        and not _is_target(script, inner, name)
-        and ("." in name or (name in before and _sets_before(script, inner, name)))
-        and ("." not in name or is_attribute(named, name, before, again))
+        and not _is_loop_variable(script, inner, name)
+        and (
+            is_attribute(named, name, before, again)
+            if "." in name
+            else name in before and _sets_before(script, inner, name)
+        )
     ]
 
 
@@ -105,5 +108,5 @@ def _sets_before(script: Script, loop: Any, name: str) -> bool:
     return not functions or name in local_names(script, functions[0])
 
 
-def _is_target(script: Script, loop: Any, name: str) -> bool:
+def _is_loop_variable(script: Script, loop: Any, name: str) -> bool:
     return isinstance(loop, cst.For) and any(one.value == name for one in script.all(cst.Name, loop.target))

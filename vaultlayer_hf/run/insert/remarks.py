@@ -7,7 +7,7 @@ from typing import Any
 
 from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.callers import calls_of
-from vaultlayer_hf.run.insert.calls import assignments, function_of, is_method, method_calls
+from vaultlayer_hf.run.insert.calls import assignments, function_of, is_method, loop_of, method_calls
 from vaultlayer_hf.run.insert.drawn_ahead import seed_to_give
 from vaultlayer_hf.run.insert.draws import in_use
 from vaultlayer_hf.run.insert.loop import Loop
@@ -139,8 +139,4 @@ def _is_elsewhere(script: Script, loop: Loop, call: Any) -> bool:
 
 def _leaves(script: Script, loop: Any) -> list[Any]:
     """Return the ``break`` statements that end a loop."""
-    return [
-        node
-        for node in script.all(cst.Break, loop, nested=False)
-        if next(one for one in script.around(node) if isinstance(one, (cst.For, cst.While))) is loop
-    ]
+    return [node for node in script.all(cst.Break, loop, nested=False) if loop_of(script, node) is loop]

@@ -7,7 +7,7 @@ from typing import Any
 
 from vaultlayer_hf.run.insert import cst
 from vaultlayer_hf.run.insert.asked_again import changes_answer
-from vaultlayer_hf.run.insert.calls import method_calls, receiver
+from vaultlayer_hf.run.insert.calls import loop_of, method_calls, receiver
 from vaultlayer_hf.run.insert.early_ends import early_ends, ends_behind, keeps_gradients
 from vaultlayer_hf.run.insert.left_pass import leaves_pass
 from vaultlayer_hf.run.insert.loop import Loop, UnclearError
@@ -122,8 +122,7 @@ class StepEnd:
         """
         script, loop = self.script, self.loop
         for node in [end for one in statements for end in ends_behind(script, loop, one)]:
-            around = (one for one in script.around(node) if isinstance(one, (cst.For, cst.While)))
-            if not isinstance(node, cst.Return) and next(around) is not loop.inner:
+            if not isinstance(node, cst.Return) and loop_of(script, node) is not loop.inner:
                 continue
             last = any(node is one for one in leaves)
             said = f"{call[:-1]}{', ' if self.names.loss else ''}last=True)" if last else call

@@ -124,7 +124,7 @@ def _of_class(named: NamedValues, name: str) -> tuple[bool, bool]:
     for home, node in kinds or (classes if owner.partition(".")[0] != owner else []):
         ways = [f"{one}.{attribute}" for one in ("self", "cls", node.name.value)]
         own = [one for one in home.all(cst.Attribute, node) if dotted(one) in ways]
-        read = [one for one in own if not _is_target(home, one)]
+        read = [one for one in own if not _is_assigned_to(home, one)]
         reads = reads or bool(read)
         begins = begins or (bool(read) and begins_with(home, node, attribute))
     return reads, begins or _set_ahead(named, name)
@@ -153,7 +153,7 @@ def _set_ahead(named: NamedValues, name: str) -> bool:
     return False
 
 
-def _is_target(home: Any, node: Any) -> bool:
+def _is_assigned_to(home: Any, node: Any) -> bool:
     """Tell whether something is only assigned to, be it as one of several."""
     before = node
     for up in home.around(node):
@@ -168,6 +168,7 @@ def _is_target(home: Any, node: Any) -> bool:
 
 
 def begins_with(home: Any, node: Any, attribute: str) -> bool:
+    """Tell whether objects of a class have an attribute from their begin: by ``__init__()``, the class, or a method."""
     for one in assignments(home, node, fields=True):
         function = function_of(home, one.node)
         named = {dotted(part) for target in one.targets for part in _parts(target)}

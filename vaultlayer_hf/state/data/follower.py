@@ -38,7 +38,7 @@ from vaultlayer_hf.state.data.position import Moment, Position
 from vaultlayer_hf.state.data.probed import why_distrusted
 from vaultlayer_hf.state.data.samplers import (
     generators_only,
-    is_of_script,
+    has_own_class,
     looks_ahead,
     parts,
     put_sampler_weights,
@@ -337,17 +337,20 @@ class Follower:
         self._note_offset(at.passes)
         self._set_epoch(at.passes)
         put_samplers(self.outer, at.samplers, began=True)
-        same_way = at.again == self._at.again  # else its workers are noted for the other way of going on
+        # Whether batches are fetched again or indices left out may have changed since, and what is noted of the
+        # workers is for that one way.
+        same_way = at.again == self._at.again
         self._at = replace(at, again=self._at.again, emptied=False, ahead=[], loader=None)
         self._fetches.workers = pickled(at.workers if same_way else {})
         self._fetches.start(at.drawn, at.ended)
         near = self._near
         batches = self._reopen(at, plain, at.drawn)
-        # One that keeps its position draws its order once more, and the seed of its workers in between. From any other
-        # one's generator the loop may draw, too; accelerate's loaders are a batch ahead of what is opened here.
+        # The generators are now as the opening left them, and were otherwise at the save: a loader that keeps its
+        # position has drawn its order and its workers' seed once more, and from any other one's generator the loop may
+        # have drawn, too. Not so where accelerate's loaders had fetched a batch more than was opened here.
         if self._stateful or not (near or looks_ahead(self.outer)):
             put_samplers(self.outer, generators_only(at.between), began=True)
-        put_sampler_weights(self.outer, at.between)  # the order is drawn
+        put_sampler_weights(self.outer, at.between)  # the order no longer follows from them
         return Feed(self._fetches, batches, list(at.ahead), at.now, self._emptied, self.guard, anew.open)
 
     def _reopen(self, at: Position, plain: Opener, drawn: int) -> Iterator[Any]:
@@ -363,7 +366,7 @@ class Follower:
     @property
     def _may_give_more(self) -> bool:
         """Whether there may be batches behind the last one by the length, which a script's own sampler tells."""
-        return not looks_ahead(self.outer) and any(map(is_of_script, parts(self.base).values()))
+        return not looks_ahead(self.outer) and any(map(has_own_class, parts(self.base).values()))
 
     def _stand_behind(self, at: Position) -> None:
         """Stand at the end of a pass that has no batch left."""

@@ -63,7 +63,7 @@ def take_samplers(loader: Any) -> SamplerStates:
         generator = getattr(part, "generator", None)
         if isinstance(generator, torch.Generator):
             state["generator"] = generator.get_state()
-        if is_of_script(part):
+        if has_own_class(part):
             own = states_of(vars(part))
             own.pop("generator", None)
             first = _first_numbers(part)
@@ -88,7 +88,7 @@ def put_samplers(loader: Any, states: SamplerStates, *, began: bool = False) -> 
         if path not in here:
             continue
         part: Any = here[path]
-        if is_of_script(part):
+        if has_own_class(part):
             _first_numbers(part)
         for name, value in state.items():
             if name in KEYS:
@@ -113,7 +113,7 @@ def put_sampler_weights(loader: Any, states: SamplerStates, *, began: bool = Tru
         put_weights(part, states.get(path, {}), began=began)
 
 
-def is_of_script(part: Any) -> bool:
+def has_own_class(part: Any) -> bool:
     """Tell whether a loader's part is of a class of the script's own."""
     return type(part).__module__.partition(".")[0] not in _LIBRARIES and hasattr(part, "__dict__")
 

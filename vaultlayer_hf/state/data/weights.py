@@ -16,7 +16,10 @@ import torch
 from vaultlayer_hf.state.tensor_digests import digest_tensors
 
 WEIGHTS = "weights"
-"""Attribute of torch's ``WeightedRandomSampler``; and, in a sampler's state, the tensor. Earlier versions set it."""
+"""Attribute of torch's ``WeightedRandomSampler``; and, in a sampler's state, the tensor.
+
+A version without this module sets whatever a state names, so it puts these weights back, too.
+"""
 _BEGAN = "weights began"
 """In a sampler's state: the digest of those that the run began with, and whether they are changed in place."""
 KEYS = (WEIGHTS, _BEGAN)
