@@ -225,3 +225,8 @@ def test_the_best_is_marked_and_can_be_named(tmp_path: Path) -> None:
     assert vl("pull", f"{vault}@best", str(tmp_path / "pulled")).code == 0
     wrong = vl("show", f"{vault}@lates")
     assert (wrong.code, "did you mean @latest?" in wrong.err) == (2, True)
+    fork = str(tmp_path / "fork")
+    train(fork, tmp_path / "p", 7, best=4, fork=f"{vault}@6", keep_last=None)
+    told = vl("pull", f"{fork}@best", str(tmp_path / "pulled-2"))
+    assert (told.code, "of the run that it was forked from: name file://" in told.err) == (1, True)
+    assert told.err.strip().endswith(f"{vault}@4")

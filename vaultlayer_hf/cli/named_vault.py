@@ -125,6 +125,7 @@ def open_at(address: str, entry: int | None = None) -> Iterator[tuple[Vault, Com
 def step_at(vault: Vault, address: str) -> int | None:
     """Return the step that ``VAULT[@STEP]`` means; None for the newest. Raises NoSuchCheckpointError."""
     from vaultlayer_hf.stores.uri import parse_vault
+    from vaultlayer_hf.vault.log.origin import FORK, fork_of
 
     place = parse_vault(address)
     newest = vault.state.newest if vault.state is not None else None
@@ -136,7 +137,16 @@ def step_at(vault: Vault, address: str) -> int | None:
         raise errors.NoSuchCheckpointError(
             f"{vault.uri} knows no best checkpoint: a Trainer with metric_for_best_model names one; name a step"
         )
-    return vault.state.best_step
+    best = vault.state.best_step
+    if newest is not None and all(commit.step != best for commit in vault.state.commits):
+        claim = fork_of(vault.history(), newest)
+        fork = claim.detail[FORK] if claim is not None else None
+        if fork is not None and best <= fork["step"]:
+            raise errors.NoSuchCheckpointError(
+                f"the best checkpoint of {vault.uri} is that of step {best} of the run that it was forked from: name "
+                f"{fork['uri']}@{best}"
+            )
+    return best
 
 
 def full_uri(uri: str) -> str:
