@@ -52,6 +52,7 @@ def attempt(tmp_path, monkeypatch):
     folder.mkdir()
     monkeypatch.setattr(hook.report, "_folder", folder)
     monkeypatch.setattr(hook.report, "_pid", 0)
+    monkeypatch.setattr(hook.report, "_beats", 0)
     monkeypatch.setattr(hook.report, "watch_uncaught", lambda: None)
     monkeypatch.setattr(inside, "_used", set())
     monkeypatch.setenv("VAULTLAYER_VAULT", str(tmp_path / "vault"))

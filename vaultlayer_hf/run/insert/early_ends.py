@@ -27,10 +27,14 @@ def early_ends(script: Script, loop: Loop, *, breaks: bool = False) -> list[Any]
 def ends_behind(script: Script, loop: Loop, statement: Any) -> list[Any]:
     """Return the statements by which one of those from the step on leaves it; of the step's own, those behind it."""
     kinds = (cst.Break, cst.Continue, cst.Return)
-    found = script.all(kinds, statement, nested=False)
+    found = [
+        node
+        for node in script.all(kinds, statement, nested=False)
+        if isinstance(node, cst.Return) or loop_of(script, node) is loop.inner
+    ]
     if statement is loop.tail[0]:
         found = [node for node in found if _comes_behind(script, loop, node)]
-    return list(found)
+    return found
 
 
 def _comes_behind(script: Script, loop: Loop, node: Any) -> bool:

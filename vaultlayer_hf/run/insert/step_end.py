@@ -198,7 +198,7 @@ class StepEnd:
                 )
         within = [] if loop.suite is loop.inner.body else list(loop.suite.body)
         moved = changes_answer(script, conditions, [*within, *behind])
-        leaves = any(_leaves(script, one) for one in behind)
+        leaves = any(ends_behind(script, loop, one) for one in behind)
         if moved and not leaves and (noted := self._note_answer(conditions)):
             guards[-1] = noted
         elif moved or leaves:
@@ -230,16 +230,6 @@ class StepEnd:
 def _under(guards: list[str], call: str) -> list[str]:
     """Return the lines of a call under some conditions."""
     return [f"if {' and '.join(guards)}:", f"    {call}"] if guards else [call]
-
-
-def _leaves(script: Script, statement: Any) -> bool:
-    return bool(
-        [
-            one
-            for kind in (cst.Break, cst.Continue, cst.Return)
-            for one in script.all(kind, statement, nested=False)
-        ]
-    )
 
 
 def synced(script: Script, statement: Any) -> list[Any]:

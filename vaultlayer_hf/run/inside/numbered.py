@@ -2,9 +2,9 @@
 
 By the order of a process's trainings alone a script that skips a stage which is done would hand the next stage the
 vault of the first. So each claim notes the ``output_dir`` (``session_for``), and the vault whose newest claim notes
-this Trainer's is its own. Where none does, it has the first one that may be its own: one that isn't there yet, one that
-an earlier release has claimed, or one whose run goes on, since a script may name its folder anew at each start. A run
-that is over in another folder is another stage's.
+this Trainer's is its own. Where none does, it has the first one that may be its own: one whose run goes on, since a
+script may name its folder anew at each start, one that an earlier release has claimed, or one that isn't there yet. A
+run that is over in another folder is another stage's.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from vaultlayer_hf.stores.uri import parse_vault
 from vaultlayer_hf.trainer.terms import OUTPUT_DIR
 
 _ANEW = re.compile(
-    r"\d{4,}([-_.:T]*\d+)*|[A-Z][a-z]{2}\d{2}_\d{2}-\d{2}-\d{2}|(?<![0-9a-z])[0-9a-f]{8,}(?![0-9a-z])"
+    r"(?<![\d.])(?:\d{6,}|\d{4}[-_.]\d{2}[-_.]\d{2})(?:[-_.:T]*\d+)*"
+    r"|[A-Z][a-z]{2}\d{2}_\d{2}-\d{2}-\d{2}|(?<![0-9a-z])(?=[0-9a-f]*[a-f])[0-9a-f]{8,}(?![0-9a-z])"
 )
-"""What a script makes anew at each start: dates and times, numbers of processes and jobs, random hexadecimal digits."""
+"""What a script makes anew at each start: dates and times, numbers of jobs, random hexadecimal digits."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,10 @@ class Stage:
 
 def pick_number(
     folder: str, used: Collection[int], look: Callable[[int], Stage | None], there: Callable[[str], bool]
-) -> int:
+) -> tuple[int, str | None]:
     """Return the number of the vault for a training that writes into ``folder``. Pure, but for what it asks.
+
+    Beside it the folder that its newest claim notes, where that may be another training's; else None.
 
     Args:
         folder: as a claim notes it.
@@ -54,30 +57,32 @@ def pick_number(
         look: at the vault of a number; None where there is none.
         there: whether a folder is on this machine.
     """
-    may_be: int | None = None
+    found: dict[int, Stage] = {}
     for number in count(1):
-        if number in used:
-            continue
-        stage = look(number)
-        if stage is None:
-            return number if may_be is None else may_be
-        if stage.folder is not None and same_folder(stage.folder, folder, there):
-            return number
-        if may_be is None and (stage.folder is None or not stage.over):
-            may_be = number
-    raise AssertionError  # numbers have no end
+        stage = look(number) if number not in used else None
+        if stage is not None:
+            found[number] = stage
+        elif number not in used:
+            break
+    own = [one for one, stage in found.items() if stage.folder == folder]
+    own += [one for one, stage in found.items() if _has_moved(stage.folder, folder, there)]
+    # That two names differ in what looks like a date says little: a run that is over may be another one's.
+    under_way = {one: stage for one, stage in found.items() if not stage.over}
+    own += [
+        one for one, stage in under_way.items() if stage.folder and _lasting(stage.folder) == _lasting(folder)
+    ]
+    if own:
+        return own[0], None
+    for one, stage in found.items():
+        if stage.folder is None or not stage.over:
+            return one, stage.folder
+    return number, None
 
 
-def same_folder(noted: str, folder: str, there: Callable[[str], bool]) -> bool:
-    """Tell whether two starts of one training write into these folders.
-
-    Names that a script makes anew at each start are alike. A whole path that isn't on this machine was another one's,
-    and is compared by its last part.
-    """
-    if _lasting(noted) == _lasting(folder):
-        return True
-    moved = os.path.isabs(noted) and os.path.isabs(folder) and not there(noted)
-    return moved and _lasting(os.path.basename(noted)) == _lasting(os.path.basename(folder))
+def _has_moved(noted: str | None, folder: str, there: Callable[[str], bool]) -> bool:
+    """Tell whether a whole path that isn't on this machine was another one's for this folder, as its last part says."""
+    whole = noted is not None and os.path.isabs(noted) and os.path.isabs(folder)
+    return whole and not there(str(noted)) and os.path.basename(str(noted)) == os.path.basename(folder)
 
 
 def _lasting(folder: str) -> str:

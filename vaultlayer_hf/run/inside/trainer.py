@@ -76,16 +76,13 @@ def _vault_of(trainer: Any) -> tuple[VaultLayerCallback | None, bool]:
     settings = Settings()
     if os.environ.get(INSERT_VARIABLE, "1") == "0" or not settings.vault:
         return None, False
-    number = _number_of(trainer.args, settings)
-    settings, others = numbered(settings, number), number - len(_used) - 1
+    number, noted = _number_of(trainer.args, settings)
+    others = len(set(range(1, number)) - _used)
+    settings = numbered(settings, number)
     _used.add(number)
     vault = VaultLayerCallback(settings)
-    if others and trainer.args.process_index == 0:
-        vault.events.info(
-            EventKind.NOTICE,
-            f"the training in {folder_noted(trainer.args)} has the vault {settings.vault}, since trainings in other "
-            f"folders have {_in_words(others)} before it",
-        )
+    if trainer.args.process_index == 0:
+        _say_which(vault, folder_noted(trainer.args), settings.vault, others, noted)
     vault.bind(trainer.args, trainer.model, trainer.callback_handler)
     vault.run.stops_when_finished = True
     trainer.add_callback(vault)
@@ -93,15 +90,32 @@ def _vault_of(trainer: Any) -> tuple[VaultLayerCallback | None, bool]:
     return vault, True
 
 
-def _in_words(others: int) -> str:
-    return "the one" if others == 1 else f"the {others}"
+def _say_which(
+    vault: VaultLayerCallback, folder: str, uri: str | None, others: int, noted: str | None
+) -> None:
+    """Say which vault a training has, where somebody could think that it has another one.
+
+    ``others``: how many before it are left to other folders. ``noted``: the other folder whose vault it has.
+    """
+    if others:
+        which = "the one" if others == 1 else f"the {others}"
+        vault.events.info(
+            EventKind.NOTICE,
+            f"the training in {folder} has the vault {uri}, since trainings in other folders have {which} before it",
+        )
+    if noted is not None:
+        vault.events.warn(
+            EventKind.NOTICE,
+            f"the training in {folder} goes on from the vault {uri}, whose run trained in {noted} and isn't over. "
+            "Where these are two trainings of the script, give this one a vault of its own by resume=",
+        )
 
 
-def _number_of(args: TrainingArguments, settings: Settings) -> int:
-    """Return the number of the vault for a Trainer of these arguments: rank 0 looks for all."""
+def _number_of(args: TrainingArguments, settings: Settings) -> tuple[int, str | None]:
+    """Return the number of the vault for a Trainer of these arguments, as ``pick_number``: rank 0 looks for all."""
     ranks = ranks_of(args, settings.part_timeout)
 
-    def pick() -> int:
+    def pick() -> tuple[int, str | None]:
         return pick_number(folder_noted(args), _used, partial(stage_of, settings), os.path.isdir)
 
     return ranks.on_rank_zero(pick, within=3 * settings.resume_timeout)

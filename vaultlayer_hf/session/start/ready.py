@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from vaultlayer_hf.base.events import EventKind
@@ -87,7 +88,7 @@ def _bring_step(
 
 
 def _forked_from(session: Session, origin: Access, step: int) -> VaultState | None:
-    """Return the state of the vault from which this run was forked; None unless ``step`` is from ahead of the fork.
+    """Return the vault from which this run was forked as it stood then; None unless ``step`` is from ahead of the fork.
 
     On rank 0. Raises VaultUnreachableError, CorruptError.
     """
@@ -98,7 +99,11 @@ def _forked_from(session: Session, origin: Access, step: int) -> VaultState | No
     except StoreError as error:
         raise session.access.unreachable(error) from error
     noted = claim.detail[FORK] if claim is not None else None
-    _, entry = origin.last()
-    if entry is None or noted is None or step > noted["step"] or noted.get("vault_id") != entry.state.vault_id:
+    if noted is None or step > noted["step"]:
         return None
-    return entry.state
+    _, entry = origin.last()
+    if entry is None or noted.get("vault_id") != entry.state.vault_id:
+        return None
+    # It may have gone back since, and have trained that step once more.
+    then = (one for one in entry.state.commits if one.number <= noted["number"])
+    return replace(entry.state, commits=tuple(replace(one, left_behind=False) for one in then))
