@@ -9,10 +9,21 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import EarlyStoppingCallback
 
 from tests.trainer.conftest import Reference
-from tests.trainer.kit import Boom, FailAt, Patient, Recorder, model, trainer, weights
-from vaultlayer_hf import Settings, Trainer, errors
+from tests.trainer.kit import (
+    Boom,
+    FailAt,
+    Patient,
+    Recorder,
+    judged_by,
+    model,
+    state_of,
+    trainer,
+    weights,
+)
+from vaultlayer_hf import Settings, Trainer, VaultLayerCallback, errors
 from vaultlayer_hf.state.asked import FILE, Asked, check_asked, read_asked
 from vaultlayer_hf.trainer.data_file import Record, read_record
 
@@ -245,6 +256,74 @@ def test_a_fold_is_never_handed_the_weights_of_another(tmp_path: Path) -> None:
     fork = Settings(vault=str(tmp_path / "w"), fork=str(tmp_path / "v"))
     onwards = trainer(tmp_path / "3", resume=fork, train_dataset=rows(1), max_steps=10)
     assert onwards.train().global_step == 10, "as a fork it may go on"
+
+
+def by_epochs(tmp_path: Path, start: str, data: Any, epochs: int = 1, **more: Any) -> Any:
+    """A run that is bounded by epochs, on the vault ``v`` where no other one is named."""
+    given = {"resume": str(tmp_path / "v"), "max_steps": -1, "num_train_epochs": epochs, **more}
+    return trainer(tmp_path / start, train_dataset=data, **given)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_finished_run_is_trained_no_further_by_data_that_have_grown(alone: bool, tmp_path: Path) -> None:
+    """The same command on more rows is refused, and names the ways out; the vault stays as it was."""
+    by_epochs(tmp_path, "0", rows(0)).train()
+    before = state_of(tmp_path / "v")
+    assert before.finished == 10
+    vault = VaultLayerCallback(tmp_path / "v")
+    how: dict[str, Any] = {"resume": None, "callbacks": [vault]} if alone else {}
+    again = by_epochs(tmp_path, "1", rows(0, 24), **how)
+    named = r"come to 12 steps, and not 10 .*a vault of its own.*more num_train_epochs, or begin a fork"
+    if alone:
+        with pytest.raises(errors.OtherRunError, match=named):
+            again.train(resume_from_checkpoint=vault.pull())
+        vault.close()
+    else:
+        with pytest.raises(errors.OtherRunError, match=named):
+            again.train()
+    after = state_of(tmp_path / "v")
+    assert (after.commits, after.finished) == (before.commits, before.finished)
+
+
+def test_a_run_that_was_stopped_early_is_trained_no_further_by_data_that_have_grown(tmp_path: Path) -> None:
+    """Where the run was over ahead of its steps, more rows don't go on with it either."""
+
+    losses = {step: float(step) for step in range(2, 14, 2)}
+    first = by_epochs(tmp_path, "0", rows(0), **judged_by(losses, EarlyStoppingCallback(1)))
+    assert first.train().global_step == 4
+    with pytest.raises(errors.OtherRunError, match="come to 12 steps, and not 10"):
+        by_epochs(tmp_path, "1", rows(0, 24), **judged_by(losses, EarlyStoppingCallback(1))).train()
+
+
+@pytest.mark.parametrize(
+    ("more", "end"),
+    [
+        ({"epochs": 2}, 24),
+        ({"max_steps": 11}, 11),
+        ({"resume": "@10"}, 12),
+        ({"resume": "fork"}, 12),
+    ],
+)
+def test_a_finished_run_goes_on_with_other_data_where_that_is_asked_for(
+    more: dict[str, Any], end: int, tmp_path: Path
+) -> None:
+    """More epochs, a number of steps, a step that is named or a fork: the new rows are trained on, and that is said."""
+    by_epochs(tmp_path, "0", rows(0)).train()
+    named: dict[str, Any] = {
+        "@10": f"{tmp_path / 'v'}@10",
+        "fork": Settings(vault=str(tmp_path / "w"), fork=str(tmp_path / "v")),
+    }
+    given = {**more, **({"resume": named[more["resume"]]} if "resume" in more else {})}
+    again = by_epochs(tmp_path, "1", rows(0, 24), **given)
+    record = Recorder(again)
+    assert again.train().global_step == end
+    assert any("training data aren't those" in event.message for event in record.of("notice"))
+
+
+def test_a_finished_run_whose_steps_are_more_on_the_same_data_goes_on(tmp_path: Path) -> None:
+    """What the data say of another run they don't say where they are the same: nothing is refused."""
+    trainer(tmp_path / "0", resume=str(tmp_path / "v"), train_dataset=rows(0)).train()
+    assert by_epochs(tmp_path, "1", rows(0)).train().global_step == 10, "8 steps were 1 epoch, rounded up"
 
 
 def test_other_data_on_a_run_that_goes_on_are_said(tmp_path: Path) -> None:

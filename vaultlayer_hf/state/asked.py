@@ -131,6 +131,7 @@ def check_asked(
     over: bool,
     holds_base: bool = False,
     named_seed: bool = False,
+    over_but_for_data: bool = False,
 ) -> list[str]:
     """Return in words what differs, and which of the two holds. Pure.
 
@@ -142,6 +143,8 @@ def check_asked(
         holds_base: the checkpoint holds the base model's weights, too, beside the adapter's.
         named_seed: a seed is an argument of the run, as a Trainer's; that of a loop may be of whatever was made first.
             A Trainer knows, too, that it takes no more steps where its run is over; a loop may take some.
+        over_but_for_data: the run is over, and no more of it is asked for; what the Trainer has left to train comes of
+            other numbers of steps in the same epochs.
 
     Raises OtherRunError where this start can't go on from it.
     """
@@ -158,6 +161,8 @@ def check_asked(
     }
     if over and data is Differ.WHOLLY:
         raise _other_run_over("on other data", "other-data", "with other data")
+    if over_but_for_data and data is not Differ.NOT:
+        raise _more_data_over(then.arguments.get("max_steps"), now.arguments.get("max_steps"))
     for name in _SEEDS:
         if over and named_seed and name in other:
             was, value = other[name]
@@ -196,6 +201,16 @@ def _other_run_over(how: str, name: str, on_purpose: str) -> OtherRunError:
         f"the run on this vault is over, and it was trained {how}: its weights are no answer to this run. Each run "
         f"needs a vault of its own, such as …/{name}. To go on {on_purpose} on purpose, ask a Trainer for more steps, "
         "or begin a fork of this vault: Settings(vault='a new one', fork='this one')"
+    )
+
+
+def _more_data_over(then: Any, now: Any) -> OtherRunError:
+    return OtherRunError(
+        "the run on this vault is over, and it was trained on other data. With these the num_train_epochs that are "
+        f"asked for come to {now} steps, and not {then} as then: weights that are finished would be given these "
+        "further steps, and be no answer to either run. For a run with these data name a vault of its own, such as "
+        "…/other-data. To go on with these data on purpose, ask for more num_train_epochs, or begin a fork of this "
+        "vault: Settings(vault='a new one', fork='this one'). Nothing was trained"
     )
 
 

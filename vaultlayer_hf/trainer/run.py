@@ -187,7 +187,7 @@ class TrainerRun:
         under_way = TrainingUnderWay(
             training, self._trainer, self._handler, self._identity, over=self._over, added=self.added
         )
-        under_way.check(begun, origin.numbers)
+        under_way.check(begun, origin)
         training.begin(state.global_step, getattr(Trainer.train, "__code__", None))
         self.active = self._spent = True
         warn_of_arguments(training.session.events, args, paced=training.pacer.active)

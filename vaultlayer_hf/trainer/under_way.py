@@ -30,11 +30,11 @@ from vaultlayer_hf.trainer.begun import Begun
 from vaultlayer_hf.trainer.callback_states import restore_from
 from vaultlayer_hf.trainer.data import TrainerData
 from vaultlayer_hf.trainer.first_step import FirstStep, is_within_epoch
-from vaultlayer_hf.trainer.fork_numbers import ForkNumbers
 from vaultlayer_hf.trainer.in_evaluation import InEvaluation
 from vaultlayer_hf.trainer.kept_runs import keep_runs
 from vaultlayer_hf.trainer.loadable import load_trial
 from vaultlayer_hf.trainer.loaded import check_loaded, digests_of_copy, keep_digests
+from vaultlayer_hf.trainer.origin import Origin
 from vaultlayer_hf.trainer.outside import OutsideOfModel, UnsavedBuffers
 from vaultlayer_hf.trainer.own_state import OwnState
 from vaultlayer_hf.trainer.own_warnings import OwnTrouble, warn_of
@@ -49,7 +49,7 @@ class TrainingUnderWay:
     """One training that is committed.
 
         under_way = TrainingUnderWay(training, trainer, handler, identity, over=False)
-        under_way.check(begun, None)
+        under_way.check(begun, Origin())
         training.begin(state.global_step)
         under_way.begin(begun, end)
         under_way.save(args, state, trained)  # at each save of the Trainer's
@@ -92,10 +92,10 @@ class TrainingUnderWay:
         self._first: FirstStep | None = None
         self._kept: Path | None = None  # the folder that holds what is ours already
 
-    def check(self, begun: Begun, numbers: ForkNumbers | None) -> None:
+    def check(self, begun: Begun, origin: Origin) -> None:
         """Compare what is in memory, and what is asked for, with the checkpoint that it goes on from. All ranks.
 
-        ``numbers``: a fork's own. Raises OtherRunError and NotLoadedError.
+        Raises OtherRunError and NotLoadedError.
         """
         session, trained, resumed = self._training.session, begun.trained, begun.resumed
         self._rest = adapter_rest(trained)
@@ -103,9 +103,20 @@ class TrainingUnderWay:
             self._asked = asked_for(begun, self._trainer)
             if resumed is None:
                 return
+            numbers = origin.numbers
             holds = HOLDS if numbers is None else FORK_HOLDS
-            over = self._over and session.forked is None
-            say_what_differs(session, resumed, self._asked, holds, over=over, named_seed=True)
+            own = session.forked is None
+            # Counted before the data were looked at, and with them: who names a step goes on there on purpose.
+            by_data = own and origin.finished is not None and not self._over and not session.goes_back
+            say_what_differs(
+                session,
+                resumed,
+                self._asked,
+                holds,
+                over=own and self._over,
+                named_seed=True,
+                over_but_for_data=by_data,
+            )
             session.ranks.on_every_rank(lambda: check_optimizers([trained.optimizer]))
             load_added(resumed, session, self._added())
             if not trained.sharded and (saved := read_digests(resumed, session.ranks.rank)) is not None:

@@ -20,10 +20,12 @@ def say_what_differs(
     *,
     over: bool,
     named_seed: bool = False,
+    over_but_for_data: bool = False,
 ) -> None:
     """Compare what a start asks for with what a checkpoint folder was made with, and say it. All ranks.
 
-    ``holds``: by the name of an argument, which of the two holds. ``named_seed``: see ``check_asked``.
+    ``holds``: by the name of an argument, which of the two holds. ``named_seed`` and ``over_but_for_data``: see
+    ``check_asked``.
     Raises, on all ranks, OtherRunError and RanksError.
     """
     words: list[str] = []
@@ -33,7 +35,16 @@ def say_what_differs(
         if not then.adapters.configs and now.adapters.configs:
             then = replace(then, adapters=read_adapters(folder))
         base = holds_base(folder)
-        words.extend(check_asked(then, now, holds, over=over, holds_base=base, named_seed=named_seed))
+        found = check_asked(
+            then,
+            now,
+            holds,
+            over=over,
+            holds_base=base,
+            named_seed=named_seed,
+            over_but_for_data=over_but_for_data,
+        )
+        words.extend(found)
 
     session.ranks.on_every_rank(check)
     for one in words:
