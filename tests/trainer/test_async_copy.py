@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from transformers import TrainerCallback
 
 from tests.kit.copies import slow_copy
 from tests.trainer.async_kit import MARKS, asked, contents, local, lost_saves
-from tests.trainer.kit import Do, Recorder, Tokens, big_model, steps_of, trainer
+from tests.trainer.kit import Do, Recorder, Tokens, big_model, judged_by, steps_of, trainer
 from vaultlayer_hf.state.capture import copying
 from vaultlayer_hf.state.capture.recorded import Recorded
 from vaultlayer_hf.state.capture.writing import FileWriter
@@ -137,6 +138,34 @@ def test_what_cannot_be_written_is_said(
     assert local(out) == [4, 6, 8, 9]
     assert len(copies) == 3  # of the steps 2, 6 and 8
     assert not list(workspace(out).glob("pending-*"))
+
+
+def test_a_best_checkpoint_that_is_lost_is_not_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copies: list[int]
+) -> None:
+    """That the best one is lost shows behind the next evaluation, and what that has found is compared without it."""
+    write, evaluated = Capture.run, threading.Event()
+
+    def failing(self: Capture, writer: FileWriter) -> None:
+        if self.target.name == "checkpoint-4":
+            evaluated.wait(30)
+            raise OSError("no such luck")
+        write(self, writer)
+
+    monkeypatch.setattr(Capture, "run", failing)
+    out = tmp_path / "out"
+    seen = Do(on_evaluate=lambda state: evaluated.set() if state.global_step == 6 else None)
+    more = judged_by({2: 3.0, 4: 1.0, 6: 2.0, 8: 4.0}, seen)
+    run = trainer(out, resume=asked(tmp_path / "vault"), model=big_model(), **more)
+    heard = Recorder(run)
+    run.train()
+    assert copies
+    assert "checkpoint-4" in lost_saves(heard)[0]
+    assert (run.state.best_metric, run.state.best_global_step) == (2.0, 6)
+    assert run.state.best_model_checkpoint == str(out / "checkpoint-6")
+    (said,) = [event.message for event in heard.of("notice") if "couldn't be saved" in event.message]
+    assert said.startswith("the best (loss 1 at step 4)")
+    assert said.endswith("takes checkpoint-6 (loss 2)")
 
 
 def test_a_nan_is_found_in_the_copy(tmp_path: Path, copies: list[int]) -> None:

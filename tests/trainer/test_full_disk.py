@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import transformers
 
-from tests.trainer.kit import STEPS, Do, Patient, Recorder, big_model, steps_of, trainer, weights
+from tests.trainer.kit import STEPS, Do, Patient, Recorder, big_model, judged_by, steps_of, trainer, weights
 from vaultlayer_hf import VaultLayerCallback, open_vault, resumable
 
 KINDS = ["resume", "callback"]
@@ -82,6 +82,64 @@ def test_what_the_vault_holds_makes_room(kind: str, small_disk: Path, tmp_path: 
     assert "written again" in recorder.of("trouble")[0].message
     assert _verified(vault) == steps_of(vault) == [4, 6, 8]  # the vault keeps three
     assert _same_as_unbroken(run, tmp_path / "unbroken")
+
+
+def _lost_best(recorder: Recorder) -> list[str]:
+    return [event.message for event in recorder.of("notice") if "couldn't be saved" in event.message]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_best_checkpoint_that_is_lost_is_not_the_best(kind: str, small_disk: Path, tmp_path: Path) -> None:
+    """Where there is no room for the best one, the best of those that could be saved is loaded, and that is said."""
+    vault, out = tmp_path / "vault", small_disk / "out"
+
+    def change(state: Any) -> None:
+        if state.global_step == 3:
+            _fill(small_disk, 0)
+        elif state.global_step == 4:
+            (small_disk / "ballast").unlink()
+
+    more = judged_by({2: 3.0, 4: 1.0, 6: 2.0, 8: 4.0}, Patient(vault), Do(on_step_begin=change))
+    run, recorder = _run(kind, out, vault, **more)
+    assert run.train().global_step == STEPS
+    assert [event.fields["step"] for event in recorder.of("abandon")] == [4]
+    state = run.state
+    assert (state.best_metric, state.best_global_step) == (2.0, 6)
+    assert state.best_model_checkpoint == str(out / "checkpoint-6")
+    assert _lost_best(recorder) == [
+        "the best (loss 1 at step 4) couldn't be saved: load_best_model_at_end takes checkpoint-6 (loss 2)"
+    ]
+    assert weights(run.model) == weights(type(run.model).from_pretrained(out / "checkpoint-6"))
+
+
+def test_a_better_one_than_that_which_is_lost_is_all_that_counts(small_disk: Path, tmp_path: Path) -> None:
+    """A later checkpoint that is better than the lost one is loaded, and nothing is left to say."""
+    vault = tmp_path / "vault"
+
+    def change(state: Any) -> None:
+        if state.global_step == 3:
+            _fill(small_disk, 0)
+        elif state.global_step == 4:
+            (small_disk / "ballast").unlink()
+
+    more = judged_by({2: 3.0, 4: 2.0, 6: 1.0, 8: 4.0}, Patient(vault), Do(on_step_begin=change))
+    run, recorder = _run("resume", small_disk / "out", vault, **more)
+    run.train()
+    assert [event.fields["step"] for event in recorder.of("abandon")] == [4]
+    assert run.state.best_global_step == 6
+    assert _lost_best(recorder) == []
+
+
+def test_no_checkpoint_at_all_is_said_of_the_best(small_disk: Path, tmp_path: Path) -> None:
+    """Where no save had room, the model stays as the last step has left it, and that is said."""
+    fill = Do(on_step_begin=lambda state: state.global_step == 0 and _fill(small_disk, 0))
+    more = judged_by({2: 3.0, 4: 1.0, 6: 2.0, 8: 4.0}, fill)
+    run, recorder = _run("resume", small_disk / "out", tmp_path / "vault", **more)
+    run.train()
+    assert run.state.best_model_checkpoint is None
+    (said,) = _lost_best(recorder)
+    assert "(loss 1 at step 4)" in said
+    assert "the model stays as its last step has left it" in said
 
 
 class _Mistaken(transformers.Trainer):

@@ -23,11 +23,12 @@ from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.trainer.added_groups import groups_of
 from vaultlayer_hf.trainer.async_save.begin import begin
 from vaultlayer_hf.trainer.async_save.capture import Capture
-from vaultlayer_hf.trainer.layout import SAVE_PARTS, best_step
+from vaultlayer_hf.trainer.layout import SAVE_PARTS
+from vaultlayer_hf.trainer.saved_best import SavedBest, saved_step
 from vaultlayer_hf.trainer.unwritable import name_unwritable
 from vaultlayer_hf.trainer.wrapping import wrapped
 
-_SAVE, _LOAD_BEST = "_save_checkpoint", "_load_best_model"
+_SAVE, _LOAD_BEST, _BEST = "_save_checkpoint", "_load_best_model", "_determine_best_metric"
 _OPTIMIZER = "_save_optimizer_and_scheduler"
 
 
@@ -49,12 +50,15 @@ class Saving:
         self._trainer, self._training = trainer, training
         self._behind_files = behind_files
         self.lost = False
-        self._beside = begin(trainer, training)  # ahead of the wrap: it asks whose the save is
+        self._best = SavedBest(trainer, training.session)
+        self._beside = begin(trainer, training, self._best)  # ahead of the wrap: it asks whose the save is
         self._wraps = ExitStack()
         if (groups := groups_of(trainer)) is not None:
             groups.begin()
         self._wraps.enter_context(wrapped(trainer, {_SAVE: self._around, _LOAD_BEST: self._behind_settling}))
-        self._wraps.enter_context(wrapped(trainer, {_OPTIMIZER: self._with_groups}))
+        self._wraps.enter_context(
+            wrapped(trainer, {_OPTIMIZER: self._with_groups, _BEST: self._ahead_of_best})
+        )
 
     @property
     def capture(self) -> Capture | None:
@@ -66,6 +70,13 @@ class Saving:
         if self._beside is not None:
             self._beside.saves.settle(wait=True)
 
+    def say_unloaded(self) -> None:
+        """Say of a training that is through that no checkpoint was loaded, where the best was lost, and all others."""
+        args, state = self._trainer.args, self._trainer.state
+        through = state.global_step >= state.max_steps
+        if args.load_best_model_at_end and through and state.best_model_checkpoint is None:
+            self._best.say_lost()
+
     def put_back(self) -> None:
         """Leave the Trainer as it was, with every checkpoint written. Safe to call twice. Raises FencedError."""
         self._wraps.close()
@@ -75,9 +86,20 @@ class Saving:
     def _behind_settling(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def _load_best_model(*args: Any, **kwargs: Any) -> Any:
             self.settle()  # the best one may be under way: whoever ends a training needn't have told our callback
+            self._best.say_lost()
             return original(*args, **kwargs)
 
         return _load_best_model
+
+    def _ahead_of_best(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def determine_best_metric(*args: Any, **kwargs: Any) -> Any:
+            trainer = self._trainer
+            # The save that is coming waits for it anyway, and what is the best depends on whether it is lost.
+            if trainer.control.should_save or trainer.args.save_strategy == "best":
+                self.settle()
+            return original(*args, **kwargs)
+
+        return determine_best_metric
 
     def _with_groups(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def save_with_groups(output_dir: Any, *args: Any, **kwargs: Any) -> Any:
@@ -119,7 +141,7 @@ class Saving:
             folder, lambda: _whole(trainer, folder, save), lambda at: self._behind_files(folder, at)
         ):
             return None
-        best = state.best_model_checkpoint
+        best = self._best.now()
         result: Any = None
         mistake: Exception | None = None  # an error of this rank that isn't the disk's
 
@@ -141,15 +163,16 @@ class Saving:
             if mistake is None:
                 files.remove_tree(folder)
 
-        kept = best_step({"best_model_checkpoint": best})
+        kept = saved_step(best)
         failed = write_on_all(session, folder, write, remove=remove, keep=() if kept is None else (kept,))
         if failed is None:
+            self._best.keep(self._best.now())
             return result
         session.next_seq()  # rounds are named by it: the next save's are others
         if mistake is not None:
             raise mistake
         self.lost = True
-        state.best_model_checkpoint = best  # it may have become this one
+        self._best.lose(state.global_step)
         say_abandoned(session, folder.name, failed, step=state.global_step)
         return None
 

@@ -217,6 +217,7 @@ class TrainingUnderWay:
             if saving is not None:
                 stack.callback(saving.put_back)
                 if together:
+                    stack.callback(saving.say_unloaded)
                     stack.callback(saving.settle)
             if data is not None:
                 stack.callback(data.end)

@@ -17,9 +17,10 @@ from vaultlayer_hf.trainer.async_save.facts import facts_of
 from vaultlayer_hf.trainer.async_save.fit import choose
 from vaultlayer_hf.trainer.async_save.guard import CaptureGuard
 from vaultlayer_hf.trainer.async_save.saves import AsyncSaves
+from vaultlayer_hf.trainer.saved_best import SavedBest
 
 
-def begin(trainer: Any, training: Training) -> CaptureGuard | None:
+def begin(trainer: Any, training: Training, best: SavedBest) -> CaptureGuard | None:
     """Return what saves beside this training, and guards it; None where its saves stay stock's, which is said.
 
     All ranks.
@@ -33,6 +34,6 @@ def begin(trainer: Any, training: Training) -> CaptureGuard | None:
     fit = agreed_fit(session, fit)  # also where this rank isn't asked: the others wait for its answer
     trouble = AsyncTrouble(session)
     trouble.say(fit)
-    return (
-        CaptureGuard(trainer, AsyncSaves(trainer, training, fit, trouble)) if fit.mode != "waiting" else None
-    )
+    if fit.mode == "waiting":
+        return None
+    return CaptureGuard(trainer, AsyncSaves(trainer, training, fit, trouble, best))

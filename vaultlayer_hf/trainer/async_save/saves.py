@@ -33,6 +33,7 @@ from vaultlayer_hf.trainer.async_save.agreed import Agreed
 from vaultlayer_hf.trainer.async_save.capture import Capture
 from vaultlayer_hf.trainer.async_save.facts import others, reader_of_folder, stepped
 from vaultlayer_hf.trainer.async_save.redirect import deleting, places, redirected
+from vaultlayer_hf.trainer.saved_best import SavedBest
 from vaultlayer_hf.vault.retention.tidy import clear_trash, take_out
 from vaultlayer_hf.vault.workspace import workspace
 
@@ -45,6 +46,7 @@ class AsyncSaves:
         training: what its checkpoints are committed by.
         fit: how they run; not "waiting".
         trouble: what says that one is lost, or that they are waited for.
+        best: the best checkpoint, which may be lost.
 
     Attributes:
         copier: makes the copies of the state.
@@ -53,13 +55,15 @@ class AsyncSaves:
         folder_is_read: whether a callback that hears of the save may read its folder, on any rank.
     """
 
-    def __init__(self, trainer: Any, training: Training, fit: Fit, trouble: AsyncTrouble) -> None:
+    def __init__(
+        self, trainer: Any, training: Training, fit: Fit, trouble: AsyncTrouble, best: SavedBest
+    ) -> None:
         self._trainer, self._training, self._trouble = trainer, training, trouble
         self.copier = Copier(fit, trouble.say, training.pacer.waited)
         self.agreed = Agreed(training.session)
         self.capture: Capture | None = None
         self.folder_is_read = self._looked = False
-        self._best_before: str | None = None
+        self._best = best
         self._inherited = False
         forget_in_children(self.forget)
         # Ahead of the training's own end: a script with the callback alone that fails comes to nothing but this.
@@ -110,7 +114,9 @@ class AsyncSaves:
             if lasts:
                 self._trouble.turn_off(failed)
             return False
+        best_now = self._best.now()
         if not beside:
+            self._best.keep(best_now)
             self._rotate(rotations)
             return True
         if copy is None:  # what this rank saves is little, and written: it waits for another's
@@ -118,8 +124,7 @@ class AsyncSaves:
         self._trouble.say_reader(reader)
         step = trainer.state.global_step
         self.capture = Capture(folder, target, step, recorded, copy, lambda: keep(folder))
-        self.capture.behind = [lambda: self._rotate(rotations)]
-        self._best_before = best
+        self.capture.behind = [lambda: self._best.keep(best_now), lambda: self._rotate(rotations)]
         return True
 
     def write(self) -> None:
@@ -241,8 +246,6 @@ class AsyncSaves:
     def _lose(self, capture: Capture, failed: str) -> None:
         """Say that a captured checkpoint is lost; the next one is saved as stock does. On all ranks alike."""
         self._drop(capture.folder)
-        state = self._trainer.state
-        if state.best_model_checkpoint == str(capture.target):
-            state.best_model_checkpoint = self._best_before
+        self._best.lose(capture.step)
         self._training.lost()
         self._trouble.lose(capture.target.name, capture.step, failed)
