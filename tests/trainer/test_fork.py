@@ -94,7 +94,9 @@ def test_the_best_may_be_of_the_run_that_it_was_forked_from(tmp_path: Path) -> N
     first.train()
     settings = Settings(vault=str(tmp_path / "new"), fork=f"{origin}@4", keep_last=None)
     patient = Do(
-        on_step_begin=lambda state: state.global_step != 6 or wait_for(lambda: 6 in steps_of(tmp_path / "new"))
+        on_step_begin=lambda state: (
+            state.global_step != 6 or wait_for(lambda: 6 in steps_of(tmp_path / "new"))
+        )
     )
     with pytest.raises(Boom):
         best_run(tmp_path / "second", resume=settings, callbacks=[FailAt(7), patient]).train()
@@ -105,6 +107,29 @@ def test_the_best_may_be_of_the_run_that_it_was_forked_from(tmp_path: Path) -> N
     assert not [one.message for one in record.of("notice") if "best checkpoint" in one.message]
     assert Path(again.state.best_model_checkpoint) == tmp_path / "third" / "checkpoint-2"
     assert weights(again.model) == weights(first.model)
+
+
+@pytest.mark.parametrize("same_disk", [True, False])
+def test_where_a_best_checkpoint_is_that_no_vault_has(same_disk: bool, tmp_path: Path) -> None:
+    """A best one that only this disk has is loaded from there; what is said of it is true of this disk."""
+    origin, vault = tmp_path / "origin", tmp_path / "new"
+    kept = Settings(vault=str(origin), keep_last=None)
+    best_run(tmp_path / "first", resume=kept, callbacks=[Patient(origin)]).train()
+    patient = Do(on_step_begin=lambda state: state.global_step != 6 or wait_for(lambda: 6 in steps_of(vault)))
+    settings = Settings(vault=str(vault), fork=f"{origin}@4", keep_last=None)
+    with pytest.raises(Boom):
+        best_run(tmp_path / "second", resume=settings, callbacks=[FailAt(7), patient]).train()
+    again = best_run(tmp_path / ("second" if same_disk else "third"), resume=str(vault))
+    record = Recorder(again)
+    again.train()
+    (said,) = [one.message for one in record.of("notice") if "best checkpoint" in one.message]
+    if same_disk:
+        assert "but on this disk alone" in said
+        assert Path(again.state.best_model_checkpoint) == tmp_path / "second" / "checkpoint-2"
+        saved = type(again.model).from_pretrained(tmp_path / "first" / "checkpoint-2")
+        assert weights(again.model) == weights(saved)
+    else:
+        assert "nor on this disk" in said
 
 
 def test_the_usual_idiom_begins_the_fork(tmp_path: Path, origin: Path) -> None:

@@ -60,10 +60,19 @@ def bring_best(
             raise
         except VaultLayerError as error:  # alike on all ranks
             session.warn_all(EventKind.WALK_BACK, f"the best checkpoint can't be restored: {error}")
-    session.warn_all(
-        EventKind.NOTICE,
-        f"the best checkpoint so far (step {step}) isn't in the vault: load_best_model_at_end can only choose among "
-        "later ones",
+    # Rank 0 says it, of its own disk.
+    session.warn_all(EventKind.NOTICE, _not_brought(step, session.output_dir))
+
+
+def _not_brought(step: int, output_dir: Path) -> str:
+    best = f"the best checkpoint so far (step {step}) isn't in the vault"
+    if (output_dir / f"checkpoint-{step}").is_dir():
+        return (
+            f"{best}, but on this disk alone, in {output_dir}: load_best_model_at_end can load it from there; a start "
+            "on another disk can choose only among later ones that are better"
+        )
+    return (
+        f"{best}, nor on this disk: load_best_model_at_end can choose only among later ones that are better"
     )
 
 
