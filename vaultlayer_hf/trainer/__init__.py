@@ -47,6 +47,7 @@
     own_state.py        state in attributes of a script's own objects
     own_warnings.py     what is said of such state that isn't kept
     run.py              one Trainer's run on its vault
+    saved_best.py       the best checkpoint, where a save is lost
     saving.py           a Trainer's save while it trains on a vault
     skipping.py         how the Trainer goes past batches
     state_file.py       trainer_state.json made fit for this transformers
