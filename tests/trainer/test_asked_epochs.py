@@ -13,7 +13,10 @@ from transformers import Trainer as Stock
 from tests.trainer.kit import Boom, FailAt, Patient, Recorder, Tokens, is_new, state_of, trainer
 from vaultlayer_hf import VaultLayerCallback
 from vaultlayer_hf.errors import OtherRunError
-from vaultlayer_hf.trainer.asked_epochs import StepsOfPass, TrainedEpochs
+from vaultlayer_hf.session.settings import Settings
+from vaultlayer_hf.trainer.asked_epochs import StepsOfPass, TrainedEpochs, epochs_kept
+from vaultlayer_hf.trainer.data_file import Record
+from vaultlayer_hf.trainer.step_sizes import PlaceInPass, StepSizes
 from vaultlayer_hf.trainer.trainer import Trainer
 
 ROWS, EPOCHS = 16, 4
@@ -84,6 +87,140 @@ def test_each_row_is_trained_on_once_an_epoch(
     counts = times_trained(run)
     assert set(counts.values()) == {EPOCHS}
     assert len(counts) == ROWS
+
+
+ROUGH = [
+    pytest.param(17, (2, 1), (8, 1), 7, 14, 8, id="17 rows, larger batch", marks=needs_own_batch),
+    pytest.param(17, (4, 1), (3, 1), 3, 12, 12, id="17 rows, smaller batch", marks=needs_own_batch),
+    pytest.param(33, (1, 1), (32, 1), 20, 20, 0, id="33 rows, a batch for nearly all", marks=needs_own_batch),
+    pytest.param(16, (2, 1), (2, 2), 3, 6, 4, id="more accumulation, within a step"),
+    pytest.param(16, (2, 1), (2, 4), 9, 18, 16, id="more accumulation, within a pass's first step"),
+    pytest.param(16, (2, 1), (2, 4), 15, 30, 24, id="more accumulation, within a pass's last step"),
+]
+
+
+@pytest.mark.parametrize(("rows", "then", "now", "at", "trained", "kept"), ROUGH)
+def test_no_row_is_left_out_where_steps_dont_fit(
+    rows: int, then: tuple[int, int], now: tuple[int, int], at: int, trained: int, kept: int, tmp_path: Path
+) -> None:
+    """Rows of less than a step come once more, those of before in their order, and the run ends with its epochs.
+
+    ``trained``: how many rows were, by the checkpoint's step; ``kept``: how many of these don't come once more.
+    """
+    data = Tokens(rows)
+    with pytest.raises(Boom):
+        start(tmp_path, *then, FailAt(at + 1), Patient(tmp_path / "v"), train_dataset=data).train()
+    run = start(tmp_path, *now, train_dataset=data)
+    log = Recorder(run)
+    run.train()
+    end = run.state.global_step
+    assert (run.state.epoch, run.state.max_steps, state_of(tmp_path / "v").finished) == (EPOCHS, end, end)
+    before = [row for step in range(1, at + 1) for row in run.seen[step]]
+    assert len(before) == trained
+    behind = [row for step in range(at + 1, end + 1) for row in run.seen[step]]
+    assert times_trained(run) == Counter(before[kept:]) + Counter(dict.fromkeys(set(behind), EPOCHS))
+    assert len(set(behind)) == rows
+    if then[0] == now[0]:
+        assert behind[: trained - kept] == before[kept:]
+    assert not [one for one in log.of("inexact") if "the loop that trains isn't" in one.message]
+
+
+def test_a_rest_of_a_pass_that_is_no_step(tmp_path: Path) -> None:
+    """Up to 4.51 two batches of ten are no step of four: the next pass begins, as the Trainer counts."""
+    with pytest.raises(Boom):
+        start(tmp_path, 2, 1, FailAt(10), Patient(tmp_path / "v"), train_dataset=Tokens(20)).train()
+    run = start(tmp_path, 2, 4, train_dataset=Tokens(20))
+    log = Recorder(run)
+    run.train()
+    assert run.state.global_step == 9 + (EPOCHS * 3 - 2 if is_new() else (EPOCHS - 1) * 2)
+    assert state_of(tmp_path / "v").finished == run.state.global_step
+    assert len({row for step in (10, 11) for row in run.seen[step]}) == (12 if is_new() else 16)
+    words = [one.message for one in log.of("inexact")]
+    assert any("accumulation: 1 then, 4 now" in one for one in words)
+    assert not [one for one in words if "the loop that trains isn't" in one or "takes step" in one]
+
+
+@pytest.mark.parametrize("pulls", [False, True], ids=["resume=", "a script that pulls itself"])
+def test_a_checkpoint_that_doesnt_say_what_a_step_was_is_left_to_the_trainer(
+    pulls: bool, tmp_path: Path
+) -> None:
+    """Its steps are taken for this start's: 3 epochs of 10 batches end where an unbroken run does, and are over then.
+
+    Up to 4.51 the Trainer counts 2 steps of 4 batches in each, and trains 3.
+    """
+    settings = Settings(vault=str(tmp_path / "v"), exact_data="off")
+    more: dict[str, Any] = {
+        "train_dataset": Tokens(20),
+        "gradient_accumulation_steps": 4,
+        "max_steps": -1,
+        "num_train_epochs": 3,
+        "save_steps": 1,
+    }
+    end = trainer(tmp_path / "o", resume=settings, **more).train().global_step if pulls else 0
+    if pulls:
+        vault = VaultLayerCallback(settings)
+        run = trainer(tmp_path / "o", cls=Stock, callbacks=[vault], **more)
+        log = Recorder(vault)
+        run.train(resume_from_checkpoint=vault.pull())
+        assert vault.finished == end
+        assert not [one for one in log.of("inexact") if "another number of samples" in one.message]
+        return
+    unbroken = trainer(tmp_path / "u", cls=Stock, **more).train().global_step
+    with pytest.raises(Boom):
+        trainer(
+            tmp_path / "o", resume=settings, callbacks=[FailAt(4), Patient(tmp_path / "v")], **more
+        ).train()
+    assert trainer(tmp_path / "o", resume=settings, **more).train().global_step == unbroken
+
+
+def test_a_script_that_pulls_itself_is_told_by_the_trainers_own_count(tmp_path: Path) -> None:
+    """A rest of batches is a step of a pass since 4.52 only: what is named is what the Trainer would count."""
+    more: dict[str, Any] = {"train_dataset": Tokens(20), "save_steps": 1}
+    with pytest.raises(Boom):
+        start(tmp_path, 2, 1, FailAt(5), Patient(tmp_path / "v"), **more).train()
+    vault = VaultLayerCallback(str(tmp_path / "v"))
+    own = {"max_steps": -1, "num_train_epochs": EPOCHS, "gradient_accumulation_steps": 4}
+    run = trainer(tmp_path / "o", cls=Stock, callbacks=[vault], **own, **more)
+    log = Recorder(vault)
+    run.train(resume_from_checkpoint=vault.pull())
+    due = 4 + EPOCHS * (3 if is_new() else 2) - 1
+    assert any(f"max_steps={due}" in one.message for one in log.of("inexact"))
+
+
+def test_a_checkpoint_of_an_older_release_is_compared(tmp_path: Path) -> None:
+    """Its record has what the sizes follow from, and not the sizes."""
+    (tmp_path / "trainer_state.json").write_text('{"global_step": 7, "epoch": 0.7777777777777778}')
+    likeness = {"batch size": 2, "accumulation": 1, "world size": 1, "samples": 17, "last batches": "kept"}
+    Record(None, likeness).write(tmp_path, 0)
+    trained = TrainedEpochs.read(tmp_path)
+    assert trained is not None
+    assert trained.sizes == StepSizes(2, 1, 9)
+    assert (trained.differs(StepSizes(8, 1, 3)), trained.differs(StepSizes(1, 2, 17))) == (True, False)
+    assert trained.place(StepSizes(8, 1, 3)) == (0, 1)
+    Record(None, {**likeness, "batch size": None}).write(tmp_path, 0)
+    unknown = TrainedEpochs.read(tmp_path)
+    assert unknown is not None
+    assert not unknown.differs(StepSizes(8, 1, 3))
+
+
+@pytest.mark.skipif(not is_new(), reason="transformers 4.51 has no sequence parallelism")
+def test_sequence_parallelism_is_left_to_the_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass has as many times the loader's batches as ranks share a sequence, and only the Trainer knows."""
+    from accelerate import ParallelismConfig
+
+    run = start(tmp_path, 4)
+    run._vaultlayer.pull()
+    loader = run.get_train_dataloader()
+    noted: list[PlaceInPass | None] = []
+    trained = TrainedEpochs(18, 2.25, StepSizes(2, 1, 8))
+    counted = run.set_initial_training_values(run.args, loader)
+    with epochs_kept(run, run._vaultlayer.training, trained, noted.append):
+        assert run.set_initial_training_values(run.args, loader)[-1] == 25
+    monkeypatch.setattr(run.accelerator.state, "parallelism_config", ParallelismConfig(sp_size=2))
+    with epochs_kept(run, run._vaultlayer.training, trained, noted.append):
+        assert run.set_initial_training_values(run.args, loader)[-1] == 2 * counted[-1]
+    assert noted == [(2, 1), None]
+    run._vaultlayer.close()
 
 
 def test_a_run_of_mixed_steps_goes_on_from_its_own_checkpoint(tmp_path: Path) -> None:
@@ -159,7 +296,7 @@ def test_a_script_that_pulls_itself_is_told(at: int, refused: bool, tmp_path: Pa
 
 def test_a_number_that_says_where_a_checkpoint_is() -> None:
     """Asked for the checkpoint's step it answers with its place; it is a plain number in all else."""
-    steps = StepsOfPass(8, 36, (2, 2))
+    steps = StepsOfPass(8, 36, PlaceInPass(2, 2))
     assert (36 // steps, 36 % steps) == (2, 2)
     assert (35 // steps, 35 % steps, steps, list(range(7, steps))) == (4, 3, 8, [7])
     assert type(steps + 1) is int

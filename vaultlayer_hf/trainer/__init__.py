@@ -51,6 +51,7 @@
     saving.py           a Trainer's save while it trains on a vault
     skipping.py         how the Trainer goes past batches
     state_file.py       trainer_state.json made fit for this transformers
+    step_sizes.py       what the steps of a start are made of
     terms.py            the Trainer's terms in those of a session
     trackers.py         one run in the experiment tracker over all attempts of a training, and no step in it twice
     train_on.py         what a Trainer's ``train()`` does on a vault

@@ -21,17 +21,18 @@ from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.errors import OtherRunError
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.training import Training
-from vaultlayer_hf.state.data.likeness import Likeness, take_likeness
+from vaultlayer_hf.state.data.likeness import take_likeness
 from vaultlayer_hf.trainer.begun import Begun
 from vaultlayer_hf.trainer.data_file import Record, read_record
 from vaultlayer_hf.trainer.layout import STATE
 from vaultlayer_hf.trainer.loop_locals import local_of_loop
 from vaultlayer_hf.trainer.over import EarlierRun, is_over
+from vaultlayer_hf.trainer.step_sizes import PlaceInPass, StepSizes
 from vaultlayer_hf.trainer.wrapping import wrapped
 
-SAMPLES, MIXED = "samples a step", "mixed steps"
-"""Names in a rank's record: how many a step had, and whether an earlier start's had another number."""
-_ROUNDING = 1e-6  # of an epoch, which is a sum of a whole number and a fraction
+SIZES, MIXED = "step sizes", "mixed steps"
+"""Names in a rank's record: what its start's steps are made of, and whether an earlier one's were of other sizes."""
+_ROUNDING = 1e-2  # of a batch: an epoch is a sum of whole passes and a fraction, rounded in its 16th digit
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,13 @@ class TrainedEpochs:
     Attributes:
         step: of the checkpoint.
         epoch: how many passes were trained, with the fraction of the one under way.
-        samples: how many a step had, over all ranks; None where it isn't known.
-        mixed: whether steps before these had another number of them.
+        sizes: of the steps of the start that made it; None where these aren't known.
+        mixed: whether steps before these had another number of samples.
     """
 
     step: int
     epoch: float
-    samples: int | None = None
+    sizes: StepSizes | None = None
     mixed: bool = False
 
     @classmethod
@@ -62,37 +63,44 @@ class TrainedEpochs:
             return None
         record = read_record(folder, 0)
         likeness = record.likeness if isinstance(record, Record) else {}
-        return cls(step, epoch, likeness.get(SAMPLES) or samples_of(likeness), bool(likeness.get(MIXED)))
+        # 0.1.0 kept no sizes as such, but what they follow from.
+        sizes = StepSizes.recorded(likeness.get(SIZES)) or StepSizes.of(likeness)
+        return cls(step, epoch, sizes, bool(likeness.get(MIXED)))
 
-    def differs(self, samples: int | None) -> bool:
-        """Tell whether its step is no number of steps of so many samples; also where what a step had isn't known."""
-        return self.mixed or self.samples is None or samples is None or self.samples != samples
+    def differs(self, now: StepSizes | None) -> bool:
+        """Tell whether its step is known to be no number of steps of these sizes."""
+        if self.sizes is None or now is None:
+            return False
+        return self.mixed or self.sizes.samples != now.samples
 
-    def place(self, batches: int, accumulation: int) -> tuple[int, int]:
-        """Return the number of the pass under way, and how many steps of this start's are done of it.
+    def place(self, now: StepSizes) -> PlaceInPass:
+        """Return where it is in steps of these sizes; its own are known.
 
         Rounded down: samples of less than a step come once more, and none is left out.
 
-        >>> TrainedEpochs(36, 2.25).place(8, 1), TrainedEpochs(21, 1.3125).place(8, 1)
-        ((2, 2), (1, 2))
+        >>> then = StepSizes(2, 1, 8)
+        >>> TrainedEpochs(18, 2.25, then).place(StepSizes(4, 1, 4))
+        PlaceInPass(number=2, steps=1)
+        >>> TrainedEpochs(9, 1.125, then).place(StepSizes(2, 4, 8))
+        PlaceInPass(number=1, steps=0)
         """
-        number = math.floor(self.epoch + _ROUNDING)
-        done = math.floor((self.epoch - number + _ROUNDING) * batches) // accumulation
-        return number, max(0, done)
+        then = self.sizes
+        assert then is not None
+        batches = round(self.epoch * then.batches)
+        if abs(self.epoch * then.batches - batches) < _ROUNDING:
+            number, done = divmod(batches, then.batches)
+            return PlaceInPass(number, now.behind(then, done) // now.accumulation)
+        # Its passes had another number of batches than follows from the samples, so the last one's size isn't known.
+        number = math.floor(self.epoch)
+        return PlaceInPass(number, math.floor((self.epoch - number) * (now.batches - 1)) // now.accumulation)
 
-    def due(self, epochs: float, steps_a_pass: int, place: tuple[int, int]) -> int:
+    def due(self, epochs: float, steps_a_pass: int, place: PlaceInPass) -> int:
         """Return at which step so many epochs are trained, where what is left is trained in this start's steps.
 
-        >>> TrainedEpochs(36, 2.25).due(4, 8, (2, 2))
+        >>> TrainedEpochs(36, 2.25).due(4, 8, PlaceInPass(2, 2))
         50
         """
-        return self.step + math.ceil(epochs * steps_a_pass) - place[0] * steps_a_pass - place[1]
-
-
-def samples_of(likeness: Likeness) -> int | None:
-    """Return how many samples a step has, over all ranks, by what a run is like; None where that isn't known."""
-    found = [likeness.get(name) for name in ("batch size", "accumulation", "world size")]
-    return math.prod(found) if all(isinstance(one, int) and one > 0 for one in found) else None  # type: ignore[arg-type]
+        return self.step + math.ceil(epochs * steps_a_pass) - place.number * steps_a_pass - place.steps
 
 
 class StepsOfPass(int):
@@ -103,26 +111,32 @@ class StepsOfPass(int):
     """
 
     step: int
-    place: tuple[int, int]
+    place: PlaceInPass
 
-    def __new__(cls, steps: int, step: int, place: tuple[int, int]) -> StepsOfPass:
+    def __new__(cls, steps: int, step: int, place: PlaceInPass) -> StepsOfPass:
         """Make a number for the checkpoint of ``step``, which is at ``place``."""
         made = super().__new__(cls, steps)
         made.step, made.place = step, place
         return made
 
     def __rfloordiv__(self, other: int) -> int:
-        return self.place[0] if other == self.step else other // int(self)
+        return self.place.number if other == self.step else other // int(self)
 
     def __rmod__(self, other: int) -> int:
-        return self.place[1] if other == self.step else other % int(self)
+        return self.place.steps if other == self.step else other % int(self)
 
 
 @contextmanager
-def epochs_kept(trainer: Any, training: Training | None, trained: TrainedEpochs | None) -> Iterator[None]:
+def epochs_kept(
+    trainer: Any,
+    training: Training | None,
+    trained: TrainedEpochs | None,
+    note: Callable[[PlaceInPass | None], None],
+) -> Iterator[None]:
     """Have a Trainer that goes on from a checkpoint train the rest of its epochs, whatever its steps are made of now.
 
     ``training``: what it is committed by, where a vault is claimed. ``trained``: None where there is no checkpoint.
+    ``note`` is called ahead of the first step, with where that is in this start's steps; None: the Trainer counts.
     """
     if training is None or trained is None:
         yield
@@ -132,7 +146,10 @@ def epochs_kept(trainer: Any, training: Training | None, trained: TrainedEpochs 
     def counting(original: Callable[..., Any]) -> Callable[..., Any]:
         def set_initial_training_values(args: Any, dataloader: Any, *more: Any, **named: Any) -> Any:
             found = original(args, dataloader, *more, **named)
-            return _in_own_steps(found, trained, args, dataloader, world_size)
+            steps = found[1]
+            place = place_now(trained, trainer, dataloader, world_size, steps)
+            note(place)
+            return found if place is None else _in_own_steps(found, trained, args.num_train_epochs, place)
 
         return set_initial_training_values
 
@@ -140,29 +157,38 @@ def epochs_kept(trainer: Any, training: Training | None, trained: TrainedEpochs 
         yield
 
 
-def _in_own_steps(found: Any, trained: TrainedEpochs, args: Any, loader: Any, world_size: int) -> Any:
+def _in_own_steps(found: Any, trained: TrainedEpochs, epochs: float, place: PlaceInPass) -> Any:
     """Return the Trainer's numbers: the epochs come first, the steps of a pass second, all steps last."""
     steps = found[1]
-    place = place_now(trained, args, loader, world_size)
-    if place is None:
-        return found
-    if place[1] >= steps:  # a rest of batches that this version counts as no step
-        place = (place[0] + 1, 0)
-    due = trained.due(args.num_train_epochs, steps, place)
-    return (found[0], StepsOfPass(steps, trained.step, place), *found[2:-1], due)
+    return (
+        found[0],
+        StepsOfPass(steps, trained.step, place),
+        *found[2:-1],
+        trained.due(epochs, steps, place),
+    )
 
 
-def place_now(trained: TrainedEpochs, args: Any, loader: Any, world_size: int) -> tuple[int, int] | None:
-    """Return where a checkpoint is in this start's steps; None where the Trainer knows, or nobody does."""
-    if args.max_steps > 0:
+def place_now(
+    trained: TrainedEpochs, trainer: Any, loader: Any, world_size: int, steps_a_pass: int
+) -> PlaceInPass | None:
+    """Return where a checkpoint is in this start's steps; None where the Trainer knows, or nobody does.
+
+    ``steps_a_pass``: as the Trainer has counted them.
+    """
+    args = trainer.args
+    # With sequence parallelism its passes have more batches than its loader says.
+    if args.max_steps > 0 or getattr(trainer, "get_sp_size", lambda: 1)() > 1:
         return None
     try:
         batches = len(loader)
     except TypeError:
         return None
-    accumulation = args.gradient_accumulation_steps
-    now = samples_of(take_likeness(loader, world_size, accumulation))
-    return trained.place(batches, accumulation) if batches and trained.differs(now) else None
+    now = StepSizes.of(take_likeness(loader, world_size, args.gradient_accumulation_steps), batches)
+    if now is None or not trained.differs(now):
+        return None
+    place = trained.place(now)
+    # A rest of batches may be no step: up to 4.51 none was counted for it.
+    return place if place.steps < steps_a_pass else PlaceInPass(place.number + 1, 0)
 
 
 def has_none_left(
@@ -172,7 +198,7 @@ def has_none_left(
 
     All ranks. ``trained``: None where there is no checkpoint. Raises OtherRunError where these steps are too few.
     """
-    args, by_samples = begun.args, counts_samples(trainer)
+    args, by_samples = begun.args, begun.place is not None
     over = is_over(
         earlier,
         begun.state.max_steps,
@@ -180,28 +206,26 @@ def has_none_left(
         epochs=args.num_train_epochs if by_samples else None,
     )
     if trained is not None and not by_samples:
-        _check_epochs(session, begun, trained, over=over)
+        _check_epochs(session, begun, trainer, trained, over=over)
     return over
 
 
-def counts_samples(trainer: Any) -> bool:
-    """Tell whether the loop under way goes on where the samples say, and not its number of batches."""
-    return (
-        trainer is not None and local_of_loop(trainer, "num_update_steps_per_epoch", StepsOfPass) is not None
-    )
-
-
-def _check_epochs(session: Session, begun: Begun, trained: TrainedEpochs, *, over: bool) -> None:
+def _check_epochs(
+    session: Session, begun: Begun, trainer: Any, trained: TrainedEpochs, *, over: bool
+) -> None:
     """Compare the steps that a Trainer counts for its epochs with those that they need, where it counts by itself.
 
     That is where a script calls ``train(resume_from_checkpoint=vault.pull())``: nobody can tell its loop. All ranks.
     ``over``: it takes the run for one that is over. Raises OtherRunError, where steps are left to train.
     """
     args, state = begun.args, begun.state
-    place = place_now(trained, args, begun.loader, session.ranks.world_size)
+    steps = local_of_loop(trainer, "num_update_steps_per_epoch", int)
+    if not steps:
+        return
+    place = place_now(trained, trainer, begun.loader, session.ranks.world_size, steps)
     if place is None:
         return
-    due = trained.due(args.num_train_epochs, -(-len(begun.loader) // args.gradient_accumulation_steps), place)
+    due = trained.due(args.num_train_epochs, steps, place)
     if due == state.max_steps or due <= trained.step:
         return
     counted = (

@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import TrainerState, TrainingArguments
 
+from vaultlayer_hf.trainer.step_sizes import PlaceInPass
 from vaultlayer_hf.trainer.trained import Trained
 
 
@@ -21,6 +22,7 @@ class Begun:
         loader: the DataLoader of the training data.
         trained: the model, its optimizer and its schedule.
         resumed: the folder of the checkpoint that it goes on from; None for a training from the start.
+        place: where that is in this start's steps, where they have other sizes; None where the Trainer counts.
     """
 
     args: TrainingArguments
@@ -28,3 +30,4 @@ class Begun:
     loader: Any
     trained: Trained
     resumed: Path | None
+    place: PlaceInPass | None = None

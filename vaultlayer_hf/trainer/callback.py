@@ -23,7 +23,7 @@ from vaultlayer_hf.trainer.first_save import prepare_first_save
 from vaultlayer_hf.trainer.notices import say_untrained, warn_of_unloaded
 from vaultlayer_hf.trainer.on_stack import calling_handler, on_stack
 from vaultlayer_hf.trainer.run import TrainerRun
-from vaultlayer_hf.trainer.terms import end_passes, save_the_end, stop_now
+from vaultlayer_hf.trainer.terms import end_pass, save_the_end, stop_now
 from vaultlayer_hf.trainer.trackers import TrackersCallback
 from vaultlayer_hf.trainer.train_on import train_on
 from vaultlayer_hf.trainer.trained import Trained
@@ -169,7 +169,8 @@ class VaultLayerCallback(TrainerCallback):
         if trainer is not None:
             run.attach(trainer)
         resumed = run.resumed_folder(args, state)
-        run.begin(Begun(args, state, kwargs.get("train_dataloader"), _trained(kwargs), resumed))
+        place = run.origin.place if run.origin is not None else None
+        run.begin(Begun(args, state, kwargs.get("train_dataloader"), _trained(kwargs), resumed, place))
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -218,9 +219,8 @@ class VaultLayerCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if self.run.data is not None:
-            self.run.data.end_epoch(control)
             saved = self.run.evaluation.saved if self.run.evaluation is not None else None
-            end_passes(self.run.data, self.training, saved, args, state, control)
+            end_pass(self.run.data, args, state, control, training=self.training, saved=saved)
         if self.training is not None and self.run.active and self.training.ending is not None:
             stop_now(control, save=False)  # it was saved at the end of the step, if there was time
 

@@ -27,7 +27,7 @@ from vaultlayer_hf.state.data.likeness import Likeness, steps_a_pass, take_liken
 from vaultlayer_hf.state.data.placed import in_doubt
 from vaultlayer_hf.state.data.position import Moment, Position, state_lost
 from vaultlayer_hf.state.random_state import put_random_state
-from vaultlayer_hf.trainer.asked_epochs import MIXED, SAMPLES, TrainedEpochs, counts_samples, samples_of
+from vaultlayer_hf.trainer.asked_epochs import MIXED, SIZES, TrainedEpochs
 from vaultlayer_hf.trainer.begun import Begun
 from vaultlayer_hf.trainer.data_file import Record, newest_loss, read_record, record_of, usable_record
 from vaultlayer_hf.trainer.epoch_end import begins_next_epoch, end_epoch, figures_of_step, save_best
@@ -38,6 +38,7 @@ from vaultlayer_hf.trainer.outside import accumulated
 from vaultlayer_hf.trainer.own_state import OwnState
 from vaultlayer_hf.trainer.own_warnings import OwnTrouble, warn_of
 from vaultlayer_hf.trainer.skipping import Skipping
+from vaultlayer_hf.trainer.step_sizes import PlaceInPass, StepSizes
 
 
 class OwnLoopError(Exception):
@@ -91,8 +92,8 @@ class TrainerData:
         if begun.resumed is not None:
             self._steps_a_pass = steps_a_pass(begun.loader, begun.args.gradient_accumulation_steps)
             trained = TrainedEpochs.read(begun.resumed) if self._ranks.rank == 0 else None
-            self._mixed = trained is not None and trained.differs(samples_of(self._likeness))
-            self._go_on(begun.resumed, begun.args, begun.state)
+            self._mixed = trained is not None and trained.differs(self._sizes())
+            self._go_on(begun.resumed, begun)
 
     def _follow(self, loader: Any, args: TrainingArguments, handler: Any | None) -> None:
         if handler is not None:
@@ -266,13 +267,18 @@ class TrainerData:
             found["accumulation"] = self._trainer.args.gradient_accumulation_steps
             found["figures"] = figures_of_step(self._trainer)
         found["accumulations"] = sorted(self._accumulations)
-        found |= {SAMPLES: samples_of(self._likeness), MIXED: self._mixed}
+        sizes = self._sizes()
+        found |= {SIZES: vars(sizes) if sizes is not None else None, MIXED: self._mixed}
         if self._ranks.rank == 0:
             found["beside"] = names_beside(self._output_dir)
         if self._own is not None:
             again = position is not None and position.fetched_again_whole
             found["own"] = self._own.state_dict(accumulated(self._trainer), fetched_again=again)
         return found if self._evaluations is None else found | {"evaluations": self._evaluations.count}
+
+    def _sizes(self) -> StepSizes | None:
+        """Return what this start's steps are made of, as the Trainer has counted them; None where it isn't known."""
+        return StepSizes.of(self._likeness, self._batches) if self._batches else None
 
     def _write(self, record: Record, folder: Path) -> None:
         try:
@@ -305,8 +311,9 @@ class TrainerData:
 
     # Inside ---------------------------------------------------------------------------------------------
 
-    def _go_on(self, folder: Path, args: TrainingArguments, state: TrainerState) -> None:
+    def _go_on(self, folder: Path, begun: Begun) -> None:
         """Go on from a checkpoint's record, where every rank can; else say why not."""
+        args, state = begun.args, begun.state
         own = record_of(folder, self._ranks, state.global_step, newest_loss(state.log_history))
         if self._ranks.rank == 0:
             first = own if isinstance(own, Record) else read_record(folder, 0)
@@ -328,7 +335,7 @@ class TrainerData:
                 self._follower,
                 self._likeness,
                 args.ignore_data_skip,
-                by_samples=counts_samples(self._trainer),
+                by_samples=begun.place is not None,
             )
         record, words = found if found is not None else (None, [self._why])
         position = record.position if record is not None else None
@@ -348,8 +355,8 @@ class TrainerData:
                 EventKind.INEXACT,
                 f"{folder.name}: {in_doubt(words)}",
             )
-        if self._follower is not None and usable and not self._guard.why:
-            self._follower.resume(position)
+        if self._follower is not None and usable and position is not None and not self._guard.why:
+            _resume(self._follower, position, begun.place, args.gradient_accumulation_steps)
             self._follower.after = Moment()
         if usable and record is not None:
             # Earlier releases kept the newest one alone.
@@ -363,6 +370,21 @@ class TrainerData:
 
     def _warn_of(self, trouble: OwnTrouble, names: Sequence[str], folder: Path) -> None:
         warn_of(trouble, self._events, self._ranks.rank, names, folder=folder.name)
+
+
+def _resume(follower: Follower, position: Position, place: PlaceInPass | None, accumulation: int) -> None:
+    """Go on from a position, where the Trainer does: at ``place`` where that is counted by samples.
+
+    Of batches that make no whole step of this start's the loop leaves none out, so they come once more, in their order.
+    """
+    if place is None or position.over or position.emptied:
+        follower.resume(position)
+    elif place.number > position.passes:  # what is left of the pass is no step of this start's
+        follower.resume(replace(position, over=True))
+    elif place.steps * accumulation == position.batches:
+        follower.resume(position)
+    else:
+        follower.resume_near(position, place.steps * accumulation)
 
 
 def _has_more(follower: Follower) -> bool:

@@ -22,6 +22,7 @@ from vaultlayer_hf.trainer.loadable import load_trial
 from vaultlayer_hf.trainer.notices import say_named_checkpoint, warn_of_passed_over, warn_of_trained_weights
 from vaultlayer_hf.trainer.over import EarlierRun, asked_steps, is_over
 from vaultlayer_hf.trainer.state_file import check_state
+from vaultlayer_hf.trainer.step_sizes import PlaceInPass
 from vaultlayer_hf.trainer.trainer_files import TrainerFiles
 
 _trained: weakref.WeakKeyDictionary[Any, tuple[str, int]] = weakref.WeakKeyDictionary()
@@ -50,6 +51,7 @@ class Origin:
         earlier: what the run had come to; None where that isn't known.
         finished: step at which the run was over already; None where there is something to train.
         trained: how many epochs its checkpoint was trained; None where there is none, or it doesn't say.
+        place: where that is in this start's steps, where they have other sizes; None where the Trainer counts.
         numbers: this script's own learning rate and schedule, where it is a fork that keeps them.
     """
 
@@ -58,6 +60,7 @@ class Origin:
     earlier: EarlierRun | None = None
     finished: int | None = None
     trained: TrainedEpochs | None = None
+    place: PlaceInPass | None = None
     numbers: ForkNumbers | None = None
 
     @property

@@ -119,7 +119,8 @@ class TrainerRun:
         if self.origin is not None and not self._spent:
             return self.origin.path
         session = self.open()
-        session.at_step, self._at_step = self._at_step or session.at_step, None
+        if self._at_step is not None:
+            session.at_step, self._at_step = self._at_step, None
         self.origin = from_vault(session, self._args, self._identity, self._trainer)
         return self.origin.path
 
@@ -201,10 +202,9 @@ class TrainerRun:
 
     def resumed_folder(self, args: TrainingArguments, state: TrainerState) -> Path | None:
         """Return the folder of the checkpoint that a training begins behind; None for one from the start."""
-        if not state.global_step:
-            return None
-        folder = self.origin and self.origin.folder
-        return folder or Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        folder = self.origin.folder if self.origin is not None else None
+        newest = folder or Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        return newest if state.global_step else None
 
     @property
     def data(self) -> TrainerData | None:

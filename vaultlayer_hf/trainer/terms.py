@@ -86,19 +86,23 @@ def save_the_end(args: TrainingArguments, control: TrainerControl, *, paced: boo
         control.should_save = True
 
 
-def end_passes(
+def end_pass(
     data: TrainerData,
-    training: Training | None,
-    saved: int | None,
     args: TrainingArguments,
     state: TrainerState,
     control: TrainerControl,
+    *,
+    training: Training | None,
+    saved: int | None,
 ) -> None:
-    """Have the Trainer stop behind the last pass asked for, where it has counted more steps than these have had.
+    """Note that the loop leaves a pass; behind the last one that is asked for, have the Trainer stop, and save.
 
-    ``saved``: the newest step that is saved. Stock saves the last one that it has counted, and this one comes earlier.
+    ``saved``: the newest step that is saved. Stock saves the last one that it has counted, and passes may end earlier.
     """
+    data.end_epoch(control)
     early = state.global_step < state.max_steps
+    # Behind its last step the Trainer stops by itself, unless it has begun with another pass than the data have: only
+    # such passes, which it doesn't see, are asked about there.
     if data.is_through(unseen=not early):
         control.should_training_stop = True
         if early and training is not None and saved != state.global_step:

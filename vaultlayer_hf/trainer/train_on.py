@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from transformers.trainer_utils import TrainOutput
@@ -20,6 +20,7 @@ from vaultlayer_hf.trainer.named import RunCallback, choose
 from vaultlayer_hf.trainer.optimizer_load import load_checked
 from vaultlayer_hf.trainer.origin import note_trained
 from vaultlayer_hf.trainer.over import AlreadyFinishedError
+from vaultlayer_hf.trainer.step_sizes import PlaceInPass
 from vaultlayer_hf.trainer.terms import end_figures
 
 
@@ -58,9 +59,13 @@ def train_on(
             chosen = choose(vault, trainer, explicit)
             if chosen is not explicit:
                 call.set("resume_from_checkpoint", 0, chosen)
-            origin = vault.run.origin
-            trained = origin.trained if origin is not None else None
-            with adapters_kept(trainer), epochs_kept(trainer, vault.run.training, trained):
+            trained = vault.run.origin.trained if vault.run.origin is not None else None
+
+            def note(place: PlaceInPass | None) -> None:
+                if vault.run.origin is not None:
+                    vault.run.origin = replace(vault.run.origin, place=place)
+
+            with adapters_kept(trainer), epochs_kept(trainer, vault.run.training, trained, note):
                 return call.do()
     except AlreadyFinishedError:
         return _end_untrained(vault, trainer)

@@ -270,7 +270,9 @@ class Follower:
         skip, self._skip = self._skip, None
         anew = Anew(self.outer, plain, 0 if at is not None and at.over else (skip or 0) * self._per_batch)
         self.guard.run(anew.note)
-        goes_on = at is not None and skip is not None and not at.over
+        # A loop that leaves out no batch of the pass doesn't call ``skip``.
+        asked = skip is not None or (self._near and at is not None and not at.batches)
+        goes_on = at is not None and asked and not at.over
         if self._completing is not None:
             self._completing.begin(at.first if at is not None and goes_on else None)
         if at is not None and goes_on:
