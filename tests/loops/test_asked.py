@@ -237,6 +237,19 @@ def test_a_fold_is_never_handed_the_weights_of_another(tmp_path: Path, named: bo
 
 
 @pytest.mark.parametrize("named", [True, False])
+def test_a_fold_is_told_how_a_loop_goes_on_with_other_data(tmp_path: Path, named: bool) -> None:
+    """The error names what a loop can do, and no Trainer; and the loop that does it trains on."""
+    play(tmp_path, finish=True, named=named)
+    with pytest.raises(errors.OtherRunError) as refused:
+        play(tmp_path, 4, data=5.0, named=named)
+    uri = f"{(tmp_path / 'v').as_uri()}@2"
+    assert f"name the step that it ended at, {uri}, or begin a fork" in str(refused.value)
+    assert "Trainer" not in str(refused.value)
+    said, _ = play(tmp_path, 4, data=5.0, named=named, vault=uri)
+    assert sum("training data aren't those" in text for text in said) == 1
+
+
+@pytest.mark.parametrize("named", [True, False])
 def test_other_data_on_a_run_that_goes_on_are_said(tmp_path: Path, named: bool) -> None:
     """A fixed or grown file is used from here on, and it is said."""
     play(tmp_path, named=named)
@@ -245,14 +258,20 @@ def test_other_data_on_a_run_that_goes_on_are_said(tmp_path: Path, named: bool) 
 
 
 def script(
-    tmp_path: Path, optimizer: Any = AdamW, vault: Any = None, scheduler: Any = None, **options: Any
+    tmp_path: Path,
+    optimizer: Any = AdamW,
+    vault: Any = None,
+    scheduler: Any = None,
+    data: float = 0.0,
+    end: bool = False,
+    **options: Any,
 ) -> list[str]:
     """A script with save_state and load_state of its own; return what was said."""
     torch.manual_seed(1)
     accelerator = Accelerator(cpu=True, project_dir=tmp_path / "p")
     model = torch.nn.Linear(4, 4)
     made = optimizer(model.parameters(), **{"lr": 0.1, **options})
-    model, made, _ = accelerator.prepare(model, made, DataLoader(rows(0.0), batch_size=2))
+    model, made, _ = accelerator.prepare(model, made, DataLoader(rows(data), batch_size=2))
     if scheduler is not None:
         accelerator.prepare(scheduler(made.optimizer))
     ckpt = Checkpointer(vault or tmp_path / "v", output_dir=tmp_path / "p")
@@ -263,6 +282,8 @@ def script(
             accelerator.load_state()
         made.step()
         accelerator.save_state(str(tmp_path / "p" / "step_1"))
+        if end:
+            accelerator.end_training()
     finally:
         ckpt.close()
     return [event.message for event in said]
@@ -279,6 +300,15 @@ def test_an_attached_script_is_compared(tmp_path: Path) -> None:
     script(tmp_path / "b", scheduler=lambda one: StepLR(one, 2))
     with pytest.raises(errors.OtherRunError, match="begins with OneCycleLR, which can't take it"):
         script(tmp_path / "b", scheduler=lambda one: OneCycleLR(one, 0.1, 10))
+
+
+def test_an_attached_script_may_go_on_with_other_data(tmp_path: Path) -> None:
+    """Where its run is over, it goes on from its end with other data where it names that step."""
+    script(tmp_path, end=True)
+    with pytest.raises(errors.OtherRunError, match=r"name the step that it ended at, \S+/v@1, or"):
+        script(tmp_path, data=5.0)
+    said = script(tmp_path, data=5.0, vault=f"{tmp_path / 'v'}@1")
+    assert sum("training data aren't those" in text for text in said) == 1
 
 
 def test_an_adapter_in_a_loop(tmp_path: Path) -> None:

@@ -265,7 +265,7 @@ class AttachedScript:
         about: dict[str, Any] = {}
         session.ranks.on_every_rank(lambda: about.update(read_about(restored)))  # by all, before one moves it
         before = session.entered.before
-        over = before is not None and before.finished == about["step"]
+        over = before is not None and before.finished == about["step"] and not session.goes_back
         fork = session.forked is not None
         say_what_differs(session, restored, self._asked, holds_of(self._asked, fork=fork), over=over)
         self._own = take_numbers(self._prepared.optimizers, self._prepared.schedulers) if fork else None

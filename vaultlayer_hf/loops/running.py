@@ -138,7 +138,8 @@ class RunningLoop:
             data = VARYING_DATA
         self._asked = replace(self._asked, data=data)
         over = self._over and not self.passes.inside  # with more epochs than then it isn't over any more
-        for one in check_asked(self._then, Asked(data=data), {}, over=over):
+        at = f"{self.session.address.uri}@{self.step}"
+        for one in check_asked(self._then, Asked(data=data), {}, over=over, at=at):
             self.session.warn_all(EventKind.NOTICE, one)
 
     def end_of_step(self, loss: Any, last: bool = False) -> None:

@@ -132,6 +132,7 @@ def check_asked(
     holds_base: bool = False,
     named_seed: bool = False,
     over_but_for_data: bool = False,
+    at: str = "…@STEP",
 ) -> list[str]:
     """Return in words what differs, and which of the two holds. Pure.
 
@@ -145,6 +146,7 @@ def check_asked(
             A Trainer knows, too, that it takes no more steps where its run is over; a loop may take some.
         over_but_for_data: the run is over, and no more of it is asked for; what the Trainer has left to train comes of
             other numbers of steps in the same epochs.
+        at: how a loop names the checkpoint to go on from it though its run is over: the vault with the step.
 
     Raises OtherRunError where this start can't go on from it.
     """
@@ -159,15 +161,18 @@ def check_asked(
         for name, value in now.arguments.items()
         if name in then.arguments and then.arguments[name] != value
     }
+    more = "ask the Trainer for more steps" if named_seed else f"name the step that it ended at, {at}"
     if over and data is Differ.WHOLLY:
-        raise _other_run_over("on other data", "other-data", "with other data")
+        raise _other_run_over("on other data", "other-data", f"with other data on purpose, {more}")
     if over_but_for_data and data is not Differ.NOT:
         raise _more_data_over(then.arguments.get("max_steps"), now.arguments.get("max_steps"))
     for name in _SEEDS:
         if over and named_seed and name in other:
             was, value = other[name]
             raise _other_run_over(
-                f"with {name}={was}, and this start asks for {name}={value}", f"seed-{value}", "from there"
+                f"with {name}={was}, and this start asks for {name}={value}",
+                f"seed-{value}",
+                f"from there on purpose, {more}",
             )
     adapters = adapter_differences(then.adapters, now.adapters, holds_base=holds_base)
     words = [
@@ -196,11 +201,11 @@ def _holding(over: bool, ends: bool, holds: str) -> str:
     return holds
 
 
-def _other_run_over(how: str, name: str, on_purpose: str) -> OtherRunError:
+def _other_run_over(how: str, name: str, go_on: str) -> OtherRunError:
     return OtherRunError(
         f"the run on this vault is over, and it was trained {how}: its weights are no answer to this run. Each run "
-        f"needs a vault of its own, such as …/{name}. To go on {on_purpose} on purpose, ask a Trainer for more steps, "
-        "or begin a fork of this vault: Settings(vault='a new one', fork='this one')"
+        f"needs a vault of its own, such as …/{name}. To go on {go_on}, or begin a fork of this vault: "
+        "Settings(vault='a new one', fork='this one')"
     )
 
 

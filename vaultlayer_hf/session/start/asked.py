@@ -35,6 +35,7 @@ def say_what_differs(
         if not then.adapters.configs and now.adapters.configs:
             then = replace(then, adapters=read_adapters(folder))
         base = holds_base(folder)
+        at = f"{session.address.uri}@{folder.name.rpartition('-')[2]}"
         found = check_asked(
             then,
             now,
@@ -43,6 +44,7 @@ def say_what_differs(
             holds_base=base,
             named_seed=named_seed,
             over_but_for_data=over_but_for_data,
+            at=at,
         )
         words.extend(found)
 
