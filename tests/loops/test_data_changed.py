@@ -71,6 +71,30 @@ def test_another_number_of_workers(tmp_path: Path) -> None:
     assert sorted(int(value) for batch in first + rest for value in batch) == list(range(ROWS))
 
 
+def _epochs(tmp_path: Path, size: int, until: int) -> list[str]:
+    """Go through epochs, a save at each end, with batches of a size; return what is said."""
+    torch.manual_seed(1)
+    loader: Any = DataLoader(Noisy(), batch_size=size, shuffle=True)
+    ckpt = Checkpointer(tmp_path / "v", output_dir=tmp_path / "o", save_every="none")
+    said: list[str] = []
+    listen(ckpt, lambda event: said.append(f"{event.kind}: {event.message}"))
+    ckpt.resume()
+    for _ in ckpt.epochs(range(until)):
+        for _ in ckpt.batches(loader):
+            ckpt.step()
+        ckpt.save()
+    ckpt.close()
+    return [text for text in said if "batch size" in text]
+
+
+def test_another_batch_size_at_the_end_of_an_epoch_is_said(tmp_path: Path) -> None:
+    """As in the middle of one; that no samples are left out needs no word there. Once, and not of the same size."""
+    assert _epochs(tmp_path, 2, 1) == []
+    assert _epochs(tmp_path, 2, 2) == []
+    said = _epochs(tmp_path, 4, 4)
+    assert said == ["notice: batch size: 2 then, 4 now: this start's holds from here on"]
+
+
 @pytest.mark.parametrize("stop", [3, *(pytest.param(stop, marks=pytest.mark.slow) for stop in (1, 5))])
 def test_persistent_workers_of_a_pass_that_was_left(tmp_path: Path, stop: int) -> None:
     """Batches that were fetched for a pass that the script has left are behind the next one's random numbers."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vaultlayer_hf.state.data.likeness import data_differences
+from vaultlayer_hf.state.data.likeness import between_passes, data_differences
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,13 @@ def test_what_another_batch_size_does_to_an_epoch_is_said(
         assert about[0].startswith(f"batch size: 8 then, {size} now")
         assert ("an epoch under way" in about[0]) == bool(said)
         assert said in about[0]
+
+
+def test_what_differs_between_two_passes() -> None:
+    """What a script may exchange between passes is told from what makes numbers others; nothing where none is known."""
+    then = {"world size": 2, "batch size": 8, "accumulation": 1, "worker processes": 1, "torch": "2.1"}
+    now = {**then, "world size": 1, "batch size": 16, "worker processes": 2}
+    doubts, notices = between_passes(then, now, workers_draw=False)
+    assert doubts == ["world size: 2 then, 1 now"]
+    assert notices == ["batch size: 8 then, 16 now: this start's holds from here on"]
+    assert between_passes({}, now, workers_draw=True) == ([], [])

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from vaultlayer_hf.state.data.feed import Emptied
 from vaultlayer_hf.state.data.follower import Follower
-from vaultlayer_hf.state.data.likeness import Likeness, data_differences, take_likeness
+from vaultlayer_hf.state.data.likeness import Likeness, between_passes, data_differences, take_likeness
 from vaultlayer_hf.state.data.position import Moment, Position, content_of, position_from, state_lost
 from vaultlayer_hf.state.data.samplers import (
     SamplerStates,
@@ -104,12 +104,16 @@ class Followed:
         self.likeness = take_likeness(self.loader, world_size, 1)
         self._begin = LoaderPosition({}, {}, {})
         self._remarks: list[str] = []
+        self._notices: list[str] = []
         self._emptied = False
 
     def begin(self, before: LoaderPosition | None) -> Iterator[Any]:
         """Open a pass, behind a place of a checkpoint where there is one."""
         self._begin = LoaderPosition(take_random_state(), {}, {})
         self.follower.guard.run(self._expect, before)
+        if before is not None:
+            draw = before.position is not None and bool(before.position.workers)
+            self._remarks, self._notices = between_passes(before.print, self.likeness, workers_draw=draw)
         return iter(self.loader)
 
     def _expect(self, before: LoaderPosition | None) -> None:
@@ -181,7 +185,7 @@ class Followed:
     def remarks(self) -> tuple[list[str], list[str]]:
         """Return, once, why numbers may differ behind a pass that went on; and what else there is to say of it."""
         doubts, self._remarks = self._remarks + self.follower.doubts, []
-        notices = self.follower.remarks[:]
+        notices, self._notices = self._notices + self.follower.remarks, []
         self.follower.remarks.clear()
         self.follower.doubts.clear()
         return doubts, notices

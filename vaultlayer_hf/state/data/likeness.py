@@ -16,6 +16,8 @@ _ORDER = ("samples", "batch size", "data set", "sampler", "last batches", "loade
 """The data's order follows from these: where they differ, the place of one run is none in that of the other."""
 _DATA = ("samples", "data set", "sampler")
 """Two loaders that differ in these aren't one and the same, made anew by a later start."""
+_OF_LOADER = (*_ORDER, "accumulation", "worker processes", "persistent workers")
+"""A script may give each pass a loader of its own: in an unbroken run, too, these may differ from pass to pass."""
 _WORKERS = ("worker processes", "persistent workers")
 """Each worker draws from a seed of its own: so these change numbers, but only where workers draw any."""
 
@@ -79,6 +81,21 @@ def data_differences(
             words.append(f"{name}: {value} then, {now[name]} now{more}")
             holds = holds and name not in _ORDER
     return words, holds
+
+
+def between_passes(then: Likeness, now: Likeness, *, workers_draw: bool) -> tuple[list[str], list[str]]:
+    """Return why numbers may differ where a pass begins behind one of then, and what else is different, in words.
+
+    ``then``: empty where it isn't known.
+    """
+    doubts, notices = [], []
+    for name in then:
+        words, _ = data_differences({name: then[name]}, now, workers_draw=workers_draw, by_samples=True)
+        if name in _OF_LOADER:
+            notices += [f"{text}: this start's holds from here on" for text in words]
+        else:
+            doubts += words
+    return doubts, notices
 
 
 def _left_of_epoch(then: Likeness, now: Likeness) -> str:
