@@ -7,6 +7,7 @@
     async_facts.py      what decides whether a loop's save may run beside its training
     async_fit.py        where a loop's save may run beside its training
     async_saves.py      a loop's saves beside its training
+    behind_steps.py     what is said behind steps, since it can't be seen ahead of them
     carried.py          variables that a loop hands on from one round to the next
     carried_values.py   what such variables hold, as a file keeps it, and back
     checkpointer.py     the Checkpointer

@@ -14,6 +14,7 @@ from vaultlayer_hf.errors import SettingsError
 from vaultlayer_hf.loops.asked import holds_of, loader_digest
 from vaultlayer_hf.loops.async_facts import plain_optimizers
 from vaultlayer_hf.loops.async_saves import begin_async_saves
+from vaultlayer_hf.loops.behind_steps import BehindSteps
 from vaultlayer_hf.loops.carried import Carried
 from vaultlayer_hf.loops.data import LoopData
 from vaultlayer_hf.loops.folder import LoopFiles
@@ -24,7 +25,6 @@ from vaultlayer_hf.loops.pass_notices import run_is_over, say_step_again
 from vaultlayer_hf.loops.passes import Passes
 from vaultlayer_hf.loops.pending_gradients import PendingGradients
 from vaultlayer_hf.loops.update_length import UpdateLength
-from vaultlayer_hf.session.save.beside import say_what_is_gone
 from vaultlayer_hf.session.save.plan import Save
 from vaultlayer_hf.session.save.writing import write_on_all
 from vaultlayer_hf.session.session import Session
@@ -77,6 +77,7 @@ class RunningLoop:
         self.step = self._saved = step or 0  # the step of the newest checkpoint
         self.finished: int | None = self.session.state.finished if step is not None else None
         self._before = self._saved  # the step of the checkpoint before the newest
+        self._behind = BehindSteps(self.session, state, self.files, goes_on=step is not None)
         self._saved_left = self.position.left  # whether the newest says that the loop over epochs was left
         self._beside = begin_async_saves(self.training, state, self.files)
         self._leave_cells = at_end_of_cells(self._cell_ended)
@@ -153,7 +154,7 @@ class RunningLoop:
         self._settle(wait=False)
         if self._beside is not None:
             self._beside.prepare()
-        self._say_what_is_gone()
+        self._behind.step_done()
         if self.position.step_done() and self.session.ranks.rank == 0:
             say_step_again(self.session.events)
         self.session.ranks.apart = self._update.step_done()
@@ -174,12 +175,6 @@ class RunningLoop:
             self.close()
             if ending is not None:
                 leave(ending.reason, ending.code)
-
-    def _say_what_is_gone(self) -> None:
-        """Say, behind the first step, what a script's own files of the checkpoint's time are missing."""
-        noted, self.files.beside = self.files.beside, None
-        if noted is not None and self.session.ranks.rank == 0:
-            say_what_is_gone(self.session.events, *noted, self.session.output_dir)
 
     def save_if_due(self) -> None:
         """Save what fell due at the last batch of an epoch, behind the epoch's own code."""

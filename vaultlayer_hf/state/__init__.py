@@ -28,6 +28,7 @@
     tensor_digests.py   a digest of each tensor of a training's state, cheap enough for every save
     tracker_runs.py     which runs the experiment trackers had, kept with each checkpoint
     vocabularies.py     digests of what turns a training's data into numbers
+    zero_rates.py       whether a schedule is at its end, behind a resume
     capture/            a training's state copied while it trains on, and the files that are written from the copy
     data/               where a training is in its data, kept with each checkpoint
 

@@ -222,9 +222,9 @@ class TrainerRun:
             self._under_way.save(args, state, trained)
 
     def count_epoch(self, args: TrainingArguments, state: TrainerState) -> None:
-        """Set the state's epoch at the end of a step as an unbroken run counts it."""
-        if self.data is not None:
-            self.data.count_epoch(args, state)
+        """Set the state's epoch at the end of a step as an unbroken run counts it, and say what shows behind it."""
+        if self._under_way is not None:
+            self._under_way.end_of_step(args, state)
 
     def callbacks(self) -> Iterable[Any]:
         """Return the Trainer's callbacks; none where its handler isn't known."""

@@ -15,6 +15,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_callback import CallbackHandler
 
+from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.session.save.plan import Save
 from vaultlayer_hf.session.start.asked import keep_asked, say_what_differs
 from vaultlayer_hf.session.training import Training
@@ -22,6 +23,7 @@ from vaultlayer_hf.state.asked import Asked, check_optimizers
 from vaultlayer_hf.state.model_identity import ModelIdentity
 from vaultlayer_hf.state.object_kinds import is_of_script
 from vaultlayer_hf.state.saved_digests import read_digests
+from vaultlayer_hf.state.zero_rates import ZeroRates
 from vaultlayer_hf.trainer.adapter_load import train_as_saved
 from vaultlayer_hf.trainer.adapter_rest import adapter_rest
 from vaultlayer_hf.trainer.added import Added, load_added, save_added
@@ -85,11 +87,12 @@ class TrainingUnderWay:
         self._saving: Saving | None = None
         self._asked = Asked()
         self._trial = load_trial(trainer)
-        self._buffers = UnsavedBuffers()
-        self._outside = OutsideOfModel()
+        self._buffers, self._outside = UnsavedBuffers(), OutsideOfModel()
         self._own_state: OwnState | None = None
         self._rest: list[Added] = []
         self._first: FirstStep | None = None
+        self._begun: Begun | None = None
+        self._rates = ZeroRates(goes_on=False)
         self._kept: Path | None = None  # the folder that holds what is ours already
 
     def check(self, begun: Begun, origin: Origin) -> None:
@@ -133,6 +136,7 @@ class TrainingUnderWay:
         """
         training, trainer = self._training, self._trainer
         args, trained, resumed = begun.args, begun.trained, begun.resumed
+        self._begun, self._rates = begun, ZeroRates(goes_on=resumed is not None)
         if trainer is not None:
             self._saving = Saving(
                 trainer, training, lambda folder, at: self._keep(folder, args, begun.state, trained, at)
@@ -155,6 +159,16 @@ class TrainingUnderWay:
             self._first = FirstStep(
                 session, self._handler, args, trained, resumed, self._own_state, within=within
             )
+
+    def end_of_step(self, args: TrainingArguments, state: TrainerState) -> None:
+        """Count the epoch as an unbroken run does, and look at the rates of a start that goes on."""
+        if self.data is not None:
+            self.data.count_epoch(args, state)
+        if self._begun is not None:
+            trained, session = self._as_it_is(self._begun.trained), self._training.session
+            said = self._rates.step_done([trained.optimizer], [trained.scheduler])
+            if said and session.ranks.rank == 0:
+                session.events.warn(EventKind.NOTICE, said)
 
     def save(self, args: TrainingArguments, state: TrainerState, trained: Trained) -> None:
         """Have a checkpoint that the Trainer has saved committed in the background. Raises FencedError."""
