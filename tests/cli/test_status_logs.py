@@ -49,6 +49,33 @@ def test_status_of_a_run_that_is_alive(tmp_path: Path) -> None:
     assert "a death now would cost that" in vl("status", str(run)).out
 
 
+def test_status_between_two_attempts(tmp_path: Path) -> None:
+    """Behind a death it doesn't run: neither its speed nor what is left is shown, but which attempt has ended, and how.
+
+    Once the next attempt is started it runs again.
+    """
+    journal = Journal(tmp_path / ".vl")
+    journal.write("begin", pid=os.getpid(), host="elsewhere")
+    notes = journal.new_attempt() / "rank-0.jsonl"
+    journal.write("start", pid=1, folder="attempt-0001", divide=1, at=None)
+    append(notes, {"time": time.time() - 9, "kind": "train", "step": 0, "max_steps": 1200, "pid": 1})
+    for step in (100, 150):
+        append(notes, {"time": time.time() + step / 50 - 8, "kind": "log", "step": step, "loss": 1.0})
+    journal.write(
+        "death", cause="killed", signal="SIGKILL", step=150, detail="SIGKILL ended it after step 150"
+    )
+    journal.write("decision", action="restart", reason="as decided", wait=0.0, divide=1, at=None)
+    found = vl("status", "--json", cwd=tmp_path).json()
+    assert schema.misfits(found, schema.STATUS) == []
+    assert (found["state"], found["steps_per_second"], found["seconds_left"]) == ("restarting", None, None)
+    shown = vl("status", cwd=tmp_path).out
+    assert "Restarting: step 150 of 1200; attempt 1: SIGKILL ended it after step 150\n" in shown
+    assert "150 steps since the start at the death" in shown
+    journal.new_attempt()
+    journal.write("start", pid=1, folder="attempt-0002", divide=1, at=None)
+    assert vl("status", "--json", cwd=tmp_path).json()["state"] == "running"
+
+
 def test_status_of_a_vault_alone(trained: Path) -> None:
     """Without a run folder the vault's log still tells of attempts, commits and the end."""
     found = vl("status", str(trained), "--json").json()

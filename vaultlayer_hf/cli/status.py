@@ -172,10 +172,12 @@ def _figures(found: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the figures that follow from the steps; why some aren't known is said once, here or by the headline."""
     figures: dict[str, str | None] = {}  # None: not known
     if found["exposure_seconds"] is not None:
-        cost = "; a death now would cost that" if found["state"] == "running" else " at the end"
+        cost = {"running": "; a death now would cost that", "restarting": " at the death"}
         steps, seconds = found["exposure_steps"], duration_text(found["exposure_seconds"])
         since = "the start" if found["last_commit_step"] is None else "the last commit"
-        figures["exposure"] = f"{seconds} and {steps} steps since {since}{cost}"
+        figures["exposure"] = (
+            f"{seconds} and {steps} steps since {since}{cost.get(found['state'], ' at the end')}"
+        )
     elif found["attempts"]:
         figures["exposure"] = None
     lost = found["lost_steps"]

@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeGuard
 
+from vaultlayer_hf.run.decide.decision import Action
 from vaultlayer_hf.run.journal import Notes
 from vaultlayer_hf.run.story import NO_JOURNAL, AttemptStory, Point, RunStory
 from vaultlayer_hf.vault.log.archive import since_archive
@@ -180,8 +181,22 @@ def _how_it_is(journal: Sequence[dict[str, Any]], alive: bool) -> tuple[str, str
     if end is not None:
         return ("finished" if end.get("code") == 0 else "stopped"), str(end.get("reason", ""))
     if alive:
+        death = _between_attempts(journal)
+        if death is not None:
+            return "restarting", f"attempt {death['attempt']}: {death.get('detail') or 'it has ended'}"
         return "running", "vl run is alive"
     return "stopped", "vl run itself is gone without a word: it was killed, or its machine was lost"
+
+
+def _between_attempts(journal: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the death of the last attempt, where another one is to follow that hasn't begun; else None.
+
+    What is written down of a death ends with what is decided about it.
+    """
+    told = [line for line in journal if line["kind"] in ("begin", "start", "death", "decision")]
+    if not told or told[-1]["kind"] != "decision" or told[-1].get("action") != Action.RESTART.value:
+        return None
+    return next((line for line in reversed(told) if line["kind"] == "death"), None)
 
 
 def _from_claims(history: Sequence[Entry]) -> list[AttemptStory]:

@@ -66,7 +66,8 @@ class RunStory:
 
     Attributes:
         vault: its URI, or None.
-        state: ``running``, ``finished``, ``stopped`` (`vl run` gave up or was told to) or ``unknown``.
+        state: ``running``, ``restarting`` (between two attempts), ``finished``, ``stopped`` (`vl run` gave up or was
+            told to) or ``unknown``.
         reason: why, in a sentence.
         attempts: oldest first.
         commits: (time, step) of each commit of the log since the run began.
@@ -98,9 +99,14 @@ class RunStory:
         return self.attempts[0].begin if self.attempts else self.now
 
     @property
+    def alive(self) -> bool:
+        """Whether `vl run` is at it, be it between two attempts."""
+        return self.state in ("running", "restarting")
+
+    @property
     def end(self) -> float:
         """When the last thing happened: now, while the run lives."""
-        if self.state == "running":
+        if self.alive:
             return self.now
         times = [
             attempt.end or (attempt.steps[-1][0] if attempt.steps else attempt.begin)
@@ -115,7 +121,7 @@ class RunStory:
 
     @property
     def exposure(self) -> tuple[float, int] | None:
-        """Seconds and steps since the last commit, which a death now would cost.
+        """Seconds and steps since the last commit, which a death now would cost, or the last one has put at stake.
 
         None before any attempt, and where nobody has seen what was trained behind the last commit.
         """
@@ -128,7 +134,9 @@ class RunStory:
         # Whatever else it did in that time, nothing of it can be lost.
         if not steps and self.state != "running":
             return 0.0, 0
-        return max(0.0, self.end - max(last_time, self.attempts[-1].begin)), steps
+        last = self.attempts[-1]
+        until = last.end if self.state == "restarting" and last.end is not None else self.end
+        return max(0.0, until - max(last_time, last.begin)), steps
 
     @property
     def lost_steps(self) -> int | None:
