@@ -83,6 +83,63 @@ def test_a_handler_that_was_set_meanwhile_stays() -> None:
     assert signal.getsignal(signal.SIGTERM) is newer
 
 
+def _trained_with_a_handler_on_top(own: list[str]) -> tuple[Noted, Any]:
+    """Return what a training has noted in which a script has set a handler that hands on, and the trap below it."""
+    signal.signal(signal.SIGTERM, lambda number, frame: own.append("first"))
+    noted = Noted()
+
+    def training() -> Any:
+        noted.traps.set(training.__code__)
+        trap: Any = signal.getsignal(signal.SIGTERM)
+
+        def newer(number: int, frame: Any) -> None:
+            own.append("newer")
+            trap(number, frame)
+
+        signal.signal(signal.SIGTERM, newer)
+        send(signal.SIGTERM)
+        noted.traps.release()
+        return trap
+
+    return noted, training()
+
+
+def test_a_handler_that_was_set_meanwhile_may_hand_on() -> None:
+    """It hands on to the trap that it has replaced, also behind the training: to the one before that, then."""
+    own: list[str] = []
+    noted, _ = _trained_with_a_handler_on_top(own)
+    assert (noted.names, own) == (["SIGTERM"], ["newer", "first"])
+    send(signal.SIGTERM)
+    assert (noted.names, own) == (["SIGTERM"], ["newer", "first"] * 2)
+
+
+def test_a_trap_that_the_script_puts_back_behind_the_training() -> None:
+    """A script that undoes what it has set, behind the training: the trap gives way, to signals and to the next one."""
+    own: list[str] = []
+    noted, trap = _trained_with_a_handler_on_top(own)
+    signal.signal(signal.SIGTERM, trap)
+    send(signal.SIGTERM)
+    assert (noted.names, own[2:]) == (["SIGTERM"], ["first"])
+    signal.signal(signal.SIGTERM, trap)
+    again = Noted("SIGTERM")
+    again.traps.set()
+    send(signal.SIGTERM)
+    again.traps.release()
+    assert (noted.names, again.names, own[2:]) == (["SIGTERM"], ["SIGTERM"], ["first"] * 2)
+
+
+def test_traps_that_are_set_again_where_the_script_has_put_one_back() -> None:
+    """The next training of the same traps notes signals, and puts back what was there before the first."""
+    own: list[str] = []
+    noted, trap = _trained_with_a_handler_on_top(own)
+    signal.signal(signal.SIGTERM, trap)
+    noted.traps.set()
+    send(signal.SIGTERM)
+    noted.traps.release()
+    send(signal.SIGTERM)
+    assert (noted.names, own[2:]) == (["SIGTERM"] * 2, ["first"] * 2)
+
+
 def test_ignored_signals_stay_ignored() -> None:
     """A signal that is ignored on purpose (nohup, a shell's background job) is left so."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

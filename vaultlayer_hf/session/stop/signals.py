@@ -47,6 +47,9 @@ class Traps:
         self._behind = behind
         self._woken = False
         self._before: dict[int, Any] = {}
+        self._below: dict[
+            int, Any
+        ] = {}  # what was there before, behind a training: somebody may hold a trap still
         self._interrupted = False
         self._leaving = False
         self._inherited = False
@@ -70,7 +73,10 @@ class Traps:
                 left.release()
             current = signal.getsignal(number)
             # Ignored on purpose (nohup, a shell's background job): it stays so. None: not Python's, can't be chained.
-            if current in (signal.SIG_IGN, None) or current == self._caught:
+            if current in (signal.SIG_IGN, None):
+                continue
+            if current == self._caught:  # by whoever had replaced it, perhaps
+                self._before.setdefault(number, self._below.get(number, signal.SIG_DFL))
                 continue
             self._before[number] = current
             signal.signal(number, self._caught)
@@ -92,12 +98,13 @@ class Traps:
         self._leaving = leaving
         if threading.current_thread() is not threading.main_thread():
             return
-        for number, handler in list(self._before.items()):
+        for number, handler in {**self._below, **self._before}.items():
             if leaving and number != signal.SIGINT:
                 continue
             if signal.getsignal(number) == self._caught:
                 signal.signal(number, handler)
-            del self._before[number]
+            self._below.setdefault(number, handler)
+            self._before.pop(number, None)
 
     def forget(self) -> None:
         """In a forked child: nothing that comes from now on is noted."""
@@ -120,9 +127,8 @@ class Traps:
         if self._inherited:
             self._caught_in_child(number, frame)
             return
-        if self._outlived(frame):
-            self.release()
-            os.kill(os.getpid(), number)
+        if number not in self._before or self._outlived(frame):
+            self._caught_behind(number, frame)
             return
         before: Any = self._before.get(number)
         chained = callable(before) and before is not signal.default_int_handler
@@ -141,6 +147,21 @@ class Traps:
         if chained:
             before(number, frame)
         self._behind()
+
+    def _caught_behind(self, number: int, frame: FrameType | None) -> None:
+        """Behind the training: have done what was done before it.
+
+        A handler that was set during the training stays, and may hand on to the trap that it has replaced. Raised
+        again the signal would come back to it for ever: what is called is what the trap had replaced itself. That is
+        nothing where no function was there.
+        """
+        first = signal.getsignal(number) == self._caught
+        self.release()
+        below = self._below.get(number)
+        if first:
+            os.kill(os.getpid(), number)
+        elif callable(below):
+            below(number, frame)
 
     def wake(self) -> None:
         """Have ``behind`` called on the main thread, also out of a wait such as time.sleep(). On any thread.
