@@ -62,6 +62,7 @@ KINDS: dict[str, Callable[[str], bool]] = {
     "sh:server": lambda text: "AWS_ENDPOINT_URL" in text,
     "sh:script": lambda text: text.startswith("#!/bin/bash"),
     "sh:vault": lambda text: "runs/llama" in text,
+    "sh:ranks": lambda text: "--num_processes" in text,
     "sh:stacks": lambda text: " -- axolotl " in text,
     "yaml:stacks": lambda text: re.match(r"# (axolotl|llamafactory)\.yaml\n", text) is not None,
     "sh:engines": lambda text: text.startswith("vl run --on"),

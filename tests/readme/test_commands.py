@@ -17,6 +17,7 @@ import pytest
 
 from tests import ROOT
 from tests.readme.blocks import README, Block, of_kind
+from tests.servers import free_ports
 
 
 def place(block: Block) -> str:
@@ -84,6 +85,56 @@ def test_script_runs(block, s3_server, s3_env, tmp_path) -> None:
 def _program(path: Path, line: str) -> None:
     path.write_text(f"#!/bin/sh\n{line}\n")
     path.chmod(0o755)
+
+
+RANKS = """
+import torch
+from accelerate import Accelerator
+from vaultlayer_hf import Checkpointer
+
+accelerator = Accelerator()
+model = torch.nn.Linear(2, 2)
+data = torch.utils.data.DataLoader(torch.ones(8, 2), batch_size=2)
+model, optimizer, data = accelerator.prepare(model, torch.optim.SGD(model.parameters(), lr=0.1), data)
+ckpt = Checkpointer("vault", accelerator=accelerator, output_dir="out")
+ckpt.resume()
+for _, batch in ckpt.steps(data, epochs=2):
+    accelerator.backward(model(batch).sum())
+    optimizer.step()
+    optimizer.zero_grad()
+    ckpt.step()
+ckpt.finish()
+print(f"rank {accelerator.process_index} of {accelerator.num_processes}")
+"""
+
+
+@pytest.mark.slow
+def test_commands_for_ranks_without_a_gpu_start_two(tmp_path) -> None:
+    """Each of them trains one run of two ranks, and `accelerate launch --cpu` starts one process, as is said."""
+    (block,) = of_kind("sh:ranks")
+    settings, *commands = block.text.splitlines()
+    (tmp_path / "train.py").write_text(RANKS)
+    environment = shell(tmp_path)
+    _program(tmp_path / "bin" / "torchrun", f'exec "{sys.executable}" -m torch.distributed.run "$@"')
+    _program(
+        tmp_path / "bin" / "accelerate", f'shift; exec "{sys.executable}" -m accelerate.commands.launch "$@"'
+    )
+    alone = "accelerate launch --cpu --num_processes 2 train.py"
+    environment |= {"HF_HOME": str(tmp_path / "hf"), "PET_MASTER_PORT": str(free_ports(1)[0])}
+    for command, ranks in (*((line, 2) for line in commands), (alone, 1)):
+        shutil.rmtree(tmp_path / "vault", ignore_errors=True)
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        done = subprocess.run(
+            ["bash", "-euc", f"{settings}\n{command}"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env=environment,
+        )
+        assert done.returncode == 0, done.stderr
+        said = sorted(re.findall(r"rank \d of \d", done.stdout))  # of two that write at once
+        assert said == [f"rank {rank} of {ranks}" for rank in range(ranks)], command
 
 
 @pytest.mark.slow
