@@ -84,9 +84,12 @@ def main(mode: str, vault: str, output: str) -> None:
         bandwidth="100kB",  # so that an upload is under way in front of step 5
         async_save="auto" if mode == "async" else "off",
         keep_last=None,
-        save_every="4 steps" if mode == "loop" else None,
+        save_every="4 steps" if mode in ("loop", "loops") else None,
     )
-    if mode == "loop":
+    if mode == "loops":  # this one's traps stand on those of another training
+        other = Checkpointer(vault + "-first", model=torch.nn.Linear(1, 1), output_dir=output + "-first")
+        other.resume()
+    if mode in ("loop", "loops"):
         part = torch.nn.Linear(128, 128)
         optimizer = torch.optim.AdamW(part.parameters())
         with Checkpointer(settings, model=part, optimizer=optimizer, output_dir=output) as ckpt:

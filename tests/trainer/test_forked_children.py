@@ -14,7 +14,7 @@ from tests import ROOT
 from tests.trainer.kit import steps_of
 
 
-@pytest.mark.parametrize("mode", ["trainer", "async", "loop"])
+@pytest.mark.parametrize("mode", ["trainer", "async", "loop", "loops"])
 def test_they_end_and_leave_the_training_alone(tmp_path: Path, mode: str) -> None:
     """``terminate()`` ends them, a pool's too; one that exits or fails within a training ends nothing of ours."""
     command = [sys.executable, "-m", "tests.trainer.forking", mode]

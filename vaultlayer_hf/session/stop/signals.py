@@ -47,9 +47,7 @@ class Traps:
         self._behind = behind
         self._woken = False
         self._before: dict[int, Any] = {}
-        self._below: dict[
-            int, Any
-        ] = {}  # what was there before, behind a training: somebody may hold a trap still
+        self._below: dict[int, Any] = {}  # what was there, behind a training: somebody may still hold a trap
         self._interrupted = False
         self._leaving = False
         self._inherited = False
@@ -76,7 +74,7 @@ class Traps:
             if current in (signal.SIG_IGN, None):
                 continue
             if current == self._caught:  # by whoever had replaced it, perhaps
-                self._before.setdefault(number, self._below.get(number, signal.SIG_DFL))
+                self._before.setdefault(number, self._replaced_by(number))
                 continue
             self._before[number] = current
             signal.signal(number, self._caught)
@@ -105,6 +103,8 @@ class Traps:
                 signal.signal(number, handler)
             self._below.setdefault(number, handler)
             self._before.pop(number, None)
+        if _traps(signal.getsignal(signal.SIGTERM)) is None:
+            _held_back.clear()
 
     def forget(self) -> None:
         """In a forked child: nothing that comes from now on is noted."""
@@ -112,11 +112,11 @@ class Traps:
             return
         self._inherited, self._leaving, self._woken = True, False, False
         if signal.getsignal(signal.SIGTERM) == self._caught:
-            signal.signal(signal.SIGTERM, self._before[signal.SIGTERM])
+            signal.signal(signal.SIGTERM, self._below_all_traps(signal.SIGTERM))
 
     def _caught_in_child(self, number: int, frame: FrameType | None) -> None:
         """Do what was done before it, where that is a function; SIGINT only when it comes again."""
-        before = self._before.get(number)
+        before = self._below_all_traps(number)
         first, self._interrupted = not self._interrupted, self._interrupted or number == signal.SIGINT
         if callable(before) and not (number == signal.SIGINT and first):
             before(number, frame)
@@ -172,6 +172,17 @@ class Traps:
         for number in list(self._before)[:1]:
             self._woken = True
             signal.pthread_kill(threading.main_thread().ident or 0, number)
+
+    def _replaced_by(self, number: int) -> Any:
+        """Return the handler in whose place the trap of a signal is, or was."""
+        return self._before.get(number, self._below.get(number, signal.SIG_DFL))
+
+    def _below_all_traps(self, number: int) -> Any:
+        """Return the handler that was there before any training: a second one's traps stand on those of the first."""
+        handler = self._replaced_by(number)
+        while (traps := _traps(handler)) is not None:
+            handler = traps._replaced_by(number)
+        return handler
 
     def _is_left(self, frame: FrameType | None) -> bool:
         return self._inherited or self._outlived(frame)
