@@ -110,7 +110,7 @@ SUMMED_UP: dict[str, tuple[str, ...]] = {
         "the schedule's class",
     ),
     "weights or optimizer state that loading has left out or changed": ("weights or optimizer state",),
-    "training data or seed, on a vault whose run is over": (
+    "training data or seed, on a vault whose run is over, with no more epochs or steps asked for": (
         f"the training data, {_ON_OVER}",
         f"seed, {_ON_OVER}",
     ),
