@@ -55,7 +55,7 @@ PROVED: dict[str, tuple[str, ...]] = {
     "the training data, on a vault whose run is over": (
         f"{_ASKED}::test_a_fold_is_never_handed_the_weights_of_another",
     ),
-    "the training data, on a run that goes on": (
+    "the training data, on a run that goes on, or is over and has more epochs or steps asked for": (
         f"{_ASKED}::test_other_data_on_a_run_that_goes_on_are_said",
     ),
     "the ids of words: tokenizers, and tables that data set, collator and their functions read": (
@@ -88,7 +88,9 @@ PROVED: dict[str, tuple[str, ...]] = {
     "seed, on a vault whose run is over": (
         f"{_ASKED}::test_a_run_of_a_sweep_is_never_handed_the_weights_of_another",
     ),
-    "seed, on a run that goes on": (f"{_ASKED}::test_another_seed_changes_nothing",),
+    "seed, on a run that goes on, or is over and has more epochs or steps asked for": (
+        f"{_ASKED}::test_another_seed_changes_nothing",
+    ),
     "batch size, accumulation, workers, number of ranks, versions": (
         "exact/test_exact.py::test_another_run_is_said",
         f"{_ASKED}::test_another_machine_is_said_and_the_place_is_kept",

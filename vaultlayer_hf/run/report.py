@@ -116,7 +116,8 @@ class AttemptReport:
         self._pid = os.getpid()
         try:
             self._beat = os.open(self.folder / f"rank-{self.rank}.beat", os.O_WRONLY | os.O_CREAT, 0o666)
-            stacks = open(self.folder / f"rank-{self.rank}.stacks", "a")  # noqa: SIM115  open as long as we run
+            appended = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+            stacks = os.open(self.folder / f"rank-{self.rank}.stacks", appended, 0o666)  # as long as we run
             if STACKS_SIGNAL is not None:
                 faulthandler.register(STACKS_SIGNAL, stacks, all_threads=True)
         except (OSError, ValueError, RuntimeError):

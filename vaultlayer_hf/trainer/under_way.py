@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerState, TrainingArguments
+from transformers import TrainerState, TrainingArguments
 from transformers.trainer_callback import CallbackHandler
 
 from vaultlayer_hf.base.events import EventKind
@@ -21,13 +21,13 @@ from vaultlayer_hf.session.start.asked import keep_asked, say_what_differs
 from vaultlayer_hf.session.training import Training
 from vaultlayer_hf.state.asked import Asked, check_optimizers
 from vaultlayer_hf.state.model_identity import ModelIdentity
-from vaultlayer_hf.state.object_kinds import is_of_script
 from vaultlayer_hf.state.saved_digests import read_digests
 from vaultlayer_hf.state.zero_rates import ZeroRates
 from vaultlayer_hf.trainer.adapter_load import train_as_saved
 from vaultlayer_hf.trainer.adapter_rest import adapter_rest
 from vaultlayer_hf.trainer.added import Added, load_added, save_added
 from vaultlayer_hf.trainer.asked import FORK_HOLDS, HOLDS, asked_for, with_parts
+from vaultlayer_hf.trainer.async_save.facts import acts_on_save
 from vaultlayer_hf.trainer.begun import Begun
 from vaultlayer_hf.trainer.callback_states import restore_from
 from vaultlayer_hf.trainer.data import TrainerData
@@ -109,17 +109,12 @@ class TrainingUnderWay:
             numbers = origin.numbers
             holds = HOLDS if numbers is None else FORK_HOLDS
             own = session.forked is None
+            over = {"over": own and self._over}
             # Counted before the data were looked at, and with them: who names a step goes on there on purpose.
-            by_data = own and origin.finished is not None and not self._over and not session.goes_back
-            say_what_differs(
-                session,
-                resumed,
-                self._asked,
-                holds,
-                over=own and self._over,
-                named_seed=True,
-                over_but_for_data=by_data,
+            over["over_but_for_data"] = (
+                own and not self._over and origin.finished is not None and not session.goes_back
             )
+            say_what_differs(session, resumed, self._asked, holds, named_seed=True, **over)
             session.ranks.on_every_rank(lambda: check_optimizers([trained.optimizer]))
             load_added(resumed, session, self._added())
             if not trained.sharded and (saved := read_digests(resumed, session.ranks.rank)) is not None:
@@ -134,7 +129,7 @@ class TrainingUnderWay:
 
         ``end`` ends the training: within an evaluation, or ahead of its first step.
         """
-        training, trainer = self._training, self._trainer
+        training, trainer, session = self._training, self._trainer, self._training.session
         args, trained, resumed = begun.args, begun.trained, begun.resumed
         self._begun, self._rates = begun, ZeroRates(goes_on=resumed is not None)
         if trainer is not None:
@@ -142,7 +137,6 @@ class TrainingUnderWay:
                 trainer, training, lambda folder, at: self._keep(folder, args, begun.state, trained, at)
             )
             self.evaluation = InEvaluation(trainer, training, end)
-        session = training.session
         say_inexact(session, trainer, self._callbacks(), resumed)
         owed = False
         if session.settings.exact_data == "on":
@@ -190,7 +184,7 @@ class TrainingUnderWay:
         if capture is None:
             if self._kept != save.folder:  # it was saved by another way than the Trainer's own
                 self._keep(save.folder, args, state, trained)
-            elif any(map(_acts_on_save, self._callbacks())):
+            elif any(map(acts_on_save, self._callbacks())):
                 self._keep_again(save.folder, state)
             self._kept = None
             nonfinite = trained.nonfinite(session.ranks.rank, state.log_history)
@@ -304,9 +298,3 @@ class TrainingUnderWay:
 
     def _callbacks(self) -> Sequence[Any]:
         return self._handler.callbacks if self._handler is not None else ()
-
-
-def _acts_on_save(callback: Any) -> bool:
-    """Tell whether a callback of the script's own does something behind the Trainer's save."""
-    cls = type(callback)
-    return is_of_script(cls) and getattr(cls, "on_save", None) is not TrainerCallback.on_save

@@ -9,6 +9,7 @@ import torch
 from transformers import TrainerCallback
 
 from vaultlayer_hf.state.capture.stepped import not_stepped_by, optimizer_facts, plain, stepped_by
+from vaultlayer_hf.state.object_kinds import is_of_script
 from vaultlayer_hf.trainer.async_save.fit import Facts
 
 _SAVES = (
@@ -133,3 +134,9 @@ def _gathers(trainer: Any) -> bool:
     plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
     kind = str(getattr(getattr(plugin, "state_dict_type", None), "name", ""))
     return kind == "FULL_STATE_DICT"
+
+
+def acts_on_save(callback: Any) -> bool:
+    """Tell whether a callback of the script's own does something behind the Trainer's save."""
+    cls = type(callback)
+    return is_of_script(cls) and getattr(cls, "on_save", None) is not TrainerCallback.on_save
