@@ -151,6 +151,7 @@ STATUS = {
     ],
     "watched": bool,
     "trackers": {...: {...: str}},
+    "trainings": [{"vault": str, "step": (int, NONE), "finished": bool}],
     "trouble": [str],
     "job": NONE,  # of a run that no engine has: tests/engines
 }

@@ -174,8 +174,8 @@ def _exposure(axes: Any, story: RunStory) -> None:
         for moment in [moment for moment in times if attempt.begin <= moment <= end]:
             corners += [(moment, moment - since), (moment, 0.0)]
             since = moment
-        # Behind the last commit of a run that is over there is nothing to lose.
-        if attempt.cause != "finished":
+        # Behind the last commit of a training that is over there is nothing to lose.
+        if attempt.cause != "finished" and not attempt.over:
             corners.append((end, end - since))
         points = [(place(moment), height / unit) for moment, height in corners]
         axes.fill_between(*zip(*points, strict=True), color=AMBER, alpha=0.3, linewidth=0)

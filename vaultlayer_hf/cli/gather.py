@@ -15,7 +15,7 @@ from vaultlayer_hf.cli.common import ExitCode, fail
 from vaultlayer_hf.cli.jobs import job_homes, named_job, newest_job
 from vaultlayer_hf.cli.journal_of_vault import with_journal
 from vaultlayer_hf.cli.named_vault import full_uri, no_vault, open_if_there, refuse_step
-from vaultlayer_hf.cli.run_folders import Target, find_run, find_run_folder
+from vaultlayer_hf.cli.run_folders import Target, find_run, find_run_folder, given_vault, run_of
 from vaultlayer_hf.errors import VaultLayerError
 from vaultlayer_hf.run import journal
 from vaultlayer_hf.run.program import SCRIPTS
@@ -73,7 +73,7 @@ def known_run(text: str | None) -> Target | None:
         return _of_job(job)
     found = find_run(text)
     if found is not None:
-        return replace(found, job=newest_job(text, found.vault))
+        return replace(found, job=newest_job(text, given_vault(found.journal) or found.vault))
     job = newest_job(text)
     return _of_job(job) if job is not None else None
 
@@ -85,7 +85,7 @@ def _of_job(job: Job) -> Target:
             lines = journal.read_journal(folder)
             begins = [line for line in lines if line["kind"] == "begin"]
             if begins and begins[-1]["time"] >= job.time and begins[-1].get("vault") == job.vault:
-                return Target(folder, job.vault, lines, job)
+                return replace(run_of(folder), job=job)
     return Target(None, job.vault or None, job=job)
 
 

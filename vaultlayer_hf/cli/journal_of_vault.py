@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from vaultlayer_hf.cli.run_folders import Target, run_of
+from vaultlayer_hf.cli.run_folders import Target, has_trained, run_of
 from vaultlayer_hf.run import journal
 from vaultlayer_hf.stores.uri import parse_vault
 from vaultlayer_hf.vault.log.entry import Entry
@@ -32,7 +32,10 @@ def with_journal(target: Target, history: Sequence[Entry]) -> Target:
             found = run_of(folder)
             begins = [line["time"] for line in found.journal if line["kind"] == "begin"]
             ends = [line["time"] for line in found.journal if line["kind"] == "end"]
-            if found.vault != target.vault or not begins or begins[0] - _CLOCK_SKEW > claimed:
+            if not begins or begins[0] - _CLOCK_SKEW > claimed:
+                continue
+            # Of a script that trains several times, each training has a vault, and the run names the newest.
+            if found.vault != target.vault and not has_trained(folder, target.vault):
                 continue
             over = bool(ends) and ends[-1] >= begins[-1]
             if not (over and claimed > ends[-1] + _CLOCK_SKEW):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vaultlayer_hf.run import journal
 from vaultlayer_hf.run.program import SCRIPTS
+from vaultlayer_hf.run.trainings import Part, newest_of, parts_of, vaults_of
 
 if TYPE_CHECKING:
     from vaultlayer_hf.run.engines.jobs.base import Job
@@ -44,20 +45,25 @@ def find_run(text: str | None) -> Target | None:
 
 
 def run_of(folder: Path) -> Target:
-    """Return a run folder with its journal and its vault."""
+    """Return a run folder with its journal and the vault of its newest training: a script may name or have others."""
     lines = journal.read_journal(folder)
+    return Target(folder, newest_of(_trainings(folder)) or given_vault(lines), lines)
+
+
+def given_vault(lines: Sequence[dict[str, Any]]) -> str | None:
+    """Return the vault that the newest `vl run` of a journal gave its program; None where it says of none."""
     named = [str(line["vault"]) for line in lines if line["kind"] == "begin" and line.get("vault")]
-    return Target(folder, _used_vault(folder, named[-1] if named else None), lines)
+    return named[-1] if named else None
 
 
-def _used_vault(folder: Path, named: str | None) -> str | None:
-    """Return the vault of a run folder's newest attempt that trained: a script may have one of its own."""
-    for number in reversed(journal.attempts(folder)):
-        notes = journal.read_notes(journal.attempt_folder(folder, number)).get(0, [])
-        used = [str(note["vault"]) for note in notes if note["kind"] == "train" and note.get("vault")]
-        if used:
-            return named if named in used else used[-1]
-    return named
+def has_trained(folder: Path, vault: str) -> bool:
+    """Tell whether a run folder knows of a training on a vault."""
+    return vault in vaults_of(_trainings(folder))
+
+
+def _trainings(folder: Path) -> list[list[Part]]:
+    attempts = (journal.attempt_folder(folder, number) for number in journal.attempts(folder))
+    return [parts_of(journal.read_notes(attempt).get(0, [])) for attempt in attempts]
 
 
 def find_run_folder(text: str | None) -> Path | None:

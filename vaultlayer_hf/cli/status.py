@@ -25,6 +25,8 @@ WatchOption = Annotated[
 ]
 _EVERY = 2.0
 """Seconds."""
+_NEAR = 3
+"""Trainings before and after the one that is shown which are named."""
 _UNKNOWN = "not known"
 _UNSEEN = (
     f"{_UNKNOWN}: the vault's log tells of commits, and no journal of a `vl run` with the steps was found"
@@ -66,7 +68,8 @@ def describe(story: RunStory) -> dict[str, Any]:
     """Return what `vl status --json` prints. Times are seconds since the epoch, spans seconds."""
     last = story.commits[-1] if story.commits else story.earlier
     exposure = story.exposure
-    speed = story.attempts[-1].speed if story.attempts and story.state == "running" else None
+    trains = bool(story.attempts) and story.state == "running" and not story.over
+    speed = story.attempts[-1].speed if trains else None
     left = None
     if speed and story.max_steps is not None and story.step is not None:
         left = (story.max_steps - story.step) / speed
@@ -104,6 +107,9 @@ def describe(story: RunStory) -> dict[str, Any]:
         ],
         "watched": all(attempt.watched for attempt in story.attempts),
         "trackers": {name: dict(run) for name, run in story.trackers.items()},
+        "trainings": [
+            {"vault": one.vault, "step": one.step, "finished": one.over} for one in story.trainings
+        ],
         "trouble": list(story.trouble),
         "job": None,
     }
@@ -165,6 +171,24 @@ def facts(found: dict[str, Any]) -> list[tuple[str, str]]:
     rows += _figures(found)
     if found["trackers"]:
         rows.append(("trackers", runs_text(found["trackers"])))
+    return rows + _other_trainings(found)
+
+
+def _other_trainings(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what else the run has trained: the nearest trainings before and after this one."""
+    trainings = found["trainings"]
+    place = next((number for number, one in enumerate(trainings) if one["vault"] == found["vault"]), None)
+    if place is None:
+        return []
+    near = [("before it", one) for one in trainings[max(0, place - _NEAR) : place]]
+    near += [("after it", one) for one in trainings[place + 1 : place + 1 + _NEAR]]
+    rows = []
+    for when, one in near:
+        reached = "" if one["step"] is None else f" to step {one['step']}"
+        over = "finished" if one["finished"] else "not finished"
+        rows.append((when, f"this run trained {one['vault']}{reached} ({over}): vl status {one['vault']}"))
+    if len(near) < len(trainings) - 1:
+        rows.append(("", f"it has {len(trainings)} trainings: --json names the vaults of all"))
     return rows
 
 

@@ -16,6 +16,7 @@ import typer
 from vaultlayer_hf.cli.common import DebugOption, ExitCode, JsonOption, fail, one_line_errors
 from vaultlayer_hf.cli.gather import TargetArgument, find_target
 from vaultlayer_hf.cli.jobs import named_job, newest_job
+from vaultlayer_hf.cli.run_folders import given_vault
 
 NowOption = Annotated[bool, typer.Option("--now", help="End it at once, without a save.")]
 
@@ -49,7 +50,7 @@ def _stop(text: str | None, now: bool) -> dict[str, Any]:
     job = named_job(text)
     if job is None:
         found = find_target(text)
-        job = newest_job(text, found.vault)
+        job = newest_job(text, given_vault(found.journal) or found.vault)
         begin = _running_here(found.journal)
         if begin is not None and (job is None or job.time < begin["time"]):
             _signal(int(begin["pid"]), twice=now)

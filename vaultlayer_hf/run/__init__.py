@@ -16,6 +16,7 @@
     story.py              what has happened to a run
     supervise.py          the loop of `vl run`
     symptoms.py           what an exception's name, text and number say of its reason
+    trainings.py          which trainings the attempts of a run hold
     vaults.py             which vault a program gets
     decide/               why an attempt ended, and what to do about it: facts in, decisions with reasons out
     engines/              how an attempt is started, followed and ended

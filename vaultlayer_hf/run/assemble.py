@@ -13,7 +13,8 @@ from typing import Any, TypeGuard
 
 from vaultlayer_hf.run.decide.decision import Action
 from vaultlayer_hf.run.journal import Notes
-from vaultlayer_hf.run.story import NO_JOURNAL, AttemptStory, Point, RunStory
+from vaultlayer_hf.run.story import NO_JOURNAL, AttemptStory, Point, RunStory, Training
+from vaultlayer_hf.run.trainings import Part, newest_of, of_training, parts_of, vaults_of
 from vaultlayer_hf.vault.log.archive import since_archive
 from vaultlayer_hf.vault.log.entry import Entry
 
@@ -30,14 +31,14 @@ def assemble(
     alive: bool,
     now: float,
 ) -> RunStory:
-    """Return what has happened to a run.
+    """Return what has happened to a run: to one of its trainings, where it has several.
 
     Args:
         journal: lines of the run folder's journal.
         notes: of each attempt's ranks, by attempt and rank.
         beats: the last pulse of rank 0, by attempt.
         history: the vault's log; what was archived is another run's.
-        vault: its URI.
+        vault: its URI; of several trainings, that one's. Where none has this vault, the newest training is told.
         alive: whether the journal's last `vl run` still is.
         now: seconds since the epoch.
     """
@@ -56,10 +57,20 @@ def assemble(
     )
     earlier = None
     finished = history[-1].state.finished if history else None
-    began = [line["time"] for line in starts]
+    parts = [parts_of(notes.get(line["attempt"], {}).get(0, ())) for line in starts]
+    newest = newest_of(parts)
+    told = vault if vault in vaults_of(parts) else newest
+
+    def attempts_at(one: str | None) -> list[AttemptStory]:
+        return [_attempt(starts[place], journal, part, beats) for place, part in of_training(parts, one)]
+
+    attempts = attempts_at(told)
+    began = [attempt.begin for attempt in attempts]
     if starts:
-        attempts = [_attempt(line, journal, notes.get(line["attempt"], {}), beats) for line in starts]
         state, reason = _how_it_is(journal, alive)
+        if told != newest:
+            state = "finished" if _is_over(attempts) else "stopped"
+            reason = f"the run went on with {newest}" if newest else "the run went on with another training"
         reason += f"; {_ARCHIVED}" if archived else ""
         earlier = next((point for point in reversed(commits) if point[0] < began[0] - 1), None)
         commits = tuple(point for point in commits if point[0] >= began[0] - 1)
@@ -72,10 +83,11 @@ def assemble(
             reason = _ARCHIVED
     steps = [
         note.get("max_steps")
-        for ranks in notes.values()
-        for note in ranks.get(0, ())
+        for _, part in of_training(parts, told)
+        for note in (part.notes if part else ())
         if note["kind"] == "train"
     ]
+    trainings = {one: attempts_at(one) for one in vaults_of(parts) if one}
     return RunStory(
         vault=vault,
         state=state,
@@ -87,13 +99,22 @@ def assemble(
         now=now,
         finished=finished,
         earlier=earlier,
+        trainings=tuple(Training(one, _last_step(mine), _is_over(mine)) for one, mine in trainings.items()),
     )
+
+
+def _last_step(attempts: Sequence[AttemptStory]) -> int | None:
+    return next((attempt.step for attempt in reversed(attempts) if attempt.step is not None), None)
+
+
+def _is_over(attempts: Sequence[AttemptStory]) -> bool:
+    return next((attempt.over for attempt in reversed(attempts) if attempt.step is not None), False)
 
 
 def _attempt(
     start: dict[str, Any],
     journal: Sequence[dict[str, Any]],
-    notes: Notes,
+    part: Part | None,
     beats: Mapping[int, dict[str, Any]],
 ) -> AttemptStory:
     number = start["attempt"]
@@ -102,23 +123,28 @@ def _attempt(
     }
     begin = next((line for line in journal if line["kind"] == "begin" and line["run"] == start["run"]), {})
     death, decision = mine.get("death", {}), mine.get("decision", {})
-    lead = notes.get(0, ())
+    beat = beats.get(number, {})
+    lead = part.notes if part is not None else ()
+    train = next((note for note in lead if note["kind"] == "train"), {})
+    if part is not None and part.end is not None:  # the attempt's end and its pulse are another training's
+        detail = "the script went on with another training"
+        death, decision, beat = {"cause": "finished", "time": part.end, "detail": detail}, {}, {}
     steps = [
         (note["time"], note["step"])
         for note in lead
         if note["kind"] in ("train", "first-step", "log", "trained")
     ]
-    beat = beats.get(number, {})
-    if isinstance(beat.get("step"), int):
+    # A pulse from before the training's begin is that of the training before it.
+    if isinstance(beat.get("step"), int) and beat["time"] >= train.get("time", 0.0):
         steps.append((beat["time"], beat["step"]))
     steps = sorted(point for point in steps if isinstance(point[1], int))
     logs = [note for note in lead if note["kind"] == "log" and isinstance(note.get("step"), int)]
-    train = next((note for note in lead if note["kind"] == "train"), {})
     last = max([step for _, step in steps], default=None)
     ended = death.get("step") if isinstance(death.get("step"), int) else None
+    began = start["time"] if part is None or part.begin is None else part.begin
     return AttemptStory(
         number=number,
-        begin=start["time"],
+        begin=began,
         end=death.get("time"),
         host=str(begin.get("host", "")),
         cause=death.get("cause"),
@@ -130,7 +156,8 @@ def _attempt(
         losses=tuple(
             (float(note["step"]), note["loss"]) for note in logs if isinstance(note.get("loss"), (int, float))
         ),
-        start=_start(start["time"], lead),
+        start=_start(began, lead),
+        over=part is not None and part.over,
     )
 
 

@@ -17,6 +17,21 @@ _RECENT = 10
 
 
 @dataclass(frozen=True)
+class Training:
+    """One of a run's trainings.
+
+    Attributes:
+        vault: its URI.
+        step: the last one known of it, or None.
+        over: whether it has come to its end.
+    """
+
+    vault: str
+    step: int | None
+    over: bool
+
+
+@dataclass(frozen=True)
 class AttemptStory:
     """One attempt at the training.
 
@@ -34,6 +49,7 @@ class AttemptStory:
         lost: steps that it trained and a later attempt trained again; None where that isn't known.
         watched: its steps were seen, not its commits alone.
         start: what its start took, up to its first step: names of stages and seconds, as far as they were seen.
+        over: the training came to its end in it; the script may go on.
     """
 
     number: int
@@ -50,19 +66,21 @@ class AttemptStory:
     lost: int | None = 0
     watched: bool = True
     start: tuple[tuple[str, float], ...] = ()
+    over: bool = False
 
     @property
     def speed(self) -> float | None:
-        """Steps per second, lately; None where there are too few points."""
+        """Steps per second, lately; None where there are too few points, or where it was set back."""
         recent = self.steps[-_RECENT:]
         if len(recent) < 2 or recent[-1][0] <= recent[0][0]:
             return None
-        return (recent[-1][1] - recent[0][1]) / (recent[-1][0] - recent[0][0])
+        steps = recent[-1][1] - recent[0][1]
+        return steps / (recent[-1][0] - recent[0][0]) if steps >= 0 else None
 
 
 @dataclass(frozen=True)
 class RunStory:
-    """A run as a whole; times in seconds since the epoch.
+    """A run as a whole, or one of its trainings where it has several; times in seconds since the epoch.
 
     Attributes:
         vault: its URI, or None.
@@ -78,6 +96,7 @@ class RunStory:
         finished: the step at which the run ended, or None.
         trouble: what couldn't be read, in sentences.
         trackers: what names the run in each experiment tracker, as the newest checkpoint says.
+        trainings: all of the run that have a vault, in the order in which they began; this one among them.
     """
 
     vault: str | None
@@ -92,6 +111,7 @@ class RunStory:
     trouble: tuple[str, ...] = field(default=())
     trackers: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     earlier: Point | None = None
+    trainings: tuple[Training, ...] = ()
 
     @property
     def begin(self) -> float:
@@ -120,6 +140,11 @@ class RunStory:
         return next((attempt.step for attempt in reversed(self.attempts) if attempt.step is not None), None)
 
     @property
+    def over(self) -> bool:
+        """Whether the training is at its end, whatever the script does behind it."""
+        return next((attempt.over for attempt in reversed(self.attempts) if attempt.step is not None), False)
+
+    @property
     def exposure(self) -> tuple[float, int] | None:
         """Seconds and steps since the last commit, which a death now would cost, or the last one has put at stake.
 
@@ -132,7 +157,7 @@ class RunStory:
         )
         steps = max(0, int((self.step or 0) - last_step))
         # Whatever else it did in that time, nothing of it can be lost.
-        if not steps and self.state != "running":
+        if not steps and (self.over or self.state != "running"):
             return 0.0, 0
         last = self.attempts[-1]
         until = last.end if self.state == "restarting" and last.end is not None else self.end
