@@ -8,6 +8,7 @@
     imports.py            the record of what an attempt imports, by which a spare interpreter imports it beforehand
     journal.py            the run folder
     notebook.py           a notebook as a program
+    notebook_client.py    what runs its cells: prints as they do, and hands signals on to them
     options.py            what `vl run` was asked for, and the environment that an attempt gets for it
     printed.py            what a program has printed of its own end
     program.py            what a command line runs: its script or module, and how it is started
