@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.trainer.kit import trainer
-from vaultlayer_hf.cli.charts import draw_steps, loss_lines
+from vaultlayer_hf.cli.charts import STYLE, draw_steps, loss_lines, one_figure, pyplot
 from vaultlayer_hf.cli.compared import losses_of, outcome_of
 from vaultlayer_hf.cli.side_by_side import side_by_side
 from vaultlayer_hf.run.assemble import assemble
@@ -296,3 +296,29 @@ def test_a_run_that_came_further_is_not_cut_off() -> None:
     ]
     drawn = side_by_side(runs)
     assert "<!-- 80 -->" in drawn, "a number on the axis of steps"
+
+
+def test_no_legend_lies_on_a_title() -> None:
+    """In the PNG each picture's title ends before its legend begins, with shares of as many digits as there can be."""
+    pytest.importorskip("matplotlib", reason="needs matplotlib: pip install 'vaultlayer-hf[report]'")
+    first = AttemptStory(
+        1, 0.0, 50.0, cause="killed", step=40, steps=((10.0, 0.0), (50.0, 40.0)), losses=((1, 3.0),), lost=20
+    )
+    span = ((70.0, 20.0), (160.0, 100.0))
+    second = AttemptStory(2, 50.0, 160.0, cause="finished", step=100, steps=span, losses=((21, 2.1),))
+    story = RunStory(None, "finished", "", (first, second), ((30.0, 20.0),), ((30.0, 0.1),), 100, 200.0, 100)
+    plots = pyplot()
+    with plots.rc_context(STYLE):
+        figure = one_figure(plots, story)
+        figure.canvas.draw()
+        # The title is the one text of an axes' own that is bold.
+        boxes = [
+            (title.get_window_extent(), legend.get_window_extent())
+            for axes in figure.axes
+            if (legend := axes.get_legend()) is not None
+            for title in axes.findobj(lambda one: getattr(one, "get_fontweight", str)() == "bold")
+        ]
+        plots.close(figure)
+    assert len(boxes) >= 3
+    for title, legend in boxes:
+        assert title.x1 < legend.x0

@@ -75,18 +75,24 @@ def png(story: RunStory) -> bytes:
     """Return all pictures as one PNG. Raises MissingExtraError."""
     plots = pyplot()
     with plots.rc_context(STYLE):
-        heights = [height for _, height, _ in figures()]
-        figure, axes = plots.subplots(
-            len(heights), 1, figsize=(_WIDTH, sum(heights) + 1), layout="constrained", height_ratios=heights
-        )
-        for one, (title, _, draw) in zip(axes, figures(), strict=True):
-            draw(one, story)
-            one.set_title(title, fontweight="bold")
-        figure.suptitle(f"{story.vault or 'A run'}: {story.state}", x=0.01, ha="left", fontweight="bold")
+        figure = one_figure(plots, story)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=120)
         plots.close(figure)
     return buffer.getvalue()
+
+
+def one_figure(plots: Any, story: RunStory) -> Any:
+    """Return a figure of pyplot with all pictures, one below the other."""
+    heights = [height for _, height, _ in figures()]
+    figure, axes = plots.subplots(
+        len(heights), 1, figsize=(_WIDTH, sum(heights) + 1), layout="constrained", height_ratios=heights
+    )
+    for one, (title, _, draw) in zip(axes, figures(), strict=True):
+        draw(one, story)
+        one.set_title(title, fontweight="bold")
+    figure.suptitle(f"{story.vault or 'A run'}: {story.state}", x=0.01, ha="left", fontweight="bold")
+    return figure
 
 
 def pyplot() -> Any:
@@ -181,15 +187,7 @@ def _exposure(axes: Any, story: RunStory) -> None:
         axes.fill_between(*zip(*points, strict=True), color=AMBER, alpha=0.3, linewidth=0)
         axes.plot(*zip(*points, strict=True), color=AMBER, linewidth=1.2)
         if attempt.end is not None and attempt.cause != "finished":
-            axes.plot(
-                [points[-1][0]],
-                [points[-1][1]],
-                "x",
-                color=RED,
-                markersize=8,
-                markeredgewidth=2,
-                label="death",
-            )
+            axes.plot(*points[-1], "x", color=RED, markersize=8, markeredgewidth=2, label="death")
     axes.set_ylabel(f"{name} since a commit")
     axes.set_ylim(bottom=0)
     _legend(axes)
@@ -211,7 +209,8 @@ def _time(axes: Any, story: RunStory) -> None:
     axes.grid(visible=False)
     axes.spines["left"].set_visible(False)
     axes.set_xlabel("% of the wall time")
-    _legend(axes)
+    # Its labels are the longest: with the usual gaps they lie on the title.
+    _legend(axes, handlelength=1.0, handletextpad=0.4, columnspacing=1.0)
 
 
 def time_parts(story: RunStory) -> list[tuple[str, float]]:
@@ -287,12 +286,11 @@ def _empty(axes: Any, text: str) -> None:
     axes.set_xlabel("")
 
 
-def _legend(axes: Any) -> None:
-    """Show each label once, above the picture."""
+def _legend(axes: Any, **gaps: float) -> None:
+    """Show each label once, above the picture. ``gaps``: between its parts, as matplotlib names them."""
     handles, labels = axes.get_legend_handles_labels()
     once: dict[str, Any] = dict(zip(labels, handles, strict=True))
     if once:
         shown: Sequence[str] = list(once)
-        axes.legend(
-            [once[label] for label in shown], shown, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=5
-        )
+        handles, place = [once[label] for label in shown], (1.0, 1.0)
+        axes.legend(handles, shown, loc="lower right", bbox_to_anchor=place, ncols=5, **gaps)
