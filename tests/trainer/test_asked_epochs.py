@@ -89,6 +89,31 @@ def test_each_row_is_trained_on_once_an_epoch(
     assert len(counts) == ROWS
 
 
+@pytest.mark.parametrize(
+    ("then", "now", "at", "words"),
+    [
+        pytest.param(
+            (2, 1), (4, 1), 8, "32 in the checkpoint, 20 asked for", marks=needs_own_batch, id="larger batch"
+        ),
+        pytest.param((2, 1), (2, 2), 8, "32 in the checkpoint, 20 asked for", id="more accumulation"),
+    ],
+)
+def test_other_steps_for_the_same_epochs_are_said_to_be_of_them(
+    then: tuple[int, int], now: tuple[int, int], at: int, words: str, tmp_path: Path
+) -> None:
+    """Who asks for the same epochs, and never for a number of steps, is told why it differs, and what is left."""
+    break_off(tmp_path, at, *then)
+    run = start(tmp_path, *now)
+    log = Recorder(run)
+    run.train()
+    assert run.state.global_step == 20
+    (said,) = [one.message for one in log.of("notice") if one.message.startswith("max_steps: ")]
+    assert said.startswith(
+        f"max_steps: {words}: that is what num_train_epochs=4 comes to. The epochs are trained whole"
+    )
+    assert "what is left needs 12 more steps of this start's size" in said
+
+
 ROUGH = [
     pytest.param(17, (2, 1), (8, 1), 7, 14, 8, id="17 rows, larger batch", marks=needs_own_batch),
     pytest.param(17, (4, 1), (3, 1), 3, 12, 12, id="17 rows, smaller batch", marks=needs_own_batch),

@@ -110,6 +110,23 @@ def asked_for(begun: Begun, trainer: Any) -> Asked:
     )
 
 
+def holds_of(begun: Begun, *, fork: bool) -> dict[str, str]:
+    """Return which of two values holds, by argument; ``fork``: it is a fork that keeps its own numbers.
+
+    Where a step has another number of samples than it had, ``max_steps`` differs though the same epochs are asked for.
+    """
+    holds = FORK_HOLDS if fork else HOLDS
+    if begun.place is None:
+        return holds
+    epochs, state = begun.args.num_train_epochs, begun.state
+    return {
+        **holds,
+        "max_steps": f"that is what num_train_epochs={epochs:g} comes to. The epochs are trained whole: what is left "
+        f"needs {state.max_steps - state.global_step} more steps of this start's size, by which the schedule of the "
+        "learning rate goes, too",
+    }
+
+
 def _readers(trainer: Any) -> dict[str, Any]:
     """Return what a Trainer makes numbers of its data with, by name."""
     return {

@@ -26,7 +26,7 @@ from vaultlayer_hf.state.zero_rates import ZeroRates
 from vaultlayer_hf.trainer.adapter_load import train_as_saved
 from vaultlayer_hf.trainer.adapter_rest import adapter_rest
 from vaultlayer_hf.trainer.added import Added, load_added, save_added
-from vaultlayer_hf.trainer.asked import FORK_HOLDS, HOLDS, asked_for, with_parts
+from vaultlayer_hf.trainer.asked import asked_for, holds_of, with_parts
 from vaultlayer_hf.trainer.async_save.facts import acts_on_save
 from vaultlayer_hf.trainer.begun import Begun
 from vaultlayer_hf.trainer.callback_states import restore_from
@@ -107,7 +107,7 @@ class TrainingUnderWay:
             if resumed is None:
                 return
             numbers = origin.numbers
-            holds = HOLDS if numbers is None else FORK_HOLDS
+            holds = holds_of(begun, fork=numbers is not None)
             own = session.forked is None
             over = {"over": own and self._over}
             # Counted before the data were looked at, and with them: who names a step goes on there on purpose.
