@@ -125,7 +125,7 @@ def test_loop_example_goes_on_after_a_crash(block, s3_server, s3_env, tmp_path, 
     bucket = f"s3://{s3_server.bucket}/readme-{uuid.uuid4().hex[:8]}"
     vault = re.search(r'"s3://bucket([^"]+)"', block.text)[1]
     crash = 3 if "train_step" in block.text else 6
-    ends = []
+    ends, kept = [], []
     for name, crash_at in (("whole", None), ("part", crash), ("part", None)):
         folder = tmp_path / f"{name}-{crash_at}"  # another disk each time
         folder.mkdir()
@@ -143,10 +143,12 @@ def test_loop_example_goes_on_after_a_crash(block, s3_server, s3_env, tmp_path, 
             _close(namespace)
         else:
             ends.append(namespace["model"].state_dict())
+            kept.append(namespace.get("means"))
         with open_vault(f"{bucket}-{name}{vault}") as opened:
             assert bool(opened.state.finished) == (not crash_at)
             assert opened.checkpoints()
     assert all(torch.equal(value, ends[1][key]) for key, value in ends[0].items())
+    assert kept[0] == kept[1], "what the loop has carried"
 
 
 @pytest.mark.filterwarnings("ignore")
