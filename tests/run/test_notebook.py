@@ -87,6 +87,7 @@ def test_a_notebook_that_is_told_to_end_saves_and_says_so_in_a_line(
     ran = _stopped(tmp_path, TRAINS, "STEP 3\n", number)
     assert ran.code == code, ran.err
     assert said in ran.err
+    assert "SAVES\n" in ran.out
     assert "Traceback" not in ran.err
     assert "NEVER" not in ran.out
     with open_vault(str(tmp_path / "v")) as vault:
