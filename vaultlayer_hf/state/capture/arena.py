@@ -8,6 +8,7 @@ the training, ahead of the first save.
 from __future__ import annotations
 
 import mmap
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ import torch
 
 ALIGNMENT = 4096
 """Bytes at a multiple of which each piece begins: a page, so that no two pieces share one."""
+_WIPE_ON_FORK = 18 if sys.platform == "linux" else None
+"""MADV_WIPEONFORK of madvise(2), which Python's mmap doesn't name."""
 
 
 class Arena:
@@ -52,13 +55,14 @@ class Arena:
         self.release()
         size = _aligned(size)
         # A worker of a DataLoader is forked off, and would share these pages: the next copy would have to take each of
-        # them anew. So they aren't given to it. Large pages make the first touch cheap.
+        # them anew. So it gets empty ones: where there were none, its interpreter's end crashed. Large pages make the
+        # first touch cheap.
         block = (
             mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             if hasattr(mmap, "MAP_PRIVATE")
             else mmap.mmap(-1, size)
         )
-        for advice in ("MADV_DONTFORK", "MADV_HUGEPAGE"):
+        for advice in (_WIPE_ON_FORK, getattr(mmap, "MADV_HUGEPAGE", None)):
             _advise(block, advice)
         self._block, self.size = block, size
         self._bytes = torch.frombuffer(block, dtype=torch.uint8)
@@ -106,9 +110,8 @@ def _aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def _advise(block: mmap.mmap, name: str) -> None:
-    advice = getattr(mmap, name, None)
-    if advice is None:
+def _advise(block: mmap.mmap, advice: int | None) -> None:
+    if advice is None or not hasattr(block, "madvise"):
         return
     try:
         block.madvise(advice)
