@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,18 @@ def test_what_the_vault_holds_makes_room(kind: str, small_disk: Path, tmp_path: 
     assert _same_as_unbroken(run, tmp_path / "unbroken")
 
 
+def _full_at_4(disk: Path) -> Callable[[Any], None]:
+    """What fills a disk ahead of the save of step 4, and makes room behind it."""
+
+    def change(state: Any) -> None:
+        if state.global_step == 3:
+            _fill(disk, 0)
+        elif state.global_step == 4:
+            (disk / "ballast").unlink()
+
+    return change
+
+
 def _lost_best(recorder: Recorder) -> list[str]:
     return [event.message for event in recorder.of("notice") if "couldn't be saved" in event.message]
 
@@ -93,13 +106,9 @@ def test_a_best_checkpoint_that_is_lost_is_not_the_best(kind: str, small_disk: P
     """Where there is no room for the best one, the best of those that could be saved is loaded, and that is said."""
     vault, out = tmp_path / "vault", small_disk / "out"
 
-    def change(state: Any) -> None:
-        if state.global_step == 3:
-            _fill(small_disk, 0)
-        elif state.global_step == 4:
-            (small_disk / "ballast").unlink()
-
-    more = judged_by({2: 3.0, 4: 1.0, 6: 2.0, 8: 4.0}, Patient(vault), Do(on_step_begin=change))
+    more = judged_by(
+        {2: 3.0, 4: 1.0, 6: 2.0, 8: 4.0}, Patient(vault), Do(on_step_begin=_full_at_4(small_disk))
+    )
     run, recorder = _run(kind, out, vault, **more)
     assert run.train().global_step == STEPS
     assert [event.fields["step"] for event in recorder.of("abandon")] == [4]
@@ -116,13 +125,9 @@ def test_a_better_one_than_that_which_is_lost_is_all_that_counts(small_disk: Pat
     """A later checkpoint that is better than the lost one is loaded, and nothing is left to say."""
     vault = tmp_path / "vault"
 
-    def change(state: Any) -> None:
-        if state.global_step == 3:
-            _fill(small_disk, 0)
-        elif state.global_step == 4:
-            (small_disk / "ballast").unlink()
-
-    more = judged_by({2: 3.0, 4: 2.0, 6: 1.0, 8: 4.0}, Patient(vault), Do(on_step_begin=change))
+    more = judged_by(
+        {2: 3.0, 4: 2.0, 6: 1.0, 8: 4.0}, Patient(vault), Do(on_step_begin=_full_at_4(small_disk))
+    )
     run, recorder = _run("resume", small_disk / "out", vault, **more)
     run.train()
     assert [event.fields["step"] for event in recorder.of("abandon")] == [4]

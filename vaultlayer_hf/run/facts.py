@@ -15,6 +15,7 @@ from vaultlayer_hf.run.engines.ranks import lost_ranks
 from vaultlayer_hf.run.journal import Notes, notes_of, read_beats, read_notes
 from vaultlayer_hf.run.printed import last_line, last_traceback, printed_exit_codes
 from vaultlayer_hf.run.symptoms import means_not_empty
+from vaultlayer_hf.run.trainings import is_over
 from vaultlayer_hf.session.stop.exits import INTERRUPTED, PREEMPTED
 
 _PATIENCE_SECONDS = 10.0
@@ -94,25 +95,10 @@ def gather(
         seconds=seconds,
         vault=str(last.get("vault") or vault or ""),
         unfinished=any(map(_unfinished, notes.values())),
-        over=any(map(_over, notes.values())),
+        over=any(map(is_over, notes.values())),
         elsewhere=_ranks_elsewhere(notes),
         left=left() if any(error.not_empty for error in errors) else (),
     )
-
-
-def _over(lines: Sequence[dict[str, Any]]) -> bool:
-    """Tell whether the newest training of a rank has come to its end: a script may have several, in turn."""
-    over = False
-    for line in lines:
-        if line["kind"] == "train":
-            over = False
-        elif (
-            line["kind"] == "trained"
-        ):  # a script's own callback may have stopped it, which train() returns from
-            over = over or bool(line.get("over", True))
-        elif line["kind"] == "vault":
-            over = over or line.get("event") in ("finish", "finished")
-    return over
 
 
 def _printed_errors(output: str, *, began: bool) -> list[Error]:

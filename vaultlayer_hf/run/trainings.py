@@ -6,7 +6,7 @@ another vault belongs to it. Steps begin anew with each training, so those of tw
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,15 +32,7 @@ class Part:
     @property
     def over(self) -> bool:
         """Whether the training has come to its end here."""
-        over = False
-        for note in self.notes:
-            if note["kind"] == "train":
-                over = False
-            elif note["kind"] == "trained":
-                over = over or bool(note.get("over", True))
-            elif note["kind"] == "vault":
-                over = over or note.get("event") in ("finish", "finished")
-        return over
+        return is_over(self.notes)
 
     @property
     def passed(self) -> bool:
@@ -49,6 +41,22 @@ class Part:
         return not kinds & {"first-step", "log"} and any(
             note["kind"] == "vault" and note.get("event") == "finished" for note in self.notes
         )
+
+
+def is_over(notes: Iterable[Note]) -> bool:
+    """Tell whether the newest training of a rank has come to its end, from its notes.
+
+    ``train()`` also returns where a script's own callback has stopped it: its note says which it was.
+    """
+    over = False
+    for note in notes:
+        if note["kind"] == "train":
+            over = False
+        elif note["kind"] == "trained":
+            over = over or bool(note.get("over", True))
+        elif note["kind"] == "vault":
+            over = over or note.get("event") in ("finish", "finished")
+    return over
 
 
 def parts_of(notes: Sequence[Note]) -> list[Part]:
