@@ -14,7 +14,7 @@ import transformers
 
 from tests.trainer.async_kit import MARKS, asked, contents, lost_saves
 from tests.trainer.kit import Recorder, Tokens, big_model, model, trainer
-from vaultlayer_hf.state.capture import copier
+from vaultlayer_hf.state.capture import copier, recorded
 from vaultlayer_hf.vault.snapshot import LOCAL
 from vaultlayer_hf.vault.workspace import workspace
 
@@ -136,6 +136,8 @@ def test_a_small_state_is_written_at_once(
 ) -> None:
     """Where writing takes milliseconds there is nothing to gain: the checkpoint is there when the save returns."""
     monkeypatch.setattr(copier, "SMALL", 2**25)
+    pickled: list[Any] = []
+    monkeypatch.setattr(recorded, "record_torch_save", lambda obj, path: pickled.append(obj))
     out = tmp_path / "out"
     trainer(out, cls=transformers.Trainer, model=big_model()).train()
     expected = contents(out)
@@ -143,6 +145,7 @@ def test_a_small_state_is_written_at_once(
     trainer(out, resume=asked(tmp_path / "vault"), model=big_model()).train()
     assert contents(out) == expected
     assert not copies
+    assert not pickled  # to learn what it consists of takes as long as to write it
 
 
 def test_sft(tmp_path: Path, copies: list[int]) -> None:

@@ -98,6 +98,16 @@ def test_large_files_are_linked_and_small_ones_copied(source: Path, target: Path
     assert same == {"model.safetensors": True, "config.json": False, "sub/trainer_state.json": False}
 
 
+def test_small_files_that_nobody_edits_are_linked_too(source: Path, target: Path) -> None:
+    """Tensors, and what is ours, are written once: they aren't copied while training waits."""
+    once = {"optimizer.pt", "rng_state.pth", "sub/arguments.bin", "vaultlayer_asked.json"}
+    for name in once:
+        (source / name).write_bytes(b"small")
+    snapshot = frozen(source, target)
+    same = {name for name in content_of(source) if os.path.samefile(source / name, snapshot.files / name)}
+    assert same == {"model.safetensors", *once}
+
+
 def test_without_links_everything_is_copied(
     source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

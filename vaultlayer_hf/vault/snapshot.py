@@ -7,7 +7,8 @@
 A snapshot shares the content of the Trainer's files by hard links: 0.1 ms for 2 GB, and the Trainer's own
 rotation can't take the content away. A later write to the same file would show through a link, so:
 
-- small files, which are the ones that get rewritten, are copied;
+- small files, which are the ones that get rewritten, are copied, but for tensors and what is ours: a copy takes
+  0.1 to 0.5 ms of the training's time, a link a tenth of that;
 - the Trainer's seam removes the old names before a folder is saved again, which leaves the snapshot alone;
 - size and mtime of each linked file are noted, and compared again after it was read: a file that somebody
   else rewrote in place costs that checkpoint, and is never committed as if it were whole.
@@ -39,6 +40,10 @@ LOCAL = "_vaultlayer"
 """The folder inside ``output_dir`` that holds what is ours. push_to_hub leaves out what begins with ``_``."""
 COPY_BELOW = 2**20
 """Bytes: smaller files are copied into a snapshot, larger ones linked."""
+_LINKED_ANYWAY = (".safetensors", ".pt", ".pth", ".bin")
+"""Nobody edits such a file: it is written anew with its checkpoint, if at all."""
+_OURS = "vaultlayer_"
+"""What the names of our own files begin with, which appear by a rename."""
 SEAL = "manifest.json"
 """Its name in a snapshot's folder."""
 
@@ -138,9 +143,9 @@ def take_snapshot(
         for name in names:
             original, copy = source / name, path / "files" / name
             look = os.lstat(original)
-            is_plain_and_large = stat.S_ISREG(look.st_mode) and look.st_size >= COPY_BELOW
-            if not (is_plain_and_large and files.link(original, copy)):
-                linked = linked and not is_plain_and_large
+            links = stat.S_ISREG(look.st_mode) and (look.st_size >= COPY_BELOW or _is_written_once(name))
+            if not (links and files.link(original, copy)):
+                linked = linked and not (links and look.st_size >= COPY_BELOW)
                 shutil.copyfile(original, copy)
             look = os.lstat(copy)
             stats[name] = (look.st_size, look.st_mtime_ns)
@@ -148,6 +153,10 @@ def take_snapshot(
         files.remove_tree(path)
         raise
     return Snapshot(path, seq, source.name, manifest, linked, stats, known=known or {})
+
+
+def _is_written_once(name: str) -> bool:
+    return name.endswith(_LINKED_ANYWAY) or os.path.basename(name).startswith(_OURS)
 
 
 def note_whole(snapshot: Snapshot) -> Snapshot:

@@ -117,6 +117,9 @@ def _training_step(original: Any) -> Any:
 
 def _between_steps(original: Any) -> Any:
     def _maybe_log_save_evaluate(self: Any, *args: Any, **kwargs: Any) -> Any:
+        control = self.control
+        if not (control.should_log or control.should_save or control.should_evaluate):
+            return original(self, *args, **kwargs)
         report.beat(phase="between")
         try:
             return original(self, *args, **kwargs)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import atexit
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,8 @@ class AsyncSaves:
         best = trainer.state.best_model_checkpoint
         copy, error = None, None
         try:
-            with redirected(trainer, target, folder, rotations), recording(recorded, places()):
+            records = recording(recorded, places()) if self._is_large() else nullcontext()
+            with redirected(trainer, target, folder, rotations), records:
                 save()
             copy = None if self._ends() else self._copy(recorded)
             if copy is None:
@@ -195,11 +197,8 @@ class AsyncSaves:
     def prepare(self) -> None:
         """Make the memory ready beside the training, once the optimizer has made its state; once."""
         looked, self._looked = self._looked, True
-        trainer = self._trainer
-        if looked or self._trouble.off or not trainer.args.should_save:
-            return
-        adapter = hasattr(trainer.model, "peft_config")  # its checkpoint doesn't hold the base model
-        self.copier.prepare(size_of((*stepped(trainer), *(() if adapter else others(trainer)))))
+        if not looked and not self._trouble.off and self._trainer.args.should_save:
+            self.copier.prepare(self._size())
 
     # How ---------------------------------------------------------------------------------------------------
 
@@ -208,6 +207,16 @@ class AsyncSaves:
         takes = self._trouble.take()
         # What has begun to write to this very folder is told nothing of another one.
         return takes and not target.exists()
+
+    def _size(self) -> int:
+        """Return how many bytes of tensors a checkpoint holds, about."""
+        trainer = self._trainer
+        adapter = hasattr(trainer.model, "peft_config")  # its checkpoint doesn't hold the base model
+        return size_of((*stepped(trainer), *(() if adapter else others(trainer))))
+
+    def _is_large(self) -> bool:
+        """Tell whether recording what a save consists of may be worth its own 2 ms."""
+        return self._size() >= copier.SMALL
 
     def _ends(self) -> bool:
         """Tell whether this is the last save, behind which nothing is computed: it is written before it returns."""
