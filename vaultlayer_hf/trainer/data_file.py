@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -88,7 +89,7 @@ def record_of(folder: Path, ranks: Ranks, step: int, loss: float | None) -> Reco
         return replace(record, losses=None)
     if written != ranks.world_size:
         return f"{written} ranks then, {ranks.world_size} now"
-    if (record.likeness.get("step"), record.likeness.get("loss")) != (step, loss):
+    if record.likeness.get("step") != step or not _is_same(record.likeness.get("loss"), loss):
         return f"its place in the data is of step {record.likeness.get('step')}"
     return record
 
@@ -122,6 +123,11 @@ def usable_record(
     if follower.doubt:
         words.append(follower.doubt)
     return (record if holds else None), words
+
+
+def _is_same(then: Any, now: float | None) -> bool:
+    """Tell whether two losses are one and the same: nan, which equals no number, is the same as nan."""
+    return bool(then == now or (then != then and now is not None and math.isnan(now)))
 
 
 def newest_loss(log_history: Sequence[dict[str, Any]]) -> float | None:
