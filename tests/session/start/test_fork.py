@@ -150,6 +150,16 @@ def test_a_fork_that_died_before_its_first_commit(tmp_path: Path, origin: str) -
     assert path == output / "checkpoint-6"
 
 
+def test_a_fork_of_the_best_that_died_before_its_first_commit(tmp_path: Path, origin: str) -> None:
+    """It begins from the same commit again, although another one is the best by now; another name is another choice."""
+    vault, output = str(tmp_path / "new"), tmp_path / "second"
+    start(vault, output, fork=f"{origin}@best")
+    train(origin, tmp_path / "first", 8, best=8, keep_last=None)
+    for end, step in (("@best", 4), ("@6", 6), ("@best", 8)):
+        path, _ = start(vault, output, fork=f"{origin}{end}")
+        assert path == output / f"checkpoint-{step}"
+
+
 @pytest.mark.parametrize(
     ("fork", "says"),
     [

@@ -16,7 +16,7 @@ from typing import Any
 from vaultlayer_hf.errors import NoSuchCheckpointError
 from vaultlayer_hf.vault.log.archive import in_archive, of_step
 from vaultlayer_hf.vault.log.entry import Commit, VaultState
-from vaultlayer_hf.vault.log.origin import FORK
+from vaultlayer_hf.vault.log.origin import BEST, FORK
 
 AT, AS, LEFT = "at", "as", "left"
 """Names in a claim's detail: number of the commit that was gone back to; how it was named behind the ``@`` (``500``,
@@ -33,6 +33,7 @@ class Fork:
         state: of that vault.
         plain: its files aren't encrypted, and a key is set, which is the new vault's.
         unsigned: nor are its entries signed, and a key for that is set.
+        best: it is asked for as the best one, which may be another one by the next start.
     """
 
     uri: str
@@ -40,6 +41,7 @@ class Fork:
     state: VaultState
     plain: bool = False
     unsigned: bool = False
+    best: bool = False
 
     @property
     def detail(self) -> dict[str, Any]:
@@ -50,6 +52,7 @@ class Fork:
             "step": commit.step,
             "number": commit.number,
             "vault_id": self.state.vault_id,
+            **({BEST: True} if self.best else {}),
         }
 
 

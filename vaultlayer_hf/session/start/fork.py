@@ -32,7 +32,7 @@ from vaultlayer_hf.session.start.ready import make_ready
 from vaultlayer_hf.vault.log.archive import of_step
 from vaultlayer_hf.vault.log.entry import Commit, VaultState
 from vaultlayer_hf.vault.log.log import Log
-from vaultlayer_hf.vault.log.origin import FORK
+from vaultlayer_hf.vault.log.origin import BEST, FORK
 from vaultlayer_hf.vault.manifest import read_manifest
 from vaultlayer_hf.vault.near import near_vault
 from vaultlayer_hf.vault.signature import keys
@@ -52,7 +52,9 @@ def choose_fork(origin: Access, noted: Mapping[str, Any]) -> Fork:
         commits = [state.newest]
     if isinstance(before, dict) and before.get("vault_id") == state.vault_id:
         same = [one for one in state.commits if one.number == before.get("number")]
-        commits = same if same and (step is None or same[0].step == step) else commits
+        # Who names another step now wants that one; the best may be another one than it was.
+        alike = step is None or (address.best and before.get(BEST)) or [one.step for one in same] == [step]
+        commits = same if same and alike else commits
     if not commits:
         steps = ", ".join(str(commit.step) for commit in state.commits) or "none"
         what = (
@@ -69,7 +71,7 @@ def choose_fork(origin: Access, noted: Mapping[str, Any]) -> Fork:
     plain = _is_plain(origin, commits[0])
     if plain:
         origin.without_key()
-    return Fork(address.uri, commits[0], state, plain, unsigned)
+    return Fork(address.uri, commits[0], state, plain, unsigned, address.best)
 
 
 def _is_plain(origin: Access, commit: Commit) -> bool:

@@ -10,6 +10,8 @@ from vaultlayer_hf.vault.log.entry import Commit, Entry
 
 FORK = "fork"
 """Name in a claim's detail: uri, step, log entry (number) and vault_id of the checkpoint that its run began from."""
+BEST = "best"
+"""Name in that: whether the checkpoint was asked for as the best one. Releases before 0.2.0 don't note it."""
 
 
 def forked_from(detail: dict[str, Any]) -> str | None:
