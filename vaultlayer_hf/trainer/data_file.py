@@ -62,7 +62,7 @@ def read_record(folder: Path, rank: int) -> Record | str:
     if not path.is_file():
         return f"{folder.name} has no {path.name}"
     try:
-        content = torch.load(path, weights_only=True)
+        content = torch.load(path, map_location=_onto_this_machine, weights_only=True)
         if content["format"] != FORMAT:
             return f"{path.name} of {folder.name} is of another version"
         position = content["position"]
@@ -74,6 +74,27 @@ def read_record(folder: Path, rank: int) -> Record | str:
         )
     except Exception as error:  # whatever is wrong with a file, the run goes on without it
         return f"{path.name} of {folder.name} can't be read ({type(error).__name__}: {error})".splitlines()[0]
+
+
+def _onto_this_machine(storage: Any, at: str) -> Any:
+    """Return a tensor's storage, read into the CPU's memory, where this process has it: on the device that it was on.
+
+    Of a script's own tensors; all else in a file is the CPU's. Where there is no such device, the machine is another
+    one. And each of several processes has a GPU of its own, whose number may be another one now.
+    """
+    if at == "cpu":
+        return storage
+    if at.startswith("cuda"):
+        if not torch.cuda.is_available():
+            return storage
+        alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
+        if not (alone and int(at.partition(":")[2] or 0) < torch.cuda.device_count()):
+            return storage.cuda()
+    restore: Any = torch.serialization.default_restore_location
+    try:
+        return restore(storage, at)
+    except Exception:  # each kind of devices has an error of its own
+        return storage
 
 
 def record_of(folder: Path, ranks: Ranks, step: int, loss: float | None) -> Record | str:
