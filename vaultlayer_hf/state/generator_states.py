@@ -82,6 +82,11 @@ def states_of(values: Mapping[str, Any]) -> dict[str, GeneratorState]:
     }
 
 
+def is_state(value: Any) -> bool:
+    """Tell whether a value is what ``state_of`` returns of a generator."""
+    return isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str) and value[0] in _KINDS
+
+
 def is_kind_of(value: Any, kind: str) -> bool:
     """Tell whether a value is a generator that a state of this kind goes into."""
     return isinstance(value, _KINDS[kind])

@@ -43,6 +43,7 @@
     own_attributes.py   which attributes of an object may be state that no file of a checkpoint holds
     own_fingerprints.py what a script's own objects hold, to tell what training changes
     own_fixed.py        what a script makes at each start and training leaves as it is
+    own_of_ranks.py     what rank 0 has kept of such state, for each of another number of ranks
     own_places.py       where a script's own objects keep what training changes
     own_state.py        state in attributes of a script's own objects
     own_warnings.py     what is said of such state that isn't kept

@@ -8,7 +8,7 @@ One file, because each of these calls reads and moves the same place in the data
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -29,12 +29,20 @@ from vaultlayer_hf.state.data.position import Moment, Position, state_lost
 from vaultlayer_hf.state.random_state import put_random_state
 from vaultlayer_hf.trainer.asked_epochs import MIXED, SIZES, TrainedEpochs
 from vaultlayer_hf.trainer.begun import Begun
-from vaultlayer_hf.trainer.data_file import Record, newest_loss, read_record, record_of, usable_record
+from vaultlayer_hf.trainer.data_file import (
+    Record,
+    newest_loss,
+    read_record,
+    record_of,
+    record_of_others,
+    usable_record,
+)
 from vaultlayer_hf.trainer.epoch_end import begins_next_epoch, end_epoch, figures_of_step, save_best
 from vaultlayer_hf.trainer.evaluations import Evaluations
 from vaultlayer_hf.trainer.logged_loss import LoggedLoss, sums_from
 from vaultlayer_hf.trainer.notices import warn_of_fewer_passes, warn_of_schedule
 from vaultlayer_hf.trainer.outside import accumulated
+from vaultlayer_hf.trainer.own_of_ranks import names_of_others, of_rank_zero
 from vaultlayer_hf.trainer.own_state import OwnState
 from vaultlayer_hf.trainer.own_warnings import OwnTrouble, warn_of
 from vaultlayer_hf.trainer.skipping import Skipping
@@ -314,18 +322,24 @@ class TrainerData:
     def _go_on(self, folder: Path, begun: Begun) -> None:
         """Go on from a checkpoint's record, where every rank can; else say why not."""
         args, state = begun.args, begun.state
-        own = record_of(folder, self._ranks, state.global_step, newest_loss(state.log_history))
+        at = state.global_step, newest_loss(state.log_history)
+        own = record_of(folder, self._ranks, *at)
         if self._ranks.rank == 0:
             first = own if isinstance(own, Record) else read_record(folder, 0)
             names = first.likeness.get("beside", ()) if isinstance(first, Record) else ()
             self._beside = folder.name, names
         if isinstance(own, Record) and self._own is not None:
             kept = own.likeness.get("own", {})
-            self._warn_of(OwnTrouble.LOST, self._own.load_state_dict(kept), folder)
-            self._warn_of(OwnTrouble.UNFIT, self._own.unfit, folder)
+            self._put_own(self._own, kept, folder)
             self._warn_of(OwnTrouble.OTHER, self._own.made_otherwise(kept), folder)
             if own.position is not None and own.position.batches and not own.position.over:
                 self._warn_of(OwnTrouble.ORDER, kept.get("orders", ()), folder)
+        elif self._own is not None:
+            of_ranks = [record_of_others(folder, self._ranks, *at, rank=rank) for rank in range(2)]
+            if of_ranks[0] is not None:
+                first, second = (one.likeness.get("own", {}) if one is not None else {} for one in of_ranks)
+                self._put_own(self._own, of_rank_zero(first), folder)
+                self._warn_of(OwnTrouble.RANKS, names_of_others(first, second), folder)
         losses = sums_from(own.losses) if isinstance(own, Record) and self._losses is not None else None
         found = None
         if self._follower is not None:
@@ -367,6 +381,11 @@ class TrainerData:
             self._evaluations.owed = record.likeness.get("evaluations", 0)
         if self._losses is not None and summed and losses is not None:
             self._losses.put(losses)
+
+    def _put_own(self, own: OwnState, kept: Mapping[str, Any], folder: Path) -> None:
+        """Put back what a script's own objects held, and name what of it is lost."""
+        self._warn_of(OwnTrouble.LOST, own.load_state_dict(kept), folder)
+        self._warn_of(OwnTrouble.UNFIT, own.unfit, folder)
 
     def _warn_of(self, trouble: OwnTrouble, names: Sequence[str], folder: Path) -> None:
         warn_of(trouble, self._events, self._ranks.rank, names, folder=folder.name)

@@ -110,9 +110,27 @@ def record_of(folder: Path, ranks: Ranks, step: int, loss: float | None) -> Reco
         return replace(record, losses=None)
     if written != ranks.world_size:
         return f"{written} ranks then, {ranks.world_size} now"
-    if record.likeness.get("step") != step or not _is_same(record.likeness.get("loss"), loss):
+    if not _is_of(record, step, loss):
         return f"its place in the data is of step {record.likeness.get('step')}"
     return record
+
+
+def record_of_others(
+    folder: Path, ranks: Ranks, step: int, loss: float | None, *, rank: int
+) -> Record | None:
+    """Return a rank's record of a checkpoint that another number of ranks has saved; None where there is none such.
+
+    All its files are on each node then. ``step`` and ``loss``: as of ``record_of``.
+    """
+    record = read_record(folder, rank)
+    if isinstance(record, str) or record.likeness.get("world size") in (None, ranks.world_size):
+        return None
+    return record if _is_of(record, step, loss) else None
+
+
+def _is_of(record: Record, step: int, loss: float | None) -> bool:
+    """Tell whether a record is of this step and this newest loss: its file may be another checkpoint's."""
+    return record.likeness.get("step") == step and _is_same(record.likeness.get("loss"), loss)
 
 
 def usable_record(

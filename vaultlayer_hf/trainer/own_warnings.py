@@ -40,6 +40,10 @@ class OwnTrouble(Enum):
         "may seed it, or the script may make it of the newest checkpoint. Where the training hangs on it, the numbers "
         "differ from an unbroken run's: make it the same at each start, or carry it: trainer.vault.add('name', it)"
     )
+    RANKS = (
+        "{folder} was saved by another number of ranks, each of which held something else in {names}: all ranks begin "
+        "with what rank 0 held. Where the training hangs on it, the numbers differ from an unbroken run's"
+    )
     ORDER = (
         "{folder}: a sampler of the script's own reads {names}, which training changes. It has that as at the save, "
         "not as when this pass through the data began, so the rest of the pass may come in another order than in an "
