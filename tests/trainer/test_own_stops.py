@@ -65,10 +65,10 @@ class _Hours(TrainerCallback):
         return self.over and bool(self.reason)
 
 
-def _note(path: Path, warm: bool) -> None:
+def _note(path: Path, held: Any) -> None:
     """Note what is so at the first step of a start."""
     if not path.exists():
-        path.write_text(str(warm))
+        path.write_text(str(held))
 
 
 def test_a_stop_is_no_state(tmp_path: Path) -> None:
@@ -83,3 +83,35 @@ def test_a_stop_is_no_state(tmp_path: Path) -> None:
         reached += [noted.read_text() == "True", run.state.global_step]
         assert not notes.of("inexact")
     assert reached == [False, 3, True, 6, True, 8]
+
+
+class _Phases(TrainerCallback):
+    """Goes over to its second phase at step 3, with another weight, and would stop the training late in it."""
+
+    def __init__(self) -> None:
+        self.second, self.weight = False, 1.0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 3:
+            self.second, self.weight = True, 0.5
+        if self.second and state.global_step > STEPS:
+            control.should_training_stop = True
+
+
+def test_what_has_come_true_when_a_signal_stops_the_training_is_state(tmp_path: Path) -> None:
+    """That a process was told to end is no stop of the script's: what its callbacks hold by then comes back whole."""
+    for step in (3, 0):
+        phases, noted = _Phases(), tmp_path / f"{step}"
+        began = Do(
+            on_step_begin=lambda state, noted=noted, phases=phases: _note(
+                noted, (state.global_step, phases.second, phases.weight)
+            ),
+            on_step_end=lambda state, at=step: (
+                state.global_step == at and signal.raise_signal(signal.SIGTERM)
+            ),
+        )
+        run = trainer(tmp_path / "o", resume=tmp_path / "v", callbacks=[phases, began])
+        with pytest.raises(SystemExit) if step else nullcontext():
+            run.train()
+    assert noted.read_text() == "(3, True, 0.5)"
+    assert run.state.global_step == STEPS

@@ -204,7 +204,7 @@ class VaultLayerCallback(TrainerCallback):
         if self.training is not None and self.run.active:
             decision = self.training.at_step(state.global_step, saves=control.should_save)
             if decision.stop is not None:
-                stop_now(control, save=decision.save)
+                stop_now(control, save=decision.save, data=self.run.data)
                 return
             if decision.save:
                 control.should_save = True

@@ -231,6 +231,11 @@ class TrainerData:
         stops = control.should_training_stop and state.global_step < state.max_steps
         self._epoch_stopped = control.should_epoch_stop and not stops
 
+    def stop_outside(self) -> None:
+        """Note that a signal or a notice stops the training behind this step, and no callback of the script's."""
+        if self._own is not None:
+            self._own.stopped_outside = True
+
     @property
     def had_no_batch(self) -> bool:
         """Whether the pass under way had none left where it was gone on with: there is another one behind it."""

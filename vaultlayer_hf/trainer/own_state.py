@@ -105,6 +105,7 @@ class OwnState:
         unkept: the paths of what held something else at the newest save than at the begin, and isn't in it.
         modules: the modules outside the model that are in it.
         unfit: the paths of what was kept, and found no place of its kind at this start.
+        stopped_outside: a signal or a notice stops the training, and the script doesn't: what it holds is state then.
     """
 
     def __init__(
@@ -120,7 +121,7 @@ class OwnState:
         # Of the checkpoint that the training goes on from.
         self._values: Mapping[str, Mapping[str, Kept]] = {}
         self._generators: Mapping[str, Mapping[str, GeneratorState]] = {}
-        self._stops = StopNotes()
+        self._stops, self.stopped_outside = StopNotes(), False
         self._evaluation = EvaluationData(trainer, self._fingerprints.dataset)
         held: list[Held] = []
         with contextlib.suppress(Exception):  # of objects of the script's own
@@ -205,10 +206,9 @@ class OwnState:
 
     def _is_stopped(self) -> bool:
         """Tell whether this is the save with which a script stops the training ahead of its end."""
-        if self._trainer is None or not self._trainer.control.should_training_stop:
-            return False
-        state = self._trainer.state
-        return bool(state.global_step < state.max_steps)
+        trainer = self._trainer
+        stopped = trainer is not None and not self.stopped_outside and trainer.control.should_training_stop
+        return bool(stopped and trainer.state.global_step < trainer.state.max_steps)
 
     def _ask(self) -> None:
         with contextlib.suppress(Exception):  # of objects of the script's own

@@ -109,8 +109,13 @@ def end_pass(
             save_the_end(args, control, paced=training.pacer.active)
 
 
-def stop_now(control: TrainerControl, *, save: bool) -> None:
-    """Have the Trainer stop behind this step, with nothing but a save where there is time for one."""
+def stop_now(control: TrainerControl, *, save: bool, data: TrainerData | None = None) -> None:
+    """Have the Trainer stop behind this step, with nothing but a save where there is time for one.
+
+    ``data``: what that save keeps of the script's own objects, which may have asked for a stop of their own.
+    """
+    if data is not None and not control.should_training_stop:
+        data.stop_outside()
     control.should_training_stop, control.should_save, control.should_evaluate = True, save, False
 
 
