@@ -274,6 +274,34 @@ def test_more_epochs_go_on_with_larger_steps(tmp_path: Path) -> None:
     assert (run.state.global_step, run.state.epoch) == (18, EPOCHS + 1)
 
 
+@pytest.mark.parametrize("accumulation", [1, 2], ids=["smaller steps", "the same steps"])
+def test_half_an_epoch_goes_on_to_a_whole_one(accumulation: int, tmp_path: Path) -> None:
+    """A checkpoint has its epochs rounded up, and half a one isn't the whole that is asked for later."""
+    start(tmp_path, 2, 2, num_train_epochs=0.5).train()
+    assert state_of(tmp_path / "v").finished == 2
+    for _ in range(2):  # the second one is over
+        run = start(tmp_path, 2, accumulation, num_train_epochs=1)
+        run.train()
+        assert (run.state.global_step, run.state.epoch) == (2 + 4 // accumulation, 1.0)
+        assert state_of(tmp_path / "v").finished == run.state.global_step
+
+
+@pytest.mark.parametrize(("epochs", "finished"), [(0.5, 2), (1, None)])
+def test_half_an_epoch_is_over_for_a_script_that_pulls_itself(
+    epochs: float, finished: int | None, tmp_path: Path
+) -> None:
+    """It is told that the run is over where the same half is asked for, and not where the whole epoch is."""
+    start(tmp_path, 2, 2, num_train_epochs=0.5).train()
+    vault = VaultLayerCallback(str(tmp_path / "v"))
+    own = {"max_steps": -1, "num_train_epochs": epochs, "gradient_accumulation_steps": 2}
+    trainer(tmp_path / "o", cls=Stock, callbacks=[vault], train_dataset=Tokens(ROWS), **own)
+    log = Recorder(vault)
+    vault.pull()
+    assert vault.finished == finished
+    assert any("this run is over" in one.message for one in log.events) == (finished is not None)
+    vault.close()
+
+
 def test_a_run_that_was_stopped_early_stays_so_with_smaller_steps(tmp_path: Path) -> None:
     """Only more epochs than it was to train then take it behind its early stop."""
     more: dict[str, Any] = {

@@ -25,7 +25,7 @@ class EarlierRun:
     Attributes:
         step: of the checkpoint.
         max_steps: how many steps were asked for when the checkpoint was written.
-        epochs: how many epochs were asked for then, rounded up.
+        epochs: how many epochs were asked for then, rounded up: a checkpoint doesn't have them otherwise.
         finished: step at which the run ended, by the log; None where it didn't.
         best_step: step of the best checkpoint, or None.
         passes: how many epochs were trained, with the fraction of the one under way.
@@ -67,7 +67,7 @@ def is_over(past: EarlierRun, max_steps: int, *, loads_best: bool, epochs: float
     """
     if past.step >= max_steps:
         return True
-    more = max_steps > past.max_steps if epochs is None else math.ceil(epochs) > past.epochs
+    more = max_steps > past.max_steps if epochs is None else _more_epochs(past, epochs)
     if past.finished is None or more:
         return False
     return past.step == past.finished or (loads_best and past.step == past.best_step)
@@ -80,4 +80,21 @@ def asked_steps(past: EarlierRun, max_steps: int, epochs: float) -> int:
     """
     if max_steps > 0:
         return max_steps
-    return past.max_steps + 1 if math.ceil(epochs) > past.epochs else past.max_steps
+    return past.max_steps + 1 if _more_epochs(past, epochs) else past.max_steps
+
+
+def _more_epochs(past: EarlierRun, epochs: float) -> bool:
+    """Return whether more epochs are asked for than a run was to train.
+
+    A checkpoint has these rounded up: half an epoch is one there. So of a run that has come to its last step it is told
+    by what it has trained. Up to transformers 4.51 that may be less than was asked for, by one step a pass.
+
+    >>> half, whole = EarlierRun(20, 20, 1, 20, None, 0.5), EarlierRun(250, 250, 1, 250, None, 0.999)
+    >>> _more_epochs(half, 0.5), _more_epochs(half, 1), _more_epochs(whole, 1)
+    (False, True, False)
+    """
+    if math.ceil(epochs) > past.epochs:
+        return True
+    if past.step < past.max_steps or not past.passes:
+        return False
+    return (epochs - past.passes) * past.step / past.passes > math.ceil(epochs)
