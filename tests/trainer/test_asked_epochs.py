@@ -150,6 +150,51 @@ def test_no_row_is_left_out_where_steps_dont_fit(
     assert not [one for one in log.of("inexact") if "the loop that trains isn't" in one.message]
 
 
+@needs_own_batch
+@pytest.mark.parametrize(("at", "end"), [(6, 10), (7, 10), (9, 11)])
+def test_epochs_whose_last_batch_is_left_out(at: int, end: int, tmp_path: Path) -> None:
+    """Ten rows are 3 steps of two batches of 2, and 2 steps of a batch of 4: as many samples, and other epochs."""
+    more: dict[str, Any] = {"train_dataset": Tokens(10), "dataloader_drop_last": True}
+    with pytest.raises(Boom):
+        start(tmp_path, 2, 2, FailAt(at + 1), Patient(tmp_path / "v"), **more).train()
+    run = start(tmp_path, 4, 1, **more)
+    run.train()
+    assert (run.state.global_step, run.state.max_steps, run.state.epoch) == (end, end, EPOCHS)
+    assert state_of(tmp_path / "v").finished == end
+    assert [len(run.seen[step]) for step in range(at + 1, end + 1)] == [4] * (end - at)
+
+
+@needs_own_batch
+def test_a_script_that_pulls_itself_is_told_where_the_last_batch_is_left_out(tmp_path: Path) -> None:
+    """Stock takes the last of four passes for trained: that it would train nothing is an error, with the remedy."""
+    more: dict[str, Any] = {"train_dataset": Tokens(10), "dataloader_drop_last": True, "save_steps": 1}
+    with pytest.raises(Boom):
+        start(tmp_path, 2, 2, FailAt(10), Patient(tmp_path / "v"), **more).train()
+    vault = VaultLayerCallback(str(tmp_path / "v"))
+    own = {"max_steps": -1, "num_train_epochs": EPOCHS, "per_device_train_batch_size": 4}
+    run = trainer(tmp_path / "o", cls=Stock, callbacks=[vault], **own, **more)
+    with pytest.raises(OtherRunError, match=r"so nothing would be trained: .* max_steps=11"):
+        run.train(resume_from_checkpoint=vault.pull())
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "likeness", "differs"),
+    [
+        pytest.param((4, 1, 2), (2, 2, 5), {}, True, id="ranks against accumulation, a rest left out"),
+        pytest.param((4, 1, 3), (2, 2, 5), {}, False, id="the same, kept"),
+        pytest.param((8, 1, 4), (4, 2, 4), {"samples": 16}, True, id="split_batches, ranks and accumulation"),
+        pytest.param((8, 1, 4), (4, 2, 4), {}, False, id="other data, for all that is known"),
+        pytest.param((4, 1, 4), (4, 1, 5), {"samples": 16}, False, id="a sampler's own batches"),
+    ],
+)
+def test_as_many_samples_a_step_and_other_steps_a_pass(
+    then: tuple[int, int, int], now: tuple[int, int, int], likeness: dict[str, Any], differs: bool
+) -> None:
+    """Steps of as many samples are others where a pass over the same rows has another number of them."""
+    trained = TrainedEpochs(6, 1.5, StepSizes(*then), likeness=likeness)
+    assert trained.differs(StepSizes(*now), likeness) is differs
+
+
 def test_a_rest_of_a_pass_that_is_no_step(tmp_path: Path) -> None:
     """Up to 4.51 two batches of ten are no step of four: the next pass begins, as the Trainer counts."""
     with pytest.raises(Boom):
@@ -220,12 +265,15 @@ def test_a_checkpoint_of_an_older_release_is_compared(tmp_path: Path) -> None:
     trained = TrainedEpochs.read(tmp_path)
     assert trained is not None
     assert trained.sizes == StepSizes(2, 1, 9)
-    assert (trained.differs(StepSizes(8, 1, 3)), trained.differs(StepSizes(1, 2, 17))) == (True, False)
+    assert [trained.differs(one, likeness) for one in (StepSizes(8, 1, 3), StepSizes(1, 2, 17))] == [
+        True,
+        False,
+    ]
     assert trained.place(StepSizes(8, 1, 3)) == (0, 1)
     Record(None, {**likeness, "batch size": None}).write(tmp_path, 0)
     unknown = TrainedEpochs.read(tmp_path)
     assert unknown is not None
-    assert not unknown.differs(StepSizes(8, 1, 3))
+    assert not unknown.differs(StepSizes(8, 1, 3), likeness)
 
 
 @pytest.mark.skipif(not is_new(), reason="transformers 4.51 has no sequence parallelism")

@@ -13,7 +13,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.errors import OtherRunError
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.training import Training
-from vaultlayer_hf.state.data.likeness import take_likeness
+from vaultlayer_hf.state.data.likeness import Likeness, take_likeness
 from vaultlayer_hf.trainer.begun import Begun
 from vaultlayer_hf.trainer.data_file import Record, read_record
 from vaultlayer_hf.trainer.layout import STATE
@@ -32,6 +32,8 @@ from vaultlayer_hf.trainer.wrapping import wrapped
 
 SIZES, MIXED = "step sizes", "mixed steps"
 """Names in a rank's record: what its start's steps are made of, and whether an earlier one's were of other sizes."""
+_ROWS, _REST = "samples", "last batches"
+"""Names in a likeness: how many rows the data have, and whether the last batch of a pass is left out."""
 _ROUNDING = 1e-2  # of a batch: an epoch is a sum of whole passes and a fraction, rounded in its 16th digit
 
 
@@ -44,12 +46,14 @@ class TrainedEpochs:
         epoch: how many passes were trained, with the fraction of the one under way.
         sizes: of the steps of the start that made it; None where these aren't known.
         mixed: whether steps before these had another number of samples.
+        likeness: of what its start was like, how many rows the data had, and whether a last batch was left out.
     """
 
     step: int
     epoch: float
     sizes: StepSizes | None = None
     mixed: bool = False
+    likeness: Likeness = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> TrainedEpochs | None:
@@ -65,13 +69,31 @@ class TrainedEpochs:
         likeness = record.likeness if isinstance(record, Record) else {}
         # 0.1.0 kept no sizes as such, but what they follow from.
         sizes = StepSizes.recorded(likeness.get(SIZES)) or StepSizes.of(likeness)
-        return cls(step, epoch, sizes, bool(likeness.get(MIXED)))
+        rows = {
+            name: likeness[name] for name in (_ROWS, _REST) if name in likeness
+        }  # all ranks are told of it
+        return cls(step, epoch, sizes, bool(likeness.get(MIXED)), rows)
 
-    def differs(self, now: StepSizes | None) -> bool:
-        """Tell whether its step is known to be no number of steps of these sizes."""
-        if self.sizes is None or now is None:
+    def differs(self, now: StepSizes | None, likeness: Likeness) -> bool:
+        """Tell whether its step is known to be no number of steps of these sizes; ``likeness``: of this start.
+
+        Where the last batch of a pass is left out, the same rows may be other numbers of steps of as many samples.
+
+        >>> then = TrainedEpochs(6, 2.0, StepSizes(2, 2, 5))  # 10 rows are 3 steps, two of them of 4
+        >>> then.differs(StepSizes(4, 1, 2), {}), then.differs(StepSizes(4, 1, 3), {})
+        (True, False)
+        """
+        then = self.sizes
+        if then is None or now is None:
             return False
-        return self.mixed or self.sizes.samples != now.samples
+        if self.mixed or then.samples != now.samples:
+            return True
+        made = (then.batch, then.accumulation, self.likeness.get(_REST))
+        if made == (now.batch, now.accumulation, likeness.get(_REST)):
+            return False  # of what makes batches in its own way, at each start another number of them
+        rows = (self.likeness.get(_ROWS), likeness.get(_ROWS))
+        same = rows[0] == rows[1] if None not in rows else now.of_same_rows(then)
+        return same and then.steps != now.steps
 
     def place(self, now: StepSizes) -> PlaceInPass:
         """Return where it is in steps of these sizes; its own are known.
@@ -183,8 +205,9 @@ def place_now(
         batches = len(loader)
     except TypeError:
         return None
-    now = StepSizes.of(take_likeness(loader, world_size, args.gradient_accumulation_steps), batches)
-    if now is None or not trained.differs(now):
+    likeness = take_likeness(loader, world_size, args.gradient_accumulation_steps)
+    now = StepSizes.of(likeness, batches)
+    if now is None or not trained.differs(now, likeness):
         return None
     place = trained.place(now)
     # A rest of batches may be no step: up to 4.51 none was counted for it.

@@ -100,7 +100,7 @@ class TrainerData:
         if begun.resumed is not None:
             self._steps_a_pass = steps_a_pass(begun.loader, begun.args.gradient_accumulation_steps)
             trained = TrainedEpochs.read(begun.resumed) if self._ranks.rank == 0 else None
-            self._mixed = trained is not None and trained.differs(self._sizes())
+            self._mixed = trained is not None and trained.differs(self._sizes(), self._likeness)
             self._go_on(begun.resumed, begun)
 
     def _follow(self, loader: Any, args: TrainingArguments, handler: Any | None) -> None:

@@ -66,6 +66,18 @@ class StepSizes:
         """How many samples a step has, over all ranks."""
         return self.batch * self.accumulation
 
+    @property
+    def steps(self) -> int:
+        """How many steps a pass has, a rest of batches being one of them."""
+        return -(-self.batches // self.accumulation)
+
+    def of_same_rows(self, then: StepSizes) -> bool:
+        """Tell whether passes of these sizes may be of as many rows as those of other ones.
+
+        One of n batches has up to one batch's samples more, or fewer, than n full ones.
+        """
+        return abs(self.batches * self.batch - then.batches * then.batch) < max(self.batch, then.batch)
+
     def behind(self, then: StepSizes, done: int) -> int:
         """Return how many of these batches lie within the first ``done`` of a pass of other ones.
 
@@ -75,8 +87,7 @@ class StepSizes:
         >>> StepSizes(8, 1, 3).behind(StepSizes(2, 1, 9), 7)  # 14 of 17 rows
         1
         """
-        # A pass of n batches has up to one batch's samples more, or fewer, than n full ones.
-        if abs(self.batches * self.batch - then.batches * then.batch) < max(self.batch, then.batch):
+        if self.of_same_rows(then):
             return done * then.batch // self.batch
         # Other data, or ranks that don't have batches of their own: as many batches are the same ones, and of another
         # number of them the last one's size isn't known.
