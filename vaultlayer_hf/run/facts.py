@@ -15,7 +15,7 @@ from vaultlayer_hf.run.engines.ranks import lost_ranks
 from vaultlayer_hf.run.journal import Notes, notes_of, read_beats, read_notes
 from vaultlayer_hf.run.printed import last_line, last_traceback, printed_exit_codes
 from vaultlayer_hf.run.symptoms import means_not_empty
-from vaultlayer_hf.run.trainings import is_over
+from vaultlayer_hf.run.trainings import is_over, since_newest_training
 from vaultlayer_hf.session.stop.exits import INTERRUPTED, PREEMPTED
 
 _PATIENCE_SECONDS = 10.0
@@ -53,8 +53,10 @@ def gather(
     train = next(reversed(notes_of(notes, "train")), None)
     began_at = train.get("step") if train is not None else None
     last = train or {}
+    # What a rank has noted ahead of its newest training, its script has got over.
+    newest = {rank: since_newest_training(lines) for rank, lines in notes.items()}
     errors = [
-        _error(rank, line) for rank, lines in notes.items() for line in lines if line["kind"] == "error"
+        _error(rank, line) for rank, lines in newest.items() for line in lines if line["kind"] == "error"
     ]
     if not errors and code not in (0, None):
         errors = _printed_errors(output, began=train is not None)
@@ -84,7 +86,7 @@ def gather(
         committed=commits[-1] if commits else None,
         committed_here=bool(committed_here),
         commits=tuple(commits),
-        nonfinite=min((line["step"] for line in notes_of(notes, "nonfinite")), default=None),
+        nonfinite=min((line["step"] for line in notes_of(newest, "nonfinite")), default=None),
         silent=silent,
         told=told,
         oom_kills=oom_kills,

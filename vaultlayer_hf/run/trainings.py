@@ -43,6 +43,12 @@ class Part:
         )
 
 
+def since_newest_training(notes: Sequence[Note]) -> Sequence[Note]:
+    """Return what a rank has noted since its newest training began; all where none has begun."""
+    begins = [number for number, note in enumerate(notes) if note["kind"] == "train"]
+    return notes[begins[-1] :] if begins else notes
+
+
 def is_over(notes: Iterable[Note]) -> bool:
     """Tell whether the newest training of a rank has come to its end, from its notes.
 
