@@ -15,8 +15,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.cli.stories import commit_at
 from tests.run.deaths import await_file, leftovers
 from tests.run.programs import finish, start, vl_run
+from vaultlayer_hf.stores import open_store
+from vaultlayer_hf.vault.log.log import Log, Writer
 
 PULSE = "import time\nfrom vaultlayer_hf.run.report import report\n"
 """How a program here gives signs of life without being a training."""
@@ -70,6 +73,28 @@ def test_the_vault_is_looked_at_ahead_of_the_first_death(tmp_path) -> None:
         ran = vl_run(tmp_path, script=script, AWS_ENDPOINT_URL=endpoint, **keys)
         server.shutdown()
     assert (ran.code, ran.out) == (0, "asked True\n")
+
+
+def test_a_walk_back_outlives_an_attempt_that_is_killed_before_it_trains(tmp_path) -> None:
+    """What is told of such an attempt is about the vault that the script has named in the one before."""
+    store = open_store(str(tmp_path / "own"))
+    writer, _ = Writer.claim(store, Log(store))
+    for step in (100, 200, 300):
+        commit_at(writer, step, "2026-01-02T03:04:05.000Z")
+    script = PULSE + (
+        "import os, signal\nfrom pathlib import Path\n"
+        "number = len(list(Path('.vl').glob('attempt-*')))\nprint(os.environ.get('VAULTLAYER_RUN_AT'), flush=True)\n"
+        "if number == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "report.note('train', vault='file://' + os.path.abspath('own'), step=0, pid=os.getpid())\n"
+        "if number == 1:\n    report.beat(step=250, phase='loop')\n    report.note('nonfinite', step=250)\n"
+        "    raise SystemExit(1)\n"
+        "report.note('trained', step=300)\n"
+    )
+    ran = vl_run(tmp_path, script=script)
+    assert ran.causes == ["nonfinite", "killed", "finished"]
+    at = f"file://{tmp_path / 'own'}@200"
+    assert ran.out.split() == ["None", at, at]
+    assert "nothing is committed yet" not in ran.err
 
 
 def test_json_is_all_of_stdout(tmp_path) -> None:

@@ -59,7 +59,7 @@ class Attempts:
     def make(self, history: RestartHistory, vault: str) -> Death:
         """Run the program once, and return the facts of how it has ended. Raises OSError where it can't be started.
 
-        ``vault``: the one that ``history`` is about.
+        ``vault``: the one that ``history`` is about, and in which an attempt that ends before it trains counts.
         """
         folder = self._journal.new_attempt()
         oom_kills = self._oom_kills()
@@ -73,7 +73,7 @@ class Attempts:
             folder,
             status,
             attempt.output,
-            vault=self._options.vault,
+            vault=vault,  # it may have ended before it has said which it trains into
             told=self._received.ending,
             silent=attempt.silent,
             oom_kills=max(0, self._oom_kills() - oom_kills),
