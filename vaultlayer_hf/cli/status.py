@@ -31,6 +31,7 @@ _UNKNOWN = "not known"
 _UNSEEN = (
     f"{_UNKNOWN}: the vault's log tells of commits, and no journal of a `vl run` with the steps was found"
 )
+_NOT_YET = f"{_UNKNOWN}: no attempt has come to train since the last death"
 
 
 def status(
@@ -213,7 +214,8 @@ def _figures(found: dict[str, Any]) -> list[tuple[str, str]]:
     elif found["goodput"] is not None:
         wall = duration_text(found["seconds"])
         figures["goodput"] = f"{found['goodput']:.1%} of {wall} went into steps that count"
-    unsaid = iter([] if found["reason"] == NO_JOURNAL else [_UNSEEN])
+    why = _NOT_YET if found["watched"] else _UNSEEN
+    unsaid = iter([] if found["reason"] == NO_JOURNAL else [why])
     return [(name, next(unsaid, _UNKNOWN) if text is None else text) for name, text in figures.items()]
 
 

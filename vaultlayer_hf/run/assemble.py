@@ -258,14 +258,23 @@ def _from_claims(history: Sequence[Entry]) -> list[AttemptStory]:
 
 
 def _with_lost(attempts: Sequence[AttemptStory]) -> list[AttemptStory]:
-    """Say of each attempt how many of its steps a later one trained again: those behind where the next went on."""
-    found = []
-    for attempt, after in zip(attempts, [*attempts[1:], None], strict=False):
+    """Say of each attempt how many of its steps a later one trained again: those behind where the next went on.
+
+    One that ended before it came to train has gone on from nowhere: the one behind it counts. Until one
+    has come to train it isn't known.
+    """
+    found: list[AttemptStory] = []
+    following: int | None = None  # where the next attempt that came to train went on
+    for number, attempt in enumerate(reversed(attempts)):
         lost = attempt.lost
-        if after is not None and attempt.step is not None and after.began_at is not None:
-            lost = max(0, attempt.step - max(after.began_at, attempt.began_at or 0))
+        if number and attempt.watched and attempt.step is not None:
+            if following is not None:
+                lost = max(0, attempt.step - max(following, attempt.began_at or 0))
+            else:
+                lost = 0 if attempt.over else None
         found.append(replace(attempt, lost=lost))
-    return found
+        following = attempt.began_at if attempt.began_at is not None else following
+    return found[::-1]
 
 
 def _seconds(time: str) -> float | None:
