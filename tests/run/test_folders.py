@@ -13,7 +13,7 @@ import pytest
 from tests.cli.conftest import vl
 from tests.run.programs import environment, finish, start
 from vaultlayer_hf.run.journal import OWNER, Journal, own_folder, read_journal, run_folders
-from vaultlayer_hf.run.program import as_program, program_of
+from vaultlayer_hf.run.program import as_program, program_of, runs_in_shell
 
 
 @pytest.fixture(autouse=True)
@@ -125,3 +125,26 @@ def test_watching_begins_before_the_run(tmp_path: Path) -> None:
         assert finish(start(tmp_path, "train.py"), tmp_path).code == 0
         assert '"finished"' in watching.stdout.read().splitlines()[-1]
     assert watching.returncode == 0
+
+
+def test_a_shell_is_known_by_its_name(tmp_path) -> None:
+    """What stands between `vl run` and the Python that it starts may keep exit codes: a shell, named or by a script."""
+    script = tmp_path / "launch"
+    script.write_text("#!/usr/bin/env bash\npython train.py\n")
+    script.chmod(0o755)
+    shells = [
+        ["bash", "-c", "python train.py | tee log"],
+        ["srun", "/bin/sh", "-c", "x"],
+        ["./train.sh"],
+        [str(script)],
+    ]
+    assert [runs_in_shell(command) for command in shells] == [True] * 4
+    script.write_text("#!/usr/bin/env python\n")
+    others = [
+        ["python", "launch.py", "train.sh"],
+        ["torchrun", "train.py", "bash"],
+        ["accelerate", "launch"],
+        [str(script)],
+        ["/no/such"],
+    ]
+    assert [runs_in_shell(command) for command in others] == [False] * 5

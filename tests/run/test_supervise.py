@@ -97,6 +97,40 @@ def test_a_walk_back_outlives_an_attempt_that_is_killed_before_it_trains(tmp_pat
     assert "nothing is committed yet" not in ran.err
 
 
+@pytest.mark.parametrize(
+    ("end", "causes", "child"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", ["killed", "finished"], False),
+        ("os.kill(os.getpid(), signal.SIGKILL)", ["killed", "finished"], True),
+        ("raise ValueError('a bad row')", ["crash", "finished"], False),
+        ("sys.exit(0)", ["finished"], False),
+        ("sys.exit(0)", ["finished"], True),
+        ("", ["finished"], False),
+    ],
+)
+def test_a_pipe_hides_no_death(end: str, causes: list[str], child: bool, tmp_path) -> None:
+    """`python train.py | tee log` ends with tee's exit code: a death is told by the notes, and the reason is said."""
+    script = PULSE + (
+        "import multiprocessing, os, signal, sys\nreport.watch_uncaught()\n"
+        "def train():\n"
+        "    report.note('train', step=0, pid=os.getpid())\n"
+        "    report.beat(step=5, phase='loop')\n"
+        "    if not os.path.exists('once'):\n"
+        "        open('once', 'w').close()\n"
+        f"        {end}\n        return\n"
+        "    report.note('trained', step=9)\n"
+    )
+    script += (
+        "child = multiprocessing.get_context('fork').Process(target=train)\nchild.start()\nchild.join()\n"
+        if child
+        else "train()\n"
+    )
+    ran = vl_run(tmp_path, "bash", "-c", f"{sys.executable} train.py | tee log", script=script)
+    assert ran.code == 0
+    assert ran.causes == causes
+    assert ("`set -eo pipefail` there passes it on" in ran.err) == (len(causes) > 1)
+
+
 def test_json_is_all_of_stdout(tmp_path) -> None:
     """--json prints one object, whatever the program prints, with the fields that scripts rely on."""
     ran = vl_run(tmp_path, script="print('hello')\nraise SystemExit(3)", options=("--json",))

@@ -17,6 +17,7 @@ from vaultlayer_hf.run.engines.spare import Spares
 from vaultlayer_hf.run.facts import gather, read_ahead
 from vaultlayer_hf.run.journal import Journal, notes_of, read_notes
 from vaultlayer_hf.run.options import Options, environment
+from vaultlayer_hf.run.program import runs_in_shell
 from vaultlayer_hf.run.put_aside import output_dirs
 
 Notice = Callable[[str, str], None]
@@ -79,6 +80,7 @@ class Attempts:
             oom_kills=max(0, self._oom_kills() - oom_kills),
             seconds=attempt.seconds,
             pid=attempt.pid,
+            shell=runs_in_shell(self._options.command),
             left=lambda: [str(path) for path in output_dirs(self._options.folder)],
         )
         if death.oom_kills:

@@ -33,6 +33,7 @@ def gather(
     oom_kills: int = 0,
     seconds: float = 0.0,
     pid: int = 0,
+    shell: bool = False,
     left: Callable[[], Sequence[str]] = tuple,
 ) -> Death:
     """Return the facts of an attempt.
@@ -44,6 +45,7 @@ def gather(
         vault: the URI that it was given; a script may have one of its own.
         told, silent, oom_kills, seconds: as in Death.
         pid: of the process that was started.
+        shell: a shell stands between that and the ranks, so its exit code may not be theirs.
         left: returns what Death has under this name; called only where it is asked for.
     """
     code, name = _status(status)
@@ -61,7 +63,9 @@ def gather(
     if not errors and code not in (0, None):
         errors = _printed_errors(output, began=train is not None)
     exits = printed_exit_codes(output)
-    preempted = code == PREEMPTED or PREEMPTED in exits
+    over = any(map(is_over, notes.values()))
+    ends = _ends(newest, pid) if shell and code == 0 and not over else {}
+    preempted = code == PREEMPTED or PREEMPTED in exits or PREEMPTED in ends.values()
     lost: Sequence[int] = ()
     if not preempted:
         lost = tuple(lost_ranks(notes, exited=0 if code is None else pid))
@@ -97,10 +101,37 @@ def gather(
         seconds=seconds,
         vault=str(last.get("vault") or vault or ""),
         unfinished=any(map(_unfinished, notes.values())),
-        over=any(map(is_over, notes.values())),
+        over=over,
+        hidden=any(end != 0 for end in ends.values()),
         elsewhere=_ranks_elsewhere(notes),
         left=left() if any(error.not_empty for error in errors) else (),
     )
+
+
+def _ends(newest: Notes, started: int) -> dict[int, int | None]:
+    """Return with which exit code each rank that has trained has ended, as its notes tell; None: by a signal.
+
+    A script that ends by itself, by sys.exit() or behind an error that it has caught, has ended well. So has one whose
+    train() was left by a SystemExit, which it may have caught, too, but for that of a preemption: it has more to train.
+
+    Args:
+        newest: of each rank, since its newest training began.
+        started: pid of the process whose exit code is known.
+    """
+    found: dict[int, int | None] = {}
+    gone = lost_ranks(newest, exited=started)
+    for rank, lines in newest.items():
+        pid = lines[0].get("pid") if lines and lines[0]["kind"] == "train" else None
+        if not pid or pid == started:
+            continue
+        last = {line["kind"]: line for line in lines if line.get("pid") == pid}
+        if "uncaught" in last:
+            found[rank] = 1
+        elif "exit" in last:
+            found[rank] = PREEMPTED if last["exit"].get("code") == PREEMPTED else 0
+        else:
+            found[rank] = None if rank in gone else 0
+    return found
 
 
 def _printed_errors(output: str, *, began: bool) -> list[Error]:

@@ -41,6 +41,8 @@ A rank's notes:
     error     type (qualified name), message, traceback, memory (bool: out of memory), full (bool: no space),
               divide (by what all nodes must divide their micro-batches; only where they differ)
     trained   step: train() has returned; over (bool): at the training's end
+    uncaught  pid: the last error noted was caught by nobody, and ends this process
+    exit      pid, code (of the SystemExit that has left train(), or null): a process that trained ends by itself
 
 The pulse: ``{"time", "step", "phase", "beats"}``; beats counts signs of life of any kind (micro-batches, evaluation
 steps, steps). Phases: ``start`` (until the first step), ``train``, ``between`` (logs, evaluation and saves between two

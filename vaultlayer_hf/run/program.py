@@ -13,6 +13,7 @@ from vaultlayer_hf.errors import MissingExtraError
 
 SCRIPTS = (".py", ".ipynb", ".sh")
 """Suffixes by which a script is known."""
+_SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "ash", "fish")
 
 
 def script_of(command: Sequence[str]) -> Path | None:
@@ -31,6 +32,27 @@ def program_of(command: Sequence[str]) -> str:
     if "-m" in command[:-1]:
         return command[list(command).index("-m") + 1]
     return shlex.join(command)
+
+
+def runs_in_shell(command: Sequence[str]) -> bool:
+    """Tell whether a shell stands between a command and the Python that it starts, whose exit code may get lost there.
+
+    Such as `bash -c 'python train.py | tee log'`, or a script of commands without `set -e`.
+    """
+    for word in command:
+        name = os.path.basename(word)
+        if name in _SHELLS or name.endswith(".sh"):
+            return True
+        if name.startswith("python") or name.endswith((".py", ".ipynb")):
+            return False
+    try:
+        with open(shutil.which(command[0]) or command[0], "rb") as file:
+            first = file.read(128).partition(b"\n")[0]
+    except OSError:
+        return False
+    return first.startswith(b"#!") and any(
+        os.path.basename(word) in _SHELLS for word in os.fsdecode(first[2:]).split()
+    )
 
 
 def other_python(command: Sequence[str]) -> str | None:

@@ -58,6 +58,8 @@ class AttemptReport:
         self._step: int | None = None
         self._phase = "start"
         self._said: BaseException | None = None
+        self._left: int | None = None  # exit code by which train() was left
+        self._ends = 0  # pid of the process whose ordinary end is noted
 
     @property
     def folder(self) -> Path | None:
@@ -93,6 +95,8 @@ class AttemptReport:
             append(self.folder / f"rank-{self.rank}.jsonl", {"time": time.time(), "kind": kind, **fields})
         except OSError:
             pass  # a full disk must not end a training
+        if kind == "train":
+            self._watch_exit()
 
     def beat(self, step: int | None = None, phase: str | None = None) -> None:
         """Give a sign of life."""
@@ -125,7 +129,9 @@ class AttemptReport:
         return STACKS_SIGNAL is not None
 
     def error(self, error: BaseException) -> None:
-        """Note an exception, once."""
+        """Note an exception, once; of one that asks for the process's end, its exit code with that end."""
+        if isinstance(error, SystemExit):
+            self._left = error.code if isinstance(error.code, int) else None
         if self.inherited or error is self._said or isinstance(error, (SystemExit, KeyboardInterrupt)):
             return
         self._said = error
@@ -154,6 +160,21 @@ class AttemptReport:
         more = {"unfinished": True} if event.fields.get("unfinished") else {}
         self.note("vault", event=event.kind, message=event.message, step=event.fields.get("step"), **more)
 
+    def _watch_exit(self) -> None:
+        """Note that a process which trains ends by itself: one that a signal ends notes nothing.
+
+        By multiprocessing's own means, which work in its children, too: they leave out what atexit knows.
+        """
+        self._left = None
+        if self._ends != os.getpid():
+            from multiprocessing import util
+
+            self._ends = os.getpid()
+            util.Finalize(None, self._note_exit, exitpriority=0)
+
+    def _note_exit(self) -> None:
+        self.note("exit", pid=os.getpid(), code=self._left)
+
     def watch_uncaught(self) -> None:
         """Note the exception that ends this process, too."""
         if self.folder is None:
@@ -164,6 +185,8 @@ class AttemptReport:
 
         def hook(cls: Any, error: BaseException, trace: Any) -> None:
             self.error(error)
+            if isinstance(error, Exception):
+                self.note("uncaught", pid=os.getpid())
             before(cls, error, trace)
 
         hook._vaultlayer_run = True  # type: ignore[attr-defined]

@@ -81,6 +81,7 @@ class Death:
         vault: the URI of the vault that it had.
         unfinished: its training is over, and its last checkpoint isn't in the vault.
         over: its newest training has noted its end.
+        hidden: the exit code says that all is well, and a rank has died within its training: a shell has kept its code.
         elsewhere: the training has ranks that another `vl run` has started, on another node.
         left: output folders in which this attempt or an earlier one of this run has trained; looked up only where an
             error is about one that isn't empty.
@@ -107,6 +108,7 @@ class Death:
     vault: str = ""
     unfinished: bool = False
     over: bool = False
+    hidden: bool = False
     elsewhere: bool = False
     left: Sequence[str] = ()
 
@@ -162,7 +164,7 @@ def classify(death: Death, trained_before: bool = False) -> Cause:
     """Return what ended an attempt; ``trained_before``: an earlier one has trained a step."""
     # A script that catches the signal by itself may save, and end well, in the middle of its training.
     left_early = death.told is not None and death.began and not death.over
-    if death.code == 0 and not left_early:
+    if death.code == 0 and not left_early and not death.hidden:
         return Cause.UNFINISHED if death.unfinished else Cause.FINISHED
     if death.told is not None:
         return Cause.TOLD

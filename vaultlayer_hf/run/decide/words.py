@@ -6,6 +6,8 @@ import re
 
 from vaultlayer_hf.run.decide.cause import Cause, Death, Error
 
+_HIDDEN = "its exit code was lost in a shell: `set -eo pipefail` there passes it on"
+
 
 class Words:
     """A death in words."""
@@ -59,7 +61,8 @@ class Words:
             Cause.NONFINITE: f"the loss is nan or inf since step {death.nonfinite}",
             Cause.HOST_MEMORY: f"the kernel killed it for memory {self.where()}",
         }
-        return words.get(self.cause) or said or f"{ended} {self.where()}"
+        text = words.get(self.cause) or said or f"{ended} {self.where()}"
+        return f"{text} ({_HIDDEN})" if death.hidden and self.cause is not Cause.TOLD else text
 
 
 def _first_sentence(text: str) -> str:
