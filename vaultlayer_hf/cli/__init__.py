@@ -21,6 +21,7 @@ completion must answer at once.
     init.py         `vl init`
     jobs.py         finds a job of another machine, and asks its engine
     journal_of_vault.py  finds the run folder of a vault that was named
+    living_run.py   finds the `vl run` of a run folder that is alive
     logs.py         `vl logs`
     ls.py           `vl ls`: the checkpoints of a vault, newest last
     mistyped.py     what was mistyped in the command of `vl run`

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +13,7 @@ import typer
 from vaultlayer_hf.cli.common import ExitCode, fail
 from vaultlayer_hf.cli.jobs import job_homes, named_job, newest_job
 from vaultlayer_hf.cli.journal_of_vault import with_journal
+from vaultlayer_hf.cli.living_run import is_heard, living_run
 from vaultlayer_hf.cli.named_vault import full_uri, no_vault, open_if_there, refuse_step
 from vaultlayer_hf.cli.run_folders import Target, find_run, find_run_folder, given_vault, run_of
 from vaultlayer_hf.errors import VaultLayerError
@@ -44,8 +44,6 @@ TargetsArgument = Annotated[
 ]
 _AWAIT = 0.5
 """Seconds between two looks for a run that isn't there yet."""
-_SILENCE = 120.0
-"""Seconds without a pulse after which a run on another machine counts as gone."""
 
 
 def find_target(text: str | None) -> Target:
@@ -125,8 +123,10 @@ def gather(target: Target) -> RunStory:
         if pulse is not None:
             beats[number] = pulse
     now = time.time()
-    alive = _alive(target.journal, list(beats.values()), now)
-    story = assemble(target.journal, notes, beats, history, vault=target.vault, alive=alive, now=now)
+    lines = target.journal
+    living = living_run(lines, lambda begin: is_heard(begin, lines, beats, now))
+    alive = living is not None
+    story = assemble(lines, notes, beats, history, vault=target.vault, alive=alive, now=now)
     return replace(story, trouble=tuple(trouble), trackers=trackers)
 
 
@@ -163,20 +163,3 @@ def _is_vault(text: str) -> bool:
     if vault is not None:
         vault.close()
     return vault is not None
-
-
-def _alive(lines: Sequence[dict[str, Any]], beats: Sequence[dict[str, Any]], now: float) -> bool:
-    """Tell whether the journal's last `vl run` is alive: by its process here, by its pulse elsewhere."""
-    begin = next((line for line in reversed(lines) if line["kind"] == "begin"), None)
-    if begin is None:
-        return False
-    if begin.get("host") == platform.node() and isinstance(begin.get("pid"), int):
-        try:
-            os.kill(begin["pid"], 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            pass  # somebody else's, and alive
-        return True
-    heard = [item["time"] for item in [*lines, *beats] if isinstance(item.get("time"), (int, float))]
-    return now - max(heard, default=0.0) < _SILENCE

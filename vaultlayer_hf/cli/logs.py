@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +23,7 @@ from vaultlayer_hf.cli.common import (
 )
 from vaultlayer_hf.cli.gather import TargetArgument, find_target
 from vaultlayer_hf.cli.jobs import named_job
+from vaultlayer_hf.cli.living_run import living_run
 from vaultlayer_hf.cli.named_vault import no_vault, open_if_there
 from vaultlayer_hf.cli.run_folders import Target
 from vaultlayer_hf.cli.tables import print_table
@@ -88,7 +89,9 @@ def logs(
             return
         numbers = journal.attempts(found.folder)
         if attempt is None:
-            attempt = numbers[-1] if numbers else 0
+            passed = _of_others(found.journal, _living(found.journal))
+            mine = [number for number in numbers if number not in passed] or numbers
+            attempt = mine[-1] if mine else 0
         if attempt not in numbers:
             told = ", ".join(map(str, numbers)) or "none"
             raise fail(ExitCode.FAILED, f"{found.folder} holds no attempt {attempt}; it holds: {told}")
@@ -161,8 +164,10 @@ def _read(path: Path) -> str:
 def _later(folder: Path, attempt: int, offset: int) -> Iterator[str]:
     """Yield what is written from now on, to this attempt and the next ones, until `vl run` has ended."""
     while True:
-        ended = _ended(folder)
-        for number in [item for item in journal.attempts(folder) if item >= attempt]:
+        lines = journal.read_journal(folder)
+        living = _living(lines)
+        passed = _of_others(lines, living)
+        for number in [item for item in journal.attempts(folder) if item >= attempt and item not in passed]:
             if number > attempt:
                 attempt, offset = number, 0
             path = journal.attempt_folder(folder, number) / journal.OUTPUT
@@ -170,14 +175,24 @@ def _later(folder: Path, attempt: int, offset: int) -> Iterator[str]:
             offset += len(data)
             if data:
                 yield data.decode(errors="replace")
-        if ended:
+        if living is None:
             return
         time.sleep(_EVERY)
 
 
-def _ended(folder: Path) -> bool:
-    lines = [line for line in journal.read_journal(folder) if line["kind"] in ("begin", "end")]
-    return not lines or lines[-1]["kind"] == "end"
+def _living(lines: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the line with which the `vl run` has begun that is followed; None: there is none that hasn't ended."""
+    begins = [line for line in lines if line["kind"] == "begin"]
+    # Of another machine's nothing is known but what it has written: the newest one may be loading its model.
+    return living_run(lines, elsewhere=lambda begin: begin is begins[-1])
+
+
+def _of_others(lines: Sequence[dict[str, Any]], living: dict[str, Any] | None) -> set[int]:
+    """Return the attempts of `vl run`s that were started beside the one that lives."""
+    if living is None:
+        return set()
+    since = [line for line in lines if line["kind"] == "start" and line["time"] >= living["time"]]
+    return {line["attempt"] for line in since if line["run"] != living["run"]}
 
 
 def _print_log(target: Target, lines: int | None, as_json: bool) -> None:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import signal
 import time
-from collections.abc import Sequence
 from typing import Annotated, Any
 
-import psutil
 import typer
 
 from vaultlayer_hf.cli.common import DebugOption, ExitCode, JsonOption, fail, one_line_errors
 from vaultlayer_hf.cli.gather import TargetArgument, find_target
 from vaultlayer_hf.cli.jobs import named_job, newest_job
+from vaultlayer_hf.cli.living_run import living_run
 from vaultlayer_hf.cli.run_folders import given_vault
 
 NowOption = Annotated[bool, typer.Option("--now", help="End it at once, without a save.")]
@@ -51,7 +49,7 @@ def _stop(text: str | None, now: bool) -> dict[str, Any]:
     if job is None:
         found = find_target(text)
         job = newest_job(text, given_vault(found.journal) or found.vault)
-        begin = _running_here(found.journal)
+        begin = living_run(found.journal, elsewhere=lambda _: False)  # a signal reaches this machine alone
         if begin is not None and (job is None or job.time < begin["time"]):
             _signal(int(begin["pid"]), twice=now)
             said = f"vl run (process {begin['pid']}) is told to {'end at once' if now else 'save and end'}"
@@ -63,20 +61,6 @@ def _stop(text: str | None, now: bool) -> dict[str, Any]:
         )
     message = engine(job.engine).stop(job, now=now)
     return {"job": str(job), "pid": None, "message": message}
-
-
-def _running_here(lines: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the line with which a `vl run` has begun that is still alive on this machine; None: there is none."""
-    begin = next((line for line in reversed(lines) if line["kind"] == "begin"), None)
-    if begin is None or begin.get("host") != platform.node() or not isinstance(begin.get("pid"), int):
-        return None
-    if any(line["kind"] == "end" and line["run"] == begin["run"] for line in lines):
-        return None
-    try:
-        made = psutil.Process(begin["pid"]).create_time()
-    except psutil.Error:
-        return None
-    return begin if made <= begin["time"] + 1.0 else None  # a number may be another process's by now
 
 
 def _signal(pid: int, *, twice: bool) -> None:

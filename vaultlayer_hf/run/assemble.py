@@ -39,13 +39,17 @@ def assemble(
         beats: the last pulse of rank 0, by attempt.
         history: the vault's log; what was archived is another run's.
         vault: its URI; of several trainings, that one's. Where none has this vault, the newest training is told.
-        alive: whether the journal's last `vl run` still is.
+        alive: whether a `vl run` of the journal is: the newest one without an end.
         now: seconds since the epoch.
     """
     # A warm start that wasn't what a cold one would be is followed by a cold one, of the same attempt.
     starts = list(
         {(line["run"], line["attempt"]): line for line in journal if line["kind"] == "start"}.values()
     )
+    run = _run_told(journal, alive)
+    starts.sort(
+        key=lambda line: line["run"] == run
+    )  # behind those of one that was started later, and has ended
     whole, history = history, since_archive(history)
     archived = len(history) < len(whole) and all(entry.kind != "claim" for entry in history)
     if archived and starts:  # the run folder is that of the run which was archived
@@ -72,8 +76,8 @@ def assemble(
             state = "finished" if _is_over(attempts) else "stopped"
             reason = f"the run went on with {newest}" if newest else "the run went on with another training"
         reason += f"; {_ARCHIVED}" if archived else ""
-        earlier = next((point for point in reversed(commits) if point[0] < began[0] - 1), None)
-        commits = tuple(point for point in commits if point[0] >= began[0] - 1)
+        earlier = next((point for point in reversed(commits) if point[0] < min(began) - 1), None)
+        commits = tuple(point for point in commits if point[0] >= min(began) - 1)
     else:
         attempts = _from_claims(history)
         state, reason = "unknown", NO_JOURNAL
@@ -94,7 +98,7 @@ def assemble(
         reason=reason,
         attempts=tuple(_with_lost(attempts)),
         commits=commits,
-        stalls=tuple(point for point in _stalls(history) if not began or point[0] >= began[0] - 1),
+        stalls=tuple(point for point in _stalls(history) if not began or point[0] >= min(began) - 1),
         max_steps=steps[-1] if steps else None,
         now=now,
         finished=finished,
@@ -202,13 +206,22 @@ def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def _run_told(journal: Sequence[dict[str, Any]], alive: bool) -> str | None:
+    """Return the `vl run` that is told of: the newest one, and where one is alive, the newest without an end."""
+    begun = [line["run"] for line in journal if line["kind"] == "begin"]
+    ended = {line["run"] for line in journal if line["kind"] == "end"}
+    lives = [run for run in begun if run not in ended] if alive else []
+    return next(reversed(lives or begun), None)
+
+
 def _how_it_is(journal: Sequence[dict[str, Any]], alive: bool) -> tuple[str, str]:
-    run = next((line["run"] for line in reversed(journal) if line["kind"] == "begin"), None)
-    end = next((line for line in reversed(journal) if line["kind"] == "end" and line["run"] == run), None)
+    run = _run_told(journal, alive)
+    mine = [line for line in journal if line["run"] == run]
+    end = next((line for line in reversed(mine) if line["kind"] == "end"), None)
     if end is not None:
         return ("finished" if end.get("code") == 0 else "stopped"), str(end.get("reason", ""))
     if alive:
-        death = _between_attempts(journal)
+        death = _between_attempts(mine)
         if death is not None:
             return "restarting", f"attempt {death['attempt']}: {death.get('detail') or 'it has ended'}"
         return "running", "vl run is alive"

@@ -87,7 +87,7 @@ class RunStory:
         state: ``running``, ``restarting`` (between two attempts), ``finished``, ``stopped`` (`vl run` gave up or was
             told to) or ``unknown``.
         reason: why, in a sentence.
-        attempts: oldest first.
+        attempts: oldest first; those of the `vl run` that lives at the end.
         commits: (time, step) of each commit of the log since the run began.
         earlier: the newest commit of the vault from before, or None.
         stalls: (time of a commit, seconds that saves held training up, on average of the last ones).
@@ -116,7 +116,7 @@ class RunStory:
     @property
     def begin(self) -> float:
         """When the first attempt began."""
-        return self.attempts[0].begin if self.attempts else self.now
+        return min((attempt.begin for attempt in self.attempts), default=self.now)
 
     @property
     def alive(self) -> bool:
