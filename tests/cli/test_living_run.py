@@ -16,6 +16,8 @@ import pytest
 
 from vaultlayer_hf.cli.living_run import is_heard, living_run
 from vaultlayer_hf.run.journal import OUTPUT, Journal, append
+from vaultlayer_hf.stores import open_store
+from vaultlayer_hf.vault.log.log import Log, Writer
 
 from . import schema
 from .conftest import vl
@@ -85,6 +87,23 @@ def test_stop_reaches_the_run_that_lives(folder: Path, sleeper: subprocess.Popen
     done = vl("stop", cwd=folder)
     assert (done.code, str(sleeper.pid) in done.out) == (0, True), done.err
     assert sleeper.wait() == -signal.SIGTERM
+
+
+def test_stop_finds_the_run_of_a_vault_that_is_named(
+    tmp_path: Path, sleeper: subprocess.Popen[bytes]
+) -> None:
+    """The `vl run` that trains it here is told to end; without one the error says what else can be named."""
+    vault = tmp_path / "vault"
+    alone = vl("stop", str(vault), cwd=tmp_path)
+    assert (alone.code, "the folder of a run on this machine, such as .vl" in alone.err) == (1, True)
+    journal = Journal(tmp_path / ".vl")
+    journal.write("begin", pid=sleeper.pid, host=HERE, vault=f"file://{vault}")
+    store = open_store(str(vault))
+    Writer.claim(store, Log(store))
+    done = vl("stop", str(vault), cwd=tmp_path)
+    assert (done.code, str(sleeper.pid) in done.out) == (0, True), done.err
+    assert sleeper.wait() == -signal.SIGTERM
+    assert vl("stop", str(vault), cwd=tmp_path).code == 1
 
 
 def test_a_number_that_is_another_process_now_is_not_alive(sleeper: subprocess.Popen[bytes]) -> None:
