@@ -44,8 +44,9 @@ class Carried:
         found = now()
         kind = self._of_pass if in_pass else self._loop
         kind["\n".join(found)] = (now, {name: large_attributes(value) for name, value in found.items()})
+        others = {id(one) for one in self._elsewhere()}
         return tuple(
-            self._restored(name, value, self._saved.pop(_key(name, in_pass), None))
+            self._restored(name, value, self._saved.pop(_key(name, in_pass), None), others)
             for name, value in found.items()
         )
 
@@ -58,21 +59,22 @@ class Carried:
         """Bring back what was taken over and not asked for since, in place; return the names where that can't be."""
         left, taken = [], self._taken
         self._taken = {}
+        others = {id(one) for one in self._elsewhere()}
         for key, kept in taken.items():
             if self._loop.get(key) is not kept:
                 continue
             for name, value in kept[0]().items():
-                again = self._restored(name, value, self._saved.pop(_key(name, False), None))
+                again = self._restored(name, value, self._saved.pop(_key(name, False), None), others)
                 if again is not value and _differ(again, value):
                     left.append(name)
         return left
 
     @staticmethod
-    def _restored(name: str, value: Any, saved: Any) -> Any:
+    def _restored(name: str, value: Any, saved: Any, others: set[int]) -> Any:
         if saved is None:
             return value
         try:
-            return put_variable(saved, value)
+            return put_variable(saved, value, others)
         except Exception as error:  # an object of the script's own: it raises what it likes
             raise ResumeError(f"{name} can't be brought back: {type(error).__name__}: {error}") from error
 

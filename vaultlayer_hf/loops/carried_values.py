@@ -80,15 +80,17 @@ def take_variable(value: Any, name: str, first: Any, left_out: list[str], within
     return ("value", value) if set(devices) <= {"cpu"} else ("placed", (value, devices))
 
 
-def put_variable(saved: Any, now: Any) -> Any:
+def put_variable(saved: Any, now: Any, others: set[int] | None = None) -> Any:
     """Return what a variable is to be: the value that was saved, or the object of now with the state of then.
 
     Args:
         saved: what ``take_variable`` has returned.
         now: what this start has made.
+        others: ids of tensors that are something else's, and stay as they are; those that were filled are added.
 
     Raises what the script's own objects raise, and what follows where ``now`` is another kind of object.
     """
+    others = set() if others is None else others
     kind, state = saved
     if kind == "none":
         return now
@@ -97,7 +99,7 @@ def put_variable(saved: Any, now: Any) -> Any:
         return _moved(tensor, device, now)
     if kind == "leaf":
         tensor, device, gradient = state
-        return _leaf(tensor, device, gradient, now)
+        return _leaf(tensor, device, gradient, now, others)
     if kind == "placed":
         value, devices = state
         return put_on(value, devices, _again)
@@ -112,11 +114,11 @@ def put_variable(saved: Any, now: Any) -> Any:
     elif kind == "generator":
         put_bare_state(now, state)
     elif kind == "items":
-        return _put_items(state, now)
+        return _put_items(state, now, others)
     else:
         attributes = attributes_of(now)
         for name, one in state.items():
-            again = put_variable(one, attributes.get(name, _ABSENT))
+            again = put_variable(one, attributes.get(name, _ABSENT), others)
             if again is not _ABSENT:
                 object.__setattr__(now, name, again)  # also of a frozen dataclass
     return now
@@ -141,10 +143,20 @@ def _again(tensor: torch.Tensor, device: str) -> torch.Tensor:
     return moved.detach().requires_grad_(tensor.requires_grad)
 
 
-def _leaf(tensor: torch.Tensor, device: str, gradient: torch.Tensor | None, now: Any) -> torch.Tensor:
-    """Return a tensor that gradients are asked of, with the one that it had."""
+def _leaf(
+    tensor: torch.Tensor, device: str, gradient: torch.Tensor | None, now: Any, others: set[int]
+) -> torch.Tensor:
+    """Return a tensor that gradients are asked of, with the one that it had.
+
+    It stays the one of now where that has its shape: the optimizer that trains it holds that one.
+    """
     found = _moved(tensor, device, now)
-    if isinstance(now, torch.nn.Parameter):
+    alike = isinstance(now, torch.Tensor) and (now.shape, now.dtype) == (found.shape, found.dtype)
+    if alike and now.is_leaf and id(now) not in others:
+        others.add(id(now))
+        with torch.no_grad():
+            found = now.copy_(found)
+    elif isinstance(now, torch.nn.Parameter):
         found = torch.nn.Parameter(found)
     found.requires_grad_()
     found.grad = None if gradient is None else gradient.to(found.device)
@@ -160,10 +172,10 @@ def _there(device: str) -> torch.device:
     return torch.device(device)
 
 
-def _put_items(state: dict[Any, Any], now: Any) -> Any:
+def _put_items(state: dict[Any, Any], now: Any, others: set[int]) -> Any:
     """Return a list, tuple or dict with the members of then; those that stay objects stay these. Raises KeyError."""
     there = now if isinstance(now, dict) else dict(enumerate(now))
-    found = {key: put_variable(one, there.get(key, _ABSENT)) for key, one in state.items()}
+    found = {key: put_variable(one, there.get(key, _ABSENT), others) for key, one in state.items()}
     gone = [key for key, one in found.items() if one is _ABSENT]
     if gone:
         raise KeyError(f"{gone[0]!r} isn't in it yet")
