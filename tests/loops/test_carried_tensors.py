@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from vaultlayer_hf import Checkpointer
@@ -60,3 +61,24 @@ def test_two_names_of_one_tensor_that_are_two_later(tmp_path: Path) -> None:
     ckpt.close()
     assert [now[name].flatten().tolist() for name in ("first", "second", "third")] == [[1], [2], [3]]
     assert weight.tolist() == before
+
+
+class Table:
+    """Holds a tensor that is kept where it has changed alone, for it is large."""
+
+    def __init__(self, inference: bool) -> None:
+        with torch.inference_mode(inference):
+            self.rows = torch.zeros(1 << 19)
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_a_large_one_that_torch_counts_no_version_of(tmp_path: Path, inference: bool) -> None:
+    """What was written through ``.data``, or in inference mode, comes back."""
+    for start in (0, 1, 2):
+        ckpt, table = _ckpt(tmp_path), Table(inference)
+        ckpt.carry(lambda table=table: {"table": table})
+        assert table.rows[:2].tolist() == [start, 0]
+        with torch.inference_mode(inference):
+            table.rows.data[0] += 1
+        ckpt.step()
+        ckpt.close()

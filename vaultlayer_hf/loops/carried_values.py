@@ -18,6 +18,7 @@ from vaultlayer_hf.loops.placed_tensors import devices_of, put_on
 from vaultlayer_hf.state.generator_states import bare_state, is_generator, put_bare_state
 from vaultlayer_hf.state.object_files import load_in_place
 from vaultlayer_hf.state.object_kinds import attributes_of
+from vaultlayer_hf.state.tensor_digests import digest_tensors
 
 _LARGE = 1 << 20
 """Bytes of an attribute from which on it is kept only where it has changed since the script made it."""
@@ -209,8 +210,10 @@ def _has_attributes(value: Any) -> bool:
 def _mark(value: Any) -> Any:
     """Return what tells a large value from what it becomes; None for a small one, and for what has no bytes."""
     if isinstance(value, torch.Tensor):
-        # Keeping the tensor itself keeps its place in memory from being another's.
-        return (value, value._version) if value.nbytes > _LARGE else None
+        # By its content: torch counts no version of what is written through ``.data`` or numpy. Keeping the tensor
+        # itself keeps its place in memory from being another's.
+        digest = digest_tensors([("", value)]) if value.nbytes > _LARGE else {}
+        return (value, digest) if digest else None
     try:
         data = pickle.dumps(value)
     except Exception:
@@ -220,5 +223,5 @@ def _mark(value: Any) -> Any:
 
 def _unchanged(value: Any, first: Any) -> bool:
     if isinstance(first, tuple):
-        return value is first[0] and value._version == first[1]
+        return value is first[0] and digest_tensors([("", value)]) == first[1]
     return first is not None and not isinstance(value, torch.Tensor) and _mark(value) == first
