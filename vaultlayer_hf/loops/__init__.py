@@ -25,6 +25,7 @@
     loader_places.py    which place of a checkpoint belongs to which of a run's loaders
     loader_ways.py      which way there is to a place in each of a loop's loaders
     loose_parameters.py tensors that an optimizer trains and no model holds
+    made_later.py       objects that a loop makes behind ``carry()``
     model_names.py      weights that one rank wrote and several load, or the other way round
     objects.py          what a loop's checkpoint consists of
     other_optimizers.py optimizers that train a loop's parameters, and that its Checkpointer hasn't got

@@ -14,10 +14,20 @@ import torch
 
 from vaultlayer_hf.base.events import EventKind, Events
 from vaultlayer_hf.errors import ResumeError
-from vaultlayer_hf.loops.carried_values import large_attributes, put_variable, take_variable
+from vaultlayer_hf.loops.carried_values import (
+    UNKNOWN,
+    There,
+    large_attributes,
+    objects_there,
+    put_variable,
+    take_variable,
+)
+from vaultlayer_hf.loops.made_later import Late
 from vaultlayer_hf.state.fingerprints import take_fingerprints
 
 Variables = Callable[[], dict[str, Any]]
+_First = tuple[dict[str, Any] | None, There | None]
+"""What a variable was as the script had made it: its large attributes, and the objects that it was and held."""
 
 
 class Carried:
@@ -30,10 +40,10 @@ class Carried:
 
     def __init__(self, events: Events, saved: Callable[[], Iterable[Any]] = list) -> None:
         self._events, self._elsewhere = events, saved
-        self._loop: dict[str, tuple[Variables, dict[str, Any]]] = {}
-        self._of_pass: dict[str, tuple[Variables, dict[str, Any]]] = {}
+        self._loop: dict[str, tuple[Variables, dict[str, _First]]] = {}
+        self._of_pass: dict[str, tuple[Variables, dict[str, _First]]] = {}
         self._saved: dict[str, Any] = {}
-        self._taken: dict[str, tuple[Variables, dict[str, Any]]] = {}
+        self._taken: dict[str, tuple[Variables, dict[str, _First]]] = {}
 
     def carry(self, now: Variables, in_pass: bool) -> tuple[Any, ...]:
         """Keep what ``now()`` returns with each checkpoint; return that of the resumed checkpoint, else that of now.
@@ -43,8 +53,9 @@ class Carried:
         """
         found = now()
         kind = self._of_pass if in_pass else self._loop
-        kind["\n".join(found)] = (now, {name: large_attributes(value) for name, value in found.items()})
         others = {id(one) for one in self._elsewhere()}
+        first = {name: _first(value, _around(value, others)) for name, value in found.items()}
+        kind["\n".join(found)] = (now, first)
         return tuple(
             self._restored(name, value, self._saved.pop(_key(name, in_pass), None), others)
             for name, value in found.items()
@@ -97,14 +108,23 @@ class Carried:
         for in_pass, kind in ((False, self._loop), (True, self._of_pass)):
             for now, first in kind.values():
                 for name, value in now().items():
+                    large, there = first.get(name, (None, None))
                     state[_key(name, in_pass)] = take_variable(
-                        value, name, first.get(name), left_out, _around(value, elsewhere)
+                        value, name, large, left_out, _around(value, elsewhere), there
                     )
-        if left_out:
+        late = [one for one in left_out if isinstance(one, Late)]
+        if lost := [one for one in left_out if not isinstance(one, Late)]:
             self._events.warn_once(
                 "carried",
                 EventKind.NOTICE,
-                f"a resume doesn't bring back {', '.join(left_out)}: it has no state that can be saved",
+                f"a resume doesn't bring back {', '.join(lost)}: it has no state that can be saved",
+            )
+        if late:
+            self._events.warn_once(
+                "carried late",
+                EventKind.NOTICE,
+                f"{', '.join(late)} was made behind carry(), and can't be pickled without what is saved elsewhere: a "
+                "start that hasn't made it ahead of carry() can't go on from this checkpoint, or from later ones",
             )
         return state
 
@@ -118,6 +138,14 @@ class Carried:
             name: copy.deepcopy(value) if _key(name, True) in state else value
             for name, value in state.items()
         }
+
+
+def _first(value: Any, within: set[int]) -> _First:
+    try:
+        there = objects_there(value, within)
+    except Exception:  # an object of the script's own: a save looks once more
+        there = UNKNOWN
+    return large_attributes(value), there
 
 
 def _differ(one: Any, other: Any) -> bool:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import pickle
 from collections import deque
+from collections.abc import Container
 from enum import Enum
 from typing import Any
 
 import torch
 
+from vaultlayer_hf.loops.made_later import NOT_THERE, pickled_alone
 from vaultlayer_hf.loops.placed_tensors import devices_of, put_on
 from vaultlayer_hf.state.generator_states import bare_state, is_generator, put_bare_state
 from vaultlayer_hf.state.object_files import load_in_place
@@ -27,6 +29,10 @@ _LIBRARIES = ("torch", "numpy", "logging", "io", "_io", "threading", "multiproce
 _VALUES = (dict, list, tuple, set, frozenset, deque, str, bytes, int, float, complex, Enum)
 """What is assigned as a value also where a class of it has attributes, as a state_dict()'s OrderedDict does."""
 _ABSENT = object()
+There = dict[Any, Any]
+"""Which objects that stay are within another one, by attribute, place or key: of each what is within that."""
+UNKNOWN: There = {"": None}
+"""Of a value of which nobody has asked what was there."""
 
 
 def large_attributes(value: Any) -> dict[str, Any] | None:
@@ -36,7 +42,22 @@ def large_attributes(value: Any) -> dict[str, Any] | None:
     return {name: _mark(one) for name, one in attributes_of(value).items()}
 
 
-def take_variable(value: Any, name: str, first: Any, left_out: list[str], within: set[int]) -> Any:
+def objects_there(value: Any, within: set[int]) -> There | None:
+    """Return what tells objects that a start has by itself from those that training makes; None for a mere value.
+
+    ``within``: as in ``take_variable``.
+    """
+    if not _stays(value, within):
+        return None
+    if id(value) in within or _is_whole(value):
+        return {}
+    found = {name: objects_there(one, within | {id(value)}) for name, one in _inside(value).items()}
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def take_variable(
+    value: Any, name: str, first: Any, left_out: list[str], within: set[int], there: There | None = UNKNOWN
+) -> Any:
     """Return (kind, state) of a value; a kind of ``none`` for what can't be kept.
 
     Args:
@@ -45,11 +66,16 @@ def take_variable(value: Any, name: str, first: Any, left_out: list[str], within
         first: its ``large_attributes`` as the script has made it.
         left_out: where the names go of what can't be kept.
         within: ids of the objects around it, and of what is saved elsewhere: none of these is kept once more.
+        there: its ``objects_there`` as the script has made it.
 
     Raises what the script's own objects raise.
     """
     if id(value) in within:
         return "none", None
+    if there is None and _stays(value, within):
+        # Each start has none whose state it could bring back, so it gets this one, where that can be pickled.
+        taken = take_variable(value, name, first, left_out, within, UNKNOWN)
+        return "made", (taken, *pickled_alone(value, name, left_out, within))
     if isinstance(value, torch.Tensor):
         kept = (value.detach(), str(value.device))
         return ("leaf", (*kept, value.grad)) if value.requires_grad and value.is_leaf else ("tensor", kept)
@@ -65,12 +91,14 @@ def take_variable(value: Any, name: str, first: Any, left_out: list[str], within
             before = first.get(attribute) if isinstance(first, dict) else None
             if not _unchanged(one, before):
                 path = f"{name}.{attribute}"
-                state[attribute] = take_variable(one, path, None, left_out, within | {id(value)})
+                inner = _there_of(there, attribute)
+                state[attribute] = take_variable(one, path, None, left_out, within | {id(value)}, inner)
         return "object", state
     if isinstance(value, (list, tuple, dict)) and _holds_what_stays(value, within):
         items = list(value.items()) if isinstance(value, dict) else enumerate(list(value))
         return "items", {
-            key: take_variable(one, f"{name}[{key!r}]", None, left_out, within) for key, one in items
+            key: take_variable(one, f"{name}[{key!r}]", None, left_out, within, _there_of(there, key))
+            for key, one in items
         }
     try:
         pickle.dumps(value)
@@ -95,6 +123,8 @@ def put_variable(saved: Any, now: Any, others: set[int] | None = None) -> Any:
     kind, state = saved
     if kind == "none":
         return now
+    if kind == "made":
+        return _made(state, now, others)
     if kind == "tensor":
         tensor, device = state
         return _moved(tensor, device, now)
@@ -107,6 +137,8 @@ def put_variable(saved: Any, now: Any, others: set[int] | None = None) -> Any:
     if kind == "value":  # of a tensor: earlier versions
         on = now.device if isinstance(now, torch.Tensor) and isinstance(state, torch.Tensor) else None
         return state.to(on) if on is not None else state
+    if now is None or now is _ABSENT:
+        raise ValueError(NOT_THERE)
     if kind == "state":
         load_in_place(now, state)
         if hasattr(now, "require_forward_param_sync"):
@@ -125,7 +157,47 @@ def put_variable(saved: Any, now: Any, others: set[int] | None = None) -> Any:
     return now
 
 
-def _holds_what_stays(value: Any, within: set[int]) -> bool:
+def _stays(value: Any, within: Container[int]) -> bool:
+    """Tell whether a value is an object that gets its state back in place, or a container that holds one."""
+    if isinstance(value, torch.Tensor):
+        return False
+    holds = isinstance(value, (list, tuple, dict)) and _holds_what_stays(value, within)
+    return _is_whole(value) or _has_attributes(value) or holds
+
+
+def _is_whole(value: Any) -> bool:
+    return _is_metric(value) or _knows_its_state(value) or is_generator(value)
+
+
+def _inside(value: Any) -> dict[Any, Any]:
+    if isinstance(value, (list, tuple)):
+        return dict(enumerate(value))
+    return dict(value) if isinstance(value, dict) else attributes_of(value)
+
+
+def _there_of(there: There | None, key: Any) -> There | None:
+    if there is UNKNOWN:
+        return UNKNOWN
+    found: There | None = (there or {}).get(key)
+    return found
+
+
+def _made(state: Any, now: Any, others: set[int]) -> Any:
+    """Return what was made behind carry(); a start that has made it by itself keeps its own, with the state of then."""
+    taken, alone, value, devices = state
+    if _stays(now, ()):
+        return put_variable(taken, now, others)
+    if not alone:
+        raise ValueError(NOT_THERE)
+    found = put_on(value, devices, _again)
+    if type(now) is type(found) and isinstance(now, (list, dict)):  # others may hold it
+        now.clear()
+        now.update(found) if isinstance(now, dict) else now.extend(found)
+        return now
+    return found
+
+
+def _holds_what_stays(value: Any, within: Container[int]) -> bool:
     inside = list(value.values() if isinstance(value, dict) else value)
     return any(_knows_its_state(one) or is_generator(one) or id(one) in within for one in inside)
 
