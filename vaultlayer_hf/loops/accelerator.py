@@ -14,15 +14,18 @@ from typing import Any
 import torch
 
 from vaultlayer_hf.errors import ResumeError, SettingsError
+from vaultlayer_hf.loops.added_groups import AddedGroups
 from vaultlayer_hf.loops.asked import asked_of
+from vaultlayer_hf.loops.loose_parameters import loose_parameters
 from vaultlayer_hf.loops.model_names import can_rename, named_as_in
 from vaultlayer_hf.loops.objects import Objects, parts_of
 from vaultlayer_hf.state.asked import Asked
+from vaultlayer_hf.state.capture.stepped import place, plain, tensors_in
 from vaultlayer_hf.state.layouts import missing_parts
 from vaultlayer_hf.state.model_identity import ModelIdentity, identity_of, joined
 from vaultlayer_hf.state.object_files import groups_stay, peeled
 from vaultlayer_hf.state.saved_digests import StateTensors, list_tensors
-from vaultlayer_hf.state.schedules import loading_schedules
+from vaultlayer_hf.state.schedules import loading_schedules, unwrapped_schedule
 from vaultlayer_hf.state.tensor_digests import is_shard
 
 _WHOLE = ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_NPU", "MULTI_XPU", "MULTI_MLU", "MULTI_HPU", "MULTI_MUSA")
@@ -30,17 +33,26 @@ _WHOLE = ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_NPU", "MULTI_XPU", "MULTI_MLU",
 UPDATE_LOST = "the checkpoint was saved between two batches of one update, whose gradients {} doesn't save"
 """What speaks against the numbers behind a load then; of an engine, or of accelerate itself."""
 
+_LOOSE = (
+    "save_state() leaves out {} tensor(s) that an optimizer trains and no prepared model holds: "
+    "register_for_checkpointing() what holds them"
+)
+
 
 class Prepared:
     """The models, optimizers, schedulers, data loaders and registered objects of an Accelerator.
 
     Args:
         accelerator: that has prepared, or will have before ``resume()``, everything.
+        attached: whether the script calls save_state itself, so that nothing is written beside it.
     """
 
-    def __init__(self, accelerator: Any) -> None:
+    def __init__(self, accelerator: Any, *, attached: bool = False) -> None:
         self.accelerator = accelerator
-        self._added = Objects(None, None, None, lambda: [peeled(one) for one in accelerator._models])
+        self._added = Objects(
+            None, None, None, self._models, lambda: None if self.engine or attached else self._trained_by()
+        )
+        self._grown = AddedGroups()  # of an engine, which saves groups in its own way
 
     @property
     def _kind(self) -> str:
@@ -49,6 +61,27 @@ class Prepared:
     def add(self, name: str, thing: Any) -> None:
         """Take one more object in, as ``<name>.pt``. Raises SettingsError."""
         self._added.add(name, thing)
+
+    def begin(self) -> None:
+        """Note with how many groups of parameters the prepared optimizers begin."""
+        self._added.begin()
+        for name, thing in self._trained_by().items() if self.engine else ():
+            self._grown.note(name, thing)
+
+    def _models(self) -> dict[str, torch.nn.Module]:
+        """Return the prepared models, and those that are registered, by names that no ``add()`` gives."""
+        found = {f"prepared/{n}/": peeled(one) for n, one in enumerate(self.accelerator._models)}
+        registered = enumerate(self.accelerator._custom_objects)
+        return found | {
+            f"registered/{n}/": peeled(one) for n, one in registered if isinstance(one, torch.nn.Module)
+        }
+
+    def _trained_by(self) -> dict[str, Any]:
+        """Return the prepared optimizers and schedules likewise, without accelerate's wrappers."""
+        accelerator = self.accelerator
+        found = {f"prepared/{n}": plain(one) for n, one in enumerate(accelerator._optimizers)}
+        schedules = enumerate(accelerator._schedulers)
+        return found | {f"prepared schedule/{n}": unwrapped_schedule(one) for n, one in schedules}
 
     def model_identity(self) -> ModelIdentity:
         """Return the identity of all prepared models; empty where parameters are flattened into others (FSDP 1)."""
@@ -78,6 +111,7 @@ class Prepared:
 
     def read(self, folder: Path) -> None:
         """Have accelerate load its files, on all ranks. Raises ResumeError."""
+        self._added.give_groups(folder)
         try:
             with self.loading(folder):
                 self.accelerator.load_state(str(folder))
@@ -113,8 +147,23 @@ class Prepared:
         return int(self.accelerator.gradient_accumulation_steps)
 
     @property
+    def left_out(self) -> str:
+        """What the optimizers train and ``save_state`` doesn't save, in words; empty where there is no such thing."""
+        found = (
+            {}
+            if self.engine
+            else loose_parameters(map(plain, self.accelerator._optimizers), self._models().values())
+        )
+        states = (one.state_dict() for one in self.accelerator._custom_objects) if found else ()
+        known = {place(one) for state in states for one in tensors_in(state)}
+        lost = [one for one in found.values() if place(one) not in known]
+        return _LOOSE.format(len(lost)) if lost else ""
+
+    @property
     def unkept(self) -> str:
         """Why no start can go on from a checkpoint of now, in words; empty where one can."""
+        if self._grown.came:
+            return f"accelerate saves what {self._kind} trains by the groups that it begins with"
         return self._added.unkept
 
     def tensors(self, world_size: int) -> StateTensors:

@@ -36,7 +36,9 @@ class AddedGroups:
         self._schedules: dict[str, tuple[Any, list[int]]] = {}
 
     def note(self, name: str, thing: Any) -> None:
-        """Note with how much an object begins."""
+        """Note with how much an object begins; one that is known by this name has begun."""
+        if any(known.get(name, (None,))[0] is thing for known in (self._optimizers, self._schedules)):
+            return
         if isinstance(thing, torch.optim.Optimizer):
             self._optimizers[name] = thing, len(thing.param_groups)
         if functions := [len(one.lr_lambdas) for one in with_functions(thing)]:
@@ -46,6 +48,11 @@ class AddedGroups:
     def lost(self) -> str:
         """Why no start can go on from a checkpoint of now, in words; empty where one can."""
         return next(filter(None, map(lost_function, self._functions().values())), "")
+
+    @property
+    def came(self) -> bool:
+        """Whether an optimizer has more groups than it began with."""
+        return any(len(one.param_groups) > first for one, first in self._optimizers.values())
 
     def write(self, folder: Path, models: Mapping[str, torch.nn.Module]) -> None:
         """Write what came, where something did. Raises OSError, SettingsError for a parameter of no model."""

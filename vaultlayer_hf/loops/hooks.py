@@ -30,6 +30,7 @@ from vaultlayer_hf.loops.script_folders import (
     safe,
     stamps,
     step_of,
+    target_of,
     unshare,
 )
 from vaultlayer_hf.session.save.abandoned import say_abandoned
@@ -70,7 +71,7 @@ class AttachedScript:
 
     def __init__(self, accelerator: Any, settings: Settings, root: Path, events: Events) -> None:
         self._accelerator, self._root = accelerator, root
-        prepared = Prepared(accelerator)
+        prepared = Prepared(accelerator, attached=True)
         self._prepared, self._files, self._asked = prepared, StateFiles(prepared), prepared.asked(None)
         self._own: OwnNumbers | None = None  # of a fork: put back behind its load
         self._within: bool | None = None  # an update, when the restored folder was saved
@@ -149,7 +150,8 @@ class AttachedScript:
             return self._save(output_dir, *args, **kwargs)
         self.training.pacer.mark()  # accelerate's own part of a save keeps the script waiting, too
         self._say_passed_over()
-        target = self._target(output_dir)
+        self._doubt(self._prepared.left_out)
+        target = target_of(self._accelerator, output_dir, self._root)
         self._unshare(target)
         before = stamps(target) if session.leads_node else None
         location: Any = target
@@ -201,13 +203,6 @@ class AttachedScript:
             else:
                 setattr(self._accelerator, name, before)
         self.training.close()
-
-    def _target(self, output_dir: Any) -> Path:
-        """Return the folder that accelerate is about to write to."""
-        options = self._accelerator.project_configuration
-        if options.automatic_checkpoint_naming:
-            return Path(self._accelerator.project_dir) / "checkpoints" / f"checkpoint_{options.iteration}"
-        return Path(output_dir).expanduser() if output_dir is not None else self._root
 
     def _say_passed_over(self) -> None:
         session = self.session

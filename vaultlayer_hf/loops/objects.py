@@ -44,6 +44,9 @@ class Stateful(Protocol):
     def add(self, name: str, thing: Any) -> None:
         """Take one more object in. Raises SettingsError."""
 
+    def begin(self) -> None:
+        """Note with what the training begins: ahead of the load of a start."""
+
     def model_identity(self) -> ModelIdentity:
         """Return the identity of the model."""
 
@@ -112,7 +115,11 @@ class Objects:
     Args:
         model: written by rank 0 without its wrapper, as one model.
         optimizer, scheduler: None where there is none.
-        elsewhere: returns models that are saved beside these objects, and whose parameters their optimizers may train.
+        elsewhere: returns models that are saved beside these objects, by name, and whose parameters their optimizers
+            may train.
+        others: returns optimizers and schedules that are saved beside these objects, by name, without wrappers: what
+            they train beside those models, and the groups that they get on their way, is written here. None: nothing is
+            known of them.
 
     Attributes:
         doubts: what speaks against the numbers of an unbroken run behind a load, in words.
@@ -123,10 +130,11 @@ class Objects:
         model: Any,
         optimizer: Any,
         scheduler: Any,
-        elsewhere: Callable[[], list[torch.nn.Module]] = list,
+        elsewhere: Callable[[], dict[str, torch.nn.Module]] = dict,
+        others: Callable[[], dict[str, Any] | None] = dict,
     ) -> None:
         self.model = model
-        self._elsewhere = elsewhere
+        self._elsewhere, self._others = elsewhere, others
         self.doubts: list[str] = []
         self._things: dict[str, Any] = {}
         self._added = AddedGroups()
@@ -151,6 +159,11 @@ class Objects:
         self._things[name] = thing
         self._added.note(name, thing)
 
+    def begin(self) -> None:
+        """Note with what objects begin that were made since: see ``Stateful.begin``."""
+        for name, thing in (self._others() or {}).items():
+            self._added.note(name, thing)
+
     def model_identity(self) -> ModelIdentity:
         """Return the identity of the model, and of models that were added."""
         own = [identity_of(whole(self.model))] if self.model is not None else []
@@ -168,9 +181,16 @@ class Objects:
 
     def _loose(self) -> dict[str, torch.Tensor]:
         """Return what the optimizers train and no model holds."""
-        return loose_parameters.loose_parameters(
-            self.optimizers, [*self.models().values(), *self._elsewhere()]
-        )
+        models = [*self.models().values(), *self._elsewhere().values()]
+        return loose_parameters.loose_parameters(self._all_optimizers(), models)
+
+    def _all_optimizers(self) -> list[Any]:
+        others = (self._others() or {}).values()
+        return [*self.optimizers, *(one for one in others if isinstance(one, torch.optim.Optimizer))]
+
+    def _all_models(self) -> dict[str, torch.nn.Module]:
+        """Return all models of which it is known by which optimizers they are trained."""
+        return self.models() | (self._elsewhere() if self._others() is not None else {})
 
     def write(self, folder: Path, rank: int) -> None:
         """Write every object; on rank 0. Raises OSError."""
@@ -181,24 +201,28 @@ class Objects:
         for name, thing in self._things.items():
             thing = whole(thing) if isinstance(thing, torch.nn.Module) else thing
             write_state(folder / f"{name}.pt", thing.state_dict())
-        self._added.write(folder, self.models())
-        if left := left_gradients.left_gradients(self.models(), self.optimizers):
+        self._added.write(folder, self._all_models())
+        if left := left_gradients.left_gradients(self._all_models(), self._all_optimizers()):
             write_state(folder / left_gradients.FILE, left)
         if loose := self._loose():
             write_state(folder / loose_parameters.FILE, {name: one.detach() for name, one in loose.items()})
+
+    def give_groups(self, folder: Path) -> None:
+        """Give optimizers the groups that they got on their way, ahead of their load. Raises ResumeError."""
+        self._added.give(folder, self._all_models())
 
     def read(self, folder: Path) -> None:
         """Load every object. Raises ResumeError."""
         self.doubts = []
         if self.model is not None:
             read_model(folder, whole(self.model))
-        self._added.give(folder, self.models())
+        self.give_groups(folder)
         schedules = [one for one in self._things.values() if isinstance(one, LRScheduler)]
         with loading_schedules(self.optimizers, self.schedulers, folder, added=schedules):
             for name, thing in self._things.items():
                 self._load(name, thing, folder)
         if (folder / left_gradients.FILE).exists():
-            left_gradients.put_left_gradients(read_state(folder / left_gradients.FILE), self.models())
+            left_gradients.put_left_gradients(read_state(folder / left_gradients.FILE), self._all_models())
         if loose := self._loose():
             loose_parameters.put_loose(read_state(folder / loose_parameters.FILE), loose, folder.name)
 

@@ -72,6 +72,7 @@ class RunningLoop:
         self._loss: Any = None
         self._due = False  # a save, when the epoch is over
         self._touched = True  # since the last cell of a notebook has ended
+        state.begin()
         self.training, step = begin_training(settings, output_dir, self.files, events, self._load)
         self.position.on(self.session.ranks.rank, self.session.ranks.world_size)
         self.step = self._saved = step or 0  # the step of the newest checkpoint

@@ -6,11 +6,20 @@ import re
 import shutil
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from vaultlayer_hf.base import files
 
 OURS = ".vaultlayer"
 """The folder below the script's own that holds links and restores."""
+
+
+def target_of(accelerator: Any, output_dir: Any, root: Path) -> Path:
+    """Return the folder that an Accelerator is about to write to; ``root``: of the script that names none."""
+    options = accelerator.project_configuration
+    if options.automatic_checkpoint_naming:
+        return Path(accelerator.project_dir) / "checkpoints" / f"checkpoint_{options.iteration}"
+    return Path(output_dir).expanduser() if output_dir is not None else root
 
 
 def step_of(name: str, last: int) -> int:
