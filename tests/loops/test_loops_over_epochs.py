@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,22 @@ def test_a_run_that_was_left_and_asks_for_another_loop(tmp_path: Path) -> None:
             if epoch == 1:
                 break
 
+    assert len(train(body, tmp_path).seen) == 4
+    assert train(body, tmp_path).seen == []
+
+
+def test_a_loop_that_was_left_and_is_held(tmp_path: Path) -> None:
+    """A variable, such as a bar's, holds what the loop went through: left, the run stays finished nevertheless."""
+
+    def body(training: Training) -> None:
+        loader = DataLoader(range(2), shuffle=True)
+        held.append(training.ckpt.epochs(range(4)))
+        for epoch in held[-1]:
+            training.learn(training.ckpt.batches(loader))
+            if epoch == 1:
+                break
+
+    held: list[Iterator[int]] = []
     assert len(train(body, tmp_path).seen) == 4
     assert train(body, tmp_path).seen == []
 

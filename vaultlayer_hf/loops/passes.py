@@ -11,7 +11,8 @@ from vaultlayer_hf.loops.data import LoopData
 _T = TypeVar("_T")
 _WITHIN_ANOTHER = (
     "epochs() is asked for within an epoch of another epochs() loop, and a run's place is that in one loop: give "
-    "epochs() to one of the two, the inner one, say, and let the outer one be plain"
+    "epochs() to one of the two, the inner one, say, and let the outer one be plain. A loop that was left by break "
+    "isn't over as long as a variable holds what it goes through, such as a progress bar: del it"
 )
 
 
@@ -66,6 +67,12 @@ class Passes:
     def inside(self) -> bool:
         """Whether an epoch of ``epochs`` is under way: one that the run still has to train."""
         return self._inside
+
+    def leave(self) -> None:
+        """Note that the loop over epochs is left: the run ends, and a progress bar, say, holds its generator."""
+        if self._inside:
+            self._inside = False
+            self._position.leave_epoch()
 
     def is_over(self, finished: bool) -> bool:
         """Whether the pass that is asked for next, outside of ``epochs``, is the one that ``finished`` the run."""

@@ -232,6 +232,7 @@ class RunningLoop:
     def finish(self) -> None:
         """Save what isn't saved, wait, and note the end: see ``Checkpointer.finish``."""
         self._settle(wait=True)
+        self.passes.leave()
         # A loop left behind its last save is asked for no more epochs, and the checkpoint has to say so.
         if self.step > self._saved or (self.position.left and not self._saved_left):
             self.save(last=True)
