@@ -93,6 +93,33 @@ def test_what_was_put_around_ours_goes_on_working(tmp_path: Path, accelerator: A
     assert committed(tmp_path / "vault") == [1]
 
 
+@pytest.mark.parametrize("automatic", [True, False])
+def test_a_roll_back_goes_to_the_newest(tmp_path: Path, accelerator: Any, automatic: bool) -> None:
+    """A run that has resumed, and saved since, loads what it has saved, not once more what it began with."""
+
+    def attached() -> tuple[Any, Values, Checkpointer]:
+        values = Values()
+        made = accelerator(tmp_path / "out", values, automatic)
+        ckpt = Checkpointer(str(tmp_path / "vault"))
+        ckpt.attach(made)
+        return made, values, ckpt
+
+    def save(made: Any, values: Values, step: int) -> None:
+        values.values = torch.tensor([step])
+        made.save_state(None if automatic else str(tmp_path / "out" / f"step_{step}"))
+
+    made, values, ckpt = attached()
+    save(made, values, 1)
+    ckpt.close()
+    made.free_memory()
+    made, values, ckpt = attached()
+    for step in (1, 2, 3):
+        made.load_state()
+        assert values.values.tolist() == [step]
+        save(made, values, step + 1)
+    ckpt.close()
+
+
 def test_the_stall_noted_is_the_save(tmp_path: Path, accelerator: Any) -> None:
     """What a commit notes as the save's cost is what save_state took, without the training before it."""
     made = accelerator(tmp_path / "out")

@@ -7,7 +7,6 @@ Links and restores lie in ``<project_dir>/.vaultlayer``.
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,9 @@ from vaultlayer_hf.loops.pending_gradients import PendingGradients
 from vaultlayer_hf.loops.script_folders import (
     OURS,
     link_tree,
+    move_restored,
     named_from,
+    own_number,
     remove_written,
     safe,
     stamps,
@@ -47,8 +48,6 @@ from vaultlayer_hf.state.data.placed import SKIPPED, in_doubt, keeps_place, load
 from vaultlayer_hf.state.own_numbers import OwnNumbers, put_numbers, take_numbers
 from vaultlayer_hf.vault.snapshot import LOCAL
 
-_OWN_NAME = re.compile(r"checkpoint_(\d+)")
-"""How accelerate names folders by itself."""
 _METHODS = ("save_state", "load_state", "skip_first_batches", "end_training")
 
 
@@ -63,7 +62,7 @@ class AttachedScript:
 
     Attributes:
         step: step of the newest checkpoint.
-        folder: the newest checkpoint, restored where the script had it; None on an empty vault.
+        folder: the newest checkpoint of the start, restored where the script had it; None on an empty vault.
         ended: whether it is closed.
 
     Raises what ``Checkpointer.resume`` does.
@@ -74,9 +73,10 @@ class AttachedScript:
         prepared = Prepared(accelerator, attached=True)
         self._prepared, self._files, self._asked = prepared, StateFiles(prepared), prepared.asked(None)
         self._own: OwnNumbers | None = None  # of a fork: put back behind its load
-        self._within: bool | None = None  # an update, when the restored folder was saved
+        self._within: dict[Path, bool | None] = {}  # an update, when a folder was saved
         self._gradients = PendingGradients(lambda: map(plain, accelerator._optimizers))
         self.folder: Path | None = None
+        self._newest: Path | None = None  # the same, and behind it what was saved here
         self.ended = self._loaded = False
         # Nobody asks after each step whether to save or to stop: signals do what they do without us.
         settings = replace(settings, save_every="none", signals="none", notices="none")
@@ -99,31 +99,31 @@ class AttachedScript:
         return self.training.session
 
     def load_state(self, input_dir: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Load what the script names, where it is there; else the vault's newest, restored; the log says which."""
+        """Load what the script names, where it is there; else the newest, restored or saved since; say which."""
         named = Path(input_dir).expanduser() if input_dir is not None else None
-        events = self.session.events
-        if self.folder is None or (named is not None and named.is_dir()):
-            if self.folder is not None and named is not None and named.resolve() != self.folder.resolve():
+        events, newest = self.session.events, self._newest
+        if newest is None or (named is not None and named.is_dir()):
+            if newest is not None and named is not None and named.resolve() != newest.resolve():
                 events.info(
                     EventKind.NOTICE,
-                    f"load_state({str(named)!r}) wins over {self.folder}, the newest of {self.session.address.uri}",
+                    f"load_state({str(named)!r}) wins over {newest}, the newest of {self.session.address.uri}",
                 )
         else:
             why = "no folder was named" if named is None else f"{named} isn't here"
-            events.info(EventKind.NOTICE, f"load_state() loads {self.folder}, restored from the vault: {why}")
-            input_dir = str(self.folder)
+            whence = "restored from the vault" if newest == self.folder else "saved by this run"
+            events.info(EventKind.NOTICE, f"load_state() loads {newest}, {whence}: {why}")
+            input_dir = str(newest)
         prepared, folder = self._prepared, Path(str(input_dir))
         with prepared.loading(folder):
             loaded = self._load(input_dir, *args, **kwargs)
             check_optimizers(prepared.optimizers)
-        of_ours = self.folder is not None and str(input_dir) == str(self.folder)
-        if self._own is not None and of_ours:
+        if self._own is not None and self.folder is not None and folder.resolve() == self.folder.resolve():
             said = put_numbers(self._own, prepared.optimizers, prepared.schedulers)
             self.session.warn_all(EventKind.NOTICE, said)
         for loader in self._accelerator._dataloaders:
             if keeps_place(base := base_of(loader)):  # by use_stateful_dataloader
                 self._doubt(loaded_by_accelerate(base))
-        noted = self._within if of_ours else None  # earlier versions didn't note it
+        noted = self._within.get(folder.resolve())  # earlier versions didn't note it
         if noted or (noted is None and prepared.within_update):
             self._doubt(UPDATE_LOST.format("save_state()"))
         self._loaded = True
@@ -239,6 +239,7 @@ class AttachedScript:
         self.step = session.step = step_of(location.name, self.step)
         tree = session.output_dir / f"checkpoint-{self.step}"
         failed = None
+        self._note(location, within := self._gradients.exist or self._prepared.within_update)
         try:
             if session.leads_node:
                 files.remove_tree(tree)
@@ -246,14 +247,23 @@ class AttachedScript:
                 keep_asked(tree, session, self._asked)
             if session.ranks.rank == 0:
                 about: dict[str, Any] = {"step": self.step, "world_size": world_size, "versions": versions()}
-                about["within_update"] = self._gradients.exist or self._prepared.within_update
-                write_about(tree, folder=str(named_from(self._root, location)), **about)
+                folder = str(named_from(self._root, location))
+                write_about(tree, folder=folder, within_update=within, **about)
         except OSError as error:
             failed = f"{location} can't be linked to {tree}: {error}"
             session.events.warn(EventKind.TROUBLE, failed)
         self.training.save(self._files.save_of(tree, self.step, failed))
         if session.leads_node:
             files.remove_tree(tree)  # the snapshot has links of its own
+
+    def _note(self, saved: Path, within: bool) -> None:
+        """Note what was saved here: behind a resume that is the newest from now on."""
+        self._within[saved.resolve()] = within
+        if self.folder is None:
+            return
+        self._newest = saved.absolute()
+        if self._newest.resolve() == self.folder.resolve():
+            self._own = None  # it holds this run's own numbers
 
     def _put_back(self, session: Session, restored: Path) -> int:
         """Put a restored folder where the script had it, and return its step."""
@@ -265,31 +275,14 @@ class AttachedScript:
         say_what_differs(session, restored, self._asked, holds_of(self._asked, fork=fork), over=over)
         self._own = take_numbers(self._prepared.optimizers, self._prepared.schedulers) if fork else None
         target = self._root / safe(str(about.get("folder", restored.name)))
-        session.ranks.on_every_rank(
-            lambda: self._move(session, restored, target) if session.leads_node else None
-        )
-        own = _OWN_NAME.fullmatch(target.name)
         options = self._accelerator.project_configuration
-        if options.automatic_checkpoint_naming and own is not None:
-            options.iteration = int(own[1]) + 1
-        self._within = about.get("within_update")
-        self.folder = target
-        return int(about["step"])
-
-    def _move(self, session: Session, restored: Path, target: Path) -> None:
-        """Move the files of a restored folder into place, and what a dead process left behind it out of the way."""
-        for path in sorted(restored.rglob("*")):
-            if not path.is_dir():
-                files.make_folder((target / path.relative_to(restored)).parent)
-                files.move(path, target / path.relative_to(restored))
-        files.remove_tree(restored)
-        own = _OWN_NAME.fullmatch(target.name)
-        if own is None or not self._accelerator.project_configuration.automatic_checkpoint_naming:
-            return
+        number = own_number(target.name) if options.automatic_checkpoint_naming else None
         aside = session.output_dir / LOCAL / "aside"
-        for path in target.parent.iterdir():
-            other = _OWN_NAME.fullmatch(path.name)
-            if other is not None and int(other[1]) > int(own[1]):
-                files.make_folder(aside)
-                files.remove_tree(aside / f"checkpoint-{other[1]}")
-                files.move(path, aside / f"checkpoint-{other[1]}")
+        session.ranks.on_every_rank(
+            lambda: move_restored(restored, target, number, aside) if session.leads_node else None
+        )
+        if number is not None:
+            options.iteration = number + 1
+        self._within[target.resolve()] = about.get("within_update")
+        self.folder = self._newest = target
+        return int(about["step"])

@@ -13,6 +13,15 @@ from vaultlayer_hf.base import files
 OURS = ".vaultlayer"
 """The folder below the script's own that holds links and restores."""
 
+_OWN_NAME = re.compile(r"checkpoint_(\d+)")
+"""How accelerate names folders by itself."""
+
+
+def own_number(name: str) -> int | None:
+    """Return the number of a folder that accelerate has named by itself; None for any other name."""
+    match = _OWN_NAME.fullmatch(name)
+    return int(match[1]) if match else None
+
 
 def target_of(accelerator: Any, output_dir: Any, root: Path) -> Path:
     """Return the folder that an Accelerator is about to write to; ``root``: of the script that names none."""
@@ -89,3 +98,21 @@ def remove_written(folder: Path, before: dict[Path, tuple[int, int]] | None) -> 
     for path, stamp in (stamps(folder) or {}).items():
         if before.get(path) != stamp:
             files.remove_file(path)
+
+
+def move_restored(restored: Path, target: Path, number: int | None, aside: Path) -> None:
+    """Move the files of a restored folder into place, and what a dead process left behind it out of the way.
+
+    ``number``: the folder's, where accelerate names the next ones; ``aside``: where those go that have higher ones.
+    """
+    for path in sorted(restored.rglob("*")):
+        if not path.is_dir():
+            files.make_folder((target / path.relative_to(restored)).parent)
+            files.move(path, target / path.relative_to(restored))
+    files.remove_tree(restored)
+    for path in list(target.parent.iterdir()) if number is not None else ():
+        other = own_number(path.name)
+        if other is not None and number is not None and other > number:
+            files.make_folder(aside)
+            files.remove_tree(aside / f"checkpoint-{other}")
+            files.move(path, aside / f"checkpoint-{other}")
