@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from tests.kit.inside import listen
 from vaultlayer_hf import Checkpointer, Settings, SettingsError, open_vault
 
 EPOCHS, ROWS = 3, 6
@@ -173,6 +174,28 @@ def test_a_run_that_was_left_early_stays_finished(tmp_path: Path) -> None:
                 break
         ckpt.finish()
         assert done == expected
+
+
+def test_code_behind_steps_of_one_epoch_is_named(tmp_path: Path) -> None:
+    """Called for each epoch, steps() says behind a resume that the code between its calls runs again; else nothing."""
+
+    def course(stop: int | None, together: bool = False) -> list[str]:
+        said: list[str] = []
+        ckpt = Checkpointer(str(tmp_path / "vault"), output_dir=tmp_path / "out", save_every=1)
+        listen(ckpt, lambda event: said.append(event.message))
+        ckpt.resume()
+        for _ in range(1 if together else 3):
+            for step, _ in ckpt.steps(DataLoader(range(2)), epochs=3 if together else None):
+                ckpt.step()
+                if step + 1 == stop:
+                    ckpt.close()
+                    return [text for text in said if "ran once more" in text]
+        ckpt.finish()
+        return [text for text in said if "ran once more" in text]
+
+    assert course(3) == []
+    assert course(4, together=True) == []
+    assert len(course(None)) == 1
 
 
 def test_progress_bars_see_how_many_are_left(tmp_path: Path) -> None:

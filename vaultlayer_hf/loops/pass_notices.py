@@ -65,3 +65,14 @@ def say_step_again(events: Events) -> None:
         "code again, so the step is trained, and counted, once more"
     )
     events.warn_once("step again", EventKind.INEXACT, in_doubt([why]))
+
+
+def say_code_again(session: Session) -> None:
+    """Say that code runs once more which the script has behind a pass of ``steps`` that was over before this start."""
+    if session.ranks.rank == 0:
+        session.events.warn_once(
+            "code again",
+            EventKind.NOTICE,
+            "steps() was called for each epoch by itself: where an epoch is over it gives no batches, and the code "
+            "behind it (a schedule's step, a mean over the epoch) ran once more. epochs() and batches() pass over both",
+        )

@@ -21,11 +21,12 @@ class Passes:
 
     Args:
         position: where the run is in its data; moved along.
+        say_again: says that code between two passes of ``steps`` runs once more.
     """
 
-    def __init__(self, position: LoopData) -> None:
-        self._position = position
-        self._inside = self._began = False
+    def __init__(self, position: LoopData, say_again: Callable[[], None] = lambda: None) -> None:
+        self._position, self._say_again = position, say_again
+        self._inside = self._began = self._passed_over = False
         self._loops = 0  # over epochs, in this process
         self.asked = 0
         """Passes that ``steps`` was asked for, those that are behind the run too."""
@@ -38,11 +39,15 @@ class Passes:
         ``done`` returns how many steps are done. Raises SettingsError for a loader without batches.
         """
         count = epochs if epochs is not None else 1 if total is None else None
+        alone = count == 1  # so what follows in the script is between two calls
+        if self._passed_over:
+            self._say_again()
         while count is None or count > 0:
             count = count - 1 if count is not None else None
             self.asked += 1
             if self.asked <= self._position.passes:
                 self._position.name(loader)
+                self._passed_over |= alone
                 continue
             if total is not None and done() >= total:
                 return

@@ -21,7 +21,7 @@ from vaultlayer_hf.loops.folder import LoopFiles
 from vaultlayer_hf.loops.life import begin_training, end_training
 from vaultlayer_hf.loops.objects import Stateful
 from vaultlayer_hf.loops.other_optimizers import OtherOptimizers
-from vaultlayer_hf.loops.pass_notices import run_is_over, say_step_again
+from vaultlayer_hf.loops.pass_notices import run_is_over, say_code_again, say_step_again
 from vaultlayer_hf.loops.passes import Passes
 from vaultlayer_hf.loops.pending_gradients import PendingGradients
 from vaultlayer_hf.loops.update_length import UpdateLength
@@ -63,7 +63,7 @@ class RunningLoop:
         self._state = state
         self.carried = Carried(events, lambda: state.saved)
         self.position = LoopData(events, pass_ended=self.carried.end_pass)
-        self.passes = Passes(self.position)
+        self.passes = Passes(self.position, lambda: say_code_again(self.session))
         self._gradients = PendingGradients(lambda: [] if state.engine else plain_optimizers(state))
         self._others = OtherOptimizers(self._holders, lambda: state.models().values(), self._say_other)
         self.files = LoopFiles(state, self.position, self.carried, self._gradients, self._others, events)
