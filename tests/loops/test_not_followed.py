@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 from tqdm import tqdm
 
 from tests.kit.inside import listen
@@ -152,3 +152,26 @@ def test_a_loader_that_never_begins_anew_is_said(tmp_path: Path, bar: bool) -> N
     rest, said = _passes(tmp_path, GoesOn, bar, 99)
     assert (len(first), len(rest)) == (2, 4)
     assert len([text for text in said if "GoesOn goes on with an iterator" in text]) == 1, said
+
+
+class _NoLength(IterableDataset[int]):
+    """A stream whose author has said that it has no length by an error of another kind."""
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(4))
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+
+def test_a_stream_that_refuses_to_tell_its_length(tmp_path: Path) -> None:
+    """Whatever its ``__len__`` raises, it has none, and the loop goes on."""
+    ckpt = Checkpointer(str(tmp_path / "vault"), output_dir=tmp_path / "out", save_every=1)
+    ckpt.resume()
+    seen = []
+    for _ in ckpt.epochs(range(1)):
+        for batch in ckpt.batches(DataLoader(_NoLength(), batch_size=1)):
+            seen.append(int(batch))
+            ckpt.step()
+    ckpt.finish()
+    assert seen == [0, 1, 2, 3]

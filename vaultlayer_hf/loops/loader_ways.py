@@ -105,5 +105,5 @@ def length_of(loader: Any) -> int | None:
     """Return how many batches a loader says that it has; None where it doesn't."""
     try:
         return len(loader)
-    except TypeError:
+    except Exception:  # of the script's own data set: it raises what it likes
         return None

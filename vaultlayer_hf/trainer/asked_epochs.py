@@ -203,7 +203,7 @@ def place_now(
         return None
     try:
         batches = len(loader)
-    except TypeError:
+    except Exception:  # of the script's own data set: it raises what it likes
         return None
     likeness = take_likeness(loader, world_size, args.gradient_accumulation_steps)
     now = StepSizes.of(likeness, batches)

@@ -394,7 +394,7 @@ class Follower:
             return bool(self.outer.end_of_dataloader)
         try:
             return not self.iterable and 0 < drawn == len(self.base)
-        except TypeError:  # its sampler has no length
+        except Exception:  # its sampler has no length, and may say so as it likes
             return False
 
     def _emptied(self) -> None:

@@ -28,7 +28,7 @@ def take_likeness(loader: Any, world_size: int, accumulation: int) -> Likeness:
     dataset = unwrapped(getattr(base, "dataset", None))
     try:
         samples = len(dataset)
-    except TypeError:
+    except Exception:  # of the script's own data set: it raises what it likes
         samples = None
     sampler: Any = getattr(base, "batch_sampler", None)
     while not getattr(sampler, "batch_size", None) and hasattr(sampler, "batch_sampler"):
@@ -126,6 +126,6 @@ def steps_a_pass(loader: Any, accumulation: int) -> tuple[int, ...]:
     """
     try:
         length = len(loader)
-    except TypeError:
+    except Exception:  # of the script's own data set: it raises what it likes
         return ()
     return tuple(steps for steps in (-(-length // accumulation), length // accumulation) if steps)
