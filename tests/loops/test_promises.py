@@ -85,6 +85,33 @@ def test_a_transformers_model_can_be_loaded_from_it(tmp_path: Path) -> None:
     assert other.lm_head.weight is other.model.embed_tokens.weight
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("around", [True, False])
+def test_adapters_are_no_model_of_transformers(tmp_path: Path, around: bool) -> None:
+    """Beside the weights of adapters there is no config.json, by which from_pretrained would make a fresh model."""
+    peft = pytest.importorskip("peft")
+    from tests.kit.models import tiny_llama
+
+    def adapted(seed: int) -> Any:
+        model, config = (
+            tiny_llama(32, 8),
+            peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False),
+        )
+        torch.manual_seed(seed)
+        if around:
+            return peft.get_peft_model(model, config)
+        try:
+            model.add_adapter(config)
+        except ValueError as error:
+            pytest.skip(str(error))  # one of the two is too old for the other
+        return model
+
+    trained(tmp_path, model=(model := adapted(1)))
+    assert not (tmp_path / "output" / "checkpoint-3" / "config.json").exists()
+    assert given(tmp_path, model=(again := adapted(2))).resume() == 3
+    assert all(torch.equal(one, again.state_dict()[name]) for name, one in model.state_dict().items())
+
+
 def test_a_model_of_more_than_tensors(tmp_path: Path) -> None:
     """A model with state of other kinds is kept, too."""
 

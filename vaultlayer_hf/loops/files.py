@@ -1,7 +1,7 @@
 """The files of a checkpoint that a loop of one's own writes: plain ones, which a person can load without us.
 
 checkpoint-500/model.safetensors    the model, unwrapped (model.pt where it holds more than tensors); config.json
-                                    beside it where it has one: from_pretrained(folder) works
+                                    beside it where it is transformers' own: from_pretrained(folder) works
 checkpoint-500/optimizer.pt         optimizer.state_dict(), by torch.save; scheduler.pt and <name>.pt likewise
 checkpoint-500/added_groups.pt      which parameters an optimizer was given on the way
 checkpoint-500/left_gradients.pt    gradients of parameters that no optimizer trains, where there are any
@@ -114,8 +114,17 @@ def write_model(folder: Path, model: torch.nn.Module) -> None:
             lambda path: save_file(tensors, path, metadata={"format": "pt", **dropped}),
         )
     config: Any = getattr(model, "config", None)
-    if hasattr(config, "save_pretrained"):
+    if _is_pretrained(model) and hasattr(config, "save_pretrained"):
         config.save_pretrained(folder)
+
+
+def _is_pretrained(model: Any) -> bool:
+    """Tell whether a model is one of transformers, and has its own names: without adapters that were put into it.
+
+    With a configuration beside the weights of anything else from_pretrained would make a fresh model.
+    """
+    of_transformers = any(cls.__name__ == "PreTrainedModel" for cls in type(model).__mro__)
+    return of_transformers and getattr(model, "_hf_peft_config_loaded", False) is not True
 
 
 def _without_copies(state: dict[str, Any], tied: Collection[str]) -> dict[str, torch.Tensor] | None:
