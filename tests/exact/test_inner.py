@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,6 +37,35 @@ def test_attributes_that_come_meanwhile() -> None:
     inner = Inner(dataset=data)
     data.count = 2
     assert inner.take()["dataset.count"] == ("number", 2, 1)
+
+
+class _Lazy:
+    """Opens its file, and draws its seed, at the first use."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd: Any = None
+        self.seed_fd: Any = None
+
+    def use(self) -> bytes:
+        if self._fd is None:
+            self._fd = os.open(self.path, os.O_RDONLY)
+            self.seed_fd = 1_000_000
+        return os.pread(self._fd, 4, 0)
+
+
+def test_an_open_file_is_of_its_process(tmp_path: Path) -> None:
+    """The number of a file that was opened lazily isn't put back, where it is another file's; other numbers are."""
+    (tmp_path / "rows").write_bytes(b"rows")
+    first, second = _Lazy(tmp_path / "rows"), _Lazy(tmp_path / "rows")
+    inner = Inner(dataset=first)
+    assert first.use() == b"rows"
+    state = inner.take()
+    os.close(first._fd)
+    Inner(dataset=second).put(state)
+    assert (second._fd, second.seed_fd) == (None, 1_000_000)
+    assert second.use() == b"rows"
+    os.close(second._fd)
 
 
 class _Wrapping:

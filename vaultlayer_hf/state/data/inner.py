@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,9 @@ _ITEMS = 32
 _CONTAINERS = (list, tuple, dict, functools.partial)
 _FOREIGN = ("torch", "datasets", "pyarrow", "pandas", "tokenizers", "numpy", "PIL")
 """Packages whose objects hold no generator of a script's, and much else."""
+
+_FILE_NUMBER = re.compile(r"(^|[._])(fd|fileno|handle|descriptor)$", re.IGNORECASE)
+"""Ends of the names by which a number is taken for an open file's, where it is one's."""
 
 InnerState = dict[str, Any]
 _At = tuple[Any, str]
@@ -79,7 +83,7 @@ class Inner:
             if (state := state_of(_get(*at))) is not None:
                 found[path] = state
         for path, value in self._numbers().items():
-            if self._first.get(path) != value:
+            if self._first.get(path) != value and not _is_open_file(path, value):
                 of_process = _is_of_process(path, value)
                 found[path] = ("process", None) if of_process else ("number", value, self._first.get(path))
         return found
@@ -221,6 +225,20 @@ def _is_of_process(path: str, value: int | float) -> bool:
     So does the collator for masked language modeling of transformers, which begins it anew in any other process.
     """
     return value == os.getpid() and "pid" in path.rpartition(".")[2].lower()
+
+
+def _is_open_file(path: str, value: int | float) -> bool:
+    """Tell whether a number is that of a file that this process has opened, as in ``self._fd = os.open(path, 0)``.
+
+    In another process it is another file's, or none's.
+    """
+    if not _FILE_NUMBER.search(path) or not isinstance(value, int):
+        return False
+    try:
+        os.fstat(value)
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 def steady_numbers(then: InnerState, now: InnerState) -> set[str]:
