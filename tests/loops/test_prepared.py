@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from accelerate import Accelerator
 
 from tests.kit.inside import listen
 from vaultlayer_hf import Checkpointer
 from vaultlayer_hf.base.events import Event, EventKind
+from vaultlayer_hf.loops import loose_parameters
 
 
 def slower(step: int) -> float:
@@ -97,3 +99,16 @@ def test_an_attached_script_is_told(tmp_path: Path) -> None:
         training.accelerator.free_memory()
         said = [one.message for one in training.events if "leaves out 1 tensor" in one.message]
         assert bool(said) is not registered
+
+
+def test_a_checkpoint_of_an_earlier_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no file of such tensors: the start goes on from it, and says so."""
+    with monkeypatch.context() as earlier:
+        earlier.setattr(loose_parameters, "write_loose", lambda *_: None)
+        Training(tmp_path).run(2)
+    rest = Training(tmp_path)
+    assert rest.ckpt.resume() == 2
+    rest.ckpt.close()
+    rest.accelerator.free_memory()
+    (said,) = [one.message for one in rest.events if one.kind is EventKind.INEXACT]
+    assert "lacks the tensors that an optimizer trains and no model holds" in said

@@ -6,9 +6,12 @@ They count where their norm is clipped with the others', and where the parameter
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+
+from vaultlayer_hf.state.object_files import read_state
 
 FILE = "left_gradients.pt"
 
@@ -27,8 +30,9 @@ def left_gradients(
     }
 
 
-def put_left_gradients(saved: Mapping[str, torch.Tensor], models: Mapping[str, torch.nn.Module]) -> None:
-    """Give the parameters that still have these names their gradients."""
+def load_left_gradients(folder: Path, models: Mapping[str, torch.nn.Module]) -> None:
+    """Give the parameters that still have these names their gradients. Raises ResumeError."""
+    saved = read_state(folder / FILE) if (folder / FILE).exists() else {}
     for prefix, model in models.items():
         for name, one in model.named_parameters():
             if f"{prefix}{name}" in saved:

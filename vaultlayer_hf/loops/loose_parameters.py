@@ -6,13 +6,19 @@ No ``state_dict()`` has them, the optimizer's neither, so a resume would begin w
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from vaultlayer_hf.errors import ResumeError
+from vaultlayer_hf.state.object_files import read_state, write_state
 
 FILE = "loose_parameters.pt"
+_NOT_SAVED = (
+    "the checkpoint lacks the tensors that an optimizer trains and no model holds: earlier versions saved none "
+    "that an Accelerator's optimizers train"
+)
 
 
 def loose_parameters(optimizers: Iterable[Any], models: Iterable[torch.nn.Module]) -> dict[str, torch.Tensor]:
@@ -31,6 +37,25 @@ def loose_parameters(optimizers: Iterable[Any], models: Iterable[torch.nn.Module
                     held.add(id(one))
                     found[f"{number}/{place}/{index}"] = one
     return found
+
+
+def write_loose(folder: Path, loose: dict[str, torch.Tensor]) -> None:
+    """Write them, where there are any. Raises OSError."""
+    if loose:
+        write_state(folder / FILE, {name: one.detach() for name, one in loose.items()})
+
+
+def load_loose(folder: Path, now: dict[str, torch.Tensor], *, needed: bool) -> list[str]:
+    """Copy the values that were saved into the tensors of now; return what speaks against the numbers behind that.
+
+    ``needed``: whether each checkpoint of such a loop has the file. Raises ResumeError.
+    """
+    if not now:
+        return []
+    if not needed and not (folder / FILE).exists():
+        return [_NOT_SAVED]
+    put_loose(read_state(folder / FILE), now, folder.name)
+    return []
 
 
 def put_loose(saved: dict[str, torch.Tensor], now: dict[str, torch.Tensor], where: str) -> None:

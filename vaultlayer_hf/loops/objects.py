@@ -115,11 +115,9 @@ class Objects:
     Args:
         model: written by rank 0 without its wrapper, as one model.
         optimizer, scheduler: None where there is none.
-        elsewhere: returns models that are saved beside these objects, by name, and whose parameters their optimizers
-            may train.
-        others: returns optimizers and schedules that are saved beside these objects, by name, without wrappers: what
-            they train beside those models, and the groups that they get on their way, is written here. None: nothing is
-            known of them.
+        elsewhere: returns models that are saved beside these objects, by name, and that their optimizers may train.
+        others: returns optimizers and schedules that are saved beside them, without wrappers, by name: what they train
+            outside of models, and which groups they are given, is written here. None: nothing is known of them.
 
     Attributes:
         doubts: what speaks against the numbers of an unbroken run behind a load, in words.
@@ -160,7 +158,7 @@ class Objects:
         self._added.note(name, thing)
 
     def begin(self) -> None:
-        """Note with what objects begin that were made since: see ``Stateful.begin``."""
+        """Note with how many groups of parameters ``others`` begin."""
         for name, thing in (self._others() or {}).items():
             self._added.note(name, thing)
 
@@ -184,6 +182,11 @@ class Objects:
         models = [*self.models().values(), *self._elsewhere().values()]
         return loose_parameters.loose_parameters(self._all_optimizers(), models)
 
+    @property
+    def _needs_loose(self) -> bool:
+        """Whether no checkpoint is without its file: earlier versions wrote none for what ``others`` train."""
+        return bool(self._loose()) and not self._others()
+
     def _all_optimizers(self) -> list[Any]:
         others = (self._others() or {}).values()
         return [*self.optimizers, *(one for one in others if isinstance(one, torch.optim.Optimizer))]
@@ -204,8 +207,7 @@ class Objects:
         self._added.write(folder, self._all_models())
         if left := left_gradients.left_gradients(self._all_models(), self._all_optimizers()):
             write_state(folder / left_gradients.FILE, left)
-        if loose := self._loose():
-            write_state(folder / loose_parameters.FILE, {name: one.detach() for name, one in loose.items()})
+        loose_parameters.write_loose(folder, self._loose())
 
     def give_groups(self, folder: Path) -> None:
         """Give optimizers the groups that they got on their way, ahead of their load. Raises ResumeError."""
@@ -221,10 +223,8 @@ class Objects:
         with loading_schedules(self.optimizers, self.schedulers, folder, added=schedules):
             for name, thing in self._things.items():
                 self._load(name, thing, folder)
-        if (folder / left_gradients.FILE).exists():
-            left_gradients.put_left_gradients(read_state(folder / left_gradients.FILE), self._all_models())
-        if loose := self._loose():
-            loose_parameters.put_loose(read_state(folder / loose_parameters.FILE), loose, folder.name)
+        left_gradients.load_left_gradients(folder, self._all_models())
+        self.doubts += loose_parameters.load_loose(folder, self._loose(), needed=self._needs_loose)
 
     def _load(self, name: str, thing: Any, folder: Path) -> None:
         state = read_state(folder / f"{name}.pt")
@@ -291,7 +291,7 @@ class Objects:
         lacking = [f"{name}.pt" for name in self._things if f"{name}.pt" not in paths]
         if self.model is not None and not {"model.safetensors", "model.pt"} & paths:
             lacking.insert(0, "the model's weights")
-        if loose_parameters.FILE not in paths and self._loose():
+        if loose_parameters.FILE not in paths and self._needs_loose:
             lacking.append(loose_parameters.FILE)
         return lacking
 
