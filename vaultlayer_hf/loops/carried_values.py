@@ -137,7 +137,7 @@ def put_variable(saved: Any, now: Any, others: set[int] | None = None) -> Any:
     if kind == "value":  # of a tensor: earlier versions
         on = now.device if isinstance(now, torch.Tensor) and isinstance(state, torch.Tensor) else None
         return state.to(on) if on is not None else state
-    if now is None or now is _ABSENT:
+    if (now is None or now is _ABSENT) and (state or kind != "object"):
         raise ValueError(NOT_THERE)
     if kind == "state":
         load_in_place(now, state)

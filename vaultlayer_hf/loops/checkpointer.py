@@ -164,9 +164,10 @@ class Checkpointer(Keepable):
 
         Call it when everything is prepared and registered for checkpointing. The newest checkpoint is restored to
         where the script had it, below ``output_dir`` (default: the accelerator's project_dir, else the current folder),
-        and its folder returned; None on an empty vault. From then on ``load_state()`` loads it unless the script names
-        another folder that is there, each ``save_state()`` is committed in the background, and ``end_training()`` ends
-        with ``finish()``. After ``finish()`` or ``close()`` the Accelerator has its own methods again. All ranks.
+        and its folder returned; None on an empty vault. From then on ``load_state()`` loads it, or what was saved
+        since, unless the script names another folder that is there; each ``save_state()`` is committed in the
+        background, and ``end_training()`` ends with ``finish()``. After ``finish()`` or ``close()`` the Accelerator has
+        its own methods again. All ranks.
         Raises what ``resume()`` raises.
         """
         if self._run is not None and not self._run.ended:
