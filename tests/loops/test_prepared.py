@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.utils import FullyShardedDataParallelPlugin
 
 from tests.kit.inside import listen
+from tests.servers import free_ports
 from vaultlayer_hf import Checkpointer
 from vaultlayer_hf.base.events import Event, EventKind
 from vaultlayer_hf.loops import loose_parameters
@@ -112,3 +116,22 @@ def test_a_checkpoint_of_an_earlier_version(tmp_path: Path, monkeypatch: pytest.
     rest.accelerator.free_memory()
     (said,) = [one.message for one in rest.events if one.kind is EventKind.INEXACT]
     assert "lacks the tensors that an optimizer trains and no model holds" in said
+
+
+@pytest.mark.slow
+def test_groups_that_an_engine_was_given_are_named(tmp_path: Path) -> None:
+    """What accelerate saves of FSDP can't be loaded behind that: the save says so, and not only the start."""
+    if "fsdp_version" not in FullyShardedDataParallelPlugin.__dataclass_fields__:
+        pytest.skip("this accelerate has no FSDP 2")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=1"]
+    port = f"--master-port={free_ports(1)[0]}"
+    run = subprocess.run(
+        [*launch, port, "-m", "tests.loops.grown_shards", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    said = run.stdout.splitlines()
+    assert said[0] == "step 0"
+    assert "accelerate saves what FSDP trains by the groups that it begins with" in said[1]
