@@ -5,7 +5,7 @@ them: a step takes as long as one of the stock training that nobody kills does i
 behind it. Such a training stays below 100 %, too: it starts once, and its saves keep it waiting. So the last column
 has the steps over its.
 
-python -m tests.goodput [--seconds 300] [--every 30] [--at-once 1] [--only TEXT]
+python -m tests.goodput [--seconds 300] [--every 30] [--at-once 1] [--only TEXT] [--undisturbed SECONDS]
 """
 
 from __future__ import annotations
@@ -34,6 +34,12 @@ def main() -> None:
     parser.add_argument(
         "--only", default="", help="Only the ways whose names hold this text, and the one to compare with."
     )
+    parser.add_argument(
+        "--undisturbed",
+        type=float,
+        default=0.0,
+        help="Seconds of the training that nobody kills, where they are to be others: its pace is known sooner.",
+    )
     asked = parser.parse_args()
     ways = [way for way in WAYS if asked.only in way or way == UNDISTURBED]
     print(
@@ -58,11 +64,16 @@ def main() -> None:
     ):
         folders = [Path(scratch, str(number)) for number in range(len(ways))]
         played = pool.map(
-            lambda way, folder: train_under_kills(way, folder, asked.seconds, asked.every), ways, folders
+            lambda way, folder: train_under_kills(
+                way, folder, asked.undisturbed * (way == UNDISTURBED) or asked.seconds, asked.every
+            ),
+            ways,
+            folders,
         )
         undisturbed, spent = next(played), list[tuple[str, float, Spent]]()
         for way, one in zip(ways, itertools.chain([undisturbed], played), strict=True):
-            share = f"{one.reached / undisturbed.reached:.1%}"
+            rates = one.reached / one.seconds, undisturbed.reached / undisturbed.seconds
+            share = f"{rates[0] / rates[1]:.1%}"
             goodput = f"{one.goodput(undisturbed.pace):.1%}"
             row = (
                 way,

@@ -93,12 +93,14 @@ def is_own_file(file: str) -> bool:
 
 def own_attributes(thing: Any) -> dict[str, Any]:
     """Return the attributes of an object that no library's class of it ever assigns."""
-    found = vars(thing)
-    known: set[str] = set()
-    for cls in type(thing).__mro__:
-        if not is_of_script(cls):
-            known |= _assigned(cls)
-    return {name: value for name, value in list(found.items()) if name not in known}
+    known = _assigned_by_libraries(type(thing))
+    return {name: value for name, value in list(vars(thing).items()) if name not in known}
+
+
+@functools.cache  # of every module at every save
+def _assigned_by_libraries(cls: type) -> frozenset[str]:
+    """Return the names of attributes that the methods of a class assign, but for those of the script's own classes."""
+    return frozenset().union(*(_assigned(one) for one in cls.__mro__ if not is_of_script(one)))
 
 
 @functools.cache
