@@ -13,6 +13,7 @@ import transformers
 from tests.kit.models import tiny_llama
 from tests.trainer.kit import Boom, FailAt, Patient, Recorder, weights
 from vaultlayer_hf import resumable
+from vaultlayer_hf.run.inside.micro_batch import divide
 
 trl = pytest.importorskip("trl")
 datasets = pytest.importorskip("datasets")
@@ -59,18 +60,13 @@ def rloo(base: Path, out: Path, vault: Path | None, *callbacks: Any, **more: Any
 
 
 def _generating(
-    name: str, base: Path, out: Path, vault: Path | None, callbacks: Iterable[Any], **more: Any
+    name: str, base: Path, out: Path, vault: Path | None, callbacks: Iterable[Any], by: int = 1, **more: Any
 ) -> Any:
+    more = {"steps_per_generation": 4, "num_iterations": 2, **more}
     args = arguments(
-        getattr(trl, f"{name}Config"),
-        out,
-        num_generations=2,
-        max_completion_length=8,
-        steps_per_generation=4,
-        num_iterations=2,
-        beta=0.04,
-        **more,
+        getattr(trl, f"{name}Config"), out, num_generations=2, max_completion_length=8, beta=0.04, **more
     )
+    divide(args, by)
 
     def reward(completions: list[str], **kwargs: Any) -> list[float]:
         return [float(sum(len(word) for word in text.split())) for text in completions]
@@ -150,6 +146,31 @@ def test_it_ends_as_an_unbroken_run(make: Any, base: Path, tmp_path: Path) -> No
     seen = Recorder(again)
     assert ended(again) == unbroken
     assert not seen.of("inexact")
+
+
+@pytest.mark.parametrize("make", [grpo, rloo])
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"steps_per_generation": None, "num_iterations": 1}, {"max_steps": -1, "num_train_epochs": 0.3}],
+    ids=["used over 8 steps", "used once", "epochs"],
+)
+def test_with_half_the_micro_batch_it_trains_on_the_same(
+    make: Any, more: dict[str, Any], base: Path, tmp_path: Path
+) -> None:
+    """With `vl run`'s smaller micro-batch all rows of each generation are trained on, afresh or from a checkpoint.
+
+    Also with the whole one from such a checkpoint, as the next `vl run` begins with it.
+    """
+    unbroken = make(base, tmp_path / "u", None, **more)
+    ended(unbroken)
+    wanted = [entry["loss"] for entry in losses(unbroken)]
+    for number, (first, then) in enumerate(((2, 2), (1, 2), (2, 1))):
+        vault = tmp_path / f"vault-{number}"
+        with pytest.raises(Boom):
+            make(base, tmp_path / f"a{number}", vault, Patient(vault), FailAt(5), by=first, **more).train()
+        again = make(base, tmp_path / f"b{number}", vault, by=then, **more)
+        ended(again)
+        assert [entry["loss"] for entry in losses(again)] == pytest.approx(wanted, abs=1e-3)
 
 
 def test_an_engine_of_its_own_is_said(base: Path, tmp_path: Path) -> None:

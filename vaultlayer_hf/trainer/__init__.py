@@ -60,6 +60,7 @@
     trained.py          what a Trainer trains: which of it a checkpoint holds, and whether it is finite
     trained_parts.py    which parameters are trained, and which adapters are active
     trainer_files.py    the Trainer's answers to what a save and a start ask about a checkpoint's files
+    trl_generations.py  generations of a checkpoint with another micro-batch are cut anew
     trl_state.py        what TRL's Trainers hold outside their model
     under_way.py        one training that is committed, from its begin to its end
     unwritable.py       what of a Trainer's state JSON can't hold, named where a save fails on it

@@ -86,7 +86,7 @@ class TrainedEpochs:
         then = self.sizes
         if then is None or now is None:
             return False
-        if self.mixed or then.samples != now.samples:
+        if self.mixed or not then.like(now):
             return True
         made = (then.batch, then.accumulation, self.likeness.get(_REST))
         if made == (now.batch, now.accumulation, likeness.get(_REST)):

@@ -23,7 +23,7 @@ from vaultlayer_hf.session.save.beside import names_beside, say_what_is_gone
 from vaultlayer_hf.state.data.followed import why_not
 from vaultlayer_hf.state.data.follower import Follower
 from vaultlayer_hf.state.data.guard import Guard, no_longer
-from vaultlayer_hf.state.data.likeness import Likeness, steps_a_pass, take_likeness
+from vaultlayer_hf.state.data.likeness import GENERATED, Likeness, steps_a_pass, take_likeness
 from vaultlayer_hf.state.data.placed import in_doubt
 from vaultlayer_hf.state.data.position import Moment, Position, state_lost
 from vaultlayer_hf.state.random_state import put_random_state
@@ -108,6 +108,8 @@ class TrainerData:
             self._evaluations = Evaluations(handler, self._guard, self._say_drawing)
         self._why = why_not(loader)
         self._likeness = take_likeness(loader, self._ranks.world_size, args.gradient_accumulation_steps)
+        if generated := getattr(args, "steps_per_generation", None):
+            self._likeness[GENERATED] = generated
         self._skipping.replace(self._trainer, loader, args.gradient_accumulation_steps)
         if self._why:
             self._events.warn(EventKind.NOTICE, f"the place in the data isn't kept: {self._why}")

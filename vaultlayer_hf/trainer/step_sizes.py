@@ -78,6 +78,20 @@ class StepSizes:
         """
         return abs(self.batches * self.batch - then.batches * then.batch) < max(self.batch, then.batch)
 
+    def like(self, other: StepSizes) -> bool:
+        """Tell whether a step of these sizes is one of the other sizes.
+
+        It is where TRL repeats each of its batches twice as often as its micro-batches are half as large, too.
+
+        >>> StepSizes(8, 1, 40).like(StepSizes(8, 2, 80)), StepSizes(8, 1, 40).like(StepSizes(8, 2, 40))
+        (True, False)
+        """
+        repeated = (
+            self.batch == other.batch
+            and self.batches * other.accumulation == other.batches * self.accumulation
+        )
+        return repeated or self.samples == other.samples
+
     def behind(self, then: StepSizes, done: int) -> int:
         """Return how many of these batches lie within the first ``done`` of a pass of other ones.
 

@@ -22,6 +22,7 @@ from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.state.object_files import peeled
 from vaultlayer_hf.state.tensor_digests import is_shard
 from vaultlayer_hf.trainer.added import Added
+from vaultlayer_hf.trainer.trl_generations import fit_generations
 
 
 def trl_state(trainer: Any, callbacks: Iterable[Any]) -> list[Added]:
@@ -103,6 +104,7 @@ class _Counted:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         own = self._trainer.__dict__
+        state = {**state, **fit_generations(state, self._trainer.args)}
         device = getattr(getattr(self._trainer, "accelerator", None), "device", "cpu")
         for name, value in state.items():
             if name == "_metrics" and isinstance(own.get(name), dict):

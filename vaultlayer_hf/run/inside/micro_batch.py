@@ -16,6 +16,9 @@ def divide(args: Any, by: int) -> None:
         return
     args.per_device_train_batch_size //= by
     args.gradient_accumulation_steps *= by
+    # TRL's loaders (GRPO, RLOO) give this many micro-batches at once; the configuration has reckoned with the old ones.
+    if isinstance(generated := getattr(args, "steps_per_generation", None), int):
+        args.steps_per_generation = generated * by
     args._vaultlayer_divided = by  # what trainer/micro_batches.py compares between ranks
     for config in _deepspeed_configs(args):
         _divide_deepspeeds(config, by)

@@ -12,7 +12,12 @@ from vaultlayer_hf.state.data.followed import base_of
 from vaultlayer_hf.state.data.sources import unwrapped
 
 Likeness = dict[str, Any]
-_ORDER = ("samples", "batch size", "data set", "sampler", "last batches", "loader", "data loading processes")
+GENERATED = "batches a generation"
+"""How many micro-batches a batch of TRL's loaders is cut into (GRPO, RLOO), which repeat it for each of them."""
+_ORDER = (
+    *("samples", "batch size", "data set", "sampler", "last batches", "loader", "data loading processes"),
+    GENERATED,
+)
 """The data's order follows from these: where they differ, the place of one run is none in that of the other."""
 _DATA = ("samples", "data set", "sampler")
 """Two loaders that differ in these aren't one and the same, made anew by a later start."""
