@@ -205,6 +205,20 @@ def test_other_signals_are_passed_on_and_end_nothing(tmp_path) -> None:
     assert finish(process, tmp_path, timeout=30).actions == ["done"]
 
 
+def test_other_signals_are_passed_on_once(tmp_path) -> None:
+    """The SIGUSR1 that an attempt was sent isn't sent to the next one, whose Python would die of it at its start."""
+    (tmp_path / "train.py").write_text(
+        "import os, signal, time\nif os.path.exists('up'): time.sleep(1); raise SystemExit(0)\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: os.kill(os.getpid(), signal.SIGKILL))\n"
+        "open('up', 'w'); time.sleep(60)"
+    )
+    process = start(tmp_path, sys.executable, "train.py")
+    await_file(tmp_path / "up", process)
+    process.send_signal(signal.SIGUSR1)
+    ran = finish(process, tmp_path, timeout=30)
+    assert [line["signal"] for line in ran.lines("death")] == ["SIGKILL", None]
+
+
 def test_silence_is_a_hang_with_stacks(tmp_path) -> None:
     """A program whose pulse stops is asked for its stacks, killed with all its threads, and started again."""
     script = PULSE + (

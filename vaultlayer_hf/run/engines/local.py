@@ -110,7 +110,7 @@ class LocalAttempt(Attempt):
         Signals that ``received`` gets are passed on. After the first that ends a program, it has ``grace`` seconds; a
         second one ends it at once. A program without a sign of life is asked for its stacks and killed.
         """
-        passed, deadline = 0, None
+        passed, earlier, deadline = 0, len(received.names), None
         turn = time.monotonic()
         while (status := self._process.poll()) is None:
             processes.sleep_until_ended(self.pid, _POLL)
@@ -120,6 +120,8 @@ class LocalAttempt(Attempt):
             while passed < len(received.names):
                 name = received.names[passed]
                 passed += 1
+                if name not in ENDING and passed <= earlier:
+                    continue  # an earlier attempt's: Python, as it starts, would die of it
                 if name in ENDING and deadline is not None:
                     self._kill()
                     continue
