@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 import tarfile
@@ -10,8 +11,8 @@ import tarfile
 import accelerate
 import pytest
 
-from tests.run.deaths import KINDS, SAME, check, play
-from tests.run.programs import finish, plain, start, torchrun
+from tests.run.deaths import KINDS, SAME, await_file, check, play
+from tests.run.programs import SCRIPT, finish, plain, start, torchrun
 
 
 @pytest.mark.slow
@@ -49,6 +50,36 @@ def test_accelerates_own_tests_pass_with_the_hook(tmp_path) -> None:
     assert passed is not None
     assert int(passed[1]) >= 10
     assert "failed" not in ran.out.splitlines()[-1]
+
+
+_WORKERS = """
+import transformers, time
+args.dataloader_num_workers, args.save_steps = 2, 500
+usual = Trainer._save_checkpoint
+def slow(*given, **named):
+    open("saving", "w").close()
+    time.sleep(6)
+    return usual(*given, **named)
+Trainer._save_checkpoint = slow
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_accelerate_launch_with_one_process_is_told_to_end(number, tmp_path) -> None:
+    """Its launcher dies of the signal and passes nothing on: the training saves all the same, within the grace."""
+    launch = (sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "train.py")
+    (tmp_path / "train.py").write_text(SCRIPT)
+    more = {"BEFORE": _WORKERS, "FATE": "3 open('there', 'w')", "PACE": "0.5"}
+    process = start(tmp_path, *launch, options=("--grace", "60"), **more)
+    await_file(tmp_path / "there", process)
+    process.send_signal(number)
+    ran = finish(process, tmp_path)
+    print(ran.err[-6000:])
+    assert ran.code == (75 if number == signal.SIGTERM else 130)
+    assert (tmp_path / "saving").exists()
+    assert ran.lines("death")[0]["committed"] >= 3
+    assert ran.actions == ["leave"]
 
 
 @pytest.mark.slow

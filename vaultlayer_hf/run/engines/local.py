@@ -86,7 +86,7 @@ class LocalAttempt(Attempt):
         self._phases: set[str] = set()
         self._ranks = 0
         self.silent: float | None = None
-        self._late = False
+        self._late = self._told = False
 
     @property
     def _keep(self) -> frozenset[int]:
@@ -112,7 +112,7 @@ class LocalAttempt(Attempt):
         """
         passed, earlier, deadline = 0, len(received.names), None
         turn = time.monotonic()
-        while (status := self._process.poll()) is None:
+        while (status := self._process.poll()) is None or self._outlived(received, deadline):
             processes.sleep_until_ended(self.pid, _POLL)
             late, turn = time.monotonic() - turn, time.monotonic()
             if late > _ASLEEP + _POLL:
@@ -173,6 +173,20 @@ class LocalAttempt(Attempt):
         except psutil.Error:
             return
         processes.send(number, targets)
+
+    def _outlived(self, received: ReceivedSignals, deadline: float | None) -> bool:
+        """Tell whether ranks go on, though what started them has ended of the request to end; they are told, once.
+
+        `accelerate launch` does so with one process: it passes nothing on.
+        """
+        if received.ending is None or deadline is None:
+            return False
+        pids = {line.get("pid") for line in notes_of(read_notes(self.folder), "train")}
+        ranks = [one for one in processes.family(self._keep) if one.pid in pids]
+        if not self._told:
+            self._told = True
+            processes.send(signal.Signals[received.ending], ranks)
+        return bool(ranks)
 
     def _kill(self) -> None:
         processes.send(signal.SIGKILL, processes.family(self._keep))
