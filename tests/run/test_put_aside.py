@@ -110,6 +110,35 @@ def test_put_aside_once_is_put_aside_ahead_of_each_attempt() -> None:
     assert (again.action, again.cause) == (Action.STOP, Cause.NOT_EMPTY)
 
 
+def test_a_folder_of_another_name_is_no_reason() -> None:
+    """Another folder that is there already has nothing to do with the output folder: that stays where it is."""
+    for text, cause in (
+        ("[Errno 17] File exists: 'out'", Cause.NOT_EMPTY),
+        ("[Errno 17] File exists: '/runs/out/logs'", Cause.NOT_EMPTY),
+        ("[Errno 17] File exists: 'logs'", Cause.CRASH),
+        ("[Errno 17] File exists: 'out-2'", Cause.CRASH),
+        ("I want a folder of my own", Cause.NOT_EMPTY),
+    ):
+        death = Death(code=1, errors=[Error(0, "FileExistsError", text, not_empty=True)], left=("/runs/out",))
+        assert classify(death, trained_before=True) is cause
+
+
+def test_what_is_put_aside_is_back_when_the_run_stops(tmp_path: Path) -> None:
+    """A script that doesn't come to train again leaves nobody's folder under another name."""
+    (tmp_path / "train.py").write_text(
+        "import os, signal\nfrom vaultlayer_hf.run.report import report\n"
+        "if os.path.exists('once'): raise FileExistsError(17, 'File exists', 'out')\n"
+        "os.mkdir('out'); open('out/mine', 'w'); open('once', 'w')\n"
+        "report.note('train', output_dir=os.path.abspath('out'), step=0, pid=os.getpid())\n"
+        "report.beat(step=3, phase='train'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    ran = finish(start(tmp_path, sys.executable, "train.py"), tmp_path)
+    assert ran.causes == ["killed", "not-empty", "not-empty"]
+    assert ran.actions[-1] == "stop"
+    assert (tmp_path / "out" / "mine").exists()
+    assert not (tmp_path / "out.put-aside").exists()
+
+
 def test_the_words_of_known_scripts() -> None:
     """The refusals of transformers' examples, of LLaMA-Factory and of scripts; others that sound alike aren't."""
     words = (

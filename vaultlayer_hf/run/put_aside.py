@@ -3,7 +3,8 @@
 Many scripts end with "Output directory already exists and is not empty" where they find files and no checkpoint in
 their output folder. The first attempt has put TensorBoard's logs or snapshots there, so without this every later one
 would end there. Nothing is deleted: the folder gets another name beside itself while the script looks, and its content
-comes back as the Trainer begins to train, ahead of the look for a snapshot to go on from.
+comes back as the Trainer begins to train, ahead of the look for a snapshot to go on from; at the
+latest as `vl run` ends.
 """
 
 from __future__ import annotations
@@ -68,6 +69,12 @@ def bring_back(output_dir: Path) -> None:
             _merge(aside, output_dir)
     except OSError:
         pass
+
+
+def bring_all_back(folder: Path) -> None:
+    """Do so for all output folders of a run folder. Only while no process trains there."""
+    for output_dir in output_dirs(folder):
+        bring_back(output_dir)
 
 
 def _aside(output_dir: Path) -> Path:

@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from vaultlayer_hf.run.free_space import free_space_of_attempt
 from vaultlayer_hf.run.journal import FORMAT_VERSION, Journal, attempt_folder, notes_of, read_notes
 from vaultlayer_hf.run.options import Options
 from vaultlayer_hf.run.program import program_of
-from vaultlayer_hf.run.put_aside import output_dirs, put_aside
+from vaultlayer_hf.run.put_aside import bring_all_back, output_dirs, put_aside
 from vaultlayer_hf.run.received_signals import receive_signals
 
 
@@ -66,12 +66,18 @@ def supervise(options: Options, say: Callable[[str], None]) -> RunOutcome:
         say(message)
 
     history, vault = RestartHistory(), options.vault
-    with receive_signals() as received, closing(Attempts(options, journal, received, notice)) as attempts:
+    with (
+        receive_signals() as received,
+        closing(Attempts(options, journal, received, notice)) as attempts,
+        ExitStack() as at_end,
+    ):
         while True:
             death = attempts.make(history, vault)
             decision = decide_restart(death, history, options.limits)
             if decision.action is Action.RESTART:
                 decision = _prepare(decision, history, journal, options, notice)
+            if decision.aside:  # the script may end, or be told to, before it trains
+                at_end.callback(bring_all_back, options.folder)
             _note_death(journal, death, decision)
             history, vault = follow(death, history, decision), death.vault or vault
             if decision.action is not Action.RESTART:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -180,7 +181,7 @@ def classify(death: Death, trained_before: bool = False) -> Cause:
         by_error = None  # loading the model takes more than there is: no micro-batch changes that
     if by_error is not None:
         return by_error
-    if error is not None and error.not_empty and not death.began and death.left:
+    if error is not None and error.not_empty and not death.began and _of_folder(error, death.left):
         return Cause.NOT_EMPTY
     if death.oom_kills and death.began and error is None:
         return Cause.HOST_MEMORY
@@ -190,6 +191,17 @@ def classify(death: Death, trained_before: bool = False) -> Cause:
     if error is not None or (faulted and not death.errors):
         return Cause.CRASH
     return Cause.KILLED
+
+
+def _of_folder(error: Error, left: Sequence[str]) -> bool:
+    """Tell whether what is there already may be one of these output folders, or lies in one.
+
+    The system names the path. What a script says by itself needn't: LLaMA-Factory doesn't.
+    """
+    if error.type != "FileExistsError" or not re.match(r"\[\w+ \d+\] ", error.message):
+        return bool(left)
+    named = re.split(r"""[\s'"():/\\]+""", error.message)
+    return any(re.split(r"[/\\]", folder)[-1] in named for folder in left)
 
 
 def _by_error(error: Error | None, trained_before: bool) -> Cause | None:
