@@ -11,7 +11,8 @@ import torch
 from tests.trainer import kit
 from vaultlayer_hf import Checkpointer, open_vault
 from vaultlayer_hf.run.decide.clean import decide_deletions
-from vaultlayer_hf.run.free_space import free_space
+from vaultlayer_hf.run.free_space import free_space, free_space_of_attempt
+from vaultlayer_hf.run.journal import append
 from vaultlayer_hf.run.report import LOOP, TRAINER
 from vaultlayer_hf.session.output_dir import checkpoints
 
@@ -78,6 +79,18 @@ def test_a_trainers_torn_checkpoint_goes_and_whole_ones_that_only_the_disk_has_s
     free_space(tmp_path / "out", str(tmp_path / "vault"), 1, TRAINER)
     left = [step for step in steps_of(tmp_path) if step >= newest]
     assert left == [newest, newest + 2, newest + 4]
+
+
+def test_an_output_folder_that_is_gone_is_passed_over(tmp_path) -> None:
+    """A temporary folder has gone with its process, and what filled the disk with it: nothing is to be freed there."""
+    for name in ("gone", "out"):
+        line = {"time": 0.0, "kind": "train", "output_dir": str(tmp_path / name)}
+        append(tmp_path / "rank-0.jsonl", line)
+    (tmp_path / "out").mkdir()
+    said: list[str] = []
+    assert free_space_of_attempt(tmp_path, "", lambda topic, text: said.append(text)) == 0
+    assert len(said) == 1
+    assert f"freed in {tmp_path / 'out'}" in said[0]
 
 
 @pytest.mark.parametrize("seam", [TRAINER, LOOP, "somebody's own"])

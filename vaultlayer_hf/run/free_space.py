@@ -87,6 +87,8 @@ def free_space_of_attempt(attempt: Path, vault: str, notice: Callable[[str, str]
     trains = {str(line["output_dir"]): line for line in notes_of(read_notes(attempt), "train")}
     total = 0
     for output_dir, line in sorted(trains.items()):
+        if not Path(output_dir).is_dir():  # a temporary one goes with its process
+            continue
         freed, removed = free_space(
             Path(output_dir),
             line.get("vault") or vault,
