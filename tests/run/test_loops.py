@@ -80,3 +80,10 @@ def test_how_long_a_loop_may_be_silent() -> None:
     assert Pulse(fixed=5.0).limit({"loop"}) == 5.0
     assert Pulse(longest=1.0, seen=9).limit({"loop"}) == 3600.0
     assert Pulse(fixed=5.0).limit({"done"}) == float("inf")
+
+
+def test_a_named_time_counts_outside_of_steps_where_it_is_more_than_an_hour() -> None:
+    """An evaluation or a save may be silent for an hour, and for longer where --hang-after says so."""
+    for phases in ({"start"}, {"between"}, {"end"}, {"train", "between"}):
+        assert Pulse(fixed=5.0).limit(phases) == 3600.0
+        assert Pulse(fixed=7200.0).limit(phases) == 7200.0

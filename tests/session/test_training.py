@@ -200,6 +200,29 @@ class Told(TrainingObserver):
         self.told.append("closed")
 
 
+class Sees(TrainingObserver):
+    """Counts how often it is told that bytes move."""
+
+    count = 0
+
+    def sending(self, session: Session) -> None:
+        self.count += 1
+
+
+def test_observers_hear_that_the_last_uploads_move(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the end waits for a slow upload, `vl run` has signs of life: it isn't taken for a hang."""
+    monkeypatch.setattr(observers, "_observers", [])
+    observe(seen := Sees())
+    session, _ = a_session(str(tmp_path / "vault"), tmp_path / "output", bandwidth=10_000)
+    training = Training(session)
+    resume(session, TrainersFiles())
+    training.begin(0)
+    save(training, 2)
+    assert training.flush()
+    training.close()
+    assert seen.count
+
+
 def test_observers_are_told_and_end_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An observer hears of begin, each step, the last wait, the end and the close; what it raises is reported once."""
     monkeypatch.setattr(observers, "_observers", [])

@@ -23,6 +23,9 @@ class TrainingObserver:
     def flushing(self, session: Session) -> None:
         """No more steps: uploads are waited for."""
 
+    def sending(self, session: Session) -> None:
+        """Bytes move while uploads are waited for."""
+
     def finished(self, session: Session, step: int) -> None:
         """The run is done, at ``step``."""
 

@@ -61,6 +61,7 @@ def wait_for_uploads(
     for_others: float = math.inf,
     limits: Callable[[], WaitLimits] = WaitLimits,
     say: Callable[[str, bool], None] = lambda text, trouble: None,
+    moved: Callable[[], None] = lambda: None,
 ) -> str | None:
     """Wait until nothing is queued or under way; return why no longer, in words, and None where all is in.
 
@@ -71,6 +72,7 @@ def wait_for_uploads(
         for_others: seconds at most where nothing but parts of other nodes is missing.
         limits: what limits the wait besides, asked several times a second.
         say: told what is waited for, and whether that is trouble, after some seconds and again each minute.
+        moved: called where bytes have been hashed or sent, several times a second at most.
     """
     if uploader.wait(0):
         return None
@@ -85,6 +87,7 @@ def wait_for_uploads(
             now, remaining = time.monotonic(), uploader.remaining
             if remaining < least:
                 least, moved_at = remaining, now
+                moved()
             bar.n = round(min(_ALMOST * total, max(0, total - remaining)))
             bar.refresh()
             limit, full, parts = limits(), uploader.full_since, uploader.waiting_since

@@ -43,7 +43,7 @@ class Pulse:
         # A loop of one's own doesn't say when it evaluates, so nothing is learnt of it.
         if phases == {"train"}:
             return hang_limit([self.longest] * min(self.seen, 3))
-        return 2 * hang_limit([])
+        return max(2 * hang_limit([]), self.fixed or 0.0)
 
 
 @dataclass

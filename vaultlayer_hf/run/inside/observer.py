@@ -64,6 +64,10 @@ class LoopObserver(TrainingObserver):
         if not report.watched:
             report.beat(phase="end")
 
+    def sending(self, session: Session) -> None:
+        """Give a sign of life, of a Trainer's wait, too."""
+        report.beat()
+
     def finished(self, session: Session, step: int) -> None:
         """Note that the loop has come to its end."""
         if not report.watched:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from vaultlayer_hf.base.events import EventKind
+from vaultlayer_hf.session.observers import notify
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.stop.exits import INTERRUPTED
 from vaultlayer_hf.session.stop.stopping import Stopping
@@ -57,6 +58,7 @@ def drain(
         for_others=for_others,
         limits=limits,
         say=say,
+        moved=lambda: notify(session, lambda observer: observer.sending(session)),
     )
     if why is not None:
         session.events.sum_up()  # ahead of it: a commit of before mustn't be the last that is read
