@@ -52,6 +52,10 @@ CASES = {
     "CUDA out of memory": (
         replace(TRAINING, errors=[error("torch.OutOfMemoryError", memory=True)]), Cause.MEMORY, Action.RESTART, 5,
     ),
+    "CUDA out of memory in an evaluation": (
+        replace(TRAINING, errors=[error("torch.OutOfMemoryError", memory=True, evaluating=True)]),
+        Cause.MEMORY, Action.STOP, 5,
+    ),
     "other nodes have a smaller micro-batch": (
         Death(code=1, errors=[error("vaultlayer_hf.trainer.micro_batches.OtherMicroBatchError", divide=2)]),
         Cause.MICRO_BATCH, Action.RESTART, 5,

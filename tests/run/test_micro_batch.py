@@ -1,4 +1,4 @@
-"""A smaller micro-batch where DeepSpeed keeps numbers of its own."""
+"""A smaller micro-batch: where DeepSpeed keeps numbers of its own, and where it would change nothing."""
 
 from __future__ import annotations
 
@@ -57,6 +57,24 @@ def test_deepspeeds_numbers_go_along(before: dict, after: tuple) -> None:
         found["gradient_accumulation_steps"],
         found["train_batch_size"],
     ) == (*after, 12)
+
+
+_EVALUATES = """
+import transformers
+def full(predictions):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB")
+trainer.eval_dataset, trainer.compute_metrics = rows[:4], full
+args.eval_strategy, args.eval_steps = transformers.IntervalStrategy.STEPS, 3
+trainer.train()
+"""
+
+
+def test_memory_that_an_evaluation_lacks_halves_nothing(tmp_path: Path) -> None:
+    """What runs out of memory in an evaluation stops the run with the settings that help."""
+    ran = vl_run(tmp_path, TRAIN=_EVALUATES)
+    assert (ran.code, ran.causes, ran.actions) == (5, ["memory"], ["stop"])
+    assert "it was in an evaluation" in ran.err
+    assert "per_device_eval_batch_size" in ran.err
 
 
 @pytest.mark.slow

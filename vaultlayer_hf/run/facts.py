@@ -173,6 +173,7 @@ def _error(rank: int, line: dict[str, Any]) -> Error:
         not_empty=means_not_empty(str(line.get("type", "")), str(line.get("message", ""))),
         time=float(line.get("time", 0.0)),
         divide=int(line.get("divide") or 1),
+        evaluating=bool(line.get("evaluating")),
     )
 
 

@@ -39,7 +39,8 @@ A rank's notes:
     unfit     reason: this warm start wasn't what a cold one would have been, so the attempt was started again, cold
     cold      reason, pid: this rank wasn't forked by the process that has its imports done, so it starts cold
     error     type (qualified name), message, traceback, memory (bool: out of memory), full (bool: no space),
-              divide (by what all nodes must divide their micro-batches; only where they differ)
+              divide (by what all nodes must divide their micro-batches; only where they differ), evaluating (true: in a
+              Trainer's evaluation; only there)
     trained   step: train() has returned; over (bool): at the training's end
     uncaught  pid: the last error noted was caught by nobody, and ends this process
     exit      pid, code (of the SystemExit that has left train(), or null): a process that trained ends by itself

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,7 @@ class AttemptReport:
             step=self._step,
             pid=os.getpid(),
             **({"divide": error.divide} if hasattr(error, "divide") else {}),
+            **({"evaluating": True} if _in_evaluation(error) else {}),
         )
 
     def note_event(self, event: Event) -> None:
@@ -191,6 +193,12 @@ class AttemptReport:
 
         hook._vaultlayer_run = True  # type: ignore[attr-defined]
         sys.excepthook = hook
+
+
+def _in_evaluation(error: BaseException) -> bool:
+    """Tell whether a Trainer evaluated where an exception was raised, by the names of its own loops."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code.co_name in ("evaluation_loop", "prediction_loop") for frame, _ in frames)
 
 
 report = AttemptReport()

@@ -43,6 +43,7 @@ class Error:
         full: no space left on a disk.
         not_empty: the script wants an output folder without files in it.
         time: seconds since the epoch.
+        evaluating: it was raised in a Trainer's evaluation.
         divide: by what all nodes must divide their micro-batches; 1 where the error isn't about that.
     """
 
@@ -55,6 +56,7 @@ class Error:
     not_empty: bool = False
     time: float = 0.0
     divide: int = 1
+    evaluating: bool = False
 
 
 @dataclass(frozen=True)

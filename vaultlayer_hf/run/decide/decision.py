@@ -11,6 +11,7 @@
 | fenced, refused | stop: another writer has the vault, or a person must change something |
 | startup | stop: the first attempt failed before its first step |
 | memory, host-memory | restart with a smaller micro-batch and more accumulation, the global batch stays; stop at 1 |
+| memory in an evaluation | stop: its micro-batch is another one |
 | micro-batch | restart with the smallest micro-batch of all nodes, as memory has run out on another one |
 | nonfinite | restart from the newest checkpoint before the loss was nan or inf; stop after ``walk_back`` times |
 | hang, killed | restart |
@@ -134,6 +135,11 @@ def decide_restart(death: Death, history: RestartHistory, limits: Limits | None 
     if cause is Cause.NONFINITE:
         return _walk_back(death, history, after, limits, say)
     divide, reason = history.divide, f"it goes on from {say.checkpoint(after.at)}"
+    if cause is Cause.MEMORY and error is not None and error.evaluating:
+        return stop(
+            "it was in an evaluation, which the training's micro-batch has no part in: set a smaller "
+            "per_device_eval_batch_size, or eval_accumulation_steps"
+        )
     if cause in (Cause.MEMORY, Cause.HOST_MEMORY):
         factor = smallest_factor(death.micro_batch)
         if factor is None:
