@@ -93,7 +93,8 @@ def is_own_file(file: str) -> bool:
 
 def own_attributes(thing: Any) -> dict[str, Any]:
     """Return the attributes of an object that no library's class of it ever assigns."""
-    known = _assigned_by_libraries(type(thing))
+    cls: type = type(thing)
+    known = _assigned_by_libraries(cls)
     return {name: value for name, value in list(vars(thing).items()) if name not in known}
 
 
