@@ -24,6 +24,7 @@ from vaultlayer_hf.stores.folder import FolderStore
 from vaultlayer_hf.testing.faults import Fault, FaultStore, Operation
 from vaultlayer_hf.vault.keys import HINT, LOG, entry_key
 from vaultlayer_hf.vault.log.log import Log, Writer
+from vaultlayer_hf.vault.reader.archive import make_archive, undo_archive
 from vaultlayer_hf.vault.retention.prune import retire
 
 
@@ -454,6 +455,20 @@ def test_fenced_is_for_good(tmp_path: Path) -> None:
         note(old)
     assert len(counting.operations) == asked
     assert numbers(store) == [1, 2]
+
+
+def test_a_writer_whose_vault_was_archived_is_told_so(tmp_path: Path) -> None:
+    """No process goes on with that run: what it held was archived, or an archive was taken back, by a person."""
+    store = memory_store()
+    commit_step(store, claim(store), tmp_path, 4)
+    old = claim(store)
+    make_archive(store)
+    with pytest.raises(FencedError, match=r"archived as archive-1 \(log entry 4\), so this run ends"):
+        note(old)
+    newer = claim(store)
+    undo_archive(store)
+    with pytest.raises(FencedError, match=r"archive-1 was taken back \(log entry 6\), so this run ends"):
+        note(newer)
 
 
 def test_a_zombie_meets_the_claim_behind_many_entries(tmp_path: Path) -> None:

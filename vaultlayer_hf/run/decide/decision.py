@@ -125,7 +125,9 @@ def decide_restart(death: Death, history: RestartHistory, limits: Limits | None 
     if cause is Cause.REFUSED:
         return stop("starting it again changes nothing: the message says what to change")
     if cause is Cause.FENCED:
-        return stop("another process has taken this vault and goes on with the run there")
+        return stop(
+            "the vault isn't this run's any more, and the error says whose it is: a restart would take it back"
+        )
     if after.stuck >= limits.stuck:
         return stop(f"{after.stuck} attempts in a row have made no progress beyond step {after.furthest}")
     if cause is Cause.CRASH and after.same >= limits.same:

@@ -54,6 +54,7 @@ from vaultlayer_hf.stores.base import Store
 from vaultlayer_hf.vault.keys import HINT, LOG, entry_key, entry_number
 from vaultlayer_hf.vault.log.ahead import unreadable_end
 from vaultlayer_hf.vault.log.entry import ENTRY_LIMIT, Entry, Kind, VaultState, decode_entry, encode_entry
+from vaultlayer_hf.vault.log.fence import who_claimed
 from vaultlayer_hf.vault.signature import check_may_write, of_another_key
 
 _HINT_EVERY = 100
@@ -269,10 +270,7 @@ class Writer:
 
     def _check_fence(self, entry: Entry) -> None:
         if entry.state.token != self.token:
-            raise self._fence(
-                f"another process claimed this vault (log entry {entry.state.token}, later than ours, {self.token}) "
-                "and goes on with the run (if both were meant to train, give each a vault of its own)"
-            )
+            raise self._fence(who_claimed(entry, self.token))
 
     def _fence(self, reason: str) -> FencedError:
         self._fenced = f"{self._store.uri}: {reason}; what this process saves from now on doesn't count"
