@@ -89,6 +89,23 @@ def test_stop_reaches_the_run_that_lives(folder: Path, sleeper: subprocess.Popen
     assert sleeper.wait() == -signal.SIGTERM
 
 
+def test_stop_now_ends_it_without_a_save(tmp_path: Path) -> None:
+    """A training that would save when it is told to end doesn't come to it, and the command says no more than that."""
+    (tmp_path / "train.py").write_text(
+        "import pathlib, signal, time\n"
+        "def end(*_):\n    time.sleep(0.5); pathlib.Path('saved').touch(); raise SystemExit\n"
+        "signal.signal(signal.SIGTERM, end)\npathlib.Path('ready').touch()\ntime.sleep(60)\n"
+    )
+    command = [sys.executable, "-m", "vaultlayer_hf.cli", "run", "--", sys.executable, "train.py"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
+        while not (tmp_path / "ready").exists():
+            time.sleep(0.05)
+        done = vl("stop", "--now", cwd=tmp_path)
+        assert (done.code, done.err, "end at once" in done.out) == (0, "", True)
+        assert process.wait(30) != 0
+    assert not (tmp_path / "saved").exists()
+
+
 def test_stop_finds_the_run_of_a_vault_that_is_named(
     tmp_path: Path, sleeper: subprocess.Popen[bytes]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -22,8 +23,8 @@ from vaultlayer_hf.errors import VaultLayerError
 
 NowOption = Annotated[bool, typer.Option("--now", help="End it at once, without a save.")]
 
-_BETWEEN = 2.5
-"""Seconds between two signals: `vl run` takes two that come together for one."""
+_BETWEEN = 0.02
+"""Seconds between two signals, so that the first one is that of which is told."""
 
 
 def stop(
@@ -56,7 +57,7 @@ def _stop(text: str | None, now: bool) -> dict[str, Any]:
         found = _with_run(found)
         begin = living_run(found.journal, elsewhere=lambda _: False)  # a signal reaches this machine alone
         if begin is not None and (job is None or job.time < begin["time"]):
-            _signal(int(begin["pid"]), twice=now)
+            _signal(int(begin["pid"]), now=now)
             said = f"vl run (process {begin['pid']}) is told to {'end at once' if now else 'save and end'}"
             return {"job": None, "pid": begin["pid"], "message": said}
     if job is None:
@@ -88,8 +89,10 @@ def _with_run(target: Target) -> Target:
         return target
 
 
-def _signal(pid: int, *, twice: bool) -> None:
-    os.kill(pid, signal.SIGTERM)
-    if twice:
-        time.sleep(_BETWEEN)
+def _signal(pid: int, *, now: bool) -> None:
+    """Tell `vl run` to end; ``now``: by two signals at once, of which it makes a kill. Two of one kind count as one."""
+    with contextlib.suppress(ProcessLookupError):  # it has ended already
         os.kill(pid, signal.SIGTERM)
+        if now:
+            time.sleep(_BETWEEN)
+            os.kill(pid, signal.SIGINT)

@@ -51,6 +51,11 @@ class RankSpares:
         self.settled = self._off
 
     @property
+    def forks(self) -> bool:
+        """Whether ranks start warm now."""
+        return self._template is not None and self._said
+
+    @property
     def variables(self) -> dict[str, str]:
         """What an attempt's environment gets for the hook to find the stand-in; nothing where ranks start cold."""
         return {} if self._folder is None else {RANKS_VARIABLE: str(self._folder)}

@@ -233,7 +233,9 @@ class Spares:
         """Say why a start is cold, where that isn't what was said of one last."""
         if reason != self._cold:
             self._cold = reason
-            self._notice("spare", f"this start is cold: {reason}")
+            warm = self._ranks is not None and self._ranks.forks
+            what = "the launcher starts cold, and its ranks don't" if warm else "this start is cold"
+            self._notice("spare", f"{what}: {reason}")
 
     def _end(self) -> None:
         spare, self._spare = self._spare, None
