@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import random
 import shutil
 import signal
 import statistics
@@ -21,6 +22,9 @@ from tests.goodput.spent import Spent, Step, spent_beside
 from tests.run.programs import environment
 from tests.servers import die_with_parent
 
+_SCATTER = 0.1
+"""Share of the time between two kills by which each comes earlier or later, in all ways alike. At even intervals each kill
+would meet the same place between two saves, as starts begin at a save and steps take the same time."""
 PACE = 0.1
 """Seconds that a step takes, without what the Trainer does between two."""
 SAVE_STEPS = 20
@@ -155,13 +159,14 @@ def train_under_kills(
     begin, begun, killed_at = time.monotonic(), time.time(), list[float]()
     process = _start(how, folder, disk)
     try:
-        due, killed = begin + every, -1
+        due, killed, moments = begin + every, -1, random.Random(0)
         while time.monotonic() < begin + seconds and not (life and len(killed_at) == kills):
             time.sleep(0.05)
             pid, old = _trains(steps)
             is_due = pid != killed and old >= life if life else time.monotonic() >= due
             if how.killed and is_due:
-                due += every
+                late = moments.uniform(-_SCATTER, _SCATTER)
+                due = begin + every * (len(killed_at) + 2 + late)
                 found = _trainer(process, pid)
                 if found is None:
                     continue

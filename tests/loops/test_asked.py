@@ -26,7 +26,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from tests.kit.inside import listen, session_of
 from vaultlayer_hf import Checkpointer, Settings, errors
 from vaultlayer_hf.base.events import Event
-from vaultlayer_hf.state.asked import FILE, check_optimizers, trained_names
+from vaultlayer_hf.state.asked import FILE, trained_names
+from vaultlayer_hf.state.optimizer_errors import check_optimizers
 from vaultlayer_hf.state.own_numbers import put_numbers, take_numbers
 
 
@@ -96,6 +97,15 @@ def test_another_argument_is_said(tmp_path: Path, name: str, then: Any, now: Any
     assert len(words) == 1
     assert holds in words[0]
     assert all(str(value) in words[0] for value in now.values() if not callable(value))
+
+
+def test_what_a_checkpoint_was_made_with_is_what_held(tmp_path: Path) -> None:
+    """A rate that was asked for and didn't hold is said at each start that asks for it, and at no other one."""
+    play(tmp_path)
+    for steps in (4, 6):
+        words = [text for text in play(tmp_path, steps, lr=0.5)[0] if text.startswith("lr: ")]
+        assert [text.startswith("lr: 0.1 in the checkpoint, 0.5 asked for") for text in words] == [True]
+    assert not [text for text in play(tmp_path, 8)[0] if text.startswith("lr: ")]
 
 
 def test_the_checkpoints_numbers_hold(tmp_path: Path) -> None:

@@ -71,6 +71,9 @@ PROVED: dict[str, tuple[str, ...]] = {
         f"{_ASKED}::test_other_arguments_are_said_and_hold_as_is_said",
         "trainer/test_fork.py::test_a_fork_trains_with_its_own_learning_rate",
     ),
+    "`save_steps`, `eval_steps`, `logging_steps`": (
+        f"{_ASKED}::test_other_cadences_are_said_and_the_checkpoints_hold",
+    ),
     "what each start makes anew: reference models, teachers, a loss's class weights, other tensors": (
         f"{_FIXED}::test_what_a_start_makes_otherwise_is_said",
         f"{_FIXED}::test_the_reference_of_trl_is_compared",
@@ -117,6 +120,7 @@ SUMMED_UP: dict[str, tuple[str, ...]] = {
         f"seed, {_ON_OVER}",
     ),
     "learning rate, weight decay, betas": ("learning rate, weight decay",),
+    "`save_steps`, `eval_steps`, `logging_steps`": ("`save_steps`",),
     "training data, ids of words, schedule, loss, precision, configuration, an adapter's scale": (
         "the training data, on a run that goes on",
         "the ids of words",

@@ -110,6 +110,31 @@ def test_other_arguments_are_said_and_hold_as_is_said(tmp_path: Path) -> None:
     assert run.label_smoother.epsilon == 0.1
 
 
+def test_what_a_checkpoint_was_made_with_is_what_held(tmp_path: Path) -> None:
+    """A rate that was asked for and didn't hold is said at each start that asks for it, and at no other one."""
+    broken_off(tmp_path)
+    rate = "learning_rate: 0.01 in the checkpoint, 0.001 asked for: the checkpoint's holds"
+    for steps in (12, 16):  # more of them each time: there are checkpoints of this start
+        lines = said(tmp_path, max_steps=steps, learning_rate=1e-3)
+        assert [line for line in lines if line.startswith(rate)], lines
+    assert not [line for line in said(tmp_path, max_steps=20) if line.startswith("learning_rate")]
+    (asked,) = {read_asked(path).arguments["learning_rate"] for path in (tmp_path / "o").glob("checkpoint-*")}
+    assert asked == 1e-2
+
+
+def test_other_cadences_are_said_and_the_checkpoints_hold(tmp_path: Path) -> None:
+    """Steps between two saves, two evaluations and two logs are the checkpoint's, as in stock: a line for each."""
+    out = tmp_path / "o"
+    broken_off(tmp_path, save_steps=2, logging_steps=2)
+    lines = said(tmp_path, save_steps=5, logging_steps=5, eval_steps=5)
+    for name, now in (("save_steps", 5), ("logging_steps", 5)):
+        words = f"{name}: 2 in the checkpoint, {now} asked for: the checkpoint's holds, as with transformers alone"
+        assert [line for line in lines if line.startswith(words)], lines
+    assert not [line for line in lines if line.startswith("eval_steps")], "nothing is evaluated"
+    assert (out / "checkpoint-6").exists()
+    assert not (out / "checkpoint-5").exists()
+
+
 def _masking(batch: list[dict[str, Any]]) -> dict[str, Any]:
     found = {name: torch.stack([row[name] for row in batch]) for name in ("input_ids", "labels")}
     found["labels"][:, :8] = -100

@@ -32,7 +32,6 @@ from vaultlayer_hf.loops.pending_gradients import PendingGradients
 from vaultlayer_hf.session.checkpoint_files import CheckpointFiles
 from vaultlayer_hf.session.save.beside import names_beside
 from vaultlayer_hf.session.save.plan import Save
-from vaultlayer_hf.state.asked import check_optimizers
 from vaultlayer_hf.state.data.placed import in_doubt
 from vaultlayer_hf.state.finite import nonfinite_later, nonfinite_state
 from vaultlayer_hf.state.layouts import missing_shards
@@ -40,6 +39,7 @@ from vaultlayer_hf.state.loadable import Kind, LoadTrial
 from vaultlayer_hf.state.model_identity import ModelIdentity
 from vaultlayer_hf.state.model_modes import Modes, put_modes, take_modes
 from vaultlayer_hf.state.object_files import read_state, write_state
+from vaultlayer_hf.state.optimizer_errors import check_optimizers
 from vaultlayer_hf.state.random_state import put_random_state, take_random_state
 from vaultlayer_hf.state.saved_digests import digests_name, in_words, read_digests, state_differences
 

@@ -40,11 +40,11 @@ from vaultlayer_hf.session.save.writing import write_on_all
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.session.settings import Settings
 from vaultlayer_hf.session.start.asked import keep_asked, say_what_differs
-from vaultlayer_hf.state.asked import check_optimizers
 from vaultlayer_hf.state.capture.fit import Fit
 from vaultlayer_hf.state.capture.stepped import plain
 from vaultlayer_hf.state.data.followed import base_of
 from vaultlayer_hf.state.data.placed import SKIPPED, in_doubt, keeps_place, loaded_by_accelerate
+from vaultlayer_hf.state.optimizer_errors import check_optimizers
 from vaultlayer_hf.state.own_numbers import OwnNumbers, put_numbers, take_numbers
 from vaultlayer_hf.vault.snapshot import LOCAL
 
@@ -272,7 +272,8 @@ class AttachedScript:
         before = session.entered.before
         over = before is not None and before.finished == about["step"] and not session.goes_back
         fork = session.forked is not None
-        say_what_differs(session, restored, self._asked, holds_of(self._asked, fork=fork), over=over)
+        holds = holds_of(self._asked, fork=fork)
+        self._asked = say_what_differs(session, restored, self._asked, holds, over=over)
         self._own = take_numbers(self._prepared.optimizers, self._prepared.schedulers) if fork else None
         target = self._root / safe(str(about.get("folder", restored.name)))
         options = self._accelerator.project_configuration

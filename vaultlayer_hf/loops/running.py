@@ -115,7 +115,8 @@ class RunningLoop:
         self._over = at_end and not session.goes_back
         self._then = read_asked(folder) or Asked()
         fork = session.forked is not None
-        say_what_differs(session, folder, self._asked, holds_of(self._asked, fork=fork), over=self._over)
+        holds = holds_of(self._asked, fork=fork)
+        self._asked = say_what_differs(session, folder, self._asked, holds, over=self._over)
         own = take_numbers(self._state.optimizers, self._state.schedulers) if fork else None
         self.position.on(session.ranks.rank, session.ranks.world_size)
         step = self.files.read(folder, rank=session.ranks.rank, world_size=session.ranks.world_size)

@@ -17,6 +17,7 @@
     named_functions.py  functions of a script, kept by the names by which each start finds them
     object_files.py     the state of objects beside a model, a file each
     object_kinds.py     whose an object is that a script holds, and what makes up its state
+    optimizer_errors.py the errors for an optimizer that a checkpoint's state isn't of
     own_numbers.py      the numbers of a script's own optimizers and schedules, for a fork
     places.py           where values of a script's own are held by a name, to read and to put back
     put_values.py       values of a script's own, back from what a file holds

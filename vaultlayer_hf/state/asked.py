@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +22,26 @@ from vaultlayer_hf.errors import OtherRunError
 from vaultlayer_hf.state.adapters import Adapters, adapter_differences
 from vaultlayer_hf.state.data_digest import Differ, compare_data, other_vocabularies
 from vaultlayer_hf.state.object_files import peeled
+from vaultlayer_hf.state.optimizer_errors import other_optimizer, other_parameters, shown
 from vaultlayer_hf.state.tensor_digests import is_shard, plain_name
 
 FILE = "vaultlayer_asked.json"
 _FORMAT = 1
-_TO_DO = (
-    "train the same parameters, or load the checkpoint's model in the script and name a new vault. Nothing was "
-    "trained"
-)
-_SHOWN = 3
-"""Names of parameters that a message holds, at most."""
+_CHECKPOINTS = "the checkpoint's holds"
 CHECKPOINT_HOLDS = (
-    "the checkpoint's holds; to have the other, begin a fork: Settings(vault='a new one', fork='this one')"
+    f"{_CHECKPOINTS}; to have the other, begin a fork: Settings(vault='a new one', fork='this one')"
+)
+STOCK_HOLDS = f"{_CHECKPOINTS}, as with transformers alone"
+SAVES_HOLD = (
+    f"{STOCK_HOLDS}; Settings(save_every='… steps'), or VAULTLAYER_SAVE_EVERY, saves at other steps, too"
 )
 START_HOLDS = "this start's holds from here on"
 _OVER = (
     "the run is over, so nothing is trained with the one that is asked for; for a run with it name another vault, or "
     "begin a fork: Settings(vault='a new one', fork='this one')"
 )
+CADENCES = ("save_steps", "eval_steps", "logging_steps")
+"""Arguments of which the checkpoint's hold, and which do nothing any more where the run is over."""
 _SEEDS = ("seed", "data_seed")
 """What tells one run of a sweep from the next, and nothing else does."""
 EVALUATION_DATA = "evaluation data"
@@ -178,7 +180,7 @@ def check_asked(
     words = [
         f"{name}: {_both(name, was, value)}: {_holding(over, named_seed, holds.get(name, START_HOLDS))}"
         for name, (was, value) in other.items()
-        if not (over and name == "max_steps")  # fewer than were trained: that it is over says so
+        if not (over and name in ("max_steps", *CADENCES))  # fewer than were trained: that it is over says so
     ]
     if data is not Differ.NOT:
         words.append(
@@ -187,11 +189,28 @@ def check_asked(
         )
     if known and (names := other_vocabularies(then.data, now.data)):
         words.append(
-            f"{_shown(names)}: some words have other ids than those that the checkpoint was trained with, so the model "
+            f"{shown(names)}: some words have other ids than those that the checkpoint was trained with, so the model "
             "reads other words. Ids made from a set, or in a random order, are others at each start: make them in one "
             "order, such as sorted(words), or keep them in a file. This start's hold from here on"
         )
     return words + adapters
+
+
+def in_force(then: Asked, now: Asked, holds: Mapping[str, str]) -> Asked:
+    """Return what training goes on with: what a start asks for, but where the checkpoint's holds. Pure.
+
+    That is what the next checkpoint was made with, whatever this start has asked for.
+
+    >>> then, now = Asked({"learning_rate": 5e-5}), Asked({"learning_rate": 1e-3})
+    >>> in_force(then, now, {"learning_rate": CHECKPOINT_HOLDS}).arguments
+    {'learning_rate': 5e-05}
+    """
+    kept = {
+        name: then.arguments[name]
+        for name in now.arguments
+        if name in then.arguments and holds.get(name, START_HOLDS).startswith(_CHECKPOINTS)
+    }
+    return replace(now, arguments={**now.arguments, **kept})
 
 
 def _holding(over: bool, ends: bool, holds: str) -> str:
@@ -221,66 +240,3 @@ def _more_data_over(then: Any, now: Any) -> OtherRunError:
 
 def _both(name: str, then: Any, now: Any) -> str:
     return "others than then" if name == EVALUATION_DATA else f"{then} in the checkpoint, {now} asked for"
-
-
-def other_optimizer(then: str, now: str) -> OtherRunError:
-    """Return the error for an optimizer that can't use a checkpoint's state; ``then`` and ``now`` name the two."""
-    return OtherRunError(
-        f"the checkpoint holds the state of {then}, and this run trains with {now}, which can't use it: start with "
-        "the same optimizer, or load the checkpoint's model in the script and name a new vault. Nothing was trained"
-    )
-
-
-def other_groups(said: str, *, added: bool = False) -> OtherRunError:
-    """Return the error for an optimizer whose groups have other numbers of parameters than the state's.
-
-    ``said``: how torch puts it; ``added``: the state has all that this optimizer trains, and more behind it.
-    """
-    if added:
-        return OtherRunError(
-            f"the checkpoint's optimizer state has groups of parameters that this run's optimizer hasn't ({said}): "
-            "they were added once train() had begun (add_param_group), and the checkpoint doesn't say which, as it "
-            "does of groups that are added in mid-run from this release on. Give the optimizer these parameters, in "
-            "the same groups, ahead of train(), or load the checkpoint's model in the script and name a new vault. "
-            "Nothing was trained"
-        )
-    return OtherRunError(
-        f"the checkpoint's optimizer state is that of other parameters than this run trains ({said}): {_TO_DO}"
-    )
-
-
-def other_parameters(then: Sequence[str], now: Sequence[str]) -> OtherRunError:
-    """Return the error for an optimizer that trains other parameters than the checkpoint's, by their names."""
-    before, here = set(then), set(now)
-    gone = [name for name in then if name not in here]
-    new = [name for name in now if name not in before]
-    words = [f"{_shown(names)} {text}" for names, text in ((gone, "only then"), (new, "only now")) if names]
-    return OtherRunError(
-        "the checkpoint's optimizer state is that of other parameters than this run trains: "
-        f"{'; '.join(words) or 'the same ones in another order'}. Each would go on with the state of another one: "
-        f"{_TO_DO}"
-    )
-
-
-def _shown(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
-
-
-def check_optimizers(optimizers: Sequence[Any]) -> None:
-    """Raise OtherRunError where what an optimizer has loaded is another one's state. Pure.
-
-    ``load_state_dict`` of torch takes the groups as they come. What an optimizer's own groups always hold, such as
-    ``momentum``, is lacking then, and its first step would end in a bare KeyError. So this finds another optimizer
-    also in a checkpoint that doesn't say what it was made with.
-    """
-    for outer in optimizers:
-        optimizer = getattr(outer, "optimizer", outer)
-        groups, defaults = getattr(optimizer, "param_groups", ()), getattr(optimizer, "defaults", {})
-        # Loading adds "differentiable" to the defaults of every optimizer, LBFGS's groups never had it.
-        always = set(defaults) - {"differentiable"}
-        lacking = sorted({name for group in groups for name in always if name not in group})
-        if lacking:
-            raise other_optimizer(
-                f"an optimizer without {', '.join(lacking)} in its groups", type(optimizer).__name__
-            )

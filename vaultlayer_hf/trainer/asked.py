@@ -14,10 +14,13 @@ from transformers import TrainingArguments
 
 from vaultlayer_hf.state.adapters import adapters_of
 from vaultlayer_hf.state.asked import (
+    CADENCES,
     CHECKPOINT_HOLDS,
     EVALUATION_DATA,
     RANDOM_STATE_HOLDS,
+    SAVES_HOLD,
     START_HOLDS,
+    STOCK_HOLDS,
     Asked,
     optimizer_name,
     plain_arguments,
@@ -41,11 +44,14 @@ HOLDS = {
     **dict.fromkeys(("max_grad_norm", "label_smoothing_factor", "bf16", "fp16"), START_HOLDS),
     **dict.fromkeys(("neftune_noise_alpha", "loss"), START_HOLDS),
     **dict.fromkeys(("metric_for_best_model", "greater_is_better"), START_HOLDS),
+    # The Trainer takes its whole state from the checkpoint, and these go by that.
+    **dict.fromkeys(("eval_steps", "logging_steps"), STOCK_HOLDS),
+    "save_steps": SAVES_HOLD,
     "max_steps": "this start's holds, also for the schedule of the learning rate",
     **dict.fromkeys(("seed", "data_seed"), RANDOM_STATE_HOLDS),
 }
 """The arguments that are compared, with what holds where they differ. Sizes of batches are the data's business."""
-FORK_HOLDS = {name: HOLDS[name] for name in ("seed", "data_seed")}
+FORK_HOLDS = {name: HOLDS[name] for name in ("seed", "data_seed", *CADENCES)}
 """The same of a fork: all else is this start's, wherever the Trainer lets it."""
 _BASE = {item.name for item in fields(TrainingArguments)}
 _LOSS = (
@@ -80,7 +86,7 @@ def asked_for(begun: Begun, trainer: Any) -> Asked:
     """
     args, model, optimizer = begun.args, begun.trained.model, begun.trained.optimizer
     dataset = getattr(begun.loader, "dataset", None)
-    found = {name: getattr(args, name) for name in HOLDS if hasattr(args, name)}
+    found = {name: getattr(args, name) for name in HOLDS if hasattr(args, name) and _counts(name, args)}
     found |= {"max_steps": begun.state.max_steps, "schedule": schedules_name([begun.trained.scheduler])}
     found |= _of_config(getattr(peeled(model), "config", None))
     found["lr_scheduler_kwargs"] = _text(getattr(args, "lr_scheduler_kwargs", None) or {})
@@ -125,6 +131,12 @@ def holds_of(begun: Begun, *, fork: bool) -> dict[str, str]:
         f"needs {state.max_steps - state.global_step} more steps of this start's size, by which the schedule of the "
         "learning rate goes, too",
     }
+
+
+def _counts(name: str, args: TrainingArguments) -> bool:
+    """Tell whether an argument counts: steps between two saves don't where none is made by steps."""
+    strategy = getattr(args, f"{name.removesuffix('_steps')}_strategy", None) if name in CADENCES else "steps"
+    return str(getattr(strategy, "value", strategy)) == "steps"
 
 
 def _readers(trainer: Any) -> dict[str, Any]:

@@ -12,15 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from vaultlayer_hf.errors import OtherRunError
-from vaultlayer_hf.state.asked import (
-    Asked,
-    optimizer_name,
-    other_groups,
-    other_optimizer,
-    read_asked,
-    trained_names,
-)
+from vaultlayer_hf.state.asked import Asked, optimizer_name, read_asked, trained_names
 from vaultlayer_hf.state.object_files import groups_stay
+from vaultlayer_hf.state.optimizer_errors import other_groups, other_optimizer
 from vaultlayer_hf.state.schedules import loading_schedules
 from vaultlayer_hf.trainer.added_groups import AddedGroups
 from vaultlayer_hf.trainer.wrapping import wrapped

@@ -19,8 +19,9 @@ from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.session.save.plan import Save
 from vaultlayer_hf.session.start.asked import keep_asked, say_what_differs
 from vaultlayer_hf.session.training import Training
-from vaultlayer_hf.state.asked import Asked, check_optimizers
+from vaultlayer_hf.state.asked import Asked
 from vaultlayer_hf.state.model_identity import ModelIdentity
+from vaultlayer_hf.state.optimizer_errors import check_optimizers
 from vaultlayer_hf.state.saved_digests import read_digests
 from vaultlayer_hf.state.zero_rates import ZeroRates
 from vaultlayer_hf.trainer.adapter_load import train_as_saved
@@ -109,12 +110,10 @@ class TrainingUnderWay:
             numbers = origin.numbers
             holds = holds_of(begun, fork=numbers is not None)
             own = session.forked is None
-            over = {"over": own and self._over}
             # Counted before the data were looked at, and with them: who names a step goes on there on purpose.
-            over["over_but_for_data"] = (
-                own and not self._over and origin.finished is not None and not session.goes_back
-            )
-            say_what_differs(session, resumed, self._asked, holds, named_seed=True, **over)
+            more = own and not self._over and origin.finished is not None and not session.goes_back
+            over = {"over": own and self._over, "named_seed": True, "over_but_for_data": more}
+            self._asked = say_what_differs(session, resumed, self._asked, holds, **over)
             session.ranks.on_every_rank(lambda: check_optimizers([trained.optimizer]))
             load_added(resumed, session, self._added())
             if not trained.sharded and (saved := read_digests(resumed, session.ranks.rank)) is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from vaultlayer_hf.base.events import EventKind
 from vaultlayer_hf.session.session import Session
 from vaultlayer_hf.state.adapters import holds_base, read_adapters
-from vaultlayer_hf.state.asked import Asked, check_asked, read_asked
+from vaultlayer_hf.state.asked import Asked, check_asked, in_force, read_asked
 
 
 def say_what_differs(
@@ -21,17 +21,20 @@ def say_what_differs(
     over: bool,
     named_seed: bool = False,
     over_but_for_data: bool = False,
-) -> None:
+) -> Asked:
     """Compare what a start asks for with what a checkpoint folder was made with, and say it. All ranks.
+
+    Returns what training goes on with: what its own checkpoints are made with.
 
     ``holds``: by the name of an argument, which of the two holds. ``named_seed`` and ``over_but_for_data``: see
     ``check_asked``.
     Raises, on all ranks, OtherRunError and RanksError.
     """
     words: list[str] = []
+    then = read_asked(folder) or Asked()
 
     def check() -> None:
-        then = read_asked(folder) or Asked()
+        nonlocal then
         if not then.adapters.configs and now.adapters.configs:
             then = replace(then, adapters=read_adapters(folder))
         base = holds_base(folder)
@@ -51,6 +54,7 @@ def say_what_differs(
     session.ranks.on_every_rank(check)
     for one in words:
         session.warn_all(EventKind.NOTICE, one)
+    return in_force(then, now, holds)
 
 
 def keep_asked(folder: Path, session: Session, asked: Asked) -> None:
