@@ -44,7 +44,7 @@ def main() -> None:
     ways = [way for way in WAYS if asked.only in way or way == UNDISTURBED]
     print(
         f"A step takes {PACE} s, a checkpoint is saved every {SAVE_STEPS} steps, and the training is killed (SIGKILL) "
-        f"every {asked.every:.0f} s for {asked.seconds:.0f} s; {asked.at_once} side by side.\n"
+        f"about every {asked.every:.0f} s for {asked.seconds:.0f} s; {asked.at_once} side by side.\n"
     )
     headings = (
         "kept running by",

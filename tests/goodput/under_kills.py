@@ -23,7 +23,7 @@ from tests.run.programs import environment
 from tests.servers import die_with_parent
 
 _SCATTER = 0.1
-"""Share of the time between two kills by which each comes earlier or later, in all ways alike. At even intervals each kill
+"""Share of the time between two kills by which each comes earlier or later, in all ways alike. At even intervals each
 would meet the same place between two saves, as starts begin at a save and steps take the same time."""
 PACE = 0.1
 """Seconds that a step takes, without what the Trainer does between two."""
@@ -149,7 +149,7 @@ class Result:
 def train_under_kills(
     way: str, folder: Path, seconds: float, every: float = 0.0, *, life: int = 0, kills: int = 0
 ) -> Result:
-    """Keep the script running for this long, and SIGKILL the training every so many seconds.
+    """Keep the script running for this long, and SIGKILL the training every so many seconds, about.
 
     Or, where ``life`` is given, whenever it has trained that many steps, and ``kills`` times: a slow machine comes as
     far as a fast one.
