@@ -9,6 +9,9 @@ import torch
 
 from vaultlayer_hf.state.capture.fit import OptimizerFacts
 
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+"""What has one storage of its own: shards and quantized tensors don't."""
+
 
 def optimizer_facts(optimizers: Sequence[Any], parameters: Iterable[torch.Tensor]) -> OptimizerFacts:
     """Return what of plain optimizers decides how saves run. Raises what a script's own objects raise.
@@ -85,7 +88,13 @@ def place(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
+def is_small(tensors: Iterable[torch.Tensor], bound: int) -> bool:
+    """Tell whether tensors have fewer bytes than a bound: False where one isn't plain, whose bytes aren't counted."""
+    found = list(tensors)
+    return all(type(one) in _PLAIN for one in found) and size_of(found) < bound
+
+
 def size_of(tensors: Iterable[torch.Tensor]) -> int:
     """Return the bytes of the storages of plain tensors, each counted once: shards have none of their own."""
-    plain = (one for one in tensors if type(one) in (torch.Tensor, torch.nn.Parameter))
+    plain = (one for one in tensors if type(one) in _PLAIN)
     return sum({place(one): one.untyped_storage().nbytes() for one in plain}.values())

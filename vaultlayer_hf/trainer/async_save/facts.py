@@ -47,7 +47,7 @@ def facts_of(trainer: Any, *, wanted: bool) -> Facts:
     return Facts(
         wanted=wanted,
         engine=_engine(trainer),
-        gathers=_gathers(trainer),
+        gathers=gathers(trainer),
         saved_by=_origins(trainer, _SAVES, but=_OURS),
         trained_by=_origins(trainer, _TRAINS, but=_OURS),
         pushes=bool(args.push_to_hub)
@@ -121,13 +121,13 @@ def _origins(trainer: Any, methods: tuple[str, ...], *, but: str) -> tuple[str, 
 def _engine(trainer: Any) -> str:
     if getattr(trainer, "is_deepspeed_enabled", False):
         return "DeepSpeed"
-    if getattr(trainer, "is_fsdp_enabled", False) and not _gathers(trainer):
+    if getattr(trainer, "is_fsdp_enabled", False) and not gathers(trainer):
         return "FSDP with a state dict in shards"
     kind = str(getattr(trainer.args.parallel_mode, "value", trainer.args.parallel_mode))
     return {"tpu": "XLA", "sagemaker_model_parallel": "SageMaker"}.get(kind, "")
 
 
-def _gathers(trainer: Any) -> bool:
+def gathers(trainer: Any) -> bool:
     """Tell whether FSDP gathers the whole state on rank 0 in each save, which writes it as plain files."""
     if not getattr(trainer, "is_fsdp_enabled", False):
         return False

@@ -19,6 +19,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from vaultlayer_hf.base import files
 from vaultlayer_hf.base.forks import forget_in_children
 from vaultlayer_hf.session.output_dir import PENDING
@@ -29,10 +31,10 @@ from vaultlayer_hf.state.capture.copier import Copier
 from vaultlayer_hf.state.capture.copying import StateCopy, TornError
 from vaultlayer_hf.state.capture.fit import Fit
 from vaultlayer_hf.state.capture.recorded import Recorded, on_host, recording
-from vaultlayer_hf.state.capture.stepped import size_of
+from vaultlayer_hf.state.capture.stepped import is_small, size_of
 from vaultlayer_hf.trainer.async_save.agreed import Agreed
 from vaultlayer_hf.trainer.async_save.capture import Capture
-from vaultlayer_hf.trainer.async_save.facts import others, reader_of_folder, stepped
+from vaultlayer_hf.trainer.async_save.facts import gathers, others, reader_of_folder, stepped
 from vaultlayer_hf.trainer.async_save.redirect import deleting, places, redirected
 from vaultlayer_hf.trainer.saved_best import SavedBest
 from vaultlayer_hf.vault.retention.tidy import clear_trash, take_out
@@ -198,7 +200,7 @@ class AsyncSaves:
         """Make the memory ready beside the training, once the optimizer has made its state; once."""
         looked, self._looked = self._looked, True
         if not looked and not self._trouble.off and self._trainer.args.should_save:
-            self.copier.prepare(self._size())
+            self.copier.prepare(size_of(self._tensors()))
 
     # How ---------------------------------------------------------------------------------------------------
 
@@ -208,15 +210,18 @@ class AsyncSaves:
         # What has begun to write to this very folder is told nothing of another one.
         return takes and not target.exists()
 
-    def _size(self) -> int:
-        """Return how many bytes of tensors a checkpoint holds, about."""
+    def _tensors(self) -> tuple[torch.Tensor, ...]:
+        """Return the tensors of which a checkpoint consists, as this rank holds them."""
         trainer = self._trainer
         adapter = hasattr(trainer.model, "peft_config")  # its checkpoint doesn't hold the base model
-        return size_of((*stepped(trainer), *(() if adapter else others(trainer))))
+        return (*stepped(trainer), *(() if adapter else others(trainer)))
 
     def _is_large(self) -> bool:
-        """Tell whether recording what a save consists of may be worth its own 2 ms."""
-        return self._size() >= copier.SMALL
+        """Tell whether recording what a save consists of may be worth its own 2 ms.
+
+        What is gathered in a save is larger than what this rank holds of it, by an unknown amount.
+        """
+        return gathers(self._trainer) or not is_small(self._tensors(), copier.SMALL)
 
     def _ends(self) -> bool:
         """Tell whether this is the last save, behind which nothing is computed: it is written before it returns."""
