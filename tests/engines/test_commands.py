@@ -94,3 +94,14 @@ def test_names_and_arguments_with_odd_characters(tmp_path: Path) -> None:
     start = done.out.partition("-- ")[2].partition(" &\nchild=")[0]
     ran = subprocess.run(["bash", "-c", start], cwd=tmp_path, capture_output=True, text=True, timeout=20)
     assert json.loads(ran.stdout) == arguments, ran.stderr
+
+
+def test_a_step_to_go_back_to_reaches_the_nodes(tmp_path: Path) -> None:
+    """What stands behind the vault's @ is handed on, and isn't part of the vault's name."""
+    (tmp_path / "train.py").write_text("")
+    program = [sys.executable, "train.py"]
+    done = vl(
+        "run", "--vault", "s3://b/x@500", "--dry-run", "--on", "ray", "--json", "--", *program, cwd=tmp_path
+    )
+    assert "--vault s3://b/x@500" in done.out, done.err
+    assert '"vault": "s3://b/x"' in done.out

@@ -14,7 +14,6 @@ import typer
 from vaultlayer_hf.cli.common import DebugOption, ExitCode, fail, one_line_errors, span
 from vaultlayer_hf.cli.init import offer_before_run
 from vaultlayer_hf.cli.mistyped import check_named, misplaced
-from vaultlayer_hf.cli.named_vault import full_uri
 from vaultlayer_hf.cli.submit import (
     ClusterOption,
     DryOption,
@@ -35,7 +34,6 @@ from vaultlayer_hf.cli.submit import (
 if TYPE_CHECKING:
     from vaultlayer_hf.run.options import Options
     from vaultlayer_hf.run.supervise import RunOutcome
-    from vaultlayer_hf.run.vaults import Choice
 
 _ELSEWHERE = (
     "vl run needs Linux or macOS, since it watches processes by signals: on Windows start it in WSL; the commands "
@@ -163,14 +161,15 @@ def run(
         from vaultlayer_hf.run.options import Options
         from vaultlayer_hf.run.program import as_program, program_of, script_of
         from vaultlayer_hf.run.supervise import supervise
-        from vaultlayer_hf.run.vaults import choose_vault
+        from vaultlayer_hf.run.vaults import choose_vault, which_vault
+        from vaultlayer_hf.stores.uri import parse_vault
 
         if on is None or "k8s" not in on:  # there the script is in an image
             check_named(command, elsewhere=on is not None)
         if lost := misplaced(command):
             say(lost)
         choice = choose_vault(vault, command)
-        uri, script = full_uri(choice.uri), script_of(command)
+        address, script = parse_vault(choice.uri), script_of(command)
         if choice.other is not None:
             other = shlex.quote(os.path.relpath(choice.other))
             say(
@@ -204,9 +203,10 @@ def run(
                 return
         options = Options(
             command=as_program(command),
-            vault=uri,
+            vault=address.uri,
+            at=address.named,
             vault_source=choice.source,
-            folder=own_folder(run_folder(script), program_of(command), uri),
+            folder=own_folder(run_folder(script), program_of(command), address.uri),
             insert=insert,
             hang_after=hang_after,
             grace=grace,
@@ -215,7 +215,7 @@ def run(
             quiet_stdout=as_json,
             spare=choice.spare if spare is None else spare,
         )
-        say(_where(uri, choice))
+        say(which_vault(address, choice))
         folder = shlex.quote(os.path.relpath(options.folder))
         say(f"how it goes: vl status {folder} --watch; what it prints: vl logs {folder} --follow")
         first = not (options.folder / JOURNAL).exists()
@@ -266,14 +266,6 @@ def describe(options: Options, ending: RunOutcome) -> dict[str, Any]:
         "reason": decision.reason,
         "code": ending.code,
     }
-
-
-def _where(uri: str, choice: Choice) -> str:
-    text = f"the vault, unless the script names one, is {uri}"
-    if choice.source == "default":
-        return f"{text}: it doesn't survive the loss of this machine; --vault s3://… does"
-    source = {"option": "", "variable": " (VAULTLAYER_VAULT)", "config": f" ({choice.where})"}[choice.source]
-    return f"{text}{source}"
 
 
 def _tell(options: Options, ending: RunOutcome) -> None:

@@ -13,7 +13,6 @@ import typer
 
 from vaultlayer_hf.base.secrets import redact
 from vaultlayer_hf.base.spans import parse_duration
-from vaultlayer_hf.cli.named_vault import full_uri
 from vaultlayer_hf.errors import MissingExtraError, SettingsError
 from vaultlayer_hf.run.engines.jobs.base import MAX_RESTARTS, EngineError, Gpus, JobRequest, parse_gpus
 
@@ -117,12 +116,14 @@ def make_request(
 ) -> JobRequest:
     """Return what a job is asked to be. Raises SettingsError."""
     from vaultlayer_hf.run.program import script_of
+    from vaultlayer_hf.stores.uri import parse_vault
 
-    script = script_of(command)
+    script, address = script_of(command), parse_vault(choice.uri)
     more = dict(_pair(one) for one in engine_options or ())
     return JobRequest(
         command=command,
-        vault=full_uri(choice.uri),
+        vault=address.uri,
+        at=address.named,
         name=_job_name(script.stem if script else Path(command[0]).name),
         folder=Path.cwd(),
         home=home,

@@ -21,7 +21,7 @@ class Options:
 
     Attributes:
         command: the program and its arguments.
-        vault: URI of the vault.
+        vault: URI of the vault, without a step.
         vault_source: where that is from: option, variable, config or default.
         folder: the run folder.
         insert: put the vault into Trainers that have none.
@@ -31,6 +31,7 @@ class Options:
         environment: more variables for the program.
         quiet_stdout: what the program writes to stdout goes to stderr.
         spare: keep an interpreter ready, with its imports done, for a quick restart.
+        at: what stands behind the vault's ``@``, a step or ``best``, to go back to once; empty: the newest.
     """
 
     command: Sequence[str]
@@ -44,6 +45,7 @@ class Options:
     environment: dict[str, str] = field(default_factory=dict)
     quiet_stdout: bool = False
     spare: bool = True
+    at: str = ""
 
 
 def environment(options: Options, folder: Path, history: RestartHistory, vault: str) -> dict[str, str]:
@@ -53,7 +55,8 @@ def environment(options: Options, folder: Path, history: RestartHistory, vault: 
         **options.environment,
         **os.environ,
         "PYTHONPATH": os.pathsep.join(path),
-        "VAULTLAYER_VAULT": options.vault,
+        # In each attempt: a claim notes that the run has gone back, and it does so once.
+        "VAULTLAYER_VAULT": f"{options.vault}@{options.at}" if options.at else options.vault,
         ATTEMPT_VARIABLE: str(folder),
         INSERT_VARIABLE: "1" if options.insert else "0",
         DIVIDE_VARIABLE: str(history.divide),

@@ -22,6 +22,7 @@ from vaultlayer_hf.run.decide.decision import (
 )
 from vaultlayer_hf.run.decide.lines import next_step
 from vaultlayer_hf.run.decide.restart_history import RestartHistory
+from vaultlayer_hf.run.decide.words import told_by
 from vaultlayer_hf.run.free_space import free_space_of_attempt
 from vaultlayer_hf.run.journal import FORMAT_VERSION, Journal, attempt_folder, notes_of, read_notes
 from vaultlayer_hf.run.options import Options
@@ -89,7 +90,7 @@ def supervise(options: Options, say: Callable[[str], None]) -> RunOutcome:
                     Action.LEAVE,
                     Cause.TOLD,
                     decision.detail,
-                    f"vl run was sent {death.told}: the same command goes on with the run",
+                    f"vl run was sent {told_by(received.ending)}: the same command goes on with the run",
                 )
                 break
     if decision.cause is Cause.FINISHED and options.insert:

@@ -23,6 +23,7 @@ from vaultlayer_hf.run.journal import run_folder
 from vaultlayer_hf.run.program import script_of
 from vaultlayer_hf.session.option_names import check_variables, no_such
 from vaultlayer_hf.session.settings import settings_table
+from vaultlayer_hf.stores.uri import VaultAddress
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,16 @@ def choose_vault(option: str | None, command: Sequence[str]) -> Choice:
         return Choice(vault, "config", variables, where, spare)
     folder, other = _beside(script, command)
     return Choice(str(folder), "default", variables, where, spare, other)
+
+
+def which_vault(address: VaultAddress, choice: Choice) -> str:
+    """Return the sentence that says which vault it is, and where its name is from."""
+    text = f"the vault, unless the script names one, is {address.uri}"
+    if choice.source == "default":
+        return f"{text}: it doesn't survive the loss of this machine; --vault s3://… does"
+    source = {"option": "", "variable": " (VAULTLAYER_VAULT)", "config": f" ({choice.where})"}[choice.source]
+    back = "the best checkpoint" if address.best else f"step {address.step}"
+    return f"{text}{source}" + (f"; the run goes back to {back}, once" if address.named else "")
 
 
 def _beside(script: Path | None, command: Sequence[str]) -> tuple[Path, Path | None]:

@@ -10,12 +10,12 @@ import functools
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, cast
 
 from vaultlayer_hf.base import short_traceback
 from vaultlayer_hf.base.spans import parse_cadence, parse_duration, parse_seconds
-from vaultlayer_hf.errors import SettingsError
+from vaultlayer_hf.errors import SettingsError, VaultUriError
 from vaultlayer_hf.session.option_names import check_variables
 from vaultlayer_hf.session.option_values import (
     NONE,
@@ -257,8 +257,21 @@ def settings_from(given: object, argument: str) -> Settings:
             f"{argument}{shown} names no vault, and VAULTLAYER_VAULT isn't set: give its address, such as "
             "'s3://bucket/my-run' or a folder, or set that variable"
         )
-    parse_vault(settings.vault)
-    return settings
+    address = parse_vault(settings.vault)
+    back = "" if address.named else _step_of_variable(address.uri)
+    return replace(settings, vault=f"{address.uri}@{back}") if back else settings
+
+
+def _step_of_variable(uri: str) -> str:
+    """Return the step that ``VAULTLAYER_VAULT`` names in this very vault, or ``best``; else an empty string.
+
+    Whoever starts a script that names its vault says there, or by `vl run --vault`, which step to go back to.
+    """
+    try:
+        named = parse_vault(os.environ.get("VAULTLAYER_VAULT", "").strip() or uri)
+    except VaultUriError:
+        return ""  # no vault that anything is asked of
+    return named.named if named.uri == uri else ""
 
 
 def settings_table() -> list[tuple[str, str]]:

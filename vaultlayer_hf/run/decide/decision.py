@@ -32,7 +32,7 @@ from enum import StrEnum
 
 from vaultlayer_hf.run.decide.cause import DENIED, USAGE, Cause, Death, Error, blame, classify
 from vaultlayer_hf.run.decide.restart_history import RestartHistory
-from vaultlayer_hf.run.decide.words import Words
+from vaultlayer_hf.run.decide.words import Words, told_by
 
 
 class Action(StrEnum):
@@ -116,7 +116,7 @@ def decide_restart(death: Death, history: RestartHistory, limits: Limits | None 
             "trains what is missing"
         )
     if cause is Cause.TOLD:
-        reason = f"vl run was sent {death.told}: the same command goes on from {say.checkpoint()}"
+        reason = f"vl run was sent {told_by(death.told)}: the same command goes on from {say.checkpoint()}"
         return RestartDecision(Action.LEAVE, cause, say.detail(), reason)
     if cause is Cause.STARTUP:
         return stop("no attempt has trained a step yet, so a restart would fail in the same way")

@@ -65,6 +65,16 @@ class Words:
         return f"{text} ({_HIDDEN})" if death.hidden and self.cause is not Cause.TOLD else text
 
 
+def told_by(name: str | None) -> str:
+    """Return the name of a signal that `vl run` was sent, with what people do to send it.
+
+    >>> told_by("SIGTERM"), told_by("SIGUSR1")
+    ('SIGTERM (`vl stop` sends it)', 'SIGUSR1')
+    """
+    by = {"SIGTERM": " (`vl stop` sends it)", "SIGINT": " (by Ctrl-C)"}
+    return f"{name}{by.get(name, '') if name else ''}"
+
+
 def _first_sentence(text: str) -> str:
     """Return what an error says happened; what that means and what to do stands above it, in the program's output."""
     line = re.split(r"(?<=\w\w)\. (?=[A-Z])", text.strip().partition("\n")[0], maxsplit=1)[0]

@@ -84,7 +84,7 @@ class JobRequest:
 
     Attributes:
         command: the program and its arguments, as for `vl run`.
-        vault: URI of the vault.
+        vault: URI of the vault, without a step.
         name: of the job, for the engine's lists.
         folder: the working directory here.
         home: where run folders are kept, see journal.py.
@@ -100,6 +100,7 @@ class JobRequest:
         time_limit: seconds that one start may take; then it is told to end, and is started again.
         grace: seconds between being told to end and the kill.
         more: options of one engine, by name, handed on as they are.
+        at: what stands behind the vault's ``@``, to go back to once; empty: the newest.
     """
 
     command: Sequence[str]
@@ -119,6 +120,7 @@ class JobRequest:
     time_limit: float | None = None
     grace: float = 300.0
     more: Mapping[str, str] = field(default_factory=dict)
+    at: str = ""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,8 @@ def node_line(request: JobRequest, here: Here, *, timed: bool = False) -> str:
 
     Raises SettingsError for a launcher that can't be given the other nodes' whereabouts.
     """
-    words = [here.python, "-m", request.module, "run", "--vault", request.vault, *request.run_options, "--"]
+    vault = f"{request.vault}@{request.at}" if request.at else request.vault
+    words = [here.python, "-m", request.module, "run", "--vault", vault, *request.run_options, "--"]
     if timed and request.time_limit is not None:
         words = [
             *(
