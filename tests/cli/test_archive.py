@@ -33,6 +33,14 @@ def test_archived_listed_and_taken_back(tmp_path: Path) -> None:
     assert "was archived as first by `vl archive`: the next start resumes from step 4" in why["reason"]
     assert "archived as first: the next start begins anew" in [line["text"] for line in why["walk"]]
     assert vl("pull", vault, str(tmp_path / "out"), "--entry", old).code == 0
+    verified = vl("verify", vault).out.splitlines()
+    assert [line.partition(": ")[0] for line in verified] == [
+        "step 2 (archived as first)",
+        "step 4 (archived as first)",
+        "step 4",
+    ]
+    kept = vl("prune", vault, "--dry-run", "--json").json()["checkpoints"]
+    assert [item["reason"] for item in kept] == ["archived as first", "archived as first", "the newest"]
     assert vl("status", vault, "--json").json()["commits"] == 1, "the archived run's aren't this run's"
     entries = [item["text"] for item in vl("logs", vault, "--json").json()["entries"]]
     assert any(text.startswith("archived as first; token") for text in entries)

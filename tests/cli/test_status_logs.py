@@ -249,6 +249,9 @@ def test_commands_find_the_vault_of_the_run_that_was_started_here(tmp_path: Path
         found = vl(command, cwd=tmp_path)
         assert (found.code, found.out) == (named.code, named.out), found.err
         assert f"vl: file://{vault}, the vault of the run in " in found.err
+    looked = vl("doctor", cwd=tmp_path, VAULTLAYER_VAULT="")
+    assert f"vl: file://{vault}, the vault of the run in " in looked.err
+    assert "no vault" not in looked.out
     runless = {"VAULTLAYER_RUN_DIR": str(elsewhere / "none")}
     by_variable = vl("ls", cwd=elsewhere, VAULTLAYER_VAULT=str(vault), **runless)
     assert by_variable.out == vl("ls", str(vault)).out

@@ -85,8 +85,10 @@ PROVED: dict[str, tuple[str, ...]] = {
         f"{_ASKED}::test_what_else_shapes_a_run_is_said",
         f"{_EXCHANGED}::test_a_schedule_that_takes_the_place_of_another_is_said",
     ),
-    "the model's configuration, the collator, the metric and data that choose the best checkpoint": (
+    "the model's configuration, how attention is computed, the collator, the metric and data that choose the best "
+    "checkpoint": (
         f"{_ASKED}::test_what_else_shapes_a_run_is_said",
+        f"{_ASKED}::test_another_attention_is_said",
     ),
     "seed, on a vault whose run is over": (
         f"{_ASKED}::test_a_run_of_a_sweep_is_never_handed_the_weights_of_another",

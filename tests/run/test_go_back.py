@@ -33,3 +33,5 @@ def test_a_run_goes_back_once(tmp_path: Path, script: str) -> None:
     assert f"is file://{tmp_path}/vault; the run goes back to step 8, once" in again.err
     assert [begun(again, attempt) for attempt in (1, 2, 3)] == [0, 8, 10]
     assert again.weights == first.weights
+    assert "done: 1 attempt, " in first.err
+    assert "done: 2 attempts of this start, " in again.err, "the first start's is attempt 1"

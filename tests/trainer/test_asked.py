@@ -110,6 +110,18 @@ def test_other_arguments_are_said_and_hold_as_is_said(tmp_path: Path) -> None:
     assert run.label_smoother.epsilon == 0.1
 
 
+def test_another_attention_is_said(tmp_path: Path) -> None:
+    """How attention is computed isn't in a model's configuration file, and changes the numbers all the same."""
+    broken_off(tmp_path)
+    other = model()
+    other.config._attn_implementation = "eager"
+    run = trainer(tmp_path / "o", resume=tmp_path / "v", model=other)
+    record = Recorder(run)
+    run.train()
+    lines = [event.message for event in record.of("notice")]
+    assert lines == [f"attn_implementation: sdpa in the checkpoint, eager asked for: {STARTS}"]
+
+
 def test_what_a_checkpoint_was_made_with_is_what_held(tmp_path: Path) -> None:
     """A rate that was asked for and didn't hold is said at each start that asks for it, and at no other one."""
     broken_off(tmp_path)

@@ -16,10 +16,12 @@ from vaultlayer_hf.cli.common import (
     DebugOption,
     ExitCode,
     JsonOption,
+    RunsVaultArgument,
     fail,
     one_line_errors,
     span,
 )
+from vaultlayer_hf.cli.named_vault import of_run_here
 from vaultlayer_hf.cli.tables import print_items
 
 if TYPE_CHECKING:
@@ -30,9 +32,6 @@ if TYPE_CHECKING:
 BYTES_PER_PARAMETER = 12
 """Weights in 32 bits and Adam's two moments: what the stock Trainer writes. In bf16 with 32-bit moments: 10."""
 
-MaybeVaultArgument = Annotated[
-    str | None, typer.Argument(metavar="[VAULT]", help="The vault; without one, that of VAULTLAYER_VAULT.")
-]
 GUESSED_MODEL = "1B"
 """What is predicted for where no model is named and the vault holds no checkpoint. It is a guess: a disk too small for
 it is worth a word, but a machine whose model is smaller must not be kept from training by it."""
@@ -62,7 +61,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([KMGT]?I?)B|([MBT]))", re.IGNORECASE)
 
 
 def doctor(
-    vault: MaybeVaultArgument = None,
+    vault: RunsVaultArgument = None,
     model: ModelOption = None,
     save_every: EveryOption = 1800.0,
     output_dir: OutputOption = Path(),
@@ -89,9 +88,8 @@ def doctor(
         from vaultlayer_hf.state.capture.memory import free_memory
         from vaultlayer_hf.stores.uri import parse_vault
 
-        named = vault or os.environ.get("VAULTLAYER_VAULT", "").strip()
-        if not named:
-            raise fail(ExitCode.USAGE, "no vault is named: give its URI, or set VAULTLAYER_VAULT")
+        # The variable first: it is what the next start will take, which this is about.
+        named = vault or os.environ.get("VAULTLAYER_VAULT", "").strip() or of_run_here(None)
         named_size, interval = checkpoint_size(model) if model else None, save_every
         if model and named_size is None:
             raise fail(

@@ -273,7 +273,10 @@ def _tell(options: Options, ending: RunOutcome) -> None:
     from vaultlayer_hf.run.program import other_python
 
     decision, error = ending.decision, ending.decision.blame
-    attempts = f"{ending.attempts} attempt{'s' if ending.attempts > 1 else ''}, {ending.seconds:.0f} s"
+    attempts = f"{ending.attempts} attempt{'s' if ending.attempts > 1 else ''}"
+    if ending.number > ending.attempts:
+        attempts += " of this start"
+    attempts += f", {ending.seconds:.0f} s"
     if decision.action.value == "stop" and error is not None and not ending.shown:
         typer.echo(error.traceback.rstrip(), err=True)
     folder = shlex.quote(os.path.relpath(options.folder))

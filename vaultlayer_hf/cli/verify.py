@@ -93,7 +93,9 @@ def check(vault: Vault, commit: Commit) -> dict[str, Any]:
 
 
 def _print(result: dict[str, Any]) -> None:
-    what = f"step {result['step']}"
+    # Of two runs that the vault has held there may be one step twice.
+    state = f" ({result['state']})" if "archived" in result["state"] else ""
+    what = f"step {result['step']}{state}"
     if result["ok"]:
         typer.echo(f"{what}: ok, {result['files']} files, {size_text(result['bytes'])}")
         return

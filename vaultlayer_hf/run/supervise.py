@@ -39,6 +39,7 @@ class RunOutcome:
         decision: the last one.
         death: what it was about.
         attempts: how many there were.
+        number: of the last one, in the run folder; larger where earlier starts are in it, too.
         seconds: since the begin.
         code: the exit code that says so.
         shown: the program itself has shown the traceback of what ended it, as its last words.
@@ -47,6 +48,7 @@ class RunOutcome:
     decision: RestartDecision
     death: Death
     attempts: int
+    number: int
     seconds: float
     code: int
     shown: bool
@@ -99,6 +101,7 @@ def supervise(options: Options, say: Callable[[str], None]) -> RunOutcome:
         decision,
         death,
         attempts.count,
+        journal.attempt,
         time.monotonic() - begin,
         exit_code(decision, death),
         _shown(decision, attempts.output),

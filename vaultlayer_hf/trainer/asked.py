@@ -171,7 +171,8 @@ def _of_config(config: Any) -> dict[str, Any]:
             ]
         else:
             found[path] = value
-    return found
+    # Not among its values, since a checkpoint doesn't decide it: each start picks what its machine has.
+    return {**found, "attn_implementation": getattr(config, "_attn_implementation", None)}
 
 
 def _of_collator(collator: Any) -> dict[str, Any]:

@@ -318,6 +318,21 @@ for x in data:
         one(x).sum().backward()
         opt.step()
 """,
+    "line 7 has a block on the line of its head": """for x in data:
+    for opt in optimizers: opt.zero_grad()
+    model(x).sum().backward()
+    for opt in optimizers: opt.step()
+""",
+    "the model that opt trains isn't an argument of fit(), which trains it several times": """
+def fit(opt):
+    for x in data:
+        opt.zero_grad()
+        model(x).sum().backward()
+        opt.step()
+
+fit(optimizer)
+fit(torch.optim.Adam(model.parameters()))
+""",
     "line 6 waits for what another process sends": """for x in data:
     optimizer.zero_grad()
     model(workers.recv()).sum().backward()

@@ -58,6 +58,8 @@ def find_loop(script: Script) -> Loop:
         )
         loop = Loop(calls, statement.body, body[last:], None, statement)
     elif isinstance(statement, (cst.For, cst.While, cst.FunctionDef, cst.Module)) and statement not in calls:
+        if len(calls) == 1:  # the smallest statement around it is the loop itself
+            raise UnclearError(f"line {script.line(calls[0])} has a block on the line of its head")
         _refuse_rest(script, statement, calls)
         lines = ", ".join(str(script.line(call)) for call in calls)
         where = "of one loop" if isinstance(statement, (cst.For, cst.While)) else "that no one loop holds"

@@ -172,7 +172,11 @@ def _models(script: Script, loop: Loop, optimizer: str, region: list[Any]) -> li
     if loop.trainings is not None and is_own(script, loop.trainings, optimizer):
         found = called_models(script, loop.trainings, optimizer)
         if not found:
-            raise UnclearError(f"the model that {optimizer} trains wasn't found")
+            function = loop.trainings.function
+            name = f"{function.name.value}()" if function is not None else "it"
+            raise UnclearError(
+                f"the model that {optimizer} trains isn't an argument of {name}, which trains it several times"
+            )
         return found
     assigned = [
         node.value for node in assignments(script) if any(dotted(one) == optimizer for one in node.targets)

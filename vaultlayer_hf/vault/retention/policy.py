@@ -54,7 +54,10 @@ def decide_retention(
     decisions = []
     for commit in commits:
         if commit.pinned:
-            keep, reason = True, "pinned"
+            keep, reason = (
+                True,
+                f"archived as {commit.archived}" if commit.left_behind and commit.archived else "pinned",
+            )
         elif commit.number in protected:
             keep, reason = True, "a start went on from it"
         elif line and commit.number == line[-1].number:
