@@ -1,4 +1,4 @@
-"""What lies in host memory is copied behind the save, by whoever waits first; what a forward pass may change, within."""
+"""Host memory is copied behind the save, by whoever waits first; what a forward pass may change, within it."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ backward pass, if the copy is over before the step: ``wait`` is called in front 
 that aren't trained (a teacher that follows its student).
 
 What lies in host memory is copied by whoever waits first, which is the thread that writes, once it is told to: that is
-behind the save. A copy takes all of the memory's bandwidth, and beside one the rest of a save takes about twice as long.
+behind the save. A copy takes all of the memory's bandwidth, and beside one a save takes about twice as long.
 """
 
 from __future__ import annotations
