@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from vaultlayer_hf.vault.log.archive import in_archive
 from vaultlayer_hf.vault.log.entry import Commit
 
 
@@ -53,11 +54,10 @@ def decide_retention(
     ]
     decisions = []
     for commit in commits:
-        if commit.pinned:
-            keep, reason = (
-                True,
-                f"archived as {commit.archived}" if commit.left_behind and commit.archived else "pinned",
-            )
+        if commit.pinned and in_archive(commit):
+            keep, reason = True, f"archived as {commit.archived}"
+        elif commit.pinned:
+            keep, reason = True, "pinned"
         elif commit.number in protected:
             keep, reason = True, "a start went on from it"
         elif line and commit.number == line[-1].number:
